@@ -13,8 +13,9 @@ one of :mod:`txbits.errors`. Nothing here may block the reactor's thread.
 
 **Destinations** are tuples of segments below the virtual directory, such as
 ``("logs", "host1", "today.log")``, percent-decoded from UTF-8, and *not* yet
-checked: a segment may be ``".."``, may be empty, and may hold a slash or a NUL. A backend
-refuses what it cannot store with :class:`~txbits.errors.DestinationForbidden`;
+checked: a segment may be ``".."``, may be empty, and may hold a slash or a NUL. A
+backend refuses what it cannot store with
+:class:`~txbits.errors.DestinationForbidden`;
 :func:`txbits.backends.checked_segments` does the part of it that is the same
 everywhere.
 
