@@ -1,0 +1,190 @@
+"""
+One header value at a time: GUIDs, ranges, lengths, HRESULTs.
+
+Each pattern stands under the section of MC-BUP (v20240423) that asks for it.
+Reading raises :class:`LocalProtocolError`; whose fault it is, is for
+:mod:`txbits.protocol.codec` to say, which knows who spoke.
+"""
+
+from __future__ import annotations
+
+import re
+from uuid import UUID
+
+from attrs import frozen
+
+
+class ProtocolError(Exception):
+    """Something that BITS does not allow to be said."""
+
+
+class LocalProtocolError(ProtocolError):
+    """We tried to say something that BITS does not allow, or to read it."""
+
+
+#: MC-BUP 1.7.1: "This version of the specification defines a single protocol whose
+#: identifying GUID is {7df0354d-249b-430f-820d-3d2a9bef4931}."
+BITS_UPLOAD_PROTOCOL = UUID("7df0354d-249b-430f-820d-3d2a9bef4931")
+
+#: MC-BUP 2.2.1: "The size of the value of a header field SHOULD NOT be more than 4
+#: kilobytes."
+MAX_VALUE_LENGTH = 4096
+
+#: How many GUIDs of BITS-Supported-Protocols are looked at.
+MAX_PROTOCOLS = 100
+
+#: MC-BUP 2.2.1.1 on Content-Name: "The length SHOULD NOT exceed 260 characters."
+MAX_CONTENT_NAME = 260
+
+#: MC-BUP 3.1.1.1 keeps lengths in a "64-bit integer"; Windows' are signed.
+MAX_OFFSET = 2**63 - 1
+
+# MC-BUP 2.2.1.2 takes GUIDs as MS-DTYP 2.3.4.3 writes them, in braces. Windows sends
+# upper case in braces; other clients leave the braces away.
+_GUID = re.compile(
+    rb"(?:\{(?P<braced>GUID)\}|(?P<bare>GUID))".replace(
+        b"GUID",
+        rb"[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}",
+    )
+)
+
+# MC-BUP 2.2.2.2: "a space-delimited or comma-delimited list of the protocols".
+_PROTOCOL_DELIMITERS = re.compile(rb"[\s,]+")
+
+# MC-BUP 2.2.6.1: "using the format in section 14.16 of [RFC2616]". The unit is
+# compared without regard to case, as every token of HTTP's is here.
+_CONTENT_RANGE = re.compile(
+    rb"bytes[ \t]+(?P<first>[0-9]{1,19})-(?P<last>[0-9]{1,19})/(?P<total>[0-9]{1,19})",
+    re.IGNORECASE,
+)
+
+# No source says how Windows writes the range of an empty file. These are the three
+# ways that a client can be thought to; all say that the total is 0.
+_EMPTY_RANGE = re.compile(rb"bytes[ \t]+(?:0-0|\*|0--1)/0", re.IGNORECASE)
+
+_OFFSET = re.compile(rb"[0-9]{1,19}")
+
+# MC-BUP 2.2.1.2 calls BITS-Error "an HRESULT value"; MS-ERREF prints those with
+# eight digits behind 0x, and so do the reference pages and IIS.
+_HRESULT = re.compile(rb"0[xX](?P<digits>[0-9A-Fa-f]{1,8})")
+
+
+def parse_guid(value: bytes) -> UUID:
+    """
+    Read a GUID, in any case, with or without braces.
+
+    :raises LocalProtocolError: If it is none.
+    """
+    match = _GUID.fullmatch(value)
+    if match is None:
+        raise LocalProtocolError(f"{value!r} is not a GUID")
+    return UUID((match["braced"] or match["bare"]).decode("ascii"))
+
+
+def format_guid(guid: UUID) -> bytes:
+    """Write a GUID as Windows does: upper case, in braces."""
+    return b"{%b}" % str(guid).upper().encode("ascii")
+
+
+def parse_protocols(value: bytes) -> tuple[UUID, ...]:
+    """
+    Read BITS-Supported-Protocols (MC-BUP 2.2.2.2), the most preferred first.
+
+    What is no GUID is a protocol that we do not know, and passed over.
+    """
+    found = []
+    for token in _PROTOCOL_DELIMITERS.split(value.strip())[:MAX_PROTOCOLS]:
+        match = _GUID.fullmatch(token)
+        if match is not None:
+            found.append(UUID((match["braced"] or match["bare"]).decode("ascii")))
+    return tuple(found)
+
+
+def format_protocols(protocols: tuple[UUID, ...]) -> bytes:
+    """Write BITS-Supported-Protocols, in lower case as Windows does."""
+    return b" ".join(b"{%b}" % str(guid).encode("ascii") for guid in protocols)
+
+
+def parse_offset(value: bytes) -> int:
+    """
+    Read an offset or a length: digits, below 2**63.
+
+    :raises LocalProtocolError: If it is none.
+    """
+    if _OFFSET.fullmatch(value) is None or (offset := int(value)) > MAX_OFFSET:
+        raise LocalProtocolError(f"{value!r} is not a number of bytes")
+    return offset
+
+
+@frozen
+class ContentRange:
+    """
+    Which bytes of the file a Fragment carries (MC-BUP 2.2.6.1).
+
+    One that makes no sense cannot be made.
+
+    :ivar first: Offset of the first byte.
+    :ivar last: Offset of the last byte; -1 for an empty file.
+    :ivar total: Length of the whole file.
+    """
+
+    first: int
+    last: int
+    total: int
+
+    def __attrs_post_init__(self) -> None:
+        if self.total == 0 and self.first == 0 and self.last == -1:
+            return
+        if not 0 <= self.first <= self.last < self.total <= MAX_OFFSET:
+            raise LocalProtocolError(
+                f"bytes {self.first}-{self.last}/{self.total} is not a range"
+            )
+
+    @property
+    def length(self) -> int:
+        """How many bytes that is."""
+        return self.last - self.first + 1
+
+    @classmethod
+    def empty(cls) -> ContentRange:
+        """The range of a file of no bytes."""
+        return cls(0, -1, 0)
+
+    def to_bytes(self) -> bytes:
+        """Write the value of a Content-Range header."""
+        if self.total == 0:
+            return b"bytes */0"
+        return b"bytes %d-%d/%d" % (self.first, self.last, self.total)
+
+
+def parse_content_range(value: bytes) -> ContentRange:
+    """
+    Read a Content-Range.
+
+    :raises LocalProtocolError: If it is none, or one that makes no sense.
+    """
+    match = _CONTENT_RANGE.fullmatch(value)
+    if match is not None and match["total"].strip(b"0"):
+        return ContentRange(
+            int(match["first"]), int(match["last"]), int(match["total"])
+        )
+    if _EMPTY_RANGE.fullmatch(value) is not None:
+        return ContentRange.empty()
+    raise LocalProtocolError(f"{value!r} is not a range of a file")
+
+
+def parse_hresult(value: bytes) -> int:
+    """
+    Read an HRESULT such as ``0x80070057``.
+
+    :raises LocalProtocolError: If it is none.
+    """
+    match = _HRESULT.fullmatch(value)
+    if match is None:
+        raise LocalProtocolError(f"{value!r} is not an HRESULT")
+    return int(match["digits"], 16)
+
+
+def format_hresult(hresult: int) -> bytes:
+    """Write an HRESULT with its eight digits."""
+    return b"0x%08X" % hresult

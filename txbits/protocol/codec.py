@@ -1,0 +1,378 @@
+"""
+From request head to packet and back, from Ack to status and headers and back.
+
+A head is the method and the headers, whose names are given in lower case. Bodies
+never come here: a packet says how long its body is, and whoever reads the socket
+does the rest.
+
+MC-BUP calls the header of an HRESULT ``BITS-Error`` (2.2.1.2); the reference pages,
+IIS and every client known say ``BITS-Error-Code``. Both are written, with the same
+value, and either is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+from txbits.protocol._fields import (
+    BITS_UPLOAD_PROTOCOL,
+    MAX_CONTENT_NAME,
+    MAX_VALUE_LENGTH,
+    ContentRange,
+    LocalProtocolError,
+    ProtocolError,
+    format_guid,
+    format_hresult,
+    format_protocols,
+    parse_content_range,
+    parse_guid,
+    parse_hresult,
+    parse_offset,
+    parse_protocols,
+)
+from txbits.protocol.packets import (
+    PACKETS,
+    Ack,
+    CancelSession,
+    CloseSession,
+    CreateSession,
+    Fragment,
+    Packet,
+    Ping,
+)
+from txbits.protocol.refusals import (
+    BAD_RANGE,
+    BAD_SESSION_ID,
+    HEADER_TOO_LONG,
+    LENGTH_REQUIRED,
+    MALFORMED_HEADER,
+    METHOD_NOT_ALLOWED,
+    NO_COMMON_PROTOCOL,
+    UNEXPECTED_BODY,
+    UNKNOWN_PACKET_TYPE,
+    UNSUPPORTED_ENCODING,
+    Refusal,
+)
+
+#: Header values by lower-case name, in the order in which they came.
+Headers = Mapping[bytes, Sequence[bytes]]
+
+#: MC-BUP 2.2.1: "an HTTP extension-method called BITS_POST".
+METHOD = b"BITS_POST"
+
+_PACKET_TYPE = b"bits-packet-type"
+_OVERRIDE = b"x-http-method-override"
+
+
+class RemoteProtocolError(ProtocolError):
+    """
+    The peer said something that BITS does not allow.
+
+    :ivar refusal: The row of the failure table that answers it.
+    :ivar session_id: The session that it named, if that much could be read; the Ack
+        echoes it.
+    """
+
+    def __init__(
+        self, message: str, refusal: Refusal, session_id: UUID | None = None
+    ) -> None:
+        super().__init__(message)
+        self.refusal = refusal
+        self.session_id = session_id
+
+
+def is_upload_request(method: bytes, headers: Headers) -> bool:
+    """
+    Tell whether a request is meant for an upload server at all.
+
+    ``POST`` with ``X-HTTP-Method-Override: BITS_POST``, and plain ``POST`` with a
+    ``BITS-Packet-Type``, come from clients whose proxies refuse unknown methods.
+    """
+    if method == METHOD:
+        return True
+    if method != b"POST":
+        return False
+    if _PACKET_TYPE in headers:
+        return True
+    override = headers.get(_OVERRIDE)
+    return override is not None and override[0].strip().upper() == METHOD
+
+
+def session_id_of(headers: Headers) -> UUID | None:
+    """Read the session that a head names, if it is well formed."""
+    values = headers.get(b"bits-session-id")
+    if values is None or len(values) != 1:
+        return None
+    try:
+        return parse_guid(values[0])
+    except LocalProtocolError:
+        return None
+
+
+def parse_request(method: bytes, headers: Headers) -> Packet:
+    """
+    Read a packet from the head of a request.
+
+    :param method: The request's method.
+    :param headers: Its headers; ``content-length`` is digits if it is there, as any
+        HTTP parser has made sure, and not there beside ``transfer-encoding``.
+    :raises RemoteProtocolError: If it is none. The checks come in the order that the
+        failure table is documented in.
+    """
+    try:
+        return _parse_request(method, headers)
+    except RemoteProtocolError as error:
+        error.session_id = session_id_of(headers)
+        raise
+
+
+def _parse_request(method: bytes, headers: Headers) -> Packet:
+    if not is_upload_request(method, headers):
+        raise RemoteProtocolError(f"{method!r} is not BITS_POST", METHOD_NOT_ALLOWED)
+    packet_type = _single(headers, _PACKET_TYPE, UNKNOWN_PACKET_TYPE)
+    packet = PACKETS.get(packet_type.lower() if packet_type else b"")
+    if packet is None:
+        raise RemoteProtocolError(
+            f"BITS-Packet-Type is {packet_type!r}", UNKNOWN_PACKET_TYPE
+        )
+    _check_lengths(headers)
+    if packet is Fragment:
+        return _parse_fragment(headers)
+    _check_encoding(headers)
+    if b"transfer-encoding" in headers or _content_length(headers):
+        raise RemoteProtocolError(
+            f"{packet.packet_type} came with a body", UNEXPECTED_BODY
+        )
+    if packet is CreateSession:
+        return _parse_create_session(headers)
+    if packet is Ping:
+        return Ping()
+    session_id = _session_id(headers)
+    return (
+        CloseSession(session_id)
+        if packet is CloseSession
+        else CancelSession(session_id)
+    )
+
+
+def _parse_create_session(headers: Headers) -> CreateSession:
+    protocols = parse_protocols(b",".join(headers.get(b"bits-supported-protocols", ())))
+    if BITS_UPLOAD_PROTOCOL not in protocols:
+        raise RemoteProtocolError(
+            "no protocol is in common with the client's", NO_COMMON_PROTOCOL
+        )
+    return CreateSession(protocols, _content_name(headers))
+
+
+def _parse_fragment(headers: Headers) -> Fragment:
+    session_id = _session_id(headers)
+    _check_encoding(headers)
+    length = _content_length(headers)
+    if length is None and b"transfer-encoding" not in headers:
+        raise RemoteProtocolError("a Fragment of unknown length", LENGTH_REQUIRED)
+    value = _single(headers, b"content-range", BAD_RANGE)
+    if value is None:
+        raise RemoteProtocolError("a Fragment without Content-Range", BAD_RANGE)
+    try:
+        return Fragment(session_id, parse_content_range(value), length)
+    except LocalProtocolError as error:
+        raise RemoteProtocolError(str(error), BAD_RANGE) from error
+
+
+def _check_lengths(headers: Headers) -> None:
+    # MC-BUP 2.2.1. Credentials and cookies have only HTTP's limit: Kerberos tickets
+    # are long.
+    for name, values in headers.items():
+        if name.startswith((b"bits-", b"content-")):
+            for value in values:
+                if len(value) > MAX_VALUE_LENGTH:
+                    raise RemoteProtocolError(
+                        f"{name.decode('latin-1')} is {len(value)} bytes long",
+                        HEADER_TOO_LONG,
+                    )
+
+
+def _check_encoding(headers: Headers) -> None:
+    for value in headers.get(b"content-encoding", ()):
+        if value.strip().lower() not in (b"identity", b""):
+            raise RemoteProtocolError(
+                f"Content-Encoding is {value!r}", UNSUPPORTED_ENCODING
+            )
+
+
+def _single(headers: Headers, name: bytes, refusal: Refusal) -> bytes | None:
+    values = headers.get(name)
+    if values is None:
+        return None
+    if len(values) != 1:
+        raise RemoteProtocolError(
+            f"{name.decode('latin-1')} is there {len(values)} times", refusal
+        )
+    return values[0].strip()
+
+
+def _session_id(headers: Headers) -> UUID:
+    value = _single(headers, b"bits-session-id", BAD_SESSION_ID)
+    try:
+        return parse_guid(value or b"")
+    except LocalProtocolError as error:
+        raise RemoteProtocolError(
+            f"BITS-Session-Id: {error}", BAD_SESSION_ID
+        ) from error
+
+
+def _content_length(headers: Headers) -> int | None:
+    value = _single(headers, b"content-length", MALFORMED_HEADER)
+    if value is None:
+        return None
+    try:
+        return parse_offset(value)
+    except LocalProtocolError as error:
+        raise RemoteProtocolError(
+            f"Content-Length: {error}", MALFORMED_HEADER
+        ) from error
+
+
+def _content_name(headers: Headers) -> str | None:
+    value = _single(headers, b"content-name", MALFORMED_HEADER)
+    if value is None:
+        return None
+    name = value.decode("utf-8", "replace")[:MAX_CONTENT_NAME]
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
+
+
+def encode_request(
+    packet: Packet, content_name: str | None = None
+) -> list[tuple[bytes, bytes]]:
+    """
+    Write the headers of a packet, all but Content-Length, which follows the body.
+
+    :param packet: What to send, with the method :data:`METHOD`.
+    :param content_name: The file's name; Windows sends it with every Fragment.
+    """
+    headers = [(b"BITS-Packet-Type", packet.packet_type.encode("ascii"))]
+    if isinstance(packet, CreateSession):
+        headers.append(
+            (b"BITS-Supported-Protocols", format_protocols(packet.protocols))
+        )
+        content_name = packet.content_name
+    elif not isinstance(packet, Ping):
+        headers.append((b"BITS-Session-Id", format_guid(packet.session_id)))
+    if content_name is not None:
+        headers.append((b"Content-Name", content_name.encode("utf-8")))
+    if isinstance(packet, Fragment):
+        headers.append((b"Content-Range", packet.content_range.to_bytes()))
+    return headers
+
+
+_PROTOCOL_HEADERS = [
+    (b"BITS-Protocol", b"{%b}" % str(BITS_UPLOAD_PROTOCOL).encode("ascii")),
+    (b"Accept-Encoding", b"identity"),
+]
+
+
+def encode_ack(ack: Ack) -> list[tuple[bytes, bytes]]:
+    """Write the headers of an Ack; its status is beside them."""
+    headers = [(b"BITS-Packet-Type", b"Ack"), (b"Content-Length", b"0")]
+    if ack.session_id is not None:
+        headers.append((b"BITS-Session-Id", format_guid(ack.session_id)))
+    if ack.received is not None:
+        headers.append((b"BITS-Received-Content-Range", b"%d" % ack.received))
+    if ack.protocol is not None:
+        headers.extend(_PROTOCOL_HEADERS)
+    if ack.host_id is not None:
+        headers.append((b"BITS-Host-Id", ack.host_id.encode("ascii")))
+    if ack.host_id_fallback_timeout is not None:
+        headers.append(
+            (b"BITS-Host-Id-Fallback-Timeout", b"%d" % ack.host_id_fallback_timeout)
+        )
+    if ack.reply_url is not None:
+        headers.append((b"BITS-Reply-URL", ack.reply_url.encode("ascii")))
+    if ack.hresult is not None:
+        hresult = format_hresult(ack.hresult)
+        headers.append((b"BITS-Error-Code", hresult))
+        headers.append((b"BITS-Error", hresult))
+    if ack.context is not None:
+        headers.append((b"BITS-Error-Context", b"0x%X" % ack.context))
+    if ack.retry_after is not None:
+        headers.append((b"Retry-After", b"%d" % ack.retry_after))
+    return headers
+
+
+def parse_ack(status: int, headers: Headers) -> Ack:
+    """
+    Read an Ack, tolerantly: servers differ, and IIS leaves things out.
+
+    A header that cannot be read is as good as one that is not there, except for
+    BITS-Received-Content-Range, which says where to go on.
+
+    :raises RemoteProtocolError: If a success is no Ack, or its
+        BITS-Received-Content-Range cannot be read.
+    """
+    packet_type = _first(headers, _PACKET_TYPE)
+    # MC-BUP 2.2.1 spells it BITS-Package-Type once.
+    packet_type = packet_type or _first(headers, b"bits-package-type")
+    if 200 <= status < 300 and (packet_type or b"").lower() != b"ack":
+        raise RemoteProtocolError(
+            "the answer is no Ack: there is no BITS server at this URL",
+            UNKNOWN_PACKET_TYPE,
+        )
+    received = _first(headers, b"bits-received-content-range")
+    try:
+        offset = None if received is None else parse_offset(received)
+    except LocalProtocolError as error:
+        raise RemoteProtocolError(str(error), BAD_RANGE) from error
+    protocol = _first(headers, b"bits-protocol")
+    code = _first(headers, b"bits-error-code") or _first(headers, b"bits-error")
+    host_id = _first(headers, b"bits-host-id")
+    reply_url = _first(headers, b"bits-reply-url")
+    return Ack(
+        status,
+        session_id_of(headers),
+        protocol=None
+        if protocol is None
+        else next(iter(parse_protocols(protocol)), None),
+        received=offset,
+        hresult=_hresult(code),
+        context=_hresult(_first(headers, b"bits-error-context")),
+        retry_after=_seconds(_first(headers, b"retry-after")),
+        host_id=None if host_id is None else host_id.decode("latin-1"),
+        host_id_fallback_timeout=_seconds(
+            _first(headers, b"bits-host-id-fallback-timeout")
+        ),
+        reply_url=None if reply_url is None else reply_url.decode("latin-1"),
+    )
+
+
+def _first(headers: Headers, name: bytes) -> bytes | None:
+    values = headers.get(name)
+    return values[0].strip() if values else None
+
+
+def _hresult(value: bytes | None) -> int | None:
+    try:
+        return None if value is None else parse_hresult(value)
+    except LocalProtocolError:
+        return None
+
+
+def _seconds(value: bytes | None) -> int | None:
+    try:
+        return None if value is None else parse_offset(value)
+    except LocalProtocolError:
+        return None
+
+
+__all__ = [
+    "METHOD",
+    "ContentRange",
+    "Headers",
+    "RemoteProtocolError",
+    "encode_ack",
+    "encode_request",
+    "is_upload_request",
+    "parse_ack",
+    "parse_request",
+    "session_id_of",
+]

@@ -1,0 +1,131 @@
+"""
+The packets of BITS and their Acks, as values that cannot be malformed.
+
+A request that could be read is one of :data:`Packet`; what the server answers is an
+:class:`Ack`. Both sides of the wire use them: the server reads packets and writes
+Acks, a client writes packets and reads Acks (:mod:`txbits.protocol.codec`).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+from uuid import UUID
+
+from attrs import field, frozen
+
+from txbits.protocol._fields import (
+    BITS_UPLOAD_PROTOCOL,
+    ContentRange,
+    LocalProtocolError,
+)
+
+
+@frozen
+class Ping:
+    """Asks for nothing but an Ack (MC-BUP 2.2.4)."""
+
+    packet_type: ClassVar[str] = "Ping"
+
+
+@frozen
+class CreateSession:
+    """
+    Asks for a new session (MC-BUP 2.2.2).
+
+    :ivar protocols: What the client speaks, most preferred first.
+    :ivar content_name: The client's name for the file.
+    """
+
+    packet_type: ClassVar[str] = "Create-Session"
+
+    protocols: tuple[UUID, ...] = (BITS_UPLOAD_PROTOCOL,)
+    content_name: str | None = None
+
+
+@frozen
+class Fragment:
+    """
+    Carries a range of the file (MC-BUP 2.2.6).
+
+    :ivar session_id: Whose it is.
+    :ivar content_range: Which bytes.
+    :ivar content_length: Length of the body in bytes, ``None`` if it comes chunked;
+        if known it is the length of the range.
+    """
+
+    packet_type: ClassVar[str] = "Fragment"
+
+    session_id: UUID
+    content_range: ContentRange
+    content_length: int | None
+
+    def __attrs_post_init__(self) -> None:
+        if self.content_length not in (None, self.content_range.length):
+            raise LocalProtocolError(
+                f"a body of {self.content_length} bytes is not as long as its range, "
+                f"{self.content_range.length} bytes"
+            )
+
+
+@frozen
+class CloseSession:
+    """Says that all is sent, and may become visible (MC-BUP 2.2.8)."""
+
+    packet_type: ClassVar[str] = "Close-Session"
+
+    session_id: UUID
+
+
+@frozen
+class CancelSession:
+    """Says that nothing is to be left of the session (MC-BUP 2.2.10)."""
+
+    packet_type: ClassVar[str] = "Cancel-Session"
+
+    session_id: UUID
+
+
+Packet = Ping | CreateSession | Fragment | CloseSession | CancelSession
+
+#: Every packet by its type, in lower case.
+PACKETS: dict[bytes, type[Packet]] = {
+    packet.packet_type.lower().encode("ascii"): packet
+    for packet in (Ping, CreateSession, Fragment, CloseSession, CancelSession)
+}
+
+
+@frozen
+class Ack:
+    """
+    The server's answer to any packet (MC-BUP 2.2.3, 2.2.5, 2.2.7, 2.2.9, 2.2.11).
+
+    What is ``None`` is not there.
+
+    :ivar status: The HTTP status; 200 (or 201) is success.
+    :ivar session_id: The session that was created, or that the packet named.
+    :ivar protocol: The protocol that the server chose; of Create-Session only.
+    :ivar received: Offset of the byte that the server wants next; of Fragment only.
+    :ivar hresult: What went wrong, as Windows counts errors.
+    :ivar context: Where: 0x5 in the server, 0x7 in the server application.
+    :ivar retry_after: Seconds to wait before trying again.
+    :ivar host_id: The host to send the rest to; of Create-Session only.
+    :ivar host_id_fallback_timeout: Seconds without progress after which a client
+        comes back from there.
+    :ivar reply_url: Where the server application's reply is; of the last Fragment.
+    """
+
+    status: int
+    session_id: UUID | None = None
+    protocol: UUID | None = None
+    received: int | None = None
+    hresult: int | None = None
+    context: int | None = None
+    retry_after: int | None = None
+    host_id: str | None = None
+    host_id_fallback_timeout: int | None = None
+    reply_url: str | None = field(default=None)
+
+    @property
+    def success(self) -> bool:
+        """Whether the packet did what it asked for."""
+        return 200 <= self.status < 300

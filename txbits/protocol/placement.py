@@ -1,0 +1,41 @@
+"""
+Where a fragment falls against the bytes that are held.
+
+The server holds a prefix of the file, *held* bytes long. A fragment that begins
+inside it, or right at its end, is welcome: what is held is skipped, never written
+again, and the rest is appended. One that begins beyond is out of step, and
+answered with 416 and the offset that is wanted (MC-BUP 3.2.5.2.6).
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from txbits.protocol._fields import ContentRange
+
+
+@frozen
+class Placement:
+    """
+    What to do with the bytes of a fragment, in order.
+
+    :ivar skip: How many bytes at its beginning are held already.
+    :ivar append: How many bytes follow them, to be stored.
+    """
+
+    skip: int
+    append: int
+
+
+def place(content_range: ContentRange, held: int) -> Placement | None:
+    """
+    Place a fragment.
+
+    :param content_range: The bytes that the fragment carries.
+    :param held: How many bytes of the file are held.
+    :returns: Its placement, or ``None`` if it is out of step.
+    """
+    if content_range.first > held:
+        return None
+    skip = min(held - content_range.first, content_range.length)
+    return Placement(skip, content_range.length - skip)

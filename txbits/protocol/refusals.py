@@ -1,0 +1,260 @@
+"""
+The failure table: everything that is refused, with status, HRESULT and words.
+
+A :class:`Refusal` is a row. Its ``cause`` is the text of the log line, and of the
+table "the HRESULT your client shows" in the documentation, whose other column is
+its ``remedy``; a test holds them together.
+
+Statuses matter to Windows clients beyond their number: of the 4xx only 408 and 409
+are tried again, of the 5xx only 501 and 505 are not, and
+``BG_E_SESSION_NOT_FOUND`` makes a client upload the whole file again.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from attrs import frozen
+
+
+class HResult(IntEnum):
+    """The HRESULTs that txbits answers with (MC-BUP 2.2.1.2, MS-ERREF)."""
+
+    S_OK = 0x00000000
+    E_FAIL = 0x80004005
+    ERROR_FILE_NOT_FOUND = 0x80070002
+    ERROR_PATH_NOT_FOUND = 0x80070003
+    E_ACCESSDENIED = 0x80070005
+    E_INVALIDARG = 0x80070057
+    # MC-BUP prints x80070112 here, which is Win32 error 112 read as hex.
+    ERROR_DISK_FULL = 0x80070070
+    ERROR_BUSY = 0x800700AA
+    BG_E_SESSION_NOT_FOUND = 0x8020001F
+    BG_E_TOO_LARGE = 0x80200020
+
+
+#: MC-BUP 2.2.1.2: the error was found by the server.
+CONTEXT_SERVER = 0x5
+
+
+@frozen
+class Refusal:
+    """
+    A row of the failure table.
+
+    :ivar name: What tests and logs call it.
+    :ivar status: The HTTP status.
+    :ivar hresult: The value of BITS-Error-Code and BITS-Error.
+    :ivar cause: What is wrong, for operators.
+    :ivar remedy: What to do about it, for operators.
+    """
+
+    name: str
+    status: int
+    hresult: HResult
+    cause: str
+    remedy: str
+    context: int = CONTEXT_SERVER
+
+
+METHOD_NOT_ALLOWED = Refusal(
+    "method-not-allowed",
+    405,
+    HResult.E_INVALIDARG,
+    "the method is none that this URL takes",
+    "Upload with BITS_POST; a plain GET or PUT does nothing here.",
+)
+NOT_MOUNTED = Refusal(
+    "not-mounted",
+    404,
+    HResult.ERROR_PATH_NOT_FOUND,
+    "the URL is in no virtual directory",
+    "Compare the URL's path with --mount, or with the mounts of the TOML file.",
+)
+UPLOADS_DISABLED = Refusal(
+    "uploads-disabled",
+    501,
+    HResult.E_ACCESSDENIED,
+    "uploads to this virtual directory are disabled",
+    "Set enabled to true for it.",
+)
+UNKNOWN_PACKET_TYPE = Refusal(
+    "unknown-packet-type",
+    400,
+    HResult.E_INVALIDARG,
+    "BITS-Packet-Type is missing or unknown",
+    "Something other than a BITS client is sending, or a proxy removes headers.",
+)
+HEADER_TOO_LONG = Refusal(
+    "header-too-long",
+    400,
+    HResult.E_INVALIDARG,
+    "the value of a BITS or Content header is over 4 KiB",
+    "Shorten the file's name; credentials and cookies may be longer.",
+)
+MALFORMED_HEADER = Refusal(
+    "malformed-header",
+    400,
+    HResult.E_INVALIDARG,
+    "a header is malformed or given twice",
+    "Look at the client, or at the proxy between.",
+)
+BAD_SESSION_ID = Refusal(
+    "bad-session-id",
+    400,
+    HResult.E_INVALIDARG,
+    "BITS-Session-Id is missing or no GUID",
+    "Look at the client, or at the proxy between.",
+)
+UNEXPECTED_BODY = Refusal(
+    "unexpected-body",
+    400,
+    HResult.E_INVALIDARG,
+    "a packet that has no body came with one",
+    "Look at the client: only a Fragment has a body.",
+)
+UNSUPPORTED_ENCODING = Refusal(
+    "unsupported-encoding",
+    400,
+    HResult.E_INVALIDARG,
+    "Content-Encoding is not identity",
+    "Have the client send the file as it is.",
+)
+BAD_RANGE = Refusal(
+    "bad-range",
+    400,
+    HResult.E_INVALIDARG,
+    "Content-Range is missing, malformed, or not as long as the body",
+    "Look at the client, or at the proxy between.",
+)
+TOTAL_CHANGED = Refusal(
+    "total-changed",
+    400,
+    HResult.E_INVALIDARG,
+    "the total length changed within a session",
+    "The file was changed during its upload; upload it again.",
+)
+NO_COMMON_PROTOCOL = Refusal(
+    "no-common-protocol",
+    400,
+    HResult.E_INVALIDARG,
+    "BITS-Supported-Protocols names none that is spoken here",
+    "Look at the client: it must offer {7df0354d-249b-430f-820d-3d2a9bef4931}.",
+)
+DESTINATION_IS_DIRECTORY = Refusal(
+    "destination-is-directory",
+    400,
+    HResult.E_INVALIDARG,
+    "the destination is a directory",
+    "Add the file's name to the URL.",
+)
+LENGTH_REQUIRED = Refusal(
+    "length-required",
+    411,
+    HResult.E_INVALIDARG,
+    "a Fragment came without Content-Length and not chunked",
+    "Look at the client, or at the proxy between.",
+)
+ACCESS_DENIED = Refusal(
+    "access-denied",
+    403,
+    HResult.E_ACCESSDENIED,
+    "the caller may not upload there",
+    "Give the user the permission, or the client other credentials.",
+)
+DESTINATION_FORBIDDEN = Refusal(
+    "destination-forbidden",
+    403,
+    HResult.E_ACCESSDENIED,
+    "the destination's name is not allowed",
+    "Use a name without '..', ':', backslashes, device names and reserved names.",
+)
+DESTINATION_EXISTS = Refusal(
+    "destination-exists",
+    403,
+    HResult.E_ACCESSDENIED,
+    "the destination exists and overwriting is off",
+    "Upload under another name, or set allow-overwrites.",
+)
+PARENT_MISSING = Refusal(
+    "parent-missing",
+    404,
+    HResult.ERROR_PATH_NOT_FOUND,
+    "the destination's parent directory does not exist",
+    "Make it, or set create-directories.",
+)
+SESSION_NOT_FOUND = Refusal(
+    "session-not-found",
+    500,
+    HResult.BG_E_SESSION_NOT_FOUND,
+    "the session is unknown, expired, cancelled, or another's",
+    "Nothing: the client starts over by itself.",
+)
+OUT_OF_STEP = Refusal(
+    "out-of-step",
+    416,
+    HResult.S_OK,
+    "a fragment starts beyond the bytes that are held",
+    "Nothing: the client goes on from where the server stands.",
+)
+UPLOAD_TOO_LARGE = Refusal(
+    "upload-too-large",
+    500,
+    HResult.BG_E_TOO_LARGE,
+    "the file is longer than max-upload-size",
+    "Raise max-upload-size, or cancel the job.",
+)
+FRAGMENT_TOO_LARGE = Refusal(
+    "fragment-too-large",
+    413,
+    HResult.BG_E_TOO_LARGE,
+    "a fragment is longer than max-fragment-size",
+    "Nothing: the client sends smaller fragments.",
+)
+SESSION_LIMIT_REACHED = Refusal(
+    "session-limit-reached",
+    503,
+    HResult.ERROR_BUSY,
+    "the user has as many sessions open as session-limit allows",
+    "Close or cancel some, or raise session-limit.",
+)
+OUT_OF_SPACE = Refusal(
+    "out-of-space",
+    500,
+    HResult.ERROR_DISK_FULL,
+    "no space is left for the upload",
+    "Make room; the client comes again.",
+)
+STAGED_DATA_LOST = Refusal(
+    "staged-data-lost",
+    404,
+    HResult.ERROR_FILE_NOT_FOUND,
+    "the bytes that were received are gone from the storage",
+    "Find out what removes files from the staging area; upload again.",
+)
+STORAGE_FAULT = Refusal(
+    "storage-fault",
+    500,
+    HResult.E_FAIL,
+    "the storage failed",
+    "Read the traceback in the server's log; the client comes again.",
+)
+SERVER_STOPPING = Refusal(
+    "server-stopping",
+    503,
+    HResult.ERROR_BUSY,
+    "the server is stopping",
+    "Nothing: the client comes again.",
+)
+INTERNAL_ERROR = Refusal(
+    "internal-error",
+    500,
+    HResult.E_FAIL,
+    "something unforeseen happened",
+    "Read the traceback in the server's log, and report it; the client comes again.",
+)
+
+#: Every row, in the order in which the documentation lists them.
+REFUSALS: tuple[Refusal, ...] = tuple(
+    value for value in list(globals().values()) if isinstance(value, Refusal)
+)
