@@ -1,0 +1,50 @@
+"""
+The rules of one virtual directory, as an operator sets them.
+
+The names are those of the command line and of the TOML file, with underscores; the
+IIS property that each one corresponds to is named beside it.
+"""
+
+from __future__ import annotations
+
+from attrs import field, frozen, validators
+
+#: How long a successful close is remembered, in seconds: a client whose Ack was lost
+#: may send Close-Session again much later.
+CLOSE_MEMORY = 24 * 3600
+
+
+@frozen(kw_only=True)
+class Settings:
+    """
+    How a virtual directory treats uploads.
+
+    :ivar enabled: Whether uploads are taken (BITSUploadEnabled). If not, every packet
+        is answered with 501.
+    :ivar allow_overwrites: Whether a file that exists may be replaced
+        (BITSAllowOverwrites).
+    :ivar create_directories: Whether missing parent directories are made.
+    :ivar max_upload_size: The longest file taken, in bytes; ``None`` for any
+        (BITSMaximumUploadSize).
+    :ivar max_fragment_size: The longest fragment taken, in bytes; ``None`` for any.
+        Clients send smaller ones when told.
+    :ivar session_timeout: Seconds without progress after which a session is discarded
+        (BITSSessionTimeout).
+    :ivar session_limit: How many sessions one authenticated user may have open; 0 for
+        any number (BITSNumberOfSessionsLimit).
+    :ivar cleanup_interval: Seconds between two rounds of the clean-up
+        (BITSCleanupUseDefault, Count, Units).
+    """
+
+    enabled: bool = True
+    allow_overwrites: bool = False
+    create_directories: bool = False
+    max_upload_size: int | None = field(
+        default=None, validator=validators.optional(validators.gt(0))
+    )
+    max_fragment_size: int | None = field(
+        default=None, validator=validators.optional(validators.gt(0))
+    )
+    session_timeout: float = field(default=1_209_600, validator=validators.gt(0))
+    session_limit: int = field(default=50, validator=validators.ge(0))
+    cleanup_interval: float = field(default=12 * 3600, validator=validators.gt(0))
