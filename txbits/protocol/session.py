@@ -35,7 +35,10 @@ class Move(Enum):
     """What the server does next."""
 
     RECEIVE = auto()
-    """Take the fragment."""
+    """Take the fragment, and store what is new of it."""
+
+    REPEAT = auto()
+    """Take the fragment; there is nothing left to store."""
 
     PUBLISH = auto()
     """Make the file appear at its destination, then release the rest."""
@@ -107,10 +110,7 @@ receiving.upon(LifeCycle.completed).to(complete).returns(None)
 receiving.upon(LifeCycle.close).to(discarding).returns(Move.DISCARD)
 receiving.upon(LifeCycle.cancel).to(cancelling).returns(Move.RELEASE)
 
-# A fragment that is sent again here has nothing left to store.
-complete.upon(LifeCycle.fragment).loop().returns(Move.RECEIVE)
-complete.upon(LifeCycle.begun).loop().returns(None)
-complete.upon(LifeCycle.completed).loop().returns(None)
+complete.upon(LifeCycle.fragment).loop().returns(Move.REPEAT)
 # Until published() the session stays complete: publishing may fail.
 complete.upon(LifeCycle.close).loop().returns(Move.PUBLISH)
 complete.upon(LifeCycle.published).to(published).returns(None)

@@ -1,1 +1,11 @@
-"""To be filled by its modules."""
+"""
+The web: requests become packets, and results become Acks.
+
+:class:`BITSResource` is a virtual directory, an ordinary ``twisted.web`` resource;
+:class:`BITSSite` is the site under which its uploads stream.
+"""
+
+from txbits.web._streaming import BITSSite, Limits
+from txbits.web.resource import BITSResource, NotMounted
+
+__all__ = ["BITSResource", "BITSSite", "Limits", "NotMounted"]

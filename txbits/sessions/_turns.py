@@ -1,0 +1,107 @@
+"""
+Who acts next in a session: the newest packet.
+
+A client has one request outstanding. When a laptop changes networks in the middle of
+a fragment, the server is left with a connection on which nothing will ever arrive
+again, while the client is back within seconds, on a new one, for the same session.
+Were the older request to hold the session until some time-out, the client would be
+locked out of its own upload; so the newest wins. The older request is ended: what
+it brought is kept, its connection is dropped, and only when its writer is closed does
+the newer one begin.
+
+Only a request whose body is still arriving is ended like this. One that the server is
+busy with, such as the publication at Close-Session, is waited for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from zope.interface import Interface, implementer
+
+from txbits._deferreds import deferred
+from txbits.errors import Superseded
+from txbits.interfaces import IReleasable
+
+
+class IRequestBody(Interface):
+    """The body of a Fragment, arriving on some connection."""
+
+    def receive(consume: Callable[[bytes], Deferred[None]]) -> Deferred[bool]:
+        """
+        Let the body flow. Called at most once.
+
+        :param consume: Takes the next bytes of it, and returns a Deferred; no more
+            are read until that fires.
+        :returns: A Deferred that fires with ``True`` when the body is complete, or
+            ``False`` when it ended before: its connection was lost, was too slow, or
+            :meth:`stop` was called. It fails as *consume* fails.
+        """
+
+    def stop() -> None:
+        """
+        End the body, and drop the connection it comes on.
+
+        It may be called at any time, and again.
+        """
+
+
+@implementer(IReleasable)
+@define(eq=False)
+class Turn:
+    """
+    A packet that acts in a session, or waits for those before it.
+
+    Its ``release()`` ends it as far as it can be ended, and fires when it is over.
+    """
+
+    _body: IRequestBody | None
+    superseded: bool = False
+    _over: bool = False
+    _waiting: list[Deferred[None]] = field(factory=list)
+
+    def release(self) -> Deferred[None]:
+        over: Deferred[None] = Deferred()
+        if self._over:
+            over.callback(None)
+            return over
+        self._waiting.append(over)
+        if self._body is not None:
+            self.superseded = True
+            self._body.stop()
+        return over
+
+    def end(self) -> None:
+        """It is over; whoever waited for that goes on."""
+        self._over = True
+        waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            one.callback(None)
+
+
+@define(eq=False)
+class Turns:
+    """The order of packets in one session."""
+
+    newest: Turn | None = None
+
+    @deferred
+    async def take(self, body: IRequestBody | None) -> Turn:
+        """
+        Become the newest, end whoever was, and wait until that one is over.
+
+        :param body: The packet's body, if it has one.
+        :returns: A Deferred that fires with the :class:`Turn`, which must be ended
+            with :meth:`Turn.end`. It fails with :class:`~txbits.errors.Superseded` if
+            a newer packet came meanwhile.
+        """
+        previous, turn = self.newest, Turn(body)
+        self.newest = turn
+        if previous is not None:
+            await previous.release()
+            if turn.superseded:
+                turn.end()
+                raise Superseded("a newer packet came while this one waited")
+        return turn

@@ -1,0 +1,124 @@
+"""
+Time-outs and clean-up: at the start, and at an interval.
+
+There is no timer for each session. A session that is asked for after its time is
+treated as expired then and there; those that nobody asks for are found here, in the
+store, along with what a process that was killed left behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.logger import Logger
+
+from txbits._deferreds import deferred
+from txbits.errors import BackendError, ServerStopping
+from txbits.interfaces import SessionSummary
+from txbits.sessions.settings import CLOSE_MEMORY
+
+if TYPE_CHECKING:
+    from txbits.sessions.manager import SessionManager
+
+_log = Logger()
+
+#: How many sessions are looked at before the reactor gets a turn.
+_BATCH = 100
+
+
+@define(eq=False)
+class Upkeep:
+    """
+    The clean-up of one manager's sessions.
+
+    :param manager: Whose.
+    :param clock: Runs it.
+    """
+
+    _manager: SessionManager
+    _clock: IReactorTime
+    _loop: LoopingCall | None = field(default=None, init=False)
+    _running: bool = field(default=False, init=False)
+    _counted: bool = field(default=False, init=False)
+    _waiting: list[Deferred[None]] = field(factory=list, init=False)
+
+    def start(self, interval: float) -> None:
+        """
+        Begin with a first round.
+
+        :param interval: Seconds from the beginning of one round to the next.
+        """
+        self._loop = LoopingCall(self._clean_up)
+        self._loop.clock = self._clock
+        self._loop.start(interval, now=True)
+
+    @deferred
+    async def stop(self) -> None:
+        """
+        Begin no further round.
+
+        :returns: A Deferred that fires with ``None`` when the present one is over.
+        """
+        if self._loop is not None:
+            self._loop.stop()
+            self._loop = None
+        if self._running:
+            over: Deferred[None] = Deferred()
+            self._waiting.append(over)
+            await over
+
+    @deferred
+    async def counted(self) -> None:
+        """Wait until the sessions that the store held at the start are counted."""
+        if self._running and not self._counted:
+            counted: Deferred[None] = Deferred()
+            self._waiting.append(counted)
+            await counted
+
+    @deferred
+    async def _clean_up(self) -> None:
+        manager = self._manager
+        self._running = True
+        try:
+            summaries = await manager.backend.sessions()
+            self._count(summaries)
+            now = self._clock.seconds()
+            timeout = manager.settings.session_timeout
+            for number, summary in enumerate(summaries, 1):
+                if now - summary.last_progress > timeout:
+                    await self._expire(summary.session_id)
+                if number % _BATCH == 0:
+                    await deferLater(self._clock, 0)
+            await manager.backend.clean_up(now - CLOSE_MEMORY)
+        except ServerStopping:
+            _log.info("clean-up ended: the server is stopping")
+        except Exception:  # noqa: BLE001 - whatever it was, the next round comes
+            _log.failure("clean-up failed; it is tried again at the next interval")
+        finally:
+            self._running = False
+            self._wake()
+
+    async def _expire(self, session_id: UUID) -> None:
+        try:
+            await self._manager.expire(session_id)
+        except BackendError:
+            # Logged with its traceback where it happened; the others go on.
+            _log.warn("session {session} is expired and stays", session=session_id)
+
+    def _count(self, summaries: Sequence[SessionSummary]) -> None:
+        if not self._counted:
+            for summary in summaries:
+                self._manager.inventory(summary.session_id, summary.owner)
+            self._counted = True
+            self._wake()
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            one.callback(None)

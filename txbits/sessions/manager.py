@@ -1,0 +1,571 @@
+"""
+The table of active sessions, and what each packet does to them.
+
+A :class:`SessionManager` is given packets that are well formed and permitted, with
+their bodies still to come, and settles them one after the other within a session. It
+knows neither what carried a packet nor where the bytes end up.
+
+The order of checks is the protocol's: the session, the range against the session, the
+limits. A packet that fails one changes nothing, and does not disturb an older
+packet of its session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from uuid import UUID, uuid4
+
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from txbits._deferreds import deferred
+from txbits.errors import (
+    BackendError,
+    BodyIncomplete,
+    BodyMismatch,
+    FragmentTooLarge,
+    NoSuchSession,
+    OutOfStep,
+    ServerStopping,
+    SessionLimitReached,
+    Superseded,
+    TotalLengthChanged,
+    UploadTooLarge,
+)
+from txbits.interfaces import IBackend, IUploadSession, IWriter
+from txbits.protocol.codec import ContentRange
+from txbits.protocol.placement import Placement, place
+from txbits.protocol.session import LifeCycle, Move, begin, resumed
+from txbits.sessions._release import Shared, release_in_order
+from txbits.sessions._turns import IRequestBody, Turn, Turns
+from txbits.sessions._upkeep import Upkeep
+from txbits.sessions.settings import Settings
+
+_log = Logger()
+
+#: Seconds after which a client refused for its number of sessions may come again: the
+#: delay that Windows takes by itself.
+_LIMIT_RETRY_AFTER = 600
+
+#: Seconds after which a client refused by a server that stops may come again.
+_STOPPING_RETRY_AFTER = 30
+
+
+@frozen
+class Caller:
+    """
+    Who sent a packet.
+
+    :ivar user: The name of the authenticated user; ``None`` if anonymous.
+    :ivar address: Where it came from, for the log.
+    """
+
+    user: str | None = None
+    address: str = ""
+
+
+@define(eq=False)
+class _Session:
+    """An active session: what is stored of it, its life, and who acts in it."""
+
+    upload: IUploadSession
+    life: LifeCycle
+    turns: Turns | None = None
+    cancellation: Shared[None] | None = None
+
+    def take_turn(self, body: IRequestBody | None) -> Deferred[Turn]:
+        if self.turns is None:
+            self.turns = Turns()
+        return self.turns.take(body)
+
+    def give_back(self, turn: Turn) -> None:
+        turn.end()
+        if self.turns is not None and self.turns.newest in (turn, None):
+            # An idle session is kept small: thousands of them are open at a time.
+            self.turns = None
+
+
+@define(eq=False)
+class _Sink:
+    """Takes a fragment's bytes: skips what is held, stores the rest, counts all."""
+
+    writer: IWriter | None
+    skip: int
+    append: int
+    received: int = 0
+
+    def consume(self, data: bytes) -> Deferred[None]:
+        self.received += len(data)
+        if self.skip:
+            skipped = min(self.skip, len(data))
+            self.skip -= skipped
+            data = data[skipped:]
+        if len(data) > self.append:
+            # More than the range promised, which only a chunked body can bring.
+            data = data[: self.append]
+        if not data or self.writer is None:
+            return succeed(None)
+        self.append -= len(data)
+        return self.writer.write(data)
+
+
+@define(eq=False)
+class SessionManager:
+    """
+    Settles the packets of one virtual directory.
+
+    :param backend: Where the sessions are kept.
+    :param settings: The rules of the virtual directory.
+    :param clock: Tells the time, and runs the clean-up.
+    :param new_id: Makes the ids of new sessions.
+    """
+
+    backend: IBackend
+    settings: Settings
+    clock: IReactorTime
+    _new_id: Callable[[], UUID] = uuid4
+    _table: dict[UUID, _Session] = field(factory=dict, init=False)
+    _loading: dict[UUID, Shared[_Session]] = field(factory=dict, init=False)
+    _owned: dict[str, set[UUID]] = field(factory=dict, init=False)
+    _upkeep: Upkeep = field(init=False)
+    _stopping: bool = field(default=False, init=False)
+    _busy: int = field(default=0, init=False)
+    _idle: Deferred[None] | None = field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._upkeep = Upkeep(self, self.clock)
+
+    # Life of the manager
+
+    @deferred
+    async def start(self) -> None:
+        """
+        Start the backend, and begin the clean-up, now and at the set interval.
+
+        :returns: A Deferred that fires with ``None`` when packets may come; the first
+            clean-up goes on in the background. It fails with
+            :class:`~txbits.errors.BackendError` if the backend cannot work.
+        """
+        await self.backend.start()
+        self._upkeep.start(self.settings.cleanup_interval)
+
+    @deferred
+    async def stop(self) -> None:
+        """
+        Refuse what comes from now on, end what is arriving, and stop the backend.
+
+        The bytes of fragments under way are kept; their clients go on from there
+        later. A Close or Cancel under way is finished.
+
+        :returns: A Deferred that fires with ``None`` when nothing is going on.
+        """
+        self._stopping = True
+        await self._upkeep.stop()
+        for session in list(self._table.values()):
+            if session.turns is not None and session.turns.newest is not None:
+                session.turns.newest.release()
+        if self._busy:
+            self._idle = Deferred()
+            await self._idle
+        await self.backend.stop()
+
+    def _enter(self) -> None:
+        if self._stopping:
+            raise ServerStopping("the server is stopping", _STOPPING_RETRY_AFTER)
+        self._busy += 1
+
+    def _leave(self) -> None:
+        self._busy -= 1
+        if not self._busy and self._idle is not None:
+            idle, self._idle = self._idle, None
+            idle.callback(None)
+
+    # Packets
+
+    @deferred
+    async def create(
+        self, destination: tuple[str, ...], caller: Caller, content_name: str | None
+    ) -> UUID:
+        """
+        Settle a Create-Session (MC-BUP 3.2.5.2.4).
+
+        :param destination: Where the file is to go.
+        :param caller: Who wants it.
+        :param content_name: The client's name for the file.
+        :returns: A Deferred that fires with the new session's id, when a restart would
+            find it. It fails with :class:`~txbits.errors.SessionLimitReached`, as
+            ``IBackend.create`` does, or with
+            :class:`~txbits.errors.ServerStopping`.
+        """
+        self._enter()
+        try:
+            session_id = self._new_id()
+            await self._reserve(session_id, caller.user)
+            try:
+                upload = await self.backend.create(
+                    session_id,
+                    destination,
+                    owner=caller.user,
+                    content_name=content_name,
+                    overwrite=self.settings.allow_overwrites,
+                    create_directories=self.settings.create_directories,
+                )
+            except BaseException:
+                self._disown(session_id, caller.user)
+                raise
+            self._table[session_id] = _Session(upload, begin())
+            _log.info(
+                "session {session} created for {destination} by {client}",
+                session=session_id,
+                destination="/".join(destination),
+                client=caller.address,
+                user=caller.user,
+            )
+            return session_id
+        finally:
+            self._leave()
+
+    @deferred
+    async def fragment(
+        self,
+        session_id: UUID,
+        destination: tuple[str, ...],
+        caller: Caller,
+        content_range: ContentRange,
+        body: IRequestBody,
+    ) -> int:
+        """
+        Settle a Fragment (MC-BUP 3.2.5.2.6).
+
+        :param session_id: The session it names.
+        :param destination: The destination it names.
+        :param caller: Who sent it.
+        :param content_range: Which bytes it carries.
+        :param body: The bytes; not a single one is read before all checks.
+        :returns: A Deferred that fires with the offset of the byte that is wanted next,
+            when all before it are stored. It fails with
+            :class:`~txbits.errors.NoSuchSession`,
+            :class:`~txbits.errors.TotalLengthChanged`,
+            :class:`~txbits.errors.OutOfStep`,
+            :class:`~txbits.errors.UploadTooLarge`,
+            :class:`~txbits.errors.FragmentTooLarge`, as ``IUploadSession.open_writer``
+            and ``IWriter`` do, with :class:`~txbits.errors.BodyMismatch`, with
+            :class:`~txbits.errors.BodyIncomplete` or
+            :class:`~txbits.errors.Superseded` when there is nobody left to answer, or
+            with :class:`~txbits.errors.ServerStopping`.
+        """
+        self._enter()
+        try:
+            session = await self._find(session_id, destination, caller)
+            self._place(session, content_range)
+            turn = await session.take_turn(body)
+            try:
+                return await self._receive(session, turn, content_range, body)
+            except BodyIncomplete as error:
+                _log.info(
+                    "fragment of session {session} from {client} ended early, "
+                    "{bytes} bytes are held: {reason}",
+                    session=session_id,
+                    client=caller.address,
+                    destination="/".join(destination),
+                    bytes=session.upload.offset,
+                    reason=str(error),
+                )
+                raise
+            finally:
+                session.give_back(turn)
+        finally:
+            self._leave()
+
+    @deferred
+    async def close(
+        self, session_id: UUID, destination: tuple[str, ...], caller: Caller
+    ) -> None:
+        """
+        Settle a Close-Session (MC-BUP 3.2.5.2.7).
+
+        :param session_id: The session it names.
+        :param destination: The destination it names.
+        :param caller: Who sent it.
+        :returns: A Deferred that fires with ``None`` when the file stands at its
+            destination and everything else of the session is gone, now or by an
+            earlier Close. It fails with
+            :class:`~txbits.errors.NoSuchSession`, as ``IUploadSession.publish`` and
+            ``release`` do, or with :class:`~txbits.errors.ServerStopping`.
+        """
+        self._enter()
+        try:
+            try:
+                session = await self._find(session_id, destination, caller)
+                turn = await session.take_turn(None)
+                try:
+                    await self._close(session, caller)
+                finally:
+                    session.give_back(turn)
+            except NoSuchSession:
+                if session_id in self._table or not await self.backend.recalls_close(
+                    session_id, destination, caller.user
+                ):
+                    raise
+        finally:
+            self._leave()
+
+    @deferred
+    async def cancel(
+        self, session_id: UUID, destination: tuple[str, ...], caller: Caller
+    ) -> None:
+        """
+        Settle a Cancel-Session (MC-BUP 3.2.5.2.8).
+
+        :param session_id: The session it names.
+        :param destination: The destination it names.
+        :param caller: Who sent it.
+        :returns: A Deferred that fires with ``None`` when nothing of the session is
+            left. It fails with :class:`~txbits.errors.NoSuchSession`, with
+            :class:`~txbits.errors.BackendError` if something is left (the session
+            then stays, for the next Cancel to finish), or with
+            :class:`~txbits.errors.ServerStopping`.
+        """
+        self._enter()
+        try:
+            session = await self._find(session_id, destination, caller)
+            await self._cancel(session, f"cancelled by {caller.address}")
+        finally:
+            self._leave()
+
+    # For the clean-up
+
+    @deferred
+    async def expire(self, session_id: UUID) -> None:
+        """
+        Release a session if its time is out, and nothing is going on in it.
+
+        :returns: A Deferred that fires with ``None`` when it is gone, or was not
+            expired after all. It fails with
+            :class:`~txbits.errors.BackendError` if something is left of it.
+        """
+        self._enter()
+        try:
+            session = await self._load(session_id)
+            if session.upload.releasing or self._is_expired(session):
+                await self._expire(session)
+        except NoSuchSession:
+            return
+        finally:
+            self._leave()
+
+    def inventory(self, session_id: UUID, owner: str | None) -> None:
+        """Count a session that was found in the store toward its owner's limit."""
+        if owner is not None:
+            self._owned.setdefault(owner, set()).add(session_id)
+
+    # Below: how it is done
+
+    async def _reserve(self, session_id: UUID, owner: str | None) -> None:
+        limit = self.settings.session_limit
+        if owner is None:
+            return
+        if limit:
+            # Sessions from before a restart count as well.
+            await self._upkeep.counted()
+        owned = self._owned.setdefault(owner, set())
+        if limit and len(owned) >= limit:
+            raise SessionLimitReached(
+                f"{owner} has {len(owned)} sessions open", _LIMIT_RETRY_AFTER
+            )
+        owned.add(session_id)
+
+    def _disown(self, session_id: UUID, owner: str | None) -> None:
+        if owner is not None and (owned := self._owned.get(owner)) is not None:
+            owned.discard(session_id)
+            if not owned:
+                del self._owned[owner]
+
+    async def _load(self, session_id: UUID) -> _Session:
+        session = self._table.get(session_id)
+        if session is not None:
+            return session
+        loading = self._loading.setdefault(session_id, Shared())
+
+        async def look_up() -> _Session:
+            try:
+                upload = await self.backend.find(session_id)
+                found = self._table[session_id] = _Session(
+                    upload,
+                    resumed(
+                        offset=upload.offset,
+                        total=upload.total,
+                        is_published=upload.published,
+                        is_releasing=upload.releasing,
+                    ),
+                )
+                return found
+            finally:
+                del self._loading[session_id]
+
+        return await loading.run(look_up)
+
+    async def _find(
+        self, session_id: UUID, destination: tuple[str, ...], caller: Caller
+    ) -> _Session:
+        session = await self._load(session_id)
+        upload = session.upload
+        if upload.destination != destination or upload.owner != caller.user:
+            raise NoSuchSession("the session is another destination's, or caller's")
+        if self._is_expired(session):
+            await self._expire(session)
+            raise NoSuchSession("the session has expired")
+        return session
+
+    def _is_expired(self, session: _Session) -> bool:
+        age = self.clock.seconds() - session.upload.last_progress
+        return session.turns is None and age > self.settings.session_timeout
+
+    def _place(self, session: _Session, content_range: ContentRange) -> Placement:
+        upload, settings = session.upload, self.settings
+        if session.life.fragment() is Move.UNKNOWN:
+            raise NoSuchSession("the session was closed or cancelled")
+        if upload.total not in (None, content_range.total):
+            raise TotalLengthChanged(
+                f"the total was {upload.total} bytes and is now {content_range.total}"
+            )
+        placement = place(content_range, upload.offset)
+        if placement is None:
+            raise OutOfStep(
+                f"the fragment starts at {content_range.first}, and "
+                f"{upload.offset} bytes are held",
+                upload.offset,
+            )
+        limit = settings.max_upload_size
+        if limit is not None and content_range.total > limit:
+            raise UploadTooLarge(f"{content_range.total} bytes, allowed are {limit}")
+        limit = settings.max_fragment_size
+        if limit is not None and content_range.length > limit:
+            raise FragmentTooLarge(f"{content_range.length} bytes, allowed are {limit}")
+        return placement
+
+    async def _receive(
+        self,
+        session: _Session,
+        turn: Turn,
+        content_range: ContentRange,
+        body: IRequestBody,
+    ) -> int:
+        upload = session.upload
+        if self._stopping:
+            raise ServerStopping("the server is stopping", _STOPPING_RETRY_AFTER)
+        # Whoever was before us may have moved the offset, or ended the session.
+        placement = self._place(session, content_range)
+        writer = None
+        if session.life.fragment() is Move.RECEIVE:
+            writer = await upload.open_writer(content_range.total)
+            session.life.begun()
+        sink = _Sink(writer, placement.skip, placement.append)
+        try:
+            whole = await body.receive(sink.consume)
+        finally:
+            if writer is not None:
+                await writer.close()
+                if upload.offset == upload.total:
+                    session.life.completed()
+        if turn.superseded:
+            raise Superseded("a newer packet of the session came, or the server stops")
+        if not whole:
+            raise BodyIncomplete("the connection was lost, or too slow")
+        if sink.received != content_range.length:
+            raise BodyMismatch(
+                f"the chunked body had {sink.received} bytes, its range "
+                f"{content_range.length}"
+            )
+        return upload.offset
+
+    async def _close(self, session: _Session, caller: Caller) -> None:
+        upload = session.upload
+        move = session.life.close()
+        if move is Move.UNKNOWN:
+            raise NoSuchSession("the session was cancelled")
+        if move is Move.PUBLISH_EMPTY:
+            await (await upload.open_writer(0)).close()
+            session.life.begun()
+            session.life.completed()
+        if move in (Move.PUBLISH, Move.PUBLISH_EMPTY):
+            await upload.publish(
+                overwrite=self.settings.allow_overwrites,
+                create_directories=self.settings.create_directories,
+            )
+            session.life.published()
+        await self.backend.remember_close(
+            upload.session_id, upload.destination, upload.owner
+        )
+        await self._release(session)
+        _log.info(
+            "session {session} closed by {client}, discarded with {bytes} of {total} "
+            "bytes: {destination}"
+            if move is Move.DISCARD
+            else "session {session} closed by {client}, published with {bytes} bytes: "
+            "{destination}",
+            session=upload.session_id,
+            client=caller.address,
+            destination="/".join(upload.destination),
+            bytes=upload.offset,
+            total=upload.total,
+        )
+
+    def _cancel(self, session: _Session, reason: str) -> Deferred[None]:
+        if session.cancellation is None:
+            session.cancellation = Shared()
+
+        async def cancel() -> None:
+            turn = await session.take_turn(None)
+            try:
+                upload = session.upload
+                move = session.life.cancel()
+                if move is Move.UNKNOWN:
+                    raise NoSuchSession("the session was closed meanwhile")
+                if move is Move.FINISH:
+                    await self.backend.remember_close(
+                        upload.session_id, upload.destination, upload.owner
+                    )
+                await self._release(session)
+                if move is Move.FINISH:
+                    raise NoSuchSession("the file was published already")
+                _log.info(
+                    "session {session} released with {bytes} of {total} bytes, "
+                    "{reason}: {destination}",
+                    session=upload.session_id,
+                    destination="/".join(upload.destination),
+                    bytes=upload.offset,
+                    total=upload.total,
+                    reason=reason,
+                )
+            finally:
+                session.give_back(turn)
+
+        return session.cancellation.run(cancel)
+
+    async def _expire(self, session: _Session) -> None:
+        try:
+            await self._cancel(
+                session, f"no progress for {self.settings.session_timeout:g} seconds"
+            )
+        except NoSuchSession:
+            # It was published long ago, and only its release was missing.
+            return
+
+    async def _release(self, session: _Session) -> None:
+        upload = session.upload
+        try:
+            await release_in_order(upload)
+        except BackendError:
+            _log.failure(
+                "session {session} could not be released; the next Cancel, or the "
+                "clean-up, tries again: {destination}",
+                session=upload.session_id,
+                destination="/".join(upload.destination),
+            )
+            raise
+        session.life.released()
+        del self._table[upload.session_id]
+        self._disown(upload.session_id, upload.owner)

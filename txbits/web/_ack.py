@@ -1,0 +1,114 @@
+"""
+A result or a failure becomes a response: the only place that writes Acks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.server import Request
+
+from txbits import errors
+from txbits.protocol import refusals
+from txbits.protocol.codec import RemoteProtocolError, encode_ack
+from txbits.protocol.packets import Ack
+from txbits.protocol.refusals import Refusal
+
+_log = Logger()
+
+#: How each error is answered; a subclass stands before its base.
+_ANSWERS: tuple[tuple[type[Exception], Refusal], ...] = (
+    (errors.NoSuchSession, refusals.SESSION_NOT_FOUND),
+    (errors.DestinationForbidden, refusals.DESTINATION_FORBIDDEN),
+    (errors.DestinationExists, refusals.DESTINATION_EXISTS),
+    (errors.DestinationIsDirectory, refusals.DESTINATION_IS_DIRECTORY),
+    (errors.ParentMissing, refusals.PARENT_MISSING),
+    (errors.OutOfSpace, refusals.OUT_OF_SPACE),
+    (errors.StagedDataLost, refusals.STAGED_DATA_LOST),
+    (errors.BackendError, refusals.STORAGE_FAULT),
+    (errors.AccessDenied, refusals.ACCESS_DENIED),
+    (errors.UploadsDisabled, refusals.UPLOADS_DISABLED),
+    (errors.UploadTooLarge, refusals.UPLOAD_TOO_LARGE),
+    (errors.FragmentTooLarge, refusals.FRAGMENT_TOO_LARGE),
+    (errors.SessionLimitReached, refusals.SESSION_LIMIT_REACHED),
+    (errors.ServerStopping, refusals.SERVER_STOPPING),
+    (errors.OutOfStep, refusals.OUT_OF_STEP),
+    (errors.TotalLengthChanged, refusals.TOTAL_CHANGED),
+    (errors.BodyMismatch, refusals.BAD_RANGE),
+)
+
+
+def refusal_of(error: BaseException) -> Refusal:
+    """The row of the failure table that answers *error*."""
+    if isinstance(error, RemoteProtocolError):
+        return error.refusal
+    for kind, refusal in _ANSWERS:
+        if isinstance(error, kind):
+            return refusal
+    return refusals.INTERNAL_ERROR
+
+
+def write_ack(request: Request, ack: Ack) -> None:
+    """Answer *request*, unless its connection is gone."""
+    if request._disconnected:
+        return
+    request.setResponseCode(ack.status)
+    headers = request.responseHeaders
+    for name, value in encode_ack(ack):
+        headers.setRawHeaders(name, [value])
+    request.finish()
+
+
+def refuse(
+    request: Request,
+    error: BaseException,
+    *,
+    packet_type: str,
+    destination: tuple[str, ...],
+    session_id: UUID | None,
+) -> None:
+    """
+    Answer a packet that failed, and say so in the log.
+
+    :param request: What to answer.
+    :param error: Why. Its text, and its traceback if it is nobody's fault but ours, go
+        to the log, never to the wire.
+    :param packet_type: What kind of packet it was.
+    :param destination: Where it was to go.
+    :param session_id: The session that it named, if it named a well-formed one.
+    """
+    if isinstance(error, errors.BodyIncomplete):
+        # There is nobody left to answer. The manager has logged it.
+        return
+    refusal = refusal_of(error)
+    log_format = "refused {packet} from {client} for {destination}: {cause} ({detail})"
+    fields: dict[str, Any] = {
+        "packet": packet_type,
+        "client": getattr(request.getClientAddress(), "host", "-"),
+        "session": session_id,
+        "destination": "/".join(destination),
+        "refusal": refusal.name,
+        "status": refusal.status,
+        "cause": refusal.cause,
+        "detail": str(error),
+    }
+    if refusal in (refusals.STORAGE_FAULT, refusals.INTERNAL_ERROR):
+        _log.failure(log_format, Failure(error), **fields)
+    else:
+        _log.info(log_format, **fields)
+    if refusal is refusals.METHOD_NOT_ALLOWED:
+        request.setHeader(b"Allow", b"BITS_POST")
+    write_ack(
+        request,
+        Ack(
+            refusal.status,
+            session_id,
+            received=getattr(error, "offset", None),
+            hresult=refusal.hresult,
+            context=refusal.context,
+            retry_after=getattr(error, "retry_after", None),
+        ),
+    )

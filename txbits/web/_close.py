@@ -1,0 +1,17 @@
+"""Close-Session (MC-BUP 3.2.5.2.7)."""
+
+from __future__ import annotations
+
+from twisted.web.server import Request
+
+from txbits.protocol.packets import Ack, CloseSession
+from txbits.web._packet import PacketResource
+
+
+class CloseResource(PacketResource[CloseSession]):
+    """Answers a Close-Session, when the file stands and the rest is released."""
+
+    async def settle(self, request: Request) -> Ack:
+        session_id = self.packet.session_id
+        await self.manager.close(session_id, self.destination, self.caller)
+        return Ack(200, session_id)

@@ -1,0 +1,23 @@
+"""Fragment (MC-BUP 3.2.5.2.6)."""
+
+from __future__ import annotations
+
+from twisted.web.server import Request
+
+from txbits.protocol.packets import Ack, Fragment
+from txbits.web._packet import PacketResource
+from txbits.web._streaming import body_of
+
+
+class FragmentResource(PacketResource[Fragment]):
+    """Answers a Fragment."""
+
+    async def settle(self, request: Request) -> Ack:
+        offset = await self.manager.fragment(
+            self.packet.session_id,
+            self.destination,
+            self.caller,
+            self.packet.content_range,
+            body_of(request),
+        )
+        return Ack(200, self.packet.session_id, received=offset)

@@ -1,0 +1,632 @@
+"""
+A site whose upload requests stream, and the only place that leans on twisted.web.
+
+``twisted.web`` collects a whole body in a temporary file before any resource sees its
+request. Here the request of a BITS packet is handed to its resource as soon as the
+head is complete, and the body flows to whoever asks for it, chunk by chunk, with
+back-pressure. All other requests of the site are treated as ever.
+
+What is leaned on, and pinned by tests on the lowest and the latest Twisted supported:
+
+- ``HTTPChannel.lineReceived``, ``allHeadersReceived``, ``allContentReceived`` and
+  ``requestDone`` as the stations of a request, with the request's line in
+  ``_command``, ``_path`` and ``_version`` between the first and the third;
+- ``HTTPChannel._send100Continue`` and ``_networkProducer``;
+- ``Request.requestReceived`` setting the request up and calling ``process``.
+
+Time-outs are deadlines, one number a connection, looked at every few seconds by the
+site: a delayed call for each of thousands of idle connections would cost more memory
+than the rest of the connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from io import BytesIO
+from math import inf
+from typing import Any
+
+from attrs import define, field, frozen, validators
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.protocol import connectionDone
+from twisted.internet.task import LoopingCall
+from twisted.internet.tcp import Connection
+from twisted.logger import Logger
+from twisted.protocols.basic import LineReceiver
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
+from twisted.web.http import Request as HTTPRequest
+from twisted.web.http_headers import Headers
+from twisted.web.resource import IResource
+from twisted.web.server import Request, Site
+from zope.interface import implementer
+
+from txbits.protocol.codec import is_upload_request
+from txbits.sessions import IRequestBody
+
+_log = Logger()
+
+#: How much is read from a socket at a time while a long body arrives, in bytes.
+#: Measured: three times as fast as the 64 KiB that Twisted reads otherwise, and 1 MiB
+#: gains little more but lets one client keep the others waiting.
+READ_SIZE = 256 * 1024
+
+#: Bodies shorter than this do not need that.
+_SHORT_BODY = 64 * 1024
+
+#: How much of a refused body is read and thrown away, in bytes, so that the answer
+#: reaches a client that reads it only when it has sent everything. Windows' fragments
+#: are up to 13 MB long.
+DRAIN_LIMIT = 16 * 1024 * 1024
+
+#: What must arrive of a body within ``body_timeout``, in bytes.
+MINIMUM_PROGRESS = 1024
+
+#: The longest head of a request, in bytes: Kerberos tickets are long.
+MAX_HEAD = 64 * 1024
+
+#: Seconds that a peer is given to take its answer and close.
+_LINGER = 30.0
+
+#: Seconds from one look at all deadlines to the next.
+_REAP_INTERVAL = 5.0
+
+
+@frozen(kw_only=True)
+class Limits:
+    """
+    What one peer, and all peers together, may take of a site.
+
+    :ivar header_timeout: Seconds for a request's head to arrive.
+    :ivar body_timeout: Seconds within which at least 1 KiB of a body must arrive.
+    :ivar idle_timeout: Seconds that a connection may rest between two requests. Windows
+        keeps one a job, and proxies pool them: at least 120.
+    :ivar max_connections: How many connections there may be at a time.
+    :ivar max_connections_per_peer: How many of them from one address; a proxy in front,
+        or a company behind one address, needs many.
+    """
+
+    header_timeout: float = field(default=60.0, validator=validators.gt(0))
+    body_timeout: float = field(default=60.0, validator=validators.gt(0))
+    idle_timeout: float = field(default=180.0, validator=validators.ge(120))
+    max_connections: int = field(default=10_000, validator=validators.gt(0))
+    max_connections_per_peer: int = field(default=5_000, validator=validators.gt(0))
+
+
+@implementer(IRequestBody)
+@define(eq=False)
+class StreamingBody:
+    """
+    The body of a request, while it arrives.
+
+    Until :meth:`receive` is called nothing more is read than has been. A consumer that
+    takes its time stops the reading as well, so that there is never more of a body in
+    memory than one read of the socket.
+    """
+
+    _channel: StreamingChannel
+    _length: int | None
+    _expects_continue: bool
+    received: int = 0
+    ended: bool = False
+    _lost: bool = False
+    _consume: Callable[[bytes], Deferred[None]] | None = None
+    _outcome: Deferred[bool] | None = None
+    _consuming: bool = False
+    _waiting: list[bytes] = field(factory=list)
+    _when_drained: Callable[[], None] | None = None
+
+    # For whoever wants the body
+
+    def receive(self, consume: Callable[[bytes], Deferred[None]]) -> Deferred[bool]:
+        self._outcome = outcome = Deferred[bool]()
+        self._consume = consume
+        if self._expects_continue and not self._lost:
+            self._expects_continue = False
+            self._channel.send_continue()
+        self._flow()
+        return outcome
+
+    def stop(self) -> None:
+        if not self._lost:
+            self.lost()
+            self._channel.abort()
+
+    # For the channel
+
+    def deliver(self, data: bytes) -> None:
+        """Take the next bytes that arrived."""
+        self.received += len(data)
+        if self._when_drained is not None:
+            if self.received > DRAIN_LIMIT:
+                self._drain_no_longer()
+            return
+        if self._consume is None or self._consuming:
+            self._waiting.append(data)
+            self._channel.pause_body()
+        elif not self._lost:
+            self._feed(data)
+
+    def end(self) -> None:
+        """The last byte has arrived."""
+        self.ended = True
+        if self._when_drained is not None:
+            self._drain_no_longer()
+        else:
+            self._flow()
+
+    def lost(self) -> None:
+        """No more will arrive; what has, is still for the consumer."""
+        self._lost = True
+        self._flow()
+
+    def drain(self, done: Callable[[], None]) -> bool:
+        """
+        Throw the rest away, if that is a reasonable length.
+
+        :param done: Called when the body has ended, or turned out to be too long.
+        :returns: Whether it is being done.
+        """
+        rest = 0 if self._length is None else self._length - self.received
+        if self._expects_continue or rest > DRAIN_LIMIT:
+            return False
+        self.received = 0
+        self._waiting.clear()
+        self._when_drained = done
+        self._channel.resume_body()
+        return True
+
+    def _drain_no_longer(self) -> None:
+        done, self._when_drained = self._when_drained, None
+        if done is not None:
+            done()
+
+    def _flow(self) -> None:
+        """Hand over what waits, then go on reading, or come to an end."""
+        while self._consume is not None and self._waiting and not self._consuming:
+            self._feed(self._waiting.pop(0))
+        if self._consume is None or self._consuming:
+            return
+        if self.ended or self._lost:
+            self._finish(self.ended)
+        else:
+            self._channel.resume_body()
+
+    def _feed(self, data: bytes) -> None:
+        assert self._consume is not None  # noqa: S101
+        consumed = self._consume(data)
+        if consumed.called and getattr(consumed, "result", consumed) is None:
+            return
+        self._consuming = True
+        self._channel.pause_body()
+        consumed.addCallbacks(self._consumed, self._failed)
+
+    def _consumed(self, _: None) -> None:
+        self._consuming = False
+        self._flow()
+
+    def _failed(self, failure: Failure) -> None:
+        self._consuming = False
+        self._waiting.clear()
+        self._finish(failure)
+
+    def _finish(self, outcome: bool | Failure) -> None:
+        waiting, self._outcome, self._consume = self._outcome, None, None
+        if waiting is not None:
+            waiting.callback(outcome)
+
+
+@implementer(IRequestBody)
+@define(eq=False)
+class BufferedBody:
+    """A body that some other site has collected before anyone could ask for it."""
+
+    _content: Any
+
+    def receive(self, consume: Callable[[bytes], Deferred[None]]) -> Deferred[bool]:
+        async def feed() -> bool:
+            while data := self._content.read(READ_SIZE):
+                await consume(data)
+            return True
+
+        return Deferred.fromCoroutine(feed())
+
+    def stop(self) -> None:
+        """All of it is here already: there is nothing to end."""
+
+
+def body_of(request: Request) -> IRequestBody:
+    """The body of *request*, whatever kind of site it came to."""
+    body = getattr(request, "streaming_body", None)
+    return BufferedBody(request.content) if body is None else body
+
+
+class StreamingRequest(Request):
+    """A request that is processed when its head is there, if it carries a packet."""
+
+    channel: StreamingChannel
+    streaming_body: StreamingBody | None = None
+    _dispatched = False
+
+    def gotLength(self, length: int | None) -> None:
+        if self._dispatched or length == 0:
+            self.content = BytesIO()
+        else:
+            super().gotLength(length)
+
+    def dispatch(self, body: StreamingBody, line: tuple[bytes, bytes, bytes]) -> None:
+        """
+        Begin to process the request, before its body.
+
+        :param body: What will become its body.
+        :param line: Method, target and version.
+        """
+        self._dispatched = True
+        self.streaming_body = body
+        self.content = BytesIO()
+        super().requestReceived(*line)
+
+    def handleContentChunk(self, data: bytes) -> None:
+        if self.streaming_body is None:
+            super().handleContentChunk(data)
+        else:
+            self.streaming_body.deliver(data)
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        if self.streaming_body is None:
+            super().requestReceived(command, path, version)
+        else:
+            self.streaming_body.end()
+
+    def process(self) -> None:
+        # RFC 9112 3.2.2: "a server MUST accept the absolute-form in requests".
+        if not self.path.startswith(b"/") and b"://" in self.path:
+            _, _, rest = self.path.partition(b"://")
+            self.path = b"/" + rest.partition(b"/")[2]
+        super().process()
+
+    def finish(self) -> None:
+        body = self.streaming_body
+        if body is not None and not body.ended and not self._disconnected:
+            if body.drain(self._finish_drained):
+                return
+            self._close_afterwards()
+        super().finish()
+
+    def _finish_drained(self) -> None:
+        body = self.streaming_body
+        if self._disconnected:
+            return
+        if body is not None and not body.ended:
+            self._close_afterwards()
+        super().finish()
+
+    def _close_afterwards(self) -> None:
+        self.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+        self.channel.linger_after_response()
+
+    def connectionLost(self, reason: Failure) -> None:
+        super().connectionLost(reason)
+        if self.streaming_body is not None:
+            self.streaming_body.lost()
+
+
+class StreamingChannel(HTTPChannel):
+    """
+    An HTTP/1.1 connection that dispatches packets on their heads.
+
+    It pauses reading while a body's consumer is busy, keeps the deadlines, and closes
+    in a way that lets an answer reach a peer that is still sending.
+    """
+
+    MAX_LENGTH = MAX_HEAD
+    totalHeadersSize = MAX_HEAD
+    maxHeaders = 100
+
+    site: BITSSite
+    # Twisted's transports have more than ITransport promises.
+    transport: Any
+    deadline = inf
+    _peer = ""
+    _host: IAddress | None = None
+    _body: StreamingBody | None = None
+    _progress = 0
+    _in_body = False
+    _idle = True
+    _body_paused = False
+    _lingering = False
+    _discarded = 0
+
+    # Life of the connection
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self.site.connected(self)
+        self._set_deadline(self.site.limits.header_timeout)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.site.disconnected(self)
+        self.deadline = inf
+        super().connectionLost(reason)
+
+    def abort(self) -> None:
+        """Drop the connection at once."""
+        self.deadline = inf
+        self.transport.abortConnection()
+
+    def deadline_passed(self) -> None:
+        """The peer was too slow, or idle for too long."""
+        if self._in_body and self._body is not None and not self._lingering:
+            progress = self._body.received - self._progress
+            if progress >= MINIMUM_PROGRESS:
+                self._progress = self._body.received
+                self._set_deadline(self.site.limits.body_timeout)
+                return
+        if self._idle and not self.transport.disconnecting:
+            # Politely; if the peer does not take it, the next deadline is final.
+            self._set_deadline(_LINGER)
+            self.loseConnection()
+            return
+        _log.info(
+            "dropped a connection from {client}: too slow", client=self._peer or "-"
+        )
+        self.abort()
+
+    def _set_deadline(self, seconds: float) -> None:
+        self.deadline = self.site.reactor.seconds() + seconds
+
+    # Addresses: the local one costs a system call each time
+
+    def getHost(self) -> IAddress:
+        if self._host is None:
+            self._host = self.site.intern(self.transport.getHost())
+        return self._host
+
+    # Reading
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._lingering:
+            self._discarded += len(data)
+            if self._discarded > DRAIN_LIMIT:
+                self.abort()
+            return
+        if self._idle:
+            self._idle = False
+            self._set_deadline(self.site.limits.header_timeout)
+        # Not HTTPChannel's, which would let any byte put off any time-out.
+        LineReceiver.dataReceived(self, data)
+
+    def lineReceived(self, line: bytes) -> None:
+        super().lineReceived(line)
+        if self._body is not None and not self._in_body:
+            # Only now is the channel ready for a request that is answered at once.
+            self._in_body = True
+            self.requests[-1].dispatch(
+                self._body, (self._command, self._path, self._version)
+            )
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        self._respondToBadRequestAndDisconnect()
+
+    def allHeadersReceived(self) -> None:
+        request = self.requests[-1]
+        if self.length == 0 or not self._carries_packet(request):
+            super().allHeadersReceived()
+            self._set_deadline(self.site.limits.body_timeout)
+            return
+        self.persistent = self.checkPersistence(request, self._version)
+        expect = request.requestHeaders.getRawHeaders(b"Expect", [b""])[0]
+        self._body = StreamingBody(
+            self,
+            self.length,
+            expect.lower() == b"100-continue" and self._version == b"HTTP/1.1",
+        )
+        self._progress = 0
+        self._set_deadline(self.site.limits.body_timeout)
+        if self.length is None or self.length >= _SHORT_BODY:
+            self._read(READ_SIZE)
+
+    def _carries_packet(self, request: StreamingRequest) -> bool:
+        headers = {
+            name.lower(): values
+            for name, values in request.requestHeaders.getAllRawHeaders()
+        }
+        return is_upload_request(self._command, headers)
+
+    def allContentReceived(self) -> None:
+        # From here on it is for us to hurry.
+        self.deadline = inf
+        if self._body is not None:
+            self._body = None
+            self._in_body = False
+            self._read(Connection.bufferSize)
+        super().allContentReceived()
+
+    def requestDone(self, request: Request) -> None:
+        if self._lingering:
+            self.requests.remove(request)
+            self._linger()
+            return
+        self._idle = True
+        self._set_deadline(
+            self.site.limits.idle_timeout if self.persistent else _LINGER
+        )
+        super().requestDone(request)
+
+    def _read(self, size: int) -> None:
+        if isinstance(self.transport, Connection):
+            self.transport.bufferSize = size
+
+    # Back-pressure
+
+    def pause_body(self) -> None:
+        """Read no more of the body for now."""
+        if not self._body_paused:
+            self._body_paused = True
+            self.deadline = inf
+            self._networkProducer.pauseProducing()
+
+    def resume_body(self) -> None:
+        """Read on."""
+        if self._body_paused:
+            self._body_paused = False
+            self._set_deadline(self.site.limits.body_timeout)
+            if not self._waitingForTransport:
+                self._networkProducer.resumeProducing()
+
+    def resumeProducing(self) -> None:
+        # The peer has taken what we sent, which is no reason to read its body.
+        super().resumeProducing()
+        if self._body_paused:
+            self._networkProducer.pauseProducing()
+
+    # Writing
+
+    def send_continue(self) -> None:
+        """Tell the peer that its body is wanted."""
+        self._send100Continue()
+
+    def linger_after_response(self) -> None:
+        """Close when the response under way is written, though the peer still sends."""
+        self.persistent = False
+        self._lingering = True
+
+    def _linger(self) -> None:
+        # To close a socket with unread data resets the connection, and the peer may
+        # never see the answer. So end our side only, and throw away what comes.
+        self._set_deadline(_LINGER)
+        self._body_paused = False
+        self._networkProducer.resumeProducing()
+        lose_write = getattr(self.transport, "loseWriteConnection", None)
+        if lose_write is not None:
+            lose_write()
+
+    def writeHeaders(
+        self, version: bytes, code: bytes, reason: bytes, headers: Headers
+    ) -> None:
+        """Write the head of a response in one go."""
+        lines = [b"%b %b %b" % (version, code, reason)]
+        for name, values in headers.getAllRawHeaders():
+            lines.extend(b"%b: %b" % (name, value) for value in values)
+        lines.append(b"\r\n")
+        self._send_now(b"\r\n".join(lines))
+
+    def _send_now(self, data: bytes) -> None:
+        # A transport that has nothing else to send would ask epoll to tell it that the
+        # socket takes data, and then not to any more: two system calls for an Ack.
+        transport = self.transport
+        if (
+            isinstance(transport, Connection)
+            and transport.connected
+            and not transport.disconnecting
+            and not getattr(transport, "TLS", False)
+            and not transport.dataBuffer
+            and not transport._tempDataBuffer
+        ):
+            sent = transport.writeSomeData(data)
+            if isinstance(sent, int):
+                data = data[sent:]
+        if data:
+            transport.write(data)
+
+
+class BITSSite(Site):
+    """
+    A site for resources among which are :class:`~txbits.web.BITSResource`.
+
+    :param resource: The root.
+    :param reactor: Tells the time.
+    :param limits: What peers may take.
+
+    Unlike ``Site`` it writes no access log unless given a ``logPath``: the life of
+    sessions is logged where it happens.
+    """
+
+    # No HTTP/2, and so no proxy that negotiates it.
+    protocol = StreamingChannel  # type: ignore[assignment]
+    requestFactory = StreamingRequest
+
+    def __init__(
+        self,
+        resource: IResource,
+        *args: Any,
+        reactor: IReactorTime | None = None,
+        limits: Limits | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(resource, *args, reactor=reactor, **kwargs)
+        self.limits = Limits() if limits is None else limits
+        # Deadlines take the place of the channel's own time-out.
+        self.timeOut = None
+        self.channels: set[StreamingChannel] = set()
+        self._by_peer: dict[str, int] = {}
+        self._hosts: dict[IAddress, IAddress] = {}
+        self._turned_away = 0
+        self._reaper = LoopingCall(self._reap)
+        self._reaper.clock = self.reactor
+
+    def startFactory(self) -> None:
+        super().startFactory()
+        self._reaper.start(_REAP_INTERVAL, now=False)
+
+    def stopFactory(self) -> None:
+        if self._reaper.running:
+            self._reaper.stop()
+        super().stopFactory()
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """BITS is HTTP/1.1 (MC-BUP 2.2.1), also over TLS."""
+        return [b"http/1.1"]
+
+    def buildProtocol(  # type: ignore[override]
+        self, addr: IAddress | None
+    ) -> StreamingChannel | None:
+        peer = getattr(addr, "host", "")
+        if (
+            len(self.channels) >= self.limits.max_connections
+            or self._by_peer.get(peer, 0) >= self.limits.max_connections_per_peer
+        ):
+            self._turned_away += 1
+            return None
+        channel: StreamingChannel = super().buildProtocol(addr)
+        channel._peer = peer
+        return channel
+
+    def connected(self, channel: StreamingChannel) -> None:
+        """A connection was made."""
+        self.channels.add(channel)
+        peer = channel._peer
+        self._by_peer[peer] = self._by_peer.get(peer, 0) + 1
+
+    def disconnected(self, channel: StreamingChannel) -> None:
+        """A connection was lost."""
+        self.channels.discard(channel)
+        peer = channel._peer
+        left = self._by_peer.get(peer, 0) - 1
+        if left > 0:
+            self._by_peer[peer] = left
+        else:
+            self._by_peer.pop(peer, None)
+
+    def intern(self, host: IAddress) -> IAddress:
+        """One object for each local address, however many connections it has."""
+        return self._hosts.setdefault(host, host)
+
+    def log(self, request: HTTPRequest) -> None:
+        if self.logPath is not None:
+            super().log(request)
+
+    def _reap(self) -> None:
+        now = self.reactor.seconds()
+        for channel in [one for one in self.channels if one.deadline < now]:
+            channel.deadline_passed()
+        if self._turned_away:
+            _log.warn(
+                "turned {count} connections away: max-connections is {most}, "
+                "max-connections-per-peer is {most_per_peer}",
+                count=self._turned_away,
+                most=self.limits.max_connections,
+                most_per_peer=self.limits.max_connections_per_peer,
+            )
+            self._turned_away = 0

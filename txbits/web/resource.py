@@ -1,0 +1,165 @@
+"""
+The resource that receives uploads: reads the packet, picks the resource for it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.resource import IResource, Resource
+from twisted.web.server import NOT_DONE_YET, Request
+
+from txbits.errors import UploadsDisabled
+from txbits.interfaces import IAccessPolicy, IBackend
+from txbits.protocol.codec import (
+    Headers,
+    RemoteProtocolError,
+    is_upload_request,
+    parse_request,
+    session_id_of,
+)
+from txbits.protocol.packets import (
+    CancelSession,
+    CloseSession,
+    CreateSession,
+    Fragment,
+    Packet,
+    Ping,
+)
+from txbits.protocol.refusals import METHOD_NOT_ALLOWED, NOT_MOUNTED
+from txbits.sessions import Caller, SessionManager, Settings
+from txbits.web._ack import refuse
+from txbits.web._cancel import CancelResource
+from txbits.web._close import CloseResource
+from txbits.web._create import CreateResource
+from txbits.web._fragment import FragmentResource
+from txbits.web._packet import PacketResource
+from txbits.web._ping import PingResource
+
+_RESOURCES: dict[type[Packet], type[PacketResource[Any]]] = {
+    Ping: PingResource,
+    CreateSession: CreateResource,
+    Fragment: FragmentResource,
+    CloseSession: CloseResource,
+    CancelSession: CancelResource,
+}
+
+
+def _headers_of(request: Request) -> Headers:
+    return {
+        name.lower(): values
+        for name, values in request.requestHeaders.getAllRawHeaders()
+    }
+
+
+def _destination_of(request: Request) -> tuple[str, ...]:
+    # What is no UTF-8 becomes something that every backend refuses.
+    segments: list[bytes] = request.postpath or []
+    return tuple(segment.decode("utf-8", "surrogateescape") for segment in segments)
+
+
+class BITSResource(Resource):
+    """
+    A virtual directory: takes the uploads to all URLs below its own.
+
+    Under a :class:`~txbits.web.BITSSite` bodies stream into the backend. In a plain
+    ``twisted.web.server.Site`` it works as well, with bodies that Twisted has buffered
+    first.
+
+    :param backend: Where uploads go.
+    :param settings: The rules.
+    :param policy: Permits or refuses each packet; everything is permitted without one.
+    :param reactor: Tells the time, and runs the clean-up; the global one if not given.
+    :ivar manager: The sessions of this directory. Its ``start()`` must have fired
+        before packets come, and its ``stop()`` should before the process ends.
+    """
+
+    isLeaf = True
+
+    def __init__(
+        self,
+        backend: IBackend,
+        settings: Settings | None = None,
+        *,
+        policy: IAccessPolicy | None = None,
+        reactor: IReactorTime | None = None,
+    ) -> None:
+        super().__init__()
+        if reactor is None:
+            from twisted.internet import reactor as global_reactor
+
+            reactor = IReactorTime(global_reactor)
+        self.manager = SessionManager(
+            backend, Settings() if settings is None else settings, reactor
+        )
+        self.policy = policy
+        self.user: str | None = None
+
+    def for_user(self, name: str) -> IResource:
+        """
+        The same directory, as an authenticated user sees it.
+
+        Authentication wraps this resource from outside, as with
+        ``twisted.web.guard.HTTPAuthSessionWrapper``, whose realm returns this. Sessions
+        belong to the user who created them.
+
+        :param name: The user's name.
+        """
+        view = BITSResource.__new__(BITSResource)
+        Resource.__init__(view)
+        view.manager, view.policy, view.user = self.manager, self.policy, name
+        return view
+
+    def render(self, request: Request) -> int:
+        """Settle the packet that *request* carries; whatever goes wrong, an Ack."""
+        headers = _headers_of(request)
+        destination = _destination_of(request)
+        try:
+            # The order of the checks is that of the failure table.
+            if not is_upload_request(request.method, headers):
+                raise RemoteProtocolError(
+                    f"the method is {request.method!r}", METHOD_NOT_ALLOWED
+                )
+            if not self.manager.settings.enabled:
+                raise UploadsDisabled("enabled is false")
+            packet = parse_request(request.method, headers)
+        except (RemoteProtocolError, UploadsDisabled) as error:
+            refuse(
+                request,
+                error,
+                packet_type="a request",
+                destination=destination,
+                session_id=session_id_of(headers),
+            )
+            return NOT_DONE_YET
+        caller = Caller(self.user, getattr(request.getClientAddress(), "host", "-"))
+        return _RESOURCES[type(packet)](
+            self.manager, self.policy, packet, destination, caller
+        ).render(request)
+
+
+class NotMounted(Resource):
+    """
+    Answers for URLs that are in no virtual directory; others are put below it.
+    """
+
+    def getChild(self, path: bytes, request: Request) -> IResource:
+        return _Unknown()
+
+    def render(self, request: Request) -> int:
+        return _Unknown().render(request)
+
+
+class _Unknown(Resource):
+    isLeaf = True
+
+    def render(self, request: Request) -> int:
+        refuse(
+            request,
+            RemoteProtocolError(f"the URL is {request.uri!r}", NOT_MOUNTED),
+            packet_type="a request",
+            destination=_destination_of(request),
+            session_id=session_id_of(_headers_of(request)),
+        )
+        return NOT_DONE_YET
