@@ -193,11 +193,13 @@ class SessionSummary:
     :ivar session_id: The session's id.
     :ivar owner: The authenticated user who created it, or ``None``.
     :ivar last_progress: When bytes were last stored, or it was created.
+    :ivar releasing: Whether its release has begun, and is to be finished.
     """
 
     session_id: UUID
     owner: str | None
     last_progress: float
+    releasing: bool = False
 
 
 class IBackend(Interface):

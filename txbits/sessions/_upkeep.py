@@ -91,7 +91,7 @@ class Upkeep:
             now = self._clock.seconds()
             timeout = manager.settings.session_timeout
             for number, summary in enumerate(summaries, 1):
-                if now - summary.last_progress > timeout:
+                if summary.releasing or now - summary.last_progress > timeout:
                     await self._expire(summary.session_id)
                 if number % _BATCH == 0:
                     await deferLater(self._clock, 0)

@@ -116,6 +116,7 @@ class StreamingBody:
     _consuming: bool = False
     _waiting: list[bytes] = field(factory=list)
     _when_drained: Callable[[], None] | None = None
+    _drained: int = 0
 
     # For whoever wants the body
 
@@ -139,7 +140,8 @@ class StreamingBody:
         """Take the next bytes that arrived."""
         self.received += len(data)
         if self._when_drained is not None:
-            if self.received > DRAIN_LIMIT:
+            self._drained += len(data)
+            if self._drained > DRAIN_LIMIT:
                 self._drain_no_longer()
             return
         if self._consume is None or self._consuming:
@@ -171,7 +173,6 @@ class StreamingBody:
         rest = 0 if self._length is None else self._length - self.received
         if self._expects_continue or rest > DRAIN_LIMIT:
             return False
-        self.received = 0
         self._waiting.clear()
         self._when_drained = done
         self._channel.resume_body()
@@ -387,15 +388,25 @@ class StreamingChannel(HTTPChannel):
 
     def dataReceived(self, data: bytes) -> None:
         if self._lingering:
-            self._discarded += len(data)
-            if self._discarded > DRAIN_LIMIT:
-                self.abort()
+            self._discard(data)
             return
         if self._idle:
             self._idle = False
             self._set_deadline(self.site.limits.header_timeout)
         # Not HTTPChannel's, which would let any byte put off any time-out.
         LineReceiver.dataReceived(self, data)
+
+    def rawDataReceived(self, data: bytes) -> None:
+        if self._lingering:
+            # What came along with the head of a request that was refused.
+            self._discard(data)
+        else:
+            super().rawDataReceived(data)
+
+    def _discard(self, data: bytes) -> None:
+        self._discarded += len(data)
+        if self._discarded > DRAIN_LIMIT:
+            self.abort()
 
     def lineReceived(self, line: bytes) -> None:
         super().lineReceived(line)

@@ -1,0 +1,185 @@
+"""
+Sites without sockets: a client and a site joined in memory, and a peer of raw bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import (
+    ConnectionDone,
+    ConnectionLost,
+)
+from twisted.internet.error import (
+    ConnectionRefusedError as RefusedError,
+)
+from twisted.internet.interfaces import (
+    IProtocol,
+    IProtocolFactory,
+    IReactorTime,
+    IStreamClientEndpoint,
+)
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.test.iosim import FakeTransport, IOPump, connect
+from twisted.web.client import URI, Agent
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import (
+    IAgent,
+    IAgentEndpointFactory,
+    IBodyProducer,
+    IResponse,
+)
+from twisted.web.server import Site
+from zope.interface import implementer
+
+
+class _Transport(StringTransport):
+    """A transport that can be dropped by either side, as a socket can."""
+
+    def __init__(self, peer: Peer, address: str) -> None:
+        super().__init__(peerAddress=IPv4Address("TCP", address, 54321))
+        self.peer = peer
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """Nothing is delayed here."""
+
+    def loseWriteConnection(self) -> None:
+        self.peer.half_closed = True
+
+    def loseConnection(self) -> None:
+        super().loseConnection()
+        self.peer.lost(ConnectionDone())
+
+    def abortConnection(self) -> None:
+        super().abortConnection()
+        self.peer.aborted = True
+        self.peer.lost(ConnectionLost())
+
+
+@define(eq=False)
+class Peer:
+    """
+    The other end of a connection to a site, in raw bytes.
+
+    :param site: What to connect to.
+    :param address: Where the connection seems to come from.
+    :ivar closed: Whether the connection is gone.
+    :ivar aborted: Whether the site dropped it without ceremony.
+    :ivar half_closed: Whether the site has ended its side of it.
+    """
+
+    site: Site
+    address: str = "192.0.2.1"
+    closed: bool = field(default=False, init=False)
+    aborted: bool = field(default=False, init=False)
+    half_closed: bool = field(default=False, init=False)
+    refused: bool = field(default=False, init=False)
+    _channel: Any = field(default=None, init=False)
+    _transport: _Transport = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        address = IPv4Address("TCP", self.address, 54321)
+        self._channel = self.site.buildProtocol(address)
+        self._transport = _Transport(self, self.address)
+        if self._channel is None:
+            self.refused = self.closed = True
+        else:
+            self._channel.makeConnection(self._transport)
+
+    @property
+    def paused(self) -> bool:
+        """Whether the site has stopped reading."""
+        return bool(self._transport.producerState == "paused")
+
+    def send(self, data: bytes) -> None:
+        """Let the site receive *data*, all at once."""
+        if not self.closed:
+            self._channel.dataReceived(data)
+
+    def received(self) -> bytes:
+        """Take everything that the site has written since the last time."""
+        data: bytes = self._transport.value()
+        self._transport.clear()
+        return data
+
+    def lose(self) -> None:
+        """Lose the connection, as when a network cable is pulled."""
+        self.lost(ConnectionLost())
+
+    def lost(self, reason: Exception) -> None:
+        """The connection is gone."""
+        if not self.closed:
+            self.closed = True
+            self._channel.connectionLost(Failure(reason))
+
+
+@implementer(IStreamClientEndpoint)
+@define(eq=False)
+class _MemoryEndpoint:
+    """Leads to a site, by connections that are pumped by hand."""
+
+    _site: Site
+    _pumps: list[IOPump]
+
+    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        address = IPv4Address("TCP", "192.0.2.1", 54321)
+        server = self._site.buildProtocol(address)
+        client = factory.buildProtocol(address)
+        if server is None or client is None:
+            return fail(RefusedError())
+        pump = connect(
+            server,
+            FakeTransport(server, isServer=True, peerAddress=address),
+            client,
+            FakeTransport(client, isServer=False),
+        )
+        self._pumps.append(pump)
+        return succeed(client)
+
+
+@implementer(IAgent, IAgentEndpointFactory)
+class SiteAgent:
+    """
+    An agent whose every connection leads to one site, in memory.
+
+    Unlike ``treq.testing.RequestTraversalAgent`` it takes a site, not a resource, and
+    so covers what a :class:`~txbits.web.BITSSite` does with bodies. Give it to
+    ``treq.client.HTTPClient``, and call :meth:`flush` after something outside of the
+    connection has moved.
+
+    :param site: The site.
+    :param reactor: Tells the client's time.
+    """
+
+    def __init__(self, site: Site, reactor: IReactorTime) -> None:
+        self._pumps: list[IOPump] = []
+        self._endpoint = _MemoryEndpoint(site, self._pumps)
+        self._agent = Agent.usingEndpointFactory(reactor, self)
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        """The same for all."""
+        return self._endpoint
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,  # noqa: N803 - IAgent's
+    ) -> Deferred[IResponse]:
+        response: Deferred[IResponse] = self._agent.request(
+            method, uri, headers, bodyProducer
+        )
+        self.flush()
+        return response
+
+    def flush(self) -> None:
+        """Move bytes both ways until there are none to move."""
+        for pump in list(self._pumps):
+            pump.flush()
+            if pump.clientIO.disconnected and pump.serverIO.disconnected:
+                self._pumps.remove(pump)
