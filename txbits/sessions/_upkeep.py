@@ -109,7 +109,10 @@ class Upkeep:
             await self._manager.expire(session_id)
         except BackendError:
             # Logged with its traceback where it happened; the others go on.
-            _log.warn("session {session} is expired and stays", session=session_id)
+            _log.warn(
+                "session {session} is expired and stays",
+                session=str(session_id).upper(),
+            )
 
     def _count(self, summaries: Sequence[SessionSummary]) -> None:
         if not self._counted:

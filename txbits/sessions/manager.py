@@ -53,6 +53,11 @@ _LIMIT_RETRY_AFTER = 600
 _STOPPING_RETRY_AFTER = 30
 
 
+def label(session_id: UUID) -> str:
+    """How a session is called in the log, as clients and the storage do."""
+    return str(session_id).upper()
+
+
 @frozen
 class Caller:
     """
@@ -218,7 +223,7 @@ class SessionManager:
             self._table[session_id] = _Session(upload, begin())
             _log.info(
                 "session {session} created for {destination} by {client}",
-                session=session_id,
+                session=label(session_id),
                 destination="/".join(destination),
                 client=caller.address,
                 user=caller.user,
@@ -259,7 +264,9 @@ class SessionManager:
         self._enter()
         try:
             session = await self._find(session_id, destination, caller)
-            self._place(session, content_range)
+            if session.turns is not None:
+                # A packet that fails a check does not disturb the one before it.
+                self._place(session, content_range)
             turn = await session.take_turn(body)
             try:
                 return await self._receive(session, turn, content_range, body)
@@ -267,7 +274,7 @@ class SessionManager:
                 _log.info(
                     "fragment of session {session} from {client} ended early, "
                     "{bytes} bytes are held: {reason}",
-                    session=session_id,
+                    session=label(session_id),
                     client=caller.address,
                     destination="/".join(destination),
                     bytes=session.upload.offset,
@@ -423,9 +430,12 @@ class SessionManager:
         age = self.clock.seconds() - session.upload.last_progress
         return session.turns is None and age > self.settings.session_timeout
 
-    def _place(self, session: _Session, content_range: ContentRange) -> Placement:
+    def _place(
+        self, session: _Session, content_range: ContentRange
+    ) -> tuple[Move, Placement]:
         upload, settings = session.upload, self.settings
-        if session.life.fragment() is Move.UNKNOWN:
+        move = session.life.fragment()
+        if move is Move.UNKNOWN:
             raise NoSuchSession("the session was closed or cancelled")
         if upload.total not in (None, content_range.total):
             raise TotalLengthChanged(
@@ -444,7 +454,7 @@ class SessionManager:
         limit = settings.max_fragment_size
         if limit is not None and content_range.length > limit:
             raise FragmentTooLarge(f"{content_range.length} bytes, allowed are {limit}")
-        return placement
+        return move, placement
 
     async def _receive(
         self,
@@ -457,9 +467,9 @@ class SessionManager:
         if self._stopping:
             raise ServerStopping("the server is stopping", _STOPPING_RETRY_AFTER)
         # Whoever was before us may have moved the offset, or ended the session.
-        placement = self._place(session, content_range)
+        move, placement = self._place(session, content_range)
         writer = None
-        if session.life.fragment() is Move.RECEIVE:
+        if move is Move.RECEIVE:
             writer = await upload.open_writer(content_range.total)
             session.life.begun()
         sink = _Sink(writer, placement.skip, placement.append)
@@ -506,7 +516,7 @@ class SessionManager:
             if move is Move.DISCARD
             else "session {session} closed by {client}, published with {bytes} bytes: "
             "{destination}",
-            session=upload.session_id,
+            session=label(upload.session_id),
             client=caller.address,
             destination="/".join(upload.destination),
             bytes=upload.offset,
@@ -534,7 +544,7 @@ class SessionManager:
                 _log.info(
                     "session {session} released with {bytes} of {total} bytes, "
                     "{reason}: {destination}",
-                    session=upload.session_id,
+                    session=label(upload.session_id),
                     destination="/".join(upload.destination),
                     bytes=upload.offset,
                     total=upload.total,
@@ -562,7 +572,7 @@ class SessionManager:
             _log.failure(
                 "session {session} could not be released; the next Cancel, or the "
                 "clean-up, tries again: {destination}",
-                session=upload.session_id,
+                session=label(upload.session_id),
                 destination="/".join(upload.destination),
             )
             raise

@@ -16,6 +16,7 @@ from txbits.protocol import refusals
 from txbits.protocol.codec import RemoteProtocolError, encode_ack
 from txbits.protocol.packets import Ack
 from txbits.protocol.refusals import Refusal
+from txbits.sessions import label
 
 _log = Logger()
 
@@ -88,7 +89,7 @@ def refuse(
     fields: dict[str, Any] = {
         "packet": packet_type,
         "client": getattr(request.getClientAddress(), "host", "-"),
-        "session": session_id,
+        "session": None if session_id is None else label(session_id),
         "destination": "/".join(destination),
         "refusal": refusal.name,
         "status": refusal.status,
