@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
@@ -19,7 +18,7 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 
 from txbits._deferreds import deferred
-from txbits.errors import BackendError, ServerStopping
+from txbits.errors import ServerStopping
 from txbits.interfaces import SessionSummary
 from txbits.sessions.settings import CLOSE_MEMORY
 
@@ -92,7 +91,7 @@ class Upkeep:
             timeout = manager.settings.session_timeout
             for number, summary in enumerate(summaries, 1):
                 if summary.releasing or now - summary.last_progress > timeout:
-                    await self._expire(summary.session_id)
+                    await manager.expire(summary.session_id)
                 if number % _BATCH == 0:
                     await deferLater(self._clock, 0)
             await manager.backend.clean_up(now - CLOSE_MEMORY)
@@ -103,16 +102,6 @@ class Upkeep:
         finally:
             self._running = False
             self._wake()
-
-    async def _expire(self, session_id: UUID) -> None:
-        try:
-            await self._manager.expire(session_id)
-        except BackendError:
-            # Logged with its traceback where it happened; the others go on.
-            _log.warn(
-                "session {session} is expired and stays",
-                session=str(session_id).upper(),
-            )
 
     def _count(self, summaries: Sequence[SessionSummary]) -> None:
         if not self._counted:

@@ -347,11 +347,12 @@ class SessionManager:
     @deferred
     async def expire(self, session_id: UUID) -> None:
         """
-        Release a session if its time is out, and nothing is going on in it.
+        Release a session whose time is out, or whose release has begun.
 
-        :returns: A Deferred that fires with ``None`` when it is gone, or was not
-            expired after all. It fails with
-            :class:`~txbits.errors.BackendError` if something is left of it.
+        :returns: A Deferred that fires with ``None`` when it is gone, is not expired
+            after all, or could not be released, which is logged: the next round of the
+            clean-up tries again. It fails with
+            :class:`~txbits.errors.ServerStopping`.
         """
         self._enter()
         try:
@@ -360,6 +361,12 @@ class SessionManager:
                 await self._expire(session)
         except NoSuchSession:
             return
+        except BackendError:
+            _log.failure(
+                "session {session} could not be released; the next clean-up, or "
+                "Cancel, tries again",
+                session=label(session_id),
+            )
         finally:
             self._leave()
 
@@ -566,16 +573,7 @@ class SessionManager:
 
     async def _release(self, session: _Session) -> None:
         upload = session.upload
-        try:
-            await release_in_order(upload)
-        except BackendError:
-            _log.failure(
-                "session {session} could not be released; the next Cancel, or the "
-                "clean-up, tries again: {destination}",
-                session=label(upload.session_id),
-                destination="/".join(upload.destination),
-            )
-            raise
+        await release_in_order(upload)
         session.life.released()
         del self._table[upload.session_id]
         self._disown(upload.session_id, upload.owner)
