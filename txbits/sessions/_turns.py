@@ -17,11 +17,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from attrs import define, field
+from attrs import define
 from twisted.internet.defer import Deferred
 from zope.interface import Interface, implementer
 
-from txbits._deferreds import deferred
 from txbits.errors import Superseded
 from txbits.interfaces import IReleasable
 
@@ -60,13 +59,15 @@ class Turn:
     _body: IRequestBody | None
     superseded: bool = False
     _over: bool = False
-    _waiting: list[Deferred[None]] = field(factory=list)
+    _waiting: list[Deferred[None]] | None = None
 
     def release(self) -> Deferred[None]:
         over: Deferred[None] = Deferred()
         if self._over:
             over.callback(None)
             return over
+        if self._waiting is None:
+            self._waiting = []
         self._waiting.append(over)
         if self._body is not None:
             self.superseded = True
@@ -76,26 +77,28 @@ class Turn:
     def end(self) -> None:
         """It is over; whoever waited for that goes on."""
         self._over = True
-        waiting, self._waiting = self._waiting, []
-        for one in waiting:
+        waiting, self._waiting = self._waiting, None
+        for one in waiting or ():
             one.callback(None)
 
 
 @define(eq=False)
 class Turns:
-    """The order of packets in one session."""
+    """
+    The order of packets in one session.
+
+    :ivar newest: The packet that acts, or will when those before it are over.
+    """
 
     newest: Turn | None = None
 
-    @deferred
     async def take(self, body: IRequestBody | None) -> Turn:
         """
         Become the newest, end whoever was, and wait until that one is over.
 
         :param body: The packet's body, if it has one.
-        :returns: A Deferred that fires with the :class:`Turn`, which must be ended
-            with :meth:`Turn.end`. It fails with :class:`~txbits.errors.Superseded` if
-            a newer packet came meanwhile.
+        :returns: The turn, which must be given back.
+        :raises Superseded: If a newer packet came meanwhile.
         """
         previous, turn = self.newest, Turn(body)
         self.newest = turn
@@ -105,3 +108,9 @@ class Turns:
                 turn.end()
                 raise Superseded("a newer packet came while this one waited")
         return turn
+
+    def give_back(self, turn: Turn) -> None:
+        """End a turn; the next one may begin."""
+        if self.newest is turn:
+            self.newest = None
+        turn.end()

@@ -72,24 +72,16 @@ class Caller:
 
 
 @define(eq=False)
-class _Session:
-    """An active session: what is stored of it, its life, and who acts in it."""
+class _Session(Turns):
+    """
+    An active session: what is stored of it, its life, and who acts in it.
 
-    upload: IUploadSession
-    life: LifeCycle
-    turns: Turns | None = None
+    Thousands are open and idle at a time, so it is kept small.
+    """
+
+    upload: IUploadSession = field(kw_only=True)
+    life: LifeCycle = field(kw_only=True)
     cancellation: Shared[None] | None = None
-
-    def take_turn(self, body: IRequestBody | None) -> Deferred[Turn]:
-        if self.turns is None:
-            self.turns = Turns()
-        return self.turns.take(body)
-
-    def give_back(self, turn: Turn) -> None:
-        turn.end()
-        if self.turns is not None and self.turns.newest in (turn, None):
-            # An idle session is kept small: thousands of them are open at a time.
-            self.turns = None
 
 
 @define(eq=False)
@@ -169,8 +161,8 @@ class SessionManager:
         self._stopping = True
         await self._upkeep.stop()
         for session in list(self._table.values()):
-            if session.turns is not None and session.turns.newest is not None:
-                session.turns.newest.release()
+            if session.newest is not None:
+                session.newest.release()
         if self._busy:
             self._idle = Deferred()
             await self._idle
@@ -220,7 +212,7 @@ class SessionManager:
             except BaseException:
                 self._disown(session_id, caller.user)
                 raise
-            self._table[session_id] = _Session(upload, begin())
+            self._table[session_id] = _Session(upload=upload, life=begin())
             _log.info(
                 "session {session} created for {destination} by {client}",
                 session=label(session_id),
@@ -264,10 +256,10 @@ class SessionManager:
         self._enter()
         try:
             session = await self._find(session_id, destination, caller)
-            if session.turns is not None:
+            if session.newest is not None:
                 # A packet that fails a check does not disturb the one before it.
                 self._place(session, content_range)
-            turn = await session.take_turn(body)
+            turn = await session.take(body)
             try:
                 return await self._receive(session, turn, content_range, body)
             except BodyIncomplete as error:
@@ -306,7 +298,7 @@ class SessionManager:
         try:
             try:
                 session = await self._find(session_id, destination, caller)
-                turn = await session.take_turn(None)
+                turn = await session.take(None)
                 try:
                     await self._close(session, caller)
                 finally:
@@ -407,8 +399,8 @@ class SessionManager:
             try:
                 upload = await self.backend.find(session_id)
                 found = self._table[session_id] = _Session(
-                    upload,
-                    resumed(
+                    upload=upload,
+                    life=resumed(
                         offset=upload.offset,
                         total=upload.total,
                         is_published=upload.published,
@@ -424,7 +416,7 @@ class SessionManager:
     async def _find(
         self, session_id: UUID, destination: tuple[str, ...], caller: Caller
     ) -> _Session:
-        session = await self._load(session_id)
+        session = self._table.get(session_id) or await self._load(session_id)
         upload = session.upload
         if upload.destination != destination or upload.owner != caller.user:
             raise NoSuchSession("the session is another destination's, or caller's")
@@ -435,7 +427,7 @@ class SessionManager:
 
     def _is_expired(self, session: _Session) -> bool:
         age = self.clock.seconds() - session.upload.last_progress
-        return session.turns is None and age > self.settings.session_timeout
+        return session.newest is None and age > self.settings.session_timeout
 
     def _place(
         self, session: _Session, content_range: ContentRange
@@ -535,7 +527,7 @@ class SessionManager:
             session.cancellation = Shared()
 
         async def cancel() -> None:
-            turn = await session.take_turn(None)
+            turn = await session.take(None)
             try:
                 upload = session.upload
                 move = session.life.cancel()

@@ -17,6 +17,7 @@ from txbits.protocol.codec import RemoteProtocolError, encode_ack
 from txbits.protocol.packets import Ack
 from txbits.protocol.refusals import Refusal
 from txbits.sessions import label
+from txbits.web._streaming import StreamingRequest
 
 _log = Logger()
 
@@ -56,10 +57,12 @@ def write_ack(request: Request, ack: Ack) -> None:
     """Answer *request*, unless its connection is gone."""
     if request._disconnected:
         return
+    if isinstance(request, StreamingRequest):
+        request.answer(ack.status, encode_ack(ack))
+        return
     request.setResponseCode(ack.status)
-    headers = request.responseHeaders
     for name, value in encode_ack(ack):
-        headers.setRawHeaders(name, [value])
+        request.responseHeaders.setRawHeaders(name, [value])
     request.finish()
 
 
@@ -100,8 +103,6 @@ def refuse(
         _log.failure(log_format, Failure(error), **fields)
     else:
         _log.info(log_format, **fields)
-    if refusal is refusals.METHOD_NOT_ALLOWED:
-        request.setHeader(b"Allow", b"BITS_POST")
     write_ack(
         request,
         Ack(

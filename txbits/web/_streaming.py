@@ -21,7 +21,7 @@ than the rest of the connection.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from io import BytesIO
 from math import inf
 from typing import Any
@@ -35,9 +35,8 @@ from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel
+from twisted.web.http import RESPONSES, HTTPChannel, datetimeToString, parse_qs
 from twisted.web.http import Request as HTTPRequest
-from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 from zope.interface import implementer
@@ -244,29 +243,51 @@ def body_of(request: Request) -> IRequestBody:
 
 
 class StreamingRequest(Request):
-    """A request that is processed when its head is there, if it carries a packet."""
+    """
+    A request that is processed when its head is there, if it carries a packet.
+
+    :ivar streaming_body: Its body, if it has one that streams.
+    """
 
     channel: StreamingChannel
     streaming_body: StreamingBody | None = None
-    _dispatched = False
+    _carries_packet: bool | None = None
+    _answer: bytes | None = None
+    _lower: dict[bytes, Sequence[bytes]] | None = None
+
+    def lower_headers(self) -> dict[bytes, Sequence[bytes]]:
+        """The headers by lower-case name, as the protocol core takes them."""
+        if self._lower is None:
+            self._lower = {
+                name.lower(): values
+                for name, values in self.requestHeaders.getAllRawHeaders()
+            }
+        return self._lower
+
+    def carries_packet(self, method: bytes) -> bool:
+        """Whether this is for an upload server."""
+        if self._carries_packet is None:
+            self._carries_packet = is_upload_request(method, self.lower_headers())
+        return self._carries_packet
 
     def gotLength(self, length: int | None) -> None:
-        if self._dispatched or length == 0:
+        if length == 0:
             self.content = BytesIO()
         else:
             super().gotLength(length)
 
-    def dispatch(self, body: StreamingBody, line: tuple[bytes, bytes, bytes]) -> None:
+    def dispatch(self, method: bytes, target: bytes, version: bytes) -> None:
         """
-        Begin to process the request, before its body.
+        Begin to process a request that carries a packet, before its body.
 
-        :param body: What will become its body.
-        :param line: Method, target and version.
+        This is what ``requestReceived`` does when the body is there; a packet's is
+        never a form.
         """
-        self._dispatched = True
-        self.streaming_body = body
+        self.method, self.uri, self.clientproto = method, target, version
+        self.path, _, query = target.partition(b"?")
+        self.args = parse_qs(query, True) if query else {}
         self.content = BytesIO()
-        super().requestReceived(*line)
+        self.process()
 
     def handleContentChunk(self, data: bytes) -> None:
         if self.streaming_body is None:
@@ -275,10 +296,12 @@ class StreamingRequest(Request):
             self.streaming_body.deliver(data)
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
-        if self.streaming_body is None:
-            super().requestReceived(command, path, version)
-        else:
+        if self.streaming_body is not None:
             self.streaming_body.end()
+        elif self.carries_packet(command):
+            self.dispatch(command, path, version)
+        else:
+            super().requestReceived(command, path, version)
 
     def process(self) -> None:
         # RFC 9112 3.2.2: "a server MUST accept the absolute-form in requests".
@@ -286,6 +309,36 @@ class StreamingRequest(Request):
             _, _, rest = self.path.partition(b"://")
             self.path = b"/" + rest.partition(b"/")[2]
         super().process()
+
+    def answer(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """
+        Respond without a body, and finish.
+
+        The names of headers go out as they are given: ``Headers`` would write
+        ``Bits-Packet-Type``.
+
+        :param status: The status.
+        :param headers: Among them Content-Length.
+        """
+        self.code = status
+        lines = [
+            b"HTTP/1.1 %d %b" % (status, RESPONSES.get(status, b"")),
+            b"Server: txbits",
+            b"Date: " + self.channel.site.date(),
+        ]
+        lines.extend(b"%b: %b" % header for header in headers)
+        self._answer = b"\r\n".join(lines)
+        self.finish()
+
+    def write(self, data: bytes) -> None:
+        if self._answer is None:
+            super().write(data)
+        elif not self.startedWriting:
+            self.startedWriting = 1
+            connection = self.responseHeaders.getRawHeaders(b"Connection")
+            if connection is not None:
+                self._answer += b"\r\nConnection: " + connection[0]
+            self.channel.send_now(self._answer + b"\r\n\r\n")
 
     def finish(self) -> None:
         body = self.streaming_body
@@ -393,8 +446,36 @@ class StreamingChannel(HTTPChannel):
         if self._idle:
             self._idle = False
             self._set_deadline(self.site.limits.header_timeout)
+            data = self._take_head(data)
+            if not data:
+                return
         # Not HTTPChannel's, which would let any byte put off any time-out.
         LineReceiver.dataReceived(self, data)
+
+    def _take_head(self, data: bytes) -> bytes:
+        """
+        Read a head that has arrived in one piece, as nearly all do.
+
+        ``LineReceiver`` would copy what is left once for each line of it.
+
+        :returns: What is left of *data*, all of it if this is not such a head.
+        """
+        end = data.find(b"\r\n\r\n")
+        if not 0 < end <= MAX_HEAD or self._buffer or self._busyReceiving:
+            return data
+        line, *headers = data[:end].split(b"\r\n")
+        if not line or any(header[:1] in (b" ", b"\t") for header in headers):
+            return data
+        self._busyReceiving = True
+        try:
+            self.lineReceived(line)
+            for header in headers:
+                if self.transport.disconnecting or not self.headerReceived(header):
+                    return b""
+            self.lineReceived(b"")
+        finally:
+            self._busyReceiving = False
+        return data[end + 4 :]
 
     def rawDataReceived(self, data: bytes) -> None:
         if self._lingering:
@@ -413,37 +494,28 @@ class StreamingChannel(HTTPChannel):
         if self._body is not None and not self._in_body:
             # Only now is the channel ready for a request that is answered at once.
             self._in_body = True
-            self.requests[-1].dispatch(
-                self._body, (self._command, self._path, self._version)
-            )
+            self.requests[-1].dispatch(self._command, self._path, self._version)
 
     def lineLengthExceeded(self, line: bytes) -> None:
         self._respondToBadRequestAndDisconnect()
 
     def allHeadersReceived(self) -> None:
         request = self.requests[-1]
-        if self.length == 0 or not self._carries_packet(request):
+        self._set_deadline(self.site.limits.body_timeout)
+        if self.length == 0 or not request.carries_packet(self._command):
             super().allHeadersReceived()
-            self._set_deadline(self.site.limits.body_timeout)
             return
+        request.parseCookies()
         self.persistent = self.checkPersistence(request, self._version)
         expect = request.requestHeaders.getRawHeaders(b"Expect", [b""])[0]
-        self._body = StreamingBody(
+        self._body = request.streaming_body = StreamingBody(
             self,
             self.length,
             expect.lower() == b"100-continue" and self._version == b"HTTP/1.1",
         )
         self._progress = 0
-        self._set_deadline(self.site.limits.body_timeout)
         if self.length is None or self.length >= _SHORT_BODY:
             self._read(READ_SIZE)
-
-    def _carries_packet(self, request: StreamingRequest) -> bool:
-        headers = {
-            name.lower(): values
-            for name, values in request.requestHeaders.getAllRawHeaders()
-        }
-        return is_upload_request(self._command, headers)
 
     def allContentReceived(self) -> None:
         # From here on it is for us to hurry.
@@ -513,17 +585,8 @@ class StreamingChannel(HTTPChannel):
         if lose_write is not None:
             lose_write()
 
-    def writeHeaders(
-        self, version: bytes, code: bytes, reason: bytes, headers: Headers
-    ) -> None:
-        """Write the head of a response in one go."""
-        lines = [b"%b %b %b" % (version, code, reason)]
-        for name, values in headers.getAllRawHeaders():
-            lines.extend(b"%b: %b" % (name, value) for value in values)
-        lines.append(b"\r\n")
-        self._send_now(b"\r\n".join(lines))
-
-    def _send_now(self, data: bytes) -> None:
+    def send_now(self, data: bytes) -> None:
+        """Write *data*, if possible at once."""
         # A transport that has nothing else to send would ask epoll to tell it that the
         # socket takes data, and then not to any more: two system calls for an Ack.
         transport = self.transport
@@ -574,6 +637,8 @@ class BITSSite(Site):
         self._by_peer: dict[str, int] = {}
         self._hosts: dict[IAddress, IAddress] = {}
         self._turned_away = 0
+        self._dated = -1
+        self._date = b""
         self._reaper = LoopingCall(self._reap)
         self._reaper.clock = self.reactor
 
@@ -619,6 +684,13 @@ class BITSSite(Site):
             self._by_peer[peer] = left
         else:
             self._by_peer.pop(peer, None)
+
+    def date(self) -> bytes:
+        """The value of a Date header, made once a second."""
+        now = int(self.reactor.seconds())
+        if now != self._dated:
+            self._dated, self._date = now, datetimeToString(now)
+        return self._date
 
     def intern(self, host: IAddress) -> IAddress:
         """One object for each local address, however many connections it has."""

@@ -36,6 +36,7 @@ from txbits.web._create import CreateResource
 from txbits.web._fragment import FragmentResource
 from txbits.web._packet import PacketResource
 from txbits.web._ping import PingResource
+from txbits.web._streaming import StreamingRequest
 
 _RESOURCES: dict[type[Packet], type[PacketResource[Any]]] = {
     Ping: PingResource,
@@ -47,6 +48,8 @@ _RESOURCES: dict[type[Packet], type[PacketResource[Any]]] = {
 
 
 def _headers_of(request: Request) -> Headers:
+    if isinstance(request, StreamingRequest):
+        return request.lower_headers()
     return {
         name.lower(): values
         for name, values in request.requestHeaders.getAllRawHeaders()
