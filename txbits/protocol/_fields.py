@@ -9,6 +9,7 @@ Reading raises :class:`LocalProtocolError`; whose fault it is, is for
 from __future__ import annotations
 
 import re
+from itertools import islice
 from uuid import UUID
 
 from attrs import frozen
@@ -49,7 +50,7 @@ _GUID = re.compile(
 )
 
 # MC-BUP 2.2.2.2: "a space-delimited or comma-delimited list of the protocols".
-_PROTOCOL_DELIMITERS = re.compile(rb"[\s,]+")
+_PROTOCOL = re.compile(rb"[^\s,]+")
 
 # MC-BUP 2.2.6.1: "using the format in section 14.16 of [RFC2616]". The unit is
 # compared without regard to case, as every token of HTTP's is here.
@@ -93,8 +94,8 @@ def parse_protocols(value: bytes) -> tuple[UUID, ...]:
     What is no GUID is a protocol that we do not know, and passed over.
     """
     found = []
-    for token in _PROTOCOL_DELIMITERS.split(value.strip())[:MAX_PROTOCOLS]:
-        match = _GUID.fullmatch(token)
+    for token in islice(_PROTOCOL.finditer(value), MAX_PROTOCOLS):
+        match = _GUID.fullmatch(token[0])
         if match is not None:
             found.append(UUID((match["braced"] or match["bare"]).decode("ascii")))
     return tuple(found)

@@ -95,8 +95,8 @@ def is_upload_request(method: bytes, headers: Headers) -> bool:
         return False
     if _PACKET_TYPE in headers:
         return True
-    override = headers.get(_OVERRIDE)
-    return override is not None and override[0].strip().upper() == METHOD
+    override = _first(headers, _OVERRIDE)
+    return override is not None and override.upper() == METHOD
 
 
 def session_id_of(headers: Headers) -> UUID | None:
@@ -105,7 +105,7 @@ def session_id_of(headers: Headers) -> UUID | None:
     if values is None or len(values) != 1:
         return None
     try:
-        return parse_guid(values[0])
+        return parse_guid(values[0].strip())
     except LocalProtocolError:
         return None
 
@@ -140,7 +140,7 @@ def _parse_request(method: bytes, headers: Headers) -> Packet:
     if packet is Fragment:
         return _parse_fragment(headers)
     _check_encoding(headers)
-    if b"transfer-encoding" in headers or _content_length(headers):
+    if _is_chunked(headers) or _content_length(headers):
         raise RemoteProtocolError(
             f"{packet.packet_type} came with a body", UNEXPECTED_BODY
         )
@@ -169,7 +169,7 @@ def _parse_fragment(headers: Headers) -> Fragment:
     session_id = _session_id(headers)
     _check_encoding(headers)
     length = _content_length(headers)
-    if length is None and b"transfer-encoding" not in headers:
+    if length is None and not _is_chunked(headers):
         raise RemoteProtocolError("a Fragment of unknown length", LENGTH_REQUIRED)
     value = _single(headers, b"content-range", BAD_RANGE)
     if value is None:
@@ -199,6 +199,15 @@ def _check_encoding(headers: Headers) -> None:
             raise RemoteProtocolError(
                 f"Content-Encoding is {value!r}", UNSUPPORTED_ENCODING
             )
+
+
+def _is_chunked(headers: Headers) -> bool:
+    # Any coding but identity, which is none, brings a body whose length shows at its
+    # end. HTTP parsers refuse those that they cannot undo.
+    return any(
+        value.strip().lower() != b"identity"
+        for value in headers.get(b"transfer-encoding", ())
+    )
 
 
 def _single(headers: Headers, name: bytes, refusal: Refusal) -> bytes | None:
@@ -238,8 +247,15 @@ def _content_name(headers: Headers) -> str | None:
     value = _single(headers, b"content-name", MALFORMED_HEADER)
     if value is None:
         return None
-    name = value.decode("utf-8", "replace")[:MAX_CONTENT_NAME]
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
+    return _readable(value.decode("utf-8", "replace"))
+
+
+def _readable(name: str) -> str:
+    # A name of a Linux file may hold line ends, and bytes that are no UTF-8.
+    return "".join(
+        c if c.isprintable() else "\N{REPLACEMENT CHARACTER}"
+        for c in name[:MAX_CONTENT_NAME]
+    )
 
 
 def encode_request(
@@ -249,7 +265,8 @@ def encode_request(
     Write the headers of a packet, all but Content-Length, which follows the body.
 
     :param packet: What to send, with the method :data:`METHOD`.
-    :param content_name: The file's name; Windows sends it with every Fragment.
+    :param content_name: The file's name; Windows sends it with every Fragment. What
+        cannot stand in a header is replaced, since no one needs it to be exact.
     """
     headers = [(b"BITS-Packet-Type", packet.packet_type.encode("ascii"))]
     if isinstance(packet, CreateSession):
@@ -260,35 +277,34 @@ def encode_request(
     elif not isinstance(packet, Ping):
         headers.append((b"BITS-Session-Id", format_guid(packet.session_id)))
     if content_name is not None:
-        headers.append((b"Content-Name", content_name.encode("utf-8")))
+        headers.append((b"Content-Name", _readable(content_name).encode("utf-8")))
     if isinstance(packet, Fragment):
         headers.append((b"Content-Range", packet.content_range.to_bytes()))
     return headers
 
 
-_PROTOCOL_HEADERS = [
-    (b"BITS-Protocol", b"{%b}" % str(BITS_UPLOAD_PROTOCOL).encode("ascii")),
-    (b"Accept-Encoding", b"identity"),
-]
-
-
 def encode_ack(ack: Ack) -> list[tuple[bytes, bytes]]:
-    """Write the headers of an Ack; its status is beside them."""
+    """
+    Write the headers of an Ack; its status is beside them.
+
+    :raises LocalProtocolError: If its host id or reply URL cannot stand in a header.
+    """
     headers = [(b"BITS-Packet-Type", b"Ack"), (b"Content-Length", b"0")]
     if ack.session_id is not None:
         headers.append((b"BITS-Session-Id", format_guid(ack.session_id)))
     if ack.received is not None:
         headers.append((b"BITS-Received-Content-Range", b"%d" % ack.received))
     if ack.protocol is not None:
-        headers.extend(_PROTOCOL_HEADERS)
+        headers.append((b"BITS-Protocol", format_protocols((ack.protocol,))))
+        headers.append((b"Accept-Encoding", b"identity"))
     if ack.host_id is not None:
-        headers.append((b"BITS-Host-Id", ack.host_id.encode("ascii")))
+        headers.append((b"BITS-Host-Id", _visible(ack.host_id)))
     if ack.host_id_fallback_timeout is not None:
         headers.append(
             (b"BITS-Host-Id-Fallback-Timeout", b"%d" % ack.host_id_fallback_timeout)
         )
     if ack.reply_url is not None:
-        headers.append((b"BITS-Reply-URL", ack.reply_url.encode("ascii")))
+        headers.append((b"BITS-Reply-URL", _visible(ack.reply_url)))
     if ack.hresult is not None:
         hresult = format_hresult(ack.hresult)
         headers.append((b"BITS-Error-Code", hresult))
@@ -298,6 +314,14 @@ def encode_ack(ack: Ack) -> list[tuple[bytes, bytes]]:
     if ack.retry_after is not None:
         headers.append((b"Retry-After", b"%d" % ack.retry_after))
     return headers
+
+
+def _visible(text: str) -> bytes:
+    # Names of hosts and URLs are visible ASCII; an application's reply URL is not to
+    # be trusted with that.
+    if not (text.isascii() and text.isprintable() and " " not in text):
+        raise LocalProtocolError(f"{text!r} cannot stand in a header")
+    return text.encode("ascii")
 
 
 def parse_ack(status: int, headers: Headers) -> Ack:

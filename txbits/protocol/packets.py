@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import ClassVar
 from uuid import UUID
 
-from attrs import field, frozen
+from attrs import frozen
 
 from txbits.protocol._fields import (
     BITS_UPLOAD_PROTOCOL,
@@ -123,7 +123,7 @@ class Ack:
     retry_after: int | None = None
     host_id: str | None = None
     host_id_fallback_timeout: int | None = None
-    reply_url: str | None = field(default=None)
+    reply_url: str | None = None
 
     @property
     def success(self) -> bool:

@@ -72,7 +72,7 @@ class LifeCycle(Protocol):
         """Cancel-Session arrived, or the time is out."""
 
     def begun(self) -> None:
-        """A fact: the total length is known now."""
+        """A fact: a Fragment came, whatever became of it."""
 
     def completed(self) -> None:
         """A fact: the last byte is held."""
@@ -111,6 +111,7 @@ receiving.upon(LifeCycle.close).to(discarding).returns(Move.DISCARD)
 receiving.upon(LifeCycle.cancel).to(cancelling).returns(Move.RELEASE)
 
 complete.upon(LifeCycle.fragment).loop().returns(Move.REPEAT)
+complete.upon(LifeCycle.begun).loop().returns(None)
 # Until published() the session stays complete: publishing may fail.
 complete.upon(LifeCycle.close).loop().returns(Move.PUBLISH)
 complete.upon(LifeCycle.published).to(published).returns(None)

@@ -6,7 +6,7 @@ backends are below, and a :class:`~twisted.internet.task.Clock` turns the time.
 """
 
 from txbits.sessions._turns import IRequestBody
-from txbits.sessions.manager import Caller, SessionManager, label
+from txbits.sessions.manager import Caller, SessionManager
 from txbits.sessions.settings import Settings
 
-__all__ = ["Caller", "IRequestBody", "SessionManager", "Settings", "label"]
+__all__ = ["Caller", "IRequestBody", "SessionManager", "Settings"]

@@ -41,6 +41,7 @@ from txbits.protocol.session import LifeCycle, Move, begin, resumed
 from txbits.sessions._release import Shared, release_in_order
 from txbits.sessions._turns import IRequestBody, Turn, Turns
 from txbits.sessions._upkeep import Upkeep
+from txbits.sessions.naming import destination_name, session_name
 from txbits.sessions.settings import Settings
 
 _log = Logger()
@@ -51,11 +52,6 @@ _LIMIT_RETRY_AFTER = 600
 
 #: Seconds after which a client refused by a server that stops may come again.
 _STOPPING_RETRY_AFTER = 30
-
-
-def label(session_id: UUID) -> str:
-    """How a session is called in the log, as clients and the storage do."""
-    return str(session_id).upper()
 
 
 @frozen
@@ -215,8 +211,8 @@ class SessionManager:
             self._table[session_id] = _Session(upload=upload, life=begin())
             _log.info(
                 "session {session} created for {destination} by {client}",
-                session=label(session_id),
-                destination="/".join(destination),
+                session=session_name(session_id),
+                destination=destination_name(destination),
                 client=caller.address,
                 user=caller.user,
             )
@@ -266,9 +262,9 @@ class SessionManager:
                 _log.info(
                     "fragment of session {session} from {client} ended early, "
                     "{bytes} bytes are held: {reason}",
-                    session=label(session_id),
+                    session=session_name(session_id),
                     client=caller.address,
-                    destination="/".join(destination),
+                    destination=destination_name(destination),
                     bytes=session.upload.offset,
                     reason=str(error),
                 )
@@ -304,10 +300,13 @@ class SessionManager:
                 finally:
                     session.give_back(turn)
             except NoSuchSession:
-                if session_id in self._table or not await self.backend.recalls_close(
+                if not await self.backend.recalls_close(
                     session_id, destination, caller.user
                 ):
                     raise
+                if (left := self._table.get(session_id)) is not None:
+                    # An earlier Close discarded it, and could not finish.
+                    await self._cancel(left, f"discarded by {caller.address}")
         finally:
             self._leave()
 
@@ -357,7 +356,7 @@ class SessionManager:
             _log.failure(
                 "session {session} could not be released; the next clean-up, or "
                 "Cancel, tries again",
-                session=label(session_id),
+                session=session_name(session_id),
             )
         finally:
             self._leave()
@@ -436,6 +435,8 @@ class SessionManager:
         move = session.life.fragment()
         if move is Move.UNKNOWN:
             raise NoSuchSession("the session was closed or cancelled")
+        # Whatever becomes of this fragment, the file is not one of no bytes.
+        session.life.begun()
         if upload.total not in (None, content_range.total):
             raise TotalLengthChanged(
                 f"the total was {upload.total} bytes and is now {content_range.total}"
@@ -470,7 +471,6 @@ class SessionManager:
         writer = None
         if move is Move.RECEIVE:
             writer = await upload.open_writer(content_range.total)
-            session.life.begun()
         sink = _Sink(writer, placement.skip, placement.append)
         try:
             whole = await body.receive(sink.consume)
@@ -515,9 +515,9 @@ class SessionManager:
             if move is Move.DISCARD
             else "session {session} closed by {client}, published with {bytes} bytes: "
             "{destination}",
-            session=label(upload.session_id),
+            session=session_name(upload.session_id),
             client=caller.address,
-            destination="/".join(upload.destination),
+            destination=destination_name(upload.destination),
             bytes=upload.offset,
             total=upload.total,
         )
@@ -543,8 +543,8 @@ class SessionManager:
                 _log.info(
                     "session {session} released with {bytes} of {total} bytes, "
                     "{reason}: {destination}",
-                    session=label(upload.session_id),
-                    destination="/".join(upload.destination),
+                    session=session_name(upload.session_id),
+                    destination=destination_name(upload.destination),
                     bytes=upload.offset,
                     total=upload.total,
                     reason=reason,

@@ -16,7 +16,7 @@ from txbits.protocol import refusals
 from txbits.protocol.codec import RemoteProtocolError, encode_ack
 from txbits.protocol.packets import Ack
 from txbits.protocol.refusals import Refusal
-from txbits.sessions import label
+from txbits.sessions.naming import destination_name, session_name
 from txbits.web._streaming import StreamingRequest
 
 _log = Logger()
@@ -92,8 +92,8 @@ def refuse(
     fields: dict[str, Any] = {
         "packet": packet_type,
         "client": getattr(request.getClientAddress(), "host", "-"),
-        "session": None if session_id is None else label(session_id),
-        "destination": "/".join(destination),
+        "session": None if session_id is None else session_name(session_id),
+        "destination": destination_name(destination),
         "refusal": refusal.name,
         "status": refusal.status,
         "cause": refusal.cause,

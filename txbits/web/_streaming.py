@@ -21,10 +21,11 @@ than the rest of the connection.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import BytesIO
 from math import inf
 from typing import Any
+from urllib.parse import unquote_to_bytes as unquote
 
 from attrs import define, field, frozen, validators
 from twisted.internet.defer import Deferred
@@ -37,12 +38,14 @@ from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from twisted.web.http import RESPONSES, HTTPChannel, datetimeToString, parse_qs
 from twisted.web.http import Request as HTTPRequest
+from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 from zope.interface import implementer
 
-from txbits.protocol.codec import is_upload_request
+from txbits.protocol.codec import METHOD, is_upload_request
 from txbits.sessions import IRequestBody
+from txbits.web._head import read_head
 
 _log = Logger()
 
@@ -242,6 +245,30 @@ def body_of(request: Request) -> IRequestBody:
     return BufferedBody(request.content) if body is None else body
 
 
+class _PacketHeaders(Headers):
+    """
+    The headers of a packet, in twisted.web's form as soon as anyone asks for them.
+
+    :param lower: Values by lower-case name.
+    """
+
+    __slots__ = ("_lower", "_raw")
+
+    def __init__(self, lower: dict[bytes, list[bytes]]) -> None:
+        self._lower = lower
+        self._raw: dict[bytes, list[bytes]] | None = None
+
+    @property
+    def _rawHeaders(  # type: ignore[override]
+        self,
+    ) -> dict[bytes, list[bytes]]:
+        if self._raw is None:
+            self._raw = {}
+            for name, values in self._lower.items():
+                self.setRawHeaders(name, values)
+        return self._raw
+
+
 class StreamingRequest(Request):
     """
     A request that is processed when its head is there, if it carries a packet.
@@ -253,9 +280,19 @@ class StreamingRequest(Request):
     streaming_body: StreamingBody | None = None
     _carries_packet: bool | None = None
     _answer: bytes | None = None
-    _lower: dict[bytes, Sequence[bytes]] | None = None
+    _lower: Mapping[bytes, Sequence[bytes]] | None = None
 
-    def lower_headers(self) -> dict[bytes, Sequence[bytes]]:
+    def take_head(self, headers: dict[bytes, list[bytes]]) -> None:
+        """
+        Take the headers of a packet.
+
+        :param headers: Values by lower-case name.
+        """
+        self._lower = headers
+        self._carries_packet = True
+        self.requestHeaders = _PacketHeaders(headers)
+
+    def lower_headers(self) -> Mapping[bytes, Sequence[bytes]]:
         """The headers by lower-case name, as the protocol core takes them."""
         if self._lower is None:
             self._lower = {
@@ -269,6 +306,10 @@ class StreamingRequest(Request):
         if self._carries_packet is None:
             self._carries_packet = is_upload_request(method, self.lower_headers())
         return self._carries_packet
+
+    def parseCookies(self) -> None:
+        if self._lower is None or b"cookie" in self._lower:
+            super().parseCookies()
 
     def gotLength(self, length: int | None) -> None:
         if length == 0:
@@ -308,7 +349,16 @@ class StreamingRequest(Request):
         if not self.path.startswith(b"/") and b"://" in self.path:
             _, _, rest = self.path.partition(b"://")
             self.path = b"/" + rest.partition(b"/")[2]
-        super().process()
+        if not self._carries_packet:
+            super().process()
+            return
+        self.site = self.channel.site
+        self.prepath = []
+        self.postpath = [unquote(segment) for segment in self.path[1:].split(b"/")]
+        try:
+            self.render(self.site.getResourceFor(self))
+        except Exception:  # noqa: BLE001 - as Request.process does
+            self.processingFailed(Failure())
 
     def answer(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """
@@ -454,28 +504,35 @@ class StreamingChannel(HTTPChannel):
 
     def _take_head(self, data: bytes) -> bytes:
         """
-        Read a head that has arrived in one piece, as nearly all do.
-
-        ``LineReceiver`` would copy what is left once for each line of it.
+        Begin a request whose head has arrived in one piece, if it is of a packet.
 
         :returns: What is left of *data*, all of it if this is not such a head.
         """
-        end = data.find(b"\r\n\r\n")
-        if not 0 < end <= MAX_HEAD or self._buffer or self._busyReceiving:
+        if self._buffer or self._busyReceiving or not self.persistent:
             return data
-        line, *headers = data[:end].split(b"\r\n")
-        if not line or any(header[:1] in (b" ", b"\t") for header in headers):
+        head = read_head(data, MAX_HEAD, self.maxHeaders)
+        if head is None:
             return data
+        request = self.site.requestFactory(self)
+        self.requests.append(request)
+        self._command, self._path, self._version = METHOD, head.target, head.version
+        for name in (b"content-length", b"transfer-encoding"):
+            for value in head.headers.get(name, ()):
+                if not self._maybeChooseTransferDecoder(name.title(), value):
+                    return b""
+        request.take_head(head.headers)
+        # Whoever answers this may have the channel go on with what was sent behind it.
         self._busyReceiving = True
         try:
-            self.lineReceived(line)
-            for header in headers:
-                if self.transport.disconnecting or not self.headerReceived(header):
-                    return b""
-            self.lineReceived(b"")
+            self.allHeadersReceived()
+            if self.length == 0:
+                self.allContentReceived()
+            else:
+                self.setRawMode()
+                self._dispatch(request)
         finally:
             self._busyReceiving = False
-        return data[end + 4 :]
+        return data[head.length :]
 
     def rawDataReceived(self, data: bytes) -> None:
         if self._lingering:
@@ -493,21 +550,27 @@ class StreamingChannel(HTTPChannel):
         super().lineReceived(line)
         if self._body is not None and not self._in_body:
             # Only now is the channel ready for a request that is answered at once.
-            self._in_body = True
-            self.requests[-1].dispatch(self._command, self._path, self._version)
+            self._dispatch(self.requests[-1])
+
+    def _dispatch(self, request: StreamingRequest) -> None:
+        self._in_body = True
+        request.dispatch(self._command, self._path, self._version)
 
     def lineLengthExceeded(self, line: bytes) -> None:
         self._respondToBadRequestAndDisconnect()
 
     def allHeadersReceived(self) -> None:
         request = self.requests[-1]
-        self._set_deadline(self.site.limits.body_timeout)
-        if self.length == 0 or not request.carries_packet(self._command):
+        if not request.carries_packet(self._command):
+            self._set_deadline(self.site.limits.body_timeout)
             super().allHeadersReceived()
             return
         request.parseCookies()
         self.persistent = self.checkPersistence(request, self._version)
-        expect = request.requestHeaders.getRawHeaders(b"Expect", [b""])[0]
+        if self.length == 0:
+            return
+        self._set_deadline(self.site.limits.body_timeout)
+        expect = request.lower_headers().get(b"expect", [b""])[0]
         self._body = request.streaming_body = StreamingBody(
             self,
             self.length,
@@ -516,6 +579,13 @@ class StreamingChannel(HTTPChannel):
         self._progress = 0
         if self.length is None or self.length >= _SHORT_BODY:
             self._read(READ_SIZE)
+
+    def checkPersistence(self, request: StreamingRequest, version: bytes) -> bool:
+        if request.carries_packet(self._command) and version == b"HTTP/1.1":
+            connection = request.lower_headers().get(b"connection", [b""])[0].lower()
+            if connection in (b"", b"keep-alive"):
+                return True
+        return bool(super().checkPersistence(request, version))
 
     def allContentReceived(self) -> None:
         # From here on it is for us to hurry.
@@ -617,9 +687,9 @@ class BITSSite(Site):
     sessions is logged where it happens.
     """
 
+    requestFactory: type[StreamingRequest] = StreamingRequest
     # No HTTP/2, and so no proxy that negotiates it.
     protocol = StreamingChannel  # type: ignore[assignment]
-    requestFactory = StreamingRequest
 
     def __init__(
         self,

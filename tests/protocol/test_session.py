@@ -1,0 +1,349 @@
+"""
+The life of a session: a table of every state and packet, and a machine of hypothesis
+that lives through any order of packets, facts and restarts beside a model.
+
+The model, :class:`LifeMachine`, keeps a few facts about the session and says from
+them, and not from the states of the life-cycle, what the server has to do next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from automat import NoTransition
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from twisted.trial.unittest import SynchronousTestCase
+
+from txbits.protocol.session import LifeCycle, Move, begin, resumed
+
+
+def _receiving() -> LifeCycle:
+    life = begin()
+    life.begun()
+    return life
+
+
+def _complete() -> LifeCycle:
+    life = _receiving()
+    life.completed()
+    return life
+
+
+def _published() -> LifeCycle:
+    life = _complete()
+    life.published()
+    return life
+
+
+def _discarding() -> LifeCycle:
+    life = _receiving()
+    life.close()
+    return life
+
+
+def _cancelling() -> LifeCycle:
+    life = _receiving()
+    life.cancel()
+    return life
+
+
+def _released(life: LifeCycle) -> LifeCycle:
+    life.released()
+    return life
+
+
+#: How to get into a state, and what each packet makes the server do there.
+TABLE: dict[str, tuple[Callable[[], LifeCycle], Move, Move, Move]] = {
+    # state: (how, Fragment, Close-Session, Cancel-Session)
+    "created": (begin, Move.RECEIVE, Move.PUBLISH_EMPTY, Move.RELEASE),
+    "receiving": (_receiving, Move.RECEIVE, Move.DISCARD, Move.RELEASE),
+    "complete": (_complete, Move.REPEAT, Move.PUBLISH, Move.RELEASE),
+    "published": (_published, Move.UNKNOWN, Move.FINISH, Move.FINISH),
+    "discarding": (_discarding, Move.UNKNOWN, Move.DISCARD, Move.RELEASE),
+    "cancelling": (_cancelling, Move.UNKNOWN, Move.UNKNOWN, Move.RELEASE),
+    "gone after a publication": (
+        lambda: _released(_published()),
+        Move.UNKNOWN,
+        Move.UNKNOWN,
+        Move.UNKNOWN,
+    ),
+    "gone after a discard": (
+        lambda: _released(_discarding()),
+        Move.UNKNOWN,
+        Move.UNKNOWN,
+        Move.UNKNOWN,
+    ),
+    "gone after a cancel": (
+        lambda: _released(_cancelling()),
+        Move.UNKNOWN,
+        Move.UNKNOWN,
+        Move.UNKNOWN,
+    ),
+}
+
+
+def moves(life: LifeCycle) -> tuple[Move, Move]:
+    """What a session makes of a Fragment, then of a Close."""
+    return life.fragment(), life.close()
+
+
+class TableTests(SynchronousTestCase):
+    """Every state answers every packet."""
+
+    def test_fragment_in_every_state(self) -> None:
+        for state, (how, move, _, _) in TABLE.items():
+            self.assertIs(how().fragment(), move, state)
+
+    def test_close_in_every_state(self) -> None:
+        for state, (how, _, move, _) in TABLE.items():
+            self.assertIs(how().close(), move, state)
+
+    def test_cancel_in_every_state(self) -> None:
+        for state, (how, _, _, move) in TABLE.items():
+            self.assertIs(how().cancel(), move, state)
+
+    def test_a_fragment_changes_nothing_by_itself(self) -> None:
+        for state, (how, fragment, close, _) in TABLE.items():
+            life = how()
+            life.fragment()
+            self.assertEqual(moves(life), (fragment, close), state)
+
+
+class StoryTests(SynchronousTestCase):
+    """What the prose above the machine says."""
+
+    def test_fragments_fill_it_until_it_is_complete(self) -> None:
+        life = begin()
+        self.assertIs(life.fragment(), Move.RECEIVE)
+        life.begun()
+        self.assertIs(life.fragment(), Move.RECEIVE)
+        life.begun()
+        life.completed()
+        self.assertIs(life.fragment(), Move.REPEAT)
+
+    def test_publishing_that_failed_is_tried_again_by_the_next_close(self) -> None:
+        life = _complete()
+        self.assertIs(life.close(), Move.PUBLISH)
+        self.assertIs(life.close(), Move.PUBLISH)
+        life.published()
+        self.assertIs(life.close(), Move.FINISH)
+
+    def test_no_fragment_at_all_is_an_empty_file(self) -> None:
+        life = begin()
+        self.assertIs(life.close(), Move.PUBLISH_EMPTY)
+        life.begun()
+        life.completed()
+        life.published()
+        life.released()
+        self.assertIs(life.close(), Move.UNKNOWN)
+
+    def test_an_empty_file_that_could_not_be_published_is_tried_again(self) -> None:
+        life = begin()
+        life.close()
+        life.begun()
+        life.completed()
+        self.assertIs(life.close(), Move.PUBLISH)
+
+    def test_half_a_file_is_discarded(self) -> None:
+        life = _receiving()
+        self.assertIs(life.close(), Move.DISCARD)
+        self.assertIs(life.fragment(), Move.UNKNOWN)
+
+    def test_a_discard_that_failed_is_finished_by_close_or_cancel(self) -> None:
+        self.assertIs(_discarding().close(), Move.DISCARD)
+        life = _discarding()
+        self.assertIs(life.cancel(), Move.RELEASE)
+        self.assertIs(life.close(), Move.UNKNOWN)
+
+    def test_a_cancel_that_failed_is_finished_by_the_next(self) -> None:
+        life = _cancelling()
+        self.assertIs(life.cancel(), Move.RELEASE)
+        self.assertIs(life.cancel(), Move.RELEASE)
+        life.released()
+        self.assertIs(life.cancel(), Move.UNKNOWN)
+
+    def test_a_file_that_stands_is_not_taken_back_by_cancel(self) -> None:
+        life = _published()
+        self.assertIs(life.cancel(), Move.FINISH)
+        self.assertIs(life.close(), Move.FINISH)
+
+    def test_after_a_cancel_only_another_one_is_answered(self) -> None:
+        for how in (begin, _receiving, _complete, _discarding, _cancelling):
+            life = how()
+            self.assertIs(life.cancel(), Move.RELEASE)
+            self.assertEqual(moves(life), (Move.UNKNOWN, Move.UNKNOWN))
+            self.assertIs(life.cancel(), Move.RELEASE)
+
+    def test_facts_that_cannot_be_are_not_taken(self) -> None:
+        for how, fact in (
+            (begin, LifeCycle.published),
+            (begin, LifeCycle.completed),
+            (begin, LifeCycle.released),
+            (_receiving, LifeCycle.published),
+            (_receiving, LifeCycle.released),
+            (_complete, LifeCycle.released),
+            (_cancelling, LifeCycle.published),
+            (_cancelling, LifeCycle.begun),
+            (lambda: _released(_cancelling()), LifeCycle.begun),
+        ):
+            self.assertRaises(NoTransition, getattr(how(), fact.__name__))
+
+
+class ResumedTests(SynchronousTestCase):
+    """After a restart a session goes on where it stood."""
+
+    def resumed(
+        self,
+        offset: int,
+        total: int | None,
+        is_published: bool = False,
+        is_releasing: bool = False,
+    ) -> LifeCycle:
+        return resumed(
+            offset=offset,
+            total=total,
+            is_published=is_published,
+            is_releasing=is_releasing,
+        )
+
+    def test_one_without_a_fragment_is_created(self) -> None:
+        self.assertEqual(
+            moves(self.resumed(0, None)), (Move.RECEIVE, Move.PUBLISH_EMPTY)
+        )
+
+    def test_one_with_a_part_is_receiving(self) -> None:
+        for offset in (0, 1, 9):
+            self.assertEqual(
+                moves(self.resumed(offset, 10)), (Move.RECEIVE, Move.DISCARD)
+            )
+
+    def test_one_with_all_is_complete(self) -> None:
+        for total in (0, 10):
+            self.assertEqual(
+                moves(self.resumed(total, total)), (Move.REPEAT, Move.PUBLISH)
+            )
+
+    def test_one_that_was_published_is_only_to_be_released(self) -> None:
+        for is_releasing in (False, True):
+            life = self.resumed(10, 10, is_published=True, is_releasing=is_releasing)
+            self.assertEqual(moves(life), (Move.UNKNOWN, Move.FINISH))
+
+    def test_one_whose_release_had_begun_is_known_to_cancel_only(self) -> None:
+        for offset, total in ((0, None), (5, 10), (10, 10)):
+            life = self.resumed(offset, total, is_releasing=True)
+            self.assertEqual(moves(life), (Move.UNKNOWN, Move.UNKNOWN))
+            self.assertIs(life.cancel(), Move.RELEASE)
+            life.released()
+            self.assertIs(life.cancel(), Move.UNKNOWN)
+
+
+class LifeMachine(RuleBasedStateMachine):
+    """Packets, facts and restarts in any order, beside a model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a_session_is_created()
+
+    @property
+    def open(self) -> bool:
+        """Whether packets may still change what will become of the file."""
+        return not (self.published or self.discarded or self.cancelled or self.gone)
+
+    def a_session_is_created(self) -> None:
+        self.life = begin()
+        self.begun = self.held = self.published = False
+        self.discarded = self.cancelled = self.gone = False
+
+    @precondition(lambda self: self.gone)
+    @rule()
+    def the_next_session_is_created(self) -> None:
+        # One example lives many lives; most would end before they were complete.
+        self.a_session_is_created()
+
+    @rule()
+    def fragment(self) -> None:
+        expected = Move.UNKNOWN
+        if self.open:
+            expected = Move.REPEAT if self.held else Move.RECEIVE
+        assert self.life.fragment() is expected
+
+    @rule()
+    def close(self) -> None:
+        if self.gone or self.cancelled:
+            expected = Move.UNKNOWN
+        elif self.published:
+            expected = Move.FINISH
+        elif self.held:
+            expected = Move.PUBLISH
+        elif self.begun:
+            expected = Move.DISCARD
+            self.discarded = True
+        else:
+            expected = Move.PUBLISH_EMPTY
+        assert self.life.close() is expected
+
+    @rule()
+    def cancel(self) -> None:
+        if self.gone:
+            expected = Move.UNKNOWN
+        elif self.published:
+            expected = Move.FINISH
+        else:
+            expected = Move.RELEASE
+            self.cancelled = True
+        assert self.life.cancel() is expected
+
+    @precondition(lambda self: self.open and not self.held)
+    @rule()
+    def a_fragment_was_begun(self) -> None:
+        self.life.begun()
+        self.begun = True
+
+    @precondition(lambda self: self.open and self.begun and not self.held)
+    @rule()
+    def the_last_byte_was_stored(self) -> None:
+        self.life.completed()
+        self.held = True
+
+    @precondition(lambda self: self.open and self.held)
+    @rule()
+    def the_file_was_published(self) -> None:
+        self.life.published()
+        self.published = True
+
+    @precondition(lambda self: not self.open and not self.gone)
+    @rule()
+    def all_was_released(self) -> None:
+        self.life.released()
+        self.gone = True
+
+    @precondition(lambda self: not self.gone)
+    @rule()
+    def the_server_was_restarted(self) -> None:
+        # A discard had begun to release; the store does not tell it from a cancel.
+        if self.discarded:
+            self.cancelled = True
+        self.life = resumed(
+            offset=10 if self.held else 3 if self.begun else 0,
+            total=10 if self.begun else None,
+            is_published=self.published,
+            is_releasing=self.cancelled,
+        )
+
+    @invariant()
+    def a_session_that_is_cancelled_is_unknown_to_all_but_cancel(self) -> None:
+        if self.cancelled:
+            assert moves(self.life) == (Move.UNKNOWN, Move.UNKNOWN)
+
+
+class LifeTests(SynchronousTestCase):
+    """Trial runs no machines of hypothesis by itself."""
+
+    def test_any_order_of_packets_facts_and_restarts(self) -> None:
+        run_state_machine_as_test(LifeMachine)

@@ -1,0 +1,8 @@
+HTTP/1.1 404 Not Found
+BITS-Packet-Type: Ack
+Content-Length: 0
+BITS-Session-Id: {2C4F5A1E-93B7-4D08-A6C1-7E0F9D3B8A52}
+BITS-Error-Code: 0x80190194
+BITS-Error: 0x80190194
+BITS-Error-Context: 0x7
+

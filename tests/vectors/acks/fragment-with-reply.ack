@@ -1,0 +1,7 @@
+HTTP/1.1 200 OK
+BITS-Packet-Type: Ack
+Content-Length: 0
+BITS-Session-Id: {2C4F5A1E-93B7-4D08-A6C1-7E0F9D3B8A52}
+BITS-Received-Content-Range: 4892
+BITS-Reply-URL: https://uploads.example.org/BITS-Sessions/Replies/%7B2C4F5A1E-93B7-4D08-A6C1-7E0F9D3B8A52%7D/responsefile.bin
+
