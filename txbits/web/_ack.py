@@ -5,7 +5,6 @@ A result or a failure becomes a response: the only place that writes Acks.
 from __future__ import annotations
 
 from typing import Any
-from uuid import UUID
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -13,11 +12,11 @@ from twisted.web.server import Request
 
 from txbits import errors
 from txbits.protocol import refusals
-from txbits.protocol.codec import RemoteProtocolError, encode_ack
+from txbits.protocol.codec import METHOD, RemoteProtocolError, encode_ack, session_id_of
 from txbits.protocol.packets import Ack
 from txbits.protocol.refusals import Refusal
 from txbits.sessions.naming import destination_name, session_name
-from txbits.web._streaming import StreamingRequest
+from txbits.web._streaming import StreamingRequest, headers_of
 
 _log = Logger()
 
@@ -53,15 +52,20 @@ def refusal_of(error: BaseException) -> Refusal:
     return refusals.INTERNAL_ERROR
 
 
-def write_ack(request: Request, ack: Ack) -> None:
-    """Answer *request*, unless its connection is gone."""
+def write_ack(request: Request, ack: Ack, *more: tuple[bytes, bytes]) -> None:
+    """
+    Answer *request*, unless its connection is gone.
+
+    :param more: Headers beside those of the Ack.
+    """
     if request._disconnected:
         return
+    headers = [*encode_ack(ack), *more]
     if isinstance(request, StreamingRequest):
-        request.answer(ack.status, encode_ack(ack))
+        request.answer(ack.status, headers)
         return
     request.setResponseCode(ack.status)
-    for name, value in encode_ack(ack):
+    for name, value in headers:
         request.responseHeaders.setRawHeaders(name, [value])
     request.finish()
 
@@ -69,10 +73,8 @@ def write_ack(request: Request, ack: Ack) -> None:
 def refuse(
     request: Request,
     error: BaseException,
-    *,
-    packet_type: str,
     destination: tuple[str, ...],
-    session_id: UUID | None,
+    packet_type: str = "a request",
 ) -> None:
     """
     Answer a packet that failed, and say so in the log.
@@ -80,14 +82,14 @@ def refuse(
     :param request: What to answer.
     :param error: Why. Its text, and its traceback if it is nobody's fault but ours, go
         to the log, never to the wire.
-    :param packet_type: What kind of packet it was.
     :param destination: Where it was to go.
-    :param session_id: The session that it named, if it named a well-formed one.
+    :param packet_type: What kind of packet it was.
     """
     if isinstance(error, errors.BodyIncomplete):
         # There is nobody left to answer. The manager has logged it.
         return
     refusal = refusal_of(error)
+    session_id = session_id_of(headers_of(request))
     log_format = "refused {packet} from {client} for {destination}: {cause} ({detail})"
     fields: dict[str, Any] = {
         "packet": packet_type,
@@ -103,14 +105,16 @@ def refuse(
         _log.failure(log_format, Failure(error), **fields)
     else:
         _log.info(log_format, **fields)
-    write_ack(
-        request,
-        Ack(
-            refusal.status,
-            session_id,
-            received=getattr(error, "offset", None),
-            hresult=refusal.hresult,
-            context=refusal.context,
-            retry_after=getattr(error, "retry_after", None),
-        ),
+    ack = Ack(
+        refusal.status,
+        session_id,
+        received=getattr(error, "offset", None),
+        hresult=refusal.hresult,
+        context=refusal.context,
+        retry_after=getattr(error, "retry_after", None),
     )
+    if refusal is refusals.METHOD_NOT_ALLOWED:
+        # RFC 9110 15.5.6.
+        write_ack(request, ack, (b"Allow", METHOD))
+    else:
+        write_ack(request, ack)

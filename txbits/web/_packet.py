@@ -58,13 +58,7 @@ class PacketResource(Resource, Generic[P]):
                 )
             ack = await self.settle(request)
         except Exception as error:  # noqa: BLE001 - the edge: every error is answered
-            refuse(
-                request,
-                error,
-                packet_type=self.packet.packet_type,
-                destination=self.destination,
-                session_id=getattr(self.packet, "session_id", None),
-            )
+            refuse(request, error, self.destination, self.packet.packet_type)
         else:
             write_ack(request, ack)
 

@@ -117,6 +117,7 @@ class StreamingBody:
     _outcome: Deferred[bool] | None = None
     _consuming: bool = False
     _waiting: list[bytes] = field(factory=list)
+    _refused: bool = False
     _when_drained: Callable[[], None] | None = None
     _drained: int = 0
 
@@ -141,12 +142,11 @@ class StreamingBody:
     def deliver(self, data: bytes) -> None:
         """Take the next bytes that arrived."""
         self.received += len(data)
-        if self._when_drained is not None:
+        if self._refused:
             self._drained += len(data)
             if self._drained > DRAIN_LIMIT:
                 self._drain_no_longer()
-            return
-        if self._consume is None or self._consuming:
+        elif self._consume is None or self._consuming:
             self._waiting.append(data)
             self._channel.pause_body()
         elif not self._lost:
@@ -173,6 +173,7 @@ class StreamingBody:
         :returns: Whether it is being done.
         """
         rest = 0 if self._length is None else self._length - self.received
+        self._refused = True
         if self._expects_continue or rest > DRAIN_LIMIT:
             return False
         self._waiting.clear()
@@ -202,7 +203,8 @@ class StreamingBody:
         if consumed.called and getattr(consumed, "result", consumed) is None:
             return
         self._consuming = True
-        self._channel.pause_body()
+        if not self.ended:
+            self._channel.pause_body()
         consumed.addCallbacks(self._consumed, self._failed)
 
     def _consumed(self, _: None) -> None:
@@ -237,6 +239,17 @@ class BufferedBody:
 
     def stop(self) -> None:
         """All of it is here already: there is nothing to end."""
+
+
+def headers_of(request: Request) -> Mapping[bytes, Sequence[bytes]]:
+    """The headers of *request* by lower-case name, whatever kind of site it came to."""
+    if isinstance(request, StreamingRequest):
+        return request.lower_headers()
+    return _lowered(request.requestHeaders)
+
+
+def _lowered(headers: Headers) -> Mapping[bytes, Sequence[bytes]]:
+    return {name.lower(): values for name, values in headers.getAllRawHeaders()}
 
 
 def body_of(request: Request) -> IRequestBody:
@@ -295,10 +308,7 @@ class StreamingRequest(Request):
     def lower_headers(self) -> Mapping[bytes, Sequence[bytes]]:
         """The headers by lower-case name, as the protocol core takes them."""
         if self._lower is None:
-            self._lower = {
-                name.lower(): values
-                for name, values in self.requestHeaders.getAllRawHeaders()
-            }
+            self._lower = _lowered(self.requestHeaders)
         return self._lower
 
     def carries_packet(self, method: bytes) -> bool:
@@ -588,12 +598,16 @@ class StreamingChannel(HTTPChannel):
         return bool(super().checkPersistence(request, version))
 
     def allContentReceived(self) -> None:
-        # From here on it is for us to hurry.
-        self.deadline = inf
+        if self._lingering:
+            return
         if self._body is not None:
             self._body = None
             self._in_body = False
             self._read(Connection.bufferSize)
+            # To learn of a lost connection, HTTPChannel reads a little of what follows.
+            self.resume_body()
+        # From here on it is for us to hurry.
+        self.deadline = inf
         super().allContentReceived()
 
     def requestDone(self, request: Request) -> None:

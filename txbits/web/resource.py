@@ -13,11 +13,9 @@ from twisted.web.server import NOT_DONE_YET, Request
 from txbits.errors import UploadsDisabled
 from txbits.interfaces import IAccessPolicy, IBackend
 from txbits.protocol.codec import (
-    Headers,
     RemoteProtocolError,
     is_upload_request,
     parse_request,
-    session_id_of,
 )
 from txbits.protocol.packets import (
     CancelSession,
@@ -36,7 +34,7 @@ from txbits.web._create import CreateResource
 from txbits.web._fragment import FragmentResource
 from txbits.web._packet import PacketResource
 from txbits.web._ping import PingResource
-from txbits.web._streaming import StreamingRequest
+from txbits.web._streaming import headers_of
 
 _RESOURCES: dict[type[Packet], type[PacketResource[Any]]] = {
     Ping: PingResource,
@@ -45,15 +43,6 @@ _RESOURCES: dict[type[Packet], type[PacketResource[Any]]] = {
     CloseSession: CloseResource,
     CancelSession: CancelResource,
 }
-
-
-def _headers_of(request: Request) -> Headers:
-    if isinstance(request, StreamingRequest):
-        return request.lower_headers()
-    return {
-        name.lower(): values
-        for name, values in request.requestHeaders.getAllRawHeaders()
-    }
 
 
 def _destination_of(request: Request) -> tuple[str, ...]:
@@ -116,7 +105,7 @@ class BITSResource(Resource):
 
     def render(self, request: Request) -> int:
         """Settle the packet that *request* carries; whatever goes wrong, an Ack."""
-        headers = _headers_of(request)
+        headers = headers_of(request)
         destination = _destination_of(request)
         try:
             # The order of the checks is that of the failure table.
@@ -128,13 +117,7 @@ class BITSResource(Resource):
                 raise UploadsDisabled("enabled is false")
             packet = parse_request(request.method, headers)
         except (RemoteProtocolError, UploadsDisabled) as error:
-            refuse(
-                request,
-                error,
-                packet_type="a request",
-                destination=destination,
-                session_id=session_id_of(headers),
-            )
+            refuse(request, error, destination)
             return NOT_DONE_YET
         caller = Caller(self.user, getattr(request.getClientAddress(), "host", "-"))
         return _RESOURCES[type(packet)](
@@ -158,11 +141,6 @@ class _Unknown(Resource):
     isLeaf = True
 
     def render(self, request: Request) -> int:
-        refuse(
-            request,
-            RemoteProtocolError(f"the URL is {request.uri!r}", NOT_MOUNTED),
-            packet_type="a request",
-            destination=_destination_of(request),
-            session_id=session_id_of(_headers_of(request)),
-        )
+        error = RemoteProtocolError(f"the URL is {request.uri!r}", NOT_MOUNTED)
+        refuse(request, error, _destination_of(request))
         return NOT_DONE_YET

@@ -1,0 +1,240 @@
+"""
+``twistd txbits`` and ``twist txbits`` as an operator sees them, in real processes.
+
+A mistake is one line on standard error and exit status 1, whichever of the two runs;
+a signal ends the server cleanly.
+"""
+
+import os
+import signal
+import socket
+from pathlib import Path
+
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+from tests.integration.programs import TWIST, TWISTD, Program
+from tests.integration.server import Wire
+
+LOOPBACK = "tcp:0:interface=127.0.0.1"
+
+
+class ServiceTestCase(TestCase):
+    """Runs servers in an empty directory."""
+
+    def setUp(self):
+        self.cwd = Path(self.mktemp()).absolute()
+        self.cwd.mkdir(parents=True)
+
+    def twistd(self, *arguments):
+        return Program.start(self, *TWISTD, "-n", "txbits", *arguments, cwd=self.cwd)
+
+    def twist(self, *arguments):
+        return Program.start(self, *TWIST, "txbits", *arguments, cwd=self.cwd)
+
+    def daemon(self, *arguments):
+        return Program.start(self, *TWISTD, "txbits", *arguments, cwd=self.cwd)
+
+    def pid(self):
+        return int((self.cwd / "twistd.pid").read_text())
+
+    async def is_refused(self, program, *parts):
+        """The program ends with one line that has these parts, and status 1."""
+        await program.ended()
+        self.assertEqual(program.status, 1, program.output)
+        self.assertEqual(len(program.stderr.splitlines()), 1, program.stderr)
+        self.assertTrue(program.stderr.startswith("txbits: "), program.stderr)
+        for part in parts:
+            self.assertIn(part, program.stderr)
+        self.assertNotIn("listening on", program.stdout)
+        self.assertNotIn("Traceback", program.stdout)
+
+
+class WrongSettingTests(ServiceTestCase):
+    """One line and status 1, before anything listens."""
+
+    async def test_wrong_option(self):
+        for start in (self.twistd, self.twist, self.daemon):
+            await self.is_refused(
+                start("--session-timeout", "soon"), "--session-timeout"
+            )
+
+    async def test_unknown_option(self):
+        for start in (self.twistd, self.twist):
+            await self.is_refused(start("--alow-overwrites"), "--allow-overwrites")
+
+    async def test_unknown_backend(self):
+        for start in (self.twistd, self.twist, self.daemon):
+            await self.is_refused(start("--backend", "nonsense:x"), "'nonsense'")
+
+    async def test_wrong_endpoint(self):
+        for start in (self.twistd, self.twist):
+            await self.is_refused(start("--listen", "tcp:http"), "tcp:http")
+
+    async def test_wrong_file(self):
+        file = self.cwd / "txbits.toml"
+        file.write_text("[[directory]]\nbackendd = 'memory:'\n")
+        for start in (self.twistd, self.twist, self.daemon):
+            await self.is_refused(
+                start("--config", file), str(file), "'backendd'", "'backend'"
+            )
+
+    async def test_missing_file(self):
+        await self.is_refused(self.twistd("--config", "none.toml"), "none.toml")
+
+    async def test_root_that_cannot_be_used(self):
+        file = self.cwd / "file"
+        file.touch()
+        for start in (self.twistd, self.twist):
+            await self.is_refused(
+                start("--listen", LOOPBACK, "--backend", f"disk:{file}"),
+                "--backend",
+                str(file),
+            )
+
+    async def test_root_that_another_server_uses(self):
+        arguments = ("--listen", LOOPBACK, "--backend", "disk:root")
+        await self.twist(*arguments).listening()
+        await self.is_refused(self.twist(*arguments), "--backend: disk:root: ")
+
+    async def test_port_in_use(self):
+        taken = socket.socket()
+        self.addCleanup(taken.close)
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        endpoint = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
+        for start in (self.twistd, self.twist):
+            program = start("--backend", "memory:", "--listen", endpoint)
+            await self.is_refused(program, endpoint, "in use")
+
+    async def test_a_daemon_that_cannot_start_says_so_in_its_log(self):
+        (self.cwd / "file").touch()
+        await self.daemon("--listen", LOOPBACK, "--backend", "disk:file").ended()
+        log = self.cwd / "twistd.log"
+        while not log.exists() or "Server Shut Down" not in log.read_text():
+            await pause()
+        self.assertIn("txbits: --backend: disk:file: ", log.read_text())
+        self.assertNotIn("listening on", log.read_text())
+        self.assertNotIn("Traceback", log.read_text())
+        self.assertFalse((self.cwd / "twistd.pid").exists())
+
+
+class LifeTests(ServiceTestCase):
+    """From the start to a clean end."""
+
+    async def test_ends_on_sigterm_with_idle_connections_open(self):
+        for start in (self.twistd, self.twist):
+            program = start("--listen", LOOPBACK, "--backend", "disk:root")
+            wire = Wire(await program.listening())
+            self.addCleanup(wire.close)
+            status, _ = await deferToThread(wire.packet, b"/x", b"Ping")
+            self.assertEqual(status, 200)
+            await program.end(signal.SIGTERM)
+            # Twisted ends with the signal that it was sent, once all is done.
+            self.assertIn(program.status, (0, -signal.SIGTERM))
+            self.assertIn("stopped", program.stdout)
+            self.assertEqual(program.stderr, "")
+            self.assertNotIn("Traceback", program.stdout)
+
+    async def test_a_fragment_under_way_keeps_its_bytes_on_sigterm(self):
+        data = os.urandom(300_000)
+        program = self.twist("--listen", LOOPBACK, "--backend", "disk:root")
+        wire = Wire(await program.listening())
+        self.addCleanup(wire.close)
+        session = await deferToThread(wire.create, b"/x")
+        await deferToThread(
+            wire.fragment, b"/x", session, data, 0, len(data), cut=200_000
+        )
+        (staging,) = (self.cwd / "root" / ".bits-sessions").glob("*-*-*-*-*")
+        while not sum(file.stat().st_size for file in staging.glob("*.part")):
+            await pause()
+        await program.end(signal.SIGTERM)
+
+        program = self.twist("--listen", LOOPBACK, "--backend", "disk:root")
+        wire = Wire(await program.listening())
+        self.addCleanup(wire.close)
+        status, headers = await deferToThread(
+            wire.fragment, b"/x", session, data, len(data) - 1, len(data)
+        )
+        self.assertEqual(status, 416)
+        held = int(headers[b"bits-received-content-range"])
+        self.assertGreater(held, 0)
+        status, _ = await deferToThread(
+            wire.fragment, b"/x", session, data, held, len(data)
+        )
+        self.assertEqual(status, 200)
+        status, _ = await deferToThread(wire.close_session, b"/x", session)
+        self.assertEqual(status, 200)
+        self.assertEqual((self.cwd / "root" / "x").read_bytes(), data)
+
+    async def test_a_daemon_serves_and_ends_on_sigterm(self):
+        parent = self.daemon("--listen", LOOPBACK, "--backend", "memory:")
+        await parent.ended()
+        self.assertEqual(parent.status, 0, parent.output)
+        pid = self.pid()
+        log = self.cwd / "twistd.log"
+        try:
+            while "listening on" not in log.read_text():
+                await pause()
+        finally:
+            os.kill(pid, signal.SIGTERM)
+        while (self.cwd / "twistd.pid").exists():
+            await pause()
+        self.assertIn("stopped", log.read_text())
+
+    async def test_directories_of_a_file_are_served_side_by_side(self):
+        (self.cwd / "txbits.toml").write_text(
+            f"""
+            listen = ["{LOOPBACK}"]
+            [[directory]]
+            mount = "/logs"
+            backend = "disk:logs"
+            [[directory]]
+            mount = "/"
+            backend = "disk:rest"
+            [[directory]]
+            mount = "/off"
+            backend = "memory:"
+            enabled = false
+            """
+        )
+        program = self.twistd("--config", "txbits.toml")
+        wire = Wire(await program.listening())
+        self.addCleanup(wire.close)
+        for path in (b"/logs/a", b"/b"):
+            session = await deferToThread(wire.create, path)
+            await deferToThread(wire.fragment, path, session, path, 0, len(path))
+            await deferToThread(wire.close_session, path, session)
+        self.assertEqual((self.cwd / "logs" / "a").read_bytes(), b"/logs/a")
+        self.assertEqual((self.cwd / "rest" / "b").read_bytes(), b"/b")
+        status, _ = await deferToThread(wire.packet, b"/off/a", b"Ping")
+        self.assertEqual(status, 501)
+
+
+_HANGING = """
+from threading import Event, Thread
+from txbits.service._process import Process
+
+Thread(target=Event().wait).start()
+Process(None).end_by_force(0.2)
+print("waiting for a thread that never ends", flush=True)
+"""
+
+
+class ForceTests(ServiceTestCase):
+    """The bound of a shutdown holds, whatever hangs."""
+
+    async def test_a_thread_that_hangs_does_not_keep_the_process(self):
+        program = await Program.start(self, "-c", _HANGING, cwd=self.cwd).ended()
+        self.assertEqual(program.status, 1, program.stderr)
+        self.assertIn("waiting", program.stdout)
+
+
+def pause():
+    """Let others run for a moment, while polling for what they do."""
+    from twisted.internet import reactor
+
+    paused = Deferred()
+    reactor.callLater(0.02, paused.callback, None)
+    return paused

@@ -1,0 +1,277 @@
+"""
+The life of the service: everything starts, then it listens, then it stops in time.
+
+Directories, endpoints and the process are fakes that write down what happens to them,
+all into one list, since the order is the subject.
+"""
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import LogLevel, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from txbits.errors import BackendError
+from txbits.service._life import Listener, Served, UploadService
+
+
+@define(eq=False)
+class Manager:
+    name: str
+    events: list
+    starting: Deferred = field(factory=lambda: succeed(None))
+    stopping: Deferred = field(factory=lambda: succeed(None))
+
+    def start(self):
+        self.events.append(f"start {self.name}")
+        return self.starting
+
+    def stop(self):
+        self.events.append(f"stop {self.name}")
+        return self.stopping
+
+
+@implementer(IListeningPort)
+@define(eq=False)
+class Port:
+    name: str
+    events: list
+
+    def getHost(self):
+        return self.name
+
+    def startListening(self):
+        raise NotImplementedError
+
+    def stopListening(self):
+        self.events.append(f"close {self.name}")
+        return succeed(None)
+
+
+@implementer(IStreamServerEndpoint)
+@define(eq=False)
+class Endpoint:
+    name: str
+    events: list
+    error: Exception | None = None
+
+    def listen(self, factory):
+        self.events.append(f"listen {self.name}")
+        if self.error is not None:
+            return fail(self.error)
+        return succeed(Port(self.name, self.events))
+
+
+@define(eq=False)
+class Channel:
+    events: list
+    site: "Site"
+
+    def loseConnection(self):
+        self.events.append("hang up")
+
+
+@define(eq=False)
+class Site:
+    channels: set = field(factory=set)
+
+
+@define(eq=False)
+class Process:
+    events: list
+    line: str | None = None
+
+    def fail(self, line):
+        self.events.append("fail")
+        self.line = line
+
+    def end_by_force(self, seconds):
+        self.events.append("end by force")
+
+    def make_room(self, connections):
+        self.events.append(f"room for {connections}")
+
+    def settle(self):
+        self.events.append("settle")
+
+
+class LifeTests(SynchronousTestCase):
+    """One service, two directories, two endpoints."""
+
+    def setUp(self):
+        self.reactor = MemoryReactorClock()
+        self.events = []
+        self.logged = []
+        globalLogPublisher.addObserver(self.logged.append)
+        self.addCleanup(globalLogPublisher.removeObserver, self.logged.append)
+        self.process = Process(self.events)
+        self.site = Site()
+        self.a = Manager("a", self.events)
+        self.b = Manager("b", self.events)
+        self.one = Endpoint("one", self.events)
+        self.two = Endpoint("two", self.events)
+        self.service = UploadService(
+            self.reactor,
+            self.process,
+            self.site,
+            [
+                Served("--backend: x", "/a", "x", self.a),
+                Served("--backend: y", "/b", "y", self.b),
+            ],
+            [
+                Listener("--listen: one", "one", self.one),
+                Listener("--listen: two", "two", self.two),
+            ],
+            42,
+            shutdown_timeout=30,
+        )
+
+    def start(self):
+        self.service.privilegedStartService()
+        self.service.startService()
+        self.reactor.run()
+
+    def stop(self):
+        self.events.clear()
+        stopped = self.service.stopService()
+        self.reactor.advance(0)
+        return stopped
+
+    def test_nothing_starts_before_the_reactor_runs(self):
+        self.service.privilegedStartService()
+        self.service.startService()
+        self.assertEqual(self.events, [])
+
+    def test_listens_when_all_directories_have_started(self):
+        self.b.starting = Deferred()
+        self.start()
+        self.assertEqual(self.events, ["room for 42", "start a", "start b"])
+        self.b.starting.callback(None)
+        self.assertEqual(self.events[3:], ["listen one", "listen two", "settle"])
+
+    def test_listening_is_logged_with_fields(self):
+        self.start()
+        events = [e for e in self.logged if "listening" in e.get("log_format", "")]
+        self.assertEqual(
+            [(e["address"], e["endpoint"], e["mounts"], e["backends"]) for e in events],
+            [
+                ("one", "one", "/a, /b", ["x", "y"]),
+                ("two", "two", "/a, /b", ["x", "y"]),
+            ],
+        )
+
+    def test_a_backend_that_cannot_start_fails_the_process_and_nothing_listens(self):
+        self.b.starting = fail(BackendError("y is in use;\nstop the other server"))
+        self.start()
+        self.assertEqual(
+            self.process.line,
+            "txbits: --backend: y: y is in use; stop the other server",
+        )
+        self.assertEqual(self.events, ["room for 42", "start a", "start b", "fail"])
+        (critical,) = [e for e in self.logged if e["log_level"] is LogLevel.critical]
+        self.assertEqual(critical["line"], self.process.line)
+
+    def test_what_has_started_is_stopped_after_a_failure(self):
+        self.b.starting = fail(BackendError("no"))
+        self.start()
+        self.successResultOf(self.stop())
+        self.assertEqual(self.events, ["stop a"])
+
+    def test_a_port_in_use_fails_the_process_and_closes_the_others(self):
+        self.two.error = CannotListenError("any", 80, OSError("in use"))
+        self.start()
+        self.assertEqual(
+            self.process.line,
+            "txbits: --listen: two: Couldn't listen on any:80: in use.",
+        )
+        self.assertNotIn("settle", self.events)
+        self.successResultOf(self.stop())
+        self.assertEqual(self.events, ["close one", "stop a", "stop b"])
+
+    def test_an_unforeseen_error_fails_the_process_and_is_logged(self):
+        self.a.starting = fail(RuntimeError("what"))
+        self.start()
+        self.assertEqual(self.process.line, "txbits: what; the log has the traceback")
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    def test_stops_accepting_before_anything_else_stops(self):
+        self.start()
+        self.successResultOf(self.stop())
+        self.assertEqual(self.events, ["close one", "close two", "stop a", "stop b"])
+
+    def test_directories_stop_at_the_same_time(self):
+        self.a.stopping = Deferred()
+        self.start()
+        stopped = self.stop()
+        self.assertIn("stop b", self.events)
+        self.assertNoResult(stopped)
+        self.a.stopping.callback(None)
+        self.successResultOf(stopped)
+
+    def test_a_directory_that_cannot_stop_is_logged_and_the_others_are_waited_for(self):
+        self.a.stopping = fail(BackendError("stuck"))
+        self.b.stopping = Deferred()
+        self.start()
+        stopped = self.stop()
+        self.assertNoResult(stopped)
+        self.b.stopping.callback(None)
+        self.successResultOf(stopped)
+        self.assertEqual(len(self.flushLoggedErrors(BackendError)), 1)
+
+    def test_stopping_takes_no_longer_than_its_bound(self):
+        self.a.stopping = Deferred()
+        self.start()
+        stopped = self.stop()
+        self.reactor.advance(29.9)
+        self.assertNoResult(stopped)
+        self.reactor.advance(0.2)
+        self.successResultOf(stopped)
+        self.assertEqual(self.events[-1], "end by force")
+
+    def test_connections_are_closed_when_their_answers_are_written(self):
+        self.start()
+        self.site.channels.add(Channel(self.events, self.site))
+        self.a.stopping = Deferred()
+        stopped = self.stop()
+        self.assertNotIn("hang up", self.events)
+        self.a.stopping.callback(None)
+        self.assertEqual(self.events[-1], "hang up")
+        self.assertNoResult(stopped)
+        self.site.channels.clear()
+        self.reactor.advance(0.1)
+        self.successResultOf(stopped)
+
+    def test_connections_whose_peers_do_not_read_are_not_waited_for_long(self):
+        self.start()
+        self.site.channels.add(Channel(self.events, self.site))
+        stopped = self.stop()
+        self.assertNoResult(stopped)
+        self.reactor.pump([0.05] * 60)
+        self.successResultOf(stopped)
+        self.assertNotIn("end by force", self.events)
+
+    def test_stopping_while_starting_listens_on_nothing(self):
+        self.a.starting = Deferred()
+        self.start()
+        stopped = self.stop()
+        self.assertNoResult(stopped)
+        self.a.starting.callback(None)
+        self.successResultOf(stopped)
+        self.assertEqual(self.events, ["stop a"])
+
+    def test_stopping_does_not_wait_for_a_start_without_end(self):
+        self.a.starting = Deferred()
+        self.start()
+        stopped = self.stop()
+        self.reactor.advance(31)
+        self.successResultOf(stopped)
+        self.assertNotIn("listen one", self.events)
+
+    def test_stopped_before_the_reactor_ran_nothing_starts(self):
+        self.service.startService()
+        self.successResultOf(self.stop())
+        self.reactor.run()
+        self.assertEqual(self.events, [])

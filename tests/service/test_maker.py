@@ -1,0 +1,114 @@
+"""
+From options to a service that has not started yet.
+"""
+
+import os
+from pathlib import Path
+
+from twisted.application.service import IService, IServiceMaker
+from twisted.internet.testing import MemoryReactorClock
+from twisted.plugin import getPlugins
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from txbits.backends import available_parsers
+from txbits.errors import InvalidSetting
+from txbits.service.maker import Options, assemble, makeService
+from txbits.service.settings import Configuration, Directory
+from txbits.web import Limits
+
+
+def directories(*backends):
+    return tuple(
+        Directory(where=f"directory {number}: ", mount=f"/{number}", backend=backend)
+        for number, backend in enumerate(backends, 1)
+    )
+
+
+class AssembleTests(SynchronousTestCase):
+    """Everything is built, nothing has happened."""
+
+    def assemble(self, *backends, **more):
+        configuration = Configuration(directories=directories(*backends), **more)
+        return assemble(configuration, self.reactor)
+
+    def setUp(self):
+        self.reactor = MemoryReactorClock()
+
+    def complaint(self, *backends, **more):
+        error = self.assertRaises(InvalidSetting, self.assemble, *backends, **more)
+        self.assertEqual(len(str(error).splitlines()), 1)
+        return str(error)
+
+    def test_a_service_with_a_directory_for_each_backend(self):
+        service = self.assemble("memory:", "memory:", listen=("tcp:1", "tcp:2"))
+        verifyObject(IService, service)
+        self.assertEqual([one.mount for one in service.directories], ["/1", "/2"])
+        self.assertEqual(
+            [one.description for one in service.listeners], ["tcp:1", "tcp:2"]
+        )
+
+    def test_nothing_is_touched_before_the_start(self):
+        root = self.mktemp()
+        self.assemble(f"disk:{root}")
+        self.assertFalse(os.path.exists(root))
+        self.assertEqual(self.reactor.tcpServers, [])
+
+    def test_limits_reach_the_site(self):
+        limits = Limits(max_connections=7)
+        service = self.assemble("memory:", limits=limits)
+        self.assertIs(service.site.limits, limits)
+        self.assertEqual(service.connections, 7)
+
+    def test_wrong_description_names_the_directory(self):
+        complaint = self.complaint("memory:", "memry:")
+        self.assertTrue(complaint.startswith("directory 2: backend: "), complaint)
+
+    def test_two_directories_on_one_root_are_refused_however_it_is_written(self):
+        root = Path(self.mktemp()).absolute()
+        root.mkdir()
+        link = Path(self.mktemp()).absolute()
+        link.symlink_to(root)
+        for other in (root, f"{root}/", f"{root}/../{root.name}", link):
+            complaint = self.complaint(f"disk:{root}", f"disk:{other}")
+            self.assertTrue(
+                complaint.startswith(f"directory 2: backend: disk:{other} "), complaint
+            )
+
+    def test_two_roots_within_each_other_are_two_roots(self):
+        root = self.mktemp()
+        self.assemble(f"disk:{root}", f"disk:{root}/sub")
+
+    def test_wrong_endpoint_strings_are_refused(self):
+        for endpoint in ("tcp:x", "tcp:", "nonsense:1", "80", "ssl:1:privateKey=/no"):
+            complaint = self.complaint("memory:", listen=(endpoint,))
+            self.assertTrue(complaint.startswith(f"--listen: {endpoint}: "), complaint)
+
+
+class MakeServiceTests(SynchronousTestCase):
+    """What twistd calls."""
+
+    def test_makes_a_service_of_options(self):
+        options = Options()
+        options.parseOptions(["--backend", "memory:"])
+        verifyObject(IService, makeService(options))
+
+    def test_a_wrong_setting_is_one_line_and_status_1(self):
+        options = Options()
+        options.parseOptions(["--backend", "nonsense:"])
+        error = self.assertRaises(SystemExit, makeService, options)
+        self.assertTrue(error.code.startswith("txbits: --backend: "), error.code)
+
+
+class PluginTests(SynchronousTestCase):
+    """What Twisted finds."""
+
+    def test_the_service_maker_is_found(self):
+        (maker,) = [p for p in getPlugins(IServiceMaker) if p.tapname == "txbits"]
+        self.assertIs(maker.options, Options)
+        self.assertIs(maker.makeService, makeService)
+
+    def test_the_backends_are_found(self):
+        self.assertLessEqual(
+            {"disk", "memory"}, {parser.prefix for parser in available_parsers()}
+        )

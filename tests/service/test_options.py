@@ -1,0 +1,184 @@
+"""
+The command line: what it becomes, and what is said about a mistake on it.
+"""
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txbits.service.options import Options
+from txbits.service.settings import Directory
+from txbits.sessions import Settings
+from txbits.web import Limits
+
+
+def parsed(*arguments):
+    options = Options()
+    options.parseOptions(arguments)
+    return options["configuration"]
+
+
+class OptionsTests(SynchronousTestCase):
+    """What is given becomes a configuration."""
+
+    def complaint(self, *arguments):
+        """The one line about a mistake; exiting with it is exiting with status 1."""
+        error = self.assertRaises(SystemExit, parsed, *arguments)
+        self.assertIsInstance(error.code, str)
+        self.assertEqual([error.code], error.code.splitlines())
+        self.assertTrue(error.code.startswith("txbits: "), error.code)
+        return error.code
+
+    def test_nothing_given_is_one_directory_on_disk(self):
+        configuration = parsed()
+        self.assertEqual(configuration.listen, ("tcp:8080",))
+        self.assertEqual(configuration.limits, Limits())
+        (directory,) = configuration.directories
+        self.assertEqual(
+            directory,
+            Directory(
+                where="--",
+                mount="/",
+                backend="disk:uploads",
+                fsync="close",
+                settings=Settings(),
+            ),
+        )
+
+    def test_every_option_arrives(self):
+        configuration = parsed(
+            *("--listen", "tcp:80", "--listen", "unix:/run/txbits"),
+            *("--backend", "memory:", "--mount", "/in", "--fsync", "never"),
+            *("--allow-overwrites", "--create-directories"),
+            *("--max-upload-size", "1000", "--max-fragment-size", "100"),
+            *("--session-timeout", "60.5", "--session-limit", "7"),
+            *("--cleanup-interval", "30", "--max-connections", "11"),
+            *("--max-connections-per-peer", "10", "--header-timeout", "1"),
+            *("--body-timeout", "2", "--idle-timeout", "121"),
+        )
+        self.assertEqual(configuration.listen, ("tcp:80", "unix:/run/txbits"))
+        self.assertEqual(
+            configuration.limits,
+            Limits(
+                header_timeout=1,
+                body_timeout=2,
+                idle_timeout=121,
+                max_connections=11,
+                max_connections_per_peer=10,
+            ),
+        )
+        (directory,) = configuration.directories
+        self.assertEqual(directory.backend, "memory:")
+        self.assertEqual(directory.segments, (b"in",))
+        self.assertEqual(directory.fsync, "never")
+        self.assertEqual(
+            directory.settings,
+            Settings(
+                allow_overwrites=True,
+                create_directories=True,
+                max_upload_size=1000,
+                max_fragment_size=100,
+                session_timeout=60.5,
+                session_limit=7,
+                cleanup_interval=30,
+            ),
+        )
+
+    def test_a_size_of_zero_is_no_limit(self):
+        (directory,) = parsed("--max-upload-size", "0").directories
+        self.assertIsNone(directory.settings.max_upload_size)
+
+    def test_unknown_option_is_refused_with_the_closest_one(self):
+        self.assertEqual(
+            self.complaint("--alow-overwrites"),
+            "txbits: option --alow-overwrites not recognized; "
+            "did you mean '--allow-overwrites'?",
+        )
+
+    def test_unknown_option_like_none_is_refused(self):
+        self.assertEqual(self.complaint("--zzz"), "txbits: option --zzz not recognized")
+
+    def test_option_without_its_value_is_refused(self):
+        self.assertEqual(
+            self.complaint("--mount"), "txbits: option --mount requires argument"
+        )
+
+    def test_stray_argument_is_refused(self):
+        self.assertIn("'/srv/uploads'", self.complaint("/srv/uploads"))
+
+    def test_wrong_values_are_refused(self):
+        for option, values in {
+            "max-upload-size": ["-1", "1.5", "10GB", "", "nan"],
+            "max-fragment-size": ["-1", "x"],
+            "session-timeout": ["0", "-1", "nan", "inf", "soon"],
+            "session-limit": ["-1", "2.5"],
+            "cleanup-interval": ["0", "12h"],
+            "fsync": ["", "always", "Close"],
+            "max-connections": ["0", "-1", "many"],
+            "max-connections-per-peer": ["0"],
+            "header-timeout": ["0"],
+            "body-timeout": ["0"],
+            "idle-timeout": ["119", "0"],
+            "mount": ["", "in", "/a//b", "/a/../b", "/./a", "/a?b", "/a#b"],
+            "backend": [""],
+            "listen": [""],
+        }.items():
+            for value in values:
+                complaint = self.complaint(f"--{option}", value)
+                self.assertTrue(
+                    complaint.startswith(f"txbits: --{option}: "), complaint
+                )
+
+    def test_long_values_are_cut_and_line_ends_are_shown(self):
+        complaint = self.complaint("--fsync", "x\n" * 10_000)
+        self.assertIn("x\\nx", complaint)
+        self.assertLess(len(complaint), 300)
+
+    def test_mount_is_percent_decoded(self):
+        (directory,) = parsed("--mount", "/a%20b/%C3%BC/").directories
+        self.assertEqual(directory.segments, (b"a b", "ü".encode()))
+
+    def test_help_names_defaults(self):
+        usage = " ".join(Options().getUsage(width=1000).split())
+        self.assertIn("[default: 1209600]", usage)
+        self.assertIn("[default: tcp:8080]", usage)
+        self.assertIn("[default: disk:uploads]", usage)
+        self.assertIn("[default: close]", usage)
+
+
+class ConfigOptionTests(SynchronousTestCase):
+    """``--config`` and other options together."""
+
+    def setUp(self):
+        self.path = self.mktemp()
+        with open(self.path, "w") as file:
+            file.write(
+                'listen = ["tcp:1"]\nmax-connections = 5\n'
+                '[[directory]]\nbackend = "memory:"\n'
+            )
+
+    def test_the_file_is_read(self):
+        configuration = parsed("--config", self.path)
+        self.assertEqual(configuration.listen, ("tcp:1",))
+        self.assertEqual(configuration.limits.max_connections, 5)
+        self.assertEqual(configuration.directories[0].backend, "memory:")
+
+    def test_options_of_the_server_win_over_the_file(self):
+        configuration = parsed("--config", self.path, "--listen", "tcp:2")
+        self.assertEqual(configuration.listen, ("tcp:2",))
+        self.assertEqual(configuration.limits.max_connections, 5)
+
+    def test_options_of_directories_are_refused(self):
+        for option in (
+            ["--backend", "memory:"],
+            ["--mount", "/x"],
+            ["--allow-overwrites"],
+            ["--session-limit", "5"],
+            ["--fsync", "never"],
+        ):
+            error = self.assertRaises(
+                SystemExit, parsed, "--config", self.path, *option
+            )
+            self.assertEqual(
+                error.code,
+                f"txbits: {option[0]} cannot be combined with --config; "
+                f"write it into a [[directory]] of {self.path}",
+            )

@@ -1,0 +1,225 @@
+"""
+The TOML file: what it becomes, and what is said about a mistake in it.
+"""
+
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txbits.errors import InvalidSetting
+from txbits.service._keys import KEYS
+from txbits.service.options import Options
+from txbits.service.settings import default_of, from_file
+
+
+class FileTests(SynchronousTestCase):
+    """One file, several directories."""
+
+    def read(self, text):
+        self.path = self.mktemp()
+        Path(self.path).write_text(text)
+        return from_file(self.path)
+
+    def complaint(self, text):
+        """What is said, but for the path it begins with."""
+        error = self.assertRaises(InvalidSetting, self.read, text)
+        line = str(error)
+        self.assertEqual([line], line.splitlines())
+        self.assertTrue(line.startswith(f"{self.path}: "), line)
+        return line.removeprefix(f"{self.path}: ")
+
+    def test_what_stands_at_the_top_holds_for_directories_that_say_nothing_else(self):
+        configuration = self.read(
+            """
+            listen = ["tcp:8080", "tcp:8081"]
+            session-timeout = 100
+            allow-overwrites = true
+            fsync = "fragment"
+            max-upload-size = 1_000_000
+            idle-timeout = 300
+
+            [[directory]]
+            mount = "/logs"
+            backend = "disk:/srv/logs"
+            allow-overwrites = false
+            max-upload-size = 0
+
+            [[directory]]
+            mount = "/dumps"
+            backend = "memory:"
+            session-timeout = 200
+            fsync = "never"
+            enabled = false
+            """
+        )
+        self.assertEqual(configuration.listen, ("tcp:8080", "tcp:8081"))
+        self.assertEqual(configuration.limits.idle_timeout, 300)
+        logs, dumps = configuration.directories
+        self.assertEqual((logs.mount, logs.backend), ("/logs", "disk:/srv/logs"))
+        self.assertEqual((logs.fsync, dumps.fsync), ("fragment", "never"))
+        self.assertEqual(logs.settings.session_timeout, 100)
+        self.assertEqual(dumps.settings.session_timeout, 200)
+        self.assertFalse(logs.settings.allow_overwrites)
+        self.assertTrue(dumps.settings.allow_overwrites)
+        self.assertIsNone(logs.settings.max_upload_size)
+        self.assertEqual(dumps.settings.max_upload_size, 1_000_000)
+        self.assertTrue(logs.settings.enabled)
+        self.assertFalse(dumps.settings.enabled)
+
+    def test_enabled_at_the_top_can_be_taken_back(self):
+        off, on = self.read(
+            """
+            enabled = false
+            [[directory]]
+            mount = "/off"
+            backend = "memory:"
+            [[directory]]
+            mount = "/on"
+            backend = "memory:"
+            enabled = true
+            """
+        ).directories
+        self.assertEqual((off.settings.enabled, on.settings.enabled), (False, True))
+
+    def test_missing_file_is_refused(self):
+        path = self.mktemp()
+        error = self.assertRaises(InvalidSetting, from_file, path)
+        self.assertEqual(
+            str(error), f"{path}: cannot be read: No such file or directory"
+        )
+
+    def test_file_that_is_a_directory_is_refused(self):
+        error = self.assertRaises(InvalidSetting, from_file, ".")
+        self.assertEqual(str(error), ".: cannot be read: Is a directory")
+
+    def test_what_is_not_toml_is_refused_with_its_place(self):
+        complaint = self.complaint("listen = [\n")
+        self.assertTrue(complaint.startswith("is not TOML: "), complaint)
+
+    def test_key_given_twice_is_refused(self):
+        self.assertIn("is not TOML", self.complaint("fsync='never'\nfsync='close'"))
+
+    def test_what_is_not_utf_8_is_refused(self):
+        path = self.mktemp()
+        Path(path).write_bytes(b"listen = ['\xff']")
+        error = self.assertRaises(InvalidSetting, from_file, path)
+        self.assertIn("is not UTF-8", str(error))
+
+    def test_file_without_a_directory_is_refused(self):
+        for text in ("", "directory = []", "session-limit = 5"):
+            self.assertIn("directory: there is none", self.complaint(text))
+
+    def test_directory_that_is_no_array_of_tables_is_refused(self):
+        for text in ("[directory]\nmount='/'", "directory=5", "directory=[5]"):
+            self.assertIn("[[directory]]", self.complaint(text))
+
+    def test_unknown_key_at_the_top_is_refused_with_the_closest_one(self):
+        self.assertEqual(
+            self.complaint("sesion-timeout = 5\n[[directory]]"),
+            "unknown key 'sesion-timeout'; did you mean 'session-timeout'?",
+        )
+
+    def test_underscores_in_a_key_are_refused_with_the_right_one(self):
+        self.assertEqual(
+            self.complaint("[[directory]]\nallow_overwrites = true"),
+            "directory 1: unknown key 'allow_overwrites'; "
+            "did you mean 'allow-overwrites'?",
+        )
+
+    def test_unknown_key_in_a_directory_is_refused_with_its_number_and_mount(self):
+        self.assertEqual(
+            self.complaint("[[directory]]\n[[directory]]\nmount='/a'\nzzz=1"),
+            "directory 2 (/a): unknown key 'zzz'",
+        )
+
+    def test_unknown_key_like_no_other_gets_no_suggestion(self):
+        self.assertEqual(self.complaint("zzz = 1"), "unknown key 'zzz'")
+
+    def test_keys_of_the_server_are_refused_in_a_directory(self):
+        for key in ("listen", "max-connections", "idle-timeout"):
+            self.assertEqual(
+                self.complaint(f"[[directory]]\n{key} = 1"),
+                f"directory 1: {key} holds for the whole server; "
+                "it belongs to the top of the file",
+            )
+
+    def test_mount_and_backend_are_refused_at_the_top(self):
+        for key in ("mount", "backend"):
+            self.assertEqual(
+                self.complaint(f"{key} = '/'\n[[directory]]"),
+                f"{key} stands at the top; it belongs into a [[directory]]",
+            )
+
+    def test_values_of_wrong_types_are_refused(self):
+        for key, values in {
+            "listen": ['"tcp:80"', "[]", "[80]", "80", '[""]'],
+            "allow-overwrites": ["1", '"true"', "0.0"],
+            "create-directories": ["1"],
+            "enabled": ["0"],
+            "max-upload-size": ["true", '"10"', "1.0", "-1", "[1]"],
+            "max-fragment-size": ["false"],
+            "session-timeout": ["true", '"60"', "0", "inf", "nan", "-inf"],
+            "session-limit": ["true", "1.5"],
+            "cleanup-interval": ["[]", "2020-01-01"],
+            "fsync": ["true", '"always"', "[]"],
+            "max-connections": ["true", "0", "1.5"],
+            "idle-timeout": ["119.9", "true"],
+        }.items():
+            for value in values:
+                complaint = self.complaint(f"{key} = {value}\n[[directory]]")
+                self.assertTrue(complaint.startswith(f"{key}: must be "), complaint)
+
+    def test_wrong_value_in_a_directory_names_the_directory(self):
+        self.assertEqual(
+            self.complaint("[[directory]]\nmount='/x'\nsession-limit = true"),
+            "directory 1 (/x): session-limit: must be a whole number of sessions, "
+            "at least 0, not true",
+        )
+
+    def test_wrong_mount_names_the_directory(self):
+        self.assertEqual(
+            self.complaint("[[directory]]\nmount='x'"),
+            "directory 1 (x): mount: must begin with a slash, not 'x'",
+        )
+
+    def test_mount_that_is_no_text_is_refused(self):
+        self.assertIn(
+            "directory 1: mount: must be", self.complaint("[[directory]]\nmount = 5")
+        )
+
+    def test_two_directories_at_one_mount_are_refused_however_it_is_written(self):
+        for one, other in (("/", "/"), ("/a/b", "/a/b/"), ("/a%62", "/ab")):
+            self.assertEqual(
+                self.complaint(
+                    f"[[directory]]\nmount='{one}'\n[[directory]]\nmount='{other}'"
+                ),
+                f"directory 2 ({other}): mount: {one} is taken by another directory",
+            )
+
+
+class KeyTests(SynchronousTestCase):
+    """The table behind options and file."""
+
+    def test_every_key_has_a_default_that_it_accepts(self):
+        for key in KEYS:
+            default = default_of(key)
+            if key.name not in ("enabled", "allow-overwrites", "create-directories"):
+                key.checked(key.kind.parse(default), key.name)
+            else:
+                self.assertIn(default, ("true", "false"))
+
+    def test_every_key_but_enabled_is_an_option(self):
+        options = {name.removesuffix("=") for name in Options().longOpt}
+        self.assertEqual({key.name for key in KEYS} - options, {"enabled"})
+
+    def test_the_reference_page_has_every_key_and_its_default(self):
+        page = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
+        rows = {
+            cells[1].strip(): cells[2].strip()
+            for cells in (line.split("|") for line in page.read_text().splitlines())
+            if len(cells) > 4
+        }
+        for key in KEYS:
+            self.assertEqual(
+                rows.get(f"`{key.name}`"), f"`{default_of(key)}`", key.name
+            )

@@ -1,0 +1,242 @@
+"""
+The service's life: start every directory, then listen, then stop within a bound.
+
+Nothing listens before everything works; nothing is cut off that a few seconds more
+would have finished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from attrs import define, field, frozen
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IStreamServerEndpoint,
+)
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txbits._deferreds import deferred
+from txbits.errors import BackendError, InvalidSetting
+from txbits.service.options import one_line
+from txbits.web import BITSSite
+
+_log = Logger()
+
+#: Seconds that stopping may take.
+SHUTDOWN_TIMEOUT = 30.0
+
+#: How often, and how many seconds apart, a look is taken whether all connections are
+#: closed. A peer that does not read its answer is not waited for longer.
+_HANG_UP_ROUNDS = 40
+_HANG_UP_INTERVAL = 0.05
+
+#: Seconds that the rest of the process's end may take once that has passed.
+_FORCE_AFTER = 5.0
+
+
+class IManager(Protocol):
+    """What the service needs of a :class:`~txbits.sessions.SessionManager`."""
+
+    def start(self) -> Deferred[None]:
+        """Get ready."""
+
+    def stop(self) -> Deferred[None]:
+        """Bring everything to an end."""
+
+
+class IProcess(Protocol):
+    """What the service needs of a :class:`~txbits.service._process.Process`."""
+
+    def fail(self, line: str) -> None:
+        """Stop, and exit with status 1."""
+
+    def end_by_force(self, seconds: float) -> None:
+        """Be gone after so many seconds."""
+
+    def make_room(self, connections: int) -> None:
+        """Allow for so many connections."""
+
+    def settle(self) -> None:
+        """All is built."""
+
+
+@frozen
+class Served:
+    """
+    A virtual directory as it is served.
+
+    :ivar where: What an error message about its backend begins with.
+    :ivar mount: Its URL prefix.
+    :ivar backend: The description of its backend.
+    :ivar manager: Settles its packets.
+    """
+
+    where: str
+    mount: str
+    backend: str
+    manager: IManager
+
+
+@frozen
+class Listener:
+    """
+    Something to listen on.
+
+    :ivar where: What an error message about it begins with.
+    :ivar description: The endpoint string.
+    :ivar endpoint: The endpoint that it describes.
+    """
+
+    where: str
+    description: str
+    endpoint: IStreamServerEndpoint
+
+
+class _CannotStart(Exception):
+    """The text is the line that an operator gets to see."""
+
+
+@define(eq=False, slots=False)
+class UploadService(Service):
+    """
+    Serves virtual directories on endpoints.
+
+    :param reactor: Runs it all.
+    :param process: Ends when the service cannot start.
+    :param site: Serves the connections.
+    :param directories: The virtual directories.
+    :param listeners: What to listen on, once all of them have started.
+    :param connections: How many connections there may be.
+    :param shutdown_timeout: Seconds that stopping may take.
+    """
+
+    reactor: Any
+    process: IProcess
+    site: BITSSite
+    directories: Sequence[Served]
+    listeners: Sequence[Listener]
+    connections: int
+    shutdown_timeout: float = SHUTDOWN_TIMEOUT
+    _started: list[Served] = field(factory=list, init=False)
+    _ports: list[IListeningPort] = field(factory=list, init=False)
+    _starting: Deferred[None] | None = field(default=None, init=False)
+
+    def startService(self) -> None:
+        """
+        Begin to start; a backend may need a reactor that runs.
+        """
+        super().startService()
+        self.reactor.callWhenRunning(self._begin)
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Stop accepting, let what is under way end, and stop the backends.
+
+        :returns: A Deferred that fires with ``None`` when all is stopped, or the bound
+            has passed; it does not fail.
+        """
+        super().stopService()
+        return self._stop()
+
+    def _begin(self) -> None:
+        if self.running:
+            self._starting = self._start().addErrback(self._cannot_start)
+
+    @deferred
+    async def _start(self) -> None:
+        self.process.make_room(self.connections)
+        for directory in self.directories:
+            if not self.running:
+                return
+            try:
+                await directory.manager.start()
+            except (BackendError, InvalidSetting) as error:
+                raise _CannotStart(f"{directory.where}: {error}") from error
+            self._started.append(directory)
+        for listener in self.listeners:
+            if not self.running:
+                return
+            try:
+                port = await listener.endpoint.listen(self.site)
+            except (CannotListenError, OSError) as error:
+                raise _CannotStart(f"{listener.where}: {error}") from error
+            self._ports.append(port)
+            _log.info(
+                "listening on {address} for uploads to {mounts}",
+                address=str(port.getHost()),
+                endpoint=listener.description,
+                mounts=", ".join(served.mount for served in self.directories),
+                backends=[served.backend for served in self.directories],
+            )
+        self.process.settle()
+
+    def _cannot_start(self, failure: Failure) -> None:
+        if failure.check(_CannotStart):
+            line = one_line(failure.value)
+            _log.critical("{line}", line=line)
+        else:
+            line = one_line(failure.value) + "; the log has the traceback"
+            _log.failure("cannot start: {log_failure}", failure)
+        self.process.fail(line)
+
+    @deferred
+    async def _stop(self) -> None:
+        # A race, and no addTimeout: that would cancel what may yet come to an end.
+        in_time = Deferred[bool]()
+        bound = self.reactor.callLater(self.shutdown_timeout, in_time.callback, False)
+
+        def wound_down(result: object) -> None:
+            if isinstance(result, Failure):
+                _log.failure("cannot stop: {log_failure}", result)
+            if bound.active():
+                bound.cancel()
+                in_time.callback(True)
+
+        self._wind_down().addBoth(wound_down)
+        if not await in_time:
+            _log.error(
+                "not everything stopped within {seconds} s; what is stored is safe",
+                seconds=self.shutdown_timeout,
+            )
+            self.process.end_by_force(_FORCE_AFTER)
+        _log.info("stopped")
+
+    @deferred
+    async def _wind_down(self) -> None:
+        if self._starting is not None:
+            await self._starting
+        ports, self._ports = self._ports, []
+        await _all("stop listening", [maybeDeferred(p.stopListening) for p in ports])
+        started, self._started = self._started, []
+        _log.info("stopping; no new packet is taken")
+        await _all("stop", [served.manager.stop() for served in started])
+        await self._hang_up()
+
+    @deferred
+    async def _hang_up(self) -> None:
+        """
+        Close the connections, so that answers that are being sent still arrive.
+        """
+        for channel in list(self.site.channels):
+            channel.loseConnection()
+        patience = _HANG_UP_ROUNDS
+        while self.site.channels and patience:
+            patience -= 1
+            await deferLater(self.reactor, _HANG_UP_INTERVAL, lambda: None)
+
+
+@deferred
+async def _all(attempt: str, deferreds: list[Deferred[Any]]) -> None:
+    """
+    Wait for all of them; one that fails keeps none of the others from ending.
+    """
+    for success, result in await DeferredList(deferreds, consumeErrors=True):
+        if not success:
+            _log.failure("could not {attempt}: {log_failure}", result, attempt=attempt)
