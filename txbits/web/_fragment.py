@@ -18,6 +18,6 @@ class FragmentResource(PacketResource[Fragment]):
             self.destination,
             self.caller,
             self.packet.content_range,
-            body_of(request),
+            body_of(request, self.packet.content_range.first),
         )
         return Ack(200, self.packet.session_id, received=offset)

@@ -105,11 +105,15 @@ class StreamingBody:
     Until :meth:`receive` is called nothing more is read than has been. A consumer that
     takes its time stops the reading as well, so that there is never more of a body in
     memory than one read of the socket.
+
+    :ivar position: Where in the file its first byte belongs. Reads of a long body end at
+        multiples of their size: the page cache takes such writes with less work.
     """
 
     _channel: StreamingChannel
     _length: int | None
     _expects_continue: bool
+    position: int = 0
     received: int = 0
     ended: bool = False
     _lost: bool = False
@@ -139,9 +143,15 @@ class StreamingBody:
 
     # For the channel
 
+    @property
+    def _is_long(self) -> bool:
+        return self._length is None or self._length >= _SHORT_BODY
+
     def deliver(self, data: bytes) -> None:
         """Take the next bytes that arrived."""
         self.received += len(data)
+        if self._is_long:
+            self._channel.read_up_to(self.position + self.received)
         if self._refused:
             self._drained += len(data)
             if self._drained > DRAIN_LIMIT:
@@ -252,10 +262,17 @@ def _lowered(headers: Headers) -> Mapping[bytes, Sequence[bytes]]:
     return {name.lower(): values for name, values in headers.getAllRawHeaders()}
 
 
-def body_of(request: Request) -> IRequestBody:
-    """The body of *request*, whatever kind of site it came to."""
-    body = getattr(request, "streaming_body", None)
-    return BufferedBody(request.content) if body is None else body
+def body_of(request: Request, position: int) -> IRequestBody:
+    """
+    The body of *request*, whatever kind of site it came to.
+
+    :param position: Where in the file its first byte belongs.
+    """
+    body: StreamingBody | None = getattr(request, "streaming_body", None)
+    if body is None:
+        return BufferedBody(request.content)
+    body.position = position
+    return body
 
 
 class _PacketHeaders(Headers):
@@ -587,8 +604,6 @@ class StreamingChannel(HTTPChannel):
             expect.lower() == b"100-continue" and self._version == b"HTTP/1.1",
         )
         self._progress = 0
-        if self.length is None or self.length >= _SHORT_BODY:
-            self._read(READ_SIZE)
 
     def checkPersistence(self, request: StreamingRequest, version: bytes) -> bool:
         if request.carries_packet(self._command) and version == b"HTTP/1.1":
@@ -603,7 +618,8 @@ class StreamingChannel(HTTPChannel):
         if self._body is not None:
             self._body = None
             self._in_body = False
-            self._read(Connection.bufferSize)
+            if isinstance(self.transport, Connection):
+                self.transport.bufferSize = Connection.bufferSize
             # To learn of a lost connection, HTTPChannel reads a little of what follows.
             self.resume_body()
         # From here on it is for us to hurry.
@@ -621,9 +637,10 @@ class StreamingChannel(HTTPChannel):
         )
         super().requestDone(request)
 
-    def _read(self, size: int) -> None:
+    def read_up_to(self, position: int) -> None:
+        """Let the next read end at a multiple of the most that is read at a time."""
         if isinstance(self.transport, Connection):
-            self.transport.bufferSize = size
+            self.transport.bufferSize = READ_SIZE - position % READ_SIZE
 
     # Back-pressure
 
