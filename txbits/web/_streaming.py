@@ -68,6 +68,9 @@ MINIMUM_PROGRESS = 1024
 #: The longest head of a request, in bytes: Kerberos tickets are long.
 MAX_HEAD = 64 * 1024
 
+#: The digits of the longest Content-Length that is read as a number.
+_LONGEST_LENGTH = 1000
+
 #: Seconds that a peer is given to take its answer and close.
 _LINGER = 30.0
 
@@ -106,8 +109,8 @@ class StreamingBody:
     takes its time stops the reading as well, so that there is never more of a body in
     memory than one read of the socket.
 
-    :ivar position: Where in the file its first byte belongs. Reads of a long body end at
-        multiples of their size: the page cache takes such writes with less work.
+    :ivar position: Where in the file its first byte belongs. Reads of a long body end
+        at multiples of their size: the page cache takes such writes with less work.
     """
 
     _channel: StreamingChannel
@@ -130,9 +133,12 @@ class StreamingBody:
     def receive(self, consume: Callable[[bytes], Deferred[None]]) -> Deferred[bool]:
         self._outcome = outcome = Deferred[bool]()
         self._consume = consume
-        if self._expects_continue and not self._lost:
-            self._expects_continue = False
-            self._channel.send_continue()
+        if not self._lost and not self.ended:
+            if self._expects_continue:
+                self._expects_continue = False
+                self._channel.send_continue()
+            if not self._waiting:
+                self._channel.await_body()
         self._flow()
         return outcome
 
@@ -175,21 +181,30 @@ class StreamingBody:
         self._lost = True
         self._flow()
 
-    def drain(self, done: Callable[[], None]) -> bool:
+    @property
+    def can_be_drained(self) -> bool:
         """
-        Throw the rest away, if that is a reasonable length.
+        Whether what is left is short enough to read and throw away.
 
-        :param done: Called when the body has ended, or turned out to be too long.
-        :returns: Whether it is being done.
+        A client that waits for a 100 Continue may leave its body away, or may not.
         """
         rest = 0 if self._length is None else self._length - self.received
-        self._refused = True
-        if self._expects_continue or rest > DRAIN_LIMIT:
-            return False
-        self._waiting.clear()
+        return rest <= DRAIN_LIMIT and not self._expects_continue
+
+    def drain(self, done: Callable[[], None]) -> None:
+        """
+        Throw the rest away.
+
+        :param done: Called when the body has ended, or turned out to be too long.
+        """
+        self.refuse()
         self._when_drained = done
-        self._channel.resume_body()
-        return True
+        self._channel.await_body()
+
+    def refuse(self) -> None:
+        """Nobody wants this body, nor what has arrived of it."""
+        self._refused = True
+        self._waiting.clear()
 
     def _drain_no_longer(self) -> None:
         done, self._when_drained = self._when_drained, None
@@ -241,9 +256,13 @@ class BufferedBody:
 
     def receive(self, consume: Callable[[bytes], Deferred[None]]) -> Deferred[bool]:
         async def feed() -> bool:
-            while data := self._content.read(READ_SIZE):
+            # The site closes it when the connection is lost.
+            while not self._content.closed:
+                data = self._content.read(READ_SIZE)
+                if not data:
+                    return True
                 await consume(data)
-            return True
+            return False
 
         return Deferred.fromCoroutine(feed())
 
@@ -273,6 +292,19 @@ def body_of(request: Request, position: int) -> IRequestBody:
         return BufferedBody(request.content)
     body.position = position
     return body
+
+
+def path_of(target: bytes) -> bytes:
+    """
+    The path that a request-target names, without its query.
+
+    RFC 9112 3.2.2: "a server MUST accept the absolute-form in requests". What is
+    neither that nor a path names nothing below the root.
+    """
+    if target.startswith(b"/"):
+        return target
+    _, separator, rest = target.partition(b"://")
+    return b"/" + rest.partition(b"/")[2] if separator else b"/"
 
 
 class _PacketHeaders(Headers):
@@ -372,10 +404,8 @@ class StreamingRequest(Request):
             super().requestReceived(command, path, version)
 
     def process(self) -> None:
-        # RFC 9112 3.2.2: "a server MUST accept the absolute-form in requests".
-        if not self.path.startswith(b"/") and b"://" in self.path:
-            _, _, rest = self.path.partition(b"://")
-            self.path = b"/" + rest.partition(b"/")[2]
+        if self.path != b"*":
+            self.path = path_of(self.path)
         if not self._carries_packet:
             super().process()
             return
@@ -408,6 +438,14 @@ class StreamingRequest(Request):
         self.finish()
 
     def write(self, data: bytes) -> None:
+        body = self.streaming_body
+        if (
+            not self.startedWriting
+            and body is not None
+            and not body.ended
+            and not body.can_be_drained
+        ):
+            self.responseHeaders.setRawHeaders(b"Connection", [b"close"])
         if self._answer is None:
             super().write(data)
         elif not self.startedWriting:
@@ -419,23 +457,27 @@ class StreamingRequest(Request):
 
     def finish(self) -> None:
         body = self.streaming_body
-        if body is not None and not body.ended and not self._disconnected:
-            if body.drain(self._finish_drained):
-                return
-            self._close_afterwards()
-        super().finish()
+        if body is None or body.ended or self._disconnected:
+            super().finish()
+        elif body.can_be_drained:
+            body.drain(self._finish_drained)
+        else:
+            self._finish_and_close(body)
 
     def _finish_drained(self) -> None:
         body = self.streaming_body
         if self._disconnected:
             return
-        if body is not None and not body.ended:
-            self._close_afterwards()
-        super().finish()
+        if body is None or body.ended:
+            super().finish()
+        else:
+            self._finish_and_close(body)
 
-    def _close_afterwards(self) -> None:
+    def _finish_and_close(self, body: StreamingBody) -> None:
+        body.refuse()
         self.responseHeaders.setRawHeaders(b"Connection", [b"close"])
         self.channel.linger_after_response()
+        super().finish()
 
     def connectionLost(self, reason: Failure) -> None:
         super().connectionLost(reason)
@@ -464,6 +506,7 @@ class StreamingChannel(HTTPChannel):
     _body: StreamingBody | None = None
     _progress = 0
     _in_body = False
+    _in_other_body = False
     _idle = True
     _body_paused = False
     _lingering = False
@@ -524,10 +567,14 @@ class StreamingChannel(HTTPChannel):
             self._idle = False
             self._set_deadline(self.site.limits.header_timeout)
             data = self._take_head(data)
-            if not data:
-                return
+        elif self._in_other_body:
+            self._set_deadline(self.site.limits.body_timeout)
         # Not HTTPChannel's, which would let any byte put off any time-out.
         LineReceiver.dataReceived(self, data)
+        if self._idle and self._buffer:
+            # The beginning of another head came behind a request.
+            self._idle = False
+            self._set_deadline(self.site.limits.header_timeout)
 
     def _take_head(self, data: bytes) -> bytes:
         """
@@ -574,6 +621,7 @@ class StreamingChannel(HTTPChannel):
             self.abort()
 
     def lineReceived(self, line: bytes) -> None:
+        self._idle = False
         super().lineReceived(line)
         if self._body is not None and not self._in_body:
             # Only now is the channel ready for a request that is answered at once.
@@ -583,12 +631,19 @@ class StreamingChannel(HTTPChannel):
         self._in_body = True
         request.dispatch(self._command, self._path, self._version)
 
+    def _maybeChooseTransferDecoder(self, header: bytes, data: bytes) -> bool:
+        if header == b"Content-Length" and len(data) > _LONGEST_LENGTH:
+            # HTTPChannel would try to make a number of it, whatever its length.
+            return bool(self._failChooseTransferDecoder())
+        return bool(super()._maybeChooseTransferDecoder(header, data))
+
     def lineLengthExceeded(self, line: bytes) -> None:
         self._respondToBadRequestAndDisconnect()
 
     def allHeadersReceived(self) -> None:
         request = self.requests[-1]
         if not request.carries_packet(self._command):
+            self._in_other_body = True
             self._set_deadline(self.site.limits.body_timeout)
             super().allHeadersReceived()
             return
@@ -596,7 +651,8 @@ class StreamingChannel(HTTPChannel):
         self.persistent = self.checkPersistence(request, self._version)
         if self.length == 0:
             return
-        self._set_deadline(self.site.limits.body_timeout)
+        # Until somebody wants the body it is for us to hurry.
+        self.deadline = inf
         expect = request.lower_headers().get(b"expect", [b""])[0]
         self._body = request.streaming_body = StreamingBody(
             self,
@@ -622,6 +678,7 @@ class StreamingChannel(HTTPChannel):
                 self.transport.bufferSize = Connection.bufferSize
             # To learn of a lost connection, HTTPChannel reads a little of what follows.
             self.resume_body()
+        self._in_other_body = False
         # From here on it is for us to hurry.
         self.deadline = inf
         super().allContentReceived()
@@ -650,6 +707,13 @@ class StreamingChannel(HTTPChannel):
             self._body_paused = True
             self.deadline = inf
             self._networkProducer.pauseProducing()
+
+    def await_body(self) -> None:
+        """From now on it is for the peer to hurry."""
+        self.resume_body()
+        if self._body is not None:
+            self._progress = self._body.received
+            self._set_deadline(self.site.limits.body_timeout)
 
     def resume_body(self) -> None:
         """Read on."""

@@ -5,6 +5,7 @@ The resource that receives uploads: reads the packet, picks the resource for it.
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import unquote_to_bytes as unquote
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import IResource, Resource
@@ -34,7 +35,7 @@ from txbits.web._create import CreateResource
 from txbits.web._fragment import FragmentResource
 from txbits.web._packet import PacketResource
 from txbits.web._ping import PingResource
-from txbits.web._streaming import headers_of
+from txbits.web._streaming import headers_of, path_of
 
 _RESOURCES: dict[type[Packet], type[PacketResource[Any]]] = {
     Ping: PingResource,
@@ -48,6 +49,9 @@ _RESOURCES: dict[type[Packet], type[PacketResource[Any]]] = {
 def _destination_of(request: Request) -> tuple[str, ...]:
     # What is no UTF-8 becomes something that every backend refuses.
     segments: list[bytes] = request.postpath or []
+    if not request.path.startswith(b"/"):
+        # A plain site has taken an absolute URL for a path.
+        segments = [unquote(part) for part in path_of(request.path)[1:].split(b"/")]
     return tuple(segment.decode("utf-8", "surrogateescape") for segment in segments)
 
 
