@@ -184,13 +184,14 @@ def _check_lengths(headers: Headers) -> None:
     # MC-BUP 2.2.1. Credentials and cookies have only HTTP's limit: Kerberos tickets
     # are long.
     for name, values in headers.items():
-        if name.startswith((b"bits-", b"content-")):
-            for value in values:
-                if len(value) > MAX_VALUE_LENGTH:
-                    raise RemoteProtocolError(
-                        f"{name.decode('latin-1')} is {len(value)} bytes long",
-                        HEADER_TOO_LONG,
-                    )
+        for value in values:
+            if len(value) > MAX_VALUE_LENGTH and name.startswith(
+                (b"bits-", b"content-")
+            ):
+                raise RemoteProtocolError(
+                    f"{name.decode('latin-1')} is {len(value)} bytes long",
+                    HEADER_TOO_LONG,
+                )
 
 
 def _check_encoding(headers: Headers) -> None:

@@ -435,8 +435,9 @@ class SessionManager:
         move = session.life.fragment()
         if move is Move.UNKNOWN:
             raise NoSuchSession("the session was closed or cancelled")
-        # Whatever becomes of this fragment, the file is not one of no bytes.
-        session.life.begun()
+        if upload.total is None:
+            # Whatever becomes of this fragment, the file is not one of no bytes.
+            session.life.begun()
         if upload.total not in (None, content_range.total):
             raise TotalLengthChanged(
                 f"the total was {upload.total} bytes and is now {content_range.total}"
