@@ -9,4 +9,5 @@ Client and server share it, and so cannot disagree on the wire.
 - :mod:`~txbits.protocol.refusals`: the failure table.
 - :mod:`~txbits.protocol.placement`: where a fragment falls against what is held.
 - :mod:`~txbits.protocol.session`: the life of a session on the server.
+- :mod:`~txbits.protocol.upload`: the life of an upload on the client.
 """

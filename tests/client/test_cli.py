@@ -1,0 +1,252 @@
+"""
+The command ``txbits``: arguments, exit statuses, and what is written where.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from typing import Any
+from uuid import UUID
+
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.client.fakes import Pipe, ScriptedExchange, ShutdownClock, Terminal, lost
+from txbits.client import SourceChanged, UploadFailed, UploadResult, upload
+from txbits.client.cli import Status, main, parse, run, start
+from txbits.protocol.packets import Ack
+
+URL = "http://h/x"
+NULL_ID = UUID(int=0)
+
+
+class ArgumentTests(SynchronousTestCase):
+    """What may stand on the command line."""
+
+    def refuse(self, *argv: str) -> str:
+        """Have a command line refused; give the one line that says why."""
+        err = io.StringIO()
+        with redirect_stderr(err):
+            error = self.assertRaises(SystemExit, main, argv)
+        self.assertEqual(error.code, 1, argv)
+        lines = err.getvalue().splitlines()
+        self.assertEqual(len(lines), 1, lines)
+        self.assertTrue(lines[0].startswith("txbits: "), lines)
+        return lines[0]
+
+    def test_defaults_are_as_documented(self) -> None:
+        options = parse(["upload", "a.txt", URL])
+        self.assertEqual((options.file, options.url), ("a.txt", URL))
+        self.assertEqual(options.fragment_size, 10 * 1024 * 1024)
+        self.assertEqual(options.retry_for, 600)
+
+    def test_options_may_stand_anywhere(self) -> None:
+        options = parse(
+            ["upload", "--retry-for", "1.5", "a", URL, "--fragment-size", "99"]
+        )
+        self.assertEqual((options.retry_for, options.fragment_size), (1.5, 99))
+
+    def test_missing_arguments_are_refused(self) -> None:
+        self.assertIn("COMMAND", self.refuse())
+        self.assertIn("URL", self.refuse("upload", "a"))
+        self.assertIn("FILE", self.refuse("upload"))
+
+    def test_unknown_words_are_refused(self) -> None:
+        self.assertIn("frobnicate", self.refuse("frobnicate"))
+        self.assertIn("--frob", self.refuse("upload", "a", URL, "--frob"))
+        self.assertIn("--retry", self.refuse("upload", "a", URL, "--retry", "1"))
+
+    def test_urls_that_are_none_are_refused(self) -> None:
+        self.assertIn("http://", self.refuse("upload", "a", "example.org/x"))
+
+    def test_numbers_that_are_none_are_refused(self) -> None:
+        for text in ("0", "x", "1.5", "", "²"):
+            words = self.refuse("upload", "a", URL, "--fragment-size", text)
+            self.assertIn("is not a number of bytes", words)
+        for text in ("-1", "x", "nan", "inf"):
+            words = self.refuse("upload", "a", URL, f"--retry-for={text}")
+            self.assertIn("is not a number of seconds", words)
+
+    def test_help_is_no_failure(self) -> None:
+        for argv in (["--help"], ["upload", "--help"]):
+            out = io.StringIO()
+            with redirect_stdout(out):
+                error = self.assertRaises(SystemExit, main, argv)
+            self.assertEqual(error.code, 0)
+            self.assertIn("upload", out.getvalue())
+
+
+class RunTests(SynchronousTestCase):
+    """What the command does, and what it exits with."""
+
+    def setUp(self) -> None:
+        self.path = self.mktemp()
+        with open(self.path, "wb") as file:
+            file.write(b"x" * 1000)
+        self.clock = ShutdownClock()
+        self.out = Pipe()
+        self.err = Pipe()
+        self.exchange = ScriptedExchange()
+
+    def options(self, *more: str) -> argparse.Namespace:
+        return parse(["upload", self.path, URL, *more])
+
+    def run_with(
+        self, script: Sequence[Any] = (), options: Sequence[str] = ()
+    ) -> Deferred[Status]:
+        """Run it with answers as of :class:`ScriptedExchange`."""
+        self.exchange.script.extend(script)
+
+        def perform(*args: Any, **kwargs: Any) -> Deferred[UploadResult]:
+            return upload(*args, exchange=self.exchange, **kwargs)
+
+        return run(self.clock, self.options(*options), self.out, self.err, perform)
+
+    def fail_with(self, error: Exception) -> Deferred[Status]:
+        """Run it with an upload that fails."""
+        return run(
+            self.clock, self.options(), self.out, self.err, lambda *_, **__: fail(error)
+        )
+
+    def assert_status(
+        self, result: Deferred[Status], status: int, words: str = ""
+    ) -> None:
+        self.assertEqual(self.successResultOf(result), status)
+        if status == 0:
+            self.assertEqual(self.err.getvalue(), "")
+        else:
+            (line,) = self.err.getvalue().splitlines()
+            self.assertTrue(line.startswith("txbits: "), line)
+            self.assertIn(words, line)
+
+    def test_a_file_that_arrived_is_0(self) -> None:
+        self.assert_status(self.run_with(), 0)
+        self.assertEqual(self.exchange.server.published, b"x" * 1000)
+        self.assertEqual(
+            self.out.getvalue().splitlines(),
+            [
+                "  0 % 0 of 1,000 bytes",
+                "100 % 1,000 of 1,000 bytes",
+                f"1,000 bytes are at {URL}",
+            ],
+        )
+
+    def test_options_reach_the_upload(self) -> None:
+        self.assert_status(self.run_with(options=["--fragment-size", "250"]), 0)
+        self.assertEqual(self.exchange.kinds.count("Fragment"), 4)
+
+    def test_a_file_that_is_not_there_is_1(self) -> None:
+        os.remove(self.path)
+        self.assert_status(self.run_with(), 1, "No such file or directory")
+        self.assertEqual(self.exchange.packets, [])
+
+    def test_a_file_that_is_none_is_1(self) -> None:
+        os.remove(self.path)
+        os.mkdir(self.path)
+        self.assert_status(self.run_with(), 1, "is not an ordinary file")
+
+    def test_a_name_that_no_file_can_have_is_1(self) -> None:
+        self.path = "a\0b"
+        self.assert_status(self.run_with(), 1, "null")
+
+    def test_a_refusal_is_2(self) -> None:
+        result = self.run_with([Ack(403, hresult=0x80070005)])
+        self.assert_status(result, 2, "403 Forbidden (E_ACCESSDENIED, 0x80070005)")
+
+    def test_giving_up_is_3(self) -> None:
+        result = self.run_with([lost("cable cut")], ["--retry-for", "0"])
+        self.assert_status(result, 3, "cable cut")
+
+    def test_a_retry_is_said_where_progress_is(self) -> None:
+        result = self.run_with([lost("cable cut")])
+        self.assertIn("cable cut; trying again in", self.out.getvalue())
+        self.clock.advance(1)
+        self.assert_status(result, 0)
+
+    def test_a_local_file_that_changed_is_4(self) -> None:
+        result = self.run_with([None, lost()])
+        os.utime(self.path, (1, 1))
+        self.clock.advance(1)
+        self.assert_status(result, 4, "was changed during the upload")
+
+    def test_being_stopped_is_130(self) -> None:
+        result = self.run_with([None, Deferred()])
+        self.assertNoResult(result)
+        for stopped in self.clock.shut_down():
+            self.successResultOf(stopped)
+        self.assert_status(result, 130, "interrupted")
+        self.assertNotIn("Cancel-Session", self.exchange.kinds)
+
+    def test_the_reactor_waits_until_the_upload_has_stopped(self) -> None:
+        closing: Deferred[None] = Deferred()
+
+        class SlowToClose(ScriptedExchange):
+            def close(self) -> Deferred[None]:
+                return closing
+
+        self.exchange = SlowToClose()
+        result = self.run_with([Deferred()])
+        (stopped,) = self.clock.shut_down()
+        self.assertNoResult(stopped)
+        closing.callback(None)
+        self.successResultOf(stopped)
+        self.assert_status(result, 130)
+
+    def test_a_fault_of_ours_is_one_line_too(self) -> None:
+        self.assert_status(self.fail_with(RuntimeError("oh")), 1, "RuntimeError('oh')")
+
+    def test_every_failure_of_an_upload_has_its_status(self) -> None:
+        for error, status in (
+            (UploadFailed("no", transient=False), 2),
+            (UploadFailed("not now", transient=True), 3),
+            (SourceChanged("changed"), 4),
+            (CancelledError(), 130),
+        ):
+            self.err = Pipe()
+            self.assert_status(self.fail_with(error), status)
+
+    def test_on_a_terminal_the_last_line_starts_anew(self) -> None:
+        self.out = Terminal()  # type: ignore[assignment]
+        self.assert_status(self.run_with(), 0)
+        self.assertIn(
+            f"100 % 1,000 of 1,000 bytes\n1,000 bytes are at {URL}\n",
+            self.out.getvalue(),
+        )
+
+    def test_an_upload_goes_on_when_nobody_reads(self) -> None:
+        self.out.broken = True
+        self.assert_status(self.run_with(), 0)
+        self.assertEqual(self.exchange.server.published, b"x" * 1000)
+
+
+class StartTests(SynchronousTestCase):
+    """The edge to :func:`twisted.internet.task.react`."""
+
+    def start(self, path: str) -> tuple[Deferred[None], str, str]:
+        out, err = Pipe(), Pipe()
+        options = parse(["upload", path, URL])
+        with redirect_stdout(out), redirect_stderr(err):
+            result = start(
+                ShutdownClock(),
+                options,
+                lambda source, *_, **__: succeed(
+                    UploadResult(NULL_ID, source.length, None)
+                ),
+            )
+        return result, out.getvalue(), err.getvalue()
+
+    def test_success_is_no_exit(self) -> None:
+        result, out, err = self.start(__file__)
+        self.successResultOf(result)
+        self.assertIn("bytes are at", out)
+        self.assertEqual(err, "")
+
+    def test_failure_is_an_exit_with_its_status(self) -> None:
+        result, out, err = self.start(self.mktemp())
+        self.assertEqual(self.failureResultOf(result, SystemExit).value.code, 1)
+        self.assertEqual(out, "")
+        self.assertIn("No such file", err)

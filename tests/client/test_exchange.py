@@ -1,0 +1,362 @@
+"""
+One packet and its Ack, over a real Agent whose connections end in the test.
+
+The test sees the bytes of each request, and answers with bytes; the clock is its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from OpenSSL.SSL import Error as TLSError
+from service_identity import VerificationError
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionRefusedError, DNSLookupError
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.client import Agent, ResponseNeverReceived
+from zope.interface.verify import verifyObject
+
+from tests.client.fakes import Connector, MemorySource, ScriptedExchange
+from txbits.client._bodies import CHUNK
+from txbits.client._exchange import (
+    Connections,
+    HTTPExchange,
+    IExchange,
+    NoAnswer,
+    NoTrust,
+    exchange_over_network,
+)
+from txbits.client.source import SourceChanged
+from txbits.protocol.codec import ContentRange, RemoteProtocolError
+from txbits.protocol.packets import (
+    Ack,
+    CloseSession,
+    CreateSession,
+    Fragment,
+    Packet,
+)
+
+SESSION = UUID("7DF0354D-249B-430F-820D-3D2A9BEF4931")
+OK = (b"HTTP/1.1 200 OK", b"BITS-Packet-Type: Ack", b"Content-Length: 0")
+
+
+def fragment(first: int, last: int, total: int) -> Fragment:
+    """A fragment of that range."""
+    return Fragment(SESSION, ContentRange(first, last, total), last - first + 1)
+
+
+class ExchangeTestCase(SynchronousTestCase):
+    """An exchange with time-outs of 10 and 20 seconds."""
+
+    url = "http://h/a%2fb?sig=x"
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.connector = Connector()
+        self.connections = Connections(self.clock)
+        self.exchange = HTTPExchange(
+            self.clock,
+            self.url,
+            self.connections,
+            Agent.usingEndpointFactory(self.clock, self.connector, self.connections),
+            request_timeout=10,
+            response_timeout=20,
+        )
+        self.source = MemorySource(bytes(range(256)) * 8192)
+        self.moves: list[int] = []
+
+    def send(self, packet: Packet) -> Deferred[Ack]:
+        return self.exchange.send(packet, self.source, "größe.bin", self.moves.append)
+
+    def transport(self) -> Any:
+        return self.connector.connections[-1][1]
+
+    def lose(self, error: Exception) -> None:
+        self.connector.connections[-1][0].connectionLost(Failure(error))
+
+
+class RequestTests(ExchangeTestCase):
+    """What goes out."""
+
+    def test_exchanges_provide_the_interface(self) -> None:
+        verifyObject(IExchange, self.exchange)
+        verifyObject(IExchange, ScriptedExchange())
+
+    def test_a_packet_without_a_body_has_a_length_of_zero(self) -> None:
+        self.send(CreateSession(content_name="a.txt"))
+        head, _, body = self.connector.request().partition(b"\r\n\r\n")
+        lines = head.split(b"\r\n")
+        self.assertEqual(lines[0], b"BITS_POST /a%2fb?sig=x HTTP/1.1")
+        for line in (
+            b"Content-Length: 0",
+            b"BITS-Packet-Type: Create-Session",
+            b"BITS-Supported-Protocols: {7df0354d-249b-430f-820d-3d2a9bef4931}",
+            b"Content-Name: a.txt",
+            b"Host: h",
+        ):
+            self.assertIn(line.lower(), [each.lower() for each in lines])
+        self.assertEqual(body, b"")
+
+    def test_a_fragment_carries_its_bytes_and_their_length(self) -> None:
+        self.send(fragment(3, 9, 100))
+        head, _, body = self.connector.request().partition(b"\r\n\r\n")
+        lines = [line.lower() for line in head.split(b"\r\n")]
+        for line in (
+            b"content-length: 7",
+            b"content-range: bytes 3-9/100",
+            "content-name: größe.bin".encode(),
+            b"bits-session-id: {7df0354d-249b-430f-820d-3d2a9bef4931}",
+        ):
+            self.assertIn(line, lines)
+        self.assertEqual(body, bytes(range(3, 10)))
+        self.assertEqual(self.moves, [7])
+
+    def test_one_connection_serves_one_packet_after_the_other(self) -> None:
+        for _ in range(3):
+            result = self.send(CloseSession(SESSION))
+            self.connector.answer(*OK)
+            self.successResultOf(result)
+        self.assertEqual(len(self.connector.connections), 1)
+
+    def test_a_connection_that_was_closed_meanwhile_is_replaced(self) -> None:
+        result = self.send(CloseSession(SESSION))
+        self.connector.answer(*OK)
+        self.successResultOf(result)
+        self.lose(ConnectionError("closed while idle"))
+        self.send(CloseSession(SESSION))
+        self.assertEqual(len(self.connector.connections), 2)
+
+
+class AddressTests(ExchangeTestCase):
+    """A URL with an IPv6 address, which treq cannot take."""
+
+    url = "http://[::1]:8080/a%2fb"
+
+    def test_addresses_in_brackets_are_reached(self) -> None:
+        self.send(CloseSession(SESSION))
+        self.assertIn(b"BITS_POST /a%2fb HTTP/1.1\r\n", self.connector.request())
+        self.assertEqual(self.connector.uris, [b"http://[::1]:8080/a%2fb"])
+
+
+class AnswerTests(ExchangeTestCase):
+    """What comes back."""
+
+    def test_an_ack_is_read(self) -> None:
+        result = self.send(fragment(0, 9, 100))
+        self.connector.answer(
+            *OK, b"bits-received-content-range: 10", b"Retry-After: 3"
+        )
+        ack = self.successResultOf(result)
+        self.assertEqual((ack.status, ack.received, ack.retry_after), (200, 10, 3))
+        self.assertEqual(self.clock.getDelayedCalls()[0].getTime(), 240)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1, "the pool's, not ours")
+
+    def test_a_refusal_is_an_answer(self) -> None:
+        result = self.send(CloseSession(SESSION))
+        self.connector.answer(
+            b"HTTP/1.1 403 Forbidden",
+            b"Content-Length: 0",
+            b"BITS-Error-Code: 0x80070005",
+        )
+        ack = self.successResultOf(result)
+        self.assertEqual((ack.status, ack.hresult), (403, 0x80070005))
+
+    def test_what_is_no_bits_server_is_told_apart(self) -> None:
+        result = self.send(CloseSession(SESSION))
+        self.connector.answer(b"HTTP/1.1 200 OK", b"Content-Length: 0")
+        self.failureResultOf(result, RemoteProtocolError)
+
+    def test_redirects_are_not_followed(self) -> None:
+        result = self.send(CloseSession(SESSION))
+        self.connector.answer(
+            b"HTTP/1.1 307 Moved", b"Location: /b", b"Content-Length: 0"
+        )
+        self.assertEqual(self.successResultOf(result).status, 307)
+        self.assertEqual(len(self.connector.uris), 1)
+
+    def test_a_page_for_humans_is_not_read(self) -> None:
+        result = self.send(CloseSession(SESSION))
+        self.connector.answer(
+            b"HTTP/1.1 502 Bad Gateway", b"Content-Length: 1000000", body=b"<html>"
+        )
+        self.assertTrue(self.transport().aborted)
+        self.clock.advance(0)
+        self.assertEqual(self.successResultOf(result).status, 502)
+
+    def test_a_short_page_for_humans_leaves_no_connection_behind(self) -> None:
+        result = self.send(CloseSession(SESSION))
+        self.connector.answer(
+            b"HTTP/1.1 404 Not Found", b"Content-Length: 6", body=b"<html>"
+        )
+        self.lose(ConnectionError("aborted"))
+        self.clock.advance(0)
+        self.assertEqual(self.successResultOf(result).status, 404)
+        self.successResultOf(self.exchange.close())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_the_rest_of_a_fragment_that_was_answered_is_not_sent(self) -> None:
+        self.connector.slow = True
+        result = self.send(fragment(0, 2 * CHUNK - 1, 2 * CHUNK))
+        self.connector.answer(b"HTTP/1.1 413 Too Large", b"Content-Length: 0")
+        self.assertEqual(self.successResultOf(result).status, 413)
+        self.assertEqual(self.moves, [CHUNK])
+        self.assertTrue(self.transport().aborted)
+
+    def test_the_packet_after_that_gets_a_connection_of_its_own(self) -> None:
+        self.connector.slow = True
+        self.send(fragment(0, 2 * CHUNK - 1, 2 * CHUNK))
+        self.connector.answer(b"HTTP/1.1 413 Too Large", b"Content-Length: 0")
+        self.lose(ConnectionError("aborted"))
+        result = self.send(CreateSession())
+        self.connector.answer(*OK)
+        self.successResultOf(result)
+        self.assertEqual(len(self.connector.connections), 2)
+
+
+class FailureTests(ExchangeTestCase):
+    """What goes wrong, sorted."""
+
+    def assert_no_answer(self, result: Deferred[Ack], words: str) -> None:
+        error = self.failureResultOf(result, NoAnswer).value
+        self.assertIn(words, str(error))
+        self.assertEqual(len(str(error).splitlines()), 1)
+
+    def test_refused_connections_may_pass(self) -> None:
+        self.connector.refusal = ConnectionRefusedError("no one there")
+        self.assert_no_answer(self.send(CreateSession()), "no one there")
+
+    def test_names_that_are_not_found_may_pass(self) -> None:
+        self.connector.refusal = DNSLookupError("no such host")
+        self.assert_no_answer(self.send(CreateSession()), "no such host")
+
+    def test_a_connection_lost_while_waiting_may_pass(self) -> None:
+        result = self.send(CreateSession())
+        self.lose(ConnectionError("cable\ncut."))
+        self.assert_no_answer(result, "cable cut")
+
+    def test_a_connection_lost_within_a_fragment_may_pass(self) -> None:
+        self.source.held = Deferred()
+        result = self.send(fragment(0, 9, 100))
+        self.lose(ConnectionError("cable cut"))
+        self.assert_no_answer(result, "cable cut")
+
+    def test_an_error_without_words_is_named(self) -> None:
+        result = self.send(CreateSession())
+        self.lose(ConnectionError())
+        self.assert_no_answer(result, "ConnectionError")
+
+    def test_garbage_may_pass(self) -> None:
+        result = self.send(CreateSession())
+        self.connector.answer(b"220 smtp.example.org ESMTP")
+        self.assert_no_answer(result, "")
+
+    def test_a_source_that_changed_is_not_blamed_on_the_network(self) -> None:
+        self.source.changed = True
+        result = self.send(fragment(0, 9, 100))
+        self.failureResultOf(result, SourceChanged)
+        self.assertTrue(self.transport().aborted)
+
+    def fail_with(self, error: Exception) -> Deferred[Ack]:
+        self.connector.refusal = ResponseNeverReceived([Failure(error)])
+        return self.send(CreateSession())
+
+    def test_a_certificate_that_is_not_trusted_will_not_pass(self) -> None:
+        untrusted = TLSError([("SSL routines", "", "certificate verify failed")])
+        self.failureResultOf(self.fail_with(untrusted), NoTrust)
+
+    def test_a_certificate_of_another_host_will_not_pass(self) -> None:
+        self.failureResultOf(self.fail_with(VerificationError(errors=[])), NoTrust)
+
+    def test_other_failures_of_tls_may_pass(self) -> None:
+        broken = TLSError([("SSL routines", "", "unexpected eof while reading")])
+        self.assert_no_answer(self.fail_with(broken), "unexpected eof")
+
+    def test_connecting_for_too_long_is_no_answer(self) -> None:
+        self.connector.stuck = True
+        result = self.send(CreateSession())
+        self.clock.advance(19.9)
+        self.assertNoResult(result)
+        self.clock.advance(0.2)
+        self.assert_no_answer(result, "nothing was heard of the server for 20 seconds")
+
+    def test_an_ack_that_takes_too_long_is_no_answer(self) -> None:
+        result = self.send(fragment(0, 9, 100))
+        self.clock.advance(19.9)
+        self.assertNoResult(result)
+        self.clock.advance(0.2)
+        self.assert_no_answer(result, "20 seconds")
+        self.assertTrue(self.transport().aborted)
+
+    def test_a_body_that_is_not_taken_is_no_answer(self) -> None:
+        self.source.held = Deferred()
+        result = self.send(fragment(0, 9, 100))
+        self.clock.advance(9.9)
+        self.assertNoResult(result)
+        self.clock.advance(0.2)
+        self.assert_no_answer(result, "10 seconds")
+        self.assertTrue(self.transport().aborted)
+
+    def test_a_body_that_is_taken_slowly_is_no_failure(self) -> None:
+        self.connector.slow = True
+        result = self.send(fragment(0, 4 * CHUNK - 1, 4 * CHUNK))
+        for _ in range(3):
+            self.clock.advance(9)
+            self.transport().producer.resumeProducing()
+        self.assertEqual(self.moves[-1], 4 * CHUNK)
+        self.clock.advance(19)
+        self.connector.answer(*OK)
+        self.successResultOf(result)
+
+    def test_cancelling_drops_the_connection(self) -> None:
+        stuck: Deferred[None] = Deferred()
+        for held in (None, stuck):
+            self.source.held = held
+            result = self.send(fragment(0, 9, 100))
+            result.cancel()
+            self.failureResultOf(result, CancelledError)
+            self.assertTrue(self.transport().aborted)
+
+    def test_cancelling_while_connecting_is_no_failure_of_the_network(self) -> None:
+        self.connector.stuck = True
+        result = self.send(CreateSession())
+        result.cancel()
+        self.failureResultOf(result, CancelledError)
+
+
+class CloseTests(ExchangeTestCase):
+    """Letting go of connections."""
+
+    def test_close_waits_for_the_connection_to_end(self) -> None:
+        result = self.send(CreateSession())
+        self.connector.answer(*OK)
+        self.successResultOf(result)
+        closed = self.exchange.close()
+        self.assertTrue(self.transport().disconnecting)
+        self.assertNoResult(closed)
+        self.lose(ConnectionError("closed"))
+        self.successResultOf(closed)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_close_does_not_wait_for_a_peer_that_is_gone(self) -> None:
+        result = self.send(CreateSession())
+        self.connector.answer(*OK)
+        self.successResultOf(result)
+        closed = self.exchange.close()
+        self.clock.advance(2)
+        self.successResultOf(closed)
+        self.assertTrue(self.transport().aborted)
+
+    def test_close_without_a_connection_is_safe(self) -> None:
+        self.successResultOf(self.exchange.close())
+
+    def test_an_exchange_over_the_network_connects_to_its_host(self) -> None:
+        reactor = MemoryReactorClock()
+        exchange = exchange_over_network(
+            reactor, "http://127.0.0.1:81/x", request_timeout=1, response_timeout=1
+        )
+        exchange.send(CreateSession(), self.source, None, self.moves.append)
+        self.assertEqual(reactor.tcpClients[0][:2], ("127.0.0.1", 81))

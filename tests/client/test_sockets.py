@@ -1,0 +1,205 @@
+"""
+Uploads over real sockets on loopback, to a plain site around the model server, and
+the command in a process of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any
+
+from twisted.internet import reactor as _reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessTerminated
+from twisted.internet.protocol import ProcessProtocol
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Site
+
+from tests.protocol.model_server import ModelServer
+from txbits.client import Event, UploadFailed, Waiting, upload
+from txbits.protocol.codec import encode_ack, parse_request
+
+reactor: Any = _reactor
+
+
+class ModelResource(Resource):
+    """
+    The model server, as a resource.
+
+    :ivar drops: How many fragments are to be answered with the end of the connection:
+        half of their bytes are taken, and there is no Ack.
+    :ivar stuck: Fires when the first packet came that is not to be answered at all, if
+        it is set.
+    """
+
+    isLeaf = True
+
+    def __init__(self, server: ModelServer) -> None:
+        super().__init__()
+        self.model = server
+        self.drops = 0
+        self.stuck: Deferred[None] | None = None
+        self.connections: set[object] = set()
+
+    def render(self, request: Any) -> Any:
+        self.connections.add(request.getClientAddress().port)
+        headers = {
+            name.lower(): values
+            for name, values in request.requestHeaders.getAllRawHeaders()
+        }
+        packet = parse_request(request.method, headers)
+        body = request.content.read()
+        if body and self.stuck is not None:
+            stuck, self.stuck = self.stuck, None
+            stuck.callback(None)
+            return NOT_DONE_YET
+        if body and self.drops:
+            self.drops -= 1
+            self.model.receive(packet, body[: len(body) // 2])
+            request.transport.abortConnection()
+            return NOT_DONE_YET
+        ack = self.model.receive(packet, body)
+        request.setResponseCode(ack.status)
+        for name, value in encode_ack(ack):
+            request.responseHeaders.setRawHeaders(name, [value])
+        return b""
+
+
+class SocketsTestCase(TestCase):
+    """A site on a port of loopback, and a file of 3 MB."""
+
+    timeout = 60
+
+    def setUp(self) -> None:
+        self.server = ModelServer()
+        self.resource = ModelResource(self.server)
+        port = reactor.listenTCP(
+            0, Site(self.resource, timeout=None), interface="127.0.0.1"
+        )
+        self.port = port.getHost().port
+        self.addCleanup(port.stopListening)
+        self.url = f"http://127.0.0.1:{self.port}/x"
+        self.data = os.urandom(1000) * 3000
+        self.path = self.mktemp()
+        with open(self.path, "wb") as file:
+            file.write(self.data)
+
+
+class LibraryTests(SocketsTestCase):
+    """The library."""
+
+    async def test_a_file_arrives_over_one_connection(self) -> None:
+        result = await upload(
+            self.path, self.url, reactor=reactor, fragment_size=1_000_000
+        )
+        self.assertEqual(result.length, len(self.data))
+        self.assertEqual(self.server.published, self.data)
+        self.assertEqual(len(self.resource.connections), 1)
+
+    async def test_an_empty_file_arrives(self) -> None:
+        with open(self.path, "wb"):
+            pass
+        await upload(self.path, self.url, reactor=reactor)
+        self.assertEqual(self.server.published, b"")
+
+    async def test_a_file_arrives_although_connections_break(self) -> None:
+        self.resource.drops = 3
+        events: list[Event] = []
+        await upload(
+            self.path,
+            self.url,
+            reactor=reactor,
+            fragment_size=1_000_000,
+            random=lambda: 0.0,
+            on_event=events.append,
+        )
+        self.assertEqual(self.server.published, self.data)
+        waits = [event for event in events if isinstance(event, Waiting)]
+        self.assertEqual(len(waits), 3)
+
+    async def test_a_port_without_a_server_is_given_up(self) -> None:
+        free = reactor.listenTCP(0, Site(Resource()), interface="127.0.0.1")
+        url = f"http://127.0.0.1:{free.getHost().port}/x"
+        await free.stopListening()
+        try:
+            await upload(self.path, url, reactor=reactor, retry_for=0)
+        except UploadFailed as error:
+            self.assertTrue(error.transient)
+            self.assertIn("refused", str(error))
+        else:
+            self.fail("it was not given up")
+
+    async def test_what_is_no_bits_server_is_refused(self) -> None:
+        site = reactor.listenTCP(0, Site(Resource()), interface="127.0.0.1")
+        self.addCleanup(site.stopListening)
+        url = f"http://127.0.0.1:{site.getHost().port}/x"
+        try:
+            await upload(self.path, url, reactor=reactor)
+        except UploadFailed as error:
+            self.assertEqual((error.status, error.transient), (404, False))
+        else:
+            self.fail("it was not refused")
+
+
+class Command(ProcessProtocol):
+    """The command in a process: what it writes, and how it ends."""
+
+    transport: Any
+
+    def __init__(self) -> None:
+        self.out = b""
+        self.err = b""
+        self.ended: Deferred[int] = Deferred()
+
+    def outReceived(self, data: bytes) -> None:
+        self.out += data
+
+    def errReceived(self, data: bytes) -> None:
+        self.err += data
+
+    def processEnded(self, reason: Failure) -> None:
+        error: Any = reason.value
+        ended = isinstance(error, ProcessTerminated)
+        self.ended.callback(error.exitCode if ended else 0)
+
+
+class CommandTests(SocketsTestCase):
+    """``python -m txbits upload``."""
+
+    def spawn(self, url: str, *options: str) -> Command:
+        command = Command()
+        argv = [sys.executable, "-m", "txbits", "upload", self.path, url, *options]
+        # A checkout that is not installed is found by where the tests found it.
+        paths = os.pathsep.join(filter(None, sys.path))
+        environment = {**os.environ, "PYTHONPATH": paths}
+        process = reactor.spawnProcess(command, sys.executable, argv, environment)
+        self.addCleanup(lambda: process.pid and process.signalProcess("KILL"))
+        command.transport = process
+        return command
+
+    async def test_a_file_arrives(self) -> None:
+        command = self.spawn(self.url, "--fragment-size", "1000000")
+        self.assertEqual(await command.ended, 0)
+        self.assertEqual(self.server.published, self.data)
+        self.assertEqual(command.err, b"")
+        self.assertIn(b"3,000,000 bytes are at", command.out)
+
+    async def test_a_refusal_is_one_line_and_2(self) -> None:
+        self.server.largest = 0
+        command = self.spawn(self.url)
+        self.assertEqual(await command.ended, 2)
+        self.assertEqual(len(command.err.splitlines()), 1)
+
+    async def test_an_interrupt_ends_it_with_130_and_leaves_the_session(self) -> None:
+        stuck: Deferred[None] = Deferred()
+        self.resource.stuck = stuck
+        command = self.spawn(self.url)
+        await stuck
+        command.transport.signalProcess(signal.SIGINT)
+        self.assertEqual(await command.ended, 130)
+        self.assertEqual(command.err, b"txbits: interrupted\n")
+        self.assertEqual(len(self.server.held), 1)

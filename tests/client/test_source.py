@@ -1,0 +1,116 @@
+"""
+Files that are to be uploaded, and what can happen to them meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from tests.client.fakes import MemorySource
+from txbits.client.source import (
+    FileSource,
+    ISource,
+    SourceChanged,
+    SourceError,
+    printable,
+)
+
+
+class FileSourceTests(SynchronousTestCase):
+    """A file of ten bytes."""
+
+    def setUp(self) -> None:
+        self.path = self.mktemp()
+        self.write(b"0123456789")
+        self.source = FileSource.open(self.path)
+        self.addCleanup(self.source.close)
+
+    def write(self, data: bytes) -> None:
+        with open(self.path, "wb") as file:
+            file.write(data)
+
+    def test_it_is_a_source(self) -> None:
+        verifyObject(ISource, self.source)
+        verifyObject(ISource, MemorySource(b""))
+
+    def test_length_and_name_are_the_file_s(self) -> None:
+        self.assertEqual(self.source.length, 10)
+        self.assertEqual(self.source.content_name, os.path.basename(self.path))
+
+    def test_ranges_are_read_exactly(self) -> None:
+        self.assertEqual(self.successResultOf(self.source.read(0, 10)), b"0123456789")
+        self.assertEqual(self.successResultOf(self.source.read(3, 4)), b"3456")
+        self.assertEqual(self.successResultOf(self.source.read(10, 0)), b"")
+
+    def test_an_unchanged_file_passes_the_check(self) -> None:
+        self.assertIsNone(self.successResultOf(self.source.check()))
+
+    def assert_changed(self) -> None:
+        for result in (self.source.check(), self.source.read(0, 1)):
+            failure = self.failureResultOf(result, SourceChanged)
+            self.assertIn("was changed during the upload", str(failure.value))
+
+    def test_a_file_that_grew_has_changed(self) -> None:
+        self.write(b"0123456789+")
+        self.assert_changed()
+
+    def test_a_file_that_was_cut_has_changed(self) -> None:
+        self.write(b"012345678")
+        self.assert_changed()
+
+    def test_a_file_of_another_time_has_changed(self) -> None:
+        os.utime(self.path, (1, 1))
+        self.assert_changed()
+
+    def test_reading_beyond_the_end_is_a_change(self) -> None:
+        # It was cut between the check and the read.
+        self.failureResultOf(self.source.read(5, 6), SourceChanged)
+
+    def test_another_file_of_the_same_name_is_no_change(self) -> None:
+        os.rename(self.path, self.path + ".old")
+        self.write(b"something else")
+        self.assertEqual(self.successResultOf(self.source.read(0, 10)), b"0123456789")
+
+    def test_closing_twice_is_safe(self) -> None:
+        self.source.close()
+        self.source.close()
+
+    def test_a_closed_file_cannot_be_read(self) -> None:
+        self.source.close()
+        self.failureResultOf(self.source.read(0, 1), SourceError)
+
+    def test_a_read_that_fails_says_why(self) -> None:
+        # A negative offset is what a file system can be relied upon to refuse.
+        failure = self.failureResultOf(self.source.read(-1, 1), SourceError)
+        self.assertIn("cannot be read: Invalid argument", str(failure.value))
+
+    def test_a_missing_file_cannot_be_opened(self) -> None:
+        self.assertRaises(OSError, FileSource.open, self.path + ".gone")
+
+    def test_what_is_no_ordinary_file_cannot_be_opened(self) -> None:
+        pipe = self.mktemp()
+        os.mkfifo(pipe)
+        for path in (os.path.dirname(self.path) or ".", pipe):
+            self.assertRaises(SourceError, FileSource.open, path)
+
+    def test_any_kind_of_path_can_be_opened(self) -> None:
+        for path in (self.path, os.fsencode(self.path)):
+            source = FileSource.open(path)
+            self.assertEqual(source.length, 10)
+            source.close()
+
+    def test_hostile_names_are_made_fit_for_a_header(self) -> None:
+        path = os.path.join(self.mktemp(), "")
+        os.mkdir(path)
+        name = os.fsencode(path) + b"a\r\nX: y\xff"
+        with open(name, "wb"):
+            pass
+        source = FileSource.open(name)
+        self.addCleanup(source.close)
+        self.assertEqual(source.content_name, "a\ufffd\ufffdX: y\ufffd")
+
+    def test_printable_leaves_ordinary_names_alone(self) -> None:
+        self.assertEqual(printable("Größe 1.txt"), "Größe 1.txt")

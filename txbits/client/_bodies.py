@@ -1,0 +1,122 @@
+"""
+Bodies of requests, as ``twisted.web.client`` takes them.
+
+Their lengths are exact and known beforehand. No more than one chunk of a body is
+held here at any time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IConsumer
+from twisted.python.failure import Failure
+from twisted.web.iweb import IBodyProducer
+from zope.interface import implementer
+
+from txbits.client.source import ISource
+
+#: How many bytes are read, and handed to the transport, at a time.
+CHUNK = 256 * 1024
+
+
+@implementer(IBodyProducer)
+class NoBody:
+    """
+    The body of a packet that has none.
+
+    treq given no body at all sends no Content-Length, which every packet must have.
+    """
+
+    length = 0
+    finished = True
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        """Produce nothing."""
+        return succeed(None)
+
+    def pauseProducing(self) -> None:
+        """Nothing is being produced."""
+
+    def resumeProducing(self) -> None:
+        """Nothing is being produced."""
+
+    def stopProducing(self) -> None:
+        """Nothing is being produced."""
+
+
+@implementer(IBodyProducer)
+@define(eq=False)
+class RangeBody:
+    """
+    A range of a source.
+
+    :ivar source: Whose bytes they are.
+    :ivar first: Offset of the first byte.
+    :ivar length: How many bytes.
+    :ivar moved: Called with the number of bytes that the transport has taken so far,
+        each time that it took some.
+    :ivar finished: Whether the transport has taken all of them.
+    """
+
+    source: ISource
+    first: int
+    length: int
+    moved: Callable[[int], None]
+    finished: bool = field(init=False, default=False)
+    _stopped: bool = field(init=False, default=False)
+    _paused: Deferred[None] | None = field(init=False, default=None)
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        """
+        Write the bytes to *consumer*.
+
+        :returns: A Deferred that fires with ``None`` when all are written. It fails
+            as the source does, and fires not at all after :meth:`stopProducing`.
+        """
+        result: Deferred[None] = Deferred(lambda _: self.stopProducing())
+
+        def fail(failure: Failure) -> None:
+            if not self._stopped:
+                result.errback(failure)
+
+        def end(_: None) -> None:
+            if not self._stopped:
+                result.callback(None)
+
+        Deferred.fromCoroutine(self._produce(consumer)).addCallbacks(end, fail)
+        return result
+
+    async def _produce(self, consumer: IConsumer) -> None:
+        done = 0
+        while done < self.length:
+            offset = self.first + done
+            data = await self.source.read(offset, min(CHUNK, self.length - done))
+            if self._paused is not None:
+                await self._paused
+            if self._stopped:
+                return
+            consumer.write(data)
+            done += len(data)
+            self.finished = done == self.length
+            self.moved(done)
+
+    def pauseProducing(self) -> None:
+        """Write nothing until :meth:`resumeProducing`."""
+        if self._paused is None:
+            self._paused = Deferred()
+
+    def resumeProducing(self) -> None:
+        """Go on writing."""
+        paused, self._paused = self._paused, None
+        if paused is not None:
+            paused.callback(None)
+
+    def stopProducing(self) -> None:
+        """Write nothing more, ever. Safe to call at any time, and twice."""
+        # Nothing is cancelled: this may be called by what moved() calls, while the
+        # loop above is running.
+        self._stopped = True
+        self.resumeProducing()
