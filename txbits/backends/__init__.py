@@ -1,0 +1,23 @@
+"""
+Where uploads are kept: the backends that txbits brings, and how others are found.
+
+:class:`txbits.backends.memory.MemoryBackend` and
+:class:`txbits.backends.disk.DiskBackend` are imported from their modules. A backend
+knows storage, and nothing of HTTP or of packets.
+"""
+
+from __future__ import annotations
+
+from txbits.backends._paths import checked_segments
+from txbits.backends.description import (
+    available_parsers,
+    backend_from_description,
+    parse_description,
+)
+
+__all__ = [
+    "available_parsers",
+    "backend_from_description",
+    "checked_segments",
+    "parse_description",
+]

@@ -1,0 +1,105 @@
+"""
+The writer of a session on disk.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from attrs import define
+from twisted.internet.defer import Deferred, succeed
+from zope.interface import implementer
+
+from txbits.backends._work import Joint, at_once, translated
+from txbits.errors import BackendError
+from txbits.interfaces import IWriter
+
+if TYPE_CHECKING:
+    from txbits.backends._disk_session import DiskSession
+
+
+@implementer(IWriter)
+@define(eq=False, weakref_slot=False)
+class DiskWriter:
+    """The open staged file of a session; see :class:`~txbits.interfaces.IWriter`."""
+
+    _session: DiskSession
+    _fd: int
+    _begun_at: int
+    closing: Joint | None = None
+
+    def write(self, data: bytes) -> Deferred[None]:
+        """Append to the file; see :class:`~txbits.interfaces.IWriter`."""
+        return at_once(self._append, data)
+
+    def _append(self, data: bytes) -> None:
+        session = self._session
+        if self._fd < 0 or self.closing is not None:
+            raise BackendError("this writer is closed")
+        if session.offset + len(data) > (session.total or 0):
+            raise BackendError("more bytes than the file has")
+        staging = session.staging
+        rest: bytes | memoryview = data
+        while rest:
+            # A disk that fills up stores a part first, and fails the next time.
+            stored = staging.files.pwrite(self._fd, rest, session.offset)
+            if not stored:
+                raise BackendError("the file system stores nothing, and says no reason")
+            session.offset += stored
+            session.last_progress = staging.seconds()
+            rest = memoryview(rest)[stored:]
+
+    def close(self) -> Deferred[None]:
+        """Close the file; see :class:`~txbits.interfaces.IWriter`."""
+        if self.closing is not None:
+            return self.closing.join()
+        if self._fd < 0:
+            return succeed(None)
+        staging = self._session.staging
+        if staging.fsync != "fragment":
+            return at_once(self.shut)
+        closing = self.closing = Joint()
+        answer = closing.join()
+        work = staging.in_thread(translated, self._sync_and_shut_in_thread)
+        work.addBoth(self._closed).addBoth(closing.end)
+        return answer
+
+    def _closed(self, outcome: None) -> None:
+        self.closing = None
+        return outcome
+
+    def _sync_and_shut_in_thread(self) -> None:
+        session = self._session
+        files = session.staging.files
+        try:
+            try:
+                files.fsync(self._fd)
+                if self._begun_at == 0:
+                    session.staging.sync(session.directory())
+            except OSError:
+                # Nobody knows what was stored, and a second fsync would not tell: what
+                # came since the last one has to come again.
+                files.ftruncate(self._fd, self._begun_at)
+                session.offset = self._begun_at
+                raise
+        finally:
+            self.shut()
+
+    def shut(self) -> None:
+        """
+        Close the file at once. It may be called again.
+
+        :raises OSError: If bytes were lost in that; the file is closed all the same.
+        """
+        if self._fd < 0:
+            return
+        session = self._session
+        fd, self._fd = self._fd, -1
+        session.writer = None
+        try:
+            session.staging.files.close(fd)
+        except OSError:
+            # Some network file systems store, and fail, only now.
+            there = session.staging.files.lstat(session.part())
+            session.offset = min(session.offset, there.st_size)
+            raise

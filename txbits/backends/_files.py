@@ -1,0 +1,38 @@
+"""
+The system calls of the disk backend, all in one place.
+
+Tests put an object of their own here, that fails or "dies" at the n-th call.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+
+class Files:
+    """
+    What the disk backend asks of the operating system.
+
+    The functions stand here as they are, so that going through this costs nothing.
+    """
+
+    access = staticmethod(os.access)
+    close = staticmethod(os.close)
+    flock = staticmethod(fcntl.flock)
+    fstat = staticmethod(os.fstat)
+    fsync = staticmethod(os.fsync)
+    ftruncate = staticmethod(os.ftruncate)
+    link = staticmethod(os.link)
+    listdir = staticmethod(os.listdir)
+    lstat = staticmethod(os.lstat)
+    mkdir = staticmethod(os.mkdir)
+    mknod = staticmethod(os.mknod)
+    open = staticmethod(os.open)
+    pread = staticmethod(os.pread)
+    pwrite = staticmethod(os.pwrite)
+    rename = staticmethod(os.rename)
+    rmdir = staticmethod(os.rmdir)
+    stat = staticmethod(os.stat)
+    statvfs = staticmethod(os.statvfs)
+    unlink = staticmethod(os.unlink)

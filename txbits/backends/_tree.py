@@ -1,0 +1,187 @@
+"""
+Where published files go: a destination resolved below the root.
+
+Every parent is opened relative to the one above it and never through a symbolic
+link, so what was looked at is what is used, whoever renames things meanwhile. A link
+that stays below the root is followed by starting over from the root with what it
+resolves to.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from attrs import define
+
+from txbits.backends._files import Files
+from txbits.backends._work import storage_error
+from txbits.errors import (
+    BackendError,
+    DestinationExists,
+    DestinationForbidden,
+    DestinationIsDirectory,
+    ParentMissing,
+)
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+# As many as Linux follows itself.
+_MOST_LINKS = 40
+
+
+class _NotThereYet(ParentMissing):
+    """A parent that is missing, and that could be made."""
+
+
+@define(eq=False)
+class Tree:
+    """
+    The directory that uploads are published below.
+
+    :ivar path: Its absolute path, without symbolic links.
+    :ivar fd: It, opened.
+    """
+
+    _files: Files
+    path: bytes
+    fd: int
+    _device: int
+    _staging: tuple[int, int]
+    _sync: bool
+
+    def check(
+        self, segments: tuple[str, ...], *, overwrite: bool, create_directories: bool
+    ) -> None:
+        """
+        Refuse a destination that could not be published to as things stand.
+
+        :param segments: What ``checked_segments`` has passed.
+        :raises BackendError: In the ways of ``IBackend.create``.
+        """
+        try:
+            parent = self.open_parent(segments, create_directories=False)
+        except _NotThereYet:
+            if create_directories:
+                return
+            raise
+        try:
+            self.check_name(parent, segments, overwrite=overwrite)
+        finally:
+            self.let_go(parent)
+
+    def check_name(
+        self, parent: int, segments: tuple[str, ...], *, overwrite: bool
+    ) -> os.stat_result | None:
+        """
+        Refuse what stands at the destination, if it may not be replaced.
+
+        :returns: What stands there, ``None`` if nothing does.
+        """
+        try:
+            there = self._files.lstat(segments[-1].encode(), dir_fd=parent)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._refusal(error, segments) from error
+        if stat.S_ISDIR(there.st_mode):
+            raise DestinationIsDirectory(f"{segments!a} is a directory")
+        if not overwrite:
+            raise DestinationExists(f"{segments!a} exists")
+        return there
+
+    def open_parent(
+        self, segments: tuple[str, ...], *, create_directories: bool
+    ) -> int:
+        """
+        Open the directory that a destination lies in.
+
+        :param create_directories: Whether missing ones are made.
+        :returns: A descriptor, for :meth:`let_go`.
+        :raises ParentMissing: If there is none.
+        :raises DestinationForbidden: If it lies outside the root, or is for staging.
+        :raises BackendError: If it lies on another file system.
+        """
+        if len(segments) == 1:
+            return self.fd
+        names = [segment.encode() for segment in segments[:-1]]
+        for _ in range(_MOST_LINKS):
+            try:
+                found = self._walk(names, create_directories)
+            except OSError as error:
+                raise self._refusal(error, segments) from error
+            if isinstance(found, int):
+                return found
+            names = found
+        raise DestinationForbidden(f"too many symbolic links in {segments!a}")
+
+    def let_go(self, fd: int) -> None:
+        """Close a descriptor that :meth:`open_parent` returned."""
+        if fd != self.fd:
+            self._files.close(fd)
+
+    def _walk(self, names: list[bytes], create: bool) -> int | list[bytes]:
+        """
+        Go down once.
+
+        :returns: A descriptor; or where to go instead, if there is a link on the way.
+        """
+        files = self._files
+        fd = self.fd
+        try:
+            for depth, name in enumerate(names):
+                try:
+                    below = files.open(name, _DIRECTORY, dir_fd=fd)
+                except FileNotFoundError:
+                    if not create:
+                        raise _NotThereYet(
+                            f"no directory {b'/'.join(names)!a} in {self.path!a}"
+                        ) from None
+                    below = self._make(name, fd)
+                except OSError as error:
+                    if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+                        raise
+                    return self._behind_link(names, depth, fd)
+                self.let_go(fd)
+                fd = below
+                there = files.fstat(fd)
+                if (there.st_dev, there.st_ino) == self._staging:
+                    raise DestinationForbidden(f"{name!a} is the staging area")
+                if there.st_dev != self._device:
+                    raise BackendError(
+                        f"{b'/'.join(names[: depth + 1])!a} in {self.path!a} is on "
+                        "another file system; serve it as a directory of its own"
+                    )
+            found, fd = fd, self.fd
+            return found
+        finally:
+            self.let_go(fd)
+
+    def _make(self, name: bytes, fd: int) -> int:
+        try:
+            self._files.mkdir(name, dir_fd=fd)
+        except FileExistsError:
+            pass  # another upload was first
+        else:
+            if self._sync:
+                self._files.fsync(fd)
+        return self._files.open(name, _DIRECTORY, dir_fd=fd)
+
+    def _behind_link(self, names: list[bytes], depth: int, fd: int) -> list[bytes]:
+        there = self._files.lstat(names[depth], dir_fd=fd)
+        way = b"/".join(names[: depth + 1])
+        if not stat.S_ISLNK(there.st_mode):
+            raise ParentMissing(f"{way!a} in {self.path!a} is a file")
+        target = os.path.realpath(os.path.join(self.path, way))
+        root = self.path.rstrip(b"/") + b"/"
+        if not (target + b"/").startswith(root):
+            raise DestinationForbidden(f"{way!a} leads outside {self.path!a}")
+        inside = [name for name in target[len(root) :].split(b"/") if name]
+        return inside + names[depth + 1 :]
+
+    def _refusal(self, error: OSError, segments: tuple[str, ...]) -> BackendError:
+        """What a file system says of names is for the client, the rest is a fault."""
+        if error.errno in (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ):
+            return DestinationForbidden(f"{segments!a}: {error.strerror}")
+        return storage_error(error)

@@ -1,0 +1,170 @@
+"""
+How the disk backend gets its work done: at once, in a thread, or together.
+
+Quick system calls are made at once, on the reactor's thread: handing each one over
+costs more than it takes. Whatever can be slow goes to threads of our own, since
+those of the reactor look host names up.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import deque
+from collections.abc import Callable
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.python.failure import Failure
+
+from txbits.errors import BackendError, OutOfSpace
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# A file that grows too long for its file system does not fit there either.
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+#: More threads than this do not make fsync faster, but make Python slower.
+MOST_THREADS = 8
+
+
+class InThread(Protocol):
+    """Calls a function elsewhere; the Deferred fires with what it returns."""
+
+    def __call__(
+        self, function: Callable[..., Any], /, *args: Any
+    ) -> Deferred[Any]: ...
+
+
+def storage_error(error: OSError) -> BackendError:
+    """Make a failed system call into what the interfaces fail with."""
+    return (OutOfSpace if error.errno in _FULL else BackendError)(str(error))
+
+
+def translated(function: Callable[..., T], *args: Any) -> T:
+    """
+    Call *function*, and raise a BackendError in place of an OSError.
+
+    :raises BackendError: Chained to the OSError.
+    """
+    try:
+        return function(*args)
+    except OSError as error:
+        raise storage_error(error) from error
+
+
+def at_once(function: Callable[..., T], *args: Any) -> Deferred[T]:
+    """
+    Call *function* here and now.
+
+    :returns: A Deferred that has fired already, with the outcome.
+    """
+    return maybeDeferred(translated, function, *args)
+
+
+_Job = tuple[Deferred[Any], Callable[..., Any], tuple[Any, ...]]
+
+
+@define(eq=False)
+class Threads:
+    """
+    A few threads, each started when it is first needed.
+
+    Twisted's thread pools do the same and more; at a thousand small uploads a second
+    that more is a good part of what an upload costs. Outcomes that come
+    together are handed over together, which spares the reactor wake-ups.
+    """
+
+    _reactor: Any
+    _jobs: SimpleQueue[_Job | None] = field(factory=SimpleQueue, init=False)
+    _outcomes: deque[tuple[Deferred[Any], Any]] = field(factory=deque, init=False)
+    _threads: list[Thread] = field(factory=list, init=False)
+    _announced: bool = field(default=False, init=False)
+    _at_work: int = field(default=0, init=False)
+    _rested: Deferred[None] | None = field(default=None, init=False)
+
+    def __call__(self, function: Callable[..., Any], /, *args: Any) -> Deferred[Any]:
+        """
+        Call *function* in one of the threads.
+
+        :returns: A Deferred that fires with what it returns, or fails with what it
+            raises.
+        """
+        self._at_work += 1
+        if len(self._threads) < min(self._at_work, MOST_THREADS):
+            thread = Thread(target=self._work, name="txbits-disk", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        work: Deferred[Any] = Deferred()
+        self._jobs.put((work, function, args))
+        return work
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            work, function, args = job
+            outcome: Any
+            try:
+                outcome = function(*args)
+            except BaseException:  # noqa: BLE001 - it is passed on whole
+                outcome = Failure()  # type: ignore[no-untyped-call]
+            self._outcomes.append((work, outcome))
+            # Whoever sees it set has appended before it is taken back.
+            if not self._announced:
+                self._announced = True
+                self._reactor.callFromThread(self._hand_over)
+            del job, work, function, args, outcome
+
+    def _hand_over(self) -> None:
+        """Fire the Deferreds of what has been done, on the reactor's thread."""
+        self._announced = False
+        while self._outcomes:
+            work, outcome = self._outcomes.popleft()
+            self._at_work -= 1
+            work.callback(outcome)
+        if self._rested is not None and not self._at_work:
+            rested, self._rested = self._rested, None
+            rested.callback(None)
+
+    def stop(self) -> Deferred[None]:
+        """
+        End the threads, when the work that is under way is done.
+
+        :returns: A Deferred that fires with ``None`` when no thread is left.
+        """
+        if not self._at_work:
+            self._join()
+            return succeed(None)
+        self._rested = Deferred()
+        return self._rested.addCallback(lambda _: self._join())
+
+    def _join(self) -> None:
+        # Joining blocks, but they rest, and end at once.
+        for _ in self._threads:
+            self._jobs.put(None)
+        while self._threads:
+            self._threads.pop().join()
+
+
+@define(eq=False)
+class Joint:
+    """A piece of work under way, and everyone who waits for its end."""
+
+    _waiting: list[Deferred[None]] = field(factory=list, init=False)
+
+    def join(self) -> Deferred[None]:
+        """
+        Wait for the end.
+
+        :returns: A Deferred that fires, or fails, as the work does.
+        """
+        mine: Deferred[None] = Deferred()
+        self._waiting.append(mine)
+        return mine
+
+    def end(self, outcome: Failure | None) -> None:
+        """Tell all that the work has ended, and how."""
+        for one in self._waiting:
+            one.callback(outcome)

@@ -1,0 +1,203 @@
+"""
+Backend descriptions: one string, such as ``disk:/srv/uploads``, becomes a backend.
+
+The syntax is that of Twisted's endpoint strings: a prefix, then positional
+parts and ``name=value`` parts between colons, and a backslash before a colon,
+an equals sign or a backslash that is meant as one. The prefix picks an
+:class:`~txbits.interfaces.IBackendParser` among the Twisted plugins. The
+parsers of our own backends are here too; they import a backend only when one is
+made, since twistd loads every plugin that it lists.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+
+from attrs import frozen
+from twisted.plugin import getPlugins
+from zope.interface import implementer
+
+from txbits.errors import InvalidSetting
+from txbits.interfaces import BackendContext, IBackend, IBackendParser
+
+
+def parse_description(text: str) -> tuple[str, tuple[str, ...], dict[str, str]]:
+    r"""
+    Take a description apart.
+
+    ``"s3:logs:prefix=in/:endpoint=http\://host"`` gives ``("s3", ("logs",),
+    {"prefix": "in/", "endpoint": "http://host"})``. In a value only a colon
+    ends it; further equals signs belong to it. ``"memory:"`` has no parts.
+
+    :returns: The prefix, the positional parts and the named parts, unescaped.
+    :raises InvalidSetting: If there is no prefix, a name is given twice, or a
+        backslash stands at the end.
+    """
+    prefix, colon, rest = text.partition(":")
+    if not colon or not prefix or "=" in prefix or "\\" in prefix:
+        raise InvalidSetting(
+            f"{text!r} is no backend description; an example is disk:/srv/uploads"
+        )
+    args: list[str] = []
+    kwargs: dict[str, str] = {}
+    for name, value in _parts(rest) if rest else ():
+        if name is None:
+            args.append(value)
+        elif name in kwargs:
+            raise InvalidSetting(f"{text!r}: {name!r} is given twice")
+        else:
+            kwargs[name] = value
+    return prefix, tuple(args), kwargs
+
+
+def _parts(text: str) -> Iterator[tuple[str | None, str]]:
+    """Split at colons; each part is a name, ``None`` if it has none, and a value."""
+    name: str | None = None
+    value = ""
+    characters = iter(text)
+    for character in characters:
+        if character == "\\":
+            try:
+                value += next(characters)
+            except StopIteration:
+                raise InvalidSetting(
+                    f"{text!r} ends in a backslash; write \\\\ for one"
+                ) from None
+        elif character == ":":
+            yield name, value
+            name, value = None, ""
+        elif character == "=" and name is None:
+            name, value = value, ""
+        else:
+            value += character
+    yield name, value
+
+
+def available_parsers() -> list[IBackendParser]:
+    """
+    Find the parsers of all installed plugins, ours and third parties'.
+
+    A plugin that cannot be imported is logged by Twisted and left out.
+
+    :returns: The parsers, sorted by prefix.
+    """
+    parsers = [
+        parser
+        for parser in getPlugins(IBackendParser)
+        if isinstance(getattr(parser, "prefix", None), str)
+    ]
+    return sorted(parsers, key=lambda parser: parser.prefix)
+
+
+def backend_from_description(
+    text: str,
+    context: BackendContext,
+    parsers: Iterable[IBackendParser] | None = None,
+) -> IBackend:
+    """
+    Make the backend that a description names.
+
+    :param text: The description.
+    :param context: Handed to the parser.
+    :param parsers: The parsers to choose from; the installed plugins if ``None``.
+    :raises InvalidSetting: If the description cannot be used; the text is one line.
+    """
+    prefix, args, kwargs = parse_description(text)
+    known = list(available_parsers() if parsers is None else parsers)
+    parser = next((one for one in known if one.prefix == prefix), None)
+    if parser is None:
+        formats = ", ".join(one.format for one in known) or "none"
+        raise InvalidSetting(f"no backend is called {prefix!r}; there are: {formats}")
+    return _called(parser.parse_backend, parser.format, context, args, kwargs)
+
+
+def _called(
+    make: Callable[..., IBackend],
+    form: str,
+    context: BackendContext,
+    args: tuple[str, ...],
+    kwargs: dict[str, str],
+) -> IBackend:
+    """
+    Make a backend from the parts of a description.
+
+    :raises InvalidSetting: If *make* does not take them, or refuses one.
+    """
+    try:
+        # Bound apart from the call, so that a TypeError inside it stays visible.
+        inspect.signature(make).bind(context, *args, **kwargs)
+    except TypeError as error:
+        raise InvalidSetting(
+            f"{error}; write {form}, with a backslash before a : or = that is meant "
+            "as one"
+        ) from error
+    try:
+        return make(context, *args, **kwargs)
+    except InvalidSetting:
+        raise
+    except ValueError as error:
+        raise InvalidSetting(f"{error}; write {form}") from error
+
+
+@implementer(IBackendParser)
+@frozen
+class MemoryBackendParser:
+    """``memory:``"""
+
+    prefix: str = "memory"
+    format: str = "memory:"
+    help: str = (
+        "Keeps uploads in the memory of the process, and loses them with it. "
+        "For trying things out."
+    )
+
+    def parse_backend(
+        self, context: BackendContext, *args: str, **kwargs: str
+    ) -> IBackend:
+        """
+        Make a :class:`~txbits.backends.memory.MemoryBackend`.
+
+        :param context: Its reactor is the clock.
+        :raises InvalidSetting: If there is any argument.
+        """
+        return _called(_memory, self.format, context, args, kwargs)
+
+
+def _memory(context: BackendContext) -> IBackend:
+    from txbits.backends.memory import MemoryBackend
+
+    return MemoryBackend(context.reactor)
+
+
+@implementer(IBackendParser)
+@frozen
+class DiskBackendParser:
+    """``disk:PATH``"""
+
+    prefix: str = "disk"
+    format: str = "disk:PATH"
+    help: str = (
+        "Publishes uploads below the directory PATH, and stages them in "
+        "PATH/.bits-sessions. Sessions survive a restart."
+    )
+
+    def parse_backend(
+        self, context: BackendContext, *args: str, **kwargs: str
+    ) -> IBackend:
+        """
+        Make a :class:`~txbits.backends.disk.DiskBackend`.
+
+        :param context: Its reactor, and when to fsync.
+        :param args: The directory; made at the start if it is missing.
+        :raises InvalidSetting: If that is empty or cannot be one.
+        """
+        return _called(_disk, self.format, context, args, kwargs)
+
+
+def _disk(context: BackendContext, path: str) -> IBackend:
+    from txbits.backends.disk import DiskBackend
+
+    if not path or "\0" in path:
+        raise InvalidSetting(f"disk:{path!a} names no directory; write disk:PATH")
+    return DiskBackend(path, context.reactor, fsync=context.fsync)

@@ -1,0 +1,249 @@
+"""
+The disk backend: uploads are staged and published below one directory.
+
+Sessions lie in ``ROOT/.bits-sessions`` and outlive the process. The length of a
+staged file is the offset, and publishing is one ``link`` or ``rename`` on the same
+file system, so there is no moment at which a crash leaves half a file, or loses what
+was acknowledged. What is slow (fsync, unlinking long files, scans) runs in threads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from attrs import define, field, validators
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from txbits._deferreds import deferred
+from txbits.backends._disk_session import DiskSession
+from txbits.backends._files import Files
+from txbits.backends._paths import checked_segments
+from txbits.backends._staging import OPEN, RELEASING, FsyncPolicy, Staging
+from txbits.backends._work import InThread, Threads, at_once, translated
+from txbits.errors import BackendError, NoSuchSession, ParentMissing
+from txbits.interfaces import IBackend, IUploadSession, SessionSummary
+
+_log = Logger()
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(path)
+
+
+@implementer(IBackend)
+@define(eq=False)
+class DiskBackend:
+    """
+    Keeps sessions and published files below a directory.
+
+    :ivar root: The directory; made at the start if it is missing. One server at a
+        time uses it.
+
+    :param reactor: The clock, and where work in threads is reported.
+    :param fsync: When bytes are made to survive a crash of the machine: ``"close"``
+        (before publishing is done), ``"fragment"`` (also before a new session, or
+        the closing of a writer, is done) or ``"never"``.
+    :param in_thread: Called with a function and its arguments to run it where it
+        may block; threads of the backend's own if ``None``.
+    :param files: The system calls.
+    """
+
+    root: str = field(converter=_absolute)
+    _reactor: Any
+    _fsync: FsyncPolicy = field(
+        default="close",
+        kw_only=True,
+        validator=validators.in_(("close", "fragment", "never")),
+    )
+    _in_thread: InThread | None = field(default=None, kw_only=True)
+    _files: Files = field(factory=Files, kw_only=True)
+    _threads: Threads | None = field(default=None, init=False)
+    _opened: Staging | None = field(default=None, init=False)
+
+    @property
+    def _staging(self) -> Staging:
+        if self._opened is None:
+            raise BackendError(f"the backend of {self.root} is not started")
+        return self._opened
+
+    @deferred
+    async def start(self) -> None:
+        """Take the directory; see :class:`~txbits.interfaces.IBackend`."""
+        in_thread = self._in_thread
+        if in_thread is None:
+            in_thread = self._threads = Threads(self._reactor)
+        try:
+            self._opened = await in_thread(
+                translated,
+                Staging.opened,
+                self.root,
+                self._files,
+                self._fsync,
+                self._reactor.seconds,
+                in_thread,
+            )
+        except BackendError:
+            await self.stop()
+            raise
+
+    @deferred
+    async def stop(self) -> None:
+        """Give the directory back; see :class:`~txbits.interfaces.IBackend`."""
+        threads, self._threads = self._threads, None
+        if threads is not None:
+            await threads.stop()
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.close()
+
+    def create(
+        self,
+        session_id: UUID,
+        destination: tuple[str, ...],
+        *,
+        owner: str | None,
+        content_name: str | None,
+        overwrite: bool,
+        create_directories: bool,
+    ) -> Deferred[IUploadSession]:
+        """Make a session; see :class:`~txbits.interfaces.IBackend`."""
+        made = at_once(
+            self._create,
+            session_id,
+            destination,
+            owner,
+            content_name,
+            overwrite,
+            create_directories,
+        )
+        return made.addCallback(self._safe) if self._fsync == "fragment" else made
+
+    def _create(
+        self,
+        session_id: UUID,
+        destination: tuple[str, ...],
+        owner: str | None,
+        content_name: str | None,
+        overwrite: bool,
+        create_directories: bool,
+    ) -> IUploadSession:
+        staging = self._staging
+        staging.tree.check(
+            checked_segments(destination),
+            overwrite=overwrite,
+            create_directories=create_directories,
+        )
+        directory = staging.directory(session_id)
+        name = directory.rpartition("/")[2]
+        staging.being_made.add(name)
+        try:
+            staging.write_state(directory, destination, owner, content_name)
+        finally:
+            staging.being_made.discard(name)
+        return DiskSession(
+            session_id, destination, owner, content_name, staging.seconds(), staging
+        )
+
+    def _safe(self, session: IUploadSession) -> Deferred[IUploadSession]:
+        """Make a new session survive a crash of the machine."""
+        staging = self._staging
+        directory = staging.directory(session.session_id)
+
+        def sync() -> IUploadSession:
+            staging.sync(f"{directory}/{OPEN}")
+            staging.sync(directory)
+            staging.sync(staging.path)
+            return session
+
+        return staging.in_thread(translated, sync)
+
+    @deferred
+    async def find(self, session_id: UUID) -> IUploadSession:
+        """Read a session back; see :class:`~txbits.interfaces.IBackend`."""
+        staging = self._staging
+        try:
+            found = await at_once(staging.load, str(session_id).upper())
+        except NoSuchSession:
+            raise
+        except BackendError as fault:
+            _log.error(
+                "session {session_id}: {fault}", session_id=session_id, fault=fault
+            )
+            raise
+        if found.published and self._fsync != "never":
+            # The process may have died between publishing and making that safe.
+            await staging.in_thread(
+                translated, self._sync_published_in_thread, found.destination
+            )
+        return DiskSession(
+            session_id,
+            found.destination,
+            found.owner,
+            found.content_name,
+            found.last_progress,
+            staging,
+            found.state,
+            found.total,
+            found.offset,
+            found.published,
+            found.state == RELEASING,
+        )
+
+    def _sync_published_in_thread(self, destination: tuple[str, ...]) -> None:
+        tree = self._staging.tree
+        try:
+            parent = tree.open_parent(
+                checked_segments(destination), create_directories=False
+            )
+        except ParentMissing:
+            return  # removed since, with the file in it
+        try:
+            self._files.fsync(parent)
+        finally:
+            tree.let_go(parent)
+
+    @deferred
+    async def sessions(self) -> Sequence[SessionSummary]:
+        """Read all sessions back; see :class:`~txbits.interfaces.IBackend`."""
+        staging = self._staging
+        found, faults = await staging.in_thread(translated, staging.summaries)
+        for fault in faults:
+            _log.error("session left out: {fault}", fault=fault)
+        return found  # type: ignore[no-any-return]
+
+    def remember_close(
+        self, session_id: UUID, destination: tuple[str, ...], owner: str | None
+    ) -> Deferred[None]:
+        """Make a small file; see :class:`~txbits.interfaces.IBackend`."""
+        return at_once(self._remember_close, session_id, destination, owner)
+
+    def _remember_close(
+        self, session_id: UUID, destination: tuple[str, ...], owner: str | None
+    ) -> None:
+        self._staging.remember_close(session_id, destination, owner)
+
+    def recalls_close(
+        self, session_id: UUID, destination: tuple[str, ...], owner: str | None
+    ) -> Deferred[bool]:
+        """Look for that file; see :class:`~txbits.interfaces.IBackend`."""
+        return at_once(self._recalls_close, session_id, destination, owner)
+
+    def _recalls_close(
+        self, session_id: UUID, destination: tuple[str, ...], owner: str | None
+    ) -> bool:
+        try:
+            self._files.lstat(self._staging.closed(session_id, destination, owner))
+        except FileNotFoundError:
+            return False
+        return True
+
+    @deferred
+    async def clean_up(self, closed_before: float) -> None:
+        """Scan the staging area; see :class:`~txbits.interfaces.IBackend`."""
+        staging = self._staging
+        await staging.in_thread(translated, staging.clean_up, closed_before)

@@ -1,0 +1,234 @@
+"""
+The memory backend: for trying things out, for tests, and for embedders who want the
+bytes themselves.
+
+There are no directories to make: a file's parents exist because the file does. What
+is a file is no directory, and the other way about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IConsumer, IReactorTime
+from zope.interface import implementer
+
+from txbits._deferreds import deferred
+from txbits.backends._paths import checked_segments
+from txbits.backends._reading import Reading
+from txbits.errors import (
+    BackendError,
+    DestinationExists,
+    DestinationIsDirectory,
+    NoSuchSession,
+    ParentMissing,
+    StagedDataLost,
+)
+from txbits.interfaces import (
+    IBackend,
+    IReadable,
+    IUploadSession,
+    IWriter,
+    SessionSummary,
+)
+
+
+@implementer(IWriter)
+@define(eq=False)
+class _MemoryWriter:
+    _session: MemorySession
+    _open: bool = True
+
+    @deferred
+    async def write(self, data: bytes) -> None:
+        session = self._session
+        if not self._open:
+            raise BackendError("this writer is closed")
+        if session.offset + len(data) > (session.total or 0):
+            raise BackendError("more bytes than the file has")
+        session._pieces.append(data)
+        session.offset += len(data)
+        session.last_progress = session._backend._clock.seconds()
+
+    def close(self) -> Deferred[None]:
+        self._open = False
+        self._session._writer = None
+        return succeed(None)
+
+
+@implementer(IUploadSession, IReadable)
+@define(eq=False)
+class MemorySession:
+    """One upload; see :class:`~txbits.interfaces.IUploadSession`."""
+
+    session_id: UUID
+    destination: tuple[str, ...]
+    owner: str | None
+    content_name: str | None
+    _backend: MemoryBackend
+    last_progress: float
+    total: int | None = None
+    offset: int = 0
+    published: bool = False
+    releasing: bool = False
+    _pieces: list[bytes] = field(factory=list)
+    _writer: _MemoryWriter | None = None
+
+    @deferred
+    async def open_writer(self, total: int) -> IWriter:
+        """Begin to append; see :class:`~txbits.interfaces.IUploadSession`."""
+        if self._writer is not None:
+            raise BackendError("a writer is open already")
+        if self.published or self.releasing:
+            raise BackendError("the session takes no more bytes")
+        if self.total not in (None, total):
+            raise BackendError(f"the file has {self.total} bytes, not {total}")
+        self.total = total
+        self._writer = _MemoryWriter(self)
+        return self._writer
+
+    @deferred
+    async def publish(self, *, overwrite: bool, create_directories: bool) -> None:
+        """Put the file into ``files``; see
+        :class:`~txbits.interfaces.IUploadSession`."""
+        if self.published:
+            return
+        if self.total is None or self.offset < self.total:
+            raise BackendError("the upload is not complete")
+        self._backend._check(self.destination, overwrite)
+        self._backend.files[self.destination] = self._joined()
+        self._pieces.clear()
+        self.published = True
+
+    def release(self) -> Deferred[None]:
+        """Forget everything; see :class:`~txbits.interfaces.IReleasable`."""
+        self.releasing = True
+        if self._writer is not None:
+            self._writer._open = False
+            self._writer = None
+        self._pieces.clear()
+        self._backend._sessions.pop(self.session_id, None)
+        return succeed(None)
+
+    @deferred
+    async def read_into(self, consumer: IConsumer, start: int, end: int) -> None:
+        """Feed staged bytes; see :class:`~txbits.interfaces.IReadable`."""
+        if self.published or self.releasing:
+            raise StagedDataLost("the staged bytes are gone")
+        whole = memoryview(self._joined())
+
+        def read(offset: int, length: int) -> Deferred[bytes]:
+            return succeed(bytes(whole[offset : offset + length]))
+
+        await Reading(consumer, read).run(start, end)
+
+    def _joined(self) -> bytes:
+        # Joined where the whole is asked for, so that appending never copies.
+        if len(self._pieces) != 1:
+            self._pieces[:] = [b"".join(self._pieces)]
+        return self._pieces[0]
+
+
+@implementer(IBackend)
+@define(eq=False)
+class MemoryBackend:
+    """
+    Keeps sessions and published files in the memory of the process.
+
+    :ivar files: The published files. An embedder may read, add and remove them.
+    """
+
+    _clock: IReactorTime
+    files: dict[tuple[str, ...], bytes] = field(factory=dict, init=False)
+    _sessions: dict[UUID, MemorySession] = field(factory=dict, init=False)
+    _closed: dict[tuple[UUID, tuple[str, ...], str | None], float] = field(
+        factory=dict, init=False
+    )
+
+    def start(self) -> Deferred[None]:
+        """Nothing is needed."""
+        return succeed(None)
+
+    def stop(self) -> Deferred[None]:
+        """Nothing is held."""
+        return succeed(None)
+
+    @deferred
+    async def create(
+        self,
+        session_id: UUID,
+        destination: tuple[str, ...],
+        *,
+        owner: str | None,
+        content_name: str | None,
+        overwrite: bool,
+        create_directories: bool,
+    ) -> IUploadSession:
+        """Make a session; see :class:`~txbits.interfaces.IBackend`."""
+        self._check(checked_segments(destination), overwrite)
+        if session_id in self._sessions:
+            raise BackendError(f"there is a session {session_id} already")
+        session = self._sessions[session_id] = MemorySession(
+            session_id,
+            destination,
+            owner,
+            content_name,
+            self,
+            self._clock.seconds(),
+        )
+        return session
+
+    @deferred
+    async def find(self, session_id: UUID) -> IUploadSession:
+        """Look a session up; see :class:`~txbits.interfaces.IBackend`."""
+        try:
+            return self._sessions[session_id]
+        except KeyError:
+            raise NoSuchSession(f"no session {session_id}") from None
+
+    def sessions(self) -> Deferred[Sequence[SessionSummary]]:
+        """List the sessions; see :class:`~txbits.interfaces.IBackend`."""
+        return succeed(
+            [
+                SessionSummary(one.session_id, one.owner, one.last_progress)
+                for one in self._sessions.values()
+            ]
+        )
+
+    def remember_close(
+        self, session_id: UUID, destination: tuple[str, ...], owner: str | None
+    ) -> Deferred[None]:
+        """Record a close; see :class:`~txbits.interfaces.IBackend`."""
+        self._closed[session_id, destination, owner] = self._clock.seconds()
+        return succeed(None)
+
+    def recalls_close(
+        self, session_id: UUID, destination: tuple[str, ...], owner: str | None
+    ) -> Deferred[bool]:
+        """Look a close up; see :class:`~txbits.interfaces.IBackend`."""
+        return succeed((session_id, destination, owner) in self._closed)
+
+    def clean_up(self, closed_before: float) -> Deferred[None]:
+        """Forget old closes; see :class:`~txbits.interfaces.IBackend`."""
+        for record in [at for at, when in self._closed.items() if when < closed_before]:
+            del self._closed[record]
+        return succeed(None)
+
+    def _check(self, destination: tuple[str, ...], overwrite: bool) -> None:
+        """Refuse a destination that cannot be published to as things stand."""
+        for end in range(1, len(destination)):
+            if destination[:end] in self.files:
+                raise ParentMissing(f"{destination[:end]!a} is a file")
+        depth = len(destination)
+        if destination in self.files:
+            if not overwrite:
+                raise DestinationExists(f"{destination!a} exists")
+        # A look at every file, for no set of directories could be kept right while
+        # embedders change ``files``.
+        elif any(
+            len(path) > depth and path[:depth] == destination for path in self.files
+        ):
+            raise DestinationIsDirectory(f"{destination!a} is a directory")

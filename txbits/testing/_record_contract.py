@@ -1,0 +1,237 @@
+"""
+The contract of backends: sessions are found again, listed, and forgotten.
+"""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+from zope.interface.verify import verifyObject
+
+from txbits.errors import NoSuchSession
+from txbits.interfaces import IUploadSession, SessionSummary
+from txbits.testing._contract import ContractBase, contract
+
+
+class RecordContract(ContractBase):
+    """What ``find()``, ``sessions()`` and the close memory promise."""
+
+    @contract
+    async def test_an_unknown_session_is_not_found(self) -> None:
+        backend = await self.started()
+        await self.fails(NoSuchSession, backend.find(uuid4()))
+
+    @contract
+    async def test_a_session_is_found(self) -> None:
+        backend = await self.started()
+        session = await self.new(backend, owner="me")
+        await self.append(session, 5, b"abc")
+        found = await backend.find(session.session_id)
+        self.assertEqual((found.total, found.offset, found.owner), (5, 3, "me"))
+
+    @contract
+    async def test_a_new_session_survives_a_kill(self) -> None:
+        backend = await self.started()
+        session = await self.new(
+            backend,
+            ("a", "näme ☃"),
+            owner="DOM\\Ω",
+            content_name="\udc80 of a client",
+            create_directories=True,
+        )
+        again = await self.reopened(backend)
+        if again is None:
+            return
+        found = await again.find(session.session_id)
+        verifyObject(IUploadSession, found)
+        self.assertEqual(found.session_id, session.session_id)
+        self.assertEqual(found.destination, ("a", "näme ☃"))
+        self.assertEqual(found.owner, "DOM\\Ω")
+        self.assertEqual(found.content_name, "\udc80 of a client")
+        self.assertEqual((found.total, found.offset), (None, 0))
+        self.assertFalse(found.published or found.releasing)
+        self.assertLess(abs(found.last_progress - self.now(again)), 60)
+
+    @contract
+    async def test_bytes_survive_a_kill_once_the_writer_is_closed(self) -> None:
+        backend = await self.started()
+        session = await self.new(backend)
+        await self.append(session, 8, b"ab", b"cde")
+        again = await self.reopened(backend)
+        if again is None:
+            return
+        found = await again.find(session.session_id)
+        self.assertEqual((found.total, found.offset), (8, 5))
+        await self.append(found, 8, b"fgh")
+        await found.publish(overwrite=False, create_directories=False)
+        self.assertEqual(await self.file_at(again, ("name.txt",)), b"abcdefgh")
+        await found.release()
+        await self.assert_nothing_left(again)
+
+    @contract
+    async def test_bytes_of_an_open_writer_are_a_prefix_after_a_kill(self) -> None:
+        backend = await self.started()
+        session = await self.new(backend)
+        await self.append(session, 8, b"ab")
+        writer = await session.open_writer(8)
+        await writer.write(b"cde")
+        again = await self.reopened(backend)
+        if again is None:
+            return
+        found = await again.find(session.session_id)
+        self.assertIn(found.offset, range(2, 6))
+        await self.append(found, 8, b"abcdefgh"[found.offset :])
+        await found.publish(overwrite=False, create_directories=False)
+        self.assertEqual(await self.file_at(again, ("name.txt",)), b"abcdefgh")
+
+    @contract
+    async def test_total_survives_a_kill_even_if_no_byte_came(self) -> None:
+        backend = await self.started()
+        session = await self.new(backend)
+        await session.open_writer(7)
+        again = await self.reopened(backend)
+        if again is None:
+            return
+        found = await again.find(session.session_id)
+        self.assertEqual((found.total, found.offset), (7, 0))
+
+    @contract
+    async def test_an_empty_file_survives_a_kill(self) -> None:
+        backend = await self.started()
+        session = await self.complete(backend, data=b"")
+        again = await self.reopened(backend)
+        if again is None:
+            return
+        found = await again.find(session.session_id)
+        self.assertEqual((found.total, found.offset), (0, 0))
+        await found.publish(overwrite=False, create_directories=False)
+        self.assertEqual(await self.file_at(again, ("name.txt",)), b"")
+
+    @contract
+    async def test_being_published_survives_a_kill(self) -> None:
+        for overwrite in (False, True):
+            backend = await self.started()
+            session = await self.complete(backend, overwrite=overwrite)
+            await session.publish(overwrite=overwrite, create_directories=False)
+            again = await self.reopened(backend)
+            if again is None:
+                return
+            found = await again.find(session.session_id)
+            self.assertTrue(found.published)
+            self.assertEqual((found.total, found.offset), (5, 5))
+            await self.put(again, ("name.txt",), b"newer")
+            await found.publish(overwrite=True, create_directories=False)
+            self.assertEqual(await self.file_at(again, ("name.txt",)), b"newer")
+            await found.release()
+            await self.assert_nothing_left(again)
+
+    @contract
+    async def test_being_released_survives_a_kill(self) -> None:
+        backend = await self.started()
+        session = await self.complete(backend)
+        await session.release()
+        again = await self.reopened(backend)
+        if again is not None:
+            await self.fails(NoSuchSession, again.find(session.session_id))
+            await self.assert_nothing_left(again)
+
+    @contract
+    async def test_sessions_are_listed(self) -> None:
+        backend = await self.started()
+        first = await self.new(backend, ("first",), owner="me")
+        second = await self.complete(backend, ("second",))
+        gone = await self.complete(backend, ("gone",))
+        await gone.release()
+        listed = {one.session_id: one for one in await backend.sessions()}
+        self.assertEqual(set(listed), {first.session_id, second.session_id})
+        for one in listed.values():
+            self.assertIsInstance(one, SessionSummary)
+            self.assertLess(abs(one.last_progress - self.now(backend)), 60)
+        self.assertEqual(listed[first.session_id].owner, "me")
+        self.assertIsNone(listed[second.session_id].owner)
+
+    @contract
+    async def test_a_close_is_recalled_by_just_its_arguments(self) -> None:
+        backend = await self.started()
+        one, where = uuid4(), ("a", "näme")
+        self.assertIs(await backend.recalls_close(one, where, "me"), False)
+        await backend.remember_close(one, where, "me")
+        self.assertIs(await backend.recalls_close(one, where, "me"), True)
+        for other in (
+            (uuid4(), where, "me"),
+            (one, ("a", "name"), "me"),
+            (one, ("a",), "me"),
+            (one, ("a/näme",), "me"),
+            (one, ("..", "\0", "\udc80", ""), "me"),
+            (one, (), "me"),
+            (one, where, "you"),
+            (one, where, ""),
+            (one, where, None),
+        ):
+            self.assertIs(await backend.recalls_close(*other), False)
+        await self.assert_nothing_left(backend)
+
+    @contract
+    async def test_an_anonymous_close_is_recalled(self) -> None:
+        backend = await self.started()
+        one = uuid4()
+        await backend.remember_close(one, ("x",), None)
+        self.assertIs(await backend.recalls_close(one, ("x",), None), True)
+        self.assertIs(await backend.recalls_close(one, ("x",), "None"), False)
+
+    @contract
+    async def test_a_close_may_be_remembered_twice(self) -> None:
+        backend = await self.started()
+        one = uuid4()
+        await backend.remember_close(one, ("x",), None)
+        await backend.remember_close(one, ("x",), None)
+        self.assertIs(await backend.recalls_close(one, ("x",), None), True)
+
+    @contract
+    async def test_a_remembered_close_survives_a_kill(self) -> None:
+        backend = await self.started()
+        one = uuid4()
+        await backend.remember_close(one, ("x",), "me")
+        again = await self.reopened(backend)
+        if again is not None:
+            self.assertIs(await again.recalls_close(one, ("x",), "me"), True)
+
+    @contract
+    async def test_clean_up_forgets_old_closes_and_no_fresh_ones(self) -> None:
+        backend = await self.started()
+        one = uuid4()
+        await backend.remember_close(one, ("x",), "me")
+        await backend.clean_up(self.now(backend) - 3600)
+        self.assertIs(await backend.recalls_close(one, ("x",), "me"), True)
+        await backend.clean_up(self.now(backend) + 3600)
+        self.assertIs(await backend.recalls_close(one, ("x",), "me"), False)
+
+    @contract
+    async def test_clean_up_does_not_touch_sessions_or_files(self) -> None:
+        backend = await self.started()
+        await self.put(backend, ("theirs",), b"theirs")
+        fresh = await self.new(backend, ("fresh",))
+        begun = await self.new(backend, ("begun",))
+        await self.append(begun, 5, b"abc")
+        done = await self.complete(backend, ("done",))
+        await done.publish(overwrite=False, create_directories=False)
+        await backend.clean_up(self.now(backend) + 3600)
+        self.assertEqual(len(await backend.sessions()), 3)
+        await self.append(begun, 5, b"de")
+        await begun.publish(overwrite=False, create_directories=False)
+        self.assertEqual(await self.file_at(backend, ("begun",)), b"abcde")
+        self.assertEqual(await self.file_at(backend, ("done",)), b"whole")
+        self.assertEqual(await self.file_at(backend, ("theirs",)), b"theirs")
+        for session in (fresh, begun, done):
+            await session.release()
+        await self.assert_nothing_left(backend)
+
+    @contract
+    async def test_a_stopped_backend_keeps_its_sessions(self) -> None:
+        backend = self.make_backend()
+        await backend.start()
+        session = await self.complete(backend)
+        await backend.stop()
+        again = await self.reopened(backend)
+        if again is not None:
+            self.assertEqual((await again.find(session.session_id)).offset, 5)

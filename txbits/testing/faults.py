@@ -1,0 +1,258 @@
+"""
+A backend whose work can be held open, and made to fail.
+
+That the Ack of a Cancel waits for the release is only proven by a release that does not
+end::
+
+    backend = HoldableBackend(MemoryBackend(clock))
+    gate = backend.hold("release")
+    ...                         # Cancel-Session arrives
+    assert gate.waiting == 1    # and no byte of the Ack has left
+    gate.open()                 # now the session is released, and the Ack is sent
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+from uuid import UUID
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from zope.interface import alsoProvides, implementer
+
+from txbits._deferreds import deferred
+from txbits.interfaces import (
+    IAddressable,
+    IBackend,
+    IReadable,
+    IUploadSession,
+    IWriter,
+    SessionSummary,
+)
+
+T = TypeVar("T")
+
+#: What can be held: the methods of a backend, of its sessions and of their writers.
+OPERATIONS = frozenset(
+    {
+        "clean_up",
+        "close",
+        "create",
+        "find",
+        "open_writer",
+        "publish",
+        "recalls_close",
+        "release",
+        "remember_close",
+        "sessions",
+        "write",
+    }
+)
+
+
+@define(eq=False)
+class Gate:
+    """
+    What calls of one method pass before they do anything. It begins shut.
+
+    :ivar waiting: How many calls stand before it.
+    """
+
+    _is_open: bool = field(default=False, init=False)
+    _error: Exception | None = field(default=None, init=False)
+    _calls: list[Deferred[None]] = field(factory=list, init=False)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._calls)
+
+    def open(self) -> None:
+        """Let the calls that wait go on, and all later ones pass."""
+        self._is_open, self._error = True, None
+        self._let_go(lambda call: call.callback(None))
+
+    def fail(self, error: Exception) -> None:
+        """
+        Let the calls that wait fail, and all later ones too, until :meth:`open`.
+
+        :param error: What they fail with, most likely a
+            :class:`~txbits.errors.BackendError`.
+        """
+        self._is_open, self._error = False, error
+        self._let_go(lambda call: call.errback(error))
+
+    def shut(self) -> None:
+        """Hold all later calls."""
+        self._is_open, self._error = False, None
+
+    def _let_go(self, end: Callable[[Deferred[None]], None]) -> None:
+        calls, self._calls = self._calls, []
+        for call in calls:
+            end(call)
+
+    async def _passed(self) -> None:
+        if self._error is not None:
+            raise self._error
+        if not self._is_open:
+            call: Deferred[None] = Deferred(self._given_up)
+            self._calls.append(call)
+            await call
+
+    def _given_up(self, call: Deferred[None]) -> None:
+        self._calls.remove(call)
+
+
+@implementer(IBackend)
+@define(eq=False)
+class HoldableBackend:
+    """
+    Does what another backend does, when its gates allow.
+
+    A held call has done nothing yet: a session whose release is held is still there,
+    though its ``releasing`` is set. Nothing is held until :meth:`hold` is called.
+
+    :ivar backend: The other backend.
+    """
+
+    backend: IBackend
+    _gates: dict[str, Gate] = field(factory=dict, init=False)
+
+    def hold(self, operation: str) -> Gate:
+        """
+        Hold a method, for all sessions.
+
+        :param operation: The method's name, one of :data:`OPERATIONS`.
+        :returns: The gate that its calls stand before; always the same for a method,
+            and shut again.
+        """
+        if operation not in OPERATIONS:
+            raise ValueError(f"{operation!r} is none of {sorted(OPERATIONS)}")
+        gate = self._gates.setdefault(operation, Gate())
+        gate.shut()
+        return gate
+
+    @deferred
+    async def through(self, operation: str, call: Callable[[], Deferred[T]]) -> T:
+        """Make a call when its gate lets it pass."""
+        gate = self._gates.get(operation)
+        if gate is not None:
+            await gate._passed()
+        return await call()
+
+    def start(self) -> Deferred[None]:
+        """Start the other backend."""
+        return self.backend.start()
+
+    def stop(self) -> Deferred[None]:
+        """Stop the other backend."""
+        return self.backend.stop()
+
+    @deferred
+    async def create(
+        self,
+        session_id: UUID,
+        destination: tuple[str, ...],
+        *,
+        owner: str | None,
+        content_name: str | None,
+        overwrite: bool,
+        create_directories: bool,
+    ) -> IUploadSession:
+        """Make a session, when ``hold("create")`` allows."""
+        made = await self.through(
+            "create",
+            lambda: self.backend.create(
+                session_id,
+                destination,
+                owner=owner,
+                content_name=content_name,
+                overwrite=overwrite,
+                create_directories=create_directories,
+            ),
+        )
+        return _HoldableSession(self, made)
+
+    @deferred
+    async def find(self, session_id: UUID) -> IUploadSession:
+        """Look a session up, when ``hold("find")`` allows."""
+        found = await self.through("find", lambda: self.backend.find(session_id))
+        return _HoldableSession(self, found)
+
+    def sessions(self) -> Deferred[Sequence[SessionSummary]]:
+        """List the sessions, when ``hold("sessions")`` allows."""
+        return self.through("sessions", self.backend.sessions)
+
+    def remember_close(
+        self, session_id: UUID, destination: tuple[str, ...], owner: str | None
+    ) -> Deferred[None]:
+        """Record a close, when ``hold("remember_close")`` allows."""
+        return self.through(
+            "remember_close",
+            lambda: self.backend.remember_close(session_id, destination, owner),
+        )
+
+    def recalls_close(
+        self, session_id: UUID, destination: tuple[str, ...], owner: str | None
+    ) -> Deferred[bool]:
+        """Look a close up, when ``hold("recalls_close")`` allows."""
+        return self.through(
+            "recalls_close",
+            lambda: self.backend.recalls_close(session_id, destination, owner),
+        )
+
+    def clean_up(self, closed_before: float) -> Deferred[None]:
+        """Clean up, when ``hold("clean_up")`` allows."""
+        return self.through("clean_up", lambda: self.backend.clean_up(closed_before))
+
+
+@implementer(IUploadSession)
+class _HoldableSession:
+    """Another backend's session behind the gates; what it can do besides, it can."""
+
+    def __init__(self, backend: HoldableBackend, session: IUploadSession) -> None:
+        self._backend = backend
+        self._session = session
+        self._release_called = False
+        for ability in (IReadable, IAddressable):
+            if ability.providedBy(session):
+                alsoProvides(self, ability)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    @property
+    def releasing(self) -> bool:
+        return self._release_called or self._session.releasing
+
+    @deferred
+    async def open_writer(self, total: int) -> IWriter:
+        writer = await self._backend.through(
+            "open_writer", lambda: self._session.open_writer(total)
+        )
+        return _HoldableWriter(self._backend, writer)
+
+    def publish(self, *, overwrite: bool, create_directories: bool) -> Deferred[None]:
+        return self._backend.through(
+            "publish",
+            lambda: self._session.publish(
+                overwrite=overwrite, create_directories=create_directories
+            ),
+        )
+
+    def release(self) -> Deferred[None]:
+        self._release_called = True
+        return self._backend.through("release", self._session.release)
+
+
+@implementer(IWriter)
+@define(eq=False)
+class _HoldableWriter:
+    _backend: HoldableBackend
+    _writer: IWriter
+
+    def write(self, data: bytes) -> Deferred[None]:
+        return self._backend.through("write", lambda: self._writer.write(data))
+
+    def close(self) -> Deferred[None]:
+        return self._backend.through("close", self._writer.close)
