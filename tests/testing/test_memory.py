@@ -228,7 +228,7 @@ class SiteAgentTests(WebCase):
         class Silent(Resource):
             isLeaf = True
 
-            def render(self, request):  # noqa: ANN001, ANN202
+            def render(self, request):
                 requests.append(request)
                 return NOT_DONE_YET
 

@@ -16,7 +16,7 @@ from threading import Thread
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from attrs import define, field
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from txbits.errors import BackendError, OutOfSpace
@@ -62,7 +62,10 @@ def at_once(function: Callable[..., T], *args: Any) -> Deferred[T]:
 
     :returns: A Deferred that has fired already, with the outcome.
     """
-    return maybeDeferred(translated, function, *args)
+    try:
+        return succeed(translated(function, *args))
+    except BaseException:  # noqa: BLE001 - the Deferred carries it
+        return fail()
 
 
 _Job = tuple[Deferred[Any], Callable[..., Any], tuple[Any, ...]]

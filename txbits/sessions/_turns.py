@@ -57,9 +57,22 @@ class Turn:
     """
 
     _body: IRequestBody | None
+    _previous: Turn | None = None
     superseded: bool = False
     _over: bool = False
     _waiting: list[Deferred[None]] | None = None
+
+    async def begins(self) -> None:
+        """
+        End whoever was before, and wait until that one is over.
+
+        :raises Superseded: If a newer packet came meanwhile.
+        """
+        previous, self._previous = self._previous, None
+        if previous is not None:
+            await previous.release()
+            if self.superseded:
+                raise Superseded("a newer packet came while this one waited")
 
     def release(self) -> Deferred[None]:
         over: Deferred[None] = Deferred()
@@ -73,6 +86,10 @@ class Turn:
             self.superseded = True
             self._body.stop()
         return over
+
+    def arrived(self) -> None:
+        """Its body is here: it cannot be ended any more, only waited for."""
+        self._body = None
 
     def end(self) -> None:
         """It is over; whoever waited for that goes on."""
@@ -92,21 +109,15 @@ class Turns:
 
     newest: Turn | None = None
 
-    async def take(self, body: IRequestBody | None) -> Turn:
+    def enter(self, body: IRequestBody | None) -> Turn:
         """
-        Become the newest, end whoever was, and wait until that one is over.
+        Become the newest.
 
         :param body: The packet's body, if it has one.
-        :returns: The turn, which must be given back.
-        :raises Superseded: If a newer packet came meanwhile.
+        :returns: The turn, whose beginning is to be waited for, and which must be
+            given back, however that goes.
         """
-        previous, turn = self.newest, Turn(body)
-        self.newest = turn
-        if previous is not None:
-            await previous.release()
-            if turn.superseded:
-                turn.end()
-                raise Superseded("a newer packet came while this one waited")
+        turn = self.newest = Turn(body, self.newest)
         return turn
 
     def give_back(self, turn: Turn) -> None:

@@ -44,8 +44,9 @@ class Upkeep:
     _clock: IReactorTime
     _loop: LoopingCall | None = field(default=None, init=False)
     _running: bool = field(default=False, init=False)
-    _counted: bool = field(default=False, init=False)
-    _waiting: list[Deferred[None]] = field(factory=list, init=False)
+    has_counted: bool = field(default=False, init=False)
+    _for_count: list[Deferred[None]] = field(factory=list, init=False)
+    _for_end: list[Deferred[None]] = field(factory=list, init=False)
 
     def start(self, interval: float) -> None:
         """
@@ -69,15 +70,14 @@ class Upkeep:
             self._loop = None
         if self._running:
             over: Deferred[None] = Deferred()
-            self._waiting.append(over)
+            self._for_end.append(over)
             await over
 
-    @deferred
-    async def counted(self) -> None:
+    async def when_counted(self) -> None:
         """Wait until the sessions that the store held at the start are counted."""
-        if self._running and not self._counted:
+        if self._running and not self.has_counted:
             counted: Deferred[None] = Deferred()
-            self._waiting.append(counted)
+            self._for_count.append(counted)
             await counted
 
     @deferred
@@ -101,16 +101,20 @@ class Upkeep:
             _log.failure("clean-up failed; it is tried again at the next interval")
         finally:
             self._running = False
-            self._wake()
+            _fire(self._for_count)
+            _fire(self._for_end)
 
     def _count(self, summaries: Sequence[SessionSummary]) -> None:
-        if not self._counted:
+        if not self.has_counted:
             for summary in summaries:
                 self._manager.inventory(summary.session_id, summary.owner)
-            self._counted = True
-            self._wake()
+            self.has_counted = True
+            self._manager.counted()
+            _fire(self._for_count)
 
-    def _wake(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for one in waiting:
-            one.callback(None)
+
+def _fire(waiting: list[Deferred[None]]) -> None:
+    ready = waiting.copy()
+    waiting.clear()
+    for one in ready:
+        one.callback(None)

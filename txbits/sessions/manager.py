@@ -122,6 +122,7 @@ class SessionManager:
     _table: dict[UUID, _Session] = field(factory=dict, init=False)
     _loading: dict[UUID, Shared[_Session]] = field(factory=dict, init=False)
     _owned: dict[str, set[UUID]] = field(factory=dict, init=False)
+    _gone: frozenset[UUID] = field(default=frozenset(), init=False)
     _upkeep: Upkeep = field(init=False)
     _stopping: bool = field(default=False, init=False)
     _busy: int = field(default=0, init=False)
@@ -155,10 +156,11 @@ class SessionManager:
         :returns: A Deferred that fires with ``None`` when nothing is going on.
         """
         self._stopping = True
-        await self._upkeep.stop()
+        cleaned = self._upkeep.stop()
         for session in list(self._table.values()):
             if session.newest is not None:
                 session.newest.release()
+        await cleaned
         if self._busy:
             self._idle = Deferred()
             await self._idle
@@ -255,8 +257,9 @@ class SessionManager:
             if session.newest is not None:
                 # A packet that fails a check does not disturb the one before it.
                 self._place(session, content_range)
-            turn = await session.take(body)
+            turn = session.enter(body)
             try:
+                await turn.begins()
                 return await self._receive(session, turn, content_range, body)
             except BodyIncomplete as error:
                 _log.info(
@@ -294,8 +297,9 @@ class SessionManager:
         try:
             try:
                 session = await self._find(session_id, destination, caller)
-                turn = await session.take(None)
+                turn = session.enter(None)
                 try:
+                    await turn.begins()
                     await self._close(session, caller)
                 finally:
                     session.give_back(turn)
@@ -306,7 +310,7 @@ class SessionManager:
                     raise
                 if (left := self._table.get(session_id)) is not None:
                     # An earlier Close discarded it, and could not finish.
-                    await self._cancel(left, f"discarded by {caller.address}")
+                    await self._cancel(left, "discarded by Close-Session", caller)
         finally:
             self._leave()
 
@@ -329,7 +333,7 @@ class SessionManager:
         self._enter()
         try:
             session = await self._find(session_id, destination, caller)
-            await self._cancel(session, f"cancelled by {caller.address}")
+            await self._cancel(session, "cancelled", caller)
         finally:
             self._leave()
 
@@ -363,7 +367,7 @@ class SessionManager:
 
     def inventory(self, session_id: UUID, owner: str | None) -> None:
         """Count a session that was found in the store toward its owner's limit."""
-        if owner is not None:
+        if owner is not None and session_id not in self._gone:
             self._owned.setdefault(owner, set()).add(session_id)
 
     # Below: how it is done
@@ -374,7 +378,7 @@ class SessionManager:
             return
         if limit:
             # Sessions from before a restart count as well.
-            await self._upkeep.counted()
+            await self._upkeep.when_counted()
         owned = self._owned.setdefault(owner, set())
         if limit and len(owned) >= limit:
             raise SessionLimitReached(
@@ -382,7 +386,14 @@ class SessionManager:
             )
         owned.add(session_id)
 
+    def counted(self) -> None:
+        """All sessions that the store held at the start have been counted."""
+        self._gone = frozenset()
+
     def _disown(self, session_id: UUID, owner: str | None) -> None:
+        if not self._upkeep.has_counted:
+            # It may be among those that are being listed just now.
+            self._gone |= {session_id}
         if owner is not None and (owned := self._owned.get(owner)) is not None:
             owned.discard(session_id)
             if not owned:
@@ -475,14 +486,16 @@ class SessionManager:
         sink = _Sink(writer, placement.skip, placement.append)
         try:
             whole = await body.receive(sink.consume)
+            if whole:
+                turn.arrived()
         finally:
             if writer is not None:
                 await writer.close()
                 if upload.offset == upload.total:
                     session.life.completed()
-        if turn.superseded:
-            raise Superseded("a newer packet of the session came, or the server stops")
         if not whole:
+            if turn.superseded:
+                raise Superseded("a newer packet came, or the server is stopping")
             raise BodyIncomplete("the connection was lost, or too slow")
         if sink.received != content_range.length:
             raise BodyMismatch(
@@ -523,13 +536,16 @@ class SessionManager:
             total=upload.total,
         )
 
-    def _cancel(self, session: _Session, reason: str) -> Deferred[None]:
+    def _cancel(
+        self, session: _Session, reason: str, caller: Caller | None = None
+    ) -> Deferred[None]:
         if session.cancellation is None:
             session.cancellation = Shared()
 
         async def cancel() -> None:
-            turn = await session.take(None)
+            turn = session.enter(None)
             try:
+                await turn.begins()
                 upload = session.upload
                 move = session.life.cancel()
                 if move is Move.UNKNOWN:
@@ -543,8 +559,12 @@ class SessionManager:
                     raise NoSuchSession("the file was published already")
                 _log.info(
                     "session {session} released with {bytes} of {total} bytes, "
+                    "{reason} by {client}: {destination}"
+                    if caller
+                    else "session {session} released with {bytes} of {total} bytes, "
                     "{reason}: {destination}",
                     session=session_name(upload.session_id),
+                    client=None if caller is None else caller.address,
                     destination=destination_name(upload.destination),
                     bytes=upload.offset,
                     total=upload.total,

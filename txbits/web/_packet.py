@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar
 
-from twisted.internet.defer import Deferred
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
+from txbits._deferreds import begun
 from txbits.interfaces import IAccessPolicy
 from txbits.protocol.packets import Ack, Packet
 from txbits.sessions import Caller, SessionManager
@@ -47,7 +47,7 @@ class PacketResource(Resource, Generic[P]):
         self.caller = caller
 
     def render(self, request: Request) -> int:
-        Deferred.fromCoroutine(self._answer(request))
+        begun(self._answer(request))
         return NOT_DONE_YET
 
     async def _answer(self, request: Request) -> None:

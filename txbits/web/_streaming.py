@@ -143,7 +143,7 @@ class StreamingBody:
         return outcome
 
     def stop(self) -> None:
-        if not self._lost:
+        if not self._lost and not self.ended:
             self.lost()
             self._channel.abort()
 
@@ -447,12 +447,15 @@ class StreamingRequest(Request):
         ):
             self.responseHeaders.setRawHeaders(b"Connection", [b"close"])
         if self._answer is None:
+            if self._carries_packet and not self.startedWriting:
+                self.setHeader(b"Server", b"txbits")
+                self.setHeader(b"Date", self.channel.site.date())
             super().write(data)
         elif not self.startedWriting:
             self.startedWriting = 1
-            connection = self.responseHeaders.getRawHeaders(b"Connection")
-            if connection is not None:
-                self._answer += b"\r\nConnection: " + connection[0]
+            for name, values in self.responseHeaders.getAllRawHeaders():
+                for value in values:
+                    self._answer += b"\r\n%b: %b" % (name, value)
             self.channel.send_now(self._answer + b"\r\n\r\n")
 
     def finish(self) -> None:
@@ -621,7 +624,9 @@ class StreamingChannel(HTTPChannel):
             self.abort()
 
     def lineReceived(self, line: bytes) -> None:
-        self._idle = False
+        if self._idle:
+            self._idle = False
+            self._set_deadline(self.site.limits.header_timeout)
         super().lineReceived(line)
         if self._body is not None and not self._in_body:
             # Only now is the channel ready for a request that is answered at once.
@@ -746,9 +751,9 @@ class StreamingChannel(HTTPChannel):
         self._set_deadline(_LINGER)
         self._body_paused = False
         self._networkProducer.resumeProducing()
-        lose_write = getattr(self.transport, "loseWriteConnection", None)
-        if lose_write is not None:
-            lose_write()
+        if not self.isSecure():
+            # Under TLS there are no halves; the peer, or the deadline, closes it.
+            self.transport.loseWriteConnection()
 
     def send_now(self, data: bytes) -> None:
         """Write *data*, if possible at once."""

@@ -1,0 +1,292 @@
+"""
+What the tests of sessions have in common: bodies that arrive as a test says, a backend
+whose work can be held, and a manager between them.
+
+``ManagerCase`` uploads ``SOURCE``, ten bytes long. ``begin()`` has a Fragment arrive
+without its body, ``send()`` with all of it; ``restart()`` goes on with a new manager
+over the same store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from attrs import evolve
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from txbits._deferreds import deferred
+from txbits.backends.memory import MemoryBackend
+from txbits.errors import NoSuchSession
+from txbits.interfaces import IBackend, IUploadSession, SessionSummary
+from txbits.protocol.codec import ContentRange
+from txbits.sessions import Caller, IRequestBody, SessionManager, Settings
+from txbits.testing.faults import HoldableBackend
+
+SOURCE = b"0123456789"
+TOTAL = len(SOURCE)
+NAME = ("logs", "today.log")
+ALICE = Caller("alice", "192.0.2.1")
+BOB = Caller("bob", "192.0.2.2")
+ANYONE = Caller(None, "192.0.2.9")
+UNKNOWN = UUID(int=1)
+
+
+@implementer(IRequestBody)
+class ScriptedBody:
+    """
+    A body that arrives when a test says so.
+
+    Like the real one it hands over a piece at a time, and what had arrived before the
+    connection was lost is still handed over.
+
+    :ivar is_received: Whether anybody has asked for it.
+    :ivar is_stopped: Whether its connection was dropped by the server.
+    :ivar taken: The pieces that were handed over.
+    """
+
+    def __init__(self) -> None:
+        self.is_received = False
+        self.is_stopped = False
+        self.taken: list[bytes] = []
+        self._pieces: list[bytes] = []
+        self._is_whole = False
+        self._is_lost = False
+        self._is_busy = False
+        self._consume: Callable[[bytes], Deferred[None]] | None = None
+        self._outcome: Deferred[bool] | None = None
+
+    def receive(self, consume: Callable[[bytes], Deferred[None]]) -> Deferred[bool]:
+        assert not self.is_received, "it is called at most once"
+        self.is_received = True
+        self._consume = consume
+        outcome = self._outcome = Deferred()
+        self._flow()
+        return outcome
+
+    def stop(self) -> None:
+        self.is_stopped = True
+        self.lose()
+
+    def send(self, *pieces: bytes) -> None:
+        """The next pieces arrive, unless the connection is gone."""
+        if not self._is_lost:
+            self._pieces += pieces
+            self._flow()
+
+    def end(self) -> None:
+        """The body is complete."""
+        self._is_whole = not self._is_lost
+        self._flow()
+
+    def lose(self) -> None:
+        """The connection is lost."""
+        self._is_lost = True
+        self._flow()
+
+    def _flow(self) -> None:
+        if self._consume is None or self._outcome is None or self._is_busy:
+            return
+        if self._pieces:
+            self._is_busy = True
+            self.taken.append(self._pieces.pop(0))
+            self._consume(self.taken[-1]).addCallbacks(self._consumed, self._finish)
+        elif self._is_whole or self._is_lost:
+            self._finish(self._is_whole)
+
+    def _consumed(self, _: None) -> None:
+        self._is_busy = False
+        self._flow()
+
+    def _finish(self, outcome: bool | Failure) -> None:
+        waiting, self._outcome = self._outcome, None
+        assert waiting is not None, "it has one end"
+        waiting.callback(outcome)
+
+
+@implementer(IUploadSession)
+class _LastingSession:
+    def __init__(self, session: IUploadSession, begun: set[UUID]) -> None:
+        self._session = session
+        self._begun = begun
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    @property
+    def releasing(self) -> bool:
+        return self._session.session_id in self._begun
+
+    def release(self) -> Deferred[None]:
+        self._begun.add(self._session.session_id)
+        return self._session.release()
+
+
+class LastingBackend(HoldableBackend):
+    """
+    Remembers, as a disk does, that a release has begun, though it was held or failed.
+
+    :ivar calls: The names of the methods that were called, in order.
+    """
+
+    def __init__(self, backend: IBackend) -> None:
+        super().__init__(backend)
+        self.calls: list[str] = []
+        self._begun: set[UUID] = set()
+
+    def through(self, operation: str, call: Callable[[], Deferred[Any]]) -> Any:
+        self.calls.append(operation)
+        return super().through(operation, call)
+
+    def stop(self) -> Deferred[None]:
+        self.calls.append("stop")
+        return super().stop()
+
+    @deferred
+    async def create(self, *args: Any, **kwargs: Any) -> IUploadSession:
+        return _LastingSession(await super().create(*args, **kwargs), self._begun)
+
+    @deferred
+    async def find(self, session_id: UUID) -> IUploadSession:
+        return _LastingSession(await super().find(session_id), self._begun)
+
+    @deferred
+    async def sessions(self) -> Sequence[SessionSummary]:
+        return [
+            evolve(summary, releasing=summary.session_id in self._begun)
+            for summary in await super().sessions()
+        ]
+
+
+class Underway(NamedTuple):
+    """A Fragment that has begun to arrive, and what will come of it."""
+
+    body: ScriptedBody
+    outcome: Deferred[int]
+
+
+class ManagerCase(SynchronousTestCase):
+    """
+    A manager over a memory backend whose every call can be held, and made to fail.
+
+    :ivar memory: The memory backend.
+    :ivar backend: The same behind gates.
+    """
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.memory = MemoryBackend(self.clock)
+        self.backend = LastingBackend(self.memory)
+        self.manager = self.started()
+
+    def started(self, **settings: Any) -> SessionManager:
+        """A new manager over the same store, as after a restart."""
+        manager = SessionManager(self.backend, Settings(**settings), self.clock)
+        self.successResultOf(manager.start())
+        return manager
+
+    def restart(self, **settings: Any) -> None:
+        """Stop, and go on with a new manager over the same store."""
+        self.successResultOf(self.manager.stop())
+        self.manager = self.started(**settings)
+
+    # Packets
+
+    def create(
+        self, destination: tuple[str, ...] = NAME, caller: Caller = ALICE
+    ) -> UUID:
+        return self.successResultOf(self.manager.create(destination, caller, "a.txt"))
+
+    def begin(
+        self,
+        session_id: UUID,
+        first: int,
+        length: int,
+        total: int = TOTAL,
+        *,
+        destination: tuple[str, ...] = NAME,
+        caller: Caller = ALICE,
+    ) -> Underway:
+        """A Fragment arrives, but nothing of its body yet."""
+        content_range = ContentRange(first, first + length - 1, total)
+        body = ScriptedBody()
+        return Underway(
+            body,
+            self.manager.fragment(session_id, destination, caller, content_range, body),
+        )
+
+    def stall(self, session_id: UUID, first: int = 0, length: int = 3) -> Underway:
+        """The Fragment of all the rest arrives, and stalls after *length* bytes."""
+        underway = self.begin(session_id, first, TOTAL - first)
+        underway.body.send(SOURCE[first : first + length])
+        self.assertNoResult(underway.outcome)
+        return underway
+
+    def send(
+        self,
+        session_id: UUID,
+        first: int,
+        data: bytes,
+        total: int = TOTAL,
+        **who: Any,
+    ) -> Deferred[int]:
+        """A Fragment arrives with its whole body."""
+        body, outcome = self.begin(session_id, first, len(data), total, **who)
+        body.send(*([data] if data else []))
+        body.end()
+        return outcome
+
+    def upload(self, session_id: UUID, first: int = 0, last: int = TOTAL) -> None:
+        """Bytes of ``SOURCE`` up to, not including, *last* arrive, and are stored."""
+        outcome = self.send(session_id, first, SOURCE[first:last])
+        self.assertEqual(self.successResultOf(outcome), last)
+
+    def complete(self, **who: Any) -> UUID:
+        """A session that only waits for its Close."""
+        session_id = self.create(**who)
+        self.successResultOf(self.send(session_id, 0, SOURCE, **who))
+        return session_id
+
+    def close(
+        self,
+        session_id: UUID,
+        destination: tuple[str, ...] = NAME,
+        caller: Caller = ALICE,
+    ) -> Deferred[None]:
+        return self.manager.close(session_id, destination, caller)
+
+    def cancel(
+        self,
+        session_id: UUID,
+        destination: tuple[str, ...] = NAME,
+        caller: Caller = ALICE,
+    ) -> Deferred[None]:
+        return self.manager.cancel(session_id, destination, caller)
+
+    # What can be seen
+
+    def held(self, session_id: UUID) -> bytes:
+        """The bytes that the store has of a session."""
+        found: Any = self.successResultOf(self.memory.find(session_id))
+        consumer = StringTransport()
+        self.successResultOf(found.read_into(consumer, 0, found.offset))
+        return consumer.value()
+
+    def sessions(self) -> set[UUID]:
+        """The sessions that the store has."""
+        summaries = self.successResultOf(self.memory.sessions())
+        return {summary.session_id for summary in summaries}
+
+    def assert_unknown(self, session_id: UUID, **who: Any) -> None:
+        """No packet finds the session."""
+        body, outcome = self.begin(session_id, 0, TOTAL, **who)
+        self.failureResultOf(outcome, NoSuchSession)
+        self.assertFalse(body.is_received)
+        self.failureResultOf(self.close(session_id, **who), NoSuchSession)
+        self.failureResultOf(self.cancel(session_id, **who), NoSuchSession)

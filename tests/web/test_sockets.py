@@ -1,0 +1,244 @@
+"""
+What depends on real sockets, on loopback: how much is read at a time, that an answer
+reaches a client which reads it only when it has sent everything, and TLS.
+
+Everything else of the web is tested in memory.
+"""
+
+from __future__ import annotations
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.tcp import Connection
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+from twisted.web.resource import Resource
+
+from tests.web.support import (
+    DESTINATION,
+    UNKNOWN_ID,
+    Response,
+    fragment,
+    packet,
+    responses,
+)
+from txbits.backends.memory import MemoryBackend
+from txbits.testing.faults import HoldableBackend
+from txbits.web import BITSResource, BITSSite
+from txbits.web._streaming import DRAIN_LIMIT, READ_SIZE
+
+_LENGTH = 4 * 1024 * 1024
+
+
+class _Client(Protocol):
+    """Collects what comes."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.waiting: Deferred[None] | None = None
+        self.closed: Deferred[None] = Deferred()
+
+    def dataReceived(self, data: bytes) -> None:
+        self.data += data
+        self._wake()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.closed.callback(None)
+        self._wake()
+
+    def _wake(self) -> None:
+        waiting, self.waiting = self.waiting, None
+        if waiting is not None:
+            waiting.callback(None)
+
+    async def answer(self) -> Response:
+        """Wait for the next response, and take it."""
+        while b"\r\n\r\n" not in self.data:
+            assert not self.closed.called, "closed without an answer"
+            self.waiting = Deferred()
+            await self.waiting
+        head, _, self.data = self.data.partition(b"\r\n\r\n")
+        (found,) = responses(head + b"\r\n\r\n")
+        return found
+
+
+class SocketTests(TestCase):
+    """A site behind a real port."""
+
+    async def setUp(self) -> None:  # type: ignore[override]
+        self.memory = MemoryBackend(reactor)
+        self.backend = HoldableBackend(self.memory)
+        self.resource = BITSResource(self.backend, reactor=reactor)
+        await self.resource.manager.start()
+        root = Resource()
+        root.putChild(b"a", self.resource)
+        self.site = BITSSite(root, reactor=reactor)
+        self.port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(
+            self.site
+        )
+        self.clients: list[_Client] = []
+
+    async def tearDown(self) -> None:  # type: ignore[override]
+        for client in self.clients:
+            client.transport.abortConnection()
+            await client.closed
+        await self.port.stopListening()
+        while self.site.channels:
+            await self.turn()
+        await self.resource.manager.stop()
+
+    async def turn(self) -> None:
+        """Let the reactor do what is ready."""
+        turn: Deferred[None] = Deferred()
+        reactor.callLater(0, turn.callback, None)
+        await turn
+
+    async def connect(self) -> _Client:
+        """Connect to the site."""
+        client: _Client = await TCP4ClientEndpoint(
+            reactor, "127.0.0.1", self.port.getHost().port
+        ).connect(Factory.forProtocol(_Client))
+        self.clients.append(client)
+        return client
+
+    async def create(self, client: _Client) -> bytes:
+        """Create a session."""
+        client.transport.write(packet(b"Create-Session"))
+        ack = await client.answer()
+        self.assertEqual(ack.status, 200)
+        return (ack["BITS-Session-Id"] or "").encode()
+
+    async def test_whole_upload(self) -> None:
+        client = await self.connect()
+        session_id = await self.create(client)
+        data = bytes(range(256)) * (_LENGTH // 256)
+        half = _LENGTH // 2
+        for one in (
+            fragment(session_id, 0, data[:half], _LENGTH),
+            fragment(session_id, half, data[half:], _LENGTH),
+            packet(b"Close-Session", session_id),
+        ):
+            client.transport.write(one)
+            self.assertEqual((await client.answer()).status, 200)
+        self.assertEqual(self.memory.files, {("b.txt",): data})
+        self.assertEqual(DESTINATION[1:], ("b.txt",))
+
+    async def test_long_bodies_are_read_in_large_pieces_and_only_they(self) -> None:
+        client = await self.connect()
+        session_id = await self.create(client)
+        (channel,) = self.site.channels
+        self.assertEqual(channel.transport.bufferSize, Connection.bufferSize)
+        client.transport.write(fragment(session_id, 0, b"x" * _LENGTH, _LENGTH)[:-1])
+        while self.held() < _LENGTH // 2:
+            await self.turn()
+        self.assertEqual(channel.transport.bufferSize, READ_SIZE)
+        client.transport.write(b"x")
+        self.assertEqual((await client.answer()).status, 200)
+        self.assertEqual(channel.transport.bufferSize, Connection.bufferSize)
+        (session,) = self.memory._sessions.values()
+        self.assertLessEqual(max(map(len, session._pieces)), READ_SIZE)
+
+    def held(self) -> int:
+        """How many bytes the backend holds."""
+        return sum(one.offset for one in self.memory._sessions.values())
+
+    async def test_held_writer_bounds_what_is_read(self) -> None:
+        client = await self.connect()
+        session_id = await self.create(client)
+        gate = self.backend.hold("write")
+        client.transport.write(fragment(session_id, 0, b"x" * _LENGTH, _LENGTH))
+        while not gate.waiting:
+            await self.turn()
+        (channel,) = self.site.channels
+        for _ in range(50):
+            await self.turn()
+        self.assertLessEqual(channel._body.received, READ_SIZE)
+        gate.open()
+        self.assertEqual((await client.answer()).status, 200)
+        self.assertEqual(self.held(), _LENGTH)
+
+    def refused_fragment(self, client: _Client, length: int) -> Deferred[None]:
+        """Begin to send a fragment that is refused; fires when all is sent."""
+        client.transport.write(
+            packet(
+                b"Fragment",
+                UNKNOWN_ID,
+                content_length=b"%d" % length,
+                content_range=b"bytes 0-%d/%d" % (length - 1, length),
+            )
+        )
+        sent: Deferred[None] = Deferred()
+        client.transport.registerProducer(_Zeros(client, length, sent), False)
+        return sent
+
+    async def test_refusal_reaches_a_client_that_sends_everything_first(self) -> None:
+        client = await self.connect()
+        client.transport.pauseProducing()
+        await self.refused_fragment(client, 13 * 1024 * 1024)
+        client.transport.resumeProducing()
+        ack = await client.answer()
+        self.assertEqual((ack.status, ack["Connection"]), (500, None))
+        client.transport.write(packet(b"Ping"))
+        self.assertEqual((await client.answer()).status, 200)
+
+    async def test_refusal_of_what_is_too_long_reaches_a_client_that_reads(
+        self,
+    ) -> None:
+        client = await self.connect()
+        sent = self.refused_fragment(client, 100 * DRAIN_LIMIT)
+        ack = await client.answer()
+        self.assertEqual((ack.status, ack["Connection"]), (500, "close"))
+        client.transport.abortConnection()
+        await client.closed
+        self.clients.remove(client)
+        await self.assertFailure(sent, ConnectionError)
+
+    async def test_dropped_connection_is_noticed_by_its_peer(self) -> None:
+        older, newer = await self.connect(), await self.connect()
+        session_id = await self.create(older)
+        older.transport.write(fragment(session_id, 0, b"helloworld", 10)[:-5])
+        while self.held() < 5:
+            await self.turn()
+        newer.transport.write(fragment(session_id, 5, b"world", 10))
+        self.assertEqual((await newer.answer()).status, 200)
+        await older.closed
+        self.clients.remove(older)
+        self.assertEqual(older.data, b"")
+
+    async def test_connection_lost_mid_fragment_keeps_the_prefix(self) -> None:
+        client = await self.connect()
+        session_id = await self.create(client)
+        client.transport.write(fragment(session_id, 0, b"helloworld", 10)[:-5])
+        while self.held() < 5:
+            await self.turn()
+        client.transport.abortConnection()
+        await client.closed
+        self.clients.clear()
+        client = await self.connect()
+        client.transport.write(fragment(session_id, 9, b"d", 10))
+        ack = await client.answer()
+        self.assertEqual(ack["BITS-Received-Content-Range"], "5")
+
+
+class _Zeros:
+    """Writes a body as fast as it is taken."""
+
+    def __init__(self, client: _Client, length: int, done: Deferred[None]) -> None:
+        self.client = client
+        self.left = length
+        self.done = done
+
+    def resumeProducing(self) -> None:
+        piece = min(self.left, 1024 * 1024)
+        self.left -= piece
+        if piece:
+            self.client.transport.write(bytes(piece))
+        else:
+            self.client.transport.unregisterProducer()
+            self.done.callback(None)
+
+    def stopProducing(self) -> None:
+        if not self.done.called:
+            self.done.errback(Failure(ConnectionError("lost before all was sent")))
