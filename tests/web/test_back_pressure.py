@@ -124,13 +124,27 @@ class BackPressureTests(StreamingCase):
         )
         self.assertGreater(len(rest), 7000)
 
+    def test_tiny_chunks_of_one_read_are_one_write(self) -> None:
+        session_id = self.create()
+        peer = self.peer()
+        writing = self.backend.hold("write")
+        body = chunked(*[b"x"] * 1000)
+        peer.send(chunked_fragment(session_id, b"bytes 0-999/1000", body))
+        self.assertEqual(writing.waiting, 1)
+        writing._let_go(lambda call: call.callback(None))
+        self.assert_success(self.answer(peer), session_id)
+        self.assertEqual(self.held(), b"x" * 1000)
+
     def test_back_pressure_works_behind_a_fragment_of_many_held_writes(self) -> None:
         session_id = self.create()
         peer = self.peer()
         writing = self.backend.hold("write")
         body = chunked(b"hello", b"world", b"!")
-        peer.send(chunked_fragment(session_id, b"bytes 0-10/10011", body))
-        for _ in range(3):
+        data = chunked_fragment(session_id, b"bytes 0-10/10011", body)
+        # The first chunk in one read, the others in the next.
+        peer.send(data[:-21])
+        peer.send(data[-21:])
+        for _ in range(2):
             self.assert_silent(peer)
             shut, waiting = writing, writing._calls
             self.assertEqual(len(waiting), 1)

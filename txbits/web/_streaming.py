@@ -166,8 +166,16 @@ class StreamingBody:
         elif self._consume is None or self._consuming:
             self._waiting.append(data)
             self._channel.pause_body()
+        elif self._length is None:
+            # Chunks may be tiny; what one read brought of them is one write.
+            self._waiting.append(data)
         elif not self._lost:
             self._feed(data)
+
+    def read_over(self) -> None:
+        """Everything that one read brought has been delivered."""
+        if self._waiting:
+            self._flow()
 
     def end(self) -> None:
         """The last byte has arrived."""
@@ -214,8 +222,10 @@ class StreamingBody:
 
     def _flow(self) -> None:
         """Hand over what waits, then go on reading, or come to an end."""
-        while self._consume is not None and self._waiting and not self._consuming:
-            self._feed(self._waiting.pop(0))
+        if self._consume is not None and self._waiting and not self._consuming:
+            data = b"".join(self._waiting)
+            self._waiting.clear()
+            self._feed(data)
         if self._consume is None or self._consuming:
             return
         if self.ended or self._lost:
@@ -575,6 +585,8 @@ class StreamingChannel(HTTPChannel):
             self._set_deadline(self.site.limits.body_timeout)
         # Not HTTPChannel's, which would let any byte put off any time-out.
         LineReceiver.dataReceived(self, data)
+        if self._body is not None:
+            self._body.read_over()
         if self._idle and self._buffer:
             # The beginning of another head came behind a request.
             self._idle = False
