@@ -1,0 +1,189 @@
+"""
+The documentation says what is so: links lead somewhere, quoted programs are the
+programs, and what is a table in the code is the same table there.
+
+It is looked for in the checkout that the tests stand in.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from itertools import groupby
+from pathlib import Path
+from urllib.parse import unquote
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txbits.protocol import session
+from txbits.protocol.refusals import REFUSALS
+from txbits.protocol.session import Move
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "docs" / "examples"
+
+_FENCE = re.compile(r"^(`{3,})(\w*)\n(.*?)^\1$", re.DOTALL | re.MULTILINE)
+_QUOTATION = re.compile(
+    r"^<!-- (include|excerpt): (\S+) -->\n```\w*\n(.*?)^```$", re.DOTALL | re.MULTILINE
+)
+_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)|^\[[^\]]+\]: (\S+)$", re.MULTILINE)
+_HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
+
+
+def pages():
+    """The pages of the documentation."""
+    found = [*ROOT.glob("*.md"), *ROOT.glob("newsfragments/README.md")]
+    return sorted([*found, *ROOT.glob("docs/**/*.md")])
+
+
+def prose(page):
+    """A page's text without its code, in which links mean nothing."""
+    return _FENCE.sub("", page.read_text())
+
+
+def anchors(page):
+    """The anchors that GitHub gives a page's headings."""
+    return {
+        re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        for heading in _HEADING.findall(prose(page))
+    }
+
+
+def tables(page):
+    """A page's tables: lists of rows, which are lists of cells, the heads first."""
+    lines = prose(page).splitlines()
+    for is_table, rows in groupby(lines, lambda line: line.startswith("|")):
+        if is_table:
+            cells = [re.split(r"(?<!\\)\|", row.strip("|")) for row in rows]
+            yield [[cell.strip() for cell in row] for row in [cells[0], *cells[2:]]]
+
+
+class LinkTests(SynchronousTestCase):
+    """Links from page to page."""
+
+    def test_there_are_pages_to_test(self):
+        self.assertIn(ROOT / "README.md", pages())
+        self.assertIn(ROOT / "docs" / "tutorial.md", pages())
+
+    def test_links_lead_to_files_and_headings(self):
+        for page in pages():
+            for links in _LINK.findall(prose(page)):
+                link = links[0] or links[1]
+                if re.match(r"[a-z]+:", link):
+                    continue
+                path, _, anchor = link.partition("#")
+                target = page.parent / unquote(path) if path else page
+                self.assertTrue(target.exists(), f"{page}: {link}")
+                self.assertTrue(
+                    target.resolve().is_relative_to(ROOT), f"{page}: {link}"
+                )
+                if anchor:
+                    self.assertIn(anchor, anchors(target), f"{page}: {link}")
+
+    def test_index_names_every_page_below_it(self):
+        index = ROOT / "docs" / "README.md"
+        linked = {index.parent / link for link, _ in _LINK.findall(prose(index))}
+        for page in pages():
+            if page.is_relative_to(index.parent) and EXAMPLES not in page.parents:
+                self.assertIn(page, {index, *linked})
+
+
+class QuotationTests(SynchronousTestCase):
+    """Programs in the documentation."""
+
+    def quotations(self):
+        for page in pages():
+            for kind, path, text in _QUOTATION.findall(page.read_text()):
+                yield page, kind, path, text
+
+    def test_quoted_programs_are_the_programs(self):
+        for page, kind, path, text in self.quotations():
+            program = (ROOT / path).read_text()
+            if kind == "include":
+                self.assertEqual(text, program, f"{page}: copy all of {path}")
+            else:
+                self.assertIn(f"\n{text}", program, f"{page}: no longer in {path}")
+
+    def test_every_mark_of_a_quotation_is_before_code(self):
+        for page in pages():
+            text = page.read_text()
+            marks = re.findall(r"^<!-- *(?:include|excerpt)\b.*$", text, re.MULTILINE)
+            self.assertEqual(len(marks), len(_QUOTATION.findall(text)), page)
+
+    def test_every_example_is_quoted_somewhere(self):
+        quoted = {path for _, _, path, _ in self.quotations()}
+        for example in EXAMPLES.rglob("*.py"):
+            self.assertIn(str(example.relative_to(ROOT)), quoted)
+
+    def test_python_that_is_no_quotation_is_python(self):
+        for page in pages():
+            quoted = [text for _, _, text in _QUOTATION.findall(page.read_text())]
+            for _, language, text in _FENCE.findall(page.read_text()):
+                if language == "python" and text not in quoted:
+                    ast.parse(text, str(page))
+
+
+class ErrorTableTests(SynchronousTestCase):
+    """``docs/reference/errors.md``."""
+
+    def test_table_is_that_of_the_refusals(self):
+        table = next(tables(ROOT / "docs" / "reference" / "errors.md"))
+        self.assertEqual(
+            table[0], ["HRESULT", "status", "cause", "remedy", "name"], "its columns"
+        )
+        for row, refusal in zip(table[1:], REFUSALS, strict=True):
+            self.assertEqual(
+                row,
+                [
+                    f"`0x{refusal.hresult:08X}`",
+                    str(refusal.status),
+                    refusal.cause,
+                    refusal.remedy,
+                    f"`{refusal.name}`",
+                ],
+            )
+
+
+class LifeCycleTests(SynchronousTestCase):
+    """``docs/explanation/life-cycle.md``, and the machine it is about."""
+
+    page = ROOT / "docs" / "explanation" / "life-cycle.md"
+    # Automat has no public way to ask a machine for its transitions.
+    automaton = session._machine.__automat_automaton__
+
+    def machine(self):
+        """The machine's transitions: state, input, next state."""
+        for state, method, following, _ in self.automaton.allTransitions():
+            yield state.name, method, following.name
+
+    def test_diagram_has_the_transitions_of_the_machine(self):
+        (diagram,) = (
+            text
+            for _, language, text in _FENCE.findall(self.page.read_text())
+            if language == "mermaid"
+        )
+        drawn = re.findall(r"^ *(\w+) --> (\w+): (.+)$", diagram, re.MULTILINE)
+        self.assertEqual(
+            sorted(
+                (state, method, following)
+                for state, following, label in drawn
+                for method in label.split(", ")
+            ),
+            sorted(self.machine()),
+        )
+
+    def test_diagram_begins_where_the_machine_does(self):
+        self.assertEqual(
+            re.findall(r"^ *\[\*\] --> (\w+)$", self.page.read_text(), re.MULTILINE),
+            [self.automaton.initialState.name],
+        )
+
+    def test_table_has_the_moves_of_the_machine(self):
+        head, *rows = next(tables(self.page))
+        self.assertEqual(head, ["state", "fragment", "close", "cancel"])
+        states = {state.name: state for state in self.automaton.states()}
+        self.assertEqual({row[0] for row in rows}, set(states))
+        for name, *moves in rows:
+            for method, move in zip(head[1:], moves, strict=True):
+                life = session._machine(session._NOTHING, getattr(session, name))
+                self.assertEqual(getattr(life, method)(), Move[move], (name, method))
