@@ -1,0 +1,183 @@
+"""
+Run the benchmarks: ``python -m benchmarks``, from the checkout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import platform
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks import small, throughput
+from benchmarks.conditions import spread_folders
+from benchmarks.driver import LoadFailed
+from benchmarks.servers import (
+    DEFAULT_COMMAND,
+    ServerFailed,
+    Side,
+    bare_loop,
+    buffered,
+    nginx,
+    nginx_binary,
+    txbits,
+)
+
+_PARTS = {
+    "throughput": ["txbits", "nginx", "bare", "buffered"],
+    "sessions": ["txbits", "buffered"],
+    "memory": ["txbits"],
+}
+_ALSO = {"throughput": ["bare-threads"], "sessions": [], "memory": ["buffered"]}
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure txbits over loopback beside servers that do less.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("parts", nargs="*", help=f"which of {', '.join(_PARTS)} (default: all)")
+    add("--sides", help="which servers, separated by commas (default: as in README)")
+    add("--repetitions", type=int, default=3, help="runs of each side")
+    add("--dir", type=Path, help="where the folders of the runs go (default: temp)")
+    add("--keep", action="store_true", help="leave these folders, with their logs")
+    add("--quick", action="store_true", help="a smoke run; its figures mean nothing")
+    add("--server", default=DEFAULT_COMMAND, help="the command that starts txbits")
+    add(
+        "--server-option",
+        action="append",
+        default=[],
+        help="one more word for that command; may be repeated",
+    )
+    add("--total", type=int, default=1024, help="MiB of a throughput run")
+    add("--fragment", type=int, default=10, help="MiB of a Fragment or PUT")
+    add("--connections", default="1,8", help="numbers of connections for throughput")
+    add("--sessions", type=int, default=6000, help="uploads of a sessions run")
+    add("--clients", type=int, default=32, help="connections of a sessions run")
+    add("--open", default="1000,5000", help="numbers of sessions to hold open")
+    add("--latencies", type=int, default=1000, help="uploads of a round of latencies")
+    add("--passing", type=int, default=10_000, help="sessions that come and go")
+    options = parser.parse_args()
+    options.parts = options.parts or list(_PARTS)
+    if unknown := set(options.parts) - set(_PARTS):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    known = {side for part in _PARTS for side in _PARTS[part] + _ALSO[part]}
+    options.sides = options.sides.split(",") if options.sides else None
+    if unknown := set(options.sides or []) - known:
+        parser.error(f"no such side: {', '.join(sorted(unknown))}")
+    options.connections = _numbers(parser, options.connections)
+    options.open = _numbers(parser, options.open)
+    if options.quick:
+        options.repetitions = 1
+        options.total, options.fragment = 64, 4
+        options.sessions, options.clients = 300, 8
+        options.open, options.latencies, options.passing = [50, 100], 100, 500
+    return options
+
+
+def _numbers(parser: argparse.ArgumentParser, text: str) -> list[int]:
+    try:
+        return sorted(int(word) for word in text.split(","))
+    except ValueError:
+        parser.error(f"not numbers separated by commas: {text}")
+
+
+def _sides(options: argparse.Namespace) -> dict[str, Side]:
+    """All servers that can be run here."""
+    sides = [
+        txbits(options.server, options.server_option),
+        bare_loop(),
+        bare_loop("bare-threads", "--threads"),
+        buffered(),
+    ]
+    binary = nginx_binary()
+    if binary:
+        sides.insert(1, nginx(binary))
+    else:
+        print("nginx is not installed and left out: apt-get install nginx")
+    return {side.name: side for side in sides}
+
+
+def _chosen(
+    part: str, options: argparse.Namespace, sides: dict[str, Side]
+) -> list[Side]:
+    names = _PARTS[part]
+    if options.sides:
+        names = [name for name in names + _ALSO[part] if name in options.sides]
+    return [sides[name] for name in names if name in sides]
+
+
+def _run(options: argparse.Namespace, directory: Path) -> None:
+    sides = _sides(options)
+    # The collector of the driver is not to interrupt what it measures.
+    gc.disable()
+    for part in options.parts:
+        chosen = _chosen(part, options, sides)
+        if not chosen:
+            continue
+        if part == "throughput":
+            throughput.measure(
+                chosen,
+                directory,
+                connections=options.connections,
+                repetitions=options.repetitions,
+                sizes=throughput.Sizes(
+                    options.total * throughput.MIB, options.fragment * throughput.MIB
+                ),
+            )
+        elif part == "sessions":
+            small.measure_sessions(
+                chosen,
+                directory,
+                connections=options.clients,
+                sessions=options.sessions,
+                repetitions=options.repetitions,
+            )
+        else:
+            small.raise_open_files(options.open[-1] + 1000)
+            for side in chosen:
+                small.measure_memory(
+                    side,
+                    directory,
+                    open_sessions=options.open,
+                    latency_sessions=options.latencies,
+                    rounds=options.repetitions,
+                    passing_sessions=options.passing,
+                )
+
+
+def main() -> int:
+    """Run what the command line asks for; 1 if a server failed."""
+    options = _options()
+    # So that servers are stopped and folders removed then, too.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
+    start = time.monotonic()
+    directory = Path(tempfile.mkdtemp(prefix="txbits-benchmarks-", dir=options.dir))
+    print(
+        f"{platform.platform()}, {os.cpu_count()} CPUs, "
+        f"Python {platform.python_version()}; files in {directory}",
+        flush=True,
+    )
+    spread_folders(directory)
+    try:
+        _run(options, directory.resolve())
+    except (LoadFailed, ServerFailed) as fault:
+        print(f"stopped: {fault}", file=sys.stderr)
+        return 1
+    finally:
+        if not options.keep:
+            shutil.rmtree(directory, ignore_errors=True)
+    print(f"done in {time.monotonic() - start:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

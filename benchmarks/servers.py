@@ -1,0 +1,254 @@
+"""
+The servers that are measured: how each is started, looked at, and stopped.
+
+Every server runs in a process of its own with a fresh folder. Its pids are known, and
+it is ended by them, also when something goes wrong on the way.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import socket
+import string
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from attrs import frozen
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+DEFAULT_COMMAND = (
+    "{python} -m twisted txbits --listen tcp:{port}:interface=127.0.0.1 "
+    "--backend {backend}"
+)
+_START_SECONDS = 30.0
+_STOP_SECONDS = 15.0
+
+
+class ServerFailed(Exception):
+    """A server did not start; the text holds the end of its log."""
+
+
+@frozen
+class Run:
+    """
+    The place of one run of one server.
+
+    :ivar directory: A fresh folder: configuration, log, and all below.
+    :ivar files: The folder in it where uploads arrive.
+    :ivar port: The port on 127.0.0.1 to listen on.
+    """
+
+    directory: Path
+    files: Path
+    port: int
+
+
+@frozen
+class Side:
+    """
+    One of the servers that are compared.
+
+    :ivar name: What the command line and the tables call it.
+    :ivar protocol: How it is spoken to: ``"bits"`` or ``"put"``.
+    :ivar command: Makes the command that starts it.
+    """
+
+    name: str
+    protocol: str
+    command: Callable[[Run], list[str]]
+
+
+def txbits(template: str, options: list[str]) -> Side:
+    """
+    txbits, as its service is started from the command line.
+
+    :param template: The command, with ``{python}``, ``{port}``, ``{directory}`` and
+        ``{backend}``.
+    :param options: What else to append to it.
+    """
+
+    def command(run: Run) -> list[str]:
+        escaped = str(run.files).replace("\\", "\\\\").replace(":", "\\:")
+        words = {
+            "python": sys.executable,
+            "port": str(run.port),
+            "directory": str(run.files),
+            "backend": f"disk:{escaped}",
+        }
+        return [word.format(**words) for word in shlex.split(template)] + options
+
+    return Side("txbits", "bits", command)
+
+
+def buffered() -> Side:
+    """``twisted.web`` with bodies that it has buffered."""
+
+    def command(run: Run) -> list[str]:
+        module = "benchmarks.buffered_site"
+        return [sys.executable, "-m", module, str(run.port), str(run.files)]
+
+    return Side("buffered", "bits", command)
+
+
+def bare_loop(name: str = "bare", *options: str) -> Side:
+    """A loop that moves bytes from a socket to a file."""
+
+    def command(run: Run) -> list[str]:
+        module = "benchmarks.bare_loop"
+        return [sys.executable, "-m", module, str(run.port), str(run.files), *options]
+
+    return Side(name, "put", command)
+
+
+def nginx_binary() -> str | None:
+    """Where nginx is; it is often outside the search path of a user."""
+    return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/sbin")
+
+
+def nginx(binary: str) -> Side:
+    """nginx with one worker, storing PUTs."""
+
+    def command(run: Run) -> list[str]:
+        template = (Path(__file__).parent / "nginx.conf.template").read_text()
+        (run.directory / "temp").mkdir()
+        configuration = run.directory / "nginx.conf"
+        configuration.write_text(
+            string.Template(template).substitute(
+                # A worker of root's would become another user and could not write.
+                user="user root;" if os.geteuid() == 0 else "",
+                directory=run.directory,
+                files=run.files,
+                port=run.port,
+            )
+        )
+        return [binary, "-p", str(run.directory), "-c", str(configuration)]
+
+    return Side("nginx", "put", command)
+
+
+class Server:
+    """
+    A server that runs.
+
+    :ivar run: Where it runs.
+    """
+
+    def __init__(self, run: Run, pids: list[int]) -> None:
+        self.run = run
+        self._pids = pids
+
+    def cpu_seconds(self) -> float:
+        """The CPU time of all its processes and threads so far, in seconds."""
+        # This is utime and stime of /proc/PID/stat, in nanoseconds rather than in
+        # ticks of 10 ms: clock_getcpuclockid(3) makes a clock of a pid like so.
+        return sum(time.clock_gettime((~pid << 3) | 2) for pid in self._pids)
+
+    def resident_bytes(self) -> int:
+        """The resident memory of its processes."""
+        # Like VmRSS of /proc/PID/status, but exact: that one lags by some pages.
+        total = 0
+        for pid in self._pids:
+            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Rss:"):
+                    total += int(line.split()[1]) * 1024
+        return total
+
+    def settle(self, quiet: float = 0.5, limit: float = 10.0) -> None:
+        """
+        Wait until it has stopped working on its own account.
+
+        :param quiet: For how many seconds it must have been idle.
+        :param limit: When to stop waiting, in seconds.
+        """
+        deadline = time.monotonic() + limit
+        before = self.cpu_seconds()
+        while time.monotonic() < deadline:
+            time.sleep(quiet)
+            now = self.cpu_seconds()
+            if now - before < 0.01 * quiet:
+                return
+            before = now
+
+
+@contextmanager
+def running(side: Side, directory: Path) -> Iterator[Server]:
+    """
+    Start a server; stop it at the end of the block.
+
+    :param side: Which one.
+    :param directory: Its folder, which must not exist yet.
+    :raises ServerFailed: If it does not listen in time.
+    """
+    files = directory / "files"
+    files.mkdir(parents=True)
+    run = Run(directory, files, _free_port())
+    log = directory / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            side.command(run),
+            cwd=CHECKOUT,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    pids = [process.pid]
+    try:
+        if not _listens(process, run.port):
+            tail = log.read_text(errors="replace")[-2000:]
+            raise ServerFailed(f"{side.name} did not start; its log ends:\n{tail}")
+        pids = _family(process.pid)
+        yield Server(run, pids)
+    finally:
+        _stop(process, pids)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _listens(process: subprocess.Popen[bytes], port: int) -> bool:
+    deadline = time.monotonic() + _START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return True
+    return False
+
+
+def _family(pid: int) -> list[int]:
+    """The process and its children, as nginx has a worker."""
+    family = [pid]
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # It has just ended.
+        if int(fields[1]) == pid:
+            family.append(int(stat.parent.name))
+    return family
+
+
+def _stop(process: subprocess.Popen[bytes], pids: list[int]) -> None:
+    process.terminate()
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        for pid in pids:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        process.wait(_STOP_SECONDS)

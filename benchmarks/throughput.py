@@ -1,0 +1,206 @@
+"""
+Part (a): how fast large uploads arrive, and what they cost the server.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+
+from attrs import frozen
+
+from benchmarks.conditions import Bystanders, warm_page_cache
+from benchmarks.driver import BITSUpload, Payload, PutUpload, transfer
+from benchmarks.report import Goal, goals, middle, table
+from benchmarks.servers import Server, Side, running
+
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+
+
+@frozen
+class Sizes:
+    """
+    What is uploaded in each run.
+
+    :ivar total: Bytes over all connections.
+    :ivar fragment: Bytes a Fragment, or a PUT.
+    """
+
+    total: int = GIB
+    fragment: int = 10 * MIB
+
+
+@frozen
+class Transfer:
+    """
+    One run.
+
+    :ivar seconds: From the first request until all bytes are acknowledged.
+    :ivar closing: Seconds from then until all uploads are closed.
+    :ivar cpu: The server's CPU seconds during ``seconds``.
+    :ivar closing_cpu: The server's CPU seconds during ``closing``.
+    :ivar driver_cpu: The driver's CPU seconds during ``seconds``.
+    :ivar others: The share of one CPU that other programs had meanwhile.
+    """
+
+    seconds: float
+    closing: float
+    cpu: float
+    closing_cpu: float
+    driver_cpu: float
+    others: float
+
+
+def measure(
+    sides: Sequence[Side],
+    directory: Path,
+    *,
+    connections: Sequence[int],
+    repetitions: int,
+    sizes: Sizes,
+) -> None:
+    """
+    Run all sides in turn, as often as asked, and print what came out.
+
+    :param directory: Where the folders of the runs are made.
+    :param connections: The numbers of connections to try.
+    """
+    payload = Payload(sizes.fragment)
+    keep_files = _fits(directory, sizes.total, sides, connections, repetitions)
+    results: dict[tuple[int, str], list[Transfer]] = {}
+    for repetition in range(repetitions):
+        for count in connections:
+            for side in sides:
+                folder = directory / f"throughput-{repetition}-{count}-{side.name}"
+                with running(side, folder) as server:
+                    result = _run(
+                        side, server, payload, count, sizes.total, not repetition
+                    )
+                results.setdefault((count, side.name), []).append(result)
+                if not keep_files:
+                    for file in server.run.files.glob("upload*"):
+                        file.unlink()
+    for count in connections:
+        _tell(count, {side: results[count, side.name] for side in sides}, sizes)
+
+
+def _run(
+    side: Side,
+    server: Server,
+    payload: Payload,
+    connections: int,
+    total: int,
+    verify: bool,
+) -> Transfer:
+    kind = BITSUpload if side.protocol == "bits" else PutUpload
+    port = server.run.port
+    share = total // connections
+    warm_up = kind(port, connections, payload, len(next(payload.pieces(0, total))))
+    transfer([warm_up], lambda: None)
+    uploads = [kind(port, number, payload, share) for number in range(connections)]
+    warm_page_cache(server.run.directory, total + total // 2)
+    gc.collect()
+
+    bystanders = Bystanders()
+    cpu = server.cpu_seconds() + time.process_time()
+    marks: list[tuple[float, float, float]] = []
+    transfer(
+        uploads,
+        lambda: marks.append(
+            (time.perf_counter(), server.cpu_seconds(), time.process_time())
+        ),
+    )
+    others = bystanders.share(server.cpu_seconds() + time.process_time() - cpu)
+    if verify:
+        for upload in uploads:
+            upload.verify(server.run.files)
+    start, sent, closed = marks
+    return Transfer(
+        seconds=sent[0] - start[0],
+        closing=closed[0] - sent[0],
+        cpu=sent[1] - start[1],
+        closing_cpu=closed[1] - sent[1],
+        driver_cpu=sent[2] - start[2],
+        others=others,
+    )
+
+
+def _fits(
+    directory: Path,
+    total: int,
+    sides: Sequence[Side],
+    connections: Sequence[int],
+    repetitions: int,
+) -> bool:
+    """Whether the files of all runs fit on the disk at once, with room to spare."""
+    stat = os.statvfs(directory)
+    free = stat.f_bavail * stat.f_frsize
+    return total * len(sides) * len(connections) * repetitions < free // 2
+
+
+def _tell(count: int, results: dict[Side, list[Transfer]], sizes: Sizes) -> None:
+    mib, gib = sizes.total / MIB, sizes.total / GIB
+    on = f"on {count} connection{'s' if count > 1 else ''}"
+    rates = {
+        side.name: [mib / run.seconds for run in runs] for side, runs in results.items()
+    }
+    cpu = {side.name: [run.cpu / gib for run in runs] for side, runs in results.items()}
+    rows = []
+    for side, runs in results.items():
+        closing = ["-", "-"]
+        if side.protocol == "bits":
+            closing = [
+                middle([run.closing for run in runs]),
+                middle([run.closing_cpu for run in runs]),
+            ]
+        rows.append(
+            [
+                side.name,
+                middle(rates[side.name], 0),
+                middle([run.seconds for run in runs]),
+                middle(cpu[side.name]),
+                *closing,
+                f"{median(run.driver_cpu for run in runs):.2f}",
+                f"{max(run.others for run in runs):.0%}",
+            ]
+        )
+    table(
+        f"(a) {mib:.0f} MiB in pieces of {sizes.fragment / MIB:.0f} MiB {on}: "
+        "median (lowest-highest)",
+        [
+            "side",
+            "MiB/s",
+            "wall s",
+            "server CPU s/GiB",
+            "Close s",
+            "Close CPU s",
+            "driver CPU s",
+            "others, at most",
+        ],
+        rows,
+    )
+    goals(f"(a) goals {on}", _reached(rates, cpu))
+
+
+def _reached(rates: dict[str, list[float]], cpu: dict[str, list[float]]) -> list[Goal]:
+    if "txbits" not in rates:
+        return []
+    rate = {side: median(rates["txbits"]) / median(rates[side]) for side in rates}
+    cost = {side: median(cpu["txbits"]) / median(cpu[side]) for side in cpu}
+    reached = []
+    if "nginx" in rates:
+        reached += [
+            Goal("MiB/s, txbits / nginx", rate["nginx"], limit=0.85),
+            Goal("CPU s/GiB, txbits / nginx", cost["nginx"], "at most", 1.3),
+        ]
+    if "bare" in rates:
+        reached.append(Goal("MiB/s, txbits / bare", rate["bare"], limit=0.8))
+    for other in ("bare-threads", "buffered"):
+        if other in rates:
+            reached.append(Goal(f"MiB/s, txbits / {other}", rate[other]))
+    return reached
