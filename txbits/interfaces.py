@@ -147,6 +147,11 @@ class IUploadSession(IReleasable):
         "as good as gone, and only release() is left to do."
     )
 
+    in_doubt: bool = Attribute(
+        "Whether bytes that were acknowledged may be missing, though nothing tells: the "
+        "session was found after a crash that the store does not promise to survive."
+    )
+
     def open_writer(total: int) -> Deferred[IWriter]:
         """
         Begin to append at :attr:`offset`.
@@ -193,7 +198,8 @@ class SessionSummary:
     :ivar session_id: The session's id.
     :ivar owner: The authenticated user who created it, or ``None``.
     :ivar last_progress: When bytes were last stored, or it was created.
-    :ivar releasing: Whether its release has begun, and is to be finished.
+    :ivar releasing: Whether it is published, or its release has begun: all that is left
+        to do is to release it.
     """
 
     session_id: UUID
@@ -408,6 +414,9 @@ class IBackendParser(IPlugin):
     def parse_backend(context: BackendContext, *args: str, **kwargs: str) -> IBackend:
         """
         Make the backend. It does no I/O yet; that is for ``IBackend.start``.
+
+        An implementation may name the arguments that it takes; a description that does
+        not fit them is refused before it is called.
 
         :param context: The reactor, and settings that concern storage.
         :param args: The positional parts of the description, unescaped.

@@ -9,7 +9,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from tests.integration.programs import ROOT, TWIST, Program
-from tests.integration.server import Wire
+from tests.integration.wire import Wire
 
 EXAMPLES = ROOT / "docs" / "examples"
 LOOPBACK = "tcp:0:interface=127.0.0.1"

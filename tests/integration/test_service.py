@@ -15,7 +15,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from tests.integration.programs import TWIST, TWISTD, Program
-from tests.integration.server import Wire
+from tests.integration.wire import Wire
 
 LOOPBACK = "tcp:0:interface=127.0.0.1"
 

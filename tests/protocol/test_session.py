@@ -18,6 +18,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from hypothesis.strategies import booleans
 from twisted.trial.unittest import SynchronousTestCase
 
 from txbits.protocol.session import LifeCycle, Move, begin, resumed
@@ -204,13 +205,43 @@ class ResumedTests(SynchronousTestCase):
         total: int | None,
         is_published: bool = False,
         is_releasing: bool = False,
+        is_in_doubt: bool = False,
     ) -> LifeCycle:
         return resumed(
             offset=offset,
             total=total,
             is_published=is_published,
             is_releasing=is_releasing,
+            is_in_doubt=is_in_doubt,
         )
+
+    def test_one_in_doubt_is_not_discarded_but_sent_again(self) -> None:
+        for offset, total in ((0, None), (0, 10), (9, 10)):
+            life = self.resumed(offset, total, is_in_doubt=True)
+            self.assertIs(life.close(), Move.LOSE)
+            self.assertIs(life.close(), Move.UNKNOWN)
+            life.released()
+
+    def test_one_in_doubt_may_be_cancelled(self) -> None:
+        life = self.resumed(3, 10, is_in_doubt=True)
+        self.assertIs(life.cancel(), Move.RELEASE)
+
+    def test_a_fragment_clears_the_doubt(self) -> None:
+        life = self.resumed(3, 10, is_in_doubt=True)
+        self.assertIs(life.fragment(), Move.RECEIVE)
+        life.begun()
+        self.assertIs(life.close(), Move.DISCARD)
+
+    def test_what_is_complete_is_not_in_doubt(self) -> None:
+        life = self.resumed(10, 10, is_in_doubt=True)
+        self.assertIs(life.close(), Move.PUBLISH)
+
+    def test_bytes_lost_while_publishing_put_it_in_doubt(self) -> None:
+        life = self.resumed(10, 10)
+        self.assertIs(life.close(), Move.PUBLISH)
+        life.lost()
+        self.assertIs(life.fragment(), Move.RECEIVE)
+        self.assertIs(life.close(), Move.LOSE)
 
     def test_one_without_a_fragment_is_created(self) -> None:
         self.assertEqual(
@@ -258,7 +289,7 @@ class LifeMachine(RuleBasedStateMachine):
     def a_session_is_created(self) -> None:
         self.life = begin()
         self.begun = self.held = self.published = False
-        self.discarded = self.cancelled = self.gone = False
+        self.discarded = self.cancelled = self.gone = self.in_doubt = False
 
     @precondition(lambda self: self.gone)
     @rule()
@@ -281,6 +312,9 @@ class LifeMachine(RuleBasedStateMachine):
             expected = Move.FINISH
         elif self.held:
             expected = Move.PUBLISH
+        elif self.in_doubt:
+            expected = Move.LOSE
+            self.cancelled = True
         elif self.begun:
             expected = Move.DISCARD
             self.discarded = True
@@ -304,8 +338,11 @@ class LifeMachine(RuleBasedStateMachine):
     def a_fragment_was_begun(self) -> None:
         self.life.begun()
         self.begun = True
+        self.in_doubt = False
 
-    @precondition(lambda self: self.open and self.begun and not self.held)
+    @precondition(
+        lambda self: self.open and self.begun and not self.held and not self.in_doubt
+    )
     @rule()
     def the_last_byte_was_stored(self) -> None:
         self.life.completed()
@@ -324,8 +361,8 @@ class LifeMachine(RuleBasedStateMachine):
         self.gone = True
 
     @precondition(lambda self: not self.gone)
-    @rule()
-    def the_server_was_restarted(self) -> None:
+    @rule(is_in_doubt=booleans())
+    def the_server_was_restarted(self, is_in_doubt: bool) -> None:
         # A discard had begun to release; the store does not tell it from a cancel.
         if self.discarded:
             self.cancelled = True
@@ -334,7 +371,16 @@ class LifeMachine(RuleBasedStateMachine):
             total=10 if self.begun else None,
             is_published=self.published,
             is_releasing=self.cancelled,
+            is_in_doubt=is_in_doubt,
         )
+        self.in_doubt = is_in_doubt
+
+    @precondition(lambda self: self.open and self.held)
+    @rule()
+    def publishing_lost_bytes(self) -> None:
+        self.life.lost()
+        self.held = False
+        self.in_doubt = True
 
     @invariant()
     def a_session_that_is_cancelled_is_unknown_to_all_but_cancel(self) -> None:

@@ -159,7 +159,10 @@ class LastingBackend(HoldableBackend):
     @deferred
     async def sessions(self) -> Sequence[SessionSummary]:
         return [
-            evolve(summary, releasing=summary.session_id in self._begun)
+            evolve(
+                summary,
+                releasing=summary.releasing or summary.session_id in self._begun,
+            )
             for summary in await super().sessions()
         ]
 
@@ -274,9 +277,9 @@ class ManagerCase(SynchronousTestCase):
     def held(self, session_id: UUID) -> bytes:
         """The bytes that the store has of a session."""
         found: Any = self.successResultOf(self.memory.find(session_id))
-        consumer = StringTransport()
+        consumer: Any = StringTransport()
         self.successResultOf(found.read_into(consumer, 0, found.offset))
-        return consumer.value()
+        return bytes(consumer.value())
 
     def sessions(self) -> set[UUID]:
         """The sessions that the store has."""

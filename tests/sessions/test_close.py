@@ -4,6 +4,8 @@ Close-Session: the file appears whole or not at all, and nothing else is left.
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from tests.sessions.support import (
     ALICE,
     BOB,
@@ -67,6 +69,38 @@ class CloseTests(ManagerCase):
         self.failureResultOf(self.send(session_id, 5, SOURCE[5:]), OutOfStep)
         self.successResultOf(self.close(session_id))
         self.assertEqual((self.memory.files, self.sessions()), ({}, set()))
+
+    def in_doubt(self) -> UUID:
+        """A session of which a crash of the machine has left five bytes."""
+        session_id = self.create()
+        self.successResultOf(self.send(session_id, 0, SOURCE[:5]))
+        self.memory._sessions[session_id].in_doubt = True
+        self.restart()
+        return session_id
+
+    def test_an_incomplete_upload_in_doubt_is_to_be_sent_again(self) -> None:
+        session_id = self.in_doubt()
+        self.failureResultOf(self.close(session_id), NoSuchSession)
+        self.assertEqual((self.memory.files, self.sessions()), ({}, set()))
+        self.failureResultOf(self.close(session_id), NoSuchSession)
+
+    def test_an_upload_in_doubt_goes_on_with_the_next_fragment(self) -> None:
+        session_id = self.in_doubt()
+        self.failureResultOf(self.send(session_id, 8, SOURCE[8:]), OutOfStep)
+        self.successResultOf(self.send(session_id, 5, SOURCE[5:]))
+        self.successResultOf(self.close(session_id))
+        self.assertEqual(self.memory.files, {NAME: SOURCE})
+
+    def test_bytes_lost_while_publishing_are_to_be_sent_again(self) -> None:
+        session_id = self.complete()
+        publish = self.backend.hold("publish")
+        closing = self.close(session_id)
+        # As the disk does when fsync fails.
+        self.memory._sessions[session_id].offset = 0
+        publish.fail(BackendError("fsync failed"))
+        self.failureResultOf(closing, BackendError)
+        self.failureResultOf(self.close(session_id), NoSuchSession)
+        self.assertEqual(self.sessions(), set())
 
     def test_the_ack_waits_for_the_file_and_for_the_release(self) -> None:
         session_id = self.complete()

@@ -1,8 +1,8 @@
 """
 The rows of the failure table that a session can end up in, each in a test by its name.
 
-The manager knows no row: it fails with an error, which the web answers with the row. The
-other half of these tests is ``tests.web.test_failure_table``.
+The manager knows no row: it fails with an error, which the web answers with the row.
+The other half of these tests is ``tests.web.test_failure_table``.
 """
 
 from __future__ import annotations

@@ -178,6 +178,14 @@ class QuotaTests(ManagerCase):
         gate.open()
         self.failureResultOf(full, SessionLimitReached)
 
+    def test_create_does_not_wait_for_the_rest_of_the_clean_up(self) -> None:
+        self.create()
+        self.successResultOf(self.manager.stop())
+        gate = self.backend.hold("clean_up")
+        self.manager = self.started(**self.settings)
+        self.assertEqual(gate.waiting, 1)
+        self.assert_room_for_one()
+
     def test_create_does_not_wait_where_there_is_no_limit(self) -> None:
         self.successResultOf(self.manager.stop())
         gate = self.backend.hold("sessions")

@@ -129,6 +129,20 @@ class StopTests(ManagerCase):
         self.successResultOf(stopping)
         self.assertEqual(self.backend.calls[-1], "stop")
 
+    def test_it_waits_for_all_of_them(self) -> None:
+        other = self.complete(destination=("other",))
+        release, publish = self.backend.hold("release"), self.backend.hold("publish")
+        cancelling = self.cancel(self.session_id)
+        closing = self.close(other, ("other",))
+        stopping = self.stop()
+        release.open()
+        self.successResultOf(cancelling)
+        self.assertNoResult(stopping)
+        self.assertNotIn("stop", self.backend.calls)
+        publish.open()
+        self.successResultOf(closing)
+        self.successResultOf(stopping)
+
     def test_it_waits_for_a_create(self) -> None:
         gate = self.backend.hold("create")
         creating = self.manager.create(("other",), ALICE, None)

@@ -323,6 +323,13 @@ class TurnTests(SynchronousTestCase):
         for one in [*releasing, turn.release()]:
             self.successResultOf(one)
 
+    def test_one_that_is_over_is_not_ended(self) -> None:
+        turns, body = Turns(), ScriptedBody()
+        turn = self.successResultOf(self.take(turns, body))
+        turns.give_back(turn)
+        self.successResultOf(turn.release())
+        self.assertFalse(body.is_stopped or turn.superseded)
+
     def test_one_without_a_body_is_waited_for(self) -> None:
         turns = Turns()
         turn = self.successResultOf(self.take(turns))

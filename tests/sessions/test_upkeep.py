@@ -74,7 +74,7 @@ class TimeoutTests(ManagerCase):
 
     def test_a_session_whose_packet_is_under_way_does_not_expire(self) -> None:
         """A peer that is too slow is for the web to notice."""
-        body, outcome = self.stall(self.session_id)
+        _, outcome = self.stall(self.session_id)
         self.clock.advance(TIMEOUT + 1)
         newer = self.send(self.session_id, 3, SOURCE[3:])
         self.failureResultOf(outcome, Superseded)

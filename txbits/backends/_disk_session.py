@@ -63,6 +63,7 @@ class DiskSession:
     offset: int = 0
     published: bool = False
     releasing: bool = False
+    in_doubt: bool = False
     _gone: bool = False
     writer: DiskWriter | None = None
     _ending: Joint | None = None

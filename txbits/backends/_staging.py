@@ -325,7 +325,14 @@ class Staging:
             except BackendError as fault:
                 faults.append(fault)
             else:
-                found.append(SessionSummary(UUID(name), one.owner, one.last_progress))
+                found.append(
+                    SessionSummary(
+                        UUID(name),
+                        one.owner,
+                        one.last_progress,
+                        one.published or one.state == RELEASING,
+                    )
+                )
         return found, faults
 
     def clean_up(self, closed_before: float) -> None:

@@ -10,7 +10,8 @@ was acknowledged. What is slow (fsync, unlinking long files, scans) runs in thre
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -29,6 +30,14 @@ from txbits.errors import BackendError, NoSuchSession, ParentMissing
 from txbits.interfaces import IBackend, IUploadSession, SessionSummary
 
 _log = Logger()
+
+
+#: How wrong the clock may have been when the machine was started, in seconds.
+_CLOCK_ERROR = 60.0
+
+
+def _booted_at() -> float:
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _absolute(path: str) -> str:
@@ -51,6 +60,7 @@ class DiskBackend:
     :param in_thread: Called with a function and its arguments to run it where it
         may block; threads of the backend's own if ``None``.
     :param files: The system calls.
+    :param booted: Tells when the machine was started.
     """
 
     root: str = field(converter=_absolute)
@@ -62,6 +72,7 @@ class DiskBackend:
     )
     _in_thread: InThread | None = field(default=None, kw_only=True)
     _files: Files = field(factory=Files, kw_only=True)
+    _booted: Callable[[], float] = field(default=_booted_at, kw_only=True)
     _threads: Threads | None = field(default=None, init=False)
     _opened: Staging | None = field(default=None, init=False)
 
@@ -192,6 +203,9 @@ class DiskBackend:
             found.offset,
             found.published,
             found.state == RELEASING,
+            # The page cache survives the process, but not the machine.
+            self._fsync != "fragment"
+            and found.last_progress < self._booted() + _CLOCK_ERROR,
         )
 
     def _sync_published_in_thread(self, destination: tuple[str, ...]) -> None:

@@ -74,6 +74,7 @@ class MemorySession:
     offset: int = 0
     published: bool = False
     releasing: bool = False
+    in_doubt: bool = False
     _pieces: list[bytes] = field(factory=list)
     _writer: _MemoryWriter | None = None
 
@@ -193,7 +194,12 @@ class MemoryBackend:
         """List the sessions; see :class:`~txbits.interfaces.IBackend`."""
         return succeed(
             [
-                SessionSummary(one.session_id, one.owner, one.last_progress)
+                SessionSummary(
+                    one.session_id,
+                    one.owner,
+                    one.last_progress,
+                    one.published or one.releasing,
+                )
                 for one in self._sessions.values()
             ]
         )

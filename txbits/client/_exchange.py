@@ -262,10 +262,18 @@ class HTTPExchange:
     @deferred
     async def close(self) -> None:
         """See :meth:`IExchange.close`."""
-        closing: Deferred[None] = self._connections.closeCachedConnections()
+        closed: Deferred[None] = Deferred()
+
+        def fire(_: object) -> None:
+            if not closed.called:
+                closed.callback(None)
+
+        self._connections.closeCachedConnections().addBoth(fire)
         # A TLS connection waits for the other end, which may be gone.
-        closing.addTimeout(_CLOSE_TIMEOUT, self._clock, lambda result, _: None)
-        await closing
+        patience = self._clock.callLater(_CLOSE_TIMEOUT, fire, None)
+        await closed
+        if patience.active():
+            patience.cancel()
         self._connections.drop()
 
 

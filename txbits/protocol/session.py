@@ -12,6 +12,13 @@ Close-Session on a session that is not complete discards it, since half a file i
 of no use to anyone; but one that no Fragment ever reached is an empty file, for
 that is how clients upload those.
 
+A session that is not complete, and was found in the store after a crash that the store
+does not promise to survive, is in doubt: bytes may be gone that were acknowledged to a
+client who now believes that it has sent everything. A Fragment clears the doubt, since the client is
+told where the server stands; but Close-Session is not taken for the wish to discard
+half a file. The session is released, and unknown, so that the client sends it all
+again. The same is true when storage has lost bytes while publishing.
+
 Cancel-Session, and the time-out, release everything. From the moment that begins,
 the session is unknown to everyone but another Cancel, which finishes what the first
 one may have failed to; nothing brings a session back from there.
@@ -52,6 +59,9 @@ class Move(Enum):
     DISCARD = auto()
     """Release everything, as a success of Close."""
 
+    LOSE = auto()
+    """Release everything, then answer as if the session did not exist."""
+
     RELEASE = auto()
     """Release everything, as a success of Cancel."""
 
@@ -77,6 +87,9 @@ class LifeCycle(Protocol):
     def completed(self) -> None:
         """A fact: the last byte is held."""
 
+    def lost(self) -> None:
+        """A fact: bytes that were held are gone."""
+
     def published(self) -> None:
         """A fact: the file stands at its destination."""
 
@@ -93,6 +106,7 @@ _builder = TypeMachineBuilder(LifeCycle, _Nothing)
 
 created = _builder.state("created")
 receiving = _builder.state("receiving")
+in_doubt = _builder.state("in_doubt")
 complete = _builder.state("complete")
 published = _builder.state("published")
 discarding = _builder.state("discarding")
@@ -110,10 +124,16 @@ receiving.upon(LifeCycle.completed).to(complete).returns(None)
 receiving.upon(LifeCycle.close).to(discarding).returns(Move.DISCARD)
 receiving.upon(LifeCycle.cancel).to(cancelling).returns(Move.RELEASE)
 
+in_doubt.upon(LifeCycle.fragment).loop().returns(Move.RECEIVE)
+in_doubt.upon(LifeCycle.begun).to(receiving).returns(None)
+in_doubt.upon(LifeCycle.close).to(cancelling).returns(Move.LOSE)
+in_doubt.upon(LifeCycle.cancel).to(cancelling).returns(Move.RELEASE)
+
 complete.upon(LifeCycle.fragment).loop().returns(Move.REPEAT)
 complete.upon(LifeCycle.begun).loop().returns(None)
 # Until published() the session stays complete: publishing may fail.
 complete.upon(LifeCycle.close).loop().returns(Move.PUBLISH)
+complete.upon(LifeCycle.lost).to(in_doubt).returns(None)
 complete.upon(LifeCycle.published).to(published).returns(None)
 complete.upon(LifeCycle.cancel).to(cancelling).returns(Move.RELEASE)
 
@@ -145,7 +165,12 @@ def begin() -> LifeCycle:
 
 
 def resumed(
-    *, offset: int, total: int | None, is_published: bool, is_releasing: bool
+    *,
+    offset: int,
+    total: int | None,
+    is_published: bool,
+    is_releasing: bool,
+    is_in_doubt: bool,
 ) -> LifeCycle:
     """
     The life of a session that was found in the store.
@@ -154,11 +179,14 @@ def resumed(
     :param total: The file's length, ``None`` before the first Fragment.
     :param is_published: Whether the file stands at its destination.
     :param is_releasing: Whether its release had begun.
+    :param is_in_doubt: Whether bytes that were acknowledged may be missing.
     """
     if is_published:
         return _machine(_NOTHING, published)
     if is_releasing:
         return _machine(_NOTHING, cancelling)
-    if total is None:
-        return _machine(_NOTHING, created)
-    return _machine(_NOTHING, complete if offset == total else receiving)
+    if offset == total:
+        return _machine(_NOTHING, complete)
+    if is_in_doubt:
+        return _machine(_NOTHING, in_doubt)
+    return _machine(_NOTHING, created if total is None else receiving)

@@ -352,7 +352,8 @@ class SessionManager:
         self._enter()
         try:
             session = await self._load(session_id)
-            if session.upload.releasing or self._is_expired(session):
+            upload = session.upload
+            if upload.published or upload.releasing or self._is_expired(session):
                 await self._expire(session)
         except NoSuchSession:
             return
@@ -415,6 +416,7 @@ class SessionManager:
                         total=upload.total,
                         is_published=upload.published,
                         is_releasing=upload.releasing,
+                        is_in_doubt=upload.in_doubt,
                     ),
                 )
                 return found
@@ -446,9 +448,8 @@ class SessionManager:
         move = session.life.fragment()
         if move is Move.UNKNOWN:
             raise NoSuchSession("the session was closed or cancelled")
-        if upload.total is None:
-            # Whatever becomes of this fragment, the file is not one of no bytes.
-            session.life.begun()
+        # Whatever becomes of this fragment, the file is not one of no bytes.
+        session.life.begun()
         if upload.total not in (None, content_range.total):
             raise TotalLengthChanged(
                 f"the total was {upload.total} bytes and is now {content_range.total}"
@@ -514,11 +515,20 @@ class SessionManager:
             session.life.begun()
             session.life.completed()
         if move in (Move.PUBLISH, Move.PUBLISH_EMPTY):
-            await upload.publish(
-                overwrite=self.settings.allow_overwrites,
-                create_directories=self.settings.create_directories,
+            await self._publish(session)
+        if move is Move.LOSE:
+            await self._release(session)
+            _log.error(
+                "session {session} released with {bytes} of {total} bytes, since others "
+                "that {client} had sent are lost; it sends all of it again: "
+                "{destination}",
+                session=session_name(upload.session_id),
+                client=caller.address,
+                destination=destination_name(upload.destination),
+                bytes=upload.offset,
+                total=upload.total,
             )
-            session.life.published()
+            raise NoSuchSession("bytes of the session are lost")
         await self.backend.remember_close(
             upload.session_id, upload.destination, upload.owner
         )
@@ -535,6 +545,19 @@ class SessionManager:
             bytes=upload.offset,
             total=upload.total,
         )
+
+    async def _publish(self, session: _Session) -> None:
+        upload = session.upload
+        try:
+            await upload.publish(
+                overwrite=self.settings.allow_overwrites,
+                create_directories=self.settings.create_directories,
+            )
+        except BackendError:
+            if upload.offset != upload.total:
+                session.life.lost()
+            raise
+        session.life.published()
 
     def _cancel(
         self, session: _Session, reason: str, caller: Caller | None = None

@@ -124,7 +124,7 @@ class StreamingBody:
     _consume: Callable[[bytes], Deferred[None]] | None = None
     _outcome: Deferred[bool] | None = None
     _consuming: bool = False
-    _waiting: list[bytes] = field(factory=list)
+    _waiting: bytearray = field(factory=bytearray)
     _refused: bool = False
     _when_drained: Callable[[], None] | None = None
     _drained: int = 0
@@ -164,11 +164,11 @@ class StreamingBody:
             if self._drained > DRAIN_LIMIT:
                 self._drain_no_longer()
         elif self._consume is None or self._consuming:
-            self._waiting.append(data)
+            self._waiting += data
             self._channel.pause_body()
         elif self._length is None:
             # Chunks may be tiny; what one read brought of them is one write.
-            self._waiting.append(data)
+            self._waiting += data
         elif not self._lost:
             self._feed(data)
 
@@ -223,7 +223,7 @@ class StreamingBody:
     def _flow(self) -> None:
         """Hand over what waits, then go on reading, or come to an end."""
         if self._consume is not None and self._waiting and not self._consuming:
-            data = b"".join(self._waiting)
+            data = bytes(self._waiting)
             self._waiting.clear()
             self._feed(data)
         if self._consume is None or self._consuming:

@@ -286,6 +286,7 @@ class SQLiteSession:
     published: bool = False
     releasing: bool = False
     offset: int = 0
+    in_doubt: bool = False
     _writer: SQLiteWriter | None = None
 
     @property
@@ -449,10 +450,12 @@ class SQLiteBackend:
 
     def sessions(self) -> Deferred[Sequence[SessionSummary]]:
         def select(connection: sqlite3.Connection) -> Sequence[SessionSummary]:
-            rows = connection.execute("SELECT id, owner, last_progress FROM sessions")
+            rows = connection.execute(
+                "SELECT id, owner, last_progress, published OR releasing FROM sessions"
+            )
             return [
-                SessionSummary(UUID(key), json.loads(owner), last)
-                for key, owner, last in rows
+                SessionSummary(UUID(key), json.loads(owner), last, bool(ending))
+                for key, owner, last, ending in rows
             ]
 
         return self._database.run(select)

@@ -1,0 +1,179 @@
+"""
+What the tests of ``test_model`` know of sessions, and of the storage below them.
+
+An ``Upload`` is told of the packets that are sent, one after the other, and says what
+each of them is answered. It knows the rules of the protocol by a few facts, and neither
+the life-cycle nor the manager.
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from attrs import define, field
+
+from txbits.errors import (
+    BackendError,
+    BodyIncomplete,
+    BodyMismatch,
+    DestinationExists,
+    FragmentTooLarge,
+    NoSuchSession,
+    OutOfStep,
+    TotalLengthChanged,
+    UploadTooLarge,
+)
+from txbits.protocol.codec import ContentRange
+from txbits.sessions import Caller
+from txbits.sessions.settings import CLOSE_MEMORY
+
+#: The length of every file, but that of the empty one; none may be longer.
+TOTAL = 12
+LONGEST_FRAGMENT = 9
+TIMEOUT = 100.0
+
+
+@define(eq=False)
+class Store:
+    """What the model knows of the storage: what is broken, and the files."""
+
+    now: float = 0.0
+    broken: frozenset[str] = frozenset()
+    files: dict[tuple[str, ...], bytes] = field(factory=dict)
+
+    def needs(self, operation: str) -> None:
+        if operation in self.broken:
+            raise BackendError(operation)
+
+
+@define(eq=False)
+class Upload:
+    """
+    What the model knows of a session.
+
+    :ivar state: ``open``, ``published``, ``discarding``, ``cancelling`` or ``gone``.
+    :ivar begun: Whether a Fragment came.
+    :ivar releasing: Whether the storage knows that its release has begun.
+    :ivar remembered: When its Close was last remembered.
+    """
+
+    session_id: UUID
+    name: tuple[str, ...]
+    caller: Caller
+    source: bytes
+    store: Store
+    progress: float
+    total: int | None = None
+    held: int = 0
+    state: str = "open"
+    begun: bool = False
+    releasing: bool = False
+    remembered: float | None = None
+
+    @property
+    def is_expired(self) -> bool:
+        return self.store.now - self.progress > TIMEOUT
+
+    def found(self) -> None:
+        if self.state != "gone" and self.is_expired:
+            self.release_all()
+        if self.state == "gone":
+            raise NoSuchSession
+
+    def fragment(self, sent: ContentRange, bytes_sent: int, is_whole: bool) -> int:
+        self.found()
+        if self.state != "open":
+            raise NoSuchSession
+        self.begun = True
+        if self.total not in (None, sent.total):
+            raise TotalLengthChanged
+        if sent.first > self.held:
+            raise OutOfStep("", self.held)
+        if sent.total > TOTAL:
+            raise UploadTooLarge
+        if sent.length > LONGEST_FRAGMENT:
+            raise FragmentTooLarge
+        if self.held != self.total:
+            self.store.needs("open_writer")
+            self.total = sent.total
+            reached = sent.first + min(bytes_sent, sent.length)
+            if reached > self.held:
+                self.store.needs("write")
+                self.held, self.progress = reached, self.store.now
+        if not is_whole:
+            raise BodyIncomplete
+        if bytes_sent != sent.length:
+            raise BodyMismatch
+        return self.held
+
+    def close(self) -> None:
+        try:
+            self.found()
+            if self.state == "cancelling":
+                raise NoSuchSession
+            if self.state == "open" and (self.held == self.total or not self.begun):
+                self.publish()
+            elif self.state == "open":
+                self.state = "discarding"
+            self.remember()
+            self.release()
+        except NoSuchSession:
+            if self.remembered is None:
+                raise
+            if self.state != "gone":
+                self.release()
+
+    def publish(self) -> None:
+        if self.total is None:
+            self.store.needs("open_writer")
+            self.total, self.begun = 0, True
+        self.store.needs("publish")
+        if self.name in self.store.files:
+            raise DestinationExists
+        self.store.files[self.name] = self.source[: self.total]
+        self.state = "published"
+
+    def cancel(self) -> None:
+        self.found()
+        was_published = self.state == "published"
+        self.release_all()
+        if was_published:
+            raise NoSuchSession
+
+    def release_all(self) -> None:
+        """Released as by Cancel; a file that stands is closed first."""
+        if self.state == "published":
+            self.remember()
+        else:
+            self.state = "cancelling"
+        self.release()
+
+    def remember(self) -> None:
+        self.store.needs("remember_close")
+        self.remembered = self.store.now
+
+    def release(self) -> None:
+        self.releasing = True
+        self.store.needs("release")
+        self.state = "gone"
+
+    def restart(self) -> None:
+        """What the process knew is gone; what the storage knows is left."""
+        self.begun = self.total is not None
+        if self.state in ("discarding", "cancelling"):
+            self.state = "cancelling" if self.releasing else "open"
+
+    def clean_up(self) -> None:
+        if self.state == "gone":
+            return
+        if self.state == "published" or self.releasing or self.is_expired:
+            try:
+                self.release_all()
+            except BackendError:
+                return
+
+    def forget(self) -> None:
+        if self.remembered is not None and (
+            self.remembered < self.store.now - CLOSE_MEMORY
+        ):
+            self.remembered = None
