@@ -148,7 +148,7 @@ class IUploadSession(IReleasable):
     )
 
     in_doubt: bool = Attribute(
-        "Whether bytes that were acknowledged may be missing, though nothing tells: the "
+        "Whether bytes that were acknowledged may be missing without a trace: the "
         "session was found after a crash that the store does not promise to survive."
     )
 

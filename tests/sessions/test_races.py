@@ -95,8 +95,8 @@ class RaceMachine(RuleBasedStateMachine):
         assert outcome_of(self.manager.start()) is None
 
     def pick(self, number: int) -> _Upload:
-        """One that nothing may have ended, while there are any, or one of all."""
-        alive = [one for one in self.uploads if not one.may_end]
+        """One that is not known to be gone, while there are any, or one of all."""
+        alive = [one for one in self.uploads if not one.is_gone]
         among = self.uploads if number == 5 or not alive else alive
         return among[-1 - number % len(among)]
 
@@ -251,10 +251,11 @@ class RaceMachine(RuleBasedStateMachine):
 
     # What happens besides
 
-    @rule(operation=st.sampled_from(_MAY_WAIT))
-    def storage_is_slow(self, operation: str) -> None:
+    @rule(operations=st.sets(st.sampled_from(_MAY_WAIT), min_size=1))
+    def storage_is_slow(self, operations: set[str]) -> None:
         # What waits already, waits on.
-        self.backend.hold(operation)
+        for operation in operations:
+            self.backend.hold(operation)
 
     @rule(operation=st.sampled_from(_MAY_WAIT))
     def storage_goes_on(self, operation: str) -> None:

@@ -14,10 +14,10 @@ that is how clients upload those.
 
 A session that is not complete, and was found in the store after a crash that the store
 does not promise to survive, is in doubt: bytes may be gone that were acknowledged to a
-client who now believes that it has sent everything. A Fragment clears the doubt, since the client is
-told where the server stands; but Close-Session is not taken for the wish to discard
-half a file. The session is released, and unknown, so that the client sends it all
-again. The same is true when storage has lost bytes while publishing.
+client who now believes that it has sent everything. A Fragment clears the doubt, since
+the client is told where the server stands; but Close-Session is not taken for the wish
+to discard half a file. The session is released, and unknown, so that the client sends
+it all again. The same is true when storage has lost bytes while publishing.
 
 Cancel-Session, and the time-out, release everything. From the moment that begins,
 the session is unknown to everyone but another Cancel, which finishes what the first

@@ -519,8 +519,8 @@ class SessionManager:
         if move is Move.LOSE:
             await self._release(session)
             _log.error(
-                "session {session} released with {bytes} of {total} bytes, since others "
-                "that {client} had sent are lost; it sends all of it again: "
+                "session {session} released with {bytes} of {total} bytes: others that "
+                "{client} had sent are lost, and all are to be sent again: "
                 "{destination}",
                 session=session_name(upload.session_id),
                 client=caller.address,

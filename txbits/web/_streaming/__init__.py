@@ -1,0 +1,37 @@
+"""
+A site whose upload requests stream, and the only folder that leans on twisted.web.
+
+``twisted.web`` collects a whole body in a temporary file before any resource sees its
+request. Here the request of a BITS packet is handed to its resource as soon as the
+head is complete, and the body flows to whoever asks for it, chunk by chunk, with
+back-pressure. All other requests of the site are treated as ever.
+
+What is leaned on, and pinned by tests on the lowest and the latest Twisted supported:
+
+- ``HTTPChannel.lineReceived``, ``allHeadersReceived``, ``allContentReceived`` and
+  ``requestDone`` as the stations of a request, with the request's line in
+  ``_command``, ``_path`` and ``_version`` between the first and the third;
+- ``HTTPChannel._send100Continue`` and ``_networkProducer``;
+- ``Request.requestReceived`` setting the request up and calling ``process``.
+
+Time-outs are deadlines, one number a connection, looked at every few seconds by the
+site: a delayed call for each of thousands of idle connections would cost more memory
+than the rest of the connection.
+"""
+
+from __future__ import annotations
+
+from txbits.web._streaming.bodies import DRAIN_LIMIT, READ_SIZE, body_of
+from txbits.web._streaming.request import StreamingRequest, headers_of, path_of
+from txbits.web._streaming.site import BITSSite, Limits
+
+__all__ = [
+    "DRAIN_LIMIT",
+    "READ_SIZE",
+    "BITSSite",
+    "Limits",
+    "StreamingRequest",
+    "body_of",
+    "headers_of",
+    "path_of",
+]

@@ -1,0 +1,235 @@
+"""
+The bodies of requests: as they arrive, or as another site has collected them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+from twisted.web.server import Request
+from zope.interface import implementer
+
+from txbits.sessions import IRequestBody
+
+#: How much is read from a socket at a time while a long body arrives, in bytes.
+#: Measured: three times as fast as the 64 KiB that Twisted reads otherwise, and a sixth
+#: less work than 256 KiB; 1 MiB gains no more, and lets one client keep the others
+#: waiting.
+READ_SIZE = 512 * 1024
+
+#: Bodies shorter than this do not need that.
+_SHORT_BODY = 64 * 1024
+
+#: How much of a refused body is read and thrown away, in bytes, so that the answer
+#: reaches a client that reads it only when it has sent everything. Windows' fragments
+#: are up to 13 MB long.
+DRAIN_LIMIT = 16 * 1024 * 1024
+
+
+class _Channel(Protocol):
+    """What a body needs of the connection that it comes on."""
+
+    def await_body(self) -> None: ...
+    def pause_body(self) -> None: ...
+    def resume_body(self) -> None: ...
+    def read_up_to(self, position: int) -> None: ...
+    def send_continue(self) -> None: ...
+    def abort(self) -> None: ...
+
+
+@implementer(IRequestBody)
+@define(eq=False)
+class StreamingBody:
+    """
+    The body of a request, while it arrives.
+
+    Until :meth:`receive` is called nothing more is read than has been. A consumer that
+    takes its time stops the reading as well, so that there is never more of a body in
+    memory than one read of the socket.
+
+    :ivar position: Where in the file its first byte belongs. Reads of a long body end
+        at multiples of their size: the page cache takes such writes with less work.
+    """
+
+    _channel: _Channel
+    _length: int | None
+    _expects_continue: bool
+    position: int = 0
+    received: int = 0
+    ended: bool = False
+    _lost: bool = False
+    _consume: Callable[[bytes], Deferred[None]] | None = None
+    _outcome: Deferred[bool] | None = None
+    _consuming: bool = False
+    _waiting: bytearray = field(factory=bytearray)
+    _refused: bool = False
+    _when_drained: Callable[[], None] | None = None
+    _drained: int = 0
+
+    # For whoever wants the body
+
+    def receive(self, consume: Callable[[bytes], Deferred[None]]) -> Deferred[bool]:
+        self._outcome = outcome = Deferred[bool]()
+        self._consume = consume
+        if not self._lost and not self.ended:
+            if self._expects_continue:
+                self._expects_continue = False
+                self._channel.send_continue()
+            if not self._waiting:
+                self._channel.await_body()
+        self._flow()
+        return outcome
+
+    def stop(self) -> None:
+        if not self._lost and not self.ended:
+            self.lost()
+            self._channel.abort()
+
+    # For the channel
+
+    @property
+    def _is_long(self) -> bool:
+        return self._length is None or self._length >= _SHORT_BODY
+
+    def deliver(self, data: bytes) -> None:
+        """Take the next bytes that arrived."""
+        self.received += len(data)
+        if self._is_long:
+            self._channel.read_up_to(self.position + self.received)
+        if self._refused:
+            self._drained += len(data)
+            if self._drained > DRAIN_LIMIT:
+                self._drain_no_longer()
+        elif self._consume is None or self._consuming:
+            self._waiting += data
+            self._channel.pause_body()
+        elif self._length is None:
+            # Chunks may be tiny; what one read brought of them is one write.
+            self._waiting += data
+        elif not self._lost:
+            self._feed(data)
+
+    def read_over(self) -> None:
+        """Everything that one read brought has been delivered."""
+        if self._waiting:
+            self._flow()
+
+    def end(self) -> None:
+        """The last byte has arrived."""
+        self.ended = True
+        if self._when_drained is not None:
+            self._drain_no_longer()
+        else:
+            self._flow()
+
+    def lost(self) -> None:
+        """No more will arrive; what has, is still for the consumer."""
+        self._lost = True
+        self._flow()
+
+    @property
+    def can_be_drained(self) -> bool:
+        """
+        Whether what is left is short enough to read and throw away.
+
+        A client that waits for a 100 Continue may leave its body away, or may not.
+        """
+        rest = 0 if self._length is None else self._length - self.received
+        return rest <= DRAIN_LIMIT and not self._expects_continue
+
+    def drain(self, done: Callable[[], None]) -> None:
+        """
+        Throw the rest away.
+
+        :param done: Called when the body has ended, or turned out to be too long.
+        """
+        self.refuse()
+        self._when_drained = done
+        self._channel.await_body()
+
+    def refuse(self) -> None:
+        """Nobody wants this body, nor what has arrived of it."""
+        self._refused = True
+        self._waiting.clear()
+
+    def _drain_no_longer(self) -> None:
+        done, self._when_drained = self._when_drained, None
+        if done is not None:
+            done()
+
+    def _flow(self) -> None:
+        """Hand over what waits, then go on reading, or come to an end."""
+        if self._consume is not None and self._waiting and not self._consuming:
+            data = bytes(self._waiting)
+            self._waiting.clear()
+            self._feed(data)
+        if self._consume is None or self._consuming:
+            return
+        if self.ended or self._lost:
+            self._finish(self.ended)
+        else:
+            self._channel.resume_body()
+
+    def _feed(self, data: bytes) -> None:
+        assert self._consume is not None  # noqa: S101
+        consumed = self._consume(data)
+        if consumed.called and getattr(consumed, "result", consumed) is None:
+            return
+        self._consuming = True
+        if not self.ended:
+            self._channel.pause_body()
+        consumed.addCallbacks(self._consumed, self._failed)
+
+    def _consumed(self, _: None) -> None:
+        self._consuming = False
+        self._flow()
+
+    def _failed(self, failure: Failure) -> None:
+        self._consuming = False
+        self._waiting.clear()
+        self._finish(failure)
+
+    def _finish(self, outcome: bool | Failure) -> None:
+        waiting, self._outcome, self._consume = self._outcome, None, None
+        if waiting is not None:
+            waiting.callback(outcome)
+
+
+@implementer(IRequestBody)
+@define(eq=False)
+class BufferedBody:
+    """A body that some other site has collected before anyone could ask for it."""
+
+    _content: Any
+
+    def receive(self, consume: Callable[[bytes], Deferred[None]]) -> Deferred[bool]:
+        async def feed() -> bool:
+            # The site closes it when the connection is lost.
+            while not self._content.closed:
+                data = self._content.read(READ_SIZE)
+                if not data:
+                    return True
+                await consume(data)
+            return False
+
+        return Deferred.fromCoroutine(feed())
+
+    def stop(self) -> None:
+        """All of it is here already: there is nothing to end."""
+
+
+def body_of(request: Request, position: int) -> IRequestBody:
+    """
+    The body of *request*, whatever kind of site it came to.
+
+    :param position: Where in the file its first byte belongs.
+    """
+    body: StreamingBody | None = getattr(request, "streaming_body", None)
+    if body is None:
+        return BufferedBody(request.content)
+    body.position = position
+    return body

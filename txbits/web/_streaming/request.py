@@ -1,0 +1,226 @@
+"""
+A request that is processed before its body has arrived, if it carries a packet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from io import BytesIO
+from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes as unquote
+
+from twisted.python.failure import Failure
+from twisted.web.http import RESPONSES, parse_qs
+from twisted.web.http_headers import Headers
+from twisted.web.server import Request
+
+from txbits.protocol.codec import is_upload_request
+from txbits.web._streaming.bodies import StreamingBody
+
+if TYPE_CHECKING:
+    from txbits.web._streaming.channel import StreamingChannel
+
+
+def headers_of(request: Request) -> Mapping[bytes, Sequence[bytes]]:
+    """The headers of *request* by lower-case name, whatever kind of site it came to."""
+    if isinstance(request, StreamingRequest):
+        return request.lower_headers()
+    return _lowered(request.requestHeaders)
+
+
+def _lowered(headers: Headers) -> Mapping[bytes, Sequence[bytes]]:
+    return {name.lower(): values for name, values in headers.getAllRawHeaders()}
+
+
+def path_of(target: bytes) -> bytes:
+    """
+    The path that a request-target names, without its query.
+
+    RFC 9112 3.2.2: "a server MUST accept the absolute-form in requests". What is
+    neither that nor a path names nothing below the root.
+    """
+    if target.startswith(b"/"):
+        return target
+    _, separator, rest = target.partition(b"://")
+    return b"/" + rest.partition(b"/")[2] if separator else b"/"
+
+
+class _PacketHeaders(Headers):
+    """
+    The headers of a packet, in twisted.web's form as soon as anyone asks for them.
+
+    :param lower: Values by lower-case name.
+    """
+
+    __slots__ = ("_lower", "_raw")
+
+    def __init__(self, lower: dict[bytes, list[bytes]]) -> None:
+        self._lower = lower
+        self._raw: dict[bytes, list[bytes]] | None = None
+
+    @property
+    def _rawHeaders(  # type: ignore[override]
+        self,
+    ) -> dict[bytes, list[bytes]]:
+        if self._raw is None:
+            self._raw = {}
+            for name, values in self._lower.items():
+                self.setRawHeaders(name, values)
+        return self._raw
+
+
+class StreamingRequest(Request):
+    """
+    A request that is processed when its head is there, if it carries a packet.
+
+    :ivar streaming_body: Its body, if it has one that streams.
+    """
+
+    channel: StreamingChannel
+    streaming_body: StreamingBody | None = None
+    _carries_packet: bool | None = None
+    _answer: bytes | None = None
+    _lower: Mapping[bytes, Sequence[bytes]] | None = None
+
+    def take_head(self, headers: dict[bytes, list[bytes]]) -> None:
+        """
+        Take the headers of a packet.
+
+        :param headers: Values by lower-case name.
+        """
+        self._lower = headers
+        self._carries_packet = True
+        self.requestHeaders = _PacketHeaders(headers)
+
+    def lower_headers(self) -> Mapping[bytes, Sequence[bytes]]:
+        """The headers by lower-case name, as the protocol core takes them."""
+        if self._lower is None:
+            self._lower = _lowered(self.requestHeaders)
+        return self._lower
+
+    def carries_packet(self, method: bytes) -> bool:
+        """Whether this is for an upload server."""
+        if self._carries_packet is None:
+            self._carries_packet = is_upload_request(method, self.lower_headers())
+        return self._carries_packet
+
+    def parseCookies(self) -> None:
+        if self._lower is None or b"cookie" in self._lower:
+            super().parseCookies()
+
+    def gotLength(self, length: int | None) -> None:
+        if length == 0:
+            self.content = BytesIO()
+        else:
+            super().gotLength(length)
+
+    def dispatch(self, method: bytes, target: bytes, version: bytes) -> None:
+        """
+        Begin to process a request that carries a packet, before its body.
+
+        This is what ``requestReceived`` does when the body is there; a packet's is
+        never a form.
+        """
+        self.method, self.uri, self.clientproto = method, target, version
+        self.path, _, query = target.partition(b"?")
+        self.args = parse_qs(query, True) if query else {}
+        self.content = BytesIO()
+        self.process()
+
+    def handleContentChunk(self, data: bytes) -> None:
+        if self.streaming_body is None:
+            super().handleContentChunk(data)
+        else:
+            self.streaming_body.deliver(data)
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        if self.streaming_body is not None:
+            self.streaming_body.end()
+        elif self.carries_packet(command):
+            self.dispatch(command, path, version)
+        else:
+            super().requestReceived(command, path, version)
+
+    def process(self) -> None:
+        if self.path != b"*":
+            self.path = path_of(self.path)
+        if not self._carries_packet:
+            super().process()
+            return
+        self.site = self.channel.site
+        self.prepath = []
+        self.postpath = [unquote(segment) for segment in self.path[1:].split(b"/")]
+        try:
+            self.render(self.site.getResourceFor(self))
+        except Exception:  # noqa: BLE001 - as Request.process does
+            self.processingFailed(Failure())
+
+    def answer(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """
+        Respond without a body, and finish.
+
+        The names of headers go out as they are given: ``Headers`` would write
+        ``Bits-Packet-Type``.
+
+        :param status: The status.
+        :param headers: Among them Content-Length.
+        """
+        self.code = status
+        lines = [
+            b"HTTP/1.1 %d %b" % (status, RESPONSES.get(status, b"")),
+            b"Server: txbits",
+            b"Date: " + self.channel.site.date(),
+        ]
+        lines.extend(b"%b: %b" % header for header in headers)
+        self._answer = b"\r\n".join(lines)
+        self.finish()
+
+    def write(self, data: bytes) -> None:
+        body = self.streaming_body
+        if (
+            not self.startedWriting
+            and body is not None
+            and not body.ended
+            and not body.can_be_drained
+        ):
+            self.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+        if self._answer is None:
+            if self._carries_packet and not self.startedWriting:
+                self.setHeader(b"Server", b"txbits")
+                self.setHeader(b"Date", self.channel.site.date())
+            super().write(data)
+        elif not self.startedWriting:
+            self.startedWriting = 1
+            for name, values in self.responseHeaders.getAllRawHeaders():
+                for value in values:
+                    self._answer += b"\r\n%b: %b" % (name, value)
+            self.channel.send_now(self._answer + b"\r\n\r\n")
+
+    def finish(self) -> None:
+        body = self.streaming_body
+        if body is None or body.ended or self._disconnected:
+            super().finish()
+        elif body.can_be_drained:
+            body.drain(self._finish_drained)
+        else:
+            self._finish_and_close(body)
+
+    def _finish_drained(self) -> None:
+        body = self.streaming_body
+        if self._disconnected:
+            return
+        if body is None or body.ended:
+            super().finish()
+        else:
+            self._finish_and_close(body)
+
+    def _finish_and_close(self, body: StreamingBody) -> None:
+        body.refuse()
+        self.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+        self.channel.linger_after_response()
+        super().finish()
+
+    def connectionLost(self, reason: Failure) -> None:
+        super().connectionLost(reason)
+        if self.streaming_body is not None:
+            self.streaming_body.lost()

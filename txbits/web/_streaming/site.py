@@ -1,0 +1,155 @@
+"""
+The site: how many connections there may be, and for how long.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import field, frozen, validators
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.web.http import Request as HTTPRequest
+from twisted.web.http import datetimeToString
+from twisted.web.resource import IResource
+from twisted.web.server import Site
+
+from txbits.web._streaming.channel import StreamingChannel
+from txbits.web._streaming.request import StreamingRequest
+
+_log = Logger()
+
+#: Seconds from one look at all deadlines to the next.
+_REAP_INTERVAL = 5.0
+
+
+@frozen(kw_only=True)
+class Limits:
+    """
+    What one peer, and all peers together, may take of a site.
+
+    :ivar header_timeout: Seconds for a request's head to arrive.
+    :ivar body_timeout: Seconds within which at least 1 KiB of a body must arrive.
+    :ivar idle_timeout: Seconds that a connection may rest between two requests. Windows
+        keeps one a job, and proxies pool them: at least 120.
+    :ivar max_connections: How many connections there may be at a time.
+    :ivar max_connections_per_peer: How many of them from one address; a proxy in front,
+        or a company behind one address, needs many.
+    """
+
+    header_timeout: float = field(default=60.0, validator=validators.gt(0))
+    body_timeout: float = field(default=60.0, validator=validators.gt(0))
+    idle_timeout: float = field(default=180.0, validator=validators.ge(120))
+    max_connections: int = field(default=10_000, validator=validators.gt(0))
+    max_connections_per_peer: int = field(default=5_000, validator=validators.gt(0))
+
+
+class BITSSite(Site):
+    """
+    A site for resources among which are :class:`~txbits.web.BITSResource`.
+
+    :param resource: The root.
+    :param reactor: Tells the time.
+    :param limits: What peers may take.
+
+    Unlike ``Site`` it writes no access log unless given a ``logPath``: the life of
+    sessions is logged where it happens.
+    """
+
+    requestFactory: type[StreamingRequest] = StreamingRequest
+    # No HTTP/2, and so no proxy that negotiates it.
+    protocol = StreamingChannel  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        resource: IResource,
+        *args: Any,
+        reactor: IReactorTime | None = None,
+        limits: Limits | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(resource, *args, reactor=reactor, **kwargs)
+        self.limits = Limits() if limits is None else limits
+        # Deadlines take the place of the channel's own time-out.
+        self.timeOut = None
+        self.channels: set[StreamingChannel] = set()
+        self._by_peer: dict[str, int] = {}
+        self._hosts: dict[IAddress, IAddress] = {}
+        self._turned_away = 0
+        self._dated = -1
+        self._date = b""
+        self._reaper = LoopingCall(self._reap)
+        self._reaper.clock = self.reactor
+
+    def startFactory(self) -> None:
+        super().startFactory()
+        self._reaper.start(_REAP_INTERVAL, now=False)
+
+    def stopFactory(self) -> None:
+        if self._reaper.running:
+            self._reaper.stop()
+        super().stopFactory()
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """BITS is HTTP/1.1 (MC-BUP 2.2.1), also over TLS."""
+        return [b"http/1.1"]
+
+    def buildProtocol(  # type: ignore[override]
+        self, addr: IAddress | None
+    ) -> StreamingChannel | None:
+        peer = getattr(addr, "host", "")
+        if (
+            len(self.channels) >= self.limits.max_connections
+            or self._by_peer.get(peer, 0) >= self.limits.max_connections_per_peer
+        ):
+            self._turned_away += 1
+            return None
+        channel: StreamingChannel = super().buildProtocol(addr)
+        channel._peer = peer
+        return channel
+
+    def connected(self, channel: StreamingChannel) -> None:
+        """A connection was made."""
+        self.channels.add(channel)
+        peer = channel._peer
+        self._by_peer[peer] = self._by_peer.get(peer, 0) + 1
+
+    def disconnected(self, channel: StreamingChannel) -> None:
+        """A connection was lost."""
+        self.channels.discard(channel)
+        peer = channel._peer
+        left = self._by_peer.get(peer, 0) - 1
+        if left > 0:
+            self._by_peer[peer] = left
+        else:
+            self._by_peer.pop(peer, None)
+
+    def date(self) -> bytes:
+        """The value of a Date header, made once a second."""
+        now = int(self.reactor.seconds())
+        if now != self._dated:
+            self._dated, self._date = now, datetimeToString(now)
+        return self._date
+
+    def intern(self, host: IAddress) -> IAddress:
+        """One object for each local address, however many connections it has."""
+        return self._hosts.setdefault(host, host)
+
+    def log(self, request: HTTPRequest) -> None:
+        if self.logPath is not None:
+            super().log(request)
+
+    def _reap(self) -> None:
+        now = self.reactor.seconds()
+        for channel in [one for one in self.channels if one.deadline < now]:
+            channel.deadline_passed()
+        if self._turned_away:
+            _log.warn(
+                "turned {count} connections away: max-connections is {most}, "
+                "max-connections-per-peer is {most_per_peer}",
+                count=self._turned_away,
+                most=self.limits.max_connections,
+                most_per_peer=self.limits.max_connections_per_peer,
+            )
+            self._turned_away = 0
