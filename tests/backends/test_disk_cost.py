@@ -38,8 +38,9 @@ class CostTests(DiskCase):
         self.calls = backend._files.calls
         return len(hops)
 
-    def test_a_small_upload_goes_to_a_thread_once(self):
-        self.assertEqual(self.hops("close"), 1)
+    def test_a_small_upload_goes_to_a_thread_twice(self):
+        """To be published, and to have its directory removed."""
+        self.assertEqual(self.hops("close"), 2)
 
     def test_a_small_upload_goes_to_no_thread_without_fsync(self):
         self.assertEqual(self.hops("never"), 0)

@@ -257,7 +257,13 @@ class DiskSession:
         if self._ending is not None:
             return self._ending.join()
         self.releasing = True
-        quick = self.published or self.offset <= _QUICKLY_UNLINKED
+        if self.published:
+            # The file is gone from here; but where publishing has gone through a
+            # thread, this does as well, since rmdir takes long when many have come
+            # before it.
+            quick = self.staging.fsync == "never"
+        else:
+            quick = self.offset <= _QUICKLY_UNLINKED
         if quick and (self.writer is None or self.writer.closing is None):
             return at_once(self._release_in_thread)
         ending = self._ending = Joint()

@@ -34,9 +34,9 @@ class IRequestBody(Interface):
 
         :param consume: Takes the next bytes of it, and returns a Deferred; no more
             are read until that fires.
-        :returns: A Deferred that fires with ``True`` when the body is complete, or
-            ``False`` when it ended before: its connection was lost, was too slow, or
-            :meth:`stop` was called. It fails as *consume* fails.
+        :returns: A Deferred that fires, when *consume* is not under way, with ``True``
+            when the body is complete, or ``False`` when it ended before: its
+            connection was lost, was too slow, or :meth:`stop` was called. It fails as *consume* fails.
         """
 
     def stop() -> None:
