@@ -36,7 +36,8 @@ class IRequestBody(Interface):
             are read until that fires.
         :returns: A Deferred that fires, when *consume* is not under way, with ``True``
             when the body is complete, or ``False`` when it ended before: its
-            connection was lost, was too slow, or :meth:`stop` was called. It fails as *consume* fails.
+            connection was lost, was too slow, or :meth:`stop` was called. It fails as
+            *consume* fails.
         """
 
     def stop() -> None:
