@@ -156,6 +156,14 @@ class GateTests(SynchronousTestCase):
             self.failureResultOf(held, BackendError)
             gate.open()
 
+    def test_a_release_that_failed_is_remembered(self):
+        session = self.successResultOf(self.new())
+        self.backend.hold("release").fail(BackendError("held"))
+        self.failureResultOf(session.release(), BackendError)
+        found = self.successResultOf(self.backend.find(session.session_id))
+        (summary,) = self.successResultOf(self.backend.sessions())
+        self.assertTrue(found.releasing and summary.releasing)
+
     def test_nothing_else_can_be_held(self):
         with self.assertRaisesRegex(ValueError, "'relese' is none of"):
             self.backend.hold("relese")

@@ -9,11 +9,10 @@ over the same store.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -21,10 +20,9 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from txbits._deferreds import deferred
 from txbits.backends.memory import MemoryBackend
 from txbits.errors import NoSuchSession
-from txbits.interfaces import IBackend, IUploadSession, SessionSummary
+from txbits.interfaces import IBackend
 from txbits.protocol.codec import ContentRange
 from txbits.sessions import Caller, IRequestBody, SessionManager, Settings
 from txbits.testing.faults import HoldableBackend
@@ -110,27 +108,9 @@ class ScriptedBody:
         waiting.callback(outcome)
 
 
-@implementer(IUploadSession)
-class _LastingSession:
-    def __init__(self, session: IUploadSession, begun: set[UUID]) -> None:
-        self._session = session
-        self._begun = begun
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._session, name)
-
-    @property
-    def releasing(self) -> bool:
-        return self._session.session_id in self._begun
-
-    def release(self) -> Deferred[None]:
-        self._begun.add(self._session.session_id)
-        return self._session.release()
-
-
-class LastingBackend(HoldableBackend):
+class RecordingBackend(HoldableBackend):
     """
-    Remembers, as a disk does, that a release has begun, though it was held or failed.
+    Remembers what was called.
 
     :ivar calls: The names of the methods that were called, in order.
     """
@@ -138,7 +118,6 @@ class LastingBackend(HoldableBackend):
     def __init__(self, backend: IBackend) -> None:
         super().__init__(backend)
         self.calls: list[str] = []
-        self._begun: set[UUID] = set()
 
     def through(self, operation: str, call: Callable[[], Deferred[Any]]) -> Any:
         self.calls.append(operation)
@@ -147,24 +126,6 @@ class LastingBackend(HoldableBackend):
     def stop(self) -> Deferred[None]:
         self.calls.append("stop")
         return super().stop()
-
-    @deferred
-    async def create(self, *args: Any, **kwargs: Any) -> IUploadSession:
-        return _LastingSession(await super().create(*args, **kwargs), self._begun)
-
-    @deferred
-    async def find(self, session_id: UUID) -> IUploadSession:
-        return _LastingSession(await super().find(session_id), self._begun)
-
-    @deferred
-    async def sessions(self) -> Sequence[SessionSummary]:
-        return [
-            evolve(
-                summary,
-                releasing=summary.releasing or summary.session_id in self._begun,
-            )
-            for summary in await super().sessions()
-        ]
 
 
 class Underway(NamedTuple):
@@ -185,7 +146,7 @@ class ManagerCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.memory = MemoryBackend(self.clock)
-        self.backend = LastingBackend(self.memory)
+        self.backend = RecordingBackend(self.memory)
         self.manager = self.started()
 
     def started(self, **settings: Any) -> SessionManager:

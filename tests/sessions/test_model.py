@@ -29,7 +29,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.sessions.model import LONGEST_FRAGMENT, TIMEOUT, TOTAL, Store, Upload
-from tests.sessions.support import ALICE, ANYONE, BOB, LastingBackend, ScriptedBody
+from tests.sessions.support import ALICE, ANYONE, BOB, RecordingBackend, ScriptedBody
 from txbits.backends.memory import MemoryBackend
 from txbits.errors import (
     BackendError,
@@ -63,7 +63,7 @@ class SessionMachine(RuleBasedStateMachine):
     def begin(self) -> None:
         self.clock = Clock()
         self.memory = MemoryBackend(self.clock)
-        self.backend = LastingBackend(self.memory)
+        self.backend = RecordingBackend(self.memory)
         self.store = Store()
         self.known: list[Upload] = []
         self.start()

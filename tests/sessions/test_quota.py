@@ -14,8 +14,8 @@ from tests.sessions.support import (
     ANYONE,
     BOB,
     NAME,
-    LastingBackend,
     ManagerCase,
+    RecordingBackend,
 )
 from txbits._deferreds import deferred
 from txbits.errors import BackendError, DestinationExists, SessionLimitReached
@@ -25,7 +25,7 @@ from txbits.sessions import Caller
 TIMEOUT = 1000.0
 
 
-class _SlowListBackend(LastingBackend):
+class _SlowListBackend(RecordingBackend):
     """Its list of sessions is a while old when it arrives, as one of a network is."""
 
     on_the_way: Deferred[None] | None = None

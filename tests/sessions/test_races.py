@@ -27,7 +27,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.sessions.support import ALICE, LastingBackend, ScriptedBody
+from tests.sessions.support import ALICE, RecordingBackend, ScriptedBody
 from tests.sessions.test_model import outcome_of
 from txbits.backends.memory import MemoryBackend
 from txbits.errors import (
@@ -79,7 +79,7 @@ class RaceMachine(RuleBasedStateMachine):
     def begin(self) -> None:
         self.clock = Clock()
         self.memory = MemoryBackend(self.clock)
-        self.backend = LastingBackend(self.memory)
+        self.backend = RecordingBackend(self.memory)
         self.uploads: list[_Upload] = []
         self.bodies: list[tuple[ScriptedBody, list[bytes]]] = []
         self.unanswered = 0

@@ -11,8 +11,8 @@ from tests.sessions.support import (
     NAME,
     SOURCE,
     TOTAL,
-    LastingBackend,
     ManagerCase,
+    RecordingBackend,
 )
 from txbits.errors import BackendError, BodyIncomplete, ServerStopping
 from txbits.sessions import SessionManager, Settings
@@ -20,7 +20,7 @@ from txbits.sessions import SessionManager, Settings
 HOUR = 3600.0
 
 
-class _NoStore(LastingBackend):
+class _NoStore(RecordingBackend):
     def start(self) -> Deferred[None]:
         raise BackendError("no such directory: uploads")
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 from uuid import UUID
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.defer import Deferred
 from zope.interface import alsoProvides, implementer
 
@@ -109,14 +109,16 @@ class HoldableBackend:
     """
     Does what another backend does, when its gates allow.
 
-    A held call has done nothing yet: a session whose release is held is still there,
-    though its ``releasing`` is set. Nothing is held until :meth:`hold` is called.
+    A held call has done nothing yet: a session whose release is held, or has failed, is
+    still there, though its ``releasing`` is set and stays so. Nothing is held until
+    :meth:`hold` is called.
 
     :ivar backend: The other backend.
     """
 
     backend: IBackend
     _gates: dict[str, Gate] = field(factory=dict, init=False)
+    _releasing: set[UUID] = field(factory=set, init=False)
 
     def hold(self, operation: str) -> Gate:
         """
@@ -179,9 +181,13 @@ class HoldableBackend:
         found = await self.through("find", lambda: self.backend.find(session_id))
         return _HoldableSession(self, found)
 
-    def sessions(self) -> Deferred[Sequence[SessionSummary]]:
+    @deferred
+    async def sessions(self) -> Sequence[SessionSummary]:
         """List the sessions, when ``hold("sessions")`` allows."""
-        return self.through("sessions", self.backend.sessions)
+        return [
+            evolve(one, releasing=True) if one.session_id in self._releasing else one
+            for one in await self.through("sessions", self.backend.sessions)
+        ]
 
     def remember_close(
         self, session_id: UUID, destination: tuple[str, ...], owner: str | None
@@ -213,7 +219,6 @@ class _HoldableSession:
     def __init__(self, backend: HoldableBackend, session: IUploadSession) -> None:
         self._backend = backend
         self._session = session
-        self._release_called = False
         for ability in (IReadable, IAddressable):
             if ability.providedBy(session):
                 alsoProvides(self, ability)
@@ -223,7 +228,8 @@ class _HoldableSession:
 
     @property
     def releasing(self) -> bool:
-        return self._release_called or self._session.releasing
+        begun = self._session.session_id in self._backend._releasing
+        return begun or self._session.releasing
 
     @deferred
     async def open_writer(self, total: int) -> IWriter:
@@ -241,7 +247,7 @@ class _HoldableSession:
         )
 
     def release(self) -> Deferred[None]:
-        self._release_called = True
+        self._backend._releasing.add(self._session.session_id)
         return self._backend.through("release", self._session.release)
 
 
