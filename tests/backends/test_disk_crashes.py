@@ -134,7 +134,7 @@ class PublishCrashTests(CrashCase):
             session = self.complete(probe, overwrite=overwrite)
             probe._files.calls.clear()
             self.successResultOf(self.publish(session, overwrite))
-            for name in sorted(set(probe._files.calls) - {"fsync"}):
+            for name in sorted(set(probe._files.calls) - {"fsync", "unlink"}):
                 backend = self.start()
                 session = self.complete(backend, overwrite=overwrite)
                 backend._files.fail(name, 5)  # EIO
@@ -143,6 +143,17 @@ class PublishCrashTests(CrashCase):
                 self.assertEqual(self.published(backend, ("name.txt",)), b"whole")
                 self.successResultOf(session.release())
                 self.assertEqual(self.leftovers(backend), [], name)
+
+    def test_a_staged_link_that_stays_does_not_take_the_file_back(self):
+        backend = self.start()
+        session = self.complete(backend)
+        backend._files.fail("unlink", 5)  # EIO
+        self.successResultOf(self.publish(session))
+        self.assertTrue(session.published)
+        self.assertEqual(self.published(backend, ("name.txt",)), b"whole")
+        self.successResultOf(session.release())
+        self.assertEqual(self.leftovers(backend), [])
+        self.assertEqual(self.published(backend, ("name.txt",)), b"whole")
 
 
 class ReleaseCrashTests(CrashCase):

@@ -123,3 +123,10 @@ class CheckedSegmentsTests(SynchronousTestCase):
     )
     def test_devices_are_found_whatever_follows(self, device, spaces, extension):
         self.assert_forbidden(device + spaces + extension)
+
+    def test_paths_that_linux_does_not_take_are_refused(self):
+        for destination in (("a",) * 256, ("a" * 250,) * 17, ("ä" * 120,) * 17):
+            with self.assertRaises(DestinationForbidden):
+                checked_segments(destination)
+        checked_segments(("a",) * 255)
+        checked_segments(("a" * 250,) * 16)

@@ -359,4 +359,6 @@ class CloseTests(ExchangeTestCase):
             reactor, "http://127.0.0.1:81/x", request_timeout=1, response_timeout=1
         )
         exchange.send(CreateSession(), self.source, None, self.moves.append)
+        # Twisted 24.10 connects in the next turn.
+        reactor.advance(0)
         self.assertEqual(reactor.tcpClients[0][:2], ("127.0.0.1", 81))

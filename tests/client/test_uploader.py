@@ -142,6 +142,8 @@ class DeliveryTests(UploadTestCase):
     def test_without_an_exchange_the_network_is_used(self) -> None:
         reactor = MemoryReactorClock()
         result = upload(self.source, "http://127.0.0.1:81/x", reactor=reactor)
+        # Twisted 24.10 connects in the next turn.
+        reactor.advance(0)
         self.assertEqual(reactor.tcpClients[0][:2], ("127.0.0.1", 81))
         result.cancel()
         self.failureResultOf(result, CancelledError)

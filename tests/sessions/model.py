@@ -100,7 +100,7 @@ class Upload:
             if reached > self.held:
                 self.store.needs("write")
                 self.held, self.progress = reached, self.store.now
-        if not is_whole:
+        if not is_whole and bytes_sent <= sent.length:
             raise BodyIncomplete
         if bytes_sent != sent.length:
             raise BodyMismatch

@@ -21,6 +21,7 @@ from txbits.errors import (
     NoSuchSession,
     OutOfStep,
     StagedDataLost,
+    UploadTooLarge,
 )
 
 HOUR = 3600.0
@@ -69,6 +70,23 @@ class CloseTests(ManagerCase):
         self.failureResultOf(self.send(session_id, 5, SOURCE[5:]), OutOfStep)
         self.successResultOf(self.close(session_id))
         self.assertEqual((self.memory.files, self.sessions()), ({}, set()))
+
+    def test_an_existing_file_is_not_replaced_by_an_empty_one_on_a_guess(self) -> None:
+        """After a restart nobody knows of a Fragment that was refused."""
+        self.restart(max_upload_size=5, allow_overwrites=True)
+        self.memory.files[NAME] = b"theirs"
+        session_id = self.create()
+        self.failureResultOf(self.send(session_id, 0, SOURCE), UploadTooLarge)
+        self.restart(max_upload_size=5, allow_overwrites=True)
+        self.failureResultOf(self.close(session_id), NoSuchSession)
+        self.assertEqual(self.memory.files, {NAME: b"theirs"})
+        self.assertEqual(self.sessions(), set())
+
+    def test_an_existing_file_is_replaced_by_one_known_to_be_empty(self) -> None:
+        self.restart(allow_overwrites=True)
+        self.memory.files[NAME] = b"theirs"
+        self.successResultOf(self.close(self.create()))
+        self.assertEqual(self.memory.files, {NAME: b""})
 
     def in_doubt(self) -> UUID:
         """A session of which a crash of the machine has left five bytes."""

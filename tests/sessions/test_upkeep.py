@@ -9,7 +9,7 @@ from uuid import UUID
 
 from twisted.internet.defer import Deferred, succeed
 
-from tests.sessions.support import ANYONE, NAME, SOURCE, TOTAL, ManagerCase
+from tests.sessions.support import ALICE, ANYONE, NAME, SOURCE, TOTAL, ManagerCase
 from txbits.errors import (
     BackendError,
     NoSuchSession,
@@ -305,7 +305,7 @@ class CleanUpTests(ManagerCase):
         left: list[int] = []
         self.clock.callLater(HOUR, lambda: left.append(len(self.sessions())))
         self.clock.advance(HOUR)
-        self.assertEqual(left, [151])
+        self.assertEqual(left, [241])
         self.assertEqual(self.sessions(), set())
 
     def test_old_closes_are_forgotten_by_the_time_they_were_made(self) -> None:
@@ -318,3 +318,22 @@ class CleanUpTests(ManagerCase):
         self.backend.clean_up = clean_up  # type: ignore[method-assign]
         self.clock.advance(HOUR)
         self.assertEqual(asked, [self.clock.seconds() - 24 * HOUR])
+
+    def test_a_session_that_somebody_removed_is_forgotten(self) -> None:
+        self.restart(session_timeout=3 * HOUR, cleanup_interval=HOUR)
+        session_id = self.create(caller=ALICE)
+        kept = self.create(caller=ALICE)
+        del self.memory._sessions[session_id]
+        self.clock.advance(HOUR)
+        self.assertNotIn(session_id, self.manager._table)
+        self.assertNotIn(session_id, self.manager._owned["alice"])
+        self.assertIn(kept, self.manager._table)
+        self.assertIn(kept, self.manager._owned["alice"])
+
+    def test_a_session_that_is_being_made_is_not_forgotten(self) -> None:
+        gate = self.backend.hold("create")
+        creating = self.manager.create(NAME, ALICE, None)
+        self.clock.advance(HOUR)
+        gate.open()
+        session_id = self.successResultOf(creating)
+        self.assertEqual(self.manager._owned, {"alice": {session_id}})

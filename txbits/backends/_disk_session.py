@@ -65,6 +65,7 @@ class DiskSession:
     releasing: bool = False
     in_doubt: bool = False
     _gone: bool = False
+    _has_left_part: bool = False
     writer: DiskWriter | None = None
     _ending: Joint | None = None
 
@@ -103,7 +104,10 @@ class DiskSession:
         if self.total is None:
             self.staging.need_space(total)
             part = f"{self.directory()}/{total}.part"
-            fd = self.staging.files.open(part, _NEW, 0o666)
+            try:
+                fd = self.staging.files.open(part, _NEW, 0o666)
+            except FileNotFoundError as error:
+                raise StagedDataLost(str(error)) from error
             self.total = total
         elif total != self.total:
             raise BackendError(f"the file has {self.total} bytes, not {total}")
@@ -218,20 +222,23 @@ class DiskSession:
         assert self.total is not None  # noqa: S101 - for mypy; the caller looked
         intent = publishing(self.total)
         try:
+            self._set_state(intent)
             if overwrite:
-                self._set_state(intent)
                 files.rename(part, name, dst_dir_fd=parent)
-                if staged.st_nlink > 1:
-                    # A rename onto another link of the same file does nothing.
-                    _unlink(part, self.staging)
             else:
                 self._link(part, staged, segments, parent)
-                self._set_state(intent)
-                files.unlink(part)
-        except OSError as error:
-            if overwrite:
-                self._set_state(before)
-            raise _refusal(error, segments) from error
+        except (OSError, BackendError) as error:
+            self._set_state(before)
+            if isinstance(error, OSError):
+                raise _refusal(error, segments) from error
+            raise
+        # From here on the file stands there, whatever becomes of this link to it: a
+        # rename onto another link of the same file leaves it as well.
+        if not overwrite or staged.st_nlink > 1:
+            try:
+                _unlink(part, self.staging)
+            except OSError:
+                self._has_left_part = True
 
     def _link(
         self,
@@ -294,6 +301,8 @@ class DiskSession:
         try:
             if self.total is not None and not self.published:
                 self._set_state(RELEASING)
+                _unlink(self.part(), staging)
+            elif self._has_left_part:
                 _unlink(self.part(), staging)
             staging.published.pop(self.session_id, None)
             staging.files.unlink(f"{directory}/{self._state}")

@@ -39,7 +39,7 @@ from attrs import define, field
 from txbits.backends._files import Files
 from txbits.backends._records import Found, decoded, encoded
 from txbits.backends._tree import Tree
-from txbits.backends._work import InThread
+from txbits.backends._work import InThread, storage_error
 from txbits.errors import BackendError, NoSuchSession, OutOfSpace
 from txbits.interfaces import SessionSummary
 
@@ -58,7 +58,8 @@ _GUID = re.compile(r"[0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12}")
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
-# Far more than the longest state file: a path is at most 4 KiB, times six for JSON.
+# Far more than the longest state file: a destination has at most 4 KiB, times six for
+# JSON, and so has the client's name for the file.
 _MOST_STATE = 1 << 16
 
 
@@ -256,10 +257,10 @@ class Staging:
                 # Renamed since it was listed: its phase has just changed. Looked at
                 # from a thread, a session may be acted on meanwhile.
                 continue
-            if found is not None:
-                return found
-            break
-        raise NoSuchSession(f"no session {name}")
+            if found is None:
+                raise NoSuchSession(f"no session {name}")
+            return found
+        raise BackendError(f"session {name} changes faster than it can be read")
 
     def _load(self, name: str) -> Found | None:
         files = self.files
@@ -335,8 +336,13 @@ class Staging:
                 )
         return found, faults
 
-    def clean_up(self, closed_before: float) -> None:
-        """Forget old closes, remove what is no session. Slow; for a thread."""
+    def clean_up(self, closed_before: float) -> list[BackendError]:
+        """
+        Forget old closes, remove what is no session. Slow; for a thread.
+
+        :returns: The faults of what could not be removed; the rest is.
+        """
+        faults: list[BackendError] = []
         files = self.files
         closed = f"{self.path}/closed"
         for name in files.listdir(closed):
@@ -346,6 +352,8 @@ class Staging:
                     files.unlink(record)
             except FileNotFoundError:
                 pass  # somebody else has done it
+            except OSError as error:
+                faults.append(storage_error(error))
         for name in self._session_names():
             # Looked at twice: one that is being made, on the reactor's thread, looks
             # half made. Ids are never used again, so if it was there before and is
@@ -355,7 +363,11 @@ class Staging:
                 and name not in self.being_made
                 and self._is_half_made(name)
             ):
-                self.remove(f"{self.path}/{name}")
+                try:
+                    self.remove(f"{self.path}/{name}")
+                except OSError as error:
+                    faults.append(storage_error(error))
+        return faults
 
     def _is_half_made(self, name: str) -> bool:
         try:

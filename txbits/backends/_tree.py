@@ -16,6 +16,7 @@ import stat
 from attrs import define
 
 from txbits.backends._files import Files
+from txbits.backends._paths import RESERVED
 from txbits.backends._work import storage_error
 from txbits.errors import (
     BackendError,
@@ -178,6 +179,8 @@ class Tree:
         if not (target + b"/").startswith(root):
             raise DestinationForbidden(f"{way!a} leads outside {self.path!a}")
         inside = [name for name in target[len(root) :].split(b"/") if name]
+        if any(os.fsdecode(name).casefold() in RESERVED for name in inside):
+            raise DestinationForbidden(f"{way!a} leads into a staging area")
         return inside + names[depth + 1 :]
 
     def _refusal(self, error: OSError, segments: tuple[str, ...]) -> BackendError:

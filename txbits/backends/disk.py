@@ -260,4 +260,7 @@ class DiskBackend:
     async def clean_up(self, closed_before: float) -> None:
         """Scan the staging area; see :class:`~txbits.interfaces.IBackend`."""
         staging = self._staging
-        await staging.in_thread(translated, staging.clean_up, closed_before)
+        for fault in await staging.in_thread(
+            translated, staging.clean_up, closed_before
+        ):
+            _log.error("clean-up left something: {fault}", fault=fault)

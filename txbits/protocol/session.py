@@ -15,9 +15,9 @@ that is how clients upload those.
 A session that is not complete, and was found in the store after a crash that the store
 does not promise to survive, is in doubt: bytes may be gone that were acknowledged to a
 client who now believes that it has sent everything. A Fragment clears the doubt, since
-the client is told where the server stands; but Close-Session is not taken for the wish
-to discard half a file. The session is released, and unknown, so that the client sends
-it all again. The same is true when storage has lost bytes while publishing.
+the client learns from it where the server stands; but Close-Session is not taken for
+the wish to discard half a file. The session is released, and unknown, so that the
+client sends it all again. The same is true when storage has lost bytes.
 
 Cancel-Session, and the time-out, release everything. From the moment that begins,
 the session is unknown to everyone but another Cancel, which finishes what the first
@@ -120,11 +120,13 @@ created.upon(LifeCycle.cancel).to(cancelling).returns(Move.RELEASE)
 
 receiving.upon(LifeCycle.fragment).loop().returns(Move.RECEIVE)
 receiving.upon(LifeCycle.begun).loop().returns(None)
+receiving.upon(LifeCycle.lost).to(in_doubt).returns(None)
 receiving.upon(LifeCycle.completed).to(complete).returns(None)
 receiving.upon(LifeCycle.close).to(discarding).returns(Move.DISCARD)
 receiving.upon(LifeCycle.cancel).to(cancelling).returns(Move.RELEASE)
 
 in_doubt.upon(LifeCycle.fragment).loop().returns(Move.RECEIVE)
+in_doubt.upon(LifeCycle.lost).loop().returns(None)
 in_doubt.upon(LifeCycle.begun).to(receiving).returns(None)
 in_doubt.upon(LifeCycle.close).to(cancelling).returns(Move.LOSE)
 in_doubt.upon(LifeCycle.cancel).to(cancelling).returns(Move.RELEASE)

@@ -73,7 +73,7 @@ def assemble(configuration: Configuration, reactor: Any) -> UploadService:
     return UploadService(
         reactor,
         Process(reactor),
-        BITSSite(Mounts(mounts), reactor=reactor, limits=limits),
+        BITSSite(Mounts(mounts), reactor=reactor, limits=limits, only_uploads=True),
         served,
         listeners,
         limits.max_connections,

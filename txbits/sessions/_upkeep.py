@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _log = Logger()
 
 #: How many sessions are looked at before the reactor gets a turn.
-_BATCH = 100
+_BATCH = 10
 
 
 @define(eq=False)
@@ -94,6 +94,7 @@ class Upkeep:
                     await manager.expire(summary.session_id)
                 if number % _BATCH == 0:
                     await deferLater(self._clock, 0)
+            await manager.reconcile({summary.session_id for summary in summaries})
             await manager.backend.clean_up(now - CLOSE_MEMORY)
         except ServerStopping:
             _log.info("clean-up ended: the server is stopping")

@@ -6,13 +6,13 @@ their bodies still to come, and settles them one after the other within a sessio
 knows neither what carried a packet nor where the bytes end up.
 
 The order of checks is the protocol's: the session, the range against the session, the
-limits. A packet that fails one changes nothing, and does not disturb an older
+limits. A packet that fails one stores nothing, and does not disturb an older
 packet of its session.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from uuid import UUID, uuid4
 
 from attrs import define, field, frozen
@@ -25,11 +25,13 @@ from txbits.errors import (
     BackendError,
     BodyIncomplete,
     BodyMismatch,
+    DestinationExists,
     FragmentTooLarge,
     NoSuchSession,
     OutOfStep,
     ServerStopping,
     SessionLimitReached,
+    StagedDataLost,
     Superseded,
     TotalLengthChanged,
     UploadTooLarge,
@@ -77,6 +79,7 @@ class _Session(Turns):
 
     upload: IUploadSession = field(kw_only=True)
     life: LifeCycle = field(kw_only=True)
+    is_found: bool = False
     cancellation: Shared[None] | None = None
 
 
@@ -87,6 +90,7 @@ class _Sink:
     writer: IWriter | None
     skip: int
     append: int
+    length: int
     received: int = 0
 
     def consume(self, data: bytes) -> Deferred[None]:
@@ -95,13 +99,17 @@ class _Sink:
             skipped = min(self.skip, len(data))
             self.skip -= skipped
             data = data[skipped:]
-        if len(data) > self.append:
+        stored: Deferred[None] = succeed(None)
+        if self.append and data and self.writer is not None:
+            stored = self.writer.write(data[: self.append])
+            self.append -= min(self.append, len(data))
+        if self.received > self.length:
             # More than the range promised, which only a chunked body can bring.
-            data = data[: self.append]
-        if not data or self.writer is None:
-            return succeed(None)
-        self.append -= len(data)
-        return self.writer.write(data)
+            stored.addCallback(self._is_too_long)
+        return stored
+
+    def _is_too_long(self, _: None) -> None:
+        raise BodyMismatch(f"over the {self.length} bytes of the range")
 
 
 @define(eq=False)
@@ -122,6 +130,7 @@ class SessionManager:
     _table: dict[UUID, _Session] = field(factory=dict, init=False)
     _loading: dict[UUID, Shared[_Session]] = field(factory=dict, init=False)
     _owned: dict[str, set[UUID]] = field(factory=dict, init=False)
+    _creating: set[UUID] = field(factory=set, init=False)
     _gone: frozenset[UUID] = field(default=frozenset(), init=False)
     _upkeep: Upkeep = field(init=False)
     _stopping: bool = field(default=False, init=False)
@@ -197,8 +206,9 @@ class SessionManager:
         self._enter()
         try:
             session_id = self._new_id()
-            await self._reserve(session_id, caller.user)
+            self._creating.add(session_id)
             try:
+                await self._reserve(session_id, caller.user)
                 upload = await self.backend.create(
                     session_id,
                     destination,
@@ -210,6 +220,8 @@ class SessionManager:
             except BaseException:
                 self._disown(session_id, caller.user)
                 raise
+            finally:
+                self._creating.discard(session_id)
             self._table[session_id] = _Session(upload=upload, life=begin())
             _log.info(
                 "session {session} created for {destination} by {client}",
@@ -366,6 +378,28 @@ class SessionManager:
         finally:
             self._leave()
 
+    async def reconcile(self, listed: Set[UUID]) -> None:
+        """
+        Forget sessions that are not in the store any more: somebody has removed them.
+
+        :param listed: Those that the store has listed lately.
+        """
+        owned = {one for ids in self._owned.values() for one in ids}
+        for session_id in {*self._table, *owned} - listed - self._creating:
+            session = self._table.get(session_id)
+            if session is not None and session.newest is not None:
+                continue
+            try:
+                await self.backend.find(session_id)
+            except NoSuchSession:
+                _log.warn(
+                    "session {session} is gone from the storage",
+                    session=session_name(session_id),
+                )
+                self._table.pop(session_id, None)
+                for owner in list(self._owned):
+                    self._disown(session_id, owner)
+
     def inventory(self, session_id: UUID, owner: str | None) -> None:
         """Count a session that was found in the store toward its owner's limit."""
         if owner is not None and session_id not in self._gone:
@@ -418,6 +452,7 @@ class SessionManager:
                         is_releasing=upload.releasing,
                         is_in_doubt=upload.in_doubt,
                     ),
+                    is_found=True,
                 )
                 return found
             finally:
@@ -483,8 +518,12 @@ class SessionManager:
         move, placement = self._place(session, content_range)
         writer = None
         if move is Move.RECEIVE:
-            writer = await upload.open_writer(content_range.total)
-        sink = _Sink(writer, placement.skip, placement.append)
+            try:
+                writer = await upload.open_writer(content_range.total)
+            except StagedDataLost:
+                session.life.lost()
+                raise
+        sink = _Sink(writer, placement.skip, placement.append, content_range.length)
         try:
             whole = await body.receive(sink.consume)
             if whole:
@@ -515,12 +554,22 @@ class SessionManager:
             session.life.begun()
             session.life.completed()
         if move in (Move.PUBLISH, Move.PUBLISH_EMPTY):
-            await self._publish(session)
+            # A Fragment may have come before a restart, and have been refused: a file
+            # that exists is not replaced by an empty one on a guess.
+            is_guess = move is Move.PUBLISH_EMPTY and session.is_found
+            overwrite = self.settings.allow_overwrites
+            try:
+                await self._publish(session, overwrite and not is_guess)
+            except DestinationExists:
+                if not (is_guess and overwrite):
+                    raise
+                session.life.lost()
+                move = session.life.close()
         if move is Move.LOSE:
             await self._release(session)
             _log.error(
                 "session {session} released with {bytes} of {total} bytes: others that "
-                "{client} had sent are lost, and all are to be sent again: "
+                "{client} sent may be lost, and all are to be sent again: "
                 "{destination}",
                 session=session_name(upload.session_id),
                 client=caller.address,
@@ -546,11 +595,11 @@ class SessionManager:
             total=upload.total,
         )
 
-    async def _publish(self, session: _Session) -> None:
+    async def _publish(self, session: _Session, overwrite: bool) -> None:
         upload = session.upload
         try:
             await upload.publish(
-                overwrite=self.settings.allow_overwrites,
+                overwrite=overwrite,
                 create_directories=self.settings.create_directories,
             )
         except BackendError:

@@ -6,6 +6,9 @@ from __future__ import annotations
 
 from uuid import UUID
 
+#: More of what a peer has sent than this is not put into the log, in characters.
+_LONGEST = 300
+
 
 def session_name(session_id: UUID) -> str:
     """Name a session as clients and the storage do."""
@@ -16,5 +19,13 @@ def destination_name(destination: tuple[str, ...]) -> str:
     """
     Name a destination, whatever the peer has put into it, on one printable line.
     """
-    name = "/".join(destination)
-    return name if name.isprintable() else ascii(name)[1:-1]
+    return shown("/".join(destination))
+
+
+def shown(text: str) -> str:
+    """
+    Make a text of a peer's fit for the log: printable, on one line, and not long.
+    """
+    if len(text) > _LONGEST:
+        text = f"{text[:_LONGEST]}..."
+    return text if text.isprintable() else ascii(text)[1:-1]

@@ -15,7 +15,7 @@ from txbits.protocol import refusals
 from txbits.protocol.codec import METHOD, RemoteProtocolError, encode_ack, session_id_of
 from txbits.protocol.packets import Ack
 from txbits.protocol.refusals import Refusal
-from txbits.sessions.naming import destination_name, session_name
+from txbits.sessions.naming import destination_name, session_name, shown
 from txbits.web._streaming import StreamingRequest, headers_of
 
 _log = Logger()
@@ -99,7 +99,7 @@ def refuse(
         "refusal": refusal.name,
         "status": refusal.status,
         "cause": refusal.cause,
-        "detail": str(error),
+        "detail": shown(str(error)),
     }
     if refusal in (refusals.STORAGE_FAULT, refusals.INTERNAL_ERROR):
         _log.failure(log_format, Failure(error), **fields)

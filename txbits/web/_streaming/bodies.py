@@ -93,7 +93,8 @@ class StreamingBody:
 
     @property
     def _is_long(self) -> bool:
-        return self._length is None or self._length >= _SHORT_BODY
+        # Not a chunked one: as many chunks as fit into a read are taken apart at once.
+        return self._length is not None and self._length >= _SHORT_BODY
 
     def deliver(self, data: bytes) -> None:
         """Take the next bytes that arrived."""

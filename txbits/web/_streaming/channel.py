@@ -16,13 +16,31 @@ from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.server import Request
 
-from txbits.protocol.codec import METHOD
+from txbits.protocol.codec import METHOD, encode_ack
+from txbits.protocol.packets import Ack
+from txbits.protocol.refusals import MALFORMED_HEADER
 from txbits.web._streaming.bodies import DRAIN_LIMIT, READ_SIZE, StreamingBody
 from txbits.web._streaming.head import read_head
 from txbits.web._streaming.request import StreamingRequest
 
 if TYPE_CHECKING:
     from txbits.web._streaming.site import BITSSite
+
+#: What answers something that is no HTTP: an Ack, in case it was meant as a packet.
+_BAD_REQUEST = (
+    b"HTTP/1.1 400 Bad Request\r\n"
+    + b"".join(
+        b"%b: %b\r\n" % header
+        for header in encode_ack(
+            Ack(
+                MALFORMED_HEADER.status,
+                hresult=MALFORMED_HEADER.hresult,
+                context=MALFORMED_HEADER.context,
+            )
+        )
+    )
+    + b"Connection: close\r\n\r\n"
+)
 
 _log = Logger()
 
@@ -61,6 +79,7 @@ class StreamingChannel(HTTPChannel):
     _progress = 0
     _in_body = False
     _in_other_body = False
+    _other_received = 0
     _idle = True
     _body_paused = False
     _lingering = False
@@ -85,10 +104,10 @@ class StreamingChannel(HTTPChannel):
 
     def deadline_passed(self) -> None:
         """The peer was too slow, or idle for too long."""
-        if self._in_body and self._body is not None and not self._lingering:
-            progress = self._body.received - self._progress
-            if progress >= MINIMUM_PROGRESS:
-                self._progress = self._body.received
+        if (self._body is not None or self._in_other_body) and not self._lingering:
+            received = self._body.received if self._body else self._other_received
+            if received - self._progress >= MINIMUM_PROGRESS:
+                self._progress = received
                 self._set_deadline(self.site.limits.body_timeout)
                 return
         if self._idle and not self.transport.disconnecting:
@@ -121,8 +140,6 @@ class StreamingChannel(HTTPChannel):
             self._idle = False
             self._set_deadline(self.site.limits.header_timeout)
             data = self._take_head(data)
-        elif self._in_other_body:
-            self._set_deadline(self.site.limits.body_timeout)
         # Not HTTPChannel's, which would let any byte put off any time-out.
         LineReceiver.dataReceived(self, data)
         if self._body is not None:
@@ -202,8 +219,15 @@ class StreamingChannel(HTTPChannel):
         request = self.requests[-1]
         if not request.carries_packet(self._command):
             self._in_other_body = True
+            self._other_received = self._progress = 0
             self._set_deadline(self.site.limits.body_timeout)
-            super().allHeadersReceived()
+            if (
+                self.length is not None
+                and self.length > self.site.limits.max_other_body
+            ):
+                self._refuse_other_body()
+            else:
+                super().allHeadersReceived()
             return
         request.parseCookies()
         self.persistent = self.checkPersistence(request, self._version)
@@ -292,6 +316,33 @@ class StreamingChannel(HTTPChannel):
     def send_continue(self) -> None:
         """Tell the peer that its body is wanted."""
         self._send100Continue()
+
+    def take_other(self, data: bytes) -> bool:
+        """Count the next bytes of a body for another resource; are they to be kept?"""
+        self._other_received += len(data)
+        if self._other_received <= self.site.limits.max_other_body:
+            return True
+        if not self._lingering:
+            self._refuse_other_body()
+        return False
+
+    def _refuse_other_body(self) -> None:
+        """Answer a request for another resource whose body is too long to collect."""
+        self.transport.write(
+            b"HTTP/1.1 413 Content Too Large\r\n"
+            b"Connection: close\r\nContent-Length: 0\r\n\r\n"
+        )
+        self.linger_after_response()
+        self._linger()
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        _log.info(
+            "refused what is not HTTP from {client}",
+            client=self._peer or "-",
+            status=400,
+        )
+        self.transport.write(_BAD_REQUEST)
+        self.loseConnection()
 
     def linger_after_response(self) -> None:
         """Close when the response under way is written, though the peer still sends."""

@@ -99,9 +99,11 @@ class StreamingRequest(Request):
         return self._lower
 
     def carries_packet(self, method: bytes) -> bool:
-        """Whether this is for an upload server."""
+        """Whether this is for an upload server, to be dispatched on its head."""
         if self._carries_packet is None:
-            self._carries_packet = is_upload_request(method, self.lower_headers())
+            self._carries_packet = self.channel.site.only_uploads or is_upload_request(
+                method, self.lower_headers()
+            )
         return self._carries_packet
 
     def parseCookies(self) -> None:
@@ -128,10 +130,10 @@ class StreamingRequest(Request):
         self.process()
 
     def handleContentChunk(self, data: bytes) -> None:
-        if self.streaming_body is None:
-            super().handleContentChunk(data)
-        else:
+        if self.streaming_body is not None:
             self.streaming_body.deliver(data)
+        elif self.channel.take_other(data):
+            super().handleContentChunk(data)
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         if self.streaming_body is not None:

@@ -33,6 +33,9 @@ class Limits:
     :ivar body_timeout: Seconds within which at least 1 KiB of a body must arrive.
     :ivar idle_timeout: Seconds that a connection may rest between two requests. Windows
         keeps one a job, and proxies pool them: at least 120.
+    :ivar max_other_body: How many bytes the body of a request for another resource may
+        have: ``twisted.web`` collects it, and may parse it as a form, before the
+        resource sees it.
     :ivar max_connections: How many connections there may be at a time.
     :ivar max_connections_per_peer: How many of them from one address; a proxy in front,
         or a company behind one address, needs many.
@@ -41,6 +44,7 @@ class Limits:
     header_timeout: float = field(default=60.0, validator=validators.gt(0))
     body_timeout: float = field(default=60.0, validator=validators.gt(0))
     idle_timeout: float = field(default=180.0, validator=validators.ge(120))
+    max_other_body: int = field(default=1024 * 1024, validator=validators.ge(0))
     max_connections: int = field(default=10_000, validator=validators.gt(0))
     max_connections_per_peer: int = field(default=5_000, validator=validators.gt(0))
 
@@ -52,6 +56,8 @@ class BITSSite(Site):
     :param resource: The root.
     :param reactor: Tells the time.
     :param limits: What peers may take.
+    :param only_uploads: Whether no resource here wants the body of anything but a
+        packet; all requests are then answered on their heads.
 
     Unlike ``Site`` it writes no access log unless given a ``logPath``: the life of
     sessions is logged where it happens.
@@ -67,10 +73,12 @@ class BITSSite(Site):
         *args: Any,
         reactor: IReactorTime | None = None,
         limits: Limits | None = None,
+        only_uploads: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(resource, *args, reactor=reactor, **kwargs)
         self.limits = Limits() if limits is None else limits
+        self.only_uploads = only_uploads
         # Deadlines take the place of the channel's own time-out.
         self.timeOut = None
         self.channels: set[StreamingChannel] = set()
