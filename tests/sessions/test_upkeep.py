@@ -305,7 +305,7 @@ class CleanUpTests(ManagerCase):
         left: list[int] = []
         self.clock.callLater(HOUR, lambda: left.append(len(self.sessions())))
         self.clock.advance(HOUR)
-        self.assertEqual(left, [241])
+        self.assertEqual(left, [151])
         self.assertEqual(self.sessions(), set())
 
     def test_old_closes_are_forgotten_by_the_time_they_were_made(self) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _log = Logger()
 
 #: How many sessions are looked at before the reactor gets a turn.
-_BATCH = 10
+_BATCH = 100
 
 
 @define(eq=False)
