@@ -15,7 +15,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
 from txbits.protocol.codec import is_upload_request
-from txbits.web._streaming.bodies import StreamingBody
+from txbits.web._streaming.bodies import StreamingBody, WholeBody
 
 if TYPE_CHECKING:
     from txbits.web._streaming.channel import StreamingChannel
@@ -73,12 +73,15 @@ class StreamingRequest(Request):
     """
     A request that is processed when its head is there, if it carries a packet.
 
+    :ivar is_packet: Whether it carries one; ``None`` before its head is complete.
     :ivar streaming_body: Its body, if it has one that streams.
+    :ivar whole_body: Its body, if that came with the head.
     """
 
     channel: StreamingChannel
     streaming_body: StreamingBody | None = None
-    _carries_packet: bool | None = None
+    whole_body: WholeBody | None = None
+    is_packet: bool | None = None
     _answer: bytes | None = None
     _lower: Mapping[bytes, Sequence[bytes]] | None = None
 
@@ -89,8 +92,10 @@ class StreamingRequest(Request):
         :param headers: Values by lower-case name.
         """
         self._lower = headers
-        self._carries_packet = True
+        self.is_packet = True
         self.requestHeaders = _PacketHeaders(headers)
+        if b"cookie" in headers:
+            self.parseCookies()
 
     def lower_headers(self) -> Mapping[bytes, Sequence[bytes]]:
         """The headers by lower-case name, as the protocol core takes them."""
@@ -100,11 +105,11 @@ class StreamingRequest(Request):
 
     def carries_packet(self, method: bytes) -> bool:
         """Whether this is for an upload server, to be dispatched on its head."""
-        if self._carries_packet is None:
-            self._carries_packet = self.channel.site.only_uploads or is_upload_request(
+        if self.is_packet is None:
+            self.is_packet = self.channel.site.only_uploads or is_upload_request(
                 method, self.lower_headers()
             )
-        return self._carries_packet
+        return self.is_packet
 
     def parseCookies(self) -> None:
         if self._lower is None or b"cookie" in self._lower:
@@ -146,12 +151,14 @@ class StreamingRequest(Request):
     def process(self) -> None:
         if self.path != b"*":
             self.path = path_of(self.path)
-        if not self._carries_packet:
+        if not self.is_packet:
             super().process()
             return
         self.site = self.channel.site
         self.prepath = []
-        self.postpath = [unquote(segment) for segment in self.path[1:].split(b"/")]
+        self.postpath = self.path[1:].split(b"/")
+        if b"%" in self.path:
+            self.postpath = [unquote(segment) for segment in self.postpath]
         try:
             self.render(self.site.getResourceFor(self))
         except Exception:  # noqa: BLE001 - as Request.process does
@@ -187,7 +194,7 @@ class StreamingRequest(Request):
         ):
             self.responseHeaders.setRawHeaders(b"Connection", [b"close"])
         if self._answer is None:
-            if self._carries_packet and not self.startedWriting:
+            if self.is_packet and not self.startedWriting:
                 self.setHeader(b"Server", b"txbits")
                 self.setHeader(b"Date", self.channel.site.date())
             super().write(data)
@@ -224,5 +231,6 @@ class StreamingRequest(Request):
 
     def connectionLost(self, reason: Failure) -> None:
         super().connectionLost(reason)
-        if self.streaming_body is not None:
-            self.streaming_body.lost()
+        body = self.streaming_body or self.whole_body
+        if body is not None:
+            body.lost()
