@@ -13,6 +13,7 @@ value, and either is read.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from uuid import UUID
 
 from txbits.protocol._fields import (
@@ -183,6 +184,9 @@ def _parse_fragment(headers: Headers) -> Fragment:
 def _check_lengths(headers: Headers) -> None:
     # MC-BUP 2.2.1. Credentials and cookies have only HTTP's limit: Kerberos tickets
     # are long.
+    lengths = map(len, chain.from_iterable(headers.values()))
+    if max(lengths, default=0) <= MAX_VALUE_LENGTH:
+        return
     for name, values in headers.items():
         for value in values:
             if len(value) > MAX_VALUE_LENGTH and name.startswith(
@@ -205,9 +209,9 @@ def _check_encoding(headers: Headers) -> None:
 def _is_chunked(headers: Headers) -> bool:
     # Any coding but identity, which is none, brings a body whose length shows at its
     # end. HTTP parsers refuse those that they cannot undo.
-    return any(
-        value.strip().lower() != b"identity"
-        for value in headers.get(b"transfer-encoding", ())
+    values = headers.get(b"transfer-encoding")
+    return values is not None and any(
+        value.strip().lower() != b"identity" for value in values
     )
 
 

@@ -4,6 +4,7 @@ The resource that receives uploads: reads the packet, picks the resource for it.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote_to_bytes as unquote
 
@@ -44,6 +45,10 @@ _RESOURCES: dict[type[Packet], type[PacketResource[Any]]] = {
     CloseSession: CloseResource,
     CancelSession: CancelResource,
 }
+
+
+# A connection brings many packets of one caller.
+_caller = lru_cache(1024)(Caller)
 
 
 def _destination_of(request: Request) -> tuple[str, ...]:
@@ -123,7 +128,8 @@ class BITSResource(Resource):
         except (RemoteProtocolError, UploadsDisabled) as error:
             refuse(request, error, destination)
             return NOT_DONE_YET
-        caller = Caller(self.user, getattr(request.getClientAddress(), "host", "-"))
+        address = getattr(request.getClientAddress(), "host", "-")
+        caller = _caller(self.user, address)
         return _RESOURCES[type(packet)](
             self.manager, self.policy, packet, destination, caller
         ).render(request)

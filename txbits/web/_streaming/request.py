@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes as unquote
 
 from twisted.python.failure import Failure
-from twisted.web.http import RESPONSES, parse_qs
+from twisted.web.http import parse_qs
 from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
@@ -175,12 +175,8 @@ class StreamingRequest(Request):
         :param headers: Among them Content-Length.
         """
         self.code = status
-        lines = [
-            b"HTTP/1.1 %d %b" % (status, RESPONSES.get(status, b"")),
-            b"Server: txbits",
-            b"Date: " + self.channel.site.date(),
-        ]
-        lines.extend(b"%b: %b" % header for header in headers)
+        lines = [self.channel.site.answer_begins(status)]
+        lines += [name + b": " + value for name, value in headers]
         self._answer = b"\r\n".join(lines)
         self.finish()
 
@@ -200,26 +196,39 @@ class StreamingRequest(Request):
             super().write(data)
         elif not self.startedWriting:
             self.startedWriting = 1
-            for name, values in self.responseHeaders.getAllRawHeaders():
-                for value in values:
-                    self._answer += b"\r\n%b: %b" % (name, value)
+            # Asking whether there are any costs less than to go through none of them.
+            if self.responseHeaders._rawHeaders:
+                for name, values in self.responseHeaders.getAllRawHeaders():
+                    for value in values:
+                        self._answer += b"\r\n%b: %b" % (name, value)
             self.channel.send_now(self._answer + b"\r\n\r\n")
 
     def finish(self) -> None:
         body = self.streaming_body
         if body is None or body.ended or self._disconnected:
-            super().finish()
+            self._finish()
         elif body.can_be_drained:
             body.drain(self._finish_drained)
         else:
             self._finish_and_close(body)
+
+    def _finish(self) -> None:
+        if self._answer is None or self._disconnected or self.finished:
+            super().finish()
+            return
+        # What that does for an answer, which has no body to encode or to cut into
+        # chunks.
+        self.write(b"")
+        self.channel.site.log(self)
+        self.finished = 1
+        self._cleanup()
 
     def _finish_drained(self) -> None:
         body = self.streaming_body
         if self._disconnected:
             return
         if body is None or body.ended:
-            super().finish()
+            self._finish()
         else:
             self._finish_and_close(body)
 
@@ -227,7 +236,7 @@ class StreamingRequest(Request):
         body.refuse()
         self.responseHeaders.setRawHeaders(b"Connection", [b"close"])
         self.channel.linger_after_response()
-        super().finish()
+        self._finish()
 
     def connectionLost(self, reason: Failure) -> None:
         super().connectionLost(reason)
