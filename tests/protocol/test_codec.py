@@ -438,3 +438,15 @@ class RequestTests(SynchronousTestCase):
         else:
             self.assertIsInstance(packet, Packet)
             self.assertTrue(is_upload_request(method, headers))
+
+    @given(methods, any_headers)
+    def test_a_head_that_is_known_to_be_short_is_read_the_same(
+        self, method: bytes, headers: dict[bytes, list[bytes]]
+    ) -> None:
+        def read(is_short: bool) -> object:
+            try:
+                return parse_request(method, headers, is_short=is_short)
+            except RemoteProtocolError as error:
+                return str(error), error.refusal, error.session_id
+
+        self.assertEqual(read(True), read(False))

@@ -13,7 +13,6 @@ value, and either is read.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from uuid import UUID
 
 from txbits.protocol._fields import (
@@ -111,24 +110,26 @@ def session_id_of(headers: Headers) -> UUID | None:
         return None
 
 
-def parse_request(method: bytes, headers: Headers) -> Packet:
+def parse_request(method: bytes, headers: Headers, *, is_short: bool = False) -> Packet:
     """
     Read a packet from the head of a request.
 
     :param method: The request's method.
     :param headers: Its headers; ``content-length`` is digits if it is there, as any
         HTTP parser has made sure, and not there beside ``transfer-encoding``.
+    :param is_short: Whether the whole head is known to be no longer than
+        :data:`MAX_VALUE_LENGTH`, and so none of its values is.
     :raises RemoteProtocolError: If it is none. The checks come in the order that the
         failure table is documented in.
     """
     try:
-        return _parse_request(method, headers)
+        return _parse_request(method, headers, is_short)
     except RemoteProtocolError as error:
         error.session_id = session_id_of(headers)
         raise
 
 
-def _parse_request(method: bytes, headers: Headers) -> Packet:
+def _parse_request(method: bytes, headers: Headers, is_short: bool) -> Packet:
     if not is_upload_request(method, headers):
         raise RemoteProtocolError(f"{method!r} is not BITS_POST", METHOD_NOT_ALLOWED)
     packet_type = _single(headers, _PACKET_TYPE, UNKNOWN_PACKET_TYPE)
@@ -137,7 +138,8 @@ def _parse_request(method: bytes, headers: Headers) -> Packet:
         raise RemoteProtocolError(
             f"BITS-Packet-Type is {packet_type!r}", UNKNOWN_PACKET_TYPE
         )
-    _check_lengths(headers)
+    if not is_short:
+        _check_lengths(headers)
     if packet is Fragment:
         return _parse_fragment(headers)
     _check_encoding(headers)
@@ -184,9 +186,6 @@ def _parse_fragment(headers: Headers) -> Fragment:
 def _check_lengths(headers: Headers) -> None:
     # MC-BUP 2.2.1. Credentials and cookies have only HTTP's limit: Kerberos tickets
     # are long.
-    lengths = map(len, chain.from_iterable(headers.values()))
-    if max(lengths, default=0) <= MAX_VALUE_LENGTH:
-        return
     for name, values in headers.items():
         for value in values:
             if len(value) > MAX_VALUE_LENGTH and name.startswith(
@@ -257,6 +256,8 @@ def _content_name(headers: Headers) -> str | None:
 
 def _readable(name: str) -> str:
     # A name of a Linux file may hold line ends, and bytes that are no UTF-8.
+    if name.isprintable() and len(name) <= MAX_CONTENT_NAME:
+        return name
     return "".join(
         c if c.isprintable() else "\N{REPLACEMENT CHARACTER}"
         for c in name[:MAX_CONTENT_NAME]
@@ -394,6 +395,7 @@ def _seconds(value: bytes | None) -> int | None:
 
 
 __all__ = [
+    "MAX_VALUE_LENGTH",
     "METHOD",
     "ContentRange",
     "Headers",

@@ -99,10 +99,11 @@ class _Sink:
             skipped = min(self.skip, len(data))
             self.skip -= skipped
             data = data[skipped:]
-        stored: Deferred[None] = succeed(None)
         if self.append and data and self.writer is not None:
             stored = self.writer.write(data[: self.append])
             self.append -= min(self.append, len(data))
+        else:
+            stored = succeed(None)
         if self.received > self.length:
             # More than the range promised, which only a chunked body can bring.
             stored.addCallback(self._is_too_long)

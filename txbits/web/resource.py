@@ -36,7 +36,7 @@ from txbits.web._create import CreateResource
 from txbits.web._fragment import FragmentResource
 from txbits.web._packet import PacketResource
 from txbits.web._ping import PingResource
-from txbits.web._streaming import headers_of, path_of
+from txbits.web._streaming import has_short_head, headers_of, path_of
 
 _RESOURCES: dict[type[Packet], type[PacketResource[Any]]] = {
     Ping: PingResource,
@@ -124,7 +124,9 @@ class BITSResource(Resource):
                 )
             if not self.manager.settings.enabled:
                 raise UploadsDisabled("enabled is false")
-            packet = parse_request(request.method, headers)
+            packet = parse_request(
+                request.method, headers, is_short=has_short_head(request)
+            )
         except (RemoteProtocolError, UploadsDisabled) as error:
             refuse(request, error, destination)
             return NOT_DONE_YET

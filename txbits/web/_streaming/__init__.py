@@ -22,7 +22,12 @@ than the rest of the connection.
 from __future__ import annotations
 
 from txbits.web._streaming.bodies import DRAIN_LIMIT, READ_SIZE, body_of
-from txbits.web._streaming.request import StreamingRequest, headers_of, path_of
+from txbits.web._streaming.request import (
+    StreamingRequest,
+    has_short_head,
+    headers_of,
+    path_of,
+)
 from txbits.web._streaming.site import BITSSite, Limits
 
 __all__ = [
@@ -32,6 +37,7 @@ __all__ = [
     "Limits",
     "StreamingRequest",
     "body_of",
+    "has_short_head",
     "headers_of",
     "path_of",
 ]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 from twisted.web.server import Request
 from zope.interface import implementer
@@ -185,7 +185,7 @@ class StreamingBody:
     def _feed(self, data: bytes) -> None:
         assert self._consume is not None  # noqa: S101
         consumed = self._consume(data)
-        if consumed.called and getattr(consumed, "result", consumed) is None:
+        if _is_done(consumed):
             return
         self._consuming = True
         if not self.ended:
@@ -225,7 +225,8 @@ class WholeBody:
     def receive(self, consume: Callable[[bytes], Deferred[None]]) -> Deferred[bool]:
         self._asked = True
         data, self._data = self._data, b""
-        return consume(data).addCallback(_is_whole)
+        consumed = consume(data)
+        return succeed(True) if _is_done(consumed) else consumed.addCallback(_is_whole)
 
     def stop(self) -> None:
         if not self._asked and not self._lost:
@@ -235,6 +236,11 @@ class WholeBody:
     def lost(self) -> None:
         """Its connection is lost, which makes no difference to what is here."""
         self._lost = True
+
+
+def _is_done(consumed: Deferred[None]) -> bool:
+    """Whether there is nothing to wait for, and nothing went wrong."""
+    return bool(consumed.called) and getattr(consumed, "result", consumed) is None
 
 
 def _is_whole(_: None) -> bool:

@@ -170,7 +170,7 @@ class StreamingChannel(HTTPChannel):
         """
         request = self.site.requestFactory(self)
         self.requests.append(request)
-        request.take_head(head.headers)
+        request.take_head(head)
         # Whoever answers this may have the channel go on with what was sent behind it.
         self._busyReceiving = True
         try:

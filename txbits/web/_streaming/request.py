@@ -4,21 +4,26 @@ A request that is processed before its body has arrived, if it carries a packet.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import unquote_to_bytes as unquote
 
+from twisted.internet.defer import Deferred
+from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 from twisted.web.http import parse_qs
 from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
-from txbits.protocol.codec import is_upload_request
+from txbits.protocol.codec import MAX_VALUE_LENGTH, is_upload_request
 from txbits.web._streaming.bodies import StreamingBody, WholeBody
+from txbits.web._streaming.head import Head
 
 if TYPE_CHECKING:
     from txbits.web._streaming.channel import StreamingChannel
+
+T = TypeVar("T")
 
 
 def headers_of(request: Request) -> Mapping[bytes, Sequence[bytes]]:
@@ -26,6 +31,11 @@ def headers_of(request: Request) -> Mapping[bytes, Sequence[bytes]]:
     if isinstance(request, StreamingRequest):
         return request.lower_headers()
     return _lowered(request.requestHeaders)
+
+
+def has_short_head(request: Request) -> bool:
+    """Whether it is known that no value of a header is over MC-BUP's 4 KiB."""
+    return isinstance(request, StreamingRequest) and request.has_short_head
 
 
 def _lowered(headers: Headers) -> Mapping[bytes, Sequence[bytes]]:
@@ -45,6 +55,23 @@ def path_of(target: bytes) -> bytes:
     return b"/" + rest.partition(b"/")[2] if separator else b"/"
 
 
+class _made_when_asked_for(Generic[T]):  # noqa: N801 - it is used as a decorator
+    """
+    Makes an attribute when it is first asked for.
+
+    ``functools.cached_property`` takes a lock for that until Python 3.12.
+    """
+
+    def __init__(self, make: Callable[[Any], T]) -> None:
+        self._make = make
+        self._name = make.__name__
+
+    def __get__(self, request: Any, kind: type | None = None) -> T:
+        made: T = self._make(request)
+        request.__dict__[self._name] = made
+        return made
+
+
 class _PacketHeaders(Headers):
     """
     The headers of a packet, in twisted.web's form as soon as anyone asks for them.
@@ -54,7 +81,7 @@ class _PacketHeaders(Headers):
 
     __slots__ = ("_lower", "_raw")
 
-    def __init__(self, lower: dict[bytes, list[bytes]]) -> None:
+    def __init__(self, lower: Mapping[bytes, Sequence[bytes]]) -> None:
         self._lower = lower
         self._raw: dict[bytes, list[bytes]] | None = None
 
@@ -74,6 +101,7 @@ class StreamingRequest(Request):
     A request that is processed when its head is there, if it carries a packet.
 
     :ivar is_packet: Whether it carries one; ``None`` before its head is complete.
+    :ivar has_short_head: Whether no value in it can be over 4 KiB.
     :ivar streaming_body: Its body, if it has one that streams.
     :ivar whole_body: Its body, if that came with the head.
     """
@@ -82,18 +110,50 @@ class StreamingRequest(Request):
     streaming_body: StreamingBody | None = None
     whole_body: WholeBody | None = None
     is_packet: bool | None = None
+    has_short_head = False
     _answer: bytes | None = None
     _lower: Mapping[bytes, Sequence[bytes]] | None = None
 
-    def take_head(self, headers: dict[bytes, list[bytes]]) -> None:
+    def __init__(self, channel: StreamingChannel, queued: object = False) -> None:
         """
-        Take the headers of a packet.
+        Make what every request has.
 
-        :param headers: Values by lower-case name.
+        That is not left to Request, which also makes what hardly a packet needs. Here
+        the attributes below are made when they are asked for.
         """
-        self._lower = headers
+        Componentized.__init__(self)
+        self.notifications: list[Deferred[None]] = []
+        self.channel = channel
+        self.client = channel.getPeer()
+        self.host = channel.getHost()
+        self.transport = channel.transport
+        self.queued = queued
+        # Before Twisted 25 a site has no such setting.
+        self._parsePOSTFormSubmission = getattr(
+            channel.site, "_parsePOSTFormSubmission", True
+        )
+
+    @_made_when_asked_for
+    def requestHeaders(self) -> Headers:
+        return Headers() if self._lower is None else _PacketHeaders(self._lower)
+
+    @_made_when_asked_for
+    def responseHeaders(self) -> Headers:
+        return Headers()
+
+    @_made_when_asked_for
+    def received_cookies(self) -> dict[bytes, bytes]:
+        return {}
+
+    @_made_when_asked_for
+    def cookies(self) -> list[bytes]:
+        return []
+
+    def take_head(self, head: Head) -> None:
+        """Take the head of a packet."""
+        headers = self._lower = head.headers
         self.is_packet = True
-        self.requestHeaders = _PacketHeaders(headers)
+        self.has_short_head = head.length <= MAX_VALUE_LENGTH
         if b"cookie" in headers:
             self.parseCookies()
 
@@ -196,8 +256,8 @@ class StreamingRequest(Request):
             super().write(data)
         elif not self.startedWriting:
             self.startedWriting = 1
-            # Asking whether there are any costs less than to go through none of them.
-            if self.responseHeaders._rawHeaders:
+            # Unless somebody asked for them, there are none.
+            if "responseHeaders" in self.__dict__:
                 for name, values in self.responseHeaders.getAllRawHeaders():
                     for value in values:
                         self._answer += b"\r\n%b: %b" % (name, value)
