@@ -272,7 +272,8 @@ class SessionManager:
                 self._place(session, content_range)
             turn = session.enter(body)
             try:
-                await turn.begins()
+                if turn.has_to_wait:
+                    await turn.begins()
                 return await self._receive(session, turn, content_range, body)
             except BodyIncomplete as error:
                 _log.info(
@@ -312,7 +313,8 @@ class SessionManager:
                 session = await self._find(session_id, destination, caller)
                 turn = session.enter(None)
                 try:
-                    await turn.begins()
+                    if turn.has_to_wait:
+                        await turn.begins()
                     await self._close(session, caller)
                 finally:
                     session.give_back(turn)

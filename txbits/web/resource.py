@@ -57,7 +57,7 @@ def _destination_of(request: Request) -> tuple[str, ...]:
     if not request.path.startswith(b"/"):
         # A plain site has taken an absolute URL for a path.
         segments = [unquote(part) for part in path_of(request.path)[1:].split(b"/")]
-    return tuple(segment.decode("utf-8", "surrogateescape") for segment in segments)
+    return tuple([one.decode("utf-8", "surrogateescape") for one in segments])
 
 
 class BITSResource(Resource):

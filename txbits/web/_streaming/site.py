@@ -12,8 +12,8 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.web.http import RESPONSES, datetimeToString
 from twisted.web.http import Request as HTTPRequest
-from twisted.web.resource import IResource
-from twisted.web.server import Site
+from twisted.web.resource import IResource, getChildForRequest
+from twisted.web.server import Request, Site
 
 from txbits.web._streaming.channel import StreamingChannel
 from txbits.web._streaming.request import StreamingRequest
@@ -160,6 +160,13 @@ class BITSSite(Site):
     def intern(self, host: IAddress) -> IAddress:
         """One object for each local address, however many connections it has."""
         return self._hosts.setdefault(host, host)
+
+    def getResourceFor(self, request: Request) -> IResource:
+        """As ``Site`` does, which copies the list as if it could be anything."""
+        request.site = self
+        request.sitepath = list(request.prepath or ())  # type: ignore[attr-defined]
+        found: IResource = getChildForRequest(self.resource, request)
+        return found
 
     def log(self, request: HTTPRequest) -> None:
         if self.logPath is not None:
