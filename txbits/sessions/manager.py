@@ -99,10 +99,11 @@ class _Sink:
             skipped = min(self.skip, len(data))
             self.skip -= skipped
             data = data[skipped:]
-        stored: Deferred[None] = succeed(None)
         if self.append and data and self.writer is not None:
             stored = self.writer.write(data[: self.append])
             self.append -= min(self.append, len(data))
+        else:
+            stored = succeed(None)
         if self.received > self.length:
             # More than the range promised, which only a chunked body can bring.
             stored.addCallback(self._is_too_long)
@@ -271,7 +272,8 @@ class SessionManager:
                 self._place(session, content_range)
             turn = session.enter(body)
             try:
-                await turn.begins()
+                if turn.has_to_wait:
+                    await turn.begins()
                 return await self._receive(session, turn, content_range, body)
             except BodyIncomplete as error:
                 _log.info(
@@ -311,7 +313,8 @@ class SessionManager:
                 session = await self._find(session_id, destination, caller)
                 turn = session.enter(None)
                 try:
-                    await turn.begins()
+                    if turn.has_to_wait:
+                        await turn.begins()
                     await self._close(session, caller)
                 finally:
                     session.give_back(turn)
