@@ -73,13 +73,16 @@ class DiskSession:
     is_safe: bool = False
     _is_moved: bool = False
     _gone: bool = False
+    _part: str | None = None
     _securing: Joint | None = None
     _unsafe: BackendError | None = None
     _ending: Joint | None = None
 
     def part(self) -> str:
         """The name of the staged file."""
-        return f"{guid_name(self.session_id)}.part"
+        if self._part is None:
+            self._part = f"{guid_name(self.session_id)}.part"
+        return self._part
 
     def _mark(self, phase: Phase) -> None:
         self.staging.table.mark(self.session_id, phase, self.total)

@@ -19,7 +19,7 @@ from txbits.sessions import IRequestBody
 #: Measured: three times as fast as the 64 KiB that Twisted reads otherwise, and a sixth
 #: less work than 256 KiB; 1 MiB gains no more, and lets one client keep the others
 #: waiting.
-READ_SIZE = 512 * 1024
+READ_SIZE = 1024 * 1024
 
 #: Bodies shorter than this do not need that.
 _SHORT_BODY = 64 * 1024
