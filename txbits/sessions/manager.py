@@ -132,7 +132,7 @@ class SessionManager:
     _loading: dict[UUID, Shared[_Session]] = field(factory=dict, init=False)
     _owned: dict[str, set[UUID]] = field(factory=dict, init=False)
     _creating: set[UUID] = field(factory=set, init=False)
-    _gone: frozenset[UUID] = field(default=frozenset(), init=False)
+    _gone: set[UUID] = field(factory=set, init=False)
     _upkeep: Upkeep = field(init=False)
     _stopping: bool = field(default=False, init=False)
     _busy: int = field(default=0, init=False)
@@ -426,12 +426,12 @@ class SessionManager:
 
     def counted(self) -> None:
         """All sessions that the store held at the start have been counted."""
-        self._gone = frozenset()
+        self._gone.clear()
 
     def _disown(self, session_id: UUID, owner: str | None) -> None:
         if not self._upkeep.has_counted:
             # It may be among those that are being listed just now.
-            self._gone |= {session_id}
+            self._gone.add(session_id)
         if owner is not None and (owned := self._owned.get(owner)) is not None:
             owned.discard(session_id)
             if not owned:
