@@ -18,9 +18,9 @@ What SeaweedFS 4.48 does, tried out for this module:
 - Credentials are checked, also the secret, as is the clock (RequestTimeTooSkewed from
   15 minutes on). ``x-amz-content-sha256`` is not compared with the body.
 - ``If-None-Match: *`` and ``If-Match`` on PutObject: atomic, one of sixteen wins. The
-  loser, and ``If-Match`` on a key that is not there, gets 412 PreconditionFailed (AWS
-  may also say 409 ConditionalRequestConflict, and 404 for the missing key). ``If-Match``
-  on DeleteObject and ``If-None-Match`` on CopyObject work as well.
+  others, and ``If-Match`` on a key that is not there, get 412 PreconditionFailed
+  (AWS may also say 409 ConditionalRequestConflict, and 404 for the missing key).
+  ``If-Match`` on DeleteObject and ``If-None-Match`` on CopyObject work, too.
 - ``If-None-Match: *`` on CompleteMultipartUpload: 412 where the object exists, also
   when this very upload has made it; the parts stay. Not atomic: of several uploads to
   one key that complete at the same moment, more than one may be told 200.
@@ -50,6 +50,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -93,6 +94,7 @@ class SeaweedFS:
     :ivar endpoint: Its URL.
     :ivar port: The port in it.
     :ivar client: A client of botocore's, which does not try again.
+    :ivar keeper: The pid of the process that keeps it.
     """
 
     def __init__(self):
@@ -105,6 +107,7 @@ class SeaweedFS:
             # not with the tests that Ctrl-C interrupts.
             start_new_session=True,
         )
+        self.keeper = self._keeper.pid
         line = self._keeper.stdout.readline()
         if not line:
             raise RuntimeError("SeaweedFS did not start; it says why above")
@@ -337,9 +340,14 @@ def _ready(process, endpoint):
     return False
 
 
-def _remove_sockets(ports):
-    """Remove the sockets that the server leaves in ``/tmp`` when it is killed."""
-    for port in (*ports, ports[0] + 10_000):
+def remove_sockets(command):
+    """
+    Remove the sockets that a server leaves in ``/tmp`` when it is killed.
+
+    :param command: The words that it was started with.
+    """
+    ports = [int(port) for port in re.findall(r"port[\w.]*=(\d+)", " ".join(command))]
+    for port in (*ports, *(port + 10_000 for port in ports)):
         for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
             path.unlink(missing_ok=True)
 
@@ -376,7 +384,7 @@ def _serve(folder):
         # Nothing of it is to be kept, so nothing has to be written out first.
         process.kill()
         process.wait()
-        _remove_sockets(ports)
+        remove_sockets(command)
 
 
 def main():
