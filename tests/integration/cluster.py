@@ -1,0 +1,390 @@
+"""
+Several nodes on one bucket behind nginx, and somebody who kills them.
+
+``python -m tests.integration.cluster`` is a show of it: clients upload through nginx
+while nodes are killed with SIGKILL and started again, and what is in the bucket in the
+end is listed. It needs what the tests need: nginx, and ``pip install '.[test]'``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import socket
+import string
+import tempfile
+from contextlib import ExitStack, closing
+from hashlib import sha256
+from pathlib import Path
+
+from twisted.internet import reactor
+from twisted.internet.defer import ensureDeferred, maybeDeferred, succeed
+from twisted.internet.task import react
+from twisted.internet.threads import deferToThread
+from zope.interface import implementer
+
+from tests.integration.programs import TWISTD, Program
+from tests.seaweedfs import ENVIRONMENT, Bucket
+from txbits.client import ISource, upload
+
+STAGING = ".bits-sessions/"
+
+#: Records of a session are padded to this; what is shorter is that of a close.
+_LEAST_OPEN = 1024
+
+
+def free_ports(number):
+    """So many ports of 127.0.0.1 that nobody listens on."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def remains(bucket, prefix=""):
+    """
+    What there is of sessions: all but published files, and records of closes.
+
+    Closes are all that may stay: less than a KiB each.
+    """
+    staging = prefix + STAGING
+    sizes = {
+        each["Key"]: each["Size"]
+        for page in bucket.client.get_paginator("list_objects_v2").paginate(
+            Bucket=bucket.name, Prefix=staging
+        )
+        for each in page.get("Contents", ())
+    }
+    return [
+        name
+        for name in bucket.everything()
+        if "#" in name
+        or (name.startswith(staging) and not _is_close(name, sizes.get(name, 0)))
+    ]
+
+
+def _is_close(key, size):
+    return key.endswith("/record") and size < _LEAST_OPEN
+
+
+class Node:
+    """
+    A ``twistd -n txbits`` on a port that stays the same when it starts again.
+
+    :ivar port: The port.
+    """
+
+    def __init__(self, case, folder, port, backend, options=()):
+        self.port = port
+        self._case = case
+        self._folder = folder
+        self._backend = backend
+        self._options = options
+        self._program = None
+
+    def like(self, port, options):
+        """Another one, with more options."""
+        options = (*self._options, *options)
+        return Node(self._case, self._folder, port, self._backend, options)
+
+    async def start(self):
+        """Start it; returns when it listens."""
+        self._program = Program.start(
+            self._case,
+            *TWISTD,
+            *("-n", "--pidfile=", "txbits"),
+            *("--listen", f"tcp:{self.port}:interface=127.0.0.1"),
+            *("--backend", self._backend),
+            *self._options,
+            cwd=self._folder,
+            environment=ENVIRONMENT,
+        )
+        await self._program.listening()
+
+    async def kill(self):
+        """Kill it with SIGKILL; returns when it is gone."""
+        await self._program.end(signal.SIGKILL)
+
+    @property
+    def ended(self):
+        """Whether it has ended."""
+        return self._program.status is not None
+
+    @property
+    def log(self):
+        """What the process that runs, or ran last, has written."""
+        return self._program.output
+
+
+class Cluster:
+    """
+    Nodes behind nginx.
+
+    :ivar nodes: The nodes, on ports of their own.
+    :ivar port: That of nginx.
+    """
+
+    def __init__(self, nodes, port):
+        self.nodes = nodes
+        self.port = port
+
+    @classmethod
+    async def start(cls, case, folder, backend, nodes=3, options=()):
+        """
+        Start one, until the end of the test *case*.
+
+        :param folder: An empty one.
+        :param backend: The description that all nodes have.
+        :param options: More words for each node's command line.
+        """
+        folder = Path(folder).absolute()
+        port, *ports = free_ports(nodes + 1)
+        self = cls([Node(case, folder, each, backend, options) for each in ports], port)
+        for node in self.nodes:
+            await node.start()
+        await _start_nginx(case, folder, port, ports)
+        return self
+
+    async def clean_up(self, bucket, prefix=""):
+        """
+        Have another node clean up; returns when nothing remains in the bucket.
+
+        Where a node was killed between making a session and saying so, nobody knows of
+        it, and it waits for its time-out. That of this node is a second.
+        """
+        (port,) = free_ports(1)
+        times = ("--session-timeout", "1", "--cleanup-interval", "1")
+        node = self.nodes[0].like(port, times)
+        await node.start()
+        while await deferToThread(remains, bucket, prefix):
+            if node.ended:
+                raise AssertionError(node.log)
+        await node.kill()
+
+    def url(self, path):
+        """The URL of a path, at nginx."""
+        return f"http://127.0.0.1:{self.port}{path}"
+
+
+async def _start_nginx(case, folder, port, upstreams):
+    binary = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/sbin")
+    if binary is None:
+        raise AssertionError("nginx is not installed: apt-get install nginx")
+    template = Path(__file__).with_name("nginx.conf.template").read_text()
+    servers = (f"        server 127.0.0.1:{each} max_fails=0;" for each in upstreams)
+    configuration = folder / "nginx.conf"
+    configuration.write_text(
+        string.Template(template).substitute(
+            folder=folder,
+            port=port,
+            servers="\n".join(servers),
+            # Of root's it would become another user, who cannot write here.
+            user="user root;" if os.geteuid() == 0 else "",
+        )
+    )
+    words = ("-p", folder, "-c", configuration)
+    program = Program.start(case, *words, cwd=folder, executable=binary)
+    while not await deferToThread(_listens, port):
+        if program.status is not None:
+            raise AssertionError(f"nginx ended: {program.output}")
+
+
+def _listens(port):
+    with closing(socket.socket()) as connection:
+        connection.settimeout(1)
+        return connection.connect_ex(("127.0.0.1", port)) == 0
+
+
+@implementer(ISource)
+class WatchedSource:
+    """
+    Bytes to upload, which tell how many of them leave.
+
+    :param left: Called with the number of bytes that are about to be sent.
+    """
+
+    content_name = None
+
+    def __init__(self, data, left):
+        self.length = len(data)
+        self._data = data
+        self._left = left
+
+    def read(self, offset, size):
+        self._left(size)
+        return succeed(self._data[offset : offset + size])
+
+    def check(self):
+        return succeed(None)
+
+
+class Killer:
+    """
+    Kills a node each time that a random number of bytes has left the clients.
+
+    The node killed before starts again at the same moment, so that there is always one
+    that works.
+
+    :ivar kills: How many nodes were killed so far.
+    :param chance: The source of chance.
+    :param every: How many bytes are sent between two kills, on average.
+    :param most: How many nodes to kill at most.
+    :param tell: Called with a line about each.
+    """
+
+    def __init__(self, nodes, chance, every, most, tell=lambda line: None):
+        self.kills = 0
+        self._nodes = nodes
+        self._chance = chance
+        self._every = every
+        self._most = most
+        self._tell = tell
+        self._until = self._distance()
+        self._down = None
+        self._work = succeed(None)
+        self._busy = False
+
+    def _distance(self):
+        return self._chance.randrange(2 * self._every)
+
+    def sent(self, size):
+        """So many bytes more are sent."""
+        self._until -= size
+        if self._until <= 0 and self.kills < self._most and not self._busy:
+            self._until = self._distance()
+            self.kills += 1
+            self._work = ensureDeferred(self._strike())
+
+    async def _strike(self):
+        self._busy = True
+        standing = [node for node in self._nodes if node is not self._down]
+        victim = self._chance.choice(standing)
+        before, self._down = self._down, victim
+        self._tell(f"node on port {victim.port}: killed")
+        await victim.kill()
+        if before is not None:
+            await before.start()
+            self._tell(f"node on port {before.port}: started again")
+        self._busy = False
+
+    async def stop(self):
+        """Kill no more; returns when all nodes work again."""
+        self._most = 0
+        await self._work
+        if self._down is not None:
+            await self._down.start()
+            self._down = None
+
+
+async def upload_all(cluster, files, killer, chance, tell=lambda line: None):
+    """
+    Upload files at the same moment, in fragments of random sizes.
+
+    :param files: Bytes by their paths.
+    :returns: The ids of their sessions.
+    """
+
+    async def one(path, data):
+        result = await upload(
+            WatchedSource(data, killer.sent),
+            cluster.url(path),
+            reactor=reactor,
+            fragment_size=chance.randrange(200_000, 6_000_000),
+            random=chance.random,
+        )
+        tell(f"{path}: closed")
+        return result.session_id
+
+    work = [ensureDeferred(one(path, data)) for path, data in files.items()]
+    sessions = [await each for each in work]
+    await killer.stop()
+    return sessions
+
+
+class _Cleanups:
+    """What a show needs of a test case: that things are put away in the end."""
+
+    def __init__(self):
+        self._calls = []
+
+    def addCleanup(self, call, *arguments):
+        self._calls.append((call, arguments))
+
+    async def clean_up(self):
+        while self._calls:
+            call, arguments = self._calls.pop()
+            await maybeDeferred(call, *arguments)
+
+
+def _verdicts(bucket, files):
+    """Each key in the bucket, and what is to be said of it."""
+    missing = dict(files)
+    left = remains(bucket, "incoming/")
+    for key in bucket.everything():
+        data = missing.pop("/" + key.removeprefix("incoming/"), None)
+        if data is not None:
+            right = sha256(bucket.read(key)).digest() == sha256(data).digest()
+            yield key, f"{len(data):,} bytes as sent" if right else "WRONG"
+        else:
+            yield key, "LEFT OVER" if key in left else "record of a close"
+    for path in missing:
+        yield path, "MISSING"
+
+
+async def _show(options):
+    chance = random.Random(options.seed)
+    case = _Cleanups()
+    folder = tempfile.mkdtemp(prefix="txbits-cluster-")
+    case.addCleanup(shutil.rmtree, folder)
+    try:
+        bucket = Bucket(case)
+        print(f"S3:    {bucket.server.endpoint}, bucket {bucket.name}")
+        backend = bucket.description(prefix="incoming/")
+        cluster = await Cluster.start(case, folder, backend)
+        ports = ", ".join(str(node.port) for node in cluster.nodes)
+        print(f"nginx: {cluster.url('/')}, before nodes on ports {ports}")
+        most = 2 * options.mib * 2**20 // options.files
+        files = {
+            f"/file-{number}": chance.randbytes(chance.randrange(most))
+            for number in range(options.files)
+        }
+        total = sum(map(len, files.values()))
+        print(
+            f"{len(files)} clients upload {total:,} bytes; the seed is {options.seed}"
+        )
+        every = max(1, total // (options.kills + 1))
+        killer = Killer(cluster.nodes, chance, every, options.kills, print)
+        await upload_all(cluster, files, killer, chance, print)
+        await cluster.clean_up(bucket, "incoming/")
+        print(f"{killer.kills} nodes were killed; what is in the bucket now:")
+        verdicts = list(_verdicts(bucket, files))
+        for key, verdict in verdicts:
+            print(f"  {key}: {verdict}")
+    finally:
+        await case.clean_up()
+    if any(verdict.isupper() for _, verdict in verdicts):
+        raise SystemExit("this must not be")
+
+
+def main():
+    """Run the show."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.integration.cluster",
+        description="Upload through three nodes that are killed meanwhile.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--files", type=int, default=8, help="how many clients")
+    add("--mib", type=int, default=200, help="how much they upload, about")
+    add("--kills", type=int, default=10, help="how often to kill a node, at most")
+    add("--seed", type=int, default=random.randrange(10**6), help="for another run")
+    options = parser.parse_args()
+    react(lambda _: ensureDeferred(_show(options)))
+
+
+if __name__ == "__main__":
+    main()
