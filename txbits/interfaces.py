@@ -42,6 +42,7 @@ __all__ = [
     "IBackendParser",
     "IReadable",
     "IReleasable",
+    "IShared",
     "IUploadSession",
     "IWriter",
     "SessionSummary",
@@ -156,7 +157,9 @@ class IUploadSession(IReleasable):
         """
         Begin to append at :attr:`offset`.
 
-        The first call records *total*, durably; later calls give the same.
+        The first call records *total*, durably; later calls give the same. A store for
+        which that is a request of its own may record it with the first bytes, or when
+        the writer is closed.
 
         :param total: The length in bytes that the whole file will have; 0 for an
             empty file, which is complete from then on.
@@ -357,6 +360,28 @@ class IAddressable(Interface):
         Tell where the staged bytes can be read, once the upload is complete.
 
         :returns: An absolute path of a file, or a URL.
+        """
+
+
+class IShared(Interface):
+    """
+    An optional ability of an :class:`IUploadSession`: other processes act in it too.
+
+    Its attributes are what this process knows, and may be behind. Nothing final is said
+    by them alone: that a fragment is out of step, that an upload is not complete, or
+    what is left to release, before :meth:`refresh`. A session of such a backend is
+    asked of ``IBackend.find`` for each packet.
+    """
+
+    def refresh() -> Deferred[None]:
+        """
+        Find out anew what other processes may have changed.
+
+        Not called while a writer is open.
+
+        :returns: A Deferred that fires with ``None`` when all attributes are as the
+            store has them. It fails with :class:`~txbits.errors.NoSuchSession` if the
+            session is gone, or closed; or with :class:`~txbits.errors.BackendError`.
         """
 
 
