@@ -41,6 +41,7 @@ __all__ = [
     "IBackend",
     "IBackendParser",
     "IReadable",
+    "IRefreshable",
     "IReleasable",
     "IShared",
     "IUploadSession",
@@ -365,17 +366,26 @@ class IAddressable(Interface):
 
 class IShared(Interface):
     """
-    An optional ability of an :class:`IUploadSession`: other processes act in it too.
+    An optional ability of an :class:`IBackend`: other processes act in its sessions
+    too.
 
-    Its attributes are what this process knows, and may be behind. Nothing final is said
-    by them alone: that a fragment is out of step, that an upload is not complete, or
-    what is left to release, before :meth:`refresh`. A session of such a backend is
-    asked of ``IBackend.find`` for each packet.
+    What this process knows of a session may be behind. All its sessions provide
+    :class:`IRefreshable`; ``IBackend.find`` is asked for each packet, and may answer
+    from what it knows.
+    """
+
+
+class IRefreshable(Interface):
+    """
+    An optional ability of an :class:`IUploadSession`: to find out what is new.
+
+    Nothing final is said before: that a fragment is out of step, that an upload is not
+    complete, or what is left to release.
     """
 
     def refresh() -> Deferred[None]:
         """
-        Find out anew what other processes may have changed.
+        Find out what other processes have changed.
 
         Not called while a writer is open.
 

@@ -275,7 +275,10 @@ class Bucket:
         sent = dict(headers)
         sent.update(self._encryption())
         if self.client.settings.checksum == "crc32":
+            # Of the whole object: the checksums of the parts need not be given again
+            # to complete it, and not every store lists them.
             sent["x-amz-checksum-algorithm"] = "CRC32"
+            sent["x-amz-checksum-type"] = "FULL_OBJECT"
         answer = await self.client.ask(
             Request(
                 operation="CreateMultipartUpload",

@@ -30,7 +30,7 @@ from txbits.backends.s3._staging import Changed, Seen, Staging, Stored
 from txbits.backends.s3._together import together
 from txbits.backends.s3._writer import S3Writer
 from txbits.errors import BackendError, NoSuchSession, StagedDataLost
-from txbits.interfaces import IShared, IUploadSession, IWriter
+from txbits.interfaces import IRefreshable, IUploadSession, IWriter
 
 #: How often a record is written anew when others write it at the same time.
 _MOST_CHANGES = 20
@@ -39,7 +39,7 @@ _MOST_CHANGES = 20
 _LOOK_LASTS = 60.0
 
 
-@implementer(IUploadSession, IShared)
+@implementer(IUploadSession, IRefreshable)
 @define(eq=False)
 class S3Session:
     """
@@ -149,7 +149,7 @@ class S3Session:
 
     @deferred
     async def refresh(self) -> None:
-        """Read it all anew; see :class:`~txbits.interfaces.IShared`."""
+        """Read it all anew; see :class:`~txbits.interfaces.IRefreshable`."""
         if self._release is not None or self.is_over:
             if self.is_over:
                 raise NoSuchSession(f"session {self.session_id} is over")

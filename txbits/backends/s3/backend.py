@@ -40,7 +40,7 @@ from txbits.errors import (
     NoSuchSession,
     ParentMissing,
 )
-from txbits.interfaces import IBackend, IUploadSession, SessionSummary
+from txbits.interfaces import IBackend, IShared, IUploadSession, SessionSummary
 
 #: The longest key that S3 takes, in bytes of UTF-8.
 MOST_KEY = 1024
@@ -55,7 +55,7 @@ _MOST_KNOWN = 4096
 _CLOSE_TIMEOUT = 2.0
 
 
-@implementer(IBackend)
+@implementer(IBackend, IShared)
 @define(eq=False)
 class S3Backend:
     """
@@ -305,6 +305,7 @@ class S3Backend:
         ):
             return False
         # A node died on the way. The Ack that follows says that it is all gone.
+        self._known.pop(session_id, None)
         await self._session(stored, record).remember_close()
         return True
 
