@@ -114,22 +114,7 @@ class SeaweedFS:
         self.endpoint = json.loads(line)["endpoint"]
         self.port = int(self.endpoint.rpartition(":")[2])
         # One for all tests, and for all their threads: it takes 0.1 s to make.
-        self.client = self._client()
-
-    def _client(self):
-        session = botocore.session.Session()
-        return session.create_client(
-            "s3",
-            region_name=REGION,
-            endpoint_url=self.endpoint,
-            aws_access_key_id=ACCESS_KEY,
-            aws_secret_access_key=SECRET_KEY,
-            config=Config(
-                s3={"addressing_style": "path"},
-                retries={"total_max_attempts": 1},
-                read_timeout=60,
-            ),
-        )
+        self.client = new_client(self.endpoint)
 
     def stop(self):
         """End it, and remove its files. Again is fine."""
@@ -137,6 +122,26 @@ class SeaweedFS:
         self._keeper.stdin.close()
         self._keeper.wait()
         self._keeper.stdout.close()
+
+
+def new_client(endpoint, timeout=60):
+    """
+    A client of botocore's that does not try again.
+
+    :param timeout: For how many seconds it waits for an answer.
+    """
+    return botocore.session.Session().create_client(
+        "s3",
+        region_name=REGION,
+        endpoint_url=endpoint,
+        aws_access_key_id=ACCESS_KEY,
+        aws_secret_access_key=SECRET_KEY,
+        config=Config(
+            s3={"addressing_style": "path"},
+            retries={"total_max_attempts": 1},
+            read_timeout=timeout,
+        ),
+    )
 
 
 def server():

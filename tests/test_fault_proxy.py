@@ -4,8 +4,6 @@ The proxy breaks what it is told to break, and nothing else.
 The server is the real one, the client botocore's, in a thread.
 """
 
-from botocore import session
-from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -17,7 +15,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from tests.fault_proxy import SLOW_DOWN, Answer, Break, FaultProxy
-from tests.seaweedfs import ACCESS_KEY, REGION, SECRET_KEY, Bucket
+from tests.seaweedfs import Bucket, new_client
 
 DATA = bytes(300_000)
 
@@ -28,18 +26,7 @@ class FaultProxyTests(TestCase):
     def setUp(self):
         self.bucket = Bucket(self)
         self.proxy = FaultProxy.start(self, self.bucket.server.port)
-        self.client = session.Session().create_client(
-            "s3",
-            region_name=REGION,
-            endpoint_url=self.proxy.endpoint,
-            aws_access_key_id=ACCESS_KEY,
-            aws_secret_access_key=SECRET_KEY,
-            config=Config(
-                s3={"addressing_style": "path"},
-                retries={"total_max_attempts": 1},
-                read_timeout=1,
-            ),
-        )
+        self.client = new_client(self.proxy.endpoint, timeout=1)
         self.addCleanup(self.client.close)
 
     def call(self, name, **arguments):

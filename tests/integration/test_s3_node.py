@@ -13,6 +13,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.fault_proxy import INTERNAL_ERROR, SLOW_DOWN, Answer, Break, FaultProxy
 from tests.integration.cluster import Node, clean_up, free_ports, remains
+from tests.integration.kills import send_with_kills
 from tests.integration.wire import Wire
 from tests.seaweedfs import Bucket
 
@@ -71,73 +72,57 @@ class NodeCase(TestCase):
 class KillTests(NodeCase):
     """SIGKILL, and another process that goes on."""
 
-    async def upload_with_kills(self, seed, size, fragment, kills):
+    async def upload_with_kills(self, size, fragment, kills):
+        seed = random.randrange(2**32)
         chance = random.Random(seed)
-        data = chance.randbytes(size)
-        wire = await deferToThread(self.wire)
-        session = await deferToThread(wire.create, PATH)
-        acknowledged = 0
-        while acknowledged < len(data):
-            last = min(acknowledged + fragment, len(data))
-            if kills and chance.random() < 0.5:
-                kills -= 1
-                cut = chance.randrange(last - acknowledged + 200)
-                await deferToThread(
-                    wire.fragment, PATH, session, data, acknowledged, last, cut
-                )
-                await self.restart()
-                wire = await deferToThread(self.wire)
-                # What is out of step is told where the server stands.
-                status, headers = await deferToThread(
-                    wire.fragment, PATH, session, data, len(data) - 1, len(data)
-                )
-                held = int(headers[b"bits-received-content-range"])
-                self.assertEqual(status, 416 if held < len(data) - 1 else 200)
-                self.assertGreaterEqual(held, acknowledged, f"lost, seed {seed}")
-                acknowledged = held
-                continue
-            status, headers = await deferToThread(
-                wire.fragment, PATH, session, data, acknowledged, last
-            )
-            self.assertEqual(status, 200, f"seed {seed}")
-            acknowledged = int(headers[b"bits-received-content-range"])
-            self.assertEqual(acknowledged, last, f"seed {seed}")
+        data = chance.randbytes(size + chance.randrange(size))
+        await self.start()
+        wire, session = await send_with_kills(
+            *(self, self.restart, PATH, data, chance),
+            fragment=fragment,
+            kills=kills,
+            about=f"seed {seed}",
+        )
         status, _ = await deferToThread(wire.close_session, PATH, session)
         self.assertEqual(status, 200, f"seed {seed}")
         await self.is_published(data)
 
     async def test_no_acknowledged_byte_is_lost(self):
-        await self.start()
-        seed = random.randrange(2**32)
-        await self.upload_with_kills(seed, 25 * MIB + seed % MIB, 3_000_000, 4)
+        await self.upload_with_kills(14 * MIB, fragment=3_000_000, kills=4)
 
     async def test_no_acknowledged_byte_of_a_small_file_is_lost(self):
-        await self.start()
-        seed = random.randrange(2**32)
-        await self.upload_with_kills(seed, 50_000, 10_000, 3)
+        await self.upload_with_kills(30_000, fragment=10_000, kills=3)
+
+    async def killed_within(self, packet_type, number, data, held):
+        """
+        Kill the node while it serves a packet.
+
+        :param number: Which of the requests that it makes for it is to be the last.
+        :param held: How many bytes were sent before.
+        :returns: A connection to another node, and the session.
+        """
+        wire = await deferToThread(self.wire)
+        session = await deferToThread(wire.create, PATH)
+        await deferToThread(wire.fragment, PATH, session, data, 0, held)
+        self.proxy.forget()
+        self.proxy.break_next(self._nth(number), Break("stall", "answer"))
+        # All of it is sent, and nothing waited for.
+        await deferToThread(
+            wire.packet, PATH, packet_type, cut=10_000, BITS_Session_Id=session
+        )
+        await self._requests(number)
+        await self.restart()
+        return await deferToThread(self.wire), session
 
     async def test_a_close_that_was_killed_succeeds_when_sent_again(self):
         chance = random.Random()
         await self.start("--allow-overwrites")
         for size in (1000, 9 * MIB, 17 * MIB):
             data = chance.randbytes(size)
-            wire = await deferToThread(self.wire)
-            session = await deferToThread(wire.create, PATH)
-            await deferToThread(wire.fragment, PATH, session, data, 0, size)
-            # The answer of one request of those that a Close makes is not awaited.
-            self.proxy.forget()
-            number = chance.randrange(1, 4)
-            self.proxy.break_next(self._nth(number), Break("stall", "answer"))
-            await deferToThread(
-                wire.packet,
-                PATH,
-                b"Close-Session",
-                cut=10_000,
-                BITS_Session_Id=session,
+            number = chance.randrange(1, 5)
+            wire, session = await self.killed_within(
+                b"Close-Session", number, data, size
             )
-            await self._requests(number)
-            await self.restart()
-            wire = await deferToThread(self.wire)
             status, _ = await deferToThread(wire.close_session, PATH, session)
             self.assertEqual(status, 200, f"killed at request {number}")
             await self.is_published(data)
@@ -145,23 +130,11 @@ class KillTests(NodeCase):
     async def test_a_cancel_that_was_killed_leaves_nothing_when_sent_again(self):
         chance = random.Random()
         await self.start()
-        for number in (1, 2, 3):
+        for number in (1, 2, 3, 4):
             data = chance.randbytes(20 * MIB)
-            wire = await deferToThread(self.wire)
-            session = await deferToThread(wire.create, PATH)
-            await deferToThread(wire.fragment, PATH, session, data, 0, 19 * MIB)
-            self.proxy.forget()
-            self.proxy.break_next(self._nth(number), Break("stall", "answer"))
-            await deferToThread(
-                wire.packet,
-                PATH,
-                b"Cancel-Session",
-                cut=10_000,
-                BITS_Session_Id=session,
+            wire, session = await self.killed_within(
+                b"Cancel-Session", number, data, 19 * MIB
             )
-            await self._requests(number)
-            await self.restart()
-            wire = await deferToThread(self.wire)
             status, headers = await deferToThread(wire.cancel_session, PATH, session)
             # Either it is finished now, or it had been.
             if status != 200:
@@ -169,7 +142,7 @@ class KillTests(NodeCase):
             self.assertEqual(await deferToThread(self.bucket.everything), [])
 
     def _nth(self, number):
-        """A rule for the so-manieth request from now on."""
+        """A rule for one request, by its number."""
         return lambda request: len(self.proxy.requests) == number
 
     async def _requests(self, number):
