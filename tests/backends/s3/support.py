@@ -21,6 +21,7 @@ from tests.seaweedfs import ENVIRONMENT, REGION, Bucket
 from txbits.backends.s3 import S3Backend, S3Settings
 from txbits.backends.s3._client import Client
 from txbits.backends.s3._records import LEAST_OPEN
+from txbits.testing._contract import ContractBase
 
 MIB = 1 << 20
 
@@ -169,3 +170,35 @@ class OnS3(_Case):
                     left.append(one["Key"])
         uploads = self.bucket.uploads(settings.prefix)
         return left + [f"{key}#{upload}" for key, upload in uploads]
+
+
+class S3Case(OnS3, ContractBase, TestCase):
+    """Backends on one bucket, and what is done with them."""
+
+    def make_backend(self):
+        return self.node()
+
+    def data(self, length):
+        """So many bytes, no two MiB of which are the same."""
+        block = bytes(range(256)) * 64
+        blocks = -(-length // (len(block) + 4))
+        return b"".join(number.to_bytes(4, "big") + block for number in range(blocks))[
+            :length
+        ]
+
+    async def another(self, backend):
+        """Another node on the same bucket and prefix."""
+        return await self._start(self.node(prefix=backend.settings.prefix))
+
+    async def send(self, session, total, data):
+        """A fragment, in pieces as they come from a network."""
+        pieces = (data[at : at + 250_000] for at in range(0, len(data), 250_000))
+        await self.append(session, total, *pieces)
+
+    async def close(self, backend, session, overwrite=False):
+        """What the manager does at Close."""
+        await session.publish(overwrite=overwrite, create_directories=False)
+        await backend.remember_close(
+            session.session_id, session.destination, session.owner
+        )
+        await session.release()
