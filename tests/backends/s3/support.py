@@ -19,7 +19,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.seaweedfs import ENVIRONMENT, REGION, Bucket
 from txbits.backends.s3 import S3Backend, S3Settings
-from txbits.backends.s3._client import Client
+from txbits.backends.s3._client import Client, S3Unreachable
 from txbits.backends.s3._records import LEAST_OPEN
 from txbits.testing._contract import ContractBase
 
@@ -49,6 +49,18 @@ class MortalClient(Client):
         self._dies_after = False
         self._dead = False
         self._holds = {}
+        self._losing = {}
+
+    def lose(self, operation, times=1):
+        """Lose the answers to the next attempts of an operation; S3 has sent them."""
+        self._losing[operation] = times
+
+    async def _attempt(self, request, *args):
+        answer = await super()._attempt(request, *args)
+        if self._losing.get(request.operation):
+            self._losing[request.operation] -= 1
+            raise S3Unreachable("the answer was lost")
+        return answer
 
     def die_after(self, calls, carried_out=False):
         """
