@@ -13,11 +13,17 @@ happens to be on the wire, and requests can be counted::
 
 One that breaks ``"answer"`` after 0 bytes is the worst: the request has been served,
 and its sender does not know. It runs in the reactor of the test, on 127.0.0.1.
+
+``python -m tests.fault_proxy PORT`` only counts: it prints its URL, and when its
+standard input ends, how many requests of each operation came.
 """
 
 from __future__ import annotations
 
+import json
+import sys
 from collections import Counter
+from types import SimpleNamespace
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from attrs import define, frozen
@@ -25,6 +31,10 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import react
+from twisted.internet.threads import deferToThread
+
+from txbits._deferreds import deferred
 
 
 @frozen
@@ -348,3 +358,18 @@ class _Back(Protocol):
     def connectionLost(self, reason):
         self._front.transport.loseConnection()
         self.lost.callback(None)
+
+
+@deferred
+async def _count(reactor, port):
+    """Be a proxy until standard input ends, then tell how many requests came."""
+    cleanups = []
+    proxy = FaultProxy.start(SimpleNamespace(addCleanup=cleanups.append), port)
+    print(proxy.endpoint, flush=True)
+    await deferToThread(sys.stdin.read)
+    print(json.dumps(proxy.counts()), flush=True)
+    await proxy.stop()
+
+
+if __name__ == "__main__":
+    react(_count, [int(sys.argv[1])])

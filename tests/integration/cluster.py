@@ -86,11 +86,6 @@ class Node:
         self._options = options
         self._program = None
 
-    def like(self, port, options):
-        """Another one, with more options."""
-        options = (*self._options, *options)
-        return Node(self._case, self._folder, port, self._backend, options)
-
     async def start(self):
         """Start it; returns when it listens."""
         self._program = Program.start(
@@ -149,25 +144,27 @@ class Cluster:
         await _start_nginx(case, folder, port, ports)
         return self
 
-    async def clean_up(self, bucket, prefix=""):
-        """
-        Have another node clean up; returns when nothing remains in the bucket.
-
-        Where a node was killed between making a session and saying so, nobody knows of
-        it, and it waits for its time-out. That of this node is a second.
-        """
-        (port,) = free_ports(1)
-        times = ("--session-timeout", "1", "--cleanup-interval", "1")
-        node = self.nodes[0].like(port, times)
-        await node.start()
-        while await deferToThread(remains, bucket, prefix):
-            if node.ended:
-                raise AssertionError(node.log)
-        await node.kill()
-
     def url(self, path):
         """The URL of a path, at nginx."""
         return f"http://127.0.0.1:{self.port}{path}"
+
+
+async def clean_up(case, folder, bucket, prefix=""):
+    """
+    Have a node of its own clean up; returns when nothing of sessions is in the bucket.
+
+    Where a node was killed between making something and saying so, nobody knows of it,
+    and it waits for a time-out. Those of this node are a second or less.
+    """
+    (port,) = free_ports(1)
+    backend = bucket.description(prefix=prefix, orphan_age=0)
+    times = ("--session-timeout", "1", "--cleanup-interval", "1")
+    node = Node(case, folder, port, backend, times)
+    await node.start()
+    while await deferToThread(remains, bucket, prefix):
+        if node.ended:
+            raise AssertionError(node.log)
+    await node.kill()
 
 
 async def _start_nginx(case, folder, port, upstreams):
@@ -359,7 +356,7 @@ async def _show(options):
         every = max(1, total // (options.kills + 1))
         killer = Killer(cluster.nodes, chance, every, options.kills, print)
         await upload_all(cluster, files, killer, chance, print)
-        await cluster.clean_up(bucket, "incoming/")
+        await clean_up(case, folder, bucket, "incoming/")
         print(f"{killer.kills} nodes were killed; what is in the bucket now:")
         verdicts = list(_verdicts(bucket, files))
         for key, verdict in verdicts:
