@@ -19,8 +19,9 @@ from twisted.trial.unittest import TestCase
 
 from tests.seaweedfs import ENVIRONMENT, REGION, Bucket
 from txbits.backends.s3 import S3Backend, S3Settings
-from txbits.backends.s3._client import Client
+from txbits.backends.s3._client import Client, S3Unreachable
 from txbits.backends.s3._records import LEAST_OPEN
+from txbits.testing._contract import ContractBase
 
 MIB = 1 << 20
 
@@ -48,6 +49,18 @@ class MortalClient(Client):
         self._dies_after = False
         self._dead = False
         self._holds = {}
+        self._losing = {}
+
+    def lose(self, operation, times=1):
+        """Lose the answers to the next attempts of an operation; S3 has sent them."""
+        self._losing[operation] = times
+
+    async def _attempt(self, request, *args):
+        answer = await super()._attempt(request, *args)
+        if self._losing.get(request.operation):
+            self._losing[request.operation] -= 1
+            raise S3Unreachable("the answer was lost")
+        return answer
 
     def die_after(self, calls, carried_out=False):
         """
@@ -169,3 +182,35 @@ class OnS3(_Case):
                     left.append(one["Key"])
         uploads = self.bucket.uploads(settings.prefix)
         return left + [f"{key}#{upload}" for key, upload in uploads]
+
+
+class S3Case(OnS3, ContractBase, TestCase):
+    """Backends on one bucket, and what is done with them."""
+
+    def make_backend(self):
+        return self.node()
+
+    def data(self, length):
+        """So many bytes, no two MiB of which are the same."""
+        block = bytes(range(256)) * 64
+        blocks = -(-length // (len(block) + 4))
+        return b"".join(number.to_bytes(4, "big") + block for number in range(blocks))[
+            :length
+        ]
+
+    async def another(self, backend):
+        """Another node on the same bucket and prefix."""
+        return await self._start(self.node(prefix=backend.settings.prefix))
+
+    async def send(self, session, total, data):
+        """A fragment, in pieces as they come from a network."""
+        pieces = (data[at : at + 250_000] for at in range(0, len(data), 250_000))
+        await self.append(session, total, *pieces)
+
+    async def close(self, backend, session, overwrite=False):
+        """What the manager does at Close."""
+        await session.publish(overwrite=overwrite, create_directories=False)
+        await backend.remember_close(
+            session.session_id, session.destination, session.owner
+        )
+        await session.release()

@@ -319,7 +319,6 @@ class S3Session:
         staging = self.staging
         await staging.bucket.put(staging.tail_key(self.session_id, span), Body(chunks))
         self.tails.add(span)
-        self._reached(span.end)
 
     async def store_part(self, number: int, chunks: list[bytes]) -> None:
         """
@@ -341,7 +340,7 @@ class S3Session:
                 f"somebody has aborted the multipart upload {upload}"
             ) from error
         self.parts.add(number)
-        self._reached(self.grid.cell(number).end)
+        self.reached(self.grid.cell(number).end)
 
     async def _begin_upload(self, key: str) -> str:
         staging = self.staging
@@ -364,7 +363,8 @@ class S3Session:
             await staging.bucket.abort(key, upload)
         return chosen
 
-    def _reached(self, offset: int) -> None:
+    def reached(self, offset: int) -> None:
+        """Note that all bytes before an offset are in the bucket."""
         self.offset = max(self.offset, offset)
         self.last_progress = self.staging.clock.seconds()
 

@@ -104,10 +104,14 @@ class S3Writer:
             self._lock.release()
 
     def _usable(self) -> None:
-        if self._fault is not None:
-            raise self._fault
+        self._insist()
         if not self._is_open or self._is_abandoned:
             raise BackendError("this writer is closed")
+
+    def _insist(self) -> None:
+        """Fail as what goes on behind write() has failed."""
+        if self._fault is not None:
+            raise self._fault
 
     async def _make_room(self, length: int) -> None:
         memory = self._session.staging.memory
@@ -158,15 +162,21 @@ class S3Writer:
                 self._stored = self._position
             return
         if self._stored == self._position:
+            await self._sent()
             return
-        await self._sent()
         begin = begin_of_merge(
             self._tails_before(), self._stored, self._position, self._start
         )
         span = Span(begin, self._position)
         self._is_unproven = True
-        await self._session.store_tail(span, self._from(begin))
         self._tails.append(span)
+        # At the same time as the part before it; bytes are held if both are put.
+        try:
+            await self._session.store_tail(span, self._from(begin))
+        finally:
+            await self._rest()
+        self._insist()
+        self._session.reached(span.end)
         self._stored = self._position
 
     def _tails_before(self) -> list[Span]:
@@ -255,10 +265,13 @@ class S3Writer:
 
     async def _sent(self) -> None:
         """Wait until no part is being sent; fail if one could not be."""
+        await self._rest()
+        self._insist()
+
+    async def _rest(self) -> None:
+        """Wait until no part is being sent, however that goes."""
         if self._sending is not None:
             await self._sending.join()
-        if self._fault is not None:
-            raise self._fault
 
     def _failed(self, failure: Failure) -> None:
         if self._fault is None:
@@ -283,12 +296,19 @@ class S3Writer:
         try:
             if self._is_abandoned:
                 return
-            await self._sent()
+            self._insist()
             await self._store()
             if self._is_unproven:
                 await session.prove(self._tails)
             self._keep_copy()
+        except BackendError:
+            await self._rest()
+            if self._tails:
+                # That something failed may be because the session has ended.
+                await session.prove(self._tails)
+            raise
         finally:
+            await self._rest()
             self._leave()
             self._lock.release()
 
@@ -325,8 +345,7 @@ class S3Writer:
         self._is_abandoned = True
         await self._lock.acquire()
         try:
-            if self._sending is not None:
-                await self._sending.join()
+            await self._rest()
             self._leave()
         finally:
             self._lock.release()

@@ -17,6 +17,7 @@ from uuid import UUID, uuid4
 from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
+from twisted.internet.task import deferLater
 from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool
 from zope.interface import implementer
 
@@ -154,6 +155,8 @@ class S3Backend:
         self._known.clear()
         pool, self._pool = self._pool, None
         if pool is not None:
+            # The connection of an answer that has just been read is not idle yet.
+            await deferLater(self._reactor, 0)
             closing = pool.closeCachedConnections()
             timer = self._reactor.callLater(_CLOSE_TIMEOUT, closing.cancel)
             closing.addErrback(lambda _: None)
