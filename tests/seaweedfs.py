@@ -80,6 +80,9 @@ ENVIRONMENT = {
     "AWS_EC2_METADATA_DISABLED": "true",
 }
 
+# What has a backslash before it in a description of a backend.
+_SPECIAL, _ESCAPED = r"([\\:=])", r"\\\1"
+
 _PR_SET_PDEATHSIG = 1
 _TRIES = 5
 _START_SECONDS = 60
@@ -209,7 +212,7 @@ class Bucket:
         settings = {"endpoint": endpoint or self.server.endpoint, **settings}
         settings.setdefault("region", REGION)
         words = [
-            f"{name.replace('_', '-')}={_quoted(str(value))}"
+            f"{name.replace('_', '-')}={re.sub(_SPECIAL, _ESCAPED, str(value))}"
             for name, value in settings.items()
         ]
         return ":".join(["s3", self.name, *words])
@@ -265,13 +268,6 @@ class Bucket:
             parts = self.parts(key, upload_id)
             found += [f"{key}#{number}" for number, _ in parts] or [f"{key}#"]
         return found
-
-
-def _quoted(value):
-    """A value as it stands in a description."""
-    for character in ("\\", ":", "="):
-        value = value.replace(character, "\\" + character)
-    return value
 
 
 def _free_ports(number):

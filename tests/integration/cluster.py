@@ -1,33 +1,26 @@
 """
 Several nodes on one bucket behind nginx, and somebody who kills them.
 
-``python -m tests.integration.cluster`` is a show of it: clients upload through nginx
-while nodes are killed with SIGKILL and started again, and what is in the bucket in the
-end is listed. It needs what the tests need: nginx, and ``pip install '.[test]'``.
+The tests use it, and :mod:`tests.integration.show`, which shows it to people.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import random
 import shutil
 import signal
 import socket
 import string
-import tempfile
 from contextlib import ExitStack, closing
-from hashlib import sha256
 from pathlib import Path
 
 from twisted.internet import reactor
-from twisted.internet.defer import ensureDeferred, maybeDeferred, succeed
-from twisted.internet.task import react
+from twisted.internet.defer import Deferred, DeferredLock, ensureDeferred, succeed
 from twisted.internet.threads import deferToThread
 from zope.interface import implementer
 
 from tests.integration.programs import TWISTD, Program
-from tests.seaweedfs import ENVIRONMENT, Bucket
+from tests.seaweedfs import ENVIRONMENT
 from txbits.client import ISource, upload
 
 STAGING = ".bits-sessions/"
@@ -201,7 +194,8 @@ class WatchedSource:
     """
     Bytes to upload, which tell how many of them leave.
 
-    :param left: Called with the number of bytes that are about to be sent.
+    :param left: Called with the number of bytes that are about to be sent, which wait
+        for its Deferred.
     """
 
     content_name = None
@@ -212,8 +206,8 @@ class WatchedSource:
         self._left = left
 
     def read(self, offset, size):
-        self._left(size)
-        return succeed(self._data[offset : offset + size])
+        data = self._data[offset : offset + size]
+        return self._left(size).addCallback(lambda _: data)
 
     def check(self):
         return succeed(None)
@@ -242,36 +236,41 @@ class Killer:
         self._tell = tell
         self._until = self._distance()
         self._down = None
-        self._work = succeed(None)
-        self._busy = False
+        self._strikes = []
+        # One at a time, so that there is always a node that works.
+        self._lock = DeferredLock()
 
     def _distance(self):
         return self._chance.randrange(2 * self._every)
 
     def sent(self, size):
-        """So many bytes more are sent."""
+        """So many bytes more are to be sent; fires when they may be."""
         self._until -= size
-        if self._until <= 0 and self.kills < self._most and not self._busy:
-            self._until = self._distance()
-            self.kills += 1
-            self._work = ensureDeferred(self._strike())
+        if self._until > 0 or self.kills >= self._most:
+            return succeed(None)
+        self._until = self._distance()
+        self.kills += 1
+        begun = Deferred()
+        strike = self._lock.run(lambda: ensureDeferred(self._strike(begun)))
+        self._strikes.append(strike)
+        return begun
 
-    async def _strike(self):
-        self._busy = True
+    async def _strike(self, begun):
         standing = [node for node in self._nodes if node is not self._down]
         victim = self._chance.choice(standing)
         before, self._down = self._down, victim
         self._tell(f"node on port {victim.port}: killed")
-        await victim.kill()
+        ended = ensureDeferred(victim.kill())
+        begun.callback(None)
+        await ended
         if before is not None:
             await before.start()
             self._tell(f"node on port {before.port}: started again")
-        self._busy = False
 
     async def stop(self):
-        """Kill no more; returns when all nodes work again."""
-        self._most = 0
-        await self._work
+        """Returns when all nodes work again."""
+        for strike in self._strikes:
+            await strike
         if self._down is not None:
             await self._down.start()
             self._down = None
@@ -300,88 +299,3 @@ async def upload_all(cluster, files, killer, chance, tell=lambda line: None):
     sessions = [await each for each in work]
     await killer.stop()
     return sessions
-
-
-class _Cleanups:
-    """What a show needs of a test case: that things are put away in the end."""
-
-    def __init__(self):
-        self._calls = []
-
-    def addCleanup(self, call, *arguments):
-        self._calls.append((call, arguments))
-
-    async def clean_up(self):
-        while self._calls:
-            call, arguments = self._calls.pop()
-            await maybeDeferred(call, *arguments)
-
-
-def _verdicts(bucket, files):
-    """Each key in the bucket, and what is to be said of it."""
-    missing = dict(files)
-    left = remains(bucket, "incoming/")
-    for key in bucket.everything():
-        data = missing.pop("/" + key.removeprefix("incoming/"), None)
-        if data is not None:
-            right = sha256(bucket.read(key)).digest() == sha256(data).digest()
-            yield key, f"{len(data):,} bytes as sent" if right else "WRONG"
-        else:
-            yield key, "LEFT OVER" if key in left else "record of a close"
-    for path in missing:
-        yield path, "MISSING"
-
-
-async def _show(options):
-    chance = random.Random(options.seed)
-    case = _Cleanups()
-    folder = tempfile.mkdtemp(prefix="txbits-cluster-")
-    case.addCleanup(shutil.rmtree, folder)
-    try:
-        bucket = Bucket(case)
-        print(f"S3:    {bucket.server.endpoint}, bucket {bucket.name}")
-        backend = bucket.description(prefix="incoming/")
-        cluster = await Cluster.start(case, folder, backend)
-        ports = ", ".join(str(node.port) for node in cluster.nodes)
-        print(f"nginx: {cluster.url('/')}, before nodes on ports {ports}")
-        most = 2 * options.mib * 2**20 // options.files
-        files = {
-            f"/file-{number}": chance.randbytes(chance.randrange(most))
-            for number in range(options.files)
-        }
-        total = sum(map(len, files.values()))
-        print(
-            f"{len(files)} clients upload {total:,} bytes; the seed is {options.seed}"
-        )
-        every = max(1, total // (options.kills + 1))
-        killer = Killer(cluster.nodes, chance, every, options.kills, print)
-        await upload_all(cluster, files, killer, chance, print)
-        await clean_up(case, folder, bucket, "incoming/")
-        print(f"{killer.kills} nodes were killed; what is in the bucket now:")
-        verdicts = list(_verdicts(bucket, files))
-        for key, verdict in verdicts:
-            print(f"  {key}: {verdict}")
-    finally:
-        await case.clean_up()
-    if any(verdict.isupper() for _, verdict in verdicts):
-        raise SystemExit("this must not be")
-
-
-def main():
-    """Run the show."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.integration.cluster",
-        description="Upload through three nodes that are killed meanwhile.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--files", type=int, default=8, help="how many clients")
-    add("--mib", type=int, default=200, help="how much they upload, about")
-    add("--kills", type=int, default=10, help="how often to kill a node, at most")
-    add("--seed", type=int, default=random.randrange(10**6), help="for another run")
-    options = parser.parse_args()
-    react(lambda _: ensureDeferred(_show(options)))
-
-
-if __name__ == "__main__":
-    main()

@@ -14,6 +14,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from tests.integration.cluster import Cluster, Killer, clean_up, remains, upload_all
+from tests.integration.programs import Program
 from tests.integration.wire import Lost, Wire
 from tests.seaweedfs import Bucket
 
@@ -57,7 +58,7 @@ class KilledNodesTests(ClusterCase):
         }
         killer = Killer(self.cluster.nodes, chance, every=8 * MIB, most=8)
         sessions = await upload_all(self.cluster, files, killer, chance)
-        self.assertGreater(killer.kills, 2, f"seed {seed}")
+        self.assertGreater(killer.kills, 3, f"seed {seed}")
 
         def look():
             for path, data in files.items():
@@ -78,6 +79,24 @@ class KilledNodesTests(ClusterCase):
             [key for key in everything if ".bits-sessions" not in key],
             sorted(PREFIX + path[1:] for path in files),
         )
+
+    async def test_the_show_in_the_documentation_runs(self):
+        words = (
+            "-m",
+            "tests.integration.show",
+            "--mib",
+            12,
+            "--files",
+            3,
+            "--kills",
+            1,
+        )
+        show = Program.start(self, *words, cwd=self.folder)
+        await show.ended()
+        self.assertEqual(show.status, 0, show.output)
+        self.assertIn("killed 1 times", show.stdout)
+        self.assertEqual(show.stdout.count("bytes as sent"), 3, show.output)
+        self.assertTrue(show.stdout.endswith("with status 200:\n  nothing\n"))
 
 
 class AnyNodeTests(ClusterCase):
