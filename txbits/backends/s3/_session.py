@@ -179,7 +179,8 @@ class S3Session:
             # whoever waited for it, or replaced.
             self.published = True
         elif record.state == "publishing" or (
-            record.state == "open" and self.is_complete
+            # A longer one would say "publishing".
+            record.state == "open" and record.is_small and self.is_complete
         ):
             self.published = (
                 await self.staging.is_published(self.destination, self.session_id)
