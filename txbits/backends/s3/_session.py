@@ -128,7 +128,7 @@ class S3Session:
         :raises NoSuchSession: If that says that the session is over.
         """
         if stored is None or isinstance(stored.record, Closed):
-            self.is_over = True
+            self._is_over_now()
             raise NoSuchSession(
                 f"session {self.session_id} was "
                 + ("cancelled" if stored is None else "closed")
@@ -314,6 +314,7 @@ class S3Session:
     async def _progressed(self, writing: Awaitable[None]) -> None:
         await writing
         self.last_progress = self.staging.clock.seconds()
+        self.staging.known.weigh(self)
 
     async def store_tail(self, span: Span, chunks: list[bytes]) -> None:
         """Put bytes of a cell that is not full."""
@@ -470,7 +471,14 @@ class S3Session:
         self.drop_copy()
         if not self.is_over:
             await end()
-            self.is_over = True
+            self._is_over_now()
+
+    def _is_over_now(self) -> None:
+        self.is_over = True
+        self.drop_copy()
+        # Nobody asks for them any more.
+        self.record = self.record.changed(inline=b"")
+        self.staging.known.weigh(self)
 
     def _has_ended(self, outcome: Failure | None) -> None:
         release, self._release = self._release, None
