@@ -127,7 +127,7 @@ class OnS3(_Case):
 
     def _restore(self, name, old):
         if old is None:
-            del os.environ[name]
+            os.environ.pop(name, None)
         else:
             os.environ[name] = old
 

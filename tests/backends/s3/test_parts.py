@@ -4,6 +4,8 @@ Files that are longer than a part: parts, tails, and what is left of them.
 
 from __future__ import annotations
 
+import gc
+
 from twisted.internet.defer import Deferred
 
 from tests.backends.s3.support import MIB, S3Case
@@ -279,3 +281,47 @@ class MemoryTests(S3Case):
         await first.release()
         self.assertEqual(backend.staging.memory.used, 0)
         await self.assert_nothing_left(backend)
+
+
+class KnownTests(S3Case):
+    """What a node knows of sessions between their packets is bounded, too."""
+
+    settings = {"memory": 20 * MIB}
+
+    @contract
+    async def test_bytes_of_many_small_files_are_forgotten(self):
+        backend = await self.started()
+        known = backend.staging.known
+        data = self.data(60_000)
+        sessions = []
+        for number in range(100):
+            session = await self.new(backend, (str(number),))
+            await self.send(session, len(data), data)
+            sessions.append(session.session_id)
+            self.assertLessEqual(known.bytes_held, 5 * MIB)
+            del session
+        gc.collect()
+        self.assertIsNone(known.get(sessions[0]))
+        self.assertIsNotNone(known.get(sessions[-1]))
+        for number in (0, 99):
+            found = await backend.find(sessions[number])
+            await self.close(backend, found)
+            self.assertEqual(await self.file_at(backend, (str(number),)), data)
+
+    @contract
+    async def test_a_session_that_is_over_weighs_nothing(self):
+        backend = await self.started()
+        for number in range(3):
+            session = await self.complete(backend, (str(number),), self.data(60_000))
+            await self.close(backend, session)
+        self.assertEqual(backend.staging.known.bytes_held, 0)
+
+    @contract
+    async def test_one_that_fell_out_is_still_found_by_who_works_on_it(self):
+        backend = await self.started()
+        session = await self.complete(backend, ("old",), self.data(60_000))
+        for number in range(100):
+            await self.complete(backend, (str(number),), self.data(60_000))
+        self.assertIs(backend.staging.known.get(session.session_id), session)
+        await self.close(backend, session)
+        self.assertTrue(await backend.recalls_close(session.session_id, ("old",), None))

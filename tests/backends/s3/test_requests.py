@@ -168,6 +168,27 @@ class WarmTests(RequestCase):
         self.assertEqual(self.left(manager.backend.settings), [])
 
     @contract
+    async def test_a_file_of_less_than_a_part_is_put_at_close(self):
+        nodes = [await self.manager() for _ in range(2)]
+        data = self.data(2 * MIB)
+        for closes, reads in ((nodes[0], 0), (nodes[1], 1)):
+            one = await nodes[0].create(("name.txt",), CALLER, None)
+            for first in (0, MIB):
+                await self.fragment(
+                    nodes[0], one, first, data[first : first + MIB], len(data)
+                )
+            self.asked(nodes[0])
+            await closes.close(one, ("name.txt",), CALLER)
+            asked = self.asked(closes)
+            # What a cold node reads: the record, what lies in tails, and those.
+            self.assertEqual(asked.pop("GetObject", 0), 2 * reads)
+            self.assertEqual(
+                asked, {"ListObjectsV2": 3 + reads, "PutObject": 3, "DeleteObjects": 1}
+            )
+            self.assertEqual(self.left(nodes[0].backend.settings), [])
+            self.bucket.client.delete_object(Bucket=self.bucket.name, Key="in/name.txt")
+
+    @contract
     async def test_a_cancel_of_a_long_file_lists_what_it_removed(self):
         manager = await self.manager()
         data = self.data(6 * MIB)

@@ -12,23 +12,25 @@ checksum says whether it arrived whole, so it is not hashed a second time
 
 from __future__ import annotations
 
+import os
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import botocore.session
 from attrs import define, field
 from botocore.auth import SIGV4_TIMESTAMP, S3SigV4Auth
-from botocore.awsrequest import AWSRequest
+from botocore.awsrequest import AWSRequest, AWSResponse, HeadersDict
 from botocore.config import Config
 from botocore.credentials import RefreshableCredentials
 from botocore.exceptions import BotoCoreError, NoRegionError
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
+from txbits._deferreds import begun
 from txbits.backends._work import InThread, Joint
 from txbits.backends.s3._settings import S3Settings
 from txbits.errors import BackendError
@@ -37,8 +39,16 @@ _log = Logger()
 
 UNSIGNED = "UNSIGNED-PAYLOAD"
 
+# The key that botocore is asked about to see the bucket's URL, and what a signature is
+# for: Credential=KEY/DATE/REGION/SERVICE/aws4_request.
+_KEY = "k"
+_SCOPE = re.compile(r"Credential=[^,]*/([^/,]*)/([^/,]*)/aws4_request")
+
 #: Seconds between attempts to refresh credentials that are still good.
 _REFRESH_INTERVAL = 60.0
+
+#: Credentials that expire within so many seconds are waited for.
+_SHORT = 120
 
 
 class _Signer(S3SigV4Auth):  # type: ignore[misc]
@@ -99,14 +109,20 @@ class Access:
 
         :raises BackendError: If there are none.
         """
-        if self._frozen is None or self._is_due():
-            if self._refreshing is None:
-                self._refreshing = Joint()
-                joined = self._refreshing.join()
-                Deferred.fromCoroutine(self._refresh()).addBoth(self._refreshed)
-                await joined
-            else:
-                await self._refreshing.join()
+        if self._frozen is not None and not self._is_due():
+            return
+        refreshing = self._refreshing
+        if refreshing is None:
+            refreshing = self._refreshing = Joint()
+            joined = refreshing.join()
+            begun(self._refresh()).addBoth(self._refreshed)
+        else:
+            joined = refreshing.join()
+        if self._frozen is None or self._credentials.refresh_needed(_SHORT):
+            await joined
+        else:
+            # There is time: what there is is good until the new ones are here.
+            joined.addErrback(self._could_not_refresh)
 
     def _is_due(self) -> bool:
         return (
@@ -114,6 +130,9 @@ class Access:
             and self._clock.seconds() - self._refreshed_at >= _REFRESH_INTERVAL
             and bool(self._credentials.refresh_needed())
         )
+
+    def _could_not_refresh(self, failure: Failure) -> None:
+        _log.warn("credentials go on as they are: {why}", why=str(failure.value))
 
     async def _refresh(self) -> None:
         try:
@@ -123,8 +142,10 @@ class Access:
                 self._credentials.get_frozen_credentials
             )
         except (BotoCoreError, OSError, RuntimeError) as error:
-            raise BackendError(f"no credentials for S3: {error}") from error
-        self._refreshed_at = self._clock.seconds()
+            said = " ".join(str(error).split())
+            raise BackendError(f"no credentials for S3: {said}") from error
+        finally:
+            self._refreshed_at = self._clock.seconds()
 
     def _refreshed(self, outcome: Any) -> None:
         refreshing, self._refreshing = self._refreshing, None
@@ -167,34 +188,64 @@ def resolved(settings: S3Settings, clock: IReactorTime, in_thread: InThread) -> 
             )
         client = session.create_client(
             "s3",
-            region_name=settings.region,
+            # AWS_REGION is what containers and functions have, and botocore ignores.
+            region_name=settings.region
+            or session.get_config_variable("region")
+            or os.environ.get("AWS_REGION"),
             endpoint_url=settings.endpoint,
             config=Config(
                 signature_version="s3v4", s3={"addressing_style": settings.addressing}
             ),
         )
-        # A presigned URL is the public way to see what botocore makes of it all.
-        url = urlsplit(
-            client.generate_presigned_url(
-                "get_object", Params={"Bucket": settings.bucket, "Key": "k"}
-            )
-        )
+        url, region, service = _where(client, settings.bucket)
     except NoRegionError as error:
         raise BackendError(
             "no region for S3 is known: give region=NAME, or set AWS_REGION"
         ) from error
     except (BotoCoreError, OSError, ValueError) as error:
-        raise BackendError(f"S3 cannot be set up: {error}") from error
-    scope = parse_qs(url.query)["X-Amz-Credential"][0].split("/")
+        said = " ".join(str(error).split())
+        raise BackendError(f"S3 cannot be set up: {said}") from error
     return Access(
-        f"{url.scheme}://{url.netloc}{url.path.removesuffix('/k')}",
-        scope[-3],
-        scope[-2],
+        url.removesuffix(f"/{_KEY}"),
+        region,
+        service,
         client.meta.service_model,
         credentials,
         clock,
         in_thread,
     )
+
+
+class _Nothing:
+    """The body of an answer that nobody has sent."""
+
+    def stream(self) -> Iterator[bytes]:
+        return iter(())
+
+
+def _where(client: Any, bucket: str) -> tuple[str, str, str]:
+    """
+    See what botocore would send, and where, without sending it.
+
+    :returns: The URL of the object :data:`_KEY`, and the region and the service that
+        its signature is for.
+    """
+    seen: list[Any] = []
+
+    def catch(request: Any, **_: Any) -> AWSResponse:
+        seen.append(request)
+        return AWSResponse(request.url, 200, HeadersDict(), _Nothing())
+
+    client.meta.events.register("before-send.s3", catch)
+    client.head_object(Bucket=bucket, Key=_KEY)
+    (request,) = seen
+    signed = request.headers["Authorization"]
+    if isinstance(signed, bytes):
+        signed = signed.decode("ascii")
+    found = _SCOPE.search(signed)
+    if found is None:
+        raise ValueError(f"botocore signs in a way that is not known: {signed[:60]}")
+    return str(request.url), found[1], found[2]
 
 
 def seconds_of(moment: datetime) -> float:

@@ -414,8 +414,9 @@ class Client:
         text += f": {status} {code}"
         if error.get("Message"):
             text += f": {' '.join(str(error['Message']).split())[:200]}"
-        if error.get("Region"):
-            text += f"; the bucket's region is {error['Region']}"
+        region = error.get("Region") or headers.get("x-amz-bucket-region")
+        if region and region != self.access.region:
+            text += f"; the bucket's region is {region}"
         return kind(text, status, code)
 
     def _correct_clock(self, date: str) -> None:

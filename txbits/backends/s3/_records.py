@@ -30,6 +30,11 @@ MOST_INLINE = 1 << 16
 #: No record is longer: a destination and names escaped in full, and the bytes.
 MOST_RECORD = MOST_INLINE + (1 << 16)
 
+
+class Unreadable(BackendError):
+    """A record is none that this version writes."""
+
+
 State = Literal["open", "publishing", "releasing", "closing"]
 _STATES = ("open", "publishing", "releasing", "closing")
 
@@ -117,7 +122,7 @@ def decoded(text: bytes, key: str) -> Record | Closed:
     Read a record.
 
     :param key: What an error message calls it.
-    :raises BackendError: If it is not one that this version writes.
+    :raises Unreadable: If it is not one that this version writes.
     """
     line, newline, inline = text.partition(b"\n")
     try:
@@ -140,7 +145,7 @@ def decoded(text: bytes, key: str) -> Record | Closed:
             inline=inline,
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise BackendError(f"the record {key} cannot be read: {error!r}") from error
+        raise Unreadable(f"the record {key} cannot be read: {error!r}") from error
     if (
         not all(isinstance(segment, str) for segment in record.destination)
         or not all(
@@ -154,5 +159,5 @@ def decoded(text: bytes, key: str) -> Record | Closed:
         or (record.total is not None and not record.part_size)
         or (inline and (not record.is_small or len(inline) > (record.total or 0)))
     ):
-        raise BackendError(f"the record {key} is wrong")
+        raise Unreadable(f"the record {key} is wrong")
     return record

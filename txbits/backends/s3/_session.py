@@ -128,7 +128,7 @@ class S3Session:
         :raises NoSuchSession: If that says that the session is over.
         """
         if stored is None or isinstance(stored.record, Closed):
-            self.is_over = True
+            self._is_over_now()
             raise NoSuchSession(
                 f"session {self.session_id} was "
                 + ("cancelled" if stored is None else "closed")
@@ -179,7 +179,8 @@ class S3Session:
             # whoever waited for it, or replaced.
             self.published = True
         elif record.state == "publishing" or (
-            record.state == "open" and self.is_complete
+            # A longer one would say "publishing".
+            record.state == "open" and record.is_small and self.is_complete
         ):
             self.published = (
                 await self.staging.is_published(self.destination, self.session_id)
@@ -313,6 +314,7 @@ class S3Session:
     async def _progressed(self, writing: Awaitable[None]) -> None:
         await writing
         self.last_progress = self.staging.clock.seconds()
+        self.staging.known.weigh(self)
 
     async def store_tail(self, span: Span, chunks: list[bytes]) -> None:
         """Put bytes of a cell that is not full."""
@@ -469,7 +471,14 @@ class S3Session:
         self.drop_copy()
         if not self.is_over:
             await end()
-            self.is_over = True
+            self._is_over_now()
+
+    def _is_over_now(self) -> None:
+        self.is_over = True
+        self.drop_copy()
+        # Nobody asks for them any more.
+        self.record = self.record.changed(inline=b"")
+        self.staging.known.weigh(self)
 
     def _has_ended(self, outcome: Failure | None) -> None:
         release, self._release = self._release, None

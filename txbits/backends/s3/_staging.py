@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from txbits.backends.s3._bodies import Body
 from txbits.backends.s3._bucket import SESSION_HEADER, Bucket, Found, NotMet
 from txbits.backends.s3._grid import Span, tail_name
+from txbits.backends.s3._known import Known
 from txbits.backends.s3._memory import Memory
 from txbits.backends.s3._records import (
     MOST_RECORD,
@@ -75,12 +76,14 @@ class Staging:
     The part of a bucket that uploads are staged in.
 
     :ivar memory: Bounds what all sessions hold.
+    :ivar known: The sessions that this node knows.
     """
 
     settings: S3Settings
     bucket: Bucket
     memory: Memory
     clock: IReactorTime
+    known: Known
 
     # Names
 

@@ -17,10 +17,9 @@ from twisted.logger import Logger
 
 from txbits._deferreds import begun
 from txbits.backends.s3._bucket import Found, Upload
-from txbits.backends.s3._records import LEAST_OPEN, Record
+from txbits.backends.s3._records import LEAST_OPEN, Record, Unreadable
 from txbits.backends.s3._staging import RECORD, Staging
 from txbits.backends.s3._together import together
-from txbits.errors import BackendError
 from txbits.interfaces import SessionSummary
 
 _log = Logger()
@@ -72,9 +71,7 @@ class Survey:
     async def _summary(self, group: _Group) -> SessionSummary | None:
         try:
             record = await self._record(group)
-        except BackendError as error:
-            if not isinstance(error.__cause__, (ValueError, KeyError, TypeError)):
-                raise
+        except Unreadable as error:
             _log.error("session left out: {fault}", fault=error)
             return None
         if record is None or group.record is None:

@@ -28,6 +28,7 @@ from txbits.backends.s3._access import resolved
 from txbits.backends.s3._bodies import Body
 from txbits.backends.s3._bucket import Bucket, NotMet
 from txbits.backends.s3._client import Client
+from txbits.backends.s3._known import Known
 from txbits.backends.s3._memory import Memory
 from txbits.backends.s3._records import Closed, Record, closed
 from txbits.backends.s3._session import S3Session
@@ -49,8 +50,11 @@ MOST_KEY = 1024
 #: For how many seconds what this node knows of a session is good enough to begin with.
 TRUST = 60.0
 
-#: How many sessions are known, and how many of their parents were looked for.
-_MOST_KNOWN = 4096
+#: How many folders are remembered as such.
+_MOST_PARENTS = 4096
+
+#: What part of the memory for uploads small ones may take between their packets.
+_KNOWN_SHARE = 4
 
 #: Seconds that connections may take to close.
 _CLOSE_TIMEOUT = 2.0
@@ -74,7 +78,6 @@ class S3Backend:
     _threads: Threads | None = field(default=None, init=False)
     _pool: HTTPConnectionPool | None = field(default=None, init=False)
     _opened: Staging | None = field(default=None, init=False)
-    _known: OrderedDict[UUID, S3Session] = field(factory=OrderedDict, init=False)
     _parents: OrderedDict[str, float] = field(factory=OrderedDict, init=False)
     _surveyor: Survey | None = field(default=None, init=False)
 
@@ -110,8 +113,11 @@ class S3Backend:
                 self.settings, access, agent, self._reactor, threads
             )
             memory = Memory(self.settings.memory)
-            memory.drop_copies_by(self._drop_copies)
-            self._opened = Staging(self.settings, Bucket(client), memory, self._reactor)
+            known = Known(self.settings.memory // _KNOWN_SHARE)
+            memory.drop_copies_by(known.drop_copies)
+            self._opened = Staging(
+                self.settings, Bucket(client), memory, self._reactor, known
+            )
             await self._try_out()
         except BaseException:
             await self.stop()
@@ -149,10 +155,10 @@ class S3Backend:
     @deferred
     async def stop(self) -> None:
         """Close connections, end threads; see :class:`~txbits.interfaces.IBackend`."""
-        self._opened = self._surveyor = None
-        for session in self._known.values():
-            session.drop_copy()
-        self._known.clear()
+        opened, self._opened = self._opened, None
+        self._surveyor = None
+        if opened is not None:
+            opened.known.forget_all()
         pool, self._pool = self._pool, None
         if pool is not None:
             # The connection of an answer that has just been read is not idle yet.
@@ -204,7 +210,7 @@ class S3Backend:
         except Changed as error:
             raise BackendError(f"there is a session {session_id} already") from error
         session = S3Session(staging, record, etag, now, now, seen)
-        self._keep(session)
+        staging.known.keep(session)
         return session
 
     async def _no_file_above(self, destination: tuple[str, ...]) -> None:
@@ -232,30 +238,30 @@ class S3Backend:
                 raise ParentMissing(f"{key!a} is a file")
             self._parents[key] = now
             self._parents.move_to_end(key)
-        while len(self._parents) > _MOST_KNOWN:
+        while len(self._parents) > _MOST_PARENTS:
             self._parents.popitem(last=False)
 
     @deferred
     async def find(self, session_id: UUID) -> IUploadSession:
         """Look a session up; see :class:`~txbits.interfaces.IBackend`."""
         staging = self.staging
-        session = self._known.get(session_id)
+        session = staging.known.get(session_id)
         if session is not None and not session.is_over:
             if (
                 session.writer is not None
                 or session.confirmed > staging.clock.seconds() - TRUST
             ):
-                self._keep(session)
+                staging.known.keep(session)
                 return session
             await session.refresh()
-            self._keep(session)
+            staging.known.keep(session)
             return session
         stored = await staging.read(session_id)
         if stored is None or isinstance(stored.record, Closed):
             raise NoSuchSession(f"no session {session_id}")
         session = self._session(stored, stored.record)
         await session.measure()
-        self._keep(session)
+        staging.known.keep(session)
         return session
 
     def _session(self, stored: Stored, record: Record) -> S3Session:
@@ -279,7 +285,7 @@ class S3Backend:
         self, session_id: UUID, destination: tuple[str, ...], owner: str | None
     ) -> None:
         """Record a close; see :class:`~txbits.interfaces.IBackend`."""
-        session = self._known.get(session_id)
+        session = self.staging.known.get(session_id)
         if (
             session is not None
             and not session.is_over
@@ -308,7 +314,7 @@ class S3Backend:
         ):
             return False
         # A node died on the way. The Ack that follows says that it is all gone.
-        self._known.pop(session_id, None)
+        self.staging.known.forget(session_id)
         await self._session(stored, record).remember_close()
         return True
 
@@ -316,22 +322,6 @@ class S3Backend:
     async def clean_up(self, closed_before: float) -> None:
         """Remove what is old; see :class:`~txbits.interfaces.IBackend`."""
         await self._survey.clean_up(closed_before)
-
-    # What this node knows
-
-    def _keep(self, session: S3Session) -> None:
-        """Know a session for a while; the oldest are forgotten."""
-        self._known[session.session_id] = session
-        self._known.move_to_end(session.session_id)
-        while len(self._known) > _MOST_KNOWN:
-            self._known.popitem(last=False)[1].drop_copy()
-
-    def _drop_copies(self, too_many: int) -> None:
-        for session in self._known.values():
-            if too_many <= 0:
-                return
-            too_many -= sum(map(len, session.copy))
-            session.drop_copy()
 
 
 def _policy(settings: S3Settings) -> BrowserLikePolicyForHTTPS:
