@@ -13,6 +13,7 @@ import signal
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks import small, throughput
@@ -33,8 +34,14 @@ _PARTS = {
     "throughput": ["txbits", "nginx", "bare", "buffered"],
     "sessions": ["txbits", "buffered"],
     "memory": ["txbits"],
+    "s3": ["txbits", "boto3", "boto3-threads"],
 }
-_ALSO = {"throughput": ["bare-threads"], "sessions": [], "memory": ["buffered"]}
+_ALSO = {
+    "throughput": ["bare-threads"],
+    "sessions": [],
+    "memory": ["buffered"],
+    "s3": [],
+}
 
 
 def _options() -> argparse.Namespace:
@@ -57,9 +64,9 @@ def _options() -> argparse.Namespace:
         default=[],
         help="one more word for that command; may be repeated",
     )
-    add("--total", type=int, default=1024, help="MiB of a throughput run")
+    add("--total", type=int, default=1024, help="MiB of a throughput or s3 run")
     add("--fragment", type=int, default=10, help="MiB of a Fragment or PUT")
-    add("--connections", default="1,8", help="numbers of connections for throughput")
+    add("--connections", default="1,8", help="how many for throughput and s3")
     add("--sessions", type=int, default=6000, help="uploads of a sessions run")
     add("--clients", type=int, default=32, help="connections of a sessions run")
     add("--open", default="1000,5000", help="numbers of sessions to hold open")
@@ -120,6 +127,9 @@ def _run(options: argparse.Namespace, directory: Path) -> None:
     # The collector of the driver is not to interrupt what it measures.
     gc.disable()
     for part in options.parts:
+        if part == "s3":
+            _run_s3(options, directory)
+            continue
         chosen = _chosen(part, options, sides)
         if not chosen:
             continue
@@ -152,6 +162,27 @@ def _run(options: argparse.Namespace, directory: Path) -> None:
                     rounds=options.repetitions,
                     passing_sessions=options.passing,
                 )
+
+
+def _run_s3(options: argparse.Namespace, directory: Path) -> None:
+    if missing := [name for name in ("boto3", "hypothesis") if not find_spec(name)]:
+        print(f"s3 is left out, without {missing[0]}: pip install '.[benchmarks]'")
+        return
+    # It takes what only those have who want this part.
+    from benchmarks import s3
+
+    names = [name for name in s3.SIDES if name in (options.sides or s3.SIDES)]
+    if names:
+        s3.measure(
+            names,
+            directory,
+            template=options.server,
+            options=options.server_option,
+            connections=options.connections,
+            repetitions=options.repetitions,
+            total=options.total * throughput.MIB,
+            fragment=options.fragment * throughput.MIB,
+        )
 
 
 def main() -> int:

@@ -112,11 +112,17 @@ class Payload:
     What is uploaded: pieces that all differ, cut from one random buffer.
 
     :param size: The length of a piece in bytes; the last of a file may be shorter.
+    :param buffer: The buffer, if another process is to have the same pieces.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, buffer: bytes | None = None) -> None:
         self._size = size
-        self._bytes = memoryview(os.urandom(size + 512 * _SPREAD))
+        self._bytes = memoryview(buffer or os.urandom(size + 512 * _SPREAD))
+
+    @property
+    def buffer(self) -> memoryview:
+        """The buffer that all pieces are cut from."""
+        return self._bytes
 
     def pieces(self, connection: int, total: int) -> Iterator[memoryview]:
         """The pieces of the file of *total* bytes that a connection sends."""

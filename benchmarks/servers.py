@@ -65,13 +65,14 @@ class Side:
     command: Callable[[Run], list[str]]
 
 
-def txbits(template: str, options: list[str]) -> Side:
+def txbits(template: str, options: list[str], backend: str | None = None) -> Side:
     """
     txbits, as its service is started from the command line.
 
     :param template: The command, with ``{python}``, ``{port}``, ``{directory}`` and
         ``{backend}``.
     :param options: What else to append to it.
+    :param backend: The description of its backend; the folder of the run if ``None``.
     """
 
     def command(run: Run) -> list[str]:
@@ -80,7 +81,7 @@ def txbits(template: str, options: list[str]) -> Side:
             "python": sys.executable,
             "port": str(run.port),
             "directory": str(run.files),
-            "backend": f"disk:{escaped}",
+            "backend": backend or f"disk:{escaped}",
         }
         return [word.format(**words) for word in shlex.split(template)] + options
 
@@ -157,6 +158,15 @@ class Server:
         for pid in self._pids:
             for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
                 if line.startswith("Rss:"):
+                    total += int(line.split()[1]) * 1024
+        return total
+
+    def peak_bytes(self) -> int:
+        """The most resident memory that its processes have had."""
+        total = 0
+        for pid in self._pids:
+            for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+                if line.startswith("VmHWM:"):
                     total += int(line.split()[1]) * 1024
         return total
 

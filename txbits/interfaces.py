@@ -41,7 +41,9 @@ __all__ = [
     "IBackend",
     "IBackendParser",
     "IReadable",
+    "IRefreshable",
     "IReleasable",
+    "IShared",
     "IUploadSession",
     "IWriter",
     "SessionSummary",
@@ -156,7 +158,9 @@ class IUploadSession(IReleasable):
         """
         Begin to append at :attr:`offset`.
 
-        The first call records *total*, durably; later calls give the same.
+        The first call records *total*, durably; later calls give the same. A store for
+        which that is a request of its own may record it with the first bytes, or when
+        the writer is closed.
 
         :param total: The length in bytes that the whole file will have; 0 for an
             empty file, which is complete from then on.
@@ -357,6 +361,37 @@ class IAddressable(Interface):
         Tell where the staged bytes can be read, once the upload is complete.
 
         :returns: An absolute path of a file, or a URL.
+        """
+
+
+class IShared(Interface):
+    """
+    An optional ability of an :class:`IBackend`: other processes act in its sessions
+    too.
+
+    What this process knows of a session may be behind. All its sessions provide
+    :class:`IRefreshable`; ``IBackend.find`` is asked for each packet, and may answer
+    from what it knows.
+    """
+
+
+class IRefreshable(Interface):
+    """
+    An optional ability of an :class:`IUploadSession`: to find out what is new.
+
+    Nothing final is said before: that a fragment is out of step, that an upload is not
+    complete, or what is left to release.
+    """
+
+    def refresh() -> Deferred[None]:
+        """
+        Find out what other processes have changed.
+
+        Not called while a writer is open.
+
+        :returns: A Deferred that fires with ``None`` when all attributes are as the
+            store has them. It fails with :class:`~txbits.errors.NoSuchSession` if the
+            session is gone, or closed; or with :class:`~txbits.errors.BackendError`.
         """
 
 

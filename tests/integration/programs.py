@@ -26,7 +26,7 @@ _LISTENING = re.compile(r"listening on IPv4Address\(.*?port=(\d+)\)")
 
 class Program(ProcessProtocol):
     """
-    A Python program.
+    A program, one of Python's if not told otherwise.
 
     :ivar stdout: What it has written to standard output so far.
     :ivar stderr: What it has written to standard error so far.
@@ -44,24 +44,29 @@ class Program(ProcessProtocol):
         self._ended = Deferred()
 
     @classmethod
-    def start(cls, case, *arguments, cwd, path=()):
+    def start(
+        cls, case, *arguments, cwd, path=(), environment=(), executable=sys.executable
+    ):
         """
         Start one, until the end of the test *case* at the latest.
 
         :param arguments: What stands behind ``python``.
         :param cwd: Its working directory.
         :param path: Directories for its ``PYTHONPATH``, before the package under test.
+        :param environment: What its environment has besides ours.
+        :param executable: What to run in place of Python.
         """
         program = cls()
-        environment = {
+        variables = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(map(str, [*path, ROOT])),
+            **dict(environment),
         }
         reactor.spawnProcess(
             program,
-            sys.executable,
-            [sys.executable, *map(str, arguments)],
-            environment,
+            executable,
+            [executable, *map(str, arguments)],
+            variables,
             str(cwd),
         )
         case.addCleanup(program.end, signal.SIGKILL)

@@ -13,6 +13,7 @@ from twisted.internet.threads import deferToThread
 from twisted.python.filepath import FilePath
 from twisted.trial.unittest import TestCase
 
+from tests.integration.kills import send_with_kills
 from tests.integration.programs import TWIST, Program
 from tests.integration.wire import Lost, Wire, leftovers
 
@@ -54,33 +55,12 @@ class KillAndResumeTests(TestCase):
         chance = random.Random(seed)
         data = chance.randbytes(1_000_000 + chance.randrange(100_000))
         await self.start(*arguments)
-        wire = await deferToThread(self.wire)
-        session = await deferToThread(wire.create, PATH)
-        acknowledged = 0
-        while acknowledged < len(data):
-            last = min(acknowledged + FRAGMENT, len(data))
-            if kills and chance.random() < 0.3:
-                kills -= 1
-                cut = chance.randrange(last - acknowledged + 200)
-                await deferToThread(
-                    wire.fragment, PATH, session, data, acknowledged, last, cut
-                )
-                await self.restart(*arguments)
-                wire = await deferToThread(self.wire)
-                status, headers = await deferToThread(
-                    wire.fragment, PATH, session, data, len(data) - 1, len(data)
-                )
-                held = int(headers[b"bits-received-content-range"])
-                self.assertEqual(status, 416 if held < len(data) - 1 else 200)
-                self.assertGreaterEqual(held, acknowledged, f"lost, seed {seed}")
-                acknowledged = held
-                continue
-            status, headers = await deferToThread(
-                wire.fragment, PATH, session, data, acknowledged, last
-            )
-            self.assertEqual(status, 200)
-            acknowledged = int(headers[b"bits-received-content-range"])
-            self.assertEqual(acknowledged, last)
+        wire, session = await send_with_kills(
+            *(self, lambda: self.restart(*arguments), PATH, data, chance),
+            fragment=FRAGMENT,
+            kills=kills,
+            about=f"seed {seed}",
+        )
         status, _ = await deferToThread(wire.close_session, PATH, session)
         self.assertEqual(status, 200)
         self.assertEqual(self.root.child("dump.bin").getContent(), data)

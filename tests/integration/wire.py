@@ -18,6 +18,8 @@ class Wire:
     A connection to a server, for one packet after the other.
 
     :param port: The server's.
+
+    :ivar rest: What was not sent of the packet that was cut last.
     """
 
     def __init__(self, port):
@@ -45,13 +47,15 @@ class Wire:
         for name, value in headers.items():
             lines.append(name.replace("_", "-").encode() + b": " + value)
         data = b"\r\n".join([*lines, b"", b""]) + body
+        self.rest = b"" if cut is None else data[cut:]
         try:
             self.socket.sendall(data[:cut])
-            return self._ack() if cut is None else None
+            return self.ack() if cut is None else None
         except OSError as error:
             raise Lost from error
 
-    def _ack(self):
+    def ack(self):
+        """The status and the headers of the next Ack."""
         data = b""
         while b"\r\n\r\n" not in data:
             more = self.socket.recv(65536)

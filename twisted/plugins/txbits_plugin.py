@@ -4,7 +4,11 @@ What txbits adds to Twisted: ``twistd txbits``, and its kinds of backends.
 
 from twisted.application.service import ServiceMaker
 
-from txbits.backends.description import DiskBackendParser, MemoryBackendParser
+from txbits.backends.description import (
+    DiskBackendParser,
+    MemoryBackendParser,
+    S3BackendParser,
+)
 
 service = ServiceMaker(
     "txbits",
@@ -14,3 +18,4 @@ service = ServiceMaker(
 )
 memory = MemoryBackendParser()
 disk = DiskBackendParser()
+s3 = S3BackendParser()

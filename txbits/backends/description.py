@@ -201,3 +201,43 @@ def _disk(context: BackendContext, path: str) -> IBackend:
     if not path or "\0" in path:
         raise InvalidSetting(f"disk:{path!a} names no directory; write disk:PATH")
     return DiskBackend(path, context.reactor, fsync=context.fsync)
+
+
+@implementer(IBackendParser)
+@frozen
+class S3BackendParser:
+    """``s3:BUCKET``"""
+
+    prefix: str = "s3"
+    format: str = "s3:BUCKET[:prefix=PREFIX][:endpoint=URL][:region=NAME][:...]"
+    help: str = (
+        "Uploads straight into a bucket of Amazon S3 or any store like it; several "
+        "servers may share one. Endpoint, region and credentials may come from AWS's "
+        "environment and files."
+    )
+
+    def parse_backend(
+        self, context: BackendContext, *args: str, **kwargs: str
+    ) -> IBackend:
+        """
+        Make an :class:`~txbits.backends.s3.S3Backend`.
+
+        :param context: Its reactor.
+        :param args: The bucket.
+        :param kwargs: Settings, by the names in the reference.
+        :raises InvalidSetting: If one of them is wrong, or botocore is not installed.
+        """
+        return _called(_s3, self.format, context, args, kwargs)
+
+
+def _s3(context: BackendContext, bucket: str, **settings: str) -> IBackend:
+    try:
+        from txbits.backends.s3 import S3Backend
+        from txbits.backends.s3._settings import from_description
+    except ModuleNotFoundError as error:
+        if error.name != "botocore":
+            raise
+        raise InvalidSetting(
+            "s3: needs botocore; install it with pip install 'txbits[s3]'"
+        ) from error
+    return S3Backend(from_description(bucket, settings), context.reactor)

@@ -20,6 +20,7 @@ from twisted.logger import Logger
 from txbits._deferreds import deferred
 from txbits.errors import ServerStopping
 from txbits.interfaces import SessionSummary
+from txbits.sessions._release import Shared
 from txbits.sessions.settings import CLOSE_MEMORY
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class Upkeep:
     _loop: LoopingCall | None = field(default=None, init=False)
     _running: bool = field(default=False, init=False)
     has_counted: bool = field(default=False, init=False)
+    counted_at: float = field(default=float("-inf"), init=False)
+    _counting: Shared[Sequence[SessionSummary]] = field(factory=Shared, init=False)
     _for_count: list[Deferred[None]] = field(factory=list, init=False)
     _for_end: list[Deferred[None]] = field(factory=list, init=False)
 
@@ -85,7 +88,7 @@ class Upkeep:
         manager = self._manager
         self._running = True
         try:
-            summaries = await manager.backend.sessions()
+            summaries = await self._list()
             self._count(summaries)
             now = self._clock.seconds()
             timeout = manager.settings.session_timeout
@@ -94,7 +97,8 @@ class Upkeep:
                     await manager.expire(summary.session_id)
                 if number % _BATCH == 0:
                     await deferLater(self._clock, 0)
-            await manager.reconcile({summary.session_id for summary in summaries})
+            if not manager.is_shared:
+                await manager.reconcile({one.session_id for one in summaries})
             await manager.backend.clean_up(now - CLOSE_MEMORY)
         except ServerStopping:
             _log.info("clean-up ended: the server is stopping")
@@ -104,6 +108,31 @@ class Upkeep:
             self._running = False
             _fire(self._for_count)
             _fire(self._for_end)
+
+    @deferred
+    async def count_anew(self) -> None:
+        """
+        Count the sessions that other processes have made, or ended, lately.
+
+        It takes a listing of them all, which everyone who asks meanwhile shares.
+        """
+        await self._list()
+
+    async def _list(self) -> Sequence[SessionSummary]:
+        return await self._counting.run(self._list_and_recount)
+
+    async def _list_and_recount(self) -> Sequence[SessionSummary]:
+        manager = self._manager
+        before = manager.owned()
+        counted_at = self._clock.seconds()
+        summaries = await manager.backend.sessions()
+        if manager.is_shared:
+            listed = {
+                one.session_id: one.owner for one in summaries if one.owner is not None
+            }
+            manager.recount(before, listed)
+            self.counted_at = counted_at
+        return summaries
 
     def _count(self, summaries: Sequence[SessionSummary]) -> None:
         if not self.has_counted:

@@ -29,14 +29,22 @@ from txbits.errors import (
     FragmentTooLarge,
     NoSuchSession,
     OutOfStep,
+    PolicyError,
     ServerStopping,
+    SessionError,
     SessionLimitReached,
     StagedDataLost,
     Superseded,
     TotalLengthChanged,
     UploadTooLarge,
 )
-from txbits.interfaces import IBackend, IUploadSession, IWriter
+from txbits.interfaces import (
+    IBackend,
+    IRefreshable,
+    IShared,
+    IUploadSession,
+    IWriter,
+)
 from txbits.protocol.codec import ContentRange
 from txbits.protocol.placement import Placement, place
 from txbits.protocol.session import LifeCycle, Move, begin, resumed
@@ -51,6 +59,9 @@ _log = Logger()
 #: Seconds after which a client refused for its number of sessions may come again: the
 #: delay that Windows takes by itself.
 _LIMIT_RETRY_AFTER = 600
+
+#: For how many seconds a count of sessions holds that other processes make, too.
+_COUNT_HOLDS = 60.0
 
 #: Seconds after which a client refused by a server that stops may come again.
 _STOPPING_RETRY_AFTER = 30
@@ -81,6 +92,16 @@ class _Session(Turns):
     life: LifeCycle = field(kw_only=True)
     is_found: bool = False
     cancellation: Shared[None] | None = None
+
+
+def _life_of(upload: IUploadSession) -> LifeCycle:
+    return resumed(
+        offset=upload.offset,
+        total=upload.total,
+        is_published=upload.published,
+        is_releasing=upload.releasing,
+        is_in_doubt=upload.in_doubt,
+    )
 
 
 @define(eq=False)
@@ -134,12 +155,14 @@ class SessionManager:
     _creating: set[UUID] = field(factory=set, init=False)
     _gone: set[UUID] = field(factory=set, init=False)
     _upkeep: Upkeep = field(init=False)
+    is_shared: bool = field(init=False)
     _stopping: bool = field(default=False, init=False)
     _busy: int = field(default=0, init=False)
     _idle: Deferred[None] | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._upkeep = Upkeep(self, self.clock)
+        self.is_shared = IShared.providedBy(self.backend)
 
     # Life of the manager
 
@@ -223,7 +246,8 @@ class SessionManager:
                 raise
             finally:
                 self._creating.discard(session_id)
-            self._table[session_id] = _Session(upload=upload, life=begin())
+            if not self.is_shared:
+                self._table[session_id] = _Session(upload=upload, life=begin())
             _log.info(
                 "session {session} created for {destination} by {client}",
                 session=session_name(session_id),
@@ -267,10 +291,10 @@ class SessionManager:
         self._enter()
         try:
             session = await self._find(session_id, destination, caller)
-            if session.newest is not None:
+            if session.newest is not None and not self.is_shared:
                 # A packet that fails a check does not disturb the one before it.
                 self._place(session, content_range)
-            turn = session.enter(body)
+            turn = self._enter_session(session, body)
             try:
                 if turn.has_to_wait:
                     await turn.begins()
@@ -287,7 +311,7 @@ class SessionManager:
                 )
                 raise
             finally:
-                session.give_back(turn)
+                self._give_back(session, turn)
         finally:
             self._leave()
 
@@ -311,13 +335,13 @@ class SessionManager:
         try:
             try:
                 session = await self._find(session_id, destination, caller)
-                turn = session.enter(None)
+                turn = self._enter_session(session, None)
                 try:
                     if turn.has_to_wait:
                         await turn.begins()
                     await self._close(session, caller)
                 finally:
-                    session.give_back(turn)
+                    self._give_back(session, turn)
             except NoSuchSession:
                 if not await self.backend.recalls_close(
                     session_id, destination, caller.user
@@ -367,6 +391,7 @@ class SessionManager:
         self._enter()
         try:
             session = await self._load(session_id)
+            session = self._table.get(session_id, session)
             upload = session.upload
             if upload.published or upload.releasing or self._is_expired(session):
                 await self._expire(session)
@@ -408,6 +433,26 @@ class SessionManager:
         if owner is not None and session_id not in self._gone:
             self._owned.setdefault(owner, set()).add(session_id)
 
+    def owned(self) -> dict[UUID, str]:
+        """The sessions that are counted, and their owners."""
+        return {one: owner for owner, ids in self._owned.items() for one in ids}
+
+    def recount(self, before: dict[UUID, str], listed: dict[UUID, str]) -> None:
+        """
+        Count those that the store has listed, in place of all.
+
+        :param before: What was counted when the listing began: what has come and gone
+            here since then is known better here.
+        :param listed: The sessions that the store has listed, and their owners.
+        """
+        now = self.owned()
+        gone = before.keys() - now.keys()
+        come = {one: owner for one, owner in now.items() if one not in before}
+        self._owned.clear()
+        for one, owner in {**listed, **come}.items():
+            if one not in gone:
+                self._owned.setdefault(owner, set()).add(one)
+
     # Below: how it is done
 
     async def _reserve(self, session_id: UUID, owner: str | None) -> None:
@@ -417,6 +462,11 @@ class SessionManager:
         if limit:
             # Sessions from before a restart count as well.
             await self._upkeep.when_counted()
+            if self.is_shared and (
+                len(self._owned.get(owner, ())) >= limit
+                or self.clock.seconds() - self._upkeep.counted_at > _COUNT_HOLDS
+            ):
+                await self._upkeep.count_anew()
         owned = self._owned.setdefault(owner, set())
         if limit and len(owned) >= limit:
             raise SessionLimitReached(
@@ -446,17 +496,9 @@ class SessionManager:
         async def look_up() -> _Session:
             try:
                 upload = await self.backend.find(session_id)
-                found = self._table[session_id] = _Session(
-                    upload=upload,
-                    life=resumed(
-                        offset=upload.offset,
-                        total=upload.total,
-                        is_published=upload.published,
-                        is_releasing=upload.releasing,
-                        is_in_doubt=upload.in_doubt,
-                    ),
-                    is_found=True,
-                )
+                found = _Session(upload=upload, life=_life_of(upload), is_found=True)
+                if not self.is_shared:
+                    self._table[session_id] = found
                 return found
             finally:
                 del self._loading[session_id]
@@ -467,17 +509,38 @@ class SessionManager:
         self, session_id: UUID, destination: tuple[str, ...], caller: Caller
     ) -> _Session:
         session = self._table.get(session_id) or await self._load(session_id)
+        session = self._table.get(session_id, session)
         upload = session.upload
         if upload.destination != destination or upload.owner != caller.user:
             raise NoSuchSession("the session is another destination's, or caller's")
         if self._is_expired(session):
             await self._expire(session)
-            raise NoSuchSession("the session has expired")
+            if not self.is_shared or self._is_expired(session):
+                raise NoSuchSession("the session has expired")
         return session
 
     def _is_expired(self, session: _Session) -> bool:
+        return session.newest is None and self._is_old(session)
+
+    def _is_old(self, session: _Session) -> bool:
         age = self.clock.seconds() - session.upload.last_progress
-        return session.newest is None and age > self.settings.session_timeout
+        return age > self.settings.session_timeout
+
+    def _has_ended(self, session: _Session) -> bool:
+        """Whether all that is left to do is to release it."""
+        upload = session.upload
+        return upload.published or upload.releasing or self._is_old(session)
+
+    def _enter_session(self, session: _Session, body: IRequestBody | None) -> Turn:
+        if self.is_shared:
+            self._table[session.upload.session_id] = session
+        return session.enter(body)
+
+    def _give_back(self, session: _Session, turn: Turn) -> None:
+        session.give_back(turn)
+        if self.is_shared and session.newest is None:
+            # The next packet may act in another process, and the one after that here.
+            self._table.pop(session.upload.session_id, None)
 
     def _place(
         self, session: _Session, content_range: ContentRange
@@ -507,6 +570,48 @@ class SessionManager:
             raise FragmentTooLarge(f"{content_range.length} bytes, allowed are {limit}")
         return move, placement
 
+    async def _place_anew(
+        self, session: _Session, content_range: ContentRange
+    ) -> tuple[Move, Placement]:
+        """
+        Place a fragment; refuse none for what only this process still believes.
+
+        When one is refused, it is stored that there was one: no process then takes
+        the session for that of an empty file.
+        """
+        try:
+            return self._place(session, content_range)
+        except (SessionError, NoSuchSession):
+            if not self.is_shared:
+                raise
+        except PolicyError:
+            await self._note_fragment(session, content_range)
+            raise
+        await self._refresh(session)
+        try:
+            return self._place(session, content_range)
+        except (SessionError, PolicyError):
+            await self._note_fragment(session, content_range)
+            raise
+
+    async def _note_fragment(
+        self, session: _Session, content_range: ContentRange
+    ) -> None:
+        if self.is_shared and session.upload.total is None:
+            await (await session.upload.open_writer(content_range.total)).close()
+
+    async def _refresh(self, session: _Session) -> None:
+        """
+        Find out what other processes have done in a session.
+
+        :raises NoSuchSession: If one has ended it.
+        """
+        if self.is_shared:
+            upload: object = session.upload
+            if IRefreshable.providedBy(upload):
+                await upload.refresh()
+            session.life = _life_of(session.upload)
+
     async def _receive(
         self,
         session: _Session,
@@ -518,7 +623,7 @@ class SessionManager:
         if self._stopping:
             raise ServerStopping("the server is stopping", _STOPPING_RETRY_AFTER)
         # Whoever was before us may have moved the offset, or ended the session.
-        move, placement = self._place(session, content_range)
+        move, placement = await self._place_anew(session, content_range)
         writer = None
         if move is Move.RECEIVE:
             try:
@@ -549,6 +654,9 @@ class SessionManager:
 
     async def _close(self, session: _Session, caller: Caller) -> None:
         upload = session.upload
+        if upload.offset != upload.total:
+            # What is discarded, or taken for empty, is so for all processes.
+            await self._refresh(session)
         move = session.life.close()
         if move is Move.UNKNOWN:
             raise NoSuchSession("the session was cancelled")
@@ -559,7 +667,12 @@ class SessionManager:
         if move in (Move.PUBLISH, Move.PUBLISH_EMPTY):
             # A Fragment may have come before a restart, and have been refused: a file
             # that exists is not replaced by an empty one on a guess.
-            is_guess = move is Move.PUBLISH_EMPTY and session.is_found
+            is_guess = (
+                move is Move.PUBLISH_EMPTY
+                and session.is_found
+                # There it is stored that a Fragment was refused.
+                and not self.is_shared
+            )
             overwrite = self.settings.allow_overwrites
             try:
                 await self._publish(session, overwrite and not is_guess)
@@ -618,10 +731,14 @@ class SessionManager:
             session.cancellation = Shared()
 
         async def cancel() -> None:
-            turn = session.enter(None)
+            turn = self._enter_session(session, None)
             try:
                 await turn.begins()
                 upload = session.upload
+                await self._refresh(session)
+                if caller is None and not self._has_ended(session):
+                    # Another process has moved it on.
+                    return
                 move = session.life.cancel()
                 if move is Move.UNKNOWN:
                     raise NoSuchSession("the session was closed meanwhile")
@@ -646,7 +763,7 @@ class SessionManager:
                     reason=reason,
                 )
             finally:
-                session.give_back(turn)
+                self._give_back(session, turn)
 
         return session.cancellation.run(cancel)
 
@@ -663,5 +780,5 @@ class SessionManager:
         upload = session.upload
         await release_in_order(upload)
         session.life.released()
-        del self._table[upload.session_id]
+        self._table.pop(upload.session_id, None)
         self._disown(upload.session_id, upload.owner)

@@ -50,6 +50,11 @@ class ContractBase(_Case):
     #: no parent can be missing, sets this to False.
     has_directories = True
 
+    #: Whether opening a writer records the total length at once. A store for which that
+    #: is a request of its own, and which records it when the writer is closed, sets
+    #: this to False.
+    records_total_at_once = True
+
     def make_backend(self) -> IBackend:
         """Make a backend over a fresh store. It is not started yet."""
         raise NotImplementedError

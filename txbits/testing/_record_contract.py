@@ -88,7 +88,9 @@ class RecordContract(ContractBase):
     async def test_total_survives_a_kill_even_if_no_byte_came(self) -> None:
         backend = await self.started()
         session = await self.new(backend)
-        await session.open_writer(7)
+        writer = await session.open_writer(7)
+        if not self.records_total_at_once:
+            await writer.close()
         again = await self.reopened(backend)
         if again is None:
             return

@@ -51,6 +51,7 @@ class BackendContract(
     and, where it has to,
 
     - ``has_directories = False``, if no parent directory can ever be missing;
+    - ``records_total_at_once = False``, if opening a writer does not;
     - ``now(backend)``: the backend's clock, if that is not the machine's.
 
     ``published``, ``place`` and ``leftovers`` may return Deferreds. A backend that

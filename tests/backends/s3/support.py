@@ -1,0 +1,216 @@
+"""
+What the tests of the S3 backend have in common: backends on a bucket of a real S3
+server.
+
+:class:`S3Case` hands out backends that are ended with the test. A backend's client can
+be told to count, to die, or to hold a call open; see :class:`MortalClient`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+from tests.seaweedfs import ENVIRONMENT, REGION, Bucket
+from txbits.backends.s3 import S3Backend, S3Settings
+from txbits.backends.s3._client import Client, S3Unreachable
+from txbits.backends.s3._records import LEAST_OPEN
+from txbits.testing._contract import ContractBase
+
+MIB = 1 << 20
+
+if TYPE_CHECKING:
+    _Case = TestCase
+else:
+    _Case = object
+
+
+class Killed(BaseException):
+    """The process is dead; not an Exception, so that nothing handles it."""
+
+
+class MortalClient(Client):
+    """
+    Asks S3, with an end. It stands at the line of the calls.
+
+    :ivar asked: The names of the operations that were asked for, in order.
+    """
+
+    def __attrs_post_init__(self):
+        super().__attrs_post_init__()
+        self.asked = []
+        self._calls_left = None
+        self._dies_after = False
+        self._dead = False
+        self._holds = {}
+        self._losing = {}
+
+    def lose(self, operation, times=1):
+        """Lose the answers to the next attempts of an operation; S3 has sent them."""
+        self._losing[operation] = times
+
+    async def _attempt(self, request, *args):
+        answer = await super()._attempt(request, *args)
+        if self._losing.get(request.operation):
+            self._losing[request.operation] -= 1
+            raise S3Unreachable("the answer was lost")
+        return answer
+
+    def die_after(self, calls, carried_out=False):
+        """
+        Die at the call after so many more.
+
+        :param carried_out: Whether that one still reaches S3.
+        """
+        self._calls_left = calls
+        self._dies_after = carried_out
+
+    @property
+    def is_dead(self):
+        return self._dead
+
+    def die(self):
+        """Die now."""
+        self._dead = True
+
+    def hold(self, operation):
+        """
+        Hold the next call of an operation back.
+
+        :returns: A Deferred that fires when it is held, and one to let it go on.
+        """
+        held, goes_on = Deferred(), Deferred()
+        self._holds[operation] = held, goes_on
+        return held, goes_on
+
+    async def ask(self, request):
+        if self._calls_left is not None and not self._dead:
+            if not self._calls_left:
+                self._dead = True
+                if self._dies_after:
+                    await super().ask(request)
+                raise Killed
+            self._calls_left -= 1
+        if self._dead:
+            raise Killed
+        self.asked.append(request.operation)
+        if request.operation in self._holds:
+            held, goes_on = self._holds.pop(request.operation)
+            held.callback(request)
+            await goes_on
+            if self._dead:
+                raise Killed
+        return await super().ask(request)
+
+
+class OnS3(_Case):
+    """What the contract asks for, on a bucket of SeaweedFS. A mixin."""
+
+    has_directories = False
+    records_total_at_once = False
+    settings: dict[str, Any] = {}
+    prefix = "in/"
+
+    def setUp(self):
+        super().setUp()
+        for name, value in ENVIRONMENT.items():
+            old = os.environ.get(name)
+            os.environ[name] = value
+            self.addCleanup(self._restore, name, old)
+        self.bucket = Bucket(self, used=True)
+
+    def _restore(self, name, old):
+        if old is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = old
+
+    def node(self, **settings):
+        """A backend on the bucket, not started."""
+        given = {
+            "prefix": self.prefix,
+            "endpoint": self.bucket.server.endpoint,
+            "region": REGION,
+            "part_size": 5 * MIB,
+            **self.settings,
+            **settings,
+        }
+        return S3Backend(
+            S3Settings(bucket=self.bucket.name, **given),
+            reactor,
+            make_client=MortalClient,
+        )
+
+    def client(self, backend) -> Any:
+        """What asks S3 for a backend."""
+        return backend.staging.bucket.client
+
+    def make_backend(self):
+        # A fresh store: some tests of the contract take several.
+        self.prefix = f"in-{uuid4()}/"
+        return self.node()
+
+    def reopen_backend(self, backend):
+        if backend._opened is not None:
+            self.client(backend).die()
+        return self.node(prefix=backend.settings.prefix)
+
+    def published(self, backend, destination):
+        return deferToThread(self.bucket.read, backend.settings.key(destination))
+
+    def place(self, backend, destination, data):
+        return deferToThread(self.bucket.put, backend.settings.key(destination), data)
+
+    def leftovers(self, backend):
+        return deferToThread(self.left, backend.settings)
+
+    def left(self, settings):
+        """Everything but published files and records of closes."""
+        left = []
+        pages = self.bucket.client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket.name, Prefix=settings.staging
+        )
+        for page in pages:
+            for one in page.get("Contents", ()):
+                if not one["Key"].endswith("/record") or one["Size"] >= LEAST_OPEN:
+                    left.append(one["Key"])
+        uploads = self.bucket.uploads(settings.prefix)
+        return left + [f"{key}#{upload}" for key, upload in uploads]
+
+
+class S3Case(OnS3, ContractBase, TestCase):
+    """Backends on one bucket, and what is done with them."""
+
+    def make_backend(self):
+        return self.node()
+
+    def data(self, length):
+        """So many bytes, no two MiB of which are the same."""
+        block = bytes(range(256)) * 64
+        blocks = -(-length // (len(block) + 4))
+        return b"".join(number.to_bytes(4, "big") + block for number in range(blocks))[
+            :length
+        ]
+
+    async def another(self, backend):
+        """Another node on the same bucket and prefix."""
+        return await self._start(self.node(prefix=backend.settings.prefix))
+
+    async def send(self, session, total, data):
+        """A fragment, in pieces as they come from a network."""
+        pieces = (data[at : at + 250_000] for at in range(0, len(data), 250_000))
+        await self.append(session, total, *pieces)
+
+    async def close(self, backend, session, overwrite=False):
+        """What the manager does at Close."""
+        await session.publish(overwrite=overwrite, create_directories=False)
+        await backend.remember_close(
+            session.session_id, session.destination, session.owner
+        )
+        await session.release()

@@ -1,0 +1,213 @@
+"""
+Where the bucket is, and as whom it is asked: botocore's rules, TLS, credentials.
+
+The TLS server is a relay to the S3 server, with a certificate made for the test.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from twisted.internet import reactor
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.protocols.portforward import ProxyFactory
+
+from tests.backends.s3.support import S3Case
+from tests.seaweedfs import ACCESS_KEY, SECRET_KEY
+from txbits.backends.s3 import S3Settings
+from txbits.backends.s3._access import resolved
+from txbits.errors import BackendError
+from txbits.testing.backend import contract
+
+
+def certificate(path):
+    """Make a certificate for 127.0.0.1, signed by nobody but itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "txbits test")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]),
+            critical=False,
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    with open(f"{path}.crt", "wb") as file:
+        file.write(made.public_bytes(serialization.Encoding.PEM))
+    with open(f"{path}.key", "wb") as file:
+        file.write(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
+    return f"{path}.crt", f"{path}.key"
+
+
+class TLSTests(S3Case):
+    """An S3 server with a certificate of one's own."""
+
+    async def _relay(self):
+        crt, key = certificate(self.mktemp())
+        endpoint = serverFromString(
+            reactor, f"ssl:0:interface=127.0.0.1:privateKey={key}:certKey={crt}"
+        )
+        port = await endpoint.listen(ProxyFactory("127.0.0.1", self.bucket.server.port))
+        self.addCleanup(lambda: maybeDeferred(port.stopListening))
+        return f"https://127.0.0.1:{port.getHost().port}", crt
+
+    @contract
+    async def test_one_that_is_named_is_trusted(self):
+        url, crt = await self._relay()
+        backend = await self._start(self.node(endpoint=url, ca=crt))
+        data = self.data(6 << 20)
+        session = await self.complete(backend, ("name.txt",), data)
+        await self.close(backend, session)
+        self.assertTrue(data == await self.file_at(backend, ("name.txt",)))
+        await self.assert_nothing_left(backend)
+
+    @contract
+    async def test_others_are_not_and_it_is_said_at_once(self):
+        url, _ = await self._relay()
+        backend = self.node(endpoint=url)
+        with self.assertRaises(BackendError) as caught:
+            await backend.start()
+        self.assertRegex(str(caught.exception), r"certificate of .* is not trusted")
+        self.assertNotIn("\n", str(caught.exception))
+
+
+class AddressTests(S3Case):
+    """The bucket's URL, without asking anybody."""
+
+    def base(self, **settings):
+        return resolved(
+            S3Settings(bucket="logs", **settings),
+            reactor,  # type: ignore[arg-type]
+            None,  # type: ignore[arg-type]
+        )
+
+    def test_amazon_has_the_bucket_in_the_name(self):
+        access = self.base(region="eu-central-1")
+        self.assertEqual(access.base, "https://logs.s3.eu-central-1.amazonaws.com")
+        self.assertEqual((access.region, access.service), ("eu-central-1", "s3"))
+        self.assertTrue(access.is_safe)
+
+    def test_it_may_be_in_the_path(self):
+        access = self.base(region="eu-central-1", addressing="path")
+        self.assertEqual(access.base, "https://s3.eu-central-1.amazonaws.com/logs")
+
+    def test_an_endpoint_of_ones_own_has_it_where_it_is_wanted(self):
+        for addressing, base in (
+            ("path", "http://s3.example.org:9000/logs"),
+            ("virtual", "http://logs.s3.example.org:9000"),
+        ):
+            access = self.base(
+                endpoint="http://s3.example.org:9000",
+                region="x-1",
+                addressing=addressing,
+            )
+            self.assertEqual(access.base, base)
+            self.assertEqual(access.region, "x-1")
+            self.assertFalse(access.is_safe)
+
+    def test_the_environment_names_region_and_endpoint(self):
+        for name, value in (
+            ("AWS_REGION", "ap-south-1"),
+            ("AWS_ENDPOINT_URL_S3", "https://s3.example.org"),
+        ):
+            os.environ[name] = value
+            self.addCleanup(os.environ.pop, name)
+        access = self.base(addressing="path")
+        self.assertEqual(access.base, "https://s3.example.org/logs")
+        self.assertEqual(access.region, "ap-south-1")
+        os.environ["AWS_DEFAULT_REGION"] = "eu-west-1"
+        self.addCleanup(os.environ.pop, "AWS_DEFAULT_REGION")
+        self.assertEqual(self.base().region, "eu-west-1")
+
+    def test_an_access_point_is_a_bucket(self):
+        arn = "arn:aws:s3:eu-central-1:123456789012:accesspoint/uploads"
+        access = resolved(
+            S3Settings(bucket=arn, region="eu-central-1"),
+            reactor,  # type: ignore[arg-type]
+            None,  # type: ignore[arg-type]
+        )
+        self.assertEqual(
+            access.base,
+            "https://uploads-123456789012.s3-accesspoint.eu-central-1.amazonaws.com",
+        )
+
+
+class CredentialsTests(S3Case):
+    """Credentials that expire, from a program that AWS's configuration names."""
+
+    def _offer(self, minutes, secret=SECRET_KEY):
+        expires = datetime.now(UTC) + timedelta(minutes=minutes)
+        with open(self.path, "w") as file:
+            json.dump(
+                {
+                    "Version": 1,
+                    "AccessKeyId": ACCESS_KEY,
+                    "SecretAccessKey": secret,
+                    "SessionToken": None,
+                    "Expiration": expires.isoformat(),
+                },
+                file,
+            )
+
+    def setUp(self):
+        super().setUp()
+        self.path = os.path.abspath(self.mktemp())
+        config = os.path.abspath(self.mktemp())
+        with open(config, "w") as file:
+            file.write(f"[profile rotating]\ncredential_process = cat {self.path}\n")
+        os.environ["AWS_CONFIG_FILE"] = config  # restored by setUp's clean-up
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            del os.environ[name]
+            self.addCleanup(os.environ.pop, name, None)
+
+    @contract
+    async def test_they_are_renewed_before_they_expire(self):
+        self._offer(1)
+        backend = await self._start(self.node(profile="rotating"))
+        access = backend.staging.bucket.client.access
+        first = access._frozen
+        self._offer(60)
+        access._refreshed_at = float("-inf")  # a minute has passed
+        await self.new(backend)
+        self.assertIsNot(access._frozen, first)
+
+    @contract
+    async def test_nobody_waits_for_those_that_are_good_for_a_while(self):
+        self._offer(14)
+        backend = await self._start(self.node(profile="rotating"))
+        access = backend.staging.bucket.client.access
+        first = access._frozen
+        self._offer(60)
+        access._refreshed_at = float("-inf")
+        await access.ready()
+        self.assertIs(access._frozen, first)
+        if access._refreshing is not None:
+            await access._refreshing.join()
+        self.assertIsNot(access._frozen, first)
+
+    @contract
+    async def test_a_program_that_fails_is_told_at_the_start(self):
+        with self.assertRaises(BackendError) as caught:
+            await self.node(profile="rotating").start()
+        self.assertNotIn("\n", str(caught.exception))

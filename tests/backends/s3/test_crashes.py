@@ -1,0 +1,208 @@
+"""
+A node killed at each of its requests to S3, one after the other.
+
+Each round does the same on a fresh prefix, dies one request later than the round
+before, before that request is sent or after it is carried out, and another node goes
+on. The rounds end when one survives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+from uuid import uuid4
+
+from tests.backends.s3.support import MIB, Killed, S3Case
+from txbits.errors import NoSuchSession
+from txbits.testing.backend import contract
+
+NAME = ("name.txt",)
+
+
+class CrashCase(S3Case):
+    """Deaths, in order."""
+
+    async def rounds(self, act):
+        """
+        Act, and die.
+
+        :param act: Called with a backend and a dict for what it wants to be
+            remembered.
+        :returns: For each round the dict, a node that goes on, and whether the first
+            one survived.
+        """
+        for carried_out in (False, True):
+            for calls in range(100):
+                self.prefix = f"in-{uuid4()}/"
+                backend = await self.started()
+                known: dict[str, Any] = {"acknowledged": 0}
+                self.client(backend).die_after(calls, carried_out)
+                with contextlib.suppress(Killed):
+                    await act(backend, known)
+                survived = not self.client(backend).is_dead
+                self.client(backend).die()
+                yield known, await self.another(backend), survived
+                if survived:
+                    self.assertGreater(calls, 2)
+                    break
+            else:
+                self.fail("it never ends")
+
+    async def uploaded(self, backend, known, data, step, overwrite=False):
+        """A session, and fragments; what is acknowledged is remembered."""
+        known["id"] = uuid4()
+        session = await self.new(
+            backend, NAME, session_id=known["id"], overwrite=overwrite
+        )
+        known["made"] = True
+        for start in range(0, len(data), step):
+            await self.send(session, len(data), data[start : start + step])
+            known["acknowledged"] = session.offset
+        return session
+
+    async def finished(self, node, known, data, overwrite=False):
+        """What the client does: it comes again, and goes on where it is told."""
+        one = known.get("id")
+        try:
+            found = await node.find(one)
+        except NoSuchSession:
+            self.assertFalse(known.get("made"))
+            await node.remember_close(one, NAME, None)
+            await node.clean_up(self.now(node) + 4000)
+            found = await self.new(node, NAME, overwrite=overwrite)
+        self.assertGreaterEqual(found.offset, known["acknowledged"])
+        self.assertFalse(found.releasing)
+        if not found.published:
+            # A round may have published, and not have said so.
+            self.assertIn(
+                await self.file_at(node, NAME), (None, b"old") if overwrite else (None,)
+            )
+            if found.offset < len(data) or found.total is None:
+                await self.send(found, len(data), data[found.offset :])
+        await self.close(node, found, overwrite)
+        self.assertTrue(data == await self.file_at(node, NAME))
+        await self.assert_nothing_left(node)
+
+
+class UploadCrashTests(CrashCase):
+    """Death while bytes arrive, and while they are published."""
+
+    settings = {"orphan_age": 0}
+
+    async def _test(self, length, step, overwrite=False):
+        data = self.data(length)
+
+        async def act(backend, known):
+            if overwrite:
+                await self.put(backend, NAME, b"old")
+            session = await self.uploaded(backend, known, data, step, overwrite)
+            await self.close(backend, session, overwrite)
+            known["closed"] = True
+
+        async for known, node, _ in self.rounds(act):
+            if await node.recalls_close(known["id"], NAME, None):
+                self.assertTrue(data == await self.file_at(node, NAME))
+            else:
+                self.assertFalse(known.get("closed"))
+                await node.clean_up(0)
+                await self.finished(node, known, data, overwrite)
+            await node.clean_up(0)
+            await self.assert_nothing_left(node)
+
+    @contract
+    async def test_a_small_file_goes_on_after_a_kill_at_any_request(self):
+        await self._test(1000, 400)
+
+    @contract
+    async def test_a_small_file_replaces_another_after_a_kill_at_any_request(self):
+        await self._test(1000, 400, overwrite=True)
+
+    @contract
+    async def test_a_file_of_less_than_a_part_goes_on_after_a_kill_at_any_request(self):
+        await self._test(300_000, 200_000)
+
+    @contract
+    async def test_a_long_file_goes_on_after_a_kill_at_any_request(self):
+        await self._test(11 * MIB, 6 * MIB)
+
+    @contract
+    async def test_a_long_file_replaces_another_after_a_kill_at_any_request(self):
+        await self._test(6 * MIB, 6 * MIB, overwrite=True)
+
+
+class ReleaseCrashTests(CrashCase):
+    """Death while a session is released."""
+
+    async def _test(self, data, total):
+        async def act(backend, known):
+            # Only the end is what it dies in.
+            client = self.client(backend)
+            left, client._calls_left = client._calls_left, None
+            session = await self.new(backend, NAME)
+            known["id"] = session.session_id
+            if data:
+                await self.send(session, total, data)
+            client._calls_left = left
+            await known["end"](backend, session)
+            known["done"] = True
+
+        return act
+
+    @contract
+    async def test_cancel_goes_on_after_a_kill_at_any_request(self):
+        for length, total in ((0, 5), (100, 1000), (MIB, 2 * MIB), (6 * MIB, 16 * MIB)):
+            inner = await self._test(self.data(length), total)
+
+            async def act(backend, known, inner=inner):
+                known["end"] = lambda _, session: session.release()
+                await inner(backend, known)
+
+            async for known, node, _ in self.short_rounds(act):
+                try:
+                    found = await node.find(known["id"])
+                except NoSuchSession:
+                    await self.assert_nothing_left(node)
+                    continue
+                self.assertNotIn("done", known)
+                await found.release()
+                await self.assert_nothing_left(node)
+                self.assertIsNone(await self.file_at(node, NAME))
+
+    @contract
+    async def test_a_discarding_close_goes_on_after_a_kill_at_any_request(self):
+        for length, total in ((100, 1000), (MIB, 2 * MIB), (6 * MIB, 16 * MIB)):
+            inner = await self._test(self.data(length), total)
+
+            async def act(backend, known, inner=inner):
+                async def end(backend, session):
+                    await backend.remember_close(session.session_id, NAME, None)
+                    await session.release()
+
+                known["end"] = end
+                await inner(backend, known)
+
+            async for known, node, _ in self.short_rounds(act):
+                if not await node.recalls_close(known["id"], NAME, None):
+                    self.assertNotIn("done", known)
+                    found = await node.find(known["id"])
+                    self.assertFalse(found.releasing)
+                    self.assertEqual(found.offset, length)
+                    await node.remember_close(known["id"], NAME, None)
+                await self.assert_nothing_left(node)
+                self.assertTrue(await node.recalls_close(known["id"], NAME, None))
+
+    async def short_rounds(self, act):
+        """As rounds, of what may take a single request."""
+        for carried_out in (False, True):
+            for calls in range(100):
+                self.prefix = f"in-{uuid4()}/"
+                backend = await self.started()
+                known: dict[str, Any] = {}
+                self.client(backend).die_after(calls, carried_out)
+                with contextlib.suppress(Killed):
+                    await act(backend, known)
+                survived = not self.client(backend).is_dead
+                self.client(backend).die()
+                yield known, await self.another(backend), survived
+                if survived:
+                    break

@@ -1,0 +1,421 @@
+"""
+Several nodes on one bucket: whatever two of them do at the same time comes out right.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from uuid import uuid4
+
+from twisted.internet import reactor
+from twisted.internet.defer import DeferredList
+
+from tests.backends.s3.support import MIB, S3Case
+from tests.backends.s3.test_requests import CALLER, Body, RequestCase
+from txbits._deferreds import begun
+from txbits.errors import (
+    BackendError,
+    DestinationExists,
+    NoSuchSession,
+    OutOfStep,
+    SessionLimitReached,
+    TotalLengthChanged,
+    UploadTooLarge,
+)
+from txbits.protocol.codec import ContentRange
+from txbits.sessions import Caller
+from txbits.testing.backend import contract
+
+NAME = ("name.txt",)
+
+
+class NodesTests(S3Case):
+    """Two backends."""
+
+    async def two(self, total, data, name=NAME):
+        """A session that holds *data*, as two nodes know it."""
+        first = await self.started()
+        second = await self.another(first)
+        session = await self.new(first, name)
+        if data:
+            await self.send(session, total, data)
+        return first, second, session, await second.find(session.session_id)
+
+    @contract
+    async def test_the_same_fragment_on_both_is_stored_once(self):
+        for length, begin in ((1000, 100), (2 * MIB, MIB), (13 * MIB, 4 * MIB)):
+            data = self.data(length)
+            name = (str(length),)
+            first, second, one, other = await self.two(length, data[:begin], name)
+            writers = [await each.open_writer(length) for each in (one, other)]
+            for at in range(begin, length, 300_000):
+                for writer in writers:
+                    await writer.write(data[at : min(at + 300_000, length)])
+            closing = [writer.close() for writer in writers]
+            for each in closing:
+                await each
+            self.assertEqual((one.offset, other.offset), (length, length))
+            await self.close(second, other)
+            self.assertTrue(data == await self.file_at(first, name))
+            await self.assert_nothing_left(first)
+
+    @contract
+    async def test_an_old_shorter_fragment_takes_nothing_away(self):
+        for length in (60_000, 3 * MIB, 12 * MIB):
+            data = self.data(length)
+            name = (str(length),)
+            first, second, one, other = await self.two(length, data[:1000], name)
+            stale = await one.open_writer(length)
+            await stale.write(data[1000 : length // 2])
+            await self.send(other, length, data[1000:])
+            await stale.close()
+            self.assertEqual(other.offset, length)
+            await one.refresh()
+            self.assertEqual(one.offset, length)
+            await self.close(first, one)
+            self.assertTrue(data == await self.file_at(first, name))
+            await self.assert_nothing_left(second)
+
+    @contract
+    async def test_a_fragment_of_a_session_that_was_cancelled_leaves_nothing(self):
+        for length, sent in ((60_000, 100), (4 * MIB, MIB), (20 * MIB, 6 * MIB)):
+            data = self.data(length)
+            name = (str(length),)
+            first, _, one, other = await self.two(length, data[:sent], name)
+            writer = await one.open_writer(length)
+            await writer.write(data[sent : sent + 50_000])
+            await other.release()
+            self.assertEqual(self.left(first.settings), [])
+            await self.fails(NoSuchSession, writer.close())
+            await self.assert_nothing_left(first)
+            await self.fails(NoSuchSession, one.refresh())
+
+    @contract
+    async def test_parts_that_arrive_during_a_cancel_are_gone_at_its_end(self):
+        data = self.data(20 * MIB)
+        first, _, one, other = await self.two(len(data), data[: 6 * MIB])
+        held, goes_on = self.client(first).hold("UploadPart")
+        writer = await one.open_writer(len(data))
+        await writer.write(data[6 * MIB : 11 * MIB])
+        await held
+        await other.release()
+        self.assertEqual(self.bucket.everything(), [])
+        goes_on.callback(None)
+        await self.fails(NoSuchSession, writer.close())
+        self.assertEqual(self.bucket.everything(), [])
+
+    @contract
+    async def test_both_begin_a_multipart_upload_and_one_is_used(self):
+        data = self.data(12 * MIB)
+        first, second, one, other = await self.two(len(data), data[:1000])
+        held, goes_on = self.client(first).hold("CreateMultipartUpload")
+        writer = await one.open_writer(len(data))
+        await writer.write(data[1000 : 6 * MIB])
+        await held
+        await self.send(other, len(data), data[1000 : 7 * MIB])
+        goes_on.callback(None)
+        await writer.close()
+        self.assertEqual(len(self.bucket.uploads()), 1)
+        await one.refresh()
+        self.assertEqual(one.offset, 7 * MIB)
+        await self.send(one, len(data), data[7 * MIB :])
+        await self.close(first, one)
+        self.assertTrue(data == await self.file_at(second, NAME))
+        await self.assert_nothing_left(second)
+
+    @contract
+    async def test_both_close_and_both_succeed(self):
+        for length in (0, 1000, 2 * MIB, 12 * MIB):
+            data = self.data(length)
+            name = (f"f{length}",)
+            first, second, one, other = await self.two(length, data, name)
+            if not data:
+                await (await one.open_writer(0)).close()
+                await other.refresh()
+            await DeferredList(
+                [self._closed(first, one), self._closed(second, other)],
+                fireOnOneErrback=True,
+                consumeErrors=True,
+            )
+            self.assertTrue(data == await self.file_at(first, name))
+            self.assertTrue(await first.recalls_close(one.session_id, name, None))
+            await self.assert_nothing_left(first)
+
+    def _closed(self, backend, session):
+        return begun(self.close(backend, session))
+
+    @contract
+    async def test_a_close_that_comes_again_does_not_bring_an_old_file_back(self):
+        for length in (1000, 2 * MIB, 12 * MIB):
+            data = self.data(length)
+            name = (str(length),)
+            first, second, one, other = await self.two(length, data, name)
+            await self.close(second, other, overwrite=True)
+            newer = await self.complete(second, name, b"newer", overwrite=True)
+            await self.close(second, newer, overwrite=True)
+            self.assertFalse(one.published)
+            with contextlib.suppress(NoSuchSession):
+                await one.publish(overwrite=True, create_directories=False)
+            self.assertEqual(await self.file_at(first, name), b"newer")
+            self.assertTrue(await first.recalls_close(one.session_id, name, None))
+
+    @contract
+    async def test_one_of_two_sessions_gets_the_name(self):
+        first = await self.started()
+        second = await self.another(first)
+        for length in (1000, 2 * MIB):
+            name = (str(length),)
+            data = self.data(length)
+            one = await self.complete(first, name, data)
+            other = await self.complete(second, name, data)
+            outcomes = await DeferredList(
+                [
+                    each.publish(overwrite=False, create_directories=False)
+                    for each in (one, other)
+                ],
+                consumeErrors=True,
+            )
+            self.assertEqual(sorted(success for success, _ in outcomes), [False, True])
+            (failure,) = (outcome for success, outcome in outcomes if not success)
+            failure.trap(DestinationExists)
+            await one.release()
+            await other.release()
+            await self.assert_nothing_left(first)
+
+    @contract
+    async def test_a_cancel_during_a_close_leaves_nothing_or_the_file(self):
+        for length in (1000, 2 * MIB, 12 * MIB):
+            for operation in ("PutObject", "ListObjectsV2"):
+                data = self.data(length)
+                name = (f"{length}-{operation}",)
+                first, _, one, other = await self.two(length, data, name)
+                one.seen = None
+                held, goes_on = self.client(first).hold(operation)
+                closing = self._closed(first, one)
+                await held
+                await other.release()
+                goes_on.callback(None)
+                with contextlib.suppress(NoSuchSession):
+                    await closing
+                self.assertIn(await self.file_at(first, name), (None, data))
+                self.assertEqual(self.left(first.settings), [])
+
+    @contract
+    async def test_clean_ups_at_once_are_harmless(self):
+        first = await self.started()
+        second = await self.another(first)
+        kept = await self.complete(first, ("kept",), self.data(6 * MIB))
+        for number in range(10):
+            await first.remember_close(uuid4(), (str(number),), None)
+        self.bucket.put(f"{first.settings.staging}{{{uuid4()}}}/{0:016d}-3", b"abc")
+        later = self.now(first) + 4000
+        clock = first.staging.clock.seconds
+        outcomes = await DeferredList(
+            [each.clean_up(later) for each in (first, second)],
+            fireOnOneErrback=True,
+            consumeErrors=True,
+        )
+        self.assertEqual([success for success, _ in outcomes], [True, True])
+        self.assertEqual(
+            [key for key in self.bucket.keys("in/") if key.endswith("/record")],
+            [first.staging.record_key(kept.session_id)],
+        )
+        self.assertGreater(later, clock())
+        await kept.publish(overwrite=False, create_directories=False)
+
+
+class OrphanTests(S3Case):
+    """What no session owns is removed."""
+
+    settings = {"orphan_age": 0}
+
+    @contract
+    async def test_multipart_uploads_that_nobody_owns_are_aborted(self):
+        backend = await self.started()
+        data = self.data(6 * MIB)
+        session = await self.new(backend)
+        await self.send(session, 12 * MIB, data)
+        client = self.bucket.client
+        for key in ("in/name.txt", "in/other", "elsewhere"):
+            client.create_multipart_upload(Bucket=self.bucket.name, Key=key)
+        await backend.clean_up(0)
+        self.assertEqual(
+            sorted(self.bucket.uploads()),
+            sorted(
+                [
+                    ("in/name.txt", session.record.upload),
+                    *(one for one in self.bucket.uploads() if one[0] == "elsewhere"),
+                ]
+            ),
+        )
+        await session.refresh()
+        self.assertEqual(session.offset, 6 * MIB)
+
+    @contract
+    async def test_young_ones_are_left_alone(self):
+        backend = self.node(orphan_age=3600)
+        await self._start(backend)
+        self.bucket.client.create_multipart_upload(
+            Bucket=self.bucket.name, Key="in/other"
+        )
+        await backend.clean_up(0)
+        self.assertEqual(len(self.bucket.uploads()), 1)
+
+    @contract
+    async def test_tails_that_came_after_the_end_go(self):
+        backend = await self.started()
+        one = uuid4()
+        await backend.remember_close(one, NAME, None)
+        late = f"{backend.staging.directory(one)}{5:016d}-3"
+        self.bucket.put(late, b"abc")
+        await backend.clean_up(0)
+        self.assertNotIn(late, self.bucket.keys())
+        self.assertTrue(await backend.recalls_close(one, NAME, None))
+
+
+class ManagersTests(RequestCase):
+    """Two managers: what only one of them knows is not the last word."""
+
+    async def fragments(self, manager, one, data, first, end):
+        return await self.fragment(manager, one, first, data[first:end], len(data))
+
+    @contract
+    async def test_a_fragment_is_not_out_of_step_for_what_one_node_missed(self):
+        nodes = [await self.manager() for _ in range(2)]
+        for length in (50_000, 12 * MIB):
+            data = self.data(length)
+            half = length // 2
+            one = await nodes[0].create(NAME, CALLER, None)
+            await self.fragments(nodes[0], one, data, 0, 1000)
+            await self.fragments(nodes[1], one, data, 1000, half)
+            self.assertEqual(
+                await self.fragments(nodes[0], one, data, half, length), length
+            )
+            try:
+                await self.fragments(nodes[1], one, data, length - 1, length)
+            except OutOfStep as error:
+                self.fail(f"node 1 stands at {error.offset}")
+            await nodes[1].cancel(one, NAME, CALLER)
+
+    @contract
+    async def test_out_of_step_is_answered_with_where_the_bucket_stands(self):
+        nodes = [await self.manager() for _ in range(2)]
+        data = self.data(50_000)
+        one = await nodes[0].create(NAME, CALLER, None)
+        await self.fragments(nodes[0], one, data, 0, 1000)
+        await self.fragments(nodes[1], one, data, 1000, 2000)
+        with self.assertRaises(OutOfStep) as caught:
+            await self.fragments(nodes[0], one, data, 3000, 4000)
+        self.assertEqual(caught.exception.offset, 2000)
+
+    @contract
+    async def test_a_close_does_not_discard_what_another_node_completed(self):
+        nodes = [await self.manager() for _ in range(2)]
+        data = self.data(50_000)
+        one = await nodes[0].create(NAME, CALLER, None)
+        await self.fragments(nodes[0], one, data, 0, 1000)
+        await self.fragments(nodes[1], one, data, 1000, len(data))
+        await nodes[0].close(one, NAME, CALLER)
+        self.assertEqual(await self.file_at(nodes[0].backend, NAME), data)
+        for node in nodes:
+            await node.close(one, NAME, CALLER)
+            with self.assertRaises(NoSuchSession):
+                await node.cancel(one, NAME, CALLER)
+
+    @contract
+    async def test_a_close_does_not_take_for_empty_what_another_node_received(self):
+        nodes = [await self.manager() for _ in range(2)]
+        data = self.data(50_000)
+        one = await nodes[0].create(NAME, CALLER, None)
+        await self.fragments(nodes[1], one, data, 0, len(data))
+        await nodes[0].close(one, NAME, CALLER)
+        self.assertEqual(await self.file_at(nodes[0].backend, NAME), data)
+
+    @contract
+    async def test_an_empty_file_replaces_one_on_any_node(self):
+        nodes = [await self.manager(allow_overwrites=True) for _ in range(2)]
+        await self.put(nodes[0].backend, NAME, b"old")
+        one = await nodes[0].create(NAME, CALLER, None)
+        await nodes[1].close(one, NAME, CALLER)
+        self.assertEqual(await self.file_at(nodes[0].backend, NAME), b"")
+
+    @contract
+    async def test_a_refused_fragment_is_known_on_all_nodes(self):
+        nodes = [
+            await self.manager(allow_overwrites=True, max_upload_size=100)
+            for _ in range(2)
+        ]
+        await self.put(nodes[0].backend, NAME, b"old")
+        one = await nodes[0].create(NAME, CALLER, None)
+        with self.assertRaises(UploadTooLarge):
+            await self.fragments(nodes[0], one, self.data(1000), 0, 10)
+        await nodes[1].close(one, NAME, CALLER)
+        self.assertEqual(await self.file_at(nodes[0].backend, NAME), b"old")
+
+    @contract
+    async def test_a_session_cancelled_on_one_is_unknown_on_the_other(self):
+        nodes = [await self.manager() for _ in range(2)]
+        data = self.data(50_000)
+        one = await nodes[0].create(NAME, CALLER, None)
+        await self.fragments(nodes[0], one, data, 0, 1000)
+        await nodes[1].cancel(one, NAME, CALLER)
+        with self.assertRaises(NoSuchSession):
+            await self.fragments(nodes[0], one, data, 1000, 2000)
+        with self.assertRaises(NoSuchSession):
+            await nodes[0].close(one, NAME, CALLER)
+        with self.assertRaises(NoSuchSession):
+            await nodes[0].cancel(one, NAME, CALLER)
+        self.assertEqual(self.bucket.everything(), [])
+
+    @contract
+    async def test_the_session_limit_holds_across_nodes(self):
+        nodes = [await self.manager(session_limit=3) for _ in range(2)]
+        alice = Caller("alice", "192.0.2.1")
+        made = [await nodes[0].create((str(n),), alice, None) for n in range(2)]
+        nodes[1]._upkeep.counted_at = float("-inf")  # a minute has passed
+        made.append(await nodes[1].create(("2",), alice, None))
+        for node in nodes:
+            node._upkeep.counted_at = float("-inf")
+            with self.assertRaises(SessionLimitReached):
+                await node.create(("3",), alice, None)
+        await nodes[1].cancel(made[0], ("0",), alice)
+        await nodes[0].create(("3",), alice, None)
+
+    @contract
+    async def test_only_one_of_two_fragments_of_different_lengths_is_taken(self):
+        nodes = [await self.manager() for _ in range(2)]
+        one = await nodes[0].create(NAME, CALLER, None)
+        await self.fragments(nodes[0], one, self.data(5000), 0, 100)
+        with self.assertRaises(TotalLengthChanged):
+            await nodes[1].fragment(
+                one, NAME, CALLER, ContentRange(0, 9, 6000), Body(b"0123456789")
+            )
+        await nodes[1].cancel(one, NAME, CALLER)
+
+    @contract
+    async def test_a_session_that_expired_on_one_node_is_looked_at_again(self):
+        class Late:
+            """A clock that can be put forward."""
+
+            ahead = 0.0
+
+            def seconds(self):
+                return reactor.seconds() + self.ahead  # type: ignore[attr-defined]
+
+            def __getattr__(self, name):
+                return getattr(reactor, name)
+
+        nodes = [await self.manager(session_timeout=1000) for _ in range(2)]
+        data = self.data(5000)
+        one = await nodes[0].create(NAME, CALLER, None)
+        await self.fragments(nodes[0], one, data, 0, 100)
+        (await nodes[0].backend.find(one)).last_progress -= 2000
+        await self.fragments(nodes[0], one, data, 100, 200)
+        late = Late()
+        late.ahead = 2000.0
+        nodes[0].clock = late
+        with self.assertRaises(NoSuchSession):
+            await self.fragments(nodes[0], one, data, 200, 300)
+        with self.assertRaises(BackendError):
+            await self.fragments(nodes[1], one, data, 200, 300)
+        self.assertEqual(self.bucket.everything(), [])

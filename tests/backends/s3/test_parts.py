@@ -1,0 +1,327 @@
+"""
+Files that are longer than a part: parts, tails, and what is left of them.
+"""
+
+from __future__ import annotations
+
+import gc
+
+from twisted.internet.defer import Deferred
+
+from tests.backends.s3.support import MIB, S3Case
+from txbits.errors import (
+    BackendError,
+    DestinationExists,
+    NoSuchSession,
+    StagedDataLost,
+)
+from txbits.testing.backend import contract
+
+
+class PartsTests(S3Case):
+    """One node, parts of 5 MiB."""
+
+    @contract
+    async def test_a_long_file_is_published_whatever_its_fragments(self):
+        backend = await self.started()
+        data = self.data(12 * MIB + 345)
+        for fragments in (
+            [len(data)],
+            [MIB, 5 * MIB, 4 * MIB, 3 * MIB],
+            [5 * MIB] * 3,
+            [700_001] * 18,
+        ):
+            name = f"long-{len(fragments)}"
+            session = await self.new(backend, (name,))
+            offset = 0
+            for length in fragments:
+                piece = data[offset : offset + length]
+                await self.send(session, len(data), piece)
+                offset += len(piece)
+                self.assertEqual(session.offset, offset)
+            await session.publish(overwrite=False, create_directories=False)
+            await backend.remember_close(session.session_id, (name,), None)
+            await session.release()
+            self.assertTrue(data == await self.file_at(backend, (name,)))
+            await self.assert_nothing_left(backend)
+
+    @contract
+    async def test_a_file_of_up_to_a_part_is_no_multipart_upload(self):
+        backend = await self.started()
+        for length in (65_537, 2 * MIB, 5 * MIB):
+            data = self.data(length)
+            session = await self.new(backend, (str(length),))
+            await self.send(session, length, data[:50_000])
+            await self.send(session, length, data[50_000:])
+            self.assertEqual(self.bucket.uploads(), [])
+            await session.publish(overwrite=False, create_directories=False)
+            await session.release()
+            self.assertTrue(data == await self.file_at(backend, (str(length),)))
+        self.assertNotIn("CreateMultipartUpload", self.client(backend).asked)
+        await self.assert_nothing_left(backend)
+
+    @contract
+    async def test_another_node_goes_on_where_the_first_one_was_killed(self):
+        backend = await self.started()
+        data = self.data(11 * MIB)
+        session = await self.new(backend)
+        await self.send(session, len(data), data[: 2 * MIB])
+        await self.send(session, len(data), data[2 * MIB : 6 * MIB])
+        for end in (7 * MIB, 9 * MIB, 11 * MIB):
+            backend = await self.reopened(backend)
+            found = await backend.find(session.session_id)
+            await self.send(found, len(data), data[found.offset : end])
+            self.assertEqual(found.offset, end)
+        backend = await self.reopened(backend)
+        found = await backend.find(session.session_id)
+        self.assertEqual(found.offset, len(data))
+        await found.publish(overwrite=False, create_directories=False)
+        self.assertTrue(data == await self.file_at(backend, ("name.txt",)))
+        backend = await self.reopened(backend)
+        found = await backend.find(session.session_id)
+        self.assertTrue(found.published)
+        await found.release()
+        await self.assert_nothing_left(backend)
+
+    @contract
+    async def test_cancel_leaves_no_part_and_no_tail(self):
+        backend = await self.started()
+        data = self.data(12 * MIB)
+        session = await self.new(backend)
+        await self.send(session, 20 * MIB, data)
+        before = self.bucket.everything()
+        self.assertEqual(sum("#" in one for one in before), 2)
+        self.assertEqual(sum(".bits-sessions" in one for one in before), 2)
+        await session.release()
+        self.assertEqual(self.bucket.everything(), [])
+
+    @contract
+    async def test_cancel_waits_for_a_part_that_is_being_sent(self):
+        backend = await self.started()
+        held, goes_on = self.client(backend).hold("UploadPart")
+        session = await self.new(backend)
+        writer = await session.open_writer(20 * MIB)
+        await writer.write(self.data(6 * MIB))
+        await held
+        releasing = session.release()
+        self.assertFalse(releasing.called)
+        goes_on.callback(None)
+        await releasing
+        self.assertEqual(self.bucket.everything(), [])
+        await writer.close()
+        self.assertEqual(self.bucket.everything(), [])
+
+    @contract
+    async def test_a_slow_store_holds_the_client_back(self):
+        backend = await self.started()
+        session = await self.new(backend)
+        writer = await session.open_writer(50 * MIB)
+        held, goes_on = self.client(backend).hold("UploadPart")
+        piece = self.data(MIB)
+        written = 0
+        while True:
+            writing = writer.write(piece)
+            if not writing.called and written >= 9:
+                break
+            await writing
+            written += 1
+        # One part is being sent, another one is full; no third one is begun.
+        self.assertEqual(written, 9)
+        await held
+        self.assertFalse(writing.called)
+        self.assertEqual(backend.staging.memory.used, 10 * MIB)
+        goes_on.callback(None)
+        await writing
+        await writer.close()
+        self.assertEqual(session.offset, 10 * MIB)
+        await session.release()
+        self.assertEqual(backend.staging.memory.used, 0)
+        await self.assert_nothing_left(backend)
+
+    @contract
+    async def test_a_part_that_cannot_be_put_keeps_what_is_before_it(self):
+        backend = await self.started()
+        data = self.data(12 * MIB)
+        session = await self.new(backend)
+        await self.send(session, len(data), data[: 6 * MIB])
+        writer = await session.open_writer(len(data))
+        key, upload = self.bucket.uploads()[0]
+        self.bucket.client.abort_multipart_upload(
+            Bucket=self.bucket.name, Key=key, UploadId=upload
+        )
+        await writer.write(data[6 * MIB : 10 * MIB])
+        await self.fails(StagedDataLost, writer.close())
+        self.assertEqual(backend.staging.memory.used, 0)
+        await session.release()
+        await self.assert_nothing_left(backend)
+
+    @contract
+    async def test_a_file_that_appears_late_is_kept(self):
+        backend = await self.started()
+        data = self.data(6 * MIB)
+        session = await self.new(backend)
+        await self.send(session, len(data), data)
+        await self.put(backend, ("name.txt",), b"theirs")
+        await self.fails(
+            DestinationExists,
+            session.publish(overwrite=False, create_directories=False),
+        )
+        self.assertEqual(await self.file_at(backend, ("name.txt",)), b"theirs")
+        await session.publish(overwrite=True, create_directories=False)
+        self.assertTrue(data == await self.file_at(backend, ("name.txt",)))
+
+    @contract
+    async def test_parts_that_somebody_took_away_are_noticed(self):
+        backend = await self.started()
+        data = self.data(6 * MIB)
+        session = await self.new(backend)
+        await self.send(session, len(data), data)
+        self.bucket.clear()
+        await self.fails(
+            NoSuchSession, session.publish(overwrite=False, create_directories=False)
+        )
+        other = await self.new(backend)
+        await self.send(other, len(data), data)
+        for key, upload in self.bucket.uploads():
+            self.bucket.client.abort_multipart_upload(
+                Bucket=self.bucket.name, Key=key, UploadId=upload
+            )
+        await self.fails(
+            StagedDataLost, other.publish(overwrite=False, create_directories=False)
+        )
+        self.assertNotEqual(other.offset, other.total)
+        self.assertIsNone(await self.file_at(backend, ("name.txt",)))
+        await other.release()
+        await self.assert_nothing_left(backend)
+
+
+class MemoryTests(S3Case):
+    """What all sessions of a process hold is bounded."""
+
+    settings = {"memory": 20 * MIB}
+
+    @contract
+    async def test_halves_of_parts_are_put_away_when_there_are_many(self):
+        backend = await self.started()
+        memory = backend.staging.memory
+        data = self.data(9 * MIB)
+        sessions = [await self.new(backend, (str(n),)) for n in range(6)]
+        writers = [await one.open_writer(len(data)) for one in sessions]
+        for start in range(0, len(data), MIB):
+            for writer in writers:
+                await writer.write(data[start : start + MIB])
+        for writer in writers:
+            await writer.close()
+        self.assertLessEqual(memory.peak, memory.limit)
+        for number, session in enumerate(sessions):
+            self.assertEqual(session.offset, len(data))
+            await session.publish(overwrite=False, create_directories=False)
+            self.assertTrue(data == await self.file_at(backend, (str(number),)))
+            await session.release()
+        self.assertEqual(memory.used, 0)
+        await self.assert_nothing_left(backend)
+
+    @contract
+    async def test_clients_that_stall_do_not_lock_others_out(self):
+        backend = await self.started()
+        stalled = []
+        for number in range(5):
+            session = await self.new(backend, (str(number),))
+            writer = await session.open_writer(10 * MIB)
+            await writer.write(self.data(4 * MIB))
+            stalled.append(writer)
+        data = self.data(11 * MIB)
+        session = await self.new(backend, ("quick",))
+        await self.send(session, len(data), data)
+        await session.publish(overwrite=False, create_directories=False)
+        self.assertTrue(data == await self.file_at(backend, ("quick",)))
+        for writer in stalled:
+            await writer.close()
+        memory = backend.staging.memory
+        self.assertLessEqual(memory.peak, memory.limit)
+
+    @contract
+    async def test_copies_go_first(self):
+        backend = await self.started()
+        first = await self.new(backend, ("first",))
+        await self.send(first, 10 * MIB, self.data(4 * MIB))
+        self.assertEqual(backend.staging.memory.used, 4 * MIB)
+        writers = []
+        for number in range(4):
+            session = await self.new(backend, (str(number),))
+            writers.append(await session.open_writer(30 * MIB))
+            await writers[-1].write(self.data(9 * MIB // 2))
+        self.assertFalse(first.copy)
+        self.assertEqual(backend.staging.memory.used, 18 * MIB)
+        for writer in writers:
+            await writer.close()
+
+    @contract
+    async def test_writers_that_wait_for_memory_end_with_their_session(self):
+        backend = await self.started()
+        held, goes_on = self.client(backend).hold("UploadPart")
+        first = await self.new(backend, ("first",))
+        writer = await first.open_writer(30 * MIB)
+        await writer.write(self.data(9 * MIB))
+        await held
+        waiting: list[Deferred[None]] = []
+        second = await self.new(backend, ("second",))
+        other = await second.open_writer(30 * MIB)
+        for _ in range(5):
+            waiting.append(other.write(self.data(4 * MIB)))
+        releasing = second.release()
+        goes_on.callback(None)
+        await releasing
+        for one in waiting:
+            try:
+                await one
+            except BackendError:
+                continue
+        await writer.close()
+        await first.release()
+        self.assertEqual(backend.staging.memory.used, 0)
+        await self.assert_nothing_left(backend)
+
+
+class KnownTests(S3Case):
+    """What a node knows of sessions between their packets is bounded, too."""
+
+    settings = {"memory": 20 * MIB}
+
+    @contract
+    async def test_bytes_of_many_small_files_are_forgotten(self):
+        backend = await self.started()
+        known = backend.staging.known
+        data = self.data(60_000)
+        sessions = []
+        for number in range(100):
+            session = await self.new(backend, (str(number),))
+            await self.send(session, len(data), data)
+            sessions.append(session.session_id)
+            self.assertLessEqual(known.bytes_held, 5 * MIB)
+            del session
+        gc.collect()
+        self.assertIsNone(known.get(sessions[0]))
+        self.assertIsNotNone(known.get(sessions[-1]))
+        for number in (0, 99):
+            found = await backend.find(sessions[number])
+            await self.close(backend, found)
+            self.assertEqual(await self.file_at(backend, (str(number),)), data)
+
+    @contract
+    async def test_a_session_that_is_over_weighs_nothing(self):
+        backend = await self.started()
+        for number in range(3):
+            session = await self.complete(backend, (str(number),), self.data(60_000))
+            await self.close(backend, session)
+        self.assertEqual(backend.staging.known.bytes_held, 0)
+
+    @contract
+    async def test_one_that_fell_out_is_still_found_by_who_works_on_it(self):
+        backend = await self.started()
+        session = await self.complete(backend, ("old",), self.data(60_000))
+        for number in range(100):
+            await self.complete(backend, (str(number),), self.data(60_000))
+        self.assertIs(backend.staging.known.get(session.session_id), session)
+        await self.close(backend, session)
+        self.assertTrue(await backend.recalls_close(session.session_id, ("old",), None))

@@ -1,0 +1,253 @@
+"""
+As whom, and where, S3 is asked: credentials, the URL of the bucket, signatures.
+
+All of it is botocore's: its chain of credentials, its rules for endpoints and
+addressing, its signatures. Whatever of that can take long (files, processes, the
+metadata service of a machine) happens in a thread; signing is arithmetic, and does not.
+
+A signature says what the body is. Over TLS nobody can change the body on its way, and a
+checksum says whether it arrived whole, so it is not hashed a second time
+(``UNSIGNED-PAYLOAD``, as botocore does). Over plain HTTP its SHA-256 is signed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import botocore.session
+from attrs import define, field
+from botocore.auth import SIGV4_TIMESTAMP, S3SigV4Auth
+from botocore.awsrequest import AWSRequest, AWSResponse, HeadersDict
+from botocore.config import Config
+from botocore.credentials import RefreshableCredentials
+from botocore.exceptions import BotoCoreError, NoRegionError
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txbits._deferreds import begun
+from txbits.backends._work import InThread, Joint
+from txbits.backends.s3._settings import S3Settings
+from txbits.errors import BackendError
+
+_log = Logger()
+
+UNSIGNED = "UNSIGNED-PAYLOAD"
+
+# The key that botocore is asked about to see the bucket's URL, and what a signature is
+# for: Credential=KEY/DATE/REGION/SERVICE/aws4_request.
+_KEY = "k"
+_SCOPE = re.compile(r"Credential=[^,]*/([^/,]*)/([^/,]*)/aws4_request")
+
+#: Seconds between attempts to refresh credentials that are still good.
+_REFRESH_INTERVAL = 60.0
+
+#: Credentials that expire within so many seconds are waited for.
+_SHORT = 120
+
+
+class _Signer(S3SigV4Auth):  # type: ignore[misc]
+    """botocore's signature, by a clock and of a payload's hash that it is given."""
+
+    def __init__(self, credentials: Any, service: str, region: str, now: float) -> None:
+        super().__init__(credentials, service, region)
+        self._now = now
+
+    def payload(self, request: Any) -> Any:
+        return request.context["payload"]
+
+    def add_auth(self, request: Any) -> None:
+        # As the original, which asks the machine for the time.
+        now = datetime.fromtimestamp(self._now, UTC)
+        request.context["timestamp"] = now.strftime(SIGV4_TIMESTAMP)
+        self._modify_request_before_signing(request)
+        canonical = self.canonical_request(request)
+        to_sign = self.string_to_sign(request, canonical)
+        self._inject_signature_to_request(request, self.signature(to_sign, request))
+
+
+@define(eq=False)
+class Access:
+    """
+    Where the bucket is, and credentials for it.
+
+    :ivar base: The bucket's URL, without a slash at the end.
+    :ivar model: botocore's model of S3, by which answers are read.
+    :param clock: Tells the time; signatures have it corrected by :attr:`skew`.
+    :ivar skew: Seconds that the store's clock is ahead of ours, once it has complained.
+    """
+
+    base: str
+    region: str
+    service: str
+    model: Any
+    _credentials: Any
+    _clock: IReactorTime
+    _in_thread: InThread
+    skew: float = field(default=0.0, init=False)
+    _frozen: Any = field(default=None, init=False)
+    _refreshing: Joint | None = field(default=None, init=False)
+    _refreshed_at: float = field(default=float("-inf"), init=False)
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether nobody can change a body on its way."""
+        return self.base.startswith("https:")
+
+    def now(self) -> float:
+        """Tell the time by the store's clock, as far as that is known."""
+        return self._clock.seconds() + self.skew
+
+    async def ready(self) -> None:
+        """
+        Wait until there are credentials that are good for now.
+
+        :raises BackendError: If there are none.
+        """
+        if self._frozen is not None and not self._is_due():
+            return
+        refreshing = self._refreshing
+        if refreshing is None:
+            refreshing = self._refreshing = Joint()
+            joined = refreshing.join()
+            begun(self._refresh()).addBoth(self._refreshed)
+        else:
+            joined = refreshing.join()
+        if self._frozen is None or self._credentials.refresh_needed(_SHORT):
+            await joined
+        else:
+            # There is time: what there is is good until the new ones are here.
+            joined.addErrback(self._could_not_refresh)
+
+    def _is_due(self) -> bool:
+        return (
+            isinstance(self._credentials, RefreshableCredentials)
+            and self._clock.seconds() - self._refreshed_at >= _REFRESH_INTERVAL
+            and bool(self._credentials.refresh_needed())
+        )
+
+    def _could_not_refresh(self, failure: Failure) -> None:
+        _log.warn("credentials go on as they are: {why}", why=str(failure.value))
+
+    async def _refresh(self) -> None:
+        try:
+            # This waits for the source only where its answer is needed; else it goes
+            # on with what there is, and logs that.
+            self._frozen = await self._in_thread(
+                self._credentials.get_frozen_credentials
+            )
+        except (BotoCoreError, OSError, RuntimeError) as error:
+            said = " ".join(str(error).split())
+            raise BackendError(f"no credentials for S3: {said}") from error
+        finally:
+            self._refreshed_at = self._clock.seconds()
+
+    def _refreshed(self, outcome: Any) -> None:
+        refreshing, self._refreshing = self._refreshing, None
+        if refreshing is not None:
+            refreshing.end(outcome)
+
+    def forget(self) -> None:
+        """Ask for credentials anew before the next request: these have expired."""
+        if isinstance(self._credentials, RefreshableCredentials):
+            self._frozen = None
+
+    def signed(
+        self, method: str, url: str, headers: Mapping[str, str], payload: str
+    ) -> dict[str, str]:
+        """
+        Sign a request. :meth:`ready` has been waited for.
+
+        :param payload: The hexadecimal SHA-256 of the body, or :data:`UNSIGNED`.
+        :returns: All headers that it is to be sent with.
+        """
+        request = AWSRequest(method=method, url=url, headers=dict(headers))
+        request.context["payload"] = payload
+        _Signer(self._frozen, self.service, self.region, self.now()).add_auth(request)
+        return dict(request.headers.items())
+
+
+def resolved(settings: S3Settings, clock: IReactorTime, in_thread: InThread) -> Access:
+    """
+    Find out where the bucket is, and as whom to ask. Blocks.
+
+    :raises BackendError: If there is no telling; the text is one line.
+    """
+    try:
+        session = botocore.session.Session(profile=settings.profile)
+        credentials = session.get_credentials()
+        if credentials is None:
+            raise BackendError(
+                "no credentials for S3 were found: set AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY, or give profile=NAME, or a role"
+            )
+        client = session.create_client(
+            "s3",
+            # AWS_REGION is what containers and functions have, and botocore ignores.
+            region_name=settings.region
+            or session.get_config_variable("region")
+            or os.environ.get("AWS_REGION"),
+            endpoint_url=settings.endpoint,
+            config=Config(
+                signature_version="s3v4", s3={"addressing_style": settings.addressing}
+            ),
+        )
+        url, region, service = _where(client, settings.bucket)
+    except NoRegionError as error:
+        raise BackendError(
+            "no region for S3 is known: give region=NAME, or set AWS_REGION"
+        ) from error
+    except (BotoCoreError, OSError, ValueError) as error:
+        said = " ".join(str(error).split())
+        raise BackendError(f"S3 cannot be set up: {said}") from error
+    return Access(
+        url.removesuffix(f"/{_KEY}"),
+        region,
+        service,
+        client.meta.service_model,
+        credentials,
+        clock,
+        in_thread,
+    )
+
+
+class _Nothing:
+    """The body of an answer that nobody has sent."""
+
+    def stream(self) -> Iterator[bytes]:
+        return iter(())
+
+
+def _where(client: Any, bucket: str) -> tuple[str, str, str]:
+    """
+    See what botocore would send, and where, without sending it.
+
+    :returns: The URL of the object :data:`_KEY`, and the region and the service that
+        its signature is for.
+    """
+    seen: list[Any] = []
+
+    def catch(request: Any, **_: Any) -> AWSResponse:
+        seen.append(request)
+        return AWSResponse(request.url, 200, HeadersDict(), _Nothing())
+
+    client.meta.events.register("before-send.s3", catch)
+    client.head_object(Bucket=bucket, Key=_KEY)
+    (request,) = seen
+    signed = request.headers["Authorization"]
+    if isinstance(signed, bytes):
+        signed = signed.decode("ascii")
+    found = _SCOPE.search(signed)
+    if found is None:
+        raise ValueError(f"botocore signs in a way that is not known: {signed[:60]}")
+    return str(request.url), found[1], found[2]
+
+
+def seconds_of(moment: datetime) -> float:
+    """Tell a time as seconds since the epoch."""
+    return moment.timestamp() if moment.tzinfo else time.mktime(moment.timetuple())

@@ -1,0 +1,438 @@
+"""
+Signed requests to S3 over treq: one attempt, and further ones.
+
+A request is repeated while that can help and time allows. What was repeated may have
+been carried out already by an attempt whose answer was lost; the outcome says so
+(``is_repeated``), and whoever asked for something that cannot be done twice takes it
+from there.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import quote
+
+from attrs import define, field, frozen
+from botocore.awsrequest import HeadersDict
+from botocore.parsers import ResponseParserError, create_parser
+from OpenSSL.SSL import Error as TLSError
+from service_identity import VerificationError
+from treq.client import HTTPClient
+from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
+from twisted.internet.error import (
+    ConnectError,
+    ConnectingCancelledError,
+    ConnectionClosed,
+)
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.web.client import (
+    RequestGenerationFailed,
+    RequestTransmissionFailed,
+    ResponseFailed,
+)
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IBodyProducer, IResponse
+from zope.interface import implementer
+
+from txbits.backends._work import InThread
+from txbits.backends.s3._access import UNSIGNED, Access
+from txbits.backends.s3._bodies import (
+    EMPTY_SHA256,
+    LONG,
+    Body,
+    BodyProducer,
+    Collector,
+    TooLong,
+)
+from txbits.backends.s3._settings import S3Settings
+from txbits.errors import BackendError, OutOfSpace
+
+_log = Logger()
+
+#: Seconds that one attempt may take, besides what its body takes at the slowest.
+ATTEMPT_TIMEOUT = 30.0
+
+#: The slowest that a body may be sent, or received, in bytes a second.
+_SLOWEST = 1 << 17
+
+#: The first pause, and the longest, in seconds; each is drawn between nothing and that.
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 8.0
+
+#: Answers of S3 are no longer, unless they are an object's bytes. A listing of a
+#: thousand keys of 1,024 bytes, all of them escaped, fits.
+MOST_ANSWER = 8 << 20
+
+_PASSING = frozenset({429, 500, 502, 503, 504})
+_PASSING_CODES = frozenset(
+    {"ConditionalRequestConflict", "OperationAborted", "RequestTimeout", "SlowDown"}
+)
+_FULL_CODES = frozenset(
+    {"InsufficientStorage", "QuotaExceeded", "XMinioStorageFull", "EntityTooLarge"}
+)
+
+_ERROR = re.compile(rb"\s*(?:<\?xml[^>]*>)?\s*<Error[\s>]")
+
+_LOST = (
+    CancelledError,
+    ConnectError,
+    ConnectingCancelledError,
+    ConnectionClosed,
+    RequestGenerationFailed,
+    RequestTransmissionFailed,
+    ResponseFailed,
+)
+
+
+@frozen
+class Answer:
+    """
+    An answer of S3's that is a success.
+
+    :ivar headers: By their names in lower case.
+    :ivar parsed: What botocore reads in the body; empty if it was not asked to.
+    :ivar is_repeated: Whether an earlier attempt may have been carried out.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    parsed: Mapping[str, Any]
+    is_repeated: bool
+
+
+class S3Error(BackendError):
+    """
+    S3 refused.
+
+    :ivar code: S3's own word for why, such as ``"NoSuchUpload"``; the status for an
+        answer to HEAD, which has no body to say it in.
+    :ivar is_repeated: Whether an earlier attempt may have been carried out.
+    """
+
+    def __init__(
+        self, text: str, status: int, code: str, is_repeated: bool = False
+    ) -> None:
+        super().__init__(text)
+        self.status = status
+        self.code = code
+        self.is_repeated = is_repeated
+
+
+class S3Full(S3Error, OutOfSpace):
+    """S3 has no room, or this account none."""
+
+
+class S3Unreachable(BackendError):
+    """There was no answer, or none that settled it, in the time there was."""
+
+
+class S3Untrusted(S3Unreachable):
+    """Who answers has a certificate that is not trusted."""
+
+
+@frozen(kw_only=True)
+class Request:
+    """
+    A request to S3.
+
+    :ivar operation: Its name in S3's reference.
+    :ivar key: The object's key; ``None`` if it is about the bucket.
+    :ivar most: How many bytes the answer's body has at most.
+    :ivar is_parsed: Whether botocore shall read the answer's body.
+    """
+
+    operation: str
+    method: str
+    key: str | None = None
+    query: Mapping[str, str] = field(factory=dict)
+    headers: Mapping[str, str] = field(factory=dict)
+    body: Body | None = None
+    most: int = MOST_ANSWER
+    is_parsed: bool = False
+
+
+@implementer(IAgent)
+@define(eq=False)
+class _ExactURL:
+    """Requests one URL as it was signed; treq would write it anew."""
+
+    agent: IAgent
+    url: bytes
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,  # noqa: N803
+    ) -> Deferred[IResponse]:
+        return self.agent.request(method, self.url, headers, bodyProducer)
+
+
+@define(eq=False)
+class Client:
+    """
+    Asks S3.
+
+    :param access: Where, and as whom.
+    :param agent: Carries requests.
+    :param reactor: The clock.
+    :param in_thread: Where long bodies are hashed.
+    :ivar counts: How many attempts were made, by operation.
+    """
+
+    settings: S3Settings
+    access: Access
+    _agent: IAgent
+    _reactor: Any
+    _in_thread: InThread
+    counts: Counter[str] = field(factory=Counter, init=False)
+    _random: Callable[[float, float], float] = field(default=random.uniform)
+    _at_once: DeferredSemaphore = field(init=False)
+    _parser: Any = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._at_once = DeferredSemaphore(self.settings.connections)
+        self._parser = create_parser(self.access.model.protocol)
+
+    async def ask(self, request: Request) -> Answer:
+        """
+        Carry a request out, in as many attempts as it takes and time allows.
+
+        :raises S3Error: If S3 refuses it.
+        :raises S3Unreachable: If nothing settles it in time.
+        """
+        await self._at_once.acquire()
+        try:
+            return await self._ask(request)
+        finally:
+            self._at_once.release()
+
+    async def _ask(self, request: Request) -> Answer:
+        payload, headers = await self._described(request)
+        deadline = (
+            self._reactor.seconds() + self.settings.timeout + _seconds_for(request)
+        )
+        attempt = 0
+        is_repeated = False
+        has_renewed = False
+        while True:
+            await self.access.ready()
+            wait = min(
+                ATTEMPT_TIMEOUT + _seconds_for(request),
+                max(1.0, deadline - self._reactor.seconds()),
+            )
+            try:
+                return await self._attempt(request, headers, payload, wait, is_repeated)
+            except S3Untrusted:
+                raise
+            except S3Unreachable as error:
+                why = error
+                is_repeated = True
+            except S3Error as error:
+                if error.code in ("ExpiredToken", "RequestTimeTooSkewed") and (
+                    not has_renewed
+                ):
+                    # Both are put right by now, and were not carried out.
+                    has_renewed = True
+                    continue
+                if error.status not in _PASSING and error.code not in _PASSING_CODES:
+                    error.is_repeated = is_repeated
+                    raise
+                why = S3Unreachable(str(error))
+                is_repeated = True
+            pause = self._random(0, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt))
+            attempt += 1
+            if self._reactor.seconds() + pause >= deadline:
+                raise why
+            _log.debug(
+                "{operation} is tried again in {pause} s: {why}",
+                operation=request.operation,
+                pause=pause,
+                why=str(why),
+            )
+            await deferLater(self._reactor, pause)
+
+    async def _described(self, request: Request) -> tuple[str, dict[str, str]]:
+        """Work out what is said of the body."""
+        headers = dict(request.headers)
+        body = request.body
+        if body is None:
+            return EMPTY_SHA256, headers
+        kind = "md5" if request.operation == "DeleteObjects" else self.settings.checksum
+        has_checksum = request.method == "PUT" or request.operation == "DeleteObjects"
+        is_signed = not self.access.is_safe
+
+        def digest() -> None:
+            if has_checksum:
+                body.checksum(kind)
+            if is_signed:
+                body.sha256()
+
+        if body.length > LONG:
+            await self._in_thread(digest)
+        if has_checksum:
+            name = "content-md5" if kind == "md5" else "x-amz-checksum-crc32"
+            headers[name] = body.checksum(kind)
+        return body.sha256() if is_signed else UNSIGNED, headers
+
+    def _url(self, request: Request) -> str:
+        url = self.access.base
+        # A bucket's own URL ends in a slash, whatever way it is addressed.
+        url += "/" + quote(request.key or "", safe="/~")
+        if request.query:
+            url += "?" + "&".join(
+                f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~')}"
+                for name, value in sorted(request.query.items())
+            )
+        return url
+
+    async def _attempt(
+        self,
+        request: Request,
+        headers: Mapping[str, str],
+        payload: str,
+        seconds: float,
+        is_repeated: bool,
+    ) -> Answer:
+        self.counts[request.operation] += 1
+        url = self._url(request)
+        signed = self.access.signed(request.method, url, headers, payload)
+        client = HTTPClient(_ExactURL(self._agent, url.encode("ascii")))
+        body = request.body
+        waiting: Deferred[Any] = client.request(
+            request.method,
+            "http://s3/",
+            headers=Headers(
+                {
+                    name.encode("ascii"): [value.encode("utf-8")]
+                    for name, value in signed.items()
+                }
+            ),
+            data=None if body is None else BodyProducer(body),
+            allow_redirects=False,
+            unbuffered=True,
+            reactor=self._reactor,
+        )
+        is_late = False
+
+        def give_up() -> None:
+            nonlocal is_late
+            is_late = True
+            waiting.cancel()
+
+        timer = self._reactor.callLater(seconds, give_up)
+        try:
+            response = await waiting
+            collector = Collector(request.most)
+            waiting = collector.collected
+            response.deliverBody(collector)
+            content = await waiting
+        except _LOST as error:
+            raise self._lost(error, is_late, seconds) from error
+        except TooLong as error:
+            raise S3Unreachable(f"S3 answered {request.operation} {error}") from error
+        finally:
+            if timer.active():
+                timer.cancel()
+        names = {
+            name.decode("ascii").lower(): values[-1].decode("latin-1")
+            for name, values in response.headers.getAllRawHeaders()
+        }
+        return self._read(request, response.code, names, content, is_repeated)
+
+    def _lost(self, error: Exception, is_late: bool, seconds: float) -> S3Unreachable:
+        reasons = [one.value for one in getattr(error, "reasons", ())] or [error]
+        if any(isinstance(one, (TLSError, VerificationError)) for one in reasons):
+            return S3Untrusted(
+                f"the certificate of {self.access.base} is not trusted; if it is one "
+                f"of your own, give ca=FILE: {reasons[-1]!r}"
+            )
+        if is_late:
+            return S3Unreachable(f"S3 did not answer within {seconds:g} s")
+        said = "; ".join(str(one) or repr(one) for one in reasons)
+        return S3Unreachable(f"{self.access.base} cannot be reached: {said}")
+
+    def _read(
+        self,
+        request: Request,
+        status: int,
+        headers: Mapping[str, str],
+        body: bytes,
+        is_repeated: bool,
+    ) -> Answer:
+        parsed: Mapping[str, Any] = {}
+        # Copies and completions may fail after their status has been sent.
+        failed = status >= 300 or (request.is_parsed and _ERROR.match(body) is not None)
+        if failed or request.is_parsed:
+            model = self.access.model.operation_model(request.operation)
+            try:
+                parsed = self._parser.parse(
+                    {
+                        "status_code": max(status, 500)
+                        if failed and status < 300
+                        else status,
+                        "headers": HeadersDict(headers),
+                        "body": body,
+                    },
+                    model.output_shape,
+                )
+            except ResponseParserError as error:
+                raise S3Unreachable(
+                    f"S3 answered {request.operation} with what cannot be read: {error}"
+                ) from error
+        if failed:
+            raise self._refused(request, status, headers, parsed)
+        return Answer(status, headers, body, parsed, is_repeated)
+
+    def _refused(
+        self,
+        request: Request,
+        status: int,
+        headers: Mapping[str, str],
+        parsed: Mapping[str, Any],
+    ) -> S3Error:
+        error = parsed.get("Error", {})
+        code = str(error.get("Code") or status)
+        if code == "RequestTimeTooSkewed":
+            self._correct_clock(headers.get("date", ""))
+        elif code == "ExpiredToken":
+            self.access.forget()
+        elif code == "InternalError":
+            status = max(status, 500)
+        kind = S3Full if status == 507 or code in _FULL_CODES else S3Error
+        text = f"S3 refused {request.operation}"
+        if request.key is not None:
+            text += f" of {request.key!a}"
+        text += f": {status} {code}"
+        if error.get("Message"):
+            text += f": {' '.join(str(error['Message']).split())[:200]}"
+        region = error.get("Region") or headers.get("x-amz-bucket-region")
+        if region and region != self.access.region:
+            text += f"; the bucket's region is {region}"
+        return kind(text, status, code)
+
+    def _correct_clock(self, date: str) -> None:
+        try:
+            theirs = parsedate_to_datetime(date).timestamp()
+        except ValueError:
+            return
+        self.access.skew = theirs - self._reactor.seconds()
+        _log.warn(
+            "this machine's clock is {skew:.0f} s behind S3's; requests are signed "
+            "with S3's time",
+            skew=self.access.skew,
+        )
+
+
+def _seconds_for(request: Request) -> float:
+    length = 0 if request.body is None else request.body.length
+    most = request.most if request.operation == "GetObject" else 0
+    return (length + most) / _SLOWEST

@@ -1,0 +1,185 @@
+"""
+How a session ends: its file is published, and whatever else there is of it goes.
+
+The multipart upload is its own lock: it is either completed or aborted, whoever comes
+first. A file that is put whole has no such lock; it is put on the condition that
+what stands at the destination is what was seen there before, so a Close that comes
+twice, by two nodes, cannot put an old file over a newer one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.internet.task import deferLater
+
+from txbits.backends.s3._bodies import Body
+from txbits.backends.s3._bucket import NotMet, NoUpload, Part, WrongPart
+from txbits.backends.s3._grid import reach
+from txbits.backends.s3._staging import RECORD, Seen
+from txbits.errors import BackendError, DestinationExists, StagedDataLost
+
+if TYPE_CHECKING:
+    from txbits.backends.s3._session import S3Session
+
+#: How often a condition is renewed, parts are listed, or leftovers are looked for.
+_MOST_ROUNDS = 10
+
+#: Seconds before parts of an aborted upload are looked for again, for each time before.
+_PAUSE = 0.2
+
+
+async def publish_whole(session: S3Session, seen: Seen, overwrite: bool) -> None:
+    """
+    Put a file that is no longer than a part.
+
+    :param seen: What stood at the destination.
+    """
+    staging = session.staging
+    if session.record.is_small:
+        await _put(session, seen, overwrite, Body([session.record.inline]))
+        return
+    if session.record.state == "publishing":
+        await session.reread()
+    else:
+        await session.mark("publishing")
+    if session.copy:
+        await _put(session, seen, overwrite, Body(session.copy))
+        return
+    length = session.offset
+    await staging.memory.take(length)
+    try:
+        body = Body(await session.read_tails(0, length))
+        await _put(session, seen, overwrite, body)
+    finally:
+        staging.memory.give(length)
+
+
+async def _put(session: S3Session, seen: Seen, overwrite: bool, body: Body) -> None:
+    staging = session.staging
+    destination = session.destination
+    for _ in range(_MOST_ROUNDS):
+        session.seen = seen
+        if seen.etag is not None and not overwrite:
+            if await staging.is_published(destination, session.session_id):
+                return
+            raise DestinationExists(f"{destination!a} exists")
+        try:
+            await staging.bucket.put(
+                staging.settings.key(destination),
+                body,
+                only_new=seen.etag is None,
+                instead_of=seen.etag,
+                headers=staging.published_headers(session.session_id),
+            )
+        except NotMet:
+            if await staging.is_published(destination, session.session_id):
+                return
+            # This node's copy of the session may be as old as its look was.
+            await session.reread()
+            seen = await staging.look(destination, overwrite=True)
+        else:
+            return
+    raise BackendError(f"what stands at {destination!a} does not come to rest")
+
+
+async def publish_parts(session: S3Session, overwrite: bool) -> None:
+    """Complete the multipart upload of a file."""
+    staging = session.staging
+    bucket = staging.bucket
+    upload = session.record.upload
+    if upload is None:
+        raise StagedDataLost("the record does not name its multipart upload")
+    if session.seen is not None and session.seen.etag is not None and not overwrite:
+        if await staging.is_published(session.destination, session.session_id):
+            return
+        raise DestinationExists(f"{session.destination!a} exists")
+    await session.mark("publishing")
+    key = staging.settings.key(session.destination)
+    for _ in range(_MOST_ROUNDS):
+        try:
+            parts = _whole(session, await bucket.parts(key, upload))
+            await bucket.complete(key, upload, parts, only_new=not overwrite)
+        except NoUpload as error:
+            await _upload_is_gone(session, error)
+        except WrongPart:
+            # A node that serves an old fragment has put the same part again.
+            continue
+        except NotMet as error:
+            if not await staging.is_published(session.destination, session.session_id):
+                await staging.look(session.destination, overwrite=False)
+                raise BackendError(
+                    f"what stands at {session.destination!a} does not come to rest"
+                ) from error
+        return
+    raise BackendError(f"the parts of {session.session_id} do not come to rest")
+
+
+def _whole(session: S3Session, parts: list[Part]) -> list[Part]:
+    """Choose the parts that are the file, and insist that they are."""
+    grid = session.grid
+    right: dict[int, Part] = {}
+    for one in parts:
+        # Some stores list a part that was put again for each time, the latest first.
+        if grid.is_part(one.number, one.size):
+            right.setdefault(one.number, one)
+    if len(right) < grid.cells:
+        session.parts = set(right)
+        session.offset = reach([*map(grid.cell, right), *session.tails])
+        raise StagedDataLost(f"{grid.cells - len(right)} parts are missing")
+    return [right[number] for number in range(grid.cells)]
+
+
+async def _upload_is_gone(session: S3Session, error: NoUpload) -> None:
+    """Find out whether it was completed."""
+    staging = session.staging
+    if await staging.is_published(session.destination, session.session_id):
+        return
+    if error.is_repeated:
+        # By ourselves, when the answer got lost; whoever waited for the file was quick.
+        return
+    await session.reread()
+    session.parts = set()
+    session.offset = reach(session.tails)
+    raise StagedDataLost("somebody has ended the multipart upload") from error
+
+
+async def clear(session: S3Session) -> None:
+    """
+    Remove all objects and parts of a session, but for its record.
+
+    :raises BackendError: If something is left.
+    """
+    staging = session.staging
+    record = session.record
+    if record.is_small:
+        return
+    if record.upload is not None and not session.published:
+        await _abort(session, record.upload)
+    directory = staging.directory(session.session_id)
+    for _ in range(_MOST_ROUNDS):
+        keys = [one.key for one in await staging.bucket.every(directory)]
+        keys = [key for key in keys if key != directory + RECORD]
+        if not keys:
+            session.tails = set()
+            return
+        await staging.bucket.delete_all(keys)
+    raise BackendError(f"objects of {session.session_id} remain")
+
+
+async def _abort(session: S3Session, upload: str) -> None:
+    staging = session.staging
+    key = staging.settings.key(session.destination)
+    for number in range(_MOST_ROUNDS):
+        await staging.bucket.abort(key, upload)
+        try:
+            parts = await staging.bucket.parts(key, upload)
+        except NoUpload:
+            session.parts = set()
+            return
+        if not parts:
+            session.parts = set()
+            return
+        # Parts that were on their way may arrive after their upload was aborted.
+        await deferLater(staging.clock, _PAUSE * (number + 1))
+    raise BackendError(f"parts of {session.session_id} remain")

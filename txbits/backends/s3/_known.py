@@ -1,0 +1,92 @@
+"""
+The sessions that a node knows, so that it need not ask for each packet.
+
+It is a memory, and nothing rests on it: what falls out of it is read from the bucket.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+from uuid import UUID
+from weakref import WeakValueDictionary
+
+from attrs import define, field
+
+if TYPE_CHECKING:
+    from txbits.backends.s3._session import S3Session
+
+#: How many sessions are kept.
+MOST_KNOWN = 4096
+
+
+@define(eq=False)
+class Known:
+    """
+    Keeps those sessions that were asked for last.
+
+    One that somebody is working on is found here also when it is not kept.
+
+    :param most_bytes: How many bytes of small files they may have in their records.
+    """
+
+    _most_bytes: int
+    _alive: WeakValueDictionary[UUID, S3Session] = field(
+        factory=WeakValueDictionary, init=False
+    )
+    _kept: OrderedDict[UUID, tuple[S3Session, int]] = field(
+        factory=OrderedDict, init=False
+    )
+    bytes_held: int = field(default=0, init=False)
+
+    def get(self, session_id: UUID) -> S3Session | None:
+        """Tell what is known of a session."""
+        return self._alive.get(session_id)
+
+    def keep(self, session: S3Session) -> None:
+        """Keep a session; the one that was not asked for the longest may go."""
+        self._alive[session.session_id] = session
+        self._weigh(session)
+        self._kept.move_to_end(session.session_id)
+        while len(self._kept) > 1 and (
+            len(self._kept) > MOST_KNOWN or self.bytes_held > self._most_bytes
+        ):
+            _, (oldest, weight) = self._kept.popitem(last=False)
+            self.bytes_held -= weight
+            oldest.drop_copy()
+
+    def weigh(self, session: S3Session) -> None:
+        """Notice that the record of a session has got longer, or shorter."""
+        if session.session_id in self._kept:
+            self.keep(session)
+
+    def _weigh(self, session: S3Session) -> None:
+        _, before = self._kept.get(session.session_id, (session, 0))
+        weight = len(session.record.inline)
+        self._kept[session.session_id] = session, weight
+        self.bytes_held += weight - before
+
+    def forget(self, session_id: UUID) -> None:
+        """Know a session no more."""
+        self._alive.pop(session_id, None)
+        session, weight = self._kept.pop(session_id, (None, 0))
+        self.bytes_held -= weight
+        if session is not None:
+            session.drop_copy()
+
+    def forget_all(self) -> None:
+        """Know nothing."""
+        for session_id in list(self._kept):
+            self.forget(session_id)
+
+    def drop_copies(self, too_many: int) -> None:
+        """
+        Let go of bytes that the bucket has, those of the oldest first.
+
+        :param too_many: How many, at least.
+        """
+        for session, _ in self._kept.values():
+            if too_many <= 0:
+                return
+            too_many -= sum(map(len, session.copy))
+            session.drop_copy()

@@ -1,0 +1,99 @@
+"""
+How many bytes of uploads a process holds, and what happens when that is too many.
+
+Clients are slow by design: hundreds of them may each have sent half a part. So nothing
+is reserved for what may come. Bytes are counted as they arrive, and when there are
+too many of them, those that are held longest for nothing go first: copies of what the
+bucket has already, and then the halves of parts, which are put into the bucket as
+they are.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, succeed
+
+
+class IHolder(Protocol):
+    """Holds bytes that it can put away."""
+
+    @property
+    def held(self) -> int:
+        """How many bytes could be put away."""
+
+    def put_away(self) -> None:
+        """Begin to put them away; what comes of that is the holder's own affair."""
+
+
+@define(eq=False)
+class Memory:
+    """
+    A bound on bytes.
+
+    :ivar limit: The bound.
+    :ivar used: How many there are.
+    :ivar peak: How many there were at most.
+    """
+
+    limit: int
+    used: int = field(default=0, init=False)
+    peak: int = field(default=0, init=False)
+    holders: set[IHolder] = field(factory=set, init=False)
+    _drop_copies: list[Callable[[int], None]] = field(factory=list, init=False)
+    _waiting: deque[tuple[int, Deferred[None]]] = field(factory=deque, init=False)
+
+    def fits(self, length: int) -> bool:
+        """Tell whether so many bytes more would be all right at once."""
+        return not self._waiting and self.used + length <= self.limit
+
+    def take(self, length: int) -> Deferred[None]:
+        """
+        Hold more bytes.
+
+        :param length: How many; together with nothing else they are always allowed.
+        :returns: A Deferred that fires with ``None`` when they may be held; they count
+            from then on.
+        """
+        if not self.fits(length):
+            for drop in self._drop_copies:
+                drop(self.used + length - self.limit)
+        if self.fits(length) or not self.used:
+            self._count(length)
+            return succeed(None)
+        waiting: Deferred[None] = Deferred()
+        self._waiting.append((length, waiting))
+        self._relieve()
+        return waiting
+
+    def give(self, length: int) -> None:
+        """Hold fewer bytes."""
+        self.used -= length
+        while self._waiting:
+            needed, waiting = self._waiting[0]
+            if self.used and self.used + needed > self.limit:
+                self._relieve()
+                break
+            self._waiting.popleft()
+            self._count(needed)
+            waiting.callback(None)
+
+    def drop_copies_by(self, drop: Callable[[int], None]) -> None:
+        """
+        Name who holds copies of what the bucket has.
+
+        :param drop: Called with how many bytes are too many; gives back what it can.
+        """
+        self._drop_copies.append(drop)
+
+    def _count(self, length: int) -> None:
+        self.used += length
+        self.peak = max(self.peak, self.used)
+
+    def _relieve(self) -> None:
+        largest = max(self.holders, key=lambda one: one.held, default=None)
+        if largest is not None and largest.held:
+            largest.put_away()

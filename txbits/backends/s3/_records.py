@@ -1,0 +1,163 @@
+"""
+The record of a session in the bucket, and the record of its close.
+
+Both are one object, ``PREFIX.bits-sessions/{GUID}/record``, so that the write that
+remembers a close is also the one that ends the session. The first line is JSON, and the
+bytes of a small file follow it. A record of a session is padded to :data:`LEAST_OPEN`
+bytes and that of a close is always shorter: a listing, which tells sizes, tells them
+apart, and no close has to be read to be counted or forgotten.
+"""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from typing import Any, Literal
+from uuid import UUID, uuid4
+
+from attrs import evolve, field, frozen, validators
+
+from txbits.errors import BackendError
+
+_VERSION = 1
+
+#: How short the record of a session that stands may be.
+LEAST_OPEN = 1024
+
+#: Files up to this length lie in the record itself.
+MOST_INLINE = 1 << 16
+
+#: No record is longer: a destination and names escaped in full, and the bytes.
+MOST_RECORD = MOST_INLINE + (1 << 16)
+
+
+class Unreadable(BackendError):
+    """A record is none that this version writes."""
+
+
+State = Literal["open", "publishing", "releasing", "closing"]
+_STATES = ("open", "publishing", "releasing", "closing")
+
+
+@frozen(kw_only=True)
+class Record:
+    """
+    What the bucket knows of a session, besides parts and tails.
+
+    :ivar state: ``"open"``; ``"publishing"`` once the file may stand at its
+        destination; ``"releasing"`` once it is as good as gone; ``"closing"``
+        if that is a success of Close.
+    :ivar stamp: Another one in each version, so that a writer whose answer was lost
+        knows its own.
+    :ivar total: The file's length; ``None`` before it is known.
+    :ivar part_size: The grid's; ``None`` before the length is known.
+    :ivar upload: The id of the multipart upload; ``None`` if there is none.
+    :ivar inline: The bytes held, if the file is a small one.
+    """
+
+    session_id: UUID
+    destination: tuple[str, ...]
+    owner: str | None
+    content_name: str | None
+    created: float
+    state: State = field(default="open", validator=validators.in_(_STATES))
+    stamp: str = field(factory=lambda: uuid4().hex)
+    total: int | None = None
+    part_size: int | None = None
+    upload: str | None = None
+    inline: bytes = b""
+
+    @property
+    def is_small(self) -> bool:
+        """Whether its bytes lie in the record."""
+        return self.total is not None and self.total <= MOST_INLINE
+
+    def changed(self, **changes: Any) -> Record:
+        """Make the next version."""
+        return evolve(self, stamp=uuid4().hex, **changes)
+
+
+@frozen
+class Closed:
+    """
+    That a session was closed with success.
+
+    :ivar digest: Of the session's id, destination and owner: names may be long.
+    """
+
+    digest: str
+
+
+def closed(session_id: UUID, destination: tuple[str, ...], owner: str | None) -> Closed:
+    """Make the record of a close."""
+    said = json.dumps([str(session_id), destination, owner])
+    return Closed(sha256(said.encode()).hexdigest())
+
+
+def encoded(record: Record | Closed) -> bytes:
+    """Write a record."""
+    if isinstance(record, Closed):
+        return json.dumps({"version": _VERSION, "closed": record.digest}).encode()
+    # In ASCII, so that a client's name for the file may be no UTF-8.
+    line = json.dumps(
+        {
+            "version": _VERSION,
+            "session": str(record.session_id),
+            "destination": record.destination,
+            "owner": record.owner,
+            "content_name": record.content_name,
+            "created": record.created,
+            "state": record.state,
+            "stamp": record.stamp,
+            "total": record.total,
+            "part_size": record.part_size,
+            "upload": record.upload,
+        }
+    ).encode()
+    return line.ljust(LEAST_OPEN - 1) + b"\n" + record.inline
+
+
+def decoded(text: bytes, key: str) -> Record | Closed:
+    """
+    Read a record.
+
+    :param key: What an error message calls it.
+    :raises Unreadable: If it is not one that this version writes.
+    """
+    line, newline, inline = text.partition(b"\n")
+    try:
+        state: Any = json.loads(line)
+        if state["version"] != _VERSION:
+            raise ValueError(f"version {state['version']}")
+        if not newline:
+            return Closed(str(state["closed"]))
+        record = Record(
+            session_id=UUID(state["session"]),
+            destination=tuple(state["destination"]),
+            owner=state["owner"],
+            content_name=state["content_name"],
+            created=float(state["created"]),
+            state=state["state"],
+            stamp=str(state["stamp"]),
+            total=state["total"],
+            part_size=state["part_size"],
+            upload=state["upload"],
+            inline=inline,
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise Unreadable(f"the record {key} cannot be read: {error!r}") from error
+    if (
+        not all(isinstance(segment, str) for segment in record.destination)
+        or not all(
+            isinstance(name, str | None)
+            for name in (record.owner, record.content_name, record.upload)
+        )
+        or not all(
+            isinstance(number, int | None)
+            for number in (record.total, record.part_size)
+        )
+        or (record.total is not None and not record.part_size)
+        or (inline and (not record.is_small or len(inline) > (record.total or 0)))
+    ):
+        raise Unreadable(f"the record {key} is wrong")
+    return record

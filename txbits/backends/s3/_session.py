@@ -1,0 +1,550 @@
+"""
+A session in the bucket.
+
+What this object knows is a copy. Other nodes may have moved the session on, so whatever
+is written is either conditional on the record that this copy was made from, or is
+checked against the record afterwards; and whoever is about to say something final asks
+for
+:meth:`S3Session.refresh` before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any
+from uuid import UUID
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from txbits._deferreds import begun, deferred
+from txbits.backends._work import Joint
+from txbits.backends.s3._bodies import Body
+from txbits.backends.s3._bucket import NoUpload, Part
+from txbits.backends.s3._ending import clear, publish_parts, publish_whole
+from txbits.backends.s3._grid import Grid, Span, cover, part_size_for, reach, tail_span
+from txbits.backends.s3._records import Closed, Record, State, closed
+from txbits.backends.s3._staging import Changed, Seen, Staging, Stored
+from txbits.backends.s3._together import together
+from txbits.backends.s3._writer import S3Writer
+from txbits.errors import BackendError, NoSuchSession, StagedDataLost
+from txbits.interfaces import IRefreshable, IUploadSession, IWriter
+
+#: How often a record is written anew when others write it at the same time.
+_MOST_CHANGES = 20
+
+#: For how many seconds a look at the destination is good, if a condition backs it.
+_LOOK_LASTS = 60.0
+
+
+@implementer(IUploadSession, IRefreshable)
+@define(eq=False)
+class S3Session:
+    """
+    One upload; see :class:`~txbits.interfaces.IUploadSession`.
+
+    :ivar etag: Of the record that all this was read from, or written with.
+    :ivar confirmed: When the bucket said so last, by our clock.
+    :ivar parts: The cells that are parts of the multipart upload.
+    :ivar tails: What lies in tails.
+    :ivar copy: Bytes of the cell that is not full yet, from its beginning up to
+        :attr:`offset`, which lie in tails too; they spare reading those. Empty if not
+        held.
+    """
+
+    staging: Staging
+    record: Record
+    etag: str
+    last_progress: float
+    confirmed: float
+    seen: Seen | None = None
+    offset: int = 0
+    published: bool = False
+    releasing: bool = False
+    in_doubt: bool = False
+    is_over: bool = False
+    parts: set[int] = field(factory=set)
+    tails: set[Span] = field(factory=set)
+    copy: list[bytes] = field(factory=list)
+    writer: S3Writer | None = None
+    _total: int | None = field(default=None, init=False)
+    _release: Joint | None = field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._derive()
+
+    @property
+    def session_id(self) -> UUID:
+        """Its id."""
+        return self.record.session_id
+
+    @property
+    def destination(self) -> tuple[str, ...]:
+        """Where the file will go."""
+        return self.record.destination
+
+    @property
+    def owner(self) -> str | None:
+        """Who created it."""
+        return self.record.owner
+
+    @property
+    def content_name(self) -> str | None:
+        """The client's name for the file."""
+        return self.record.content_name
+
+    @property
+    def total(self) -> int | None:
+        """The file's length, as soon as a writer has been opened."""
+        return self.record.total if self._total is None else self._total
+
+    @property
+    def grid(self) -> Grid:
+        """How the file is cut."""
+        record = self.record
+        if record.total is None or record.part_size is None:
+            raise BackendError("the file's length is not known")
+        return Grid(record.total, record.part_size)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all bytes are held."""
+        return self.total is not None and self.offset == self.total
+
+    # What the bucket says
+
+    def _derive(self) -> None:
+        record = self.record
+        self.releasing = self.releasing or record.state in ("releasing", "closing")
+        if record.is_small:
+            self.offset = len(record.inline)
+
+    def take(self, stored: Stored | None) -> None:
+        """
+        Go on from another record.
+
+        :raises NoSuchSession: If that says that the session is over.
+        """
+        if stored is None or isinstance(stored.record, Closed):
+            self._is_over_now()
+            raise NoSuchSession(
+                f"session {self.session_id} was "
+                + ("cancelled" if stored is None else "closed")
+            )
+        self.record, self.etag = stored.record, stored.etag
+        self.last_progress = max(self.last_progress, stored.modified)
+        self.confirmed = self.staging.clock.seconds()
+        self._derive()
+
+    def standing(self) -> None:
+        """
+        Insist that the session stands, as far as is known.
+
+        :raises NoSuchSession: If its release has begun.
+        """
+        if self.is_over or self.record.state in ("releasing", "closing"):
+            raise NoSuchSession(f"session {self.session_id} is being released")
+
+    @deferred
+    async def refresh(self) -> None:
+        """Read it all anew; see :class:`~txbits.interfaces.IRefreshable`."""
+        if self._release is not None or self.is_over:
+            if self.is_over:
+                raise NoSuchSession(f"session {self.session_id} is over")
+            return
+        self.take(await self.staging.read(self.session_id))
+        await self.measure()
+
+    async def reread(self) -> None:
+        """
+        Read the record anew, and nothing else.
+
+        :raises NoSuchSession: If the session is over, or its release has begun.
+        """
+        self.take(await self.staging.read(self.session_id))
+        self.standing()
+
+    async def measure(self) -> None:
+        """Find out how many bytes are held, and whether the file is published."""
+        record = self.record
+        is_ended = False
+        if not record.is_small and record.total is not None:
+            is_ended = await self._measure_grid()
+        self._total = None
+        if is_ended and record.state == "publishing":
+            # Only completing and aborting end an upload, and before aborting the
+            # record would say "releasing". The file was published, and taken away by
+            # whoever waited for it, or replaced.
+            self.published = True
+        elif record.state == "publishing" or (
+            # A longer one would say "publishing".
+            record.state == "open" and record.is_small and self.is_complete
+        ):
+            self.published = (
+                await self.staging.is_published(self.destination, self.session_id)
+                is not None
+            )
+        if self.published and record.total is not None:
+            self.offset = record.total
+
+    async def _measure_grid(self) -> bool:
+        """
+        List parts and tails.
+
+        :returns: Whether the multipart upload has ended.
+        """
+        staging = self.staging
+        directory = staging.directory(self.session_id)
+        looks: list[Deferred[Any]] = [
+            begun(staging.bucket.every(directory)),
+            begun(self._parts_of_upload()),
+        ]
+        listed, found_parts = await together(looks)
+        parts = {
+            one.number: one.modified
+            for one in found_parts or ()
+            if self.grid.is_part(one.number, one.size)
+        }
+        tails = {}
+        for found in listed:
+            span = tail_span(found.key.removeprefix(directory))
+            if span is not None and span.length == found.size:
+                tails[span] = found.modified
+        self.parts, self.tails = set(parts), set(tails)
+        self.drop_copy()
+        self.offset = reach([*map(self.grid.cell, parts), *tails])
+        latest = max([*parts.values(), *tails.values()], default=0.0)
+        self.last_progress = max(self.last_progress, staging.ours(latest))
+        return found_parts is None
+
+    async def _parts_of_upload(self) -> list[Part] | None:
+        """List the parts; ``None`` if the multipart upload has ended."""
+        if self.record.upload is None:
+            return []
+        key = self.staging.settings.key(self.destination)
+        try:
+            return await self.staging.bucket.parts(key, self.record.upload)
+        except NoUpload:
+            return None
+
+    async def update(self, change: Callable[[Record], Record | None]) -> None:
+        """
+        Write the record, on the condition that it is what it is thought to be.
+
+        :param change: Makes the new record from the present one; ``None`` if there is
+            nothing to change. It is asked again when another node was faster.
+        :raises NoSuchSession: If the session is over.
+        """
+        for _ in range(_MOST_CHANGES):
+            record = change(self.record)
+            if record is None:
+                return
+            try:
+                self.etag = await self.staging.write(record, self.etag)
+            except Changed as changed:
+                self.take(changed.found)
+            else:
+                self.record = record
+                self.confirmed = self.staging.clock.seconds()
+                self._derive()
+                return
+        raise BackendError(f"the record of {self.session_id} does not come to rest")
+
+    # Writing
+
+    @deferred
+    async def open_writer(self, total: int) -> IWriter:
+        """Begin to append; see :class:`~txbits.interfaces.IUploadSession`."""
+        if self.writer is not None:
+            raise BackendError("a writer is open already")
+        if self.published or self.releasing or self.is_over:
+            raise BackendError("the session takes no more bytes")
+        if self.total not in (None, total):
+            raise BackendError(f"the file has {self.total} bytes, not {total}")
+        settings = self.staging.settings
+        part_size = part_size_for(total, settings.part_size, settings.max_parts)
+        writer = self.writer = S3Writer(self, total)
+        try:
+            if not writer.is_small:
+                await self.update(self._with_total(total, part_size))
+        except BaseException:
+            self.writer = None
+            raise
+        self._total = total
+        writer.begin(part_size)
+        return writer
+
+    def _with_total(
+        self, total: int, part_size: int
+    ) -> Callable[[Record], Record | None]:
+        def change(record: Record) -> Record | None:
+            self.standing()
+            if record.total is None:
+                return record.changed(total=total, part_size=part_size)
+            if record.total != total:
+                raise BackendError(f"the file has {record.total} bytes, not {total}")
+            return None
+
+        return change
+
+    def store_small(
+        self, total: int, part_size: int, start: int, data: bytes
+    ) -> Deferred[None]:
+        """Write bytes of a small file, and its length, into the record."""
+
+        def change(record: Record) -> Record | None:
+            self.standing()
+            if record.total not in (None, total):
+                raise BackendError(f"the file has {record.total} bytes, not {total}")
+            held = len(record.inline)
+            if held < start:
+                raise StagedDataLost(f"{held} bytes are held, not {start}")
+            if record.total == total and held >= start + len(data):
+                return None
+            return record.changed(
+                total=total,
+                part_size=part_size,
+                inline=record.inline + data[held - start :],
+            )
+
+        return begun(self._progressed(self.update(change)))
+
+    async def _progressed(self, writing: Awaitable[None]) -> None:
+        await writing
+        self.last_progress = self.staging.clock.seconds()
+        self.staging.known.weigh(self)
+
+    async def store_tail(self, span: Span, chunks: list[bytes]) -> None:
+        """Put bytes of a cell that is not full."""
+        staging = self.staging
+        await staging.bucket.put(staging.tail_key(self.session_id, span), Body(chunks))
+        self.tails.add(span)
+
+    async def store_part(self, number: int, chunks: list[bytes]) -> None:
+        """
+        Put a whole cell.
+
+        :raises NoSuchSession: If the session was ended meanwhile.
+        :raises StagedDataLost: If only its multipart upload was.
+        """
+        staging = self.staging
+        key = staging.settings.key(self.destination)
+        upload = self.record.upload or await self._begin_upload(key)
+        try:
+            await staging.bucket.put_part(key, upload, number, Body(chunks))
+        except NoUpload as error:
+            await self.reread()
+            if self.record.state == "publishing":
+                raise BackendError("the file is published already") from error
+            raise StagedDataLost(
+                f"somebody has aborted the multipart upload {upload}"
+            ) from error
+        self.parts.add(number)
+        self.reached(self.grid.cell(number).end)
+
+    async def _begin_upload(self, key: str) -> str:
+        staging = self.staging
+        headers = staging.published_headers(self.session_id)
+        upload = await staging.bucket.begin_upload(key, headers)
+
+        def change(record: Record) -> Record | None:
+            self.standing()
+            return None if record.upload else record.changed(upload=upload)
+
+        try:
+            await self.update(change)
+        except BaseException:
+            await staging.bucket.abort(key, upload)
+            raise
+        chosen = self.record.upload
+        if chosen is None:
+            raise BackendError("the record does not name its multipart upload")
+        if chosen != upload:
+            await staging.bucket.abort(key, upload)
+        return chosen
+
+    def reached(self, offset: int) -> None:
+        """Note that all bytes before an offset are in the bucket."""
+        self.offset = max(self.offset, offset)
+        self.last_progress = self.staging.clock.seconds()
+
+    async def prove(self, tails: Iterable[Span]) -> None:
+        """
+        Look whether the session stands, after something was written.
+
+        :param tails: What was; it is removed again if not.
+        :raises NoSuchSession: If not.
+        """
+        staging = self.staging
+        key = staging.record_key(self.session_id)
+        found = await staging.bucket.head(key)
+        if found is not None and found.etag == self.etag:
+            self.confirmed = staging.clock.seconds()
+            return
+        try:
+            await self.reread()
+        except NoSuchSession:
+            await staging.bucket.delete_all(
+                [staging.tail_key(self.session_id, span) for span in tails]
+            )
+            if self.record.upload is not None:
+                destination = staging.settings.key(self.destination)
+                await staging.bucket.abort(destination, self.record.upload)
+            raise
+
+    async def read_tails(self, start: int, end: int) -> list[bytes]:
+        """
+        Read bytes back that lie in tails.
+
+        :raises StagedDataLost: If they do not.
+        """
+        chunks = []
+        for span in cover(self.tails, start, end):
+            key = self.staging.tail_key(self.session_id, span)
+            found = await self.staging.bucket.get(key, span.length)
+            if found is None or len(found.body) != span.length:
+                raise StagedDataLost(f"{key} is not what it was")
+            # An earlier one may reach beyond where this begins.
+            chunks.append(found.body[start - span.start : end - span.start])
+            start = min(span.end, end)
+        if start < end:
+            raise StagedDataLost(f"no tail holds byte {start}")
+        return chunks
+
+    def drop_copy(self) -> None:
+        """Hold no bytes that the bucket has."""
+        held = sum(map(len, self.copy))
+        self.copy = []
+        if held:
+            self.staging.memory.give(held)
+
+    # The end
+
+    @deferred
+    async def publish(self, *, overwrite: bool, create_directories: bool) -> None:
+        """Make the file appear; see :class:`~txbits.interfaces.IUploadSession`."""
+        if self.published:
+            return
+        if not self.is_complete:
+            raise BackendError("the upload is not complete")
+        self.standing()
+        oldest = self.staging.clock.seconds() - _LOOK_LASTS
+        if self.seen is None or self.seen.at < oldest or not self.record.is_small:
+            self.seen = await self.staging.look(self.destination, overwrite=True)
+        if self.record.is_small or self.grid.cells == 1:
+            await publish_whole(self, self.seen, overwrite)
+        else:
+            await publish_parts(self, overwrite)
+        self.published = True
+
+    def release(self) -> Deferred[None]:
+        """Discard everything; see :class:`~txbits.interfaces.IReleasable`."""
+        self.releasing = True
+        return self._ended(self._discard)
+
+    def remember_close(self) -> Deferred[None]:
+        """
+        Leave nothing but the record that the session was closed with success.
+
+        :returns: A Deferred that fires with ``None`` when that is so.
+        """
+        return self._ended(self._close)
+
+    def _ended(
+        self, end: Callable[[], Coroutine[Deferred[Any], Any, None]]
+    ) -> Deferred[None]:
+        release = self._release
+        if release is None:
+            release = self._release = Joint()
+            mine = release.join()
+            begun(self._end(end)).addBoth(self._has_ended)
+            return mine
+        return release.join()
+
+    async def _end(
+        self, end: Callable[[], Coroutine[Deferred[Any], Any, None]]
+    ) -> None:
+        if self.writer is not None:
+            await self.writer.abandon()
+        self.drop_copy()
+        if not self.is_over:
+            await end()
+            self._is_over_now()
+
+    def _is_over_now(self) -> None:
+        self.is_over = True
+        self.drop_copy()
+        # Nobody asks for them any more.
+        self.record = self.record.changed(inline=b"")
+        self.staging.known.weigh(self)
+
+    def _has_ended(self, outcome: Failure | None) -> None:
+        release, self._release = self._release, None
+        if release is not None:
+            release.end(outcome)
+
+    async def _discard(self) -> None:
+        try:
+            # A small file is nothing but its record; to remove that is one step.
+            if not self.published and not self.record.is_small:
+                await self.mark("releasing")
+        except NoSuchSession:
+            # Another node was faster; whatever it has not come to yet goes here.
+            await clear(self)
+            return
+        if self.record.state == "closing":
+            await self._close()
+            return
+        await clear(self)
+        await self.staging.bucket.delete(self.staging.record_key(self.session_id))
+
+    async def _close(self) -> None:
+        try:
+            if not self.published and not (
+                self.record.is_small and self.record.state == "open"
+            ):
+                await self.mark("closing")
+            await clear(self)
+            await self._write_closed()
+        except NoSuchSession:
+            await clear(self)
+
+    async def mark(self, state: State) -> None:
+        """
+        Note in the record what is about to happen.
+
+        :raises NoSuchSession: If the session is over.
+        """
+
+        def change(record: Record) -> Record | None:
+            if state == "publishing":
+                self.standing()
+            if record.state in (state, "releasing", "closing"):
+                return None
+            return record.changed(state=state)
+
+        await self.update(change)
+
+    async def _write_closed(self) -> None:
+        staging = self.staging
+        record = closed(self.session_id, self.destination, self.owner)
+        for _ in range(_MOST_CHANGES):
+            try:
+                await staging.write_closed(self.session_id, record, self.etag)
+            except Changed as changed:
+                if changed.found is None and self.published:
+                    await self._take_back()
+                self.take(changed.found)
+            else:
+                return
+        raise BackendError(f"the record of {self.session_id} does not come to rest")
+
+    async def _take_back(self) -> None:
+        """Another node cancelled the session while this one published it."""
+        staging = self.staging
+        if self.seen is None or self.seen.etag is not None:
+            return
+        if await staging.is_published(self.destination, self.session_id) is not None:
+            await staging.bucket.delete(staging.settings.key(self.destination))

@@ -1,0 +1,180 @@
+"""
+What a description of an S3 backend says, as a value.
+"""
+
+from __future__ import annotations
+
+import os.path
+import re
+from urllib.parse import urlsplit
+
+from attrs import field, fields_dict, frozen
+
+from txbits.errors import InvalidSetting
+
+_KIB = 1 << 10
+_MIB = 1 << 20
+
+#: Amazon and most others take no shorter part but the last.
+LEAST_PART = 5 * _MIB
+
+#: Nor a longer one.
+MOST_PART = 5 << 30
+
+_SIZE = re.compile(r"([0-9]{1,16})\s*([KMG]i?B?)?", re.IGNORECASE)
+_UNITS = {"": 1, "k": _KIB, "m": _MIB, "g": 1 << 30}
+
+# What every store takes is narrower; this keeps out what could not stand in a URL.
+_BUCKET = re.compile(r"[A-Za-z0-9.\-_:/]{1,255}")
+_TOKEN = re.compile(r"[A-Za-z0-9:_./\-]{1,2048}")
+
+
+@frozen(kw_only=True)
+class S3Settings:
+    """
+    Which bucket, where, and how.
+
+    :ivar bucket: The bucket's name, or the ARN of an access point.
+    :ivar prefix: What every key begins with; ``""`` for nothing.
+    :ivar endpoint: The URL of the store; ``None`` for what AWS's environment and files
+        say, and Amazon's own if these say nothing.
+    :ivar region: The region; ``None`` for what AWS's environment and files say.
+    :ivar profile: The profile in AWS's files; ``None`` for the default.
+    :ivar part_size: The shortest part, in bytes.
+    :ivar max_parts: How many parts a file may have.
+    :ivar storage_class: The storage class of published files; ``None`` for the
+        bucket's.
+    :ivar sse: The server-side encryption of everything; ``None`` for the bucket's.
+    :ivar sse_key: The key for that, if it is one of KMS.
+    :ivar addressing: Where the bucket's name stands in URLs: ``"path"``, ``"virtual"``,
+        or ``"auto"``, as botocore thinks best.
+    :ivar ca: A file of PEM certificates to trust in place of the system's.
+    :ivar memory: How many bytes of uploads this process holds at most.
+    :ivar checksum: What the store verifies each upload by: ``"crc32"`` or ``"md5"``.
+    :ivar connections: How many requests are under way at most.
+    :ivar timeout: For how many seconds a request is tried again.
+    :ivar orphan_age: After how many seconds a multipart upload below the prefix that no
+        session owns is aborted.
+    """
+
+    bucket: str
+    prefix: str = ""
+    endpoint: str | None = None
+    region: str | None = None
+    profile: str | None = None
+    part_size: int = 8 * _MIB
+    max_parts: int = 10_000
+    storage_class: str | None = None
+    sse: str | None = None
+    sse_key: str | None = None
+    addressing: str = "auto"
+    ca: str | None = None
+    memory: int = 128 * _MIB
+    checksum: str = "crc32"
+    connections: int = 32
+    timeout: float = 100.0
+    orphan_age: float = 86_400.0
+    staging: str = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        if not _BUCKET.fullmatch(self.bucket):
+            raise InvalidSetting(f"s3: {self.bucket!a} is no name of a bucket")
+        if self.prefix.startswith("/") or re.search(r"[\x00-\x1f\x7f]", self.prefix):
+            raise InvalidSetting(
+                f"s3: prefix must not begin with a slash, nor hold control characters, "
+                f"not {self.prefix!a}"
+            )
+        if self.endpoint is not None:
+            parts = urlsplit(self.endpoint)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise InvalidSetting(
+                    f"s3: endpoint must be a URL of http or https, not "
+                    f"{self.endpoint!a}; in a description its colons need backslashes"
+                )
+        _choose("addressing", self.addressing, ("auto", "path", "virtual"))
+        _choose("checksum", self.checksum, ("crc32", "md5"))
+        if self.sse is not None:
+            _choose("sse", self.sse, ("AES256", "aws:kms", "aws:kms:dsse"))
+        if self.sse_key is not None and not (self.sse or "").startswith("aws:kms"):
+            raise InvalidSetting("s3: sse-key goes with sse=aws\\:kms")
+        for name in ("storage_class", "sse_key", "region", "profile"):
+            value = getattr(self, name)
+            if value is not None and not _TOKEN.fullmatch(value):
+                raise InvalidSetting(f"s3: {_said(name)} cannot be {value!a}")
+        if self.ca is not None and not os.path.isfile(self.ca):
+            raise InvalidSetting(f"s3: ca: there is no file {self.ca!a}")
+        for name, least, most in (
+            ("part_size", LEAST_PART, MOST_PART),
+            ("max_parts", 1, 10_000),
+            ("connections", 1, 1_000),
+            ("timeout", 1, 240),
+            ("orphan_age", 0, 365 * 86_400),
+            ("memory", 4 * self.part_size, 1 << 40),
+        ):
+            if not least <= getattr(self, name) <= most:
+                raise InvalidSetting(
+                    f"s3: {_said(name)} must be from {least} to {most}, not "
+                    f"{getattr(self, name)}"
+                )
+        object.__setattr__(self, "staging", f"{self.prefix}.bits-sessions/")
+
+    def key(self, destination: tuple[str, ...]) -> str:
+        """Tell the key of a published file."""
+        return self.prefix + "/".join(destination)
+
+
+def _said(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _choose(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InvalidSetting(
+            f"s3: {_said(name)} must be one of {', '.join(choices)}, not {value!a}"
+        )
+
+
+def size(text: str, name: str) -> int:
+    """
+    Read a number of bytes, such as ``8388608`` or ``8MiB``.
+
+    :param name: What an error message calls it.
+    :raises InvalidSetting: If it is none.
+    """
+    found = _SIZE.fullmatch(text)
+    if found is None:
+        raise InvalidSetting(
+            f"s3: {name} must be a number of bytes such as 8388608 or 8MiB, not "
+            f"{text!a}"
+        )
+    return int(found[1]) * _UNITS[(found[2] or "").lower()[:1]]
+
+
+def from_description(bucket: str, given: dict[str, str]) -> S3Settings:
+    """
+    Read the named parts of a description.
+
+    :raises InvalidSetting: If one is unknown, or wrong; the text is one line.
+    """
+    values: dict[str, object] = {}
+    known = {_said(name): one for name, one in fields_dict(S3Settings).items()}
+    for internal in ("bucket", "staging"):
+        del known[internal]
+    for name, text in given.items():
+        if name not in known:
+            raise InvalidSetting(
+                f"s3: there is no {name!a}; there are {', '.join(sorted(known))}"
+            )
+        attribute = known[name]
+        if name in ("part-size", "memory"):
+            values[attribute.name] = size(text, name)
+        elif isinstance(attribute.default, (int, float)):
+            try:
+                values[attribute.name] = type(attribute.default)(text)
+            except ValueError:
+                raise InvalidSetting(
+                    f"s3: {name} must be a number, not {text!a}"
+                ) from None
+        else:
+            values[attribute.name] = text or attribute.default
+    return S3Settings(bucket=bucket, **values)  # type: ignore[arg-type]

@@ -1,0 +1,212 @@
+"""
+Where sessions lie in the bucket, and how their records are read and written.
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from attrs import define, frozen
+from twisted.internet.interfaces import IReactorTime
+
+from txbits.backends.s3._bodies import Body
+from txbits.backends.s3._bucket import SESSION_HEADER, Bucket, Found, NotMet
+from txbits.backends.s3._grid import Span, tail_name
+from txbits.backends.s3._known import Known
+from txbits.backends.s3._memory import Memory
+from txbits.backends.s3._records import (
+    MOST_RECORD,
+    Closed,
+    Record,
+    decoded,
+    encoded,
+)
+from txbits.backends.s3._settings import S3Settings
+from txbits.errors import (
+    BackendError,
+    DestinationExists,
+    DestinationIsDirectory,
+)
+
+#: The name of a session's record.
+RECORD = "record"
+
+
+@frozen
+class Stored:
+    """
+    A record as it lies in the bucket.
+
+    :ivar modified: When it was written, by our clock.
+    """
+
+    record: Record | Closed
+    etag: str
+    modified: float
+
+
+class Changed(BackendError):
+    """
+    A record is not what it was; nothing was written.
+
+    :ivar found: What it is now; ``None`` if it is gone.
+    """
+
+    def __init__(self, found: Stored | None) -> None:
+        super().__init__("the record has changed")
+        self.found = found
+
+
+@frozen
+class Seen:
+    """
+    What stood at a destination.
+
+    :ivar etag: The ETag of the file there; ``None`` if there was none.
+    :ivar at: When that was, by our clock.
+    """
+
+    etag: str | None
+    at: float
+
+
+@define(eq=False)
+class Staging:
+    """
+    The part of a bucket that uploads are staged in.
+
+    :ivar memory: Bounds what all sessions hold.
+    :ivar known: The sessions that this node knows.
+    """
+
+    settings: S3Settings
+    bucket: Bucket
+    memory: Memory
+    clock: IReactorTime
+    known: Known
+
+    # Names
+
+    def directory(self, session_id: UUID) -> str:
+        """Tell what the keys of a session begin with."""
+        return f"{self.settings.staging}{name_of(session_id)}/"
+
+    def record_key(self, session_id: UUID) -> str:
+        """Tell the key of a session's record."""
+        return self.directory(session_id) + RECORD
+
+    def tail_key(self, session_id: UUID, span: Span) -> str:
+        """Tell the key of a tail."""
+        return self.directory(session_id) + tail_name(span)
+
+    def ours(self, modified: float) -> float:
+        """Translate a time of the store's clock into one of ours."""
+        return modified - self.bucket.client.access.skew
+
+    # Records
+
+    async def read(self, session_id: UUID) -> Stored | None:
+        """
+        Read a record.
+
+        :returns: It, or ``None`` if there is none.
+        """
+        key = self.record_key(session_id)
+        found = await self.bucket.get(key, MOST_RECORD)
+        if found is None:
+            return None
+        return Stored(decoded(found.body, key), found.etag, self.ours(found.modified))
+
+    async def write(self, record: Record, instead_of: str | None) -> str:
+        """
+        Write a record, if the one that is there is the one that is thought to be.
+
+        :param instead_of: The ETag of that; ``None`` if there must be none.
+        :returns: The new ETag.
+        :raises Changed: If it is not.
+        """
+        try:
+            return await self.bucket.put(
+                self.record_key(record.session_id),
+                Body([encoded(record)]),
+                instead_of=instead_of,
+                only_new=instead_of is None,
+            )
+        except NotMet as error:
+            found = await self.read(record.session_id)
+            if (
+                found is not None
+                and isinstance(found.record, Record)
+                and found.record.stamp == record.stamp
+            ):
+                # An earlier attempt was carried out, and its answer lost.
+                return found.etag
+            raise Changed(found) from error
+
+    async def write_closed(
+        self, session_id: UUID, record: Closed, instead_of: str | None
+    ) -> None:
+        """
+        Write the record of a close.
+
+        :param instead_of: The ETag of the session's record; ``None`` for whatever.
+        :raises Changed: If that is not there, and this is not either.
+        """
+        try:
+            await self.bucket.put(
+                self.record_key(session_id),
+                Body([encoded(record)]),
+                instead_of=instead_of,
+            )
+        except NotMet as error:
+            found = await self.read(session_id)
+            if found is None or found.record != record:
+                raise Changed(found) from error
+
+    # Destinations
+
+    def published_headers(self, session_id: UUID) -> dict[str, str]:
+        """Tell what a published file is stored with."""
+        headers = {SESSION_HEADER: name_of(session_id)}
+        if self.settings.storage_class is not None:
+            headers["x-amz-storage-class"] = self.settings.storage_class
+        return headers
+
+    async def look(self, destination: tuple[str, ...], *, overwrite: bool) -> Seen:
+        """
+        Look whether something stands at a destination.
+
+        One listing shows the file, since no key that begins with its name sorts before
+        it, and almost always also whether there are any files below it.
+
+        :raises DestinationExists: If a file does, and may not be replaced.
+        :raises DestinationIsDirectory: If there are files below it.
+        """
+        key = self.settings.key(destination)
+        now = self.clock.seconds()
+        page = await self.bucket.page(key, delimiter="/")
+        if page.next is not None or f"{key}/" in page.prefixes:
+            # Some stores go on showing a folder when the last file in it is gone.
+            below = await self.bucket.page(f"{key}/", most=1)
+            if below.found:
+                raise DestinationIsDirectory(f"{destination!a} is a directory")
+        found = next((one for one in page.found if one.key == key), None)
+        if found is None:
+            return Seen(None, now)
+        if not overwrite:
+            raise DestinationExists(f"{destination!a} exists")
+        return Seen(found.etag, now)
+
+    async def is_published(
+        self, destination: tuple[str, ...], session_id: UUID
+    ) -> Found | None:
+        """Look whether the file at a destination is the one of a session."""
+        found = await self.bucket.head(self.settings.key(destination))
+        if found is None or found.session != name_of(session_id):
+            return None
+        return found
+
+
+def name_of(session_id: UUID) -> str:
+    """Write a session's id as keys and headers have it."""
+    return f"{{{str(session_id).upper()}}}"

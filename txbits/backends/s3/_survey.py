@@ -1,0 +1,196 @@
+"""
+All sessions of a bucket at a look: for quotas, and to find what nobody owns.
+
+Any number of nodes may do this at the same time. What one removes is gone for the
+others, which is all that they want.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.logger import Logger
+
+from txbits._deferreds import begun
+from txbits.backends.s3._bucket import Found, Upload
+from txbits.backends.s3._records import LEAST_OPEN, Record, Unreadable
+from txbits.backends.s3._staging import RECORD, Staging
+from txbits.backends.s3._together import together
+from txbits.interfaces import SessionSummary
+
+_log = Logger()
+
+#: How many records are read at a time.
+_AT_ONCE = 16
+
+#: How many records are remembered from one survey to the next.
+_MOST_KEPT = 100_000
+
+#: Seconds after which an object that is no session's is nobody's.
+_STRAY_AGE = 3600.0
+
+
+@define
+class _Group:
+    """What lies under one name in the staging area."""
+
+    name: str
+    record: Found | None = None
+    others: list[Found] = field(factory=list)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is a session, and not the record of a close."""
+        return self.record is not None and self.record.size >= LEAST_OPEN
+
+
+@define(eq=False)
+class Survey:
+    """Looks at a whole staging area, a page at a time."""
+
+    _staging: Staging
+    _kept: OrderedDict[str, tuple[str, Record]] = field(factory=OrderedDict, init=False)
+
+    async def sessions(self) -> list[SessionSummary]:
+        """List the sessions; see :class:`~txbits.interfaces.IBackend`."""
+        at_once = DeferredSemaphore(_AT_ONCE)
+        waiting: list[Deferred[SessionSummary | None]] = []
+        async for group in self._groups():
+            if group.is_open:
+                waiting.append(at_once.run(self._summary_of, group))
+        summaries = await together(waiting)
+        return [one for one in summaries if one is not None]
+
+    def _summary_of(self, group: _Group) -> Deferred[SessionSummary | None]:
+        return begun(self._summary(group))
+
+    async def _summary(self, group: _Group) -> SessionSummary | None:
+        try:
+            record = await self._record(group)
+        except Unreadable as error:
+            _log.error("session left out: {fault}", fault=error)
+            return None
+        if record is None or group.record is None:
+            return None
+        staging = self._staging
+        is_ended = record.state in ("releasing", "closing")
+        if record.state == "publishing" or (
+            record.state == "open"
+            and record.is_small
+            and len(record.inline) == record.total
+        ):
+            is_ended = (
+                await staging.is_published(record.destination, record.session_id)
+                is not None
+            )
+        latest = max(one.modified for one in [group.record, *group.others])
+        return SessionSummary(
+            record.session_id, record.owner, staging.ours(latest), is_ended
+        )
+
+    async def _record(self, group: _Group) -> Record | None:
+        """Read the record of a session, unless it is the one that was read before."""
+        session_id = _id_of(group.name)
+        if group.record is None or session_id is None:
+            return None
+        known = self._kept.get(group.name)
+        if known is not None and known[0] == group.record.etag:
+            return known[1]
+        stored = await self._staging.read(session_id)
+        if stored is None or not isinstance(stored.record, Record):
+            self._kept.pop(group.name, None)
+            return None
+        if not stored.record.inline:
+            # What makes a record large changes, or goes, soon.
+            self._kept[group.name] = stored.etag, stored.record
+            while len(self._kept) > _MOST_KEPT:
+                self._kept.popitem(last=False)
+        return stored.record
+
+    async def clean_up(self, closed_before: float) -> None:
+        """Remove what is old; see :class:`~txbits.interfaces.IBackend`."""
+        staging = self._staging
+        stray_before = staging.clock.seconds() - _STRAY_AGE
+        stale: list[str] = []
+        owned: set[str] = set()
+        candidates = await self._old_uploads()
+        at_once = DeferredSemaphore(_AT_ONCE)
+        reading: list[Deferred[Record | None]] = []
+        async for group in self._groups():
+            if group.is_open:
+                if candidates:
+                    reading.append(at_once.run(self._read_of, group))
+                continue
+            is_closed = group.record is not None
+            stale += [
+                one.key
+                for one in group.others
+                if is_closed or staging.ours(one.modified) < stray_before
+            ]
+            if group.record is not None and (
+                staging.ours(group.record.modified) < closed_before
+            ):
+                stale.append(group.record.key)
+            if len(stale) >= 1000:
+                await staging.bucket.delete_all(stale)
+                stale = []
+        await staging.bucket.delete_all(stale)
+        for record in await together(reading):
+            if record is not None and record.upload is not None:
+                owned.add(record.upload)
+        for one in candidates:
+            if one.upload not in owned:
+                _log.info(
+                    "multipart upload {upload} to {key} aborted: no session owns it",
+                    upload=one.upload,
+                    key=one.key,
+                )
+                await staging.bucket.abort(one.key, one.upload)
+
+    def _read_of(self, group: _Group) -> Deferred[Record | None]:
+        return begun(self._record(group))
+
+    async def _old_uploads(self) -> list[Upload]:
+        staging = self._staging
+        settings = staging.settings
+        oldest = staging.clock.seconds() - settings.orphan_age
+        return [
+            one
+            for one in await staging.bucket.uploads(settings.prefix)
+            if staging.ours(one.initiated) <= oldest
+        ]
+
+    async def _groups(self) -> AsyncIterator[_Group]:
+        """List everything, by the names of sessions."""
+        staging = self._staging
+        prefix = staging.settings.staging
+        group: _Group | None = None
+        after = ""
+        while True:
+            page = await staging.bucket.page(prefix, after=after)
+            for found in page.found:
+                name, _, rest = found.key.removeprefix(prefix).partition("/")
+                if group is None or group.name != name:
+                    if group is not None:
+                        yield group
+                    group = _Group(name)
+                if rest == RECORD:
+                    group.record = found
+                else:
+                    group.others.append(found)
+            if page.next is None:
+                break
+            after = page.next
+        if group is not None:
+            yield group
+
+
+def _id_of(name: str) -> UUID | None:
+    try:
+        return UUID(name)
+    except ValueError:
+        return None

@@ -1,0 +1,351 @@
+"""
+A writer: bytes flow into parts while they arrive.
+
+At most two parts of a session are in memory, the one that is being filled and the one
+that is being sent. What does not fill a part is put when the writer is closed, or
+when memory is short.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, DeferredLock, succeed
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from txbits._deferreds import begun, deferred
+from txbits.backends._work import Joint
+from txbits.backends.s3._grid import Grid, Span, begin_of_merge, cover
+from txbits.backends.s3._records import MOST_INLINE
+from txbits.errors import BackendError, StagedDataLost
+from txbits.interfaces import IWriter
+
+if TYPE_CHECKING:
+    from txbits.backends.s3._session import S3Session
+
+#: When so many tails are of no use any more, they are removed before the close.
+_MOST_USELESS = 64
+
+
+@implementer(IWriter)
+@define(eq=False)
+class S3Writer:
+    """
+    Appends to a session; see :class:`~txbits.interfaces.IWriter`.
+
+    The chunks in memory begin at ``_start`` and end at ``_position``; those before
+    ``_stored`` lie in the bucket as well.
+    """
+
+    _session: S3Session
+    _total: int
+    _lock: DeferredLock = field(factory=DeferredLock, init=False)
+    _part_size: int = field(default=0, init=False)
+    _chunks: list[bytes] = field(factory=list, init=False)
+    _start: int = field(default=0, init=False)
+    _stored: int = field(default=0, init=False)
+    _position: int = field(default=0, init=False)
+    _sending: Joint | None = field(default=None, init=False)
+    _fault: BaseException | None = field(default=None, init=False)
+    _tails: list[Span] = field(factory=list, init=False)
+    _is_unproven: bool = field(default=False, init=False)
+    _is_open: bool = field(default=True, init=False)
+    _is_abandoned: bool = field(default=False, init=False)
+    _is_going: bool = field(default=False, init=False)
+    _closing: Joint | None = field(default=None, init=False)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether the file lies in the record."""
+        return self._total <= MOST_INLINE
+
+    @property
+    def held(self) -> int:
+        """How many bytes could be put away."""
+        return 0 if self._is_going else self._position - self._start
+
+    def begin(self, part_size: int) -> None:
+        """Take up where the session stands."""
+        session = self._session
+        self._part_size = session.record.part_size or part_size
+        self._position = self._stored = session.offset
+        if session.copy:
+            self._chunks, session.copy = session.copy, []
+        self._start = self._position - sum(map(len, self._chunks))
+        session.staging.memory.holders.add(self)
+
+    @property
+    def _grid(self) -> Grid:
+        return Grid(self._total, self._part_size)
+
+    # Writing
+
+    @deferred
+    async def write(self, data: bytes) -> None:
+        """Append; see :class:`~txbits.interfaces.IWriter`."""
+        self._usable()
+        if self._position + len(data) > self._total:
+            raise BackendError("more bytes than the file has")
+        await self._lock.acquire()
+        try:
+            while data:
+                self._usable()
+                cell = self._grid.cell(self._grid.number_at(self._position))
+                piece = data[: cell.end - self._position]
+                data = data[len(piece) :]
+                await self._make_room(len(piece))
+                self._chunks.append(piece)
+                self._position += len(piece)
+                if self._position == cell.end and not self.is_small:
+                    await self._send_part()
+        finally:
+            self._lock.release()
+
+    def _usable(self) -> None:
+        self._insist()
+        if not self._is_open or self._is_abandoned:
+            raise BackendError("this writer is closed")
+
+    def _insist(self) -> None:
+        """Fail as what goes on behind write() has failed."""
+        if self._fault is not None:
+            raise self._fault
+
+    async def _make_room(self, length: int) -> None:
+        memory = self._session.staging.memory
+        if not memory.fits(length):
+            await self._put_away()
+        await memory.take(length)
+        if self._is_abandoned:
+            memory.give(length)
+            self._usable()
+
+    def put_away(self) -> None:
+        """Put what is held into the bucket, since memory is short."""
+        self._is_going = True
+        begun(self._put_away_in_turn()).addErrback(self._failed)
+
+    async def _put_away_in_turn(self) -> None:
+        try:
+            await self._lock.acquire()
+            try:
+                if self._is_open and not self._is_abandoned and self._fault is None:
+                    await self._put_away()
+            finally:
+                self._lock.release()
+        finally:
+            self._is_going = False
+
+    async def _put_away(self) -> None:
+        await self._store()
+        self._drop()
+
+    def _drop(self) -> None:
+        held = self._position - self._start
+        self._chunks = []
+        self._start = self._position
+        if held:
+            self._session.staging.memory.give(held)
+
+    # What is held becomes an object
+
+    async def _store(self) -> None:
+        """Put what is held and lies nowhere else yet."""
+        if self.is_small:
+            if self._stored < self._position or self._session.record.total is None:
+                data = b"".join(self._chunks)[self._stored - self._start :]
+                await self._session.store_small(
+                    self._total, self._part_size, self._stored, data
+                )
+                self._stored = self._position
+            return
+        if self._stored == self._position:
+            await self._sent()
+            return
+        begin = begin_of_merge(
+            self._tails_before(), self._stored, self._position, self._start
+        )
+        span = Span(begin, self._position)
+        self._is_unproven = True
+        self._tails.append(span)
+        # At the same time as the part before it; bytes are held if both are put.
+        try:
+            await self._session.store_tail(span, self._from(begin))
+        finally:
+            await self._rest()
+        self._insist()
+        self._session.reached(span.end)
+        self._stored = self._position
+
+    def _tails_before(self) -> list[Span]:
+        cell = self._grid.cell(self._grid.number_at(self._start))
+        return cover(self._session.tails, cell.start, self._stored)
+
+    def _from(self, begin: int) -> list[bytes]:
+        """The chunks that are held from an offset on."""
+        chunks = []
+        skip = begin - self._start
+        for chunk in self._chunks:
+            if skip < len(chunk):
+                chunks.append(chunk[skip:] if skip > 0 else chunk)
+            skip -= len(chunk)
+        return chunks
+
+    # A full cell becomes a part
+
+    async def _send_part(self) -> None:
+        """Begin to send the cell that is full, when the one before it is sent."""
+        await self._sent()
+        if self._grid.cells == 1:
+            # It is put at Close, and needs no multipart upload.
+            return
+        chunks, start = self._chunks, self._start
+        self._chunks, self._start = [], self._position
+        self._stored = self._position
+        self._is_unproven = True
+        self._sending = Joint()
+        begun(self._send(start, self._position, chunks)).addBoth(self._has_sent)
+
+    async def _send(self, start: int, end: int, chunks: list[bytes]) -> None:
+        session = self._session
+        memory = session.staging.memory
+        number = self._grid.number_at(end - 1)
+        cell = self._grid.cell(number)
+        held = end - start
+        try:
+            if start > cell.start:
+                if not memory.fits(start - cell.start):
+                    # Nothing may be held while more is waited for: others do the same.
+                    span = Span(start, end)
+                    if held:
+                        await session.store_tail(span, chunks)
+                        self._tails.append(span)
+                    chunks = []
+                    memory.give(held)
+                    held, start = 0, end
+                await memory.take(start - cell.start)
+                held += start - cell.start
+                chunks = await self._read_back(number, start) + chunks
+            if number not in session.parts:
+                await session.store_part(number, chunks)
+            await self._remove_useless(cell)
+        finally:
+            memory.give(held)
+
+    async def _read_back(self, number: int, end: int) -> list[bytes]:
+        session = self._session
+        start = self._grid.cell(number).start
+        try:
+            return await session.read_tails(start, end)
+        except StagedDataLost:
+            # Another node may have made a part of them, and removed them.
+            await session.measure()
+            if number in session.parts:
+                return []
+            return await session.read_tails(start, end)
+
+    async def _remove_useless(self, cell: Span) -> None:
+        session = self._session
+        useless = [span for span in session.tails if span.end <= cell.end]
+        if len(useless) >= _MOST_USELESS:
+            staging = session.staging
+            await staging.bucket.delete_all(
+                [staging.tail_key(session.session_id, span) for span in useless]
+            )
+            session.tails.difference_update(useless)
+
+    def _has_sent(self, outcome: Failure | None) -> None:
+        sending, self._sending = self._sending, None
+        if isinstance(outcome, Failure):
+            self._fault = outcome.value
+        if sending is not None:
+            sending.end(None)
+
+    async def _sent(self) -> None:
+        """Wait until no part is being sent; fail if one could not be."""
+        await self._rest()
+        self._insist()
+
+    async def _rest(self) -> None:
+        """Wait until no part is being sent, however that goes."""
+        if self._sending is not None:
+            await self._sending.join()
+
+    def _failed(self, failure: Failure) -> None:
+        if self._fault is None:
+            self._fault = failure.value
+
+    # The end
+
+    def close(self) -> Deferred[None]:
+        """Put the rest; see :class:`~txbits.interfaces.IWriter`."""
+        if self._closing is not None:
+            return self._closing.join()
+        if not self._is_open:
+            return succeed(None)
+        closing = self._closing = Joint()
+        mine = closing.join()
+        begun(self._close()).addBoth(self._has_closed)
+        return mine
+
+    async def _close(self) -> None:
+        await self._lock.acquire()
+        session = self._session
+        try:
+            if self._is_abandoned:
+                return
+            self._insist()
+            await self._store()
+            if self._is_unproven:
+                await session.prove(self._tails)
+            self._keep_copy()
+        except BackendError:
+            await self._rest()
+            if self._tails:
+                # That something failed may be because the session has ended.
+                await session.prove(self._tails)
+            raise
+        finally:
+            await self._rest()
+            self._leave()
+            self._lock.release()
+
+    def _keep_copy(self) -> None:
+        """Leave the beginning of a cell to the session, as far as memory allows."""
+        memory = self._session.staging.memory
+        if (
+            not self.is_small
+            and self._start < self._position
+            and self._start == self._grid.cell(self._grid.number_at(self._start)).start
+            and 2 * memory.used <= memory.limit
+        ):
+            self._session.copy, self._chunks = self._chunks, []
+            self._start = self._position
+
+    def _leave(self) -> None:
+        self._is_open = False
+        if self._session.writer is self:
+            self._session.writer = None
+        self._session.staging.memory.holders.discard(self)
+        self._drop()
+
+    def _has_closed(self, outcome: Failure | None) -> None:
+        closing, self._closing = self._closing, None
+        if closing is not None:
+            closing.end(outcome)
+
+    async def abandon(self) -> None:
+        """
+        End without putting anything more: the session is being released.
+
+        What is being sent is waited for, so that nothing arrives after the release.
+        """
+        self._is_abandoned = True
+        await self._lock.acquire()
+        try:
+            await self._rest()
+            self._leave()
+        finally:
+            self._lock.release()

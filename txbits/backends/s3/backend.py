@@ -1,0 +1,348 @@
+"""
+The S3 backend: uploads straight into a bucket.
+
+State is in the bucket alone. Any number of processes may work on the same bucket and
+prefix, any of them may serve any packet of any session, and each may be killed at any
+moment; ``docs/reference/s3.md`` tells what lies where, what each packet costs, and why
+that is right.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+from uuid import UUID, uuid4
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.ssl import Certificate, trustRootFromCertificates
+from twisted.internet.task import deferLater
+from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool
+from zope.interface import implementer
+
+from txbits._deferreds import begun, deferred
+from txbits.backends._paths import checked_segments
+from txbits.backends._work import Threads
+from txbits.backends.s3._access import resolved
+from txbits.backends.s3._bodies import Body
+from txbits.backends.s3._bucket import Bucket, NotMet
+from txbits.backends.s3._client import Client
+from txbits.backends.s3._known import Known
+from txbits.backends.s3._memory import Memory
+from txbits.backends.s3._records import Closed, Record, closed
+from txbits.backends.s3._session import S3Session
+from txbits.backends.s3._settings import S3Settings
+from txbits.backends.s3._staging import Changed, Seen, Staging, Stored
+from txbits.backends.s3._survey import Survey
+from txbits.backends.s3._together import together
+from txbits.errors import (
+    BackendError,
+    DestinationForbidden,
+    NoSuchSession,
+    ParentMissing,
+)
+from txbits.interfaces import IBackend, IShared, IUploadSession, SessionSummary
+
+#: The longest key that S3 takes, in bytes of UTF-8.
+MOST_KEY = 1024
+
+#: For how many seconds what this node knows of a session is good enough to begin with.
+TRUST = 60.0
+
+#: How many folders are remembered as such.
+_MOST_PARENTS = 4096
+
+#: What part of the memory for uploads small ones may take between their packets.
+_KNOWN_SHARE = 4
+
+#: Seconds that connections may take to close.
+_CLOSE_TIMEOUT = 2.0
+
+
+@implementer(IBackend, IShared)
+@define(eq=False)
+class S3Backend:
+    """
+    Keeps sessions and published files in a bucket.
+
+    :ivar settings: Which bucket, where, and how.
+    :param reactor: The clock, the network, and where work in threads is reported.
+    :param make_client: Makes what asks S3, from the same arguments as
+        :class:`~txbits.backends.s3._client.Client`.
+    """
+
+    settings: S3Settings
+    _reactor: Any
+    _make_client: Callable[..., Client] = field(default=Client, kw_only=True)
+    _threads: Threads | None = field(default=None, init=False)
+    _pool: HTTPConnectionPool | None = field(default=None, init=False)
+    _opened: Staging | None = field(default=None, init=False)
+    _parents: OrderedDict[str, float] = field(factory=OrderedDict, init=False)
+    _surveyor: Survey | None = field(default=None, init=False)
+
+    @property
+    def staging(self) -> Staging:
+        """Where sessions lie, once the backend is started."""
+        if self._opened is None:
+            raise BackendError(f"the backend of {self.settings.bucket} is not started")
+        return self._opened
+
+    @property
+    def _survey(self) -> Survey:
+        if self._surveyor is None:
+            self._surveyor = Survey(self.staging)
+        return self._surveyor
+
+    # Life
+
+    @deferred
+    async def start(self) -> None:
+        """Find the bucket, and try it; see :class:`~txbits.interfaces.IBackend`."""
+        threads = self._threads = Threads(self._reactor)
+        try:
+            access = await threads(resolved, self.settings, self._reactor, threads)
+            await access.ready()
+            policy = await threads(_policy, self.settings)
+            pool = self._pool = HTTPConnectionPool(self._reactor)
+            pool.maxPersistentPerHost = self.settings.connections
+            # A request that is repeated is one that is counted, and is told about.
+            pool.retryAutomatically = False
+            agent = Agent(self._reactor, policy, connectTimeout=10, pool=pool)
+            client = self._make_client(
+                self.settings, access, agent, self._reactor, threads
+            )
+            memory = Memory(self.settings.memory)
+            known = Known(self.settings.memory // _KNOWN_SHARE)
+            memory.drop_copies_by(known.drop_copies)
+            self._opened = Staging(
+                self.settings, Bucket(client), memory, self._reactor, known
+            )
+            await self._try_out()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _try_out(self) -> None:
+        """
+        Try what everything rests on.
+
+        :raises BackendError: If the bucket cannot be used; the text is one line.
+        """
+        bucket = self.staging.bucket
+        await bucket.page(self.settings.staging, most=1)
+        key = f"{self.settings.staging}probe-{uuid4()}"
+        etag = await bucket.put(key, Body([b"txbits"]), only_new=True)
+        try:
+            for etag_of_another in (None, '"0"'):
+                try:
+                    await bucket.put(
+                        key,
+                        Body([b"other"]),
+                        only_new=etag_of_another is None,
+                        instead_of=etag_of_another,
+                    )
+                except NotMet:
+                    continue
+                raise BackendError(
+                    "this store does not heed If-None-Match and If-Match when it "
+                    "writes; txbits cannot keep sessions apart on it"
+                )
+            await bucket.put(key, Body([b"txbits again"]), instead_of=etag)
+        finally:
+            await bucket.delete(key)
+
+    @deferred
+    async def stop(self) -> None:
+        """Close connections, end threads; see :class:`~txbits.interfaces.IBackend`."""
+        opened, self._opened = self._opened, None
+        self._surveyor = None
+        if opened is not None:
+            opened.known.forget_all()
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            # The connection of an answer that has just been read is not idle yet.
+            await deferLater(self._reactor, 0)
+            closing = pool.closeCachedConnections()
+            timer = self._reactor.callLater(_CLOSE_TIMEOUT, closing.cancel)
+            closing.addErrback(lambda _: None)
+            await closing
+            if timer.active():
+                timer.cancel()
+        threads, self._threads = self._threads, None
+        if threads is not None:
+            await threads.stop()
+
+    # Sessions
+
+    @deferred
+    async def create(
+        self,
+        session_id: UUID,
+        destination: tuple[str, ...],
+        *,
+        owner: str | None,
+        content_name: str | None,
+        overwrite: bool,
+        create_directories: bool,
+    ) -> IUploadSession:
+        """Make a session; see :class:`~txbits.interfaces.IBackend`."""
+        staging = self.staging
+        checked_segments(destination)
+        key = self.settings.key(destination)
+        if len(key.encode()) > MOST_KEY:
+            raise DestinationForbidden(f"the key {key!a} is over {MOST_KEY} bytes")
+        looks: list[Deferred[Any]] = [
+            begun(staging.look(destination, overwrite=overwrite)),
+            begun(self._no_file_above(destination)),
+        ]
+        seen: Seen = (await together(looks))[0]
+        now = staging.clock.seconds()
+        record = Record(
+            session_id=session_id,
+            destination=destination,
+            owner=owner,
+            content_name=content_name,
+            created=now,
+        )
+        try:
+            etag = await staging.write(record, None)
+        except Changed as error:
+            raise BackendError(f"there is a session {session_id} already") from error
+        session = S3Session(staging, record, etag, now, now, seen)
+        staging.known.keep(session)
+        return session
+
+    async def _no_file_above(self, destination: tuple[str, ...]) -> None:
+        """
+        Insist that no parent of a destination is a file.
+
+        Most stores would not mind. It is looked at once in a while, so that uploads
+        into one folder do not each pay for it.
+        """
+        staging = self.staging
+        now = staging.clock.seconds()
+        keys = [
+            self.settings.key(destination[:depth])
+            for depth in range(1, len(destination))
+        ]
+        asked = [
+            key for key in keys if self._parents.get(key, float("-inf")) <= now - TRUST
+        ]
+        for key, found in zip(
+            asked,
+            await together([begun(staging.bucket.head(key)) for key in asked]),
+            strict=True,
+        ):
+            if found is not None:
+                raise ParentMissing(f"{key!a} is a file")
+            self._parents[key] = now
+            self._parents.move_to_end(key)
+        while len(self._parents) > _MOST_PARENTS:
+            self._parents.popitem(last=False)
+
+    @deferred
+    async def find(self, session_id: UUID) -> IUploadSession:
+        """Look a session up; see :class:`~txbits.interfaces.IBackend`."""
+        staging = self.staging
+        session = staging.known.get(session_id)
+        if session is not None and not session.is_over:
+            if (
+                session.writer is not None
+                or session.confirmed > staging.clock.seconds() - TRUST
+            ):
+                staging.known.keep(session)
+                return session
+            await session.refresh()
+            staging.known.keep(session)
+            return session
+        stored = await staging.read(session_id)
+        if stored is None or isinstance(stored.record, Closed):
+            raise NoSuchSession(f"no session {session_id}")
+        session = self._session(stored, stored.record)
+        await session.measure()
+        staging.known.keep(session)
+        return session
+
+    def _session(self, stored: Stored, record: Record) -> S3Session:
+        return S3Session(
+            self.staging,
+            record,
+            stored.etag,
+            stored.modified,
+            self.staging.clock.seconds(),
+        )
+
+    @deferred
+    async def sessions(self) -> Sequence[SessionSummary]:
+        """List the sessions; see :class:`~txbits.interfaces.IBackend`."""
+        return await self._survey.sessions()
+
+    # Closes
+
+    @deferred
+    async def remember_close(
+        self, session_id: UUID, destination: tuple[str, ...], owner: str | None
+    ) -> None:
+        """Record a close; see :class:`~txbits.interfaces.IBackend`."""
+        session = self.staging.known.get(session_id)
+        if (
+            session is not None
+            and not session.is_over
+            and (session.destination, session.owner) == (destination, owner)
+        ):
+            await session.remember_close()
+            return
+        await self.staging.write_closed(
+            session_id, closed(session_id, destination, owner), None
+        )
+
+    @deferred
+    async def recalls_close(
+        self, session_id: UUID, destination: tuple[str, ...], owner: str | None
+    ) -> bool:
+        """Look a close up; see :class:`~txbits.interfaces.IBackend`."""
+        stored = await self.staging.read(session_id)
+        if stored is None:
+            return False
+        record = stored.record
+        if isinstance(record, Closed):
+            return record == closed(session_id, destination, owner)
+        if record.state != "closing" or (record.destination, record.owner) != (
+            destination,
+            owner,
+        ):
+            return False
+        # A node died on the way. The Ack that follows says that it is all gone.
+        self.staging.known.forget(session_id)
+        await self._session(stored, record).remember_close()
+        return True
+
+    @deferred
+    async def clean_up(self, closed_before: float) -> None:
+        """Remove what is old; see :class:`~txbits.interfaces.IBackend`."""
+        await self._survey.clean_up(closed_before)
+
+
+def _policy(settings: S3Settings) -> BrowserLikePolicyForHTTPS:
+    """
+    Decide which certificates are trusted. Reads a file.
+
+    :raises BackendError: If that has no certificates.
+    """
+    if settings.ca is None:
+        return BrowserLikePolicyForHTTPS()
+    try:
+        with open(settings.ca, "rb") as file:
+            text = file.read(1 << 22)
+    except OSError as error:
+        raise BackendError(f"ca={settings.ca}: {error.strerror}") from error
+    begin = b"-----BEGIN CERTIFICATE-----"
+    pems = [begin + piece for piece in text.split(begin)[1:]]
+    try:
+        roots = [Certificate.loadPEM(pem) for pem in pems]
+    except Exception as error:
+        raise BackendError(f"ca={settings.ca}: {error!r}") from error
+    if not roots:
+        raise BackendError(f"ca={settings.ca} has no certificates in PEM")
+    return BrowserLikePolicyForHTTPS(trustRootFromCertificates(roots))
