@@ -34,6 +34,10 @@ class CloseRecordTests(DiskCase):
         self.closes.remember(one, destination, None, at)
         return one
 
+    def clean_up(self, before):
+        """What the disk backend does."""
+        return self.closes.clean_up(before, self.closes.conclude())
+
     def recalled(self, ids, destination=("a",)):
         """Those of the ids that are."""
         return [one for one in ids if self.closes.recalls(one, destination, None)]
@@ -61,8 +65,7 @@ class CloseRecordTests(DiskCase):
         self.assertEqual(self.recalled([kept, cut]), [kept, cut])
         os.truncate(path, 71)
         self.assertEqual(self.recalled([kept, cut]), [kept])
-        self.closes.conclude()
-        self.assertEqual(self.closes.clean_up(0.0), [])
+        self.assertEqual(self.clean_up(0.0), [])
         self.assertEqual(self.files(), {"0000000001": 40})
 
     def test_a_full_disk_loses_only_what_does_not_fit(self):
@@ -76,18 +79,17 @@ class CloseRecordTests(DiskCase):
 
     def test_old_closes_are_forgotten_one_by_one(self):
         ids = [self.remember(float(at)) for at in range(6)]
-        self.closes.conclude()
-        self.assertEqual(self.closes.clean_up(3.0), [])
+        self.assertEqual(self.clean_up(3.0), [])
         self.assertEqual(self.recalled(ids), ids[3:])
         self.assertEqual(self.files(), {"0000000001": 120})
-        self.assertEqual(self.closes.clean_up(3.0), [])
+        self.assertEqual(self.clean_up(3.0), [])
         self.assertEqual(self.recalled(ids), ids[3:])
-        self.assertEqual(self.closes.clean_up(6.0), [])
+        self.assertEqual(self.clean_up(6.0), [])
         self.assertEqual(self.files(), {})
 
     def test_a_file_that_is_written_to_is_not_cleaned_up(self):
         first = self.remember(1.0)
-        self.assertEqual(self.closes.clean_up(2.0), [])
+        self.assertEqual(self.closes.clean_up(2.0, 0), [])
         self.assertEqual(self.recalled([first]), [first])
 
     def test_a_clean_up_forgets_what_was_written_before_it_began(self):
@@ -102,17 +104,20 @@ class CloseRecordTests(DiskCase):
             ids.append(self.remember(at))
             self.closes.conclude()
         self.backend._files.fail("unlink", 5)  # EIO
-        (fault,) = self.closes.clean_up(3.0)
+        (fault,) = self.clean_up(3.0)
         self.assertIsInstance(fault, BackendError)
         self.assertEqual(self.recalled(ids), [ids[0], ids[2]])
 
     def test_a_clean_up_without_space_keeps_all(self):
         ids = [self.remember(1.0), self.remember(9.0)]
-        self.closes.conclude()
         self.backend._files.room = 3
-        (fault,) = self.closes.clean_up(5.0)
+        (fault,) = self.clean_up(5.0)
         self.assertIsInstance(fault, OutOfSpace)
         self.assertEqual(self.recalled(ids), ids)
+        self.backend._files.room = None
+        self.assertEqual(sorted(self.files()), ["0000000001", "0000000001.new"])
+        self.assertEqual(self.clean_up(10.0), [])
+        self.assertEqual(self.files(), {})
 
     def test_a_long_file_is_followed_by_another(self):
         first = self.remember(1.0)

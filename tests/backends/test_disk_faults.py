@@ -198,6 +198,45 @@ class BrokenDiskTests(DiskCase):
         again = self.reopened(backend)
         self.assertTrue(self.successResultOf(again.find(session.session_id)).published)
 
+    def test_a_session_that_could_not_be_made_safe_is_not_made(self):
+        self.fsync = "fragment"
+        backend = self.start()
+        for destination in (("name.txt",), tuple("abcdefgh" * 30)):
+            backend._files.fail("fsync", errno.EIO)
+            creation = self.creation(backend, destination, create_directories=True)
+            self.failureResultOf(creation, BackendError)
+            self.assertEqual(self.leftovers(backend), [])
+
+    def test_a_total_is_made_safe_until_that_has_succeeded(self):
+        """Also by a process that found the session, and after an fsync that failed."""
+        self.fsync = "fragment"
+        backend = self.start()
+        session = self.create(backend)
+        writer = self.successResultOf(session.open_writer(9))
+        self.successResultOf(writer.write(b"abc"))
+        again = self.reopened(backend)
+        found = self.successResultOf(again.find(session.session_id))
+        calls = again._files.calls
+        for _ in range(2):
+            again._files.fail("fsync", errno.EIO)
+            calls.clear()
+            self.failureResultOf(self.appending(found, b"def"), BackendError)
+            self.assertEqual(found.offset, 3)
+            # Written anew, since an fsync that failed may have dropped it.
+            self.assertEqual(calls.count("pwrite"), 2)
+        for data, syncs in ((b"def", 3), (b"ghi", 1)):
+            calls.clear()
+            self.successResultOf(self.appending(found, data))
+            self.assertEqual(calls.count("fsync"), syncs)
+        self.successResultOf(self.publish(found))
+        self.assertEqual(self.published(again, ("name.txt",)), b"abcdefghi")
+
+    def appending(self, session, data):
+        """Write some bytes; the Deferred of the writer's closing."""
+        writer = self.successResultOf(session.open_writer(9))
+        self.successResultOf(writer.write(data))
+        return writer.close()
+
     def test_a_close_that_fails_tells_what_is_there(self):
         backend = self.start()
         session = self.create(backend)

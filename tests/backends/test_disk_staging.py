@@ -192,13 +192,39 @@ class TamperingTests(DiskCase):
             found = self.successResultOf(backend.find(session.session_id))
             self.assertEqual(found.destination, destination)
 
-    def test_a_staged_file_with_bytes_but_no_total_is_a_fault(self):
+    def test_bytes_whose_total_a_crash_has_lost_come_again(self):
         backend = self.start()
         session = self.create(backend)
         with open(session.address(), "wb") as file:
-            file.write(b"x")
-        failure = self.failureResultOf(backend.find(session.session_id))
-        self.assertIs(failure.type, BackendError)
+            file.write(b"lost")
+        again = self.reopened(backend)
+        found = self.successResultOf(again.find(session.session_id))
+        self.assertEqual((found.total, found.offset), (None, 0))
+        self.append(found, 3, b"new")
+        self.successResultOf(self.publish(found))
+        self.assertEqual(self.published(again, ("name.txt",)), b"new")
+
+    def test_a_staged_file_that_somebody_else_links_to_is_not_published(self):
+        for size in (5, 9):
+            backend = self.start()
+            session = self.create(backend)
+            self.append(session, size, b"whole")
+            os.link(session.address(), self.inside(backend, "backup"))
+            again = self.reopened(backend)
+            found = self.successResultOf(again.find(session.session_id))
+            self.assertFalse(found.published)
+            self.append(found, size, b"more"[: size - 5])
+            self.successResultOf(self.publish(found))
+            there = self.published(again, ("name.txt",))
+            self.assertEqual(there, b"wholemore"[:size])
+
+    def test_a_session_whose_total_could_not_be_written_down_leaves_nothing(self):
+        backend = self.start()
+        session = self.create(backend)
+        backend._files.fail("pwrite", errno.EIO)
+        self.failureResultOf(session.open_writer(5), BackendError)
+        self.successResultOf(session.release())
+        self.assertEqual(self.leftovers(backend), [])
 
     def test_a_store_that_is_moved_is_still_known(self):
         backend = self.start()

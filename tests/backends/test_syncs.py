@@ -8,21 +8,41 @@ import errno
 import os
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
+from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from txbits.backends._syncs import MOST_SYNCS, KernelSyncs, SharedSync, all_done
+from txbits.backends._work import translated
 from txbits.errors import BackendError
+
+
+class BusyContext:
+    """Takes nothing, and has nothing to tell, but that a signal came."""
+
+    def submit(self, operation):
+        raise OverflowError("EAGAIN")
+
+    def poll(self):
+        return 1
+
+    def process_events(self):
+        raise SystemError("EINTR")
 
 
 class KernelSyncsTests(TestCase):
     """The kernel's asynchronous I/O, on the real reactor."""
 
     def setUp(self):
-        self.syncs = KernelSyncs.opened(reactor)
+        self.instead: list[int] = []
+        self.syncs = KernelSyncs.opened(reactor, self.sync_instead)
         self.addCleanup(self.syncs.stop)
+
+    def sync_instead(self, fd):
+        self.instead.append(fd)
+        return maybeDeferred(translated, os.fsync, fd)
 
     def file(self):
         fd = os.open(self.mktemp(), os.O_RDWR | os.O_CREAT)
@@ -39,10 +59,11 @@ class KernelSyncsTests(TestCase):
     async def test_more_than_the_kernel_is_given_wait(self):
         fd = self.file()
         syncs = [self.syncs(fd) for _ in range(3 * MOST_SYNCS)]
-        self.assertEqual(self.syncs._under_way, MOST_SYNCS)
+        self.assertEqual(len(self.syncs._under_way), MOST_SYNCS)
         self.assertEqual(len(self.syncs._waiting), 2 * MOST_SYNCS)
         await gatherResults(syncs)
-        self.assertEqual(self.syncs._under_way, 0)
+        self.assertEqual(self.syncs._under_way, set())
+        self.assertEqual(self.instead, [])
 
     async def test_what_cannot_be_synced_is_a_fault(self):
         reading, writing = os.pipe()
@@ -53,11 +74,38 @@ class KernelSyncsTests(TestCase):
         for fd in (reading, closed):
             with self.assertRaises(BackendError):
                 await self.syncs(fd)
+        self.assertEqual(self.instead, [reading, closed])
         await self.syncs(self.file())
+
+    async def test_what_the_kernel_does_not_take_is_synced_all_the_same(self):
+        context = self.syncs._context
+        self.syncs._context = BusyContext()
+        fd = self.file()
+        await self.syncs(fd)
+        self.assertEqual(self.instead, [fd])
+        self.syncs._context = context
+
+    async def test_a_signal_while_there_is_nothing_to_hear_is_nothing(self):
+        context = self.syncs._context
+        self.syncs._context = BusyContext()
+        self.syncs.doRead()
+        self.syncs._context = context
+        await self.syncs(self.file())
+
+    async def test_nobody_waits_for_ever_when_the_reactor_watches_no_more(self):
+        fd = self.file()
+        syncs = [self.syncs(fd) for _ in range(MOST_SYNCS + 3)]
+        context = self.syncs._context
+        self.syncs.connectionLost(Failure(ConnectionDone()))
+        for one in syncs:
+            with self.assertRaises(BackendError):
+                await one
+        # What the kernel still does, it does; the next test opens another context.
+        context.process_events(min_requests=MOST_SYNCS)
 
     async def test_a_fault_of_the_disk_is_told(self):
         done: Deferred[None] = Deferred()
-        self.syncs._under_way += 1
+        self.syncs._under_way.add(done)
         self.syncs._completed(2**64 - errno.EIO, done)
         with self.assertRaisesRegex(BackendError, os.strerror(errno.EIO)):
             await done
@@ -73,7 +121,7 @@ class UnavailableTests(SynchronousTestCase):
     """Where there is no such thing."""
 
     def test_a_reactor_without_descriptors_has_none(self):
-        self.assertIsNone(KernelSyncs.opened(Clock()))
+        self.assertIsNone(KernelSyncs.opened(Clock(), succeed))
 
 
 class SharedSyncTests(SynchronousTestCase):
@@ -99,12 +147,15 @@ class SharedSyncTests(SynchronousTestCase):
         self.successResultOf(third)
         self.assertEqual(self.under_way, [])
 
-    def test_a_fault_is_told_to_those_who_shared_it(self):
+    def test_a_fault_is_told_to_all_whose_work_it_may_have_hit(self):
+        """Also to those who came while it was under way."""
         first, second = self.shared(), self.shared()
         self.under_way.pop().errback(BackendError("broken"))
-        self.failureResultOf(first, BackendError)
+        for one in (first, second):
+            self.failureResultOf(one, BackendError)
+        third = self.shared()
         self.under_way.pop().callback(None)
-        self.successResultOf(second)
+        self.successResultOf(third)
 
 
 class AllDoneTests(SynchronousTestCase):

@@ -132,14 +132,23 @@ class TableTests(SynchronousTestCase):
         self.table.drop(one)
         self.assertEqual(os.listdir(self.directory), ["sessions-1"])
 
-    def test_what_lies_aside_and_is_gone_is_damage(self):
-        one = self.add(("d" * 255, "e" * 255))
-        (name,) = (n for n in os.listdir(self.directory) if n.endswith(".json"))
-        os.unlink(os.path.join(self.directory, name))
-        with self.assertRaises(OSError):
-            self.table.read(one)
-        self.table = self.opened()
-        self.assertEqual(len(self.table.damaged), 1)
+    def test_a_record_whose_file_a_crash_has_lost_is_none(self):
+        """Its making was taken back, or half of its removal was."""
+        path = os.path.join(self.directory, "{}.json")
+        for is_gone in (False, True):
+            one = self.add(("d" * 255, "e" * 255))
+            (name,) = (n for n in os.listdir(self.directory) if n.endswith(".json"))
+            path = os.path.join(self.directory, name)
+            if is_gone:
+                os.unlink(path)
+            else:
+                os.truncate(path, 0)
+            with self.assertRaises(BackendError):
+                self.table.read(one)
+            self.table = self.opened()
+            self.assertEqual((self.table.ids(), self.table.damaged), ([], []))
+            if not is_gone:
+                os.unlink(path)
 
     def test_a_record_aside_that_could_not_be_removed_is_removed_later(self):
         one = self.add(("d" * 255, "e" * 255))

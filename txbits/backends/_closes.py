@@ -33,7 +33,7 @@ _LONGEST = _RECORD.size << 17
 # held for as long as that takes.
 _CHUNK = _RECORD.size << 14
 
-_NAME = re.compile(r"[0-9]{10}")
+_NAME = re.compile(r"([0-9]{10})(\.new)?")
 _APPEND = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -96,25 +96,36 @@ class Closes:
             for name in reversed(self._names())
         )
 
-    def conclude(self) -> None:
-        """Append no more to the present file, so that it may be cleaned up."""
+    def conclude(self) -> int:
+        """
+        Append no more to the present file.
+
+        :returns: Its number, for :meth:`clean_up`.
+        """
         fd, self._fd = self._fd, -1
         if fd >= 0:
             self._files.close(fd)
+        return self._number
 
-    def clean_up(self, before: float) -> list[BackendError]:
+    def clean_up(self, before: float, concluded: int) -> list[BackendError]:
         """
-        Forget what is older, in files that are concluded. Slow; for a thread.
+        Forget what is older. Slow; for a thread.
 
         :param before: In seconds since the epoch.
+        :param concluded: The number of the last file to look at.
         :returns: The faults of what could not be forgotten; the rest is.
         """
         faults: list[BackendError] = []
-        for name in self._names():
-            if self._fd >= 0 and int(name) == self._number:
-                continue  # begun since
+        for name in sorted(self._files.listdir(self._directory)):
+            match = _NAME.fullmatch(name)
+            if match is None or int(match[1]) > concluded:
+                continue
             try:
-                self._forget(name, before)
+                if match[2]:
+                    # An earlier clean-up could not put it in place of the old one.
+                    self._files.unlink(name, dir_fd=self._directory)
+                else:
+                    self._forget(name, before)
             except FileNotFoundError:
                 pass  # somebody else has done it
             except OSError as error:
@@ -128,7 +139,8 @@ class Closes:
 
     def _names(self) -> list[str]:
         names = self._files.listdir(self._directory)
-        return sorted(name for name in names if _NAME.fullmatch(name))
+        matches = map(_NAME.fullmatch, names)
+        return sorted(one[1] for one in matches if one is not None and not one[2])
 
     def _begin_another(self) -> None:
         self.conclude()

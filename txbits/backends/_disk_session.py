@@ -42,7 +42,7 @@ from txbits.interfaces import IAddressable, IReadable, IUploadSession, IWriter
 _SHORT = 1 << 20
 
 _WRITE = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-_NEW = _WRITE | os.O_CREAT
+_NEW = _WRITE | os.O_CREAT | os.O_TRUNC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -56,6 +56,7 @@ class DiskSession:
     :ivar writer: The writer that is open, ``None`` if none is.
     :ivar is_safe: Whether all bytes of the file are known to survive a crash of the
         machine.
+    :ivar is_recorded: Whether the staged file's name, and the total length, are.
     """
 
     session_id: UUID
@@ -71,6 +72,7 @@ class DiskSession:
     in_doubt: bool = False
     writer: DiskWriter | None = None
     is_safe: bool = False
+    is_recorded: bool = False
     _is_moved: bool = False
     _gone: bool = False
     _part: str | None = None
@@ -112,10 +114,15 @@ class DiskSession:
         self.writer = DiskWriter(self, fd, self.offset)
         return self.writer
 
+    def record_again(self) -> None:
+        """Have the next fsync of the records store this one, whatever the last did."""
+        self._mark(Phase.OPEN)
+
     def _open_new(self, total: int) -> int:
         staging = self.staging
         files = staging.files
-        # It may be there, if an earlier attempt came no further than that.
+        # It may be there, if an earlier attempt came no further than that, or a crash
+        # of the machine has lost the total.
         fd = files.open(self.part(), _NEW, 0o666, dir_fd=staging.directory)
         try:
             staging.table.mark(self.session_id, Phase.OPEN, total)
@@ -127,7 +134,8 @@ class DiskSession:
 
     def _reopen(self) -> int:
         files = self.staging.files
-        fd = self._open_part(_WRITE)
+        # One that could not be stored safely was removed.
+        fd = self._open_part(_WRITE if self.offset else _WRITE | os.O_CREAT)
         try:
             self.offset = self._measured(files.fstat(fd).st_size)
         except BaseException:
@@ -138,7 +146,9 @@ class DiskSession:
     def _open_part(self, flags: int) -> int:
         staging = self.staging
         try:
-            return staging.files.open(self.part(), flags, dir_fd=staging.directory)
+            return staging.files.open(
+                self.part(), flags, 0o666, dir_fd=staging.directory
+            )
         except FileNotFoundError as error:
             raise StagedDataLost(str(error)) from error
 
@@ -182,7 +192,7 @@ class DiskSession:
             elif isinstance(outcome.value, BackendError):
                 # Told when it is asked for.
                 self._unsafe = outcome.value
-                self._discard(fd)
+                self._discard()
             with suppress(OSError):  # all bytes are stored, or given up
                 self.staging.files.close(fd)
             self._securing = None
@@ -190,11 +200,12 @@ class DiskSession:
 
         self.staging.sync(fd).addBoth(secured)
 
-    def _discard(self, fd: int) -> None:
+    def _discard(self) -> None:
         # Nobody knows what an fsync that failed has stored, and a second one would
-        # succeed: without this, the file would be published though it is not whole.
+        # succeed: without this, the file would be published though it is not whole. A
+        # session whose staged file is gone is in doubt, also after a restart.
         with suppress(OSError):
-            self.staging.files.ftruncate(fd, 0)
+            self._unlink_part()
 
     async def _secured(self) -> None:
         """
@@ -210,17 +221,18 @@ class DiskSession:
             raise fault
         if self.is_safe:
             return
+        staging = self.staging
         fd = translated(self._open_part, _WRITE)
         try:
-            self._measured(translated(self.staging.files.fstat, fd).st_size)
+            self._measured(translated(staging.files.fstat, fd).st_size)
             try:
-                await self.staging.sync(fd)
+                await staging.sync(fd)
             except BackendError:
-                self._discard(fd)
                 self.offset = 0
+                await staging.in_thread(self._discard)
                 raise
         finally:
-            self.staging.files.close(fd)
+            translated(staging.files.close, fd)
         self.is_safe = True
 
     # -- publishing
@@ -249,7 +261,7 @@ class DiskSession:
                 if staging.fsync != "never":
                     await self._make_link_safe(segments, parent)
         finally:
-            staging.tree.let_go(parent)
+            translated(staging.tree.let_go, parent)
         self.published = True
 
     async def _open_parent(
@@ -395,14 +407,14 @@ class DiskSession:
             # If that fails it is closed all the same, and what it held is not wanted.
             with suppress(OSError):
                 self.writer.shut()
-        if self.published:
-            # Without its record a staged file is nobody's, whatever comes between.
+        if self.total is None or self.published:
+            # Without its record a staged file is nobody's, whatever comes between. Also
+            # if the total is unknown there may be one: it could not be written down.
             staging.table.drop(self.session_id)
             self._unlink_part()
         else:
-            if self.total is not None:
-                self._mark(Phase.RELEASING)
-                self._unlink_part()
+            self._mark(Phase.RELEASING)
+            self._unlink_part()
             staging.table.drop(self.session_id)
         self._gone = True
 

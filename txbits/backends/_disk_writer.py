@@ -77,8 +77,7 @@ class DiskWriter:
         session = self._session
         staging = session.staging
         syncs = [staging.sync(self._fd)]
-        if self._begun_at == 0:
-            # The name of the staged file is new, and the total length.
+        if not session.is_recorded:
             syncs += [staging.sync_directory(), staging.sync_table()]
         try:
             try:
@@ -86,11 +85,15 @@ class DiskWriter:
             except BackendError:
                 # Nobody knows what was stored, and a second fsync would not tell: what
                 # came since the last one has to come again.
-                translated(staging.files.ftruncate, self._fd, self._begun_at)
                 session.offset = self._begun_at
+                await staging.in_thread(
+                    translated, staging.files.ftruncate, self._fd, self._begun_at
+                )
+                translated(session.record_again)
                 raise
         finally:
             translated(self.shut)
+        session.is_recorded = True
         session.is_safe = session.offset == session.total
 
     def _given_up(self) -> int:

@@ -29,11 +29,19 @@ from twisted.internet.defer import Deferred
 
 from txbits.backends._closes import Closes
 from txbits.backends._files import Files
+from txbits.backends._paths import checked_segments
 from txbits.backends._syncs import SharedSync, Sync
 from txbits.backends._table import Phase, Record, Table, guid_name
 from txbits.backends._tree import Tree
 from txbits.backends._work import InThread, storage_error
-from txbits.errors import BackendError, NoSuchSession, OutOfSpace
+from txbits.errors import (
+    BackendError,
+    DestinationForbidden,
+    DestinationIsDirectory,
+    NoSuchSession,
+    OutOfSpace,
+    ParentMissing,
+)
 from txbits.interfaces import SessionSummary
 
 FsyncPolicy = Literal["close", "fragment", "never"]
@@ -50,6 +58,7 @@ _OF_A_SESSION = re.compile(
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _BELOW = _DIRECTORY | os.O_NOFOLLOW
+_WRITE = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -196,9 +205,9 @@ class Staging:
         """Give the root back."""
         self.closes.close()
         self.table.close()
-        self.files.close(self.tree.fd)
-        self.files.close(self._lock)
-        self.files.close(self.directory)
+        for fd in (self.tree.fd, self._lock, self.directory):
+            with suppress(OSError):  # nothing was written through these
+                self.files.close(fd)
 
     def sync_parent(self, fd: int) -> Deferred[None]:
         """Make the names in a directory of the tree survive a crash of the machine."""
@@ -244,20 +253,55 @@ class Staging:
                 self._is_in_doubt(record.created)
                 or (phase is Phase.OPEN and total is not None),
             )
-        if staged.st_size > (total or 0):
+        in_doubt = self._is_in_doubt(staged.st_mtime)
+        if total is None:
+            # A crash of the machine has lost the total, and the Ack that it came
+            # before, if there was one, was not for keeping.
+            return Found(record, 0, record.created, False, in_doubt)
+        if staged.st_size > total:
             raise BackendError(f"{part} has {staged.st_size} bytes")
-        # A second link to it is the one at the destination. Without that the record may
-        # be wrong: a crash of the machine may have lost the link, and not the record.
-        published = staged.st_nlink > 1 or (
+        # After a crash of the machine the record may be wrong: the link may be lost.
+        published = (
             phase is Phase.PUBLISHED and not self._may_have_crashed(staged.st_ctime)
-        )
-        return Found(
-            record,
-            staged.st_size,
-            staged.st_mtime,
-            published,
-            self._is_in_doubt(staged.st_mtime),
-        )
+        ) or self._is_linked(record.destination, staged, total)
+        return Found(record, staged.st_size, staged.st_mtime, published, in_doubt)
+
+    def measure(self, session_id: UUID) -> int:
+        """
+        Find out up to where the bytes of a session in doubt are there. For a thread.
+
+        A crash of the machine may leave a length that is ahead of the bytes: what was
+        never written is a hole then, and is cut off.
+
+        :returns: How many bytes are left.
+        """
+        files = self.files
+        fd = files.open(f"{guid_name(session_id)}.part", _WRITE, dir_fd=self.directory)
+        try:
+            length = files.fstat(fd).st_size
+            sure = files.lseek(fd, 0, os.SEEK_HOLE) if length else 0
+            if sure < length:
+                files.ftruncate(fd, sure)
+            return sure
+        finally:
+            files.close(fd)
+
+    def _is_linked(
+        self, destination: tuple[str, ...], staged: os.stat_result, total: int
+    ) -> bool:
+        """Whether a staged file is the one at its destination."""
+        if staged.st_nlink < 2 or staged.st_size != total:
+            return False
+        try:
+            segments = checked_segments(destination)
+            parent = self.tree.open_parent(segments)
+            try:
+                there = self.tree.check_name(parent, segments, overwrite=True)
+            finally:
+                self.tree.let_go(parent)
+        except (DestinationForbidden, DestinationIsDirectory, ParentMissing):
+            return False
+        return there is not None and os.path.samestat(there, staged)
 
     def _is_in_doubt(self, last_progress: float) -> bool:
         # The page cache survives the process, but not the machine.
@@ -294,13 +338,14 @@ class Staging:
                 )
         return found, faults
 
-    def clean_up(self, closed_before: float) -> list[BackendError]:
+    def clean_up(self, closed_before: float, concluded: int) -> list[BackendError]:
         """
         Forget old closes, remove what is no session's. Slow; for a thread.
 
+        :param concluded: See :meth:`Closes.clean_up`.
         :returns: The faults of what could not be removed; the rest is.
         """
-        faults = self.closes.clean_up(closed_before)
+        faults = self.closes.clean_up(closed_before, concluded)
         for name in self.files.listdir(self.directory):
             match = _OF_A_SESSION.fullmatch(name)
             # A record is there before all else of its session, and ids are never used

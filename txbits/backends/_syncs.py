@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from attrs import define, field
-from caio.linux_aio import Context, Operation
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
 from twisted.logger import Logger
@@ -50,16 +50,20 @@ class Sync(Protocol):
 class KernelSyncs:
     """
     Gives fsyncs to the kernel, and hears from it through the reactor.
+
+    :param instead: Does those that the kernel does not take.
     """
 
     _reactor: Any
-    _context: Context
-    _under_way: int = field(default=0, init=False)
+    _instead: Sync
+    _context: Any
+    _fsync: Callable[[int], Any]
+    _under_way: set[Deferred[None]] = field(factory=set, init=False)
     _waiting: deque[tuple[int, Deferred[None]]] = field(factory=deque, init=False)
     _rested: Deferred[None] | None = field(default=None, init=False)
 
     @classmethod
-    def opened(cls, reactor: Any) -> KernelSyncs | None:
+    def opened(cls, reactor: Any, instead: Sync) -> KernelSyncs | None:
         """
         Begin, if the kernel and the reactor allow it.
 
@@ -69,18 +73,21 @@ class KernelSyncs:
         if not IReactorFDSet.providedBy(reactor):
             return None
         try:
+            # Here, since even the import fails where the kernel refuses.
+            from caio.linux_aio import Context, Operation
+
             context = Context(max_requests=MOST_SYNCS)
-        except SystemError as error:
+        except (ImportError, OSError, SystemError) as error:
             _log.info("no asynchronous fsync here, threads do it: {error}", error=error)
             return None
-        syncs = cls(reactor, context)
+        syncs = cls(reactor, instead, context, Operation.fsync)
         reactor.addReader(syncs)
         return syncs
 
     def __call__(self, fd: int, /) -> Deferred[None]:
         """Have *fd* synced."""
         done: Deferred[None] = Deferred()
-        if self._under_way < MOST_SYNCS:
+        if len(self._under_way) < MOST_SYNCS:
             self._submit(fd, done)
         else:
             self._waiting.append((fd, done))
@@ -98,24 +105,28 @@ class KernelSyncs:
         return rested.addCallback(lambda _: self._reactor.removeReader(self))
 
     def _submit(self, fd: int, done: Deferred[None]) -> None:
-        operation = Operation.fsync(fd)
+        operation = self._fsync(fd)
         operation.set_callback(lambda result: self._completed(result, done))
         try:
             self._context.submit(operation)
         except (OSError, OverflowError, SystemError, ValueError) as error:
-            done.errback(BackendError(f"fsync: {error}"))
+            # Nothing has been tried, so nothing is said of the file.
+            _log.debug("the kernel took no fsync: {error}", error=error)
+            self._instead(fd).addBoth(done.callback)
         else:
-            self._under_way += 1
+            self._under_way.add(done)
 
     def _completed(self, result: int, done: Deferred[None]) -> None:
-        self._under_way -= 1
+        if done not in self._under_way:
+            return  # given up
+        self._under_way.discard(done)
         outcome: Failure | None = None
         if result >= _NEGATIVE:
             number = 2 * _NEGATIVE - result
             fault = storage_error(OSError(number, os.strerror(number)))
             outcome = Failure(fault)  # type: ignore[no-untyped-call]
         done.callback(outcome)
-        while self._waiting and self._under_way < MOST_SYNCS:
+        while self._waiting and len(self._under_way) < MOST_SYNCS:
             self._submit(*self._waiting.popleft())
         if self._rested is not None and not self._under_way:
             rested, self._rested = self._rested, None
@@ -125,18 +136,27 @@ class KernelSyncs:
 
     def fileno(self) -> int:
         """What becomes readable when an fsync has ended."""
-        return self._context.fileno
+        number: int = self._context.fileno
+        return number
 
     def doRead(self) -> None:
         """Hear how they ended."""
         try:
             self._context.poll()
+            self._context.process_events()
         except BlockingIOError:
             return  # heard of already
-        self._context.process_events()
+        except SystemError as error:
+            # A signal came, and there was nothing to hear.
+            _log.debug("nothing heard of fsyncs: {error}", error=error)
 
     def connectionLost(self, reason: Failure) -> None:
-        """Nothing is connected."""
+        """The reactor does not watch any more: nobody waits for ever."""
+        abandoned = [*self._under_way, *(done for _, done in self._waiting)]
+        self._under_way.clear()
+        self._waiting.clear()
+        for done in abandoned:
+            done.errback(BackendError("nobody hears how this fsync ends"))
 
     def logPrefix(self) -> str:
         """What the log calls this."""
@@ -176,7 +196,11 @@ class SharedSync:
 
     def _end(self, outcome: Failure | None, sharing: list[Deferred[None]]) -> None:
         self._running = False
-        if self._next:
+        if isinstance(outcome, Failure):
+            # What was written meanwhile may have been lost with the rest, which the
+            # next fsync would not tell.
+            sharing, self._next = sharing + self._next, []
+        elif self._next:
             self._begin()
         for one in sharing:
             one.callback(outcome)

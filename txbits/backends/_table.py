@@ -91,6 +91,10 @@ class Record:
     content_name: str | None
 
 
+class _AsideIsLost(ValueError):
+    """A line is in order, and the file that it refers to is not there."""
+
+
 def guid_name(session_id: UUID) -> str:
     """What the names of a session's files begin with."""
     return str(session_id).upper()
@@ -101,8 +105,8 @@ class Table:
     """
     All records, opened.
 
-    It is changed by the reactor's thread, except that :meth:`mark` is called by whoever
-    acts in a session, wherever that is; it is read by any.
+    It is changed by the reactor's thread, except that :meth:`mark` and :meth:`drop` are
+    called by whoever acts in a session, wherever that is; it is read by any.
 
     :ivar fd: The file.
     :ivar damaged: Why lines cannot be read, and so may belong to any session.
@@ -242,6 +246,13 @@ class Table:
         if self._files.pwrite(self.fd, data, offset) != len(data):
             raise OutOfSpace("the record of the session does not fit")
 
+    def open_aside(self, session_id: UUID) -> int | None:
+        """Open the file of a record that lies aside; ``None`` if it does not."""
+        if session_id not in self._aside:
+            return None
+        name = f"{guid_name(session_id)}.json"
+        return self._files.open(name, _READ, dir_fd=self._directory)
+
     def _put_aside(self, session_id: UUID, body: bytes) -> None:
         files = self._files
         name = f"{guid_name(session_id)}.json"
@@ -266,9 +277,10 @@ class Table:
         name = f"{guid_name(session_id)}.json"
         fd = files.open(name, _READ, dir_fd=self._directory)
         try:
-            return json.loads(files.pread(fd, _MOST_ASIDE, 0))
+            fields = json.loads(files.pread(fd, _MOST_ASIDE, 0))
         finally:
             files.close(fd)
+        return fields
 
     def _decoded(self, line: bytes) -> Record:
         """
@@ -285,8 +297,11 @@ class Table:
         fields = json.loads(body)
         session_id = UUID(fields[0])
         if len(fields) == 2:
+            try:
+                fields = self._from_aside(session_id)
+            except (FileNotFoundError, ValueError) as error:
+                raise _AsideIsLost(f"what lies aside is lost: {error!r}") from error
             self._aside.add(session_id)
-            fields = self._from_aside(session_id)
         _, created, destination, owner, content_name = fields
         if not all(isinstance(segment, str) for segment in destination) or not all(
             isinstance(name, str | None) for name in (owner, content_name)
@@ -310,13 +325,18 @@ class Table:
             if not line[_HEAD_LENGTH:].strip(b" \n\0"):
                 self._free.append(at)
                 continue
-            end = at + 1
             try:
                 self._lines[self._decoded(line).session_id] = at
+            except _AsideIsLost:
+                # A crash of the machine has taken back the making of a record, or has
+                # taken back half of its removal.
+                self._free.append(at)
+                continue
             except (OSError, ValueError, TypeError, LookupError) as error:
                 self.damaged.append(
                     BackendError(f"line {at + 1} of {_NAME} cannot be read: {error!r}")
                 )
+            end = at + 1
         # A line that was cut short is one that nobody was told of.
         self._files.ftruncate(self.fd, end * _LINE)
         self._end = end

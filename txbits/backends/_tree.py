@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 
 from attrs import define
 
@@ -144,8 +145,8 @@ class Tree:
                     if error.errno not in (errno.ENOTDIR, errno.ELOOP):
                         raise
                     return self._behind_link(names, depth, fd)
-                self.let_go(fd)
-                fd = below
+                above, fd = fd, below
+                self.let_go(above)
                 there = files.fstat(fd)
                 if (there.st_dev, there.st_ino) == self._staging:
                     raise DestinationForbidden(f"{name!a} is the staging area")
@@ -160,13 +161,10 @@ class Tree:
             self.let_go(fd)
 
     def _make(self, name: bytes, fd: int) -> int:
-        try:
+        with suppress(FileExistsError):  # another upload was first
             self._files.mkdir(name, dir_fd=fd)
-        except FileExistsError:
-            pass  # another upload was first
-        else:
-            if self._sync:
-                self._files.fsync(fd)
+        if self._sync:
+            self._files.fsync(fd)
         return self._files.open(name, _DIRECTORY, dir_fd=fd)
 
     def _behind_link(self, names: list[bytes], depth: int, fd: int) -> list[bytes]:

@@ -17,7 +17,7 @@ from typing import Any
 from uuid import UUID
 
 from attrs import define, field, validators
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -77,6 +77,7 @@ class DiskBackend:
     _booted: Callable[[], float] = field(default=_booted_at, kw_only=True)
     _threads: Threads | None = field(default=None, init=False)
     _syncs: KernelSyncs | None = field(default=None, init=False)
+    _recalling: DeferredLock = field(factory=DeferredLock, init=False)
     _opened: Staging | None = field(default=None, init=False)
 
     @property
@@ -89,17 +90,17 @@ class DiskBackend:
     async def start(self) -> None:
         """Take the directory; see :class:`~txbits.interfaces.IBackend`."""
         in_thread, sync, files = self._in_thread, self._sync, self._files
-        if in_thread is None:
-            in_thread = self._threads = Threads(self._reactor)
-            if sync is None:
-                sync = self._syncs = KernelSyncs.opened(self._reactor)
-        if sync is None:
+        run = in_thread
+        if run is None:
+            run = self._threads = Threads(self._reactor)
 
-            def sync(fd: int, /) -> Deferred[None]:
-                return in_thread(translated, lambda: files.fsync(fd))
+        def sync_in_thread(fd: int, /) -> Deferred[None]:
+            return run(translated, lambda: files.fsync(fd))
 
+        if sync is None and in_thread is None:
+            sync = self._syncs = KernelSyncs.opened(self._reactor, sync_in_thread)
         try:
-            self._opened = await in_thread(
+            self._opened = await run(
                 translated,
                 Staging.opened,
                 self.root,
@@ -107,10 +108,10 @@ class DiskBackend:
                 self._fsync,
                 self._reactor.seconds,
                 self._booted,
-                in_thread,
-                sync,
+                run,
+                sync or sync_in_thread,
             )
-        except BackendError:
+        except BaseException:
             await self.stop()
             raise
 
@@ -172,7 +173,20 @@ class DiskBackend:
     async def _safe(self, session: IUploadSession) -> IUploadSession:
         """Make a new session survive a crash of the machine."""
         staging = self._staging
-        await all_done(staging.sync_table(), staging.sync_directory())
+        session_id = session.session_id
+        try:
+            syncs = [staging.sync_table(), staging.sync_directory()]
+            aside = translated(staging.table.open_aside, session_id)
+            if aside is not None:
+                syncs.append(staging.sync(aside))
+            try:
+                await all_done(*syncs)
+            finally:
+                if aside is not None:
+                    translated(self._files.close, aside)
+        except BackendError:
+            translated(staging.table.drop, session_id)
+            raise
         return session
 
     @deferred
@@ -188,7 +202,9 @@ class DiskBackend:
                 "session {session_id}: {fault}", session_id=session_id, fault=fault
             )
             raise
-        record = found.record
+        record, offset = found.record, found.offset
+        if found.in_doubt and offset and not found.published:
+            offset = await staging.in_thread(translated, staging.measure, session_id)
         if found.published and self._fsync != "never":
             # The process may have died between publishing and making that safe.
             await staging.in_thread(
@@ -202,7 +218,7 @@ class DiskBackend:
             found.last_progress,
             staging,
             record.total,
-            found.offset,
+            offset,
             found.published,
             found.releasing,
             found.in_doubt,
@@ -246,8 +262,14 @@ class DiskBackend:
     ) -> bool:
         """Look it up; see :class:`~txbits.interfaces.IBackend`."""
         staging = self._staging
-        recalled: bool = await staging.in_thread(
-            translated, staging.closes.recalls, session_id, destination, owner
+        # One at a time: anybody can ask, and each looks through all of a day.
+        recalled: bool = await self._recalling.run(
+            staging.in_thread,
+            translated,
+            staging.closes.recalls,
+            session_id,
+            destination,
+            owner,
         )
         return recalled
 
@@ -255,8 +277,8 @@ class DiskBackend:
     async def clean_up(self, closed_before: float) -> None:
         """Scan the staging area; see :class:`~txbits.interfaces.IBackend`."""
         staging = self._staging
-        staging.closes.conclude()
+        concluded = staging.closes.conclude()
         for fault in await staging.in_thread(
-            translated, staging.clean_up, closed_before
+            translated, staging.clean_up, closed_before, concluded
         ):
             _log.error("clean-up left something: {fault}", fault=fault)

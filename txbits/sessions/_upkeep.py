@@ -118,15 +118,18 @@ class Upkeep:
         """
         Give the reactor a turn.
 
-        :raises ServerStopping: If it is the last one.
+        :raises ServerStopping: If there is to be no other round.
         """
-        self._pausing = deferLater(self._clock, 0)
-        try:
-            await self._pausing
-        except CancelledError:
-            raise ServerStopping("the server is stopping", 0) from None
-        finally:
-            self._pausing = None
+        if self._loop is not None:
+            self._pausing = deferLater(self._clock, 0)
+            try:
+                await self._pausing
+            except CancelledError:
+                _log.debug("a clean-up is cut short")
+            finally:
+                self._pausing = None
+        if self._loop is None:
+            raise ServerStopping("the server is stopping", 0)
 
     @deferred
     async def count_anew(self) -> None:

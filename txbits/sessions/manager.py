@@ -364,6 +364,8 @@ class SessionManager:
                 self._table.pop(session_id, None)
                 for owner in list(self._owned):
                     self._disown(session_id, owner)
+            except BackendError:
+                continue  # the backend has logged it; the rest is still to be done
 
     def inventory(self, session_id: UUID, owner: str | None) -> None:
         """Count a session that was found in the store toward its owner's limit."""
