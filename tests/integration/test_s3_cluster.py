@@ -195,8 +195,8 @@ class CancelTests(ClusterCase):
             wire.fragment(path, session, data, 0, len(data), cut=30_000_000)
             status, _ = self.wire(second).cancel_session(path, session)
             self.assertEqual(status, 200)
-            # The first node notices with the next object that it writes. It hangs up, or
-            # takes what is left if that is little, and says that there is no session.
+            # The first node notices with the next object that it writes. It hangs up,
+            # or takes the rest if that is little, and says that there is no session.
             try:
                 wire.socket.sendall(wire.rest)
                 status, headers = wire.ack()
