@@ -85,6 +85,11 @@ class KillTests(NodeCase):
         )
         status, _ = await deferToThread(wire.close_session, PATH, session)
         self.assertEqual(status, 200, f"seed {seed}")
+        # A multipart upload that was begun in the moment of a kill is not known to
+        # anybody, and has no part.
+        left = set(await deferToThread(remains, self.bucket))
+        self.assertLessEqual(left, {f"{KEY}#"}, f"seed {seed}")
+        await clean_up(self, self.folder, self.bucket)
         await self.is_published(data)
 
     async def test_no_acknowledged_byte_is_lost(self):
