@@ -28,6 +28,7 @@ from twisted.internet.error import (
     ConnectError,
     ConnectingCancelledError,
     ConnectionClosed,
+    DNSLookupError,
 )
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -36,6 +37,7 @@ from twisted.web.client import (
     RequestTransmissionFailed,
     ResponseFailed,
 )
+from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
@@ -84,6 +86,8 @@ _LOST = (
     ConnectError,
     ConnectingCancelledError,
     ConnectionClosed,
+    DNSLookupError,
+    PotentialDataLoss,
     RequestGenerationFailed,
     RequestTransmissionFailed,
     ResponseFailed,

@@ -71,6 +71,7 @@ class S3Session:
     writer: S3Writer | None = None
     _total: int | None = field(default=None, init=False)
     _release: Joint | None = field(default=None, init=False)
+    _is_taken_back: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._derive()
@@ -133,6 +134,8 @@ class S3Session:
                 f"session {self.session_id} was "
                 + ("cancelled" if stored is None else "closed")
             )
+        if self.record.upload not in (None, stored.record.upload):
+            self.parts.clear()
         self.record, self.etag = stored.record, stored.etag
         self.last_progress = max(self.last_progress, stored.modified)
         self.confirmed = self.staging.clock.seconds()
@@ -150,9 +153,9 @@ class S3Session:
     @deferred
     async def refresh(self) -> None:
         """Read it all anew; see :class:`~txbits.interfaces.IRefreshable`."""
-        if self._release is not None or self.is_over:
-            if self.is_over:
-                raise NoSuchSession(f"session {self.session_id} is over")
+        if self.is_over:
+            raise NoSuchSession(f"session {self.session_id} is over")
+        if self._release is not None:
             return
         self.take(await self.staging.read(self.session_id))
         await self.measure()
@@ -173,6 +176,8 @@ class S3Session:
         if not record.is_small and record.total is not None:
             is_ended = await self._measure_grid()
         self._total = None
+        # Somebody has aborted the upload, and acknowledged bytes with it.
+        self.in_doubt = is_ended and record.state == "open"
         if is_ended and record.state == "publishing":
             # Only completing and aborting end an upload, and before aborting the
             # record would say "releasing". The file was published, and taken away by
@@ -327,7 +332,8 @@ class S3Session:
         Put a whole cell.
 
         :raises NoSuchSession: If the session was ended meanwhile.
-        :raises StagedDataLost: If only its multipart upload was.
+        :raises BackendError: If only its multipart upload was: what was in it has to
+            be sent again, into another one.
         """
         staging = self.staging
         key = staging.settings.key(self.destination)
@@ -338,11 +344,16 @@ class S3Session:
             await self.reread()
             if self.record.state == "publishing":
                 raise BackendError("the file is published already") from error
-            raise StagedDataLost(
+            await self.update(
+                lambda record: (
+                    record.changed(upload=None) if record.upload == upload else None
+                )
+            )
+            await self.measure()
+            raise BackendError(
                 f"somebody has aborted the multipart upload {upload}"
             ) from error
         self.parts.add(number)
-        self.reached(self.grid.cell(number).end)
 
     async def _begin_upload(self, key: str) -> str:
         staging = self.staging
@@ -510,6 +521,8 @@ class S3Session:
             await self._write_closed()
         except NoSuchSession:
             await clear(self)
+            if self._is_taken_back:
+                raise
 
     async def mark(self, state: State) -> None:
         """
@@ -548,3 +561,4 @@ class S3Session:
             return
         if await staging.is_published(self.destination, self.session_id) is not None:
             await staging.bucket.delete(staging.settings.key(self.destination))
+            self._is_taken_back = True

@@ -220,8 +220,8 @@ class S3Writer:
                     # Nothing may be held while more is waited for: others do the same.
                     span = Span(start, end)
                     if held:
-                        await session.store_tail(span, chunks)
                         self._tails.append(span)
+                        await session.store_tail(span, chunks)
                     chunks = []
                     memory.give(held)
                     held, start = 0, end
@@ -230,6 +230,7 @@ class S3Writer:
                 chunks = await self._read_back(number, start) + chunks
             if number not in session.parts:
                 await session.store_part(number, chunks)
+            session.reached(cell.end)
             await self._remove_useless(cell)
         finally:
             memory.give(held)

@@ -30,7 +30,14 @@ from txbits.backends.s3._bucket import Bucket, NotMet
 from txbits.backends.s3._client import Client
 from txbits.backends.s3._known import Known
 from txbits.backends.s3._memory import Memory
-from txbits.backends.s3._records import Closed, Record, closed
+from txbits.backends.s3._records import (
+    MOST_INLINE,
+    MOST_RECORD,
+    Closed,
+    Record,
+    closed,
+    encoded,
+)
 from txbits.backends.s3._session import S3Session
 from txbits.backends.s3._settings import S3Settings
 from txbits.backends.s3._staging import Changed, Seen, Staging, Stored
@@ -205,6 +212,8 @@ class S3Backend:
             content_name=content_name,
             created=now,
         )
+        if len(encoded(record)) > MOST_RECORD - MOST_INLINE:
+            raise BackendError("the names in the record are too long")
         try:
             etag = await staging.write(record, None)
         except Changed as error:
