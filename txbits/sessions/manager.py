@@ -290,9 +290,14 @@ class SessionManager:
         self._enter()
         try:
             session = await self._find(session_id, destination, caller)
-            if session.newest is not None and not self.is_shared:
+            if session.newest is not None:
                 # A packet that fails a check does not disturb the one before it.
-                self._place(session, content_range)
+                try:
+                    self._place(session, content_range)
+                except (SessionError, NoSuchSession):
+                    # Another process may have moved the session on.
+                    if not self.is_shared:
+                        raise
             turn = self._enter_session(session, body)
             try:
                 await turn.begins()

@@ -50,6 +50,7 @@ from txbits.backends.s3._bodies import (
     Body,
     BodyProducer,
     Collector,
+    Digest,
     TooLong,
 )
 from txbits.backends.s3._settings import S3Settings
@@ -271,21 +272,18 @@ class Client:
         if body is None:
             return EMPTY_SHA256, headers
         kind = "md5" if request.operation == "DeleteObjects" else self.settings.checksum
-        has_checksum = request.method == "PUT" or request.operation == "DeleteObjects"
         is_signed = not self.access.is_safe
-
-        def digest() -> None:
-            if has_checksum:
-                body.checksum(kind)
-            if is_signed:
-                body.sha256()
-
-        if body.length > LONG:
-            await self._in_thread(digest)
-        if has_checksum:
+        if body.length > LONG and not body.is_digested(kind, is_signed):
+            await self._in_thread(body.digested, kind, is_signed)
+        digest = body.digested(kind, is_signed)
+        if request.method == "PUT" or request.operation == "DeleteObjects":
             name = "content-md5" if kind == "md5" else "x-amz-checksum-crc32"
-            headers[name] = body.checksum(kind)
-        return body.sha256() if is_signed else UNSIGNED, headers
+            headers[name] = digest.checksum()
+        return digest.sha256() if is_signed else UNSIGNED, headers
+
+    def new_digest(self) -> Digest:
+        """Begin to work out what will be said of a body that is still coming."""
+        return Digest(self.settings.checksum, not self.access.is_safe)
 
     def _url(self, request: Request) -> str:
         url = self.access.base

@@ -15,13 +15,13 @@ from typing import Any
 from uuid import UUID
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txbits._deferreds import begun, deferred
 from txbits.backends._work import Joint
-from txbits.backends.s3._bodies import Body
+from txbits.backends.s3._bodies import Body, Digest
 from txbits.backends.s3._bucket import NoUpload, Part
 from txbits.backends.s3._ending import clear, publish_parts, publish_whole
 from txbits.backends.s3._grid import Grid, Span, cover, part_size_for, reach, tail_span
@@ -52,6 +52,7 @@ class S3Session:
     :ivar copy: Bytes of the cell that is not full yet, from its beginning up to
         :attr:`offset`, which lie in tails too; they spare reading those. Empty if not
         held.
+    :ivar digest: Of that copy.
     """
 
     staging: Staging
@@ -68,10 +69,12 @@ class S3Session:
     parts: set[int] = field(factory=set)
     tails: set[Span] = field(factory=set)
     copy: list[bytes] = field(factory=list)
+    digest: Digest | None = None
     writer: S3Writer | None = None
     _total: int | None = field(default=None, init=False)
     _release: Joint | None = field(default=None, init=False)
     _is_taken_back: bool = field(default=False, init=False)
+    _beginning: DeferredLock = field(factory=DeferredLock, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._derive()
@@ -321,13 +324,13 @@ class S3Session:
         self.last_progress = self.staging.clock.seconds()
         self.staging.known.weigh(self)
 
-    async def store_tail(self, span: Span, chunks: list[bytes]) -> None:
+    async def store_tail(self, span: Span, body: Body) -> None:
         """Put bytes of a cell that is not full."""
         staging = self.staging
-        await staging.bucket.put(staging.tail_key(self.session_id, span), Body(chunks))
+        await staging.bucket.put(staging.tail_key(self.session_id, span), body)
         self.tails.add(span)
 
-    async def store_part(self, number: int, chunks: list[bytes]) -> None:
+    async def store_part(self, number: int, body: Body) -> None:
         """
         Put a whole cell.
 
@@ -337,9 +340,9 @@ class S3Session:
         """
         staging = self.staging
         key = staging.settings.key(self.destination)
-        upload = self.record.upload or await self._begin_upload(key)
+        upload = self.record.upload or await self._begun_upload(key)
         try:
-            await staging.bucket.put_part(key, upload, number, Body(chunks))
+            await staging.bucket.put_part(key, upload, number, body)
         except NoUpload as error:
             await self.reread()
             if self.record.state == "publishing":
@@ -354,6 +357,14 @@ class S3Session:
                 f"somebody has aborted the multipart upload {upload}"
             ) from error
         self.parts.add(number)
+
+    async def _begun_upload(self, key: str) -> str:
+        """Begin the multipart upload, once for all parts that are being sent."""
+        await self._beginning.acquire()
+        try:
+            return self.record.upload or await self._begin_upload(key)
+        finally:
+            self._beginning.release()
 
     async def _begin_upload(self, key: str) -> str:
         staging = self.staging

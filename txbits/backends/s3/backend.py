@@ -111,7 +111,7 @@ class S3Backend:
             access = await threads(resolved, self.settings, self._reactor, threads)
             await access.ready()
             policy = await threads(_policy, self.settings)
-            pool = self._pool = HTTPConnectionPool(self._reactor)
+            pool = self._pool = _Pool(self._reactor)
             pool.maxPersistentPerHost = self.settings.connections
             # A request that is repeated is one that is counted, and is told about.
             pool.retryAutomatically = False
@@ -331,6 +331,21 @@ class S3Backend:
     async def clean_up(self, closed_before: float) -> None:
         """Remove what is old; see :class:`~txbits.interfaces.IBackend`."""
         await self._survey.clean_up(closed_before)
+
+
+class _Pool(HTTPConnectionPool):
+    """Connections on which the end of a body does not wait for an acknowledgment."""
+
+    def getConnection(self, key: Any, endpoint: Any) -> Deferred[Any]:
+        """See :class:`twisted.web.client.HTTPConnectionPool`."""
+
+        def hurry(connection: Any) -> Any:
+            if connection.transport is not None:
+                connection.transport.setTcpNoDelay(True)
+            return connection
+
+        connecting: Deferred[Any] = super().getConnection(key, endpoint)
+        return connecting.addCallback(hurry)
 
 
 def _policy(settings: S3Settings) -> BrowserLikePolicyForHTTPS:
