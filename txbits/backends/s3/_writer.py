@@ -276,6 +276,7 @@ class S3Writer:
             return await session.read_tails(start, end)
         except StagedDataLost:
             # Another node may have made a part of them, and removed them.
+            await session.reread()
             await session.measure()
             if number in session.parts:
                 return []

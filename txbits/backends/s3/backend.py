@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID, uuid4
+from weakref import WeakSet
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
@@ -66,6 +67,10 @@ _KNOWN_SHARE = 4
 #: Seconds that connections may take to close.
 _CLOSE_TIMEOUT = 2.0
 
+#: How often it is looked whether they are idle, and what states say so.
+_CLOSE_ROUNDS = 200
+_AT_REST = frozenset({"QUIESCENT", "CONNECTION_LOST"})
+
 
 @implementer(IBackend, IShared)
 @define(eq=False)
@@ -83,7 +88,7 @@ class S3Backend:
     _reactor: Any
     _make_client: Callable[..., Client] = field(default=Client, kw_only=True)
     _threads: Threads | None = field(default=None, init=False)
-    _pool: HTTPConnectionPool | None = field(default=None, init=False)
+    _pool: _Pool | None = field(default=None, init=False)
     _opened: Staging | None = field(default=None, init=False)
     _parents: OrderedDict[str, float] = field(factory=OrderedDict, init=False)
     _surveyor: Survey | None = field(default=None, init=False)
@@ -168,14 +173,7 @@ class S3Backend:
             opened.known.forget_all()
         pool, self._pool = self._pool, None
         if pool is not None:
-            # The connection of an answer that has just been read is not idle yet.
-            await deferLater(self._reactor, 0)
-            closing = pool.closeCachedConnections()
-            timer = self._reactor.callLater(_CLOSE_TIMEOUT, closing.cancel)
-            closing.addErrback(lambda _: None)
-            await closing
-            if timer.active():
-                timer.cancel()
+            await pool.close()
         threads, self._threads = self._threads, None
         if threads is not None:
             await threads.stop()
@@ -336,16 +334,43 @@ class S3Backend:
 class _Pool(HTTPConnectionPool):
     """Connections on which the end of a body does not wait for an acknowledgment."""
 
+    def __init__(self, reactor: Any) -> None:
+        super().__init__(reactor)
+        self._reactor_time = reactor
+        self._all: WeakSet[Any] = WeakSet()
+
     def getConnection(self, key: Any, endpoint: Any) -> Deferred[Any]:
         """See :class:`twisted.web.client.HTTPConnectionPool`."""
 
         def hurry(connection: Any) -> Any:
             if connection.transport is not None:
                 connection.transport.setTcpNoDelay(True)
+            self._all.add(connection)
             return connection
 
         connecting: Deferred[Any] = super().getConnection(key, endpoint)
         return connecting.addCallback(hurry)
+
+    async def close(self) -> None:
+        """
+        Close all connections.
+
+        One whose answer has just been read is not idle yet, and not in the pool again.
+        Those that do not come back are dropped.
+        """
+        for _ in range(_CLOSE_ROUNDS):
+            if all(one.state in _AT_REST for one in self._all):
+                break
+            await deferLater(self._reactor_time, _CLOSE_TIMEOUT / _CLOSE_ROUNDS)
+        for connection in list(self._all):
+            if connection.state not in _AT_REST and connection.transport is not None:
+                connection.transport.abortConnection()
+        closing: Deferred[None] = self.closeCachedConnections()
+        timer = self._reactor_time.callLater(_CLOSE_TIMEOUT, closing.cancel)
+        closing.addErrback(lambda _: None)
+        await closing
+        if timer.active():
+            timer.cancel()
 
 
 def _policy(settings: S3Settings) -> BrowserLikePolicyForHTTPS:
