@@ -59,7 +59,10 @@ from txbits.errors import BackendError, OutOfSpace
 _log = Logger()
 
 #: Seconds that one attempt may take, besides what its body takes at the slowest.
-ATTEMPT_TIMEOUT = 30.0
+ATTEMPT_TIMEOUT = 15.0
+
+# S3 may take minutes to complete an upload of many parts.
+_LENGTHY = frozenset({"CompleteMultipartUpload"})
 
 #: The slowest that a body may be sent, or received, in bytes a second.
 _SLOWEST = 1 << 17
@@ -230,10 +233,9 @@ class Client:
         has_renewed = False
         while True:
             await self.access.ready()
-            wait = min(
-                ATTEMPT_TIMEOUT + _seconds_for(request),
-                max(1.0, deadline - self._reactor.seconds()),
-            )
+            wait = max(1.0, deadline - self._reactor.seconds())
+            if request.operation not in _LENGTHY:
+                wait = min(wait, ATTEMPT_TIMEOUT + _seconds_for(request))
             try:
                 return await self._attempt(request, headers, payload, wait, is_repeated)
             except S3Untrusted:
