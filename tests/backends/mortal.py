@@ -116,6 +116,7 @@ class OnDisk(_Case):
     """What the contract asks for, on a temporary directory. A mixin."""
 
     fsync: Any = "close"
+    sync: Any = None
     in_thread: Any = staticmethod(maybeDeferred)
 
     def disk(self, root):
@@ -126,6 +127,7 @@ class OnDisk(_Case):
             reactor,
             fsync=self.fsync,
             in_thread=self.in_thread,
+            sync=self.sync,
             files=files,
         )
 
@@ -151,7 +153,14 @@ class OnDisk(_Case):
 
     def leftovers(self, backend):
         staging = os.path.join(backend.root, ".bits-sessions")
-        return sorted(set(os.listdir(staging)) - {"lock", "closed"})
+        files = set(os.listdir(staging)) - {"lock", "closed", "sessions-1"}
+        return sorted(files) + self.records(backend)
+
+    def records(self, backend):
+        """The lines of the table that are in use."""
+        path = os.path.join(backend.root, ".bits-sessions", "sessions-1")
+        with open(path, "rb") as file:
+            return [line for line in file if not line.startswith(b"free")]
 
     def everything(self, top):
         """All paths below a directory, relative to it."""

@@ -7,6 +7,7 @@ and looks at what a new process finds. The rounds end when one survives.
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import Any
 
@@ -22,7 +23,7 @@ class CrashCase(DiskCase):
         for calls in range(200):
             yield calls
             if self.survived:
-                self.assertGreater(calls, 1)
+                self.assertGreater(calls, 0)
                 return
         self.fail("it never ends")
 
@@ -31,12 +32,18 @@ class CrashCase(DiskCase):
         backend._files.die_after(calls)
         outcome: list[Any] = []
         act(*args, **kwargs).addBoth(outcome.append)
+        fault = getattr(outcome[0], "value", None)
         self.survived = not backend._files._dead
+        self.acknowledged = fault is None
         if self.survived:
             backend._files._calls_left = None
-            self.assertNotIsInstance(getattr(outcome[0], "value", None), BaseException)
+            self.assertTrue(self.acknowledged, fault)
+        elif self.acknowledged:
+            # It died in what goes on behind the Ack, which nobody waits for.
+            gc.collect()
+            self.flushLoggedErrors(Killed)
         else:
-            self.assertIsInstance(outcome[0].value, Killed)
+            self.assertIsInstance(fault, Killed)
 
     def assert_finishes(self, backend, session_id, overwrite, old, **rules):
         """What a client's next Close does: publish, remember, release."""
@@ -147,8 +154,9 @@ class PublishCrashTests(CrashCase):
     def test_a_staged_link_that_stays_does_not_take_the_file_back(self):
         backend = self.start()
         session = self.complete(backend)
-        backend._files.fail("unlink", 5)  # EIO
         self.successResultOf(self.publish(session))
+        backend._files.fail("unlink", 5)  # EIO
+        self.failureResultOf(session.release())
         self.assertTrue(session.published)
         self.assertEqual(self.published(backend, ("name.txt",)), b"whole")
         self.successResultOf(session.release())
@@ -188,8 +196,7 @@ class ReleaseCrashTests(CrashCase):
                     self.assertEqual(found.published, session.published)
                     self.successResultOf(found.release())
                 self.successResultOf(again.clean_up(0.0))
-                self.assertNotIn(str(session.session_id).upper(), self.leftovers(again))
-                self.assertEqual(len(self.leftovers(again)), 3)
+                self.assert_others_left(again, session)
 
     def test_a_release_that_fails_at_any_call_goes_on(self):
         for phase in range(4):
@@ -204,7 +211,18 @@ class ReleaseCrashTests(CrashCase):
                 self.failureResultOf(session.release())
                 self.assertTrue(session.releasing)
                 self.successResultOf(session.release())
-                self.assertEqual(len(self.leftovers(backend)), 3)
+                self.assert_others_left(backend, session)
+
+    def assert_others_left(self, backend, session):
+        """The three others stand, and nothing of this one does."""
+        listed = self.successResultOf(backend.sessions())
+        self.assertEqual(len(listed), 3)
+        self.assertNotIn(session.session_id, {one.session_id for one in listed})
+        self.assertEqual(len(self.records(backend)), 3)
+        name = str(session.session_id)
+        for path in self.everything(os.path.join(backend.root, ".bits-sessions")):
+            self.assertNotIn(name.upper(), path)
+        self.assertFalse([one for one in self.records(backend) if name.encode() in one])
 
 
 class CreationCrashTests(CrashCase):
@@ -223,9 +241,7 @@ class CreationCrashTests(CrashCase):
                 ids = {one.session_id for one in listed}
                 self.assertIn(kept.session_id, ids)
                 self.successResultOf(again.clean_up(0.0))
-                self.assertEqual(
-                    self.leftovers(again), sorted(str(one).upper() for one in ids)
-                )
+                self.assertEqual(len(self.leftovers(again)), len(ids))
                 for one in ids:
                     found = self.successResultOf(again.find(one))
                     self.assertEqual((found.total, found.offset), (None, 0))
@@ -249,7 +265,7 @@ class CreationCrashTests(CrashCase):
             found = self.successResultOf(
                 self.reopened(backend).find(session.session_id)
             )
-            self.assertIn(found.offset, (4, 9))
+            self.assertIn(found.offset, (9,) if self.acknowledged else (4, 9))
             self.append(found, 9, b"suremaybe"[found.offset :])
             self.successResultOf(self.publish(found))
             self.assertEqual(self.published(backend, ("name.txt",)), b"suremaybe")

@@ -71,13 +71,24 @@ class FullDiskTests(DiskCase):
 
     def test_no_space_for_a_session_leaves_nothing(self):
         backend = self.start()
-        for name in ("mkdir", "open", "pwrite"):
-            backend._files.fail(name, errno.ENOSPC)
-            self.failureResultOf(self.creation(backend), OutOfSpace)
-            self.assertEqual(self.leftovers(backend), [])
-        backend._files.room = 7
-        self.failureResultOf(self.creation(backend), OutOfSpace)
-        self.assertEqual(self.leftovers(backend), [])
+        # The record of the second is too long for the table.
+        for destination in (("name.txt",), tuple("abcdefgh" * 30)):
+            for name in ("open", "pwrite"):
+                if name == "open" and len(destination) == 1:
+                    continue  # nothing is
+                backend._files.fail(name, errno.ENOSPC)
+                creation = self.creation(backend, destination, create_directories=True)
+                self.failureResultOf(creation, OutOfSpace)
+                self.assertEqual(self.leftovers(backend), [])
+            backend._files.room = 7
+            creation = self.creation(backend, destination, create_directories=True)
+            self.failureResultOf(creation, OutOfSpace)
+            backend._files.room = None
+            again = self.reopened(backend)
+            self.assertEqual(self.successResultOf(again.sessions()), [])
+            self.successResultOf(again.clean_up(0.0))
+            self.assertEqual(self.leftovers(again), [])
+            backend = again
 
     def test_no_space_for_publishing_may_pass(self):
         backend = self.start()
@@ -98,14 +109,13 @@ class BrokenDiskTests(DiskCase):
             ("open", lambda: session.open_writer(5)),
             ("statvfs", lambda: session.open_writer(5)),
             ("link", lambda: self.publish(session)),
-            ("listdir", lambda: backend.find(session.session_id)),
-            ("listdir", backend.sessions),
+            ("pread", lambda: backend.find(session.session_id)),
             ("listdir", lambda: backend.clean_up(0.0)),
-            ("mknod", lambda: backend.remember_close(one, ("a",), None)),
-            ("lstat", lambda: backend.recalls_close(one, ("a",), None)),
+            ("open", lambda: backend.remember_close(one, ("a",), None)),
+            ("listdir", lambda: backend.recalls_close(one, ("a",), None)),
             ("lstat", lambda: self.creation(backend, ("other",))),
-            ("mkdir", lambda: self.creation(backend, ("other",))),
-            ("rename", session.release),
+            ("pwrite", lambda: self.creation(backend, ("other",))),
+            ("unlink", session.release),
         ):
             backend._files.fail(name, errno.EIO)
             failure = self.failureResultOf(call(), BackendError)
@@ -128,35 +138,45 @@ class BrokenDiskTests(DiskCase):
         self.assertEqual(self.published(backend, ("name.txt",)), b"sureagain")
 
     def test_a_file_that_fsync_could_not_store_is_never_published(self):
-        backend = self.start()
-        session = self.complete(backend)
-        backend._files.fail("fsync", errno.EIO)
-        self.failureResultOf(self.publish(session), BackendError)
-        self.assertEqual(session.offset, 0)
-        self.failureResultOf(self.publish(session), BackendError)
-        self.assertIsNone(self.published(backend, ("name.txt",)))
-        self.append(session, 5, b"again")
-        self.successResultOf(self.publish(session))
-        self.assertEqual(self.published(backend, ("name.txt",)), b"again")
+        """Neither one that is made safe before it is asked for, nor a long one."""
+        for size in (5, 2 << 20):
+            backend = self.start()
+            session = self.create(backend)
+            writer = self.successResultOf(session.open_writer(size))
+            self.successResultOf(writer.write(bytes(size)))
+            backend._files.fail("fsync", errno.EIO)
+            self.successResultOf(writer.close())
+            self.failureResultOf(self.publish(session), BackendError)
+            self.assertEqual(session.offset, 0)
+            self.failureResultOf(self.publish(session), BackendError)
+            self.assertIsNone(self.published(backend, ("name.txt",)))
+            self.append(session, size, b"again" + bytes(size - 5))
+            self.successResultOf(self.publish(session))
+            there = self.published(backend, ("name.txt",))
+            self.assertEqual(there, b"again" + bytes(size - 5))
 
     def test_a_directory_that_fsync_could_not_store_is_tried_again(self):
-        backend = self.start()
-        session = self.complete(backend)
-        fsync = backend._files.fsync
-        calls = []
+        for overwrite in (False, True):
+            backend = self.start()
+            session = self.complete(backend, overwrite=overwrite)
+            fsync = backend._files.fsync
+            calls = []
 
-        def second_fails(fd):
-            calls.append(fd)
-            if len(calls) == 2:
-                raise OSError(errno.EIO, "the second one")
-            fsync(fd)
+            def first_fails(
+                fd, calls=calls, root=backend._staging.tree.fd, fsync=fsync
+            ):
+                calls.append(fd)
+                if calls.count(root) == 1:
+                    raise OSError(errno.EIO, "the first one")
+                fsync(fd)
 
-        backend._files.fsync = second_fails
-        self.failureResultOf(self.publish(session), BackendError)
-        self.assertFalse(session.published)
-        self.successResultOf(self.publish(session))
-        self.assertEqual(len(calls), 3)
-        self.assertEqual(self.published(backend, ("name.txt",)), b"whole")
+            backend._files.fsync = first_fails
+            self.failureResultOf(self.publish(session, overwrite), BackendError)
+            self.assertFalse(session.published)
+            self.successResultOf(self.publish(session, overwrite))
+            self.assertEqual(calls.count(backend._staging.tree.fd), 2)
+            self.assertEqual(self.published(backend, ("name.txt",)), b"whole")
+            self.successResultOf(session.release())
 
     def test_a_file_found_published_is_made_safe_before_that_is_told(self):
         backend = self.start()

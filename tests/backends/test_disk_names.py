@@ -24,10 +24,12 @@ from txbits.errors import (
 )
 from txbits.testing.backend import HOSTILE
 
-_TRICKS = ["..", ".", "", "a", "b", ".bits-sessions", "BITS-Sessions", "closed", "lock"]
+_TRICKS = ["..", ".", "", "a", "b", ".bits-sessions", "BITS-Sessions", "closed"]
+_TRICKS += ["lock", "sessions-1"]
 _TRICKS += ["/", "../x", "\0", ".Bits-Sessions.", "elsewhere", "root"]
 
-_STAGING = [".bits-sessions", ".bits-sessions/closed", ".bits-sessions/lock"]
+_EMPTY = ["closed", "lock", "sessions-1"]
+_STAGING = [".bits-sessions", *(f".bits-sessions/{name}" for name in _EMPTY)]
 
 
 class NamesCase(DiskCase):
@@ -90,7 +92,7 @@ class HostileNameTests(NamesCase):
         self.upload(destination)
         self.assertEqual(set(os.listdir(self.outside)) - {"root"}, outside)
         staging = os.path.join(self.root, ".bits-sessions")
-        self.assertEqual(self.everything(staging), ["closed", "lock"])
+        self.assertEqual(self.everything(staging), _EMPTY)
         self.assertEqual(os.path.getsize(os.path.join(staging, "lock")), 0)
 
     def test_a_name_too_long_for_the_file_system_is_forbidden(self):

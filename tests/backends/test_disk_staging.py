@@ -6,15 +6,22 @@ from __future__ import annotations
 
 import errno
 import os
-import time
+import shutil
+import zlib
 from typing import Any
 from uuid import uuid4
 
 from twisted.internet import reactor
 
 from tests.backends.mortal import DiskCase
+from txbits.backends._table import guid_name
 from txbits.backends.disk import DiskBackend
-from txbits.errors import BackendError, NoSuchSession, StagedDataLost
+from txbits.errors import (
+    BackendError,
+    DestinationForbidden,
+    NoSuchSession,
+    StagedDataLost,
+)
 
 
 class TamperingTests(DiskCase):
@@ -22,9 +29,6 @@ class TamperingTests(DiskCase):
 
     def inside(self, backend, *names):
         return os.path.join(backend.root, ".bits-sessions", *names)
-
-    def of(self, backend, session, *names):
-        return self.inside(backend, str(session.session_id).upper(), *names)
 
     def test_staged_bytes_that_vanished_are_lost(self):
         backend = self.start()
@@ -69,58 +73,96 @@ class TamperingTests(DiskCase):
         self.assertIsNone(self.published(backend, ("name.txt",)))
         self.successResultOf(session.release())
 
+    def tamper(self, backend, session, old, new):
+        """Change the record of a session; *new* may be longer or shorter."""
+        path = self.inside(backend, "sessions-1")
+        name = str(session.session_id).encode()
+        with open(path, "rb") as file:
+            lines = file.readlines()
+        for number, line in enumerate(lines):
+            if name in line:
+                self.assertIn(old, line)
+                changed = line.replace(old, new).rstrip()
+                lines[number] = changed.ljust(511) + b"\n"
+        with open(path, "r+b") as file:
+            file.writelines(lines)
+
+    def tamper_rightly(self, backend, session, old, new):
+        """The same, with a checksum to match."""
+        body = backend._files.pread(
+            backend._staging.table.fd,
+            512,
+            512 * backend._staging.table._lines[session.session_id],
+        )[41:].rstrip()
+        self.tamper(backend, session, old, new)
+        self.tamper(
+            backend,
+            session,
+            b"%08x" % zlib.crc32(body),
+            b"%08x" % zlib.crc32(body.replace(old, new)),
+        )
+
     def test_a_record_that_cannot_be_read_is_a_fault_and_is_kept(self):
         backend = self.start()
-        for record in (
-            b"{",
-            b"[]",
-            b"\xff",
-            b'{"version": 2}',
-            b'{"version": 1, "destination": [1], "owner": null, "content_name": null}',
-            b'{"version": 1, "destination": ["a"], "owner": 7, "content_name": null}',
-            b'{"version": 1, "destination": ["a"], "owner": null}',
+        for change in (
+            lambda one: self.tamper(backend, one, b"name.txt", b"name.doc"),
+            lambda one: self.tamper(backend, one, b"open ", b"shut "),
+            lambda one: self.tamper(backend, one, b" - ", b" x "),
+            lambda one: self.tamper(backend, one, b"]", b""),
+            lambda one: self.tamper_rightly(backend, one, b'"name.txt"', b"7"),
+            lambda one: self.tamper_rightly(backend, one, b"null", b"8"),
+            lambda one: self.tamper_rightly(backend, one, b", null]", b"]"),
         ):
             session = self.create(backend)
-            with open(self.of(backend, session, "open.json"), "wb") as file:
-                file.write(record)
+            change(session)
             failure = self.failureResultOf(backend.find(session.session_id))
-            self.assertIs(failure.type, BackendError, record)
+            self.assertIs(failure.type, BackendError)
             self.assertEqual(self.successResultOf(backend.sessions()), [])
             self.successResultOf(backend.clean_up(0.0))
             self.assertEqual(len(self.leftovers(backend)), 1)
             self.successResultOf(session.release())
+        self.assertEqual(self.leftovers(backend), [])
 
-    def test_two_records_in_one_are_a_fault(self):
+    def test_the_line_of_another_session_is_a_fault(self):
         backend = self.start()
-        session = self.create(backend)
-        with open(self.of(backend, session, "releasing.json"), "wb"):
-            pass
-        failure = self.failureResultOf(backend.find(session.session_id))
+        first, second = self.create(backend), self.create(backend)
+        lines = backend._staging.table._lines
+        lines[first.session_id] = lines[second.session_id]
+        failure = self.failureResultOf(backend.find(first.session_id))
         self.assertIs(failure.type, BackendError)
+
+    def test_nothing_is_removed_that_may_belong_to_a_damaged_record(self):
+        backend = self.start()
+        session, other = self.complete(backend), self.complete(backend)
+        self.tamper(backend, session, b"name.txt", b"name.doc")
+        again = self.reopened(backend)
+        failure = self.failureResultOf(again.find(session.session_id))
+        self.assertIs(failure.type, BackendError)
+        self.failureResultOf(again.find(uuid4()), NoSuchSession)
+        listed = self.successResultOf(again.sessions())
+        self.assertEqual([one.session_id for one in listed], [other.session_id])
+        self.successResultOf(again.clean_up(0.0))
+        self.assertEqual(len(self.leftovers(again)), 4)
+        self.tamper(again, session, b"name.doc", b"name.txt")
+        again = self.reopened(again)
+        found = self.successResultOf(again.find(session.session_id))
+        self.assertEqual(found.offset, 5)
 
     def test_a_hostile_destination_in_a_record_is_not_followed(self):
         backend = self.start()
         session = self.complete(backend)
-        path = self.of(backend, session, "open.json")
-        with open(path, "rb") as file:
-            record = file.read()
-        with open(path, "wb") as file:
-            file.write(record.replace(b'"name.txt"', b'"..", "x"'))
-        found = self.successResultOf(backend.find(session.session_id))
-        self.failureResultOf(self.publish(found), BackendError)
+        self.tamper_rightly(backend, session, b'"name.txt"', b'"..", "x"')
+        found = self.successResultOf(self.reopened(backend).find(session.session_id))
+        self.assertEqual(found.destination, ("..", "x"))
+        self.failureResultOf(self.publish(found), DestinationForbidden)
 
-    def test_directories_without_a_record_are_no_sessions_and_go(self):
+    def test_files_without_a_record_are_no_sessions_and_go(self):
         backend = self.start()
-        bare, empty, staged = uuid4(), uuid4(), uuid4()
-        for one in (bare, empty, staged):
-            os.mkdir(self.inside(backend, str(one).upper()))
-        for names in (
-            (str(empty).upper(), "open.json"),
-            (str(staged).upper(), "5.part"),
-        ):
-            with open(self.inside(backend, *names), "wb"):
+        staged, aside = uuid4(), uuid4()
+        for name in (f"{guid_name(staged)}.part", f"{guid_name(aside)}.json"):
+            with open(self.inside(backend, name), "wb"):
                 pass
-        for one in (bare, empty, staged):
+        for one in (staged, aside):
             self.failureResultOf(backend.find(one), NoSuchSession)
         self.assertEqual(self.successResultOf(backend.sessions()), [])
         self.successResultOf(backend.clean_up(0.0))
@@ -135,113 +177,46 @@ class TamperingTests(DiskCase):
         self.assertEqual(self.leftovers(backend), ["README", "lost+found"])
 
     def test_a_session_being_made_is_not_cleaned_up(self):
-        self.fsync = "close"
+        """Also one whose record lies aside, and is there before its line."""
         backend = self.start()
         pwrite = backend._files.pwrite
 
         def clean_first(*args):
             self.successResultOf(backend.clean_up(2.0**40))
+            self.successResultOf(backend.sessions())
             return pwrite(*args)
 
         backend._files.pwrite = clean_first
+        for destination in (("short",), tuple("abcdefgh" * 30)):
+            session = self.create(backend, destination, create_directories=True)
+            found = self.successResultOf(backend.find(session.session_id))
+            self.assertEqual(found.destination, destination)
+
+    def test_a_staged_file_with_bytes_but_no_total_is_a_fault(self):
+        backend = self.start()
         session = self.create(backend)
-        self.successResultOf(backend.find(session.session_id))
-
-    def test_a_stranger_s_file_does_not_keep_a_session_from_going(self):
-        backend = self.start()
-        session = self.complete(backend)
-        with open(self.of(backend, session, ".nfs0001"), "wb"):
-            pass
-        self.successResultOf(session.release())
-        self.assertEqual(self.leftovers(backend), [])
-
-    def test_a_store_that_is_gone_does_not_make_sessions_unknown(self):
-        backend = self.start()
-        session = self.complete(backend)
-        away = backend.root + "-away"
-        os.rename(backend.root, away)
+        with open(session.address(), "wb") as file:
+            file.write(b"x")
         failure = self.failureResultOf(backend.find(session.session_id))
         self.assertIs(failure.type, BackendError)
-        os.rename(away, backend.root)
+
+    def test_a_store_that_is_moved_is_still_known(self):
+        backend = self.start()
+        session = self.complete(backend)
+        os.rename(backend.root, backend.root + "-away")
         self.successResultOf(backend.find(session.session_id))
+        self.successResultOf(self.publish(session))
+        self.assertEqual(os.listdir(backend.root + "-away").count("name.txt"), 1)
+        os.rename(backend.root + "-away", backend.root)
 
-
-class CloseRecordTests(DiskCase):
-    """What stays of an upload."""
-
-    def closed(self, backend):
-        """The paths of all records."""
-        directory = os.path.join(backend.root, ".bits-sessions", "closed")
-        return [os.path.join(directory, name) for name in os.listdir(directory)]
-
-    def finish(self, backend, destination, **rules):
-        """A whole upload, to its end."""
-        session = self.complete(backend, destination, **rules)
-        self.successResultOf(self.publish(session, create_directories=True))
-        self.successResultOf(
-            backend.remember_close(session.session_id, destination, session.owner)
-        )
-        self.successResultOf(session.release())
-        return session
-
-    def test_a_record_is_under_a_kibibyte_whatever_the_names(self):
-        backend = self.start()
-        for destination in (
-            ("a",),
-            ("🛰" * 60,),
-            ("d" * 200, "e" * 200, "f" * 200, "g" * 200, "h" * 200),
-        ):
-            session = self.finish(
-                backend, destination, owner="me", create_directories=True
-            )
-            self.assertTrue(
-                self.successResultOf(
-                    backend.recalls_close(session.session_id, destination, "me")
-                )
-            )
-        self.assertEqual(self.leftovers(backend), [])
-        self.assertEqual(len(self.closed(backend)), 3)
-        for record in self.closed(backend):
-            self.assertLess(os.path.getsize(record), 1024)
-
-    def test_a_record_is_a_second_link_of_the_state_file(self):
-        backend = self.start()
-        session = self.finish(backend, ("a",))
-        self.assertNotIn("mknod", backend._files.calls)
-        self.assertEqual(backend._staging.published, {})
-        (record,) = self.closed(backend)
-        self.assertEqual(os.stat(record).st_nlink, 1)
-        again = self.reopened(backend)
-        recalled = again.recalls_close(session.session_id, ("a",), None)
-        self.assertTrue(self.successResultOf(recalled))
-
-    def test_a_record_is_made_without_links_as_well(self):
+    def test_a_staging_area_that_is_removed_does_not_make_sessions_unknown(self):
         backend = self.start()
         session = self.complete(backend)
-        self.successResultOf(self.publish(session))
-        for number in (errno.EPERM, errno.ENOENT, errno.EMLINK):
-            backend._files.fail("link", number)
-            one = uuid4()
-            backend._staging.published[one] = session.address()
-            self.successResultOf(backend.remember_close(one, ("a",), None))
-            self.assertTrue(
-                self.successResultOf(backend.recalls_close(one, ("a",), None))
-            )
-
-    def test_a_long_upload_is_remembered_from_its_end(self):
-        backend = self.start()
-        session = self.complete(backend)
-        state = os.path.join(os.path.dirname(session.address()), "open.json")
-        os.utime(state, (1, 1))
-        self.successResultOf(self.publish(session))
-        self.successResultOf(
-            backend.remember_close(session.session_id, ("name.txt",), None)
-        )
-        self.successResultOf(session.release())
-        self.successResultOf(backend.clean_up(time.time() - 3600))
-        self.assertEqual(len(self.closed(backend)), 1)
-        self.successResultOf(backend.clean_up(time.time() + 3600))
-        self.assertEqual(self.closed(backend), [])
+        shutil.rmtree(os.path.join(backend.root, ".bits-sessions"))
+        for one in (session.session_id, uuid4()):
+            failure = self.failureResultOf(backend.find(one))
+            self.assertIs(failure.type, BackendError)
+        self.assertIn("was removed", str(failure.value))
 
 
 class StartTests(DiskCase):
@@ -257,7 +232,12 @@ class StartTests(DiskCase):
         self.start(root)
         self.assertEqual(
             self.everything(root),
-            [".bits-sessions", ".bits-sessions/closed", ".bits-sessions/lock"],
+            [
+                ".bits-sessions",
+                ".bits-sessions/closed",
+                ".bits-sessions/lock",
+                ".bits-sessions/sessions-1",
+            ],
         )
 
     def test_a_root_in_use_is_refused(self):
@@ -291,14 +271,16 @@ class StartTests(DiskCase):
 
     def test_staging_on_another_file_system_is_refused(self):
         backend = self.disk(self.mktemp())
-        stat = backend._files.stat
+        fstat = backend._files.fstat
+        devices = []
 
-        def other(path):
-            found = list(stat(path))
-            found[2] += 1
+        def other(fd):
+            found = list(fstat(fd))
+            found[2] += len(devices)
+            devices.append(fd)
             return os.stat_result(found)
 
-        backend._files.stat = other
+        backend._files.fstat = other
         self.assertIn("another file system", self.refusal(backend))
 
     def test_a_backend_that_is_not_started_fails(self):

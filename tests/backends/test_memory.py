@@ -8,10 +8,12 @@ import time
 from typing import Any
 from uuid import uuid4
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from txbits.backends.memory import MemoryBackend
+from txbits.backends.memory import MemoryBackend, PublishedFiles
 from txbits.errors import BackendError
 from txbits.testing import BackendContract
 from txbits.testing.backend import contract
@@ -98,3 +100,28 @@ class MemoryContractTests(BackendContract, SynchronousTestCase):
         await self.fails(BackendError, session.open_writer(4))
         await session.release()
         await self.fails(BackendError, session.open_writer(3))
+
+
+class PublishedFilesTests(SynchronousTestCase):
+    """Files, and the directories that they make up."""
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.booleans(),
+                st.lists(st.sampled_from("ab"), min_size=1, max_size=4).map(tuple),
+            )
+        )
+    )
+    def test_a_directory_is_there_as_long_as_a_file_is_below_it(self, steps):
+        files = PublishedFiles()
+        for is_added, path in steps:
+            if is_added:
+                files[path] = b"".join(part.encode() for part in path)
+            else:
+                files.pop(path, None)
+        above = {path[:end] for path in files for end in range(1, len(path))}
+        self.assertEqual(set(files.directories), above)
+        self.assertEqual(len(files), len(list(files)))
+        self.assertEqual(files, {path: "".join(path).encode() for path in list(files)})
+        self.assertIn(repr(dict(files)), repr(files))

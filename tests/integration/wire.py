@@ -95,8 +95,8 @@ class Wire:
 def leftovers(root):
     """What is below the staging area, but for the lock and remembered closes."""
     staging = root.child(".bits-sessions")
-    return sorted(
-        path.basename()
-        for path in staging.children()
-        if path.basename() not in ("lock", "closed")
-    )
+    files = {path.basename() for path in staging.children()}
+    records = staging.child("sessions-1").getContent().splitlines()
+    return sorted(files - {"lock", "closed", "sessions-1"}) + [
+        record for record in records if not record.startswith(b"free")
+    ]

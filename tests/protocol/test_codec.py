@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -33,6 +33,7 @@ from txbits.protocol._fields import (
     LocalProtocolError,
 )
 from txbits.protocol.codec import (
+    MAX_VALUE_LENGTH,
     METHOD,
     RemoteProtocolError,
     encode_ack,
@@ -438,3 +439,17 @@ class RequestTests(SynchronousTestCase):
         else:
             self.assertIsInstance(packet, Packet)
             self.assertTrue(is_upload_request(method, headers))
+
+    @given(methods, any_headers)
+    def test_a_head_that_is_known_to_be_short_is_read_the_same(
+        self, method: bytes, headers: dict[bytes, list[bytes]]
+    ) -> None:
+        def read(is_short: bool) -> object:
+            try:
+                return parse_request(method, headers, is_short=is_short)
+            except RemoteProtocolError as error:
+                return str(error), error.refusal, error.session_id
+
+        lengths = [len(value) for values in headers.values() for value in values]
+        assume(max(lengths, default=0) <= MAX_VALUE_LENGTH)
+        self.assertEqual(read(True), read(False))

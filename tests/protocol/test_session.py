@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from automat import NoTransition
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     invariant,
@@ -21,7 +20,15 @@ from hypothesis.stateful import (
 from hypothesis.strategies import booleans
 from twisted.trial.unittest import SynchronousTestCase
 
-from txbits.protocol.session import LifeCycle, Move, begin, resumed
+from txbits.protocol.session import (
+    FACTS,
+    PACKETS,
+    LifeCycle,
+    Move,
+    NoTransition,
+    begin,
+    resumed,
+)
 
 
 def _receiving() -> LifeCycle:
@@ -114,6 +121,18 @@ class TableTests(SynchronousTestCase):
             life = how()
             life.fragment()
             self.assertEqual(moves(life), (fragment, close), state)
+
+    def test_every_input_in_the_tables_is_one_of_the_machine(self) -> None:
+        states = {state for state, _ in PACKETS}
+        for _, given in PACKETS:
+            self.assertIn(given, ("fragment", "close", "cancel"))
+        self.assertEqual(len(PACKETS), 3 * len(states), "every state, every packet")
+        facts = ("begun", "completed", "lost", "published", "released")
+        for state, fact in FACTS:
+            self.assertIn(state, states)
+            self.assertIn(fact, facts)
+        for following in [*FACTS.values(), *(to for _, to in PACKETS.values())]:
+            self.assertIn(following, states)
 
 
 class StoryTests(SynchronousTestCase):

@@ -143,8 +143,10 @@ class ManagerCase(SynchronousTestCase):
     :ivar backend: The same behind gates.
     """
 
+    clock_class = Clock
+
     def setUp(self) -> None:
-        self.clock = Clock()
+        self.clock = self.clock_class()
         self.memory = MemoryBackend(self.clock)
         self.backend = RecordingBackend(self.memory)
         self.manager = self.started()

@@ -79,6 +79,28 @@ class HeadTests(SynchronousTestCase):
         self.assertIsNone(read_head(data, len(data) - 1, 10))
         self.assertIsNotNone(read_head(data, len(data), 10))
 
+    def test_length_of_the_body_is_told_if_it_is_plain(self):
+        for headers, length in (
+            (b"", 0),
+            (b"Content-Length: 5\r\n", 5),
+            (b"content-length: 05 \r\n", 5),
+            (b"Content-Length: 0\r\n", 0),
+            (b"Content-Length: %d\r\n" % (2**63 - 1), 2**63 - 1),
+            (b"Content-Length: 1%b\r\n" % (b"0" * 19), None),
+            (b"Content-Length: \r\n", None),
+            (b"Content-Length: -5\r\n", None),
+            (b"Content-Length: \xb2\r\n", None),
+            (b"Content-Length: 5\r\nContent-Length: 5\r\n", None),
+            (b"Transfer-Encoding: chunked\r\n", None),
+            (b"Transfer-Encoding: identity\r\nContent-Length: 5\r\n", None),
+        ):
+            head = read(_LINE + headers + b"\r\n")
+            self.assertEqual(head.body_length(), length, headers)
+            self.assertFalse(head.expects)
+
+    def test_an_expectation_is_told(self):
+        self.assertTrue(read(_LINE + b"expect: x\r\n\r\n").expects)
+
     @given(lists(tuples(_NAMES, _VALUES), max_size=10), binary(max_size=20))
     def test_headers_are_those_that_were_sent(self, sent, behind):
         lines = b"".join(b"%b: %b\r\n" % field for field in sent)

@@ -19,9 +19,12 @@ from twisted.protocols.basic import LineReceiver
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http import HTTPChannel, HTTPFactory, Request
 from twisted.web.resource import Resource
+from twisted.web.server import Request as ServerRequest
 from twisted.web.server import Site
 
 from tests.web.support import chunked, request
+from txbits.web import BITSSite
+from txbits.web._streaming import StreamingRequest
 
 
 class _Recorder(HTTPChannel):
@@ -152,6 +155,24 @@ class ChannelTests(SynchronousTestCase):
         self.channel.dataReceived(b"Length: 5\r\n\r\nhel")
         self.assertEqual((self.channel._buffer, self.channel.line_mode), (b"", 0))
 
+    def test_what_comes_behind_a_request_is_kept_in_a_list_of_its_own(self) -> None:
+        pending: list[Any] = []
+
+        class Waiting(_RecordedRequest):
+            def process(self) -> None:
+                pending.append(self)
+
+        self.channel.requestFactory = Waiting
+        self.channel.dataReceived(b"PUT /a HTTP/1.1\r\n\r\n")
+        self.assertEqual((self.channel._dataBuffer, self.channel.line_mode), ([], 0))
+        self.assertTrue(self.channel._handlingRequest)
+        self.channel.dataReceived(b"PUT")
+        self.assertEqual(self.channel._dataBuffer, [b"PUT"])
+        self.assertEqual(self.transport.producerState, "producing")
+        self.channel.dataReceived(b"x" * 0x4001)
+        self.assertEqual(self.transport.producerState, "paused")
+        self.assertEqual(self.channel.requests, pending)
+
     def test_network_producer_is_the_transport(self) -> None:
         self.channel._networkProducer.pauseProducing()
         self.assertEqual(self.transport.producerState, "paused")
@@ -209,6 +230,17 @@ class RequestTests(SynchronousTestCase):
         channel.makeConnection(StringTransport())
         channel.dataReceived(request(b"GET", b"/a/b%20/c?d=e"))
         self.assertEqual(found, [([b"a"], [b"b ", b"c"], {b"d": [b"e"]})])
+
+    def test_our_requests_have_what_requests_have(self) -> None:
+        """Those of packets are made without ``Request.__init__``."""
+        site = BITSSite(Resource(), reactor=Clock())
+        channel = site.buildProtocol(IPv4Address("TCP", "192.0.2.1", 1))
+        assert channel is not None
+        channel.makeConnection(StringTransport())
+        theirs, ours = ServerRequest(channel), StreamingRequest(channel)
+        for name, value in vars(theirs).items():
+            self.assertEqual(getattr(ours, name), value, name)
+            self.assertIs(getattr(ours, name), getattr(ours, name), name)
 
     def test_site_gives_its_channel_a_site_and_a_factory(self) -> None:
         site = Site(Resource())

@@ -61,6 +61,22 @@ class NewestWinsTests(StreamingCase):
         self.assert_success(self.answer(newer), session_id)
         self.assertEqual(self.held(), b"helloworld")
 
+    def test_one_that_waits_is_dropped_though_its_body_is_whole(self) -> None:
+        """Whether that came with its head or behind it."""
+        for cut in (0, 5):
+            session_id = self.create()
+            gate = self.backend.hold("close")
+            oldest, middle, newest = self.stall(session_id), self.peer(), self.peer()
+            data = fragment(session_id, 0, b"helloworld", 10)
+            middle.send(data[: len(data) - cut])
+            middle.send(data[len(data) - cut :])
+            newest.send(fragment(session_id, 5, b"world", 10))
+            self.assertTrue(oldest.aborted and middle.aborted)
+            gate.open()
+            self.assert_success(self.answer(newest), session_id)
+            self.assertEqual(self.held(), b"helloworld")
+            self.ask(packet(b"Cancel-Session", session_id))
+
     def test_the_newest_of_three_wins(self) -> None:
         session_id = self.create()
         gate = self.backend.hold("write")

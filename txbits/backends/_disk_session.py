@@ -1,44 +1,48 @@
 """
 A session on disk: from its first byte to its publication or its release.
 
-Objects of sessions are many and idle, so they hold no paths: those follow from the
-id. A method whose name ends in ``_in_thread`` blocks, and runs in a thread when it
-may block for long.
+Objects of sessions are many and idle, so they hold no paths and no descriptors: those
+follow from the id. A method whose name ends in ``_in_thread`` blocks, and runs in a
+thread when it may block for long.
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 from contextlib import suppress
+from functools import partial
 from uuid import UUID
 
 from attrs import define
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txbits._deferreds import deferred
 from txbits.backends._disk_writer import DiskWriter
 from txbits.backends._paths import checked_segments
 from txbits.backends._reading import Reading
-from txbits.backends._staging import OPEN, RELEASING, Staging, publishing
+from txbits.backends._staging import Staging
+from txbits.backends._syncs import all_done
+from txbits.backends._table import Phase, guid_name
 from txbits.backends._work import Joint, at_once, storage_error, translated
 from txbits.errors import (
     BackendError,
     DestinationExists,
     DestinationForbidden,
     DestinationIsDirectory,
+    ParentMissing,
     StagedDataLost,
 )
 from txbits.interfaces import IAddressable, IReadable, IUploadSession, IWriter
 
-# Freeing the blocks of a longer file takes a while.
-_QUICKLY_UNLINKED = 1 << 20
+# Freeing the blocks of a longer file, or storing it safely, takes a while.
+_SHORT = 1 << 20
 
 _WRITE = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-_NEW = _WRITE | os.O_CREAT | os.O_EXCL
+_NEW = _WRITE | os.O_CREAT
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -50,6 +54,8 @@ class DiskSession:
 
     :ivar staging: Where it lies.
     :ivar writer: The writer that is open, ``None`` if none is.
+    :ivar is_safe: Whether all bytes of the file are known to survive a crash of the
+        machine.
     """
 
     session_id: UUID
@@ -58,42 +64,35 @@ class DiskSession:
     content_name: str | None
     last_progress: float
     staging: Staging
-    _state: str = OPEN
     total: int | None = None
     offset: int = 0
     published: bool = False
     releasing: bool = False
     in_doubt: bool = False
-    _gone: bool = False
-    _has_left_part: bool = False
     writer: DiskWriter | None = None
+    is_safe: bool = False
+    _is_moved: bool = False
+    _gone: bool = False
+    _part: str | None = None
+    _securing: Joint | None = None
+    _unsafe: BackendError | None = None
     _ending: Joint | None = None
 
-    def directory(self) -> str:
-        """The path of everything of it."""
-        return self.staging.directory(self.session_id)
-
     def part(self) -> str:
-        """The path of the staged file."""
-        return f"{self.directory()}/{self.total}.part"
+        """The name of the staged file."""
+        if self._part is None:
+            self._part = f"{guid_name(self.session_id)}.part"
+        return self._part
 
-    def _set_state(self, state: str) -> None:
-        if state != self._state:
-            directory = self.directory()
-            self.staging.files.rename(
-                f"{directory}/{self._state}", f"{directory}/{state}"
-            )
-            self._state = state
-
-    def _is_small(self) -> bool:
-        """Whether the state file is under 1 KiB for sure."""
-        texts = (*self.destination, self.owner, self.content_name)
-        return len(json.dumps(texts)) < 900
+    def _mark(self, phase: Phase) -> None:
+        self.staging.table.mark(self.session_id, phase, self.total)
 
     # -- writing
 
     def open_writer(self, total: int) -> Deferred[IWriter]:
         """Begin to append; see :class:`~txbits.interfaces.IUploadSession`."""
+        if self._securing is not None:
+            return self._securing.join().addCallback(lambda _: self.open_writer(total))
         return at_once(self._open_writer, total)
 
     def _open_writer(self, total: int) -> IWriter:
@@ -103,32 +102,45 @@ class DiskSession:
             raise BackendError("the session takes no more bytes")
         if self.total is None:
             self.staging.need_space(total)
-            part = f"{self.directory()}/{total}.part"
-            try:
-                fd = self.staging.files.open(part, _NEW, 0o666)
-            except FileNotFoundError as error:
-                raise StagedDataLost(str(error)) from error
-            self.total = total
+            fd = self._open_new(total)
         elif total != self.total:
             raise BackendError(f"the file has {self.total} bytes, not {total}")
         else:
             self.staging.need_space(total - self.offset)
             fd = self._reopen()
+        self.is_safe = False
         self.writer = DiskWriter(self, fd, self.offset)
         return self.writer
 
+    def _open_new(self, total: int) -> int:
+        staging = self.staging
+        files = staging.files
+        # It may be there, if an earlier attempt came no further than that.
+        fd = files.open(self.part(), _NEW, 0o666, dir_fd=staging.directory)
+        try:
+            staging.table.mark(self.session_id, Phase.OPEN, total)
+        except BaseException:
+            files.close(fd)
+            raise
+        self.total = total
+        return fd
+
     def _reopen(self) -> int:
         files = self.staging.files
-        try:
-            fd = files.open(self.part(), _WRITE)
-        except FileNotFoundError as error:
-            raise StagedDataLost(str(error)) from error
+        fd = self._open_part(_WRITE)
         try:
             self.offset = self._measured(files.fstat(fd).st_size)
         except BaseException:
             files.close(fd)
             raise
         return fd
+
+    def _open_part(self, flags: int) -> int:
+        staging = self.staging
+        try:
+            return staging.files.open(self.part(), flags, dir_fd=staging.directory)
+        except FileNotFoundError as error:
+            raise StagedDataLost(str(error)) from error
 
     def _measured(self, length: int) -> int:
         """
@@ -143,119 +155,204 @@ class DiskSession:
             raise BackendError(f"{self.part()} has {length} bytes")
         return length
 
-    # -- publishing
+    # -- surviving a crash of the machine
 
-    def publish(self, *, overwrite: bool, create_directories: bool) -> Deferred[None]:
-        """Link or move the file; see :class:`~txbits.interfaces.IUploadSession`."""
-        if self.published:
-            return succeed(None)
-        staging = self.staging
-        if staging.fsync == "never" and not overwrite:
-            # What is left is quick. (Overwriting frees the blocks of the other file.)
-            return at_once(self._publish_in_thread, False, create_directories)
-        return staging.in_thread(
-            translated, self._publish_in_thread, overwrite, create_directories
+    def is_worth_securing(self) -> bool:
+        """
+        Whether the file is complete, and stored safely so soon that Close-Session,
+        which is next, and needs it so, should not have to ask for it.
+        """
+        return (
+            self.offset == self.total
+            and self.total <= _SHORT
+            and self.staging.fsync == "close"
         )
 
-    def _publish_in_thread(self, overwrite: bool, create_directories: bool) -> None:
-        staging = self.staging
-        if self.total is None or self.offset < self.total:
-            raise BackendError("the upload is not complete")
-        staged = self._sync_part()
-        if staged is None and self._state != publishing(self.total):
-            raise StagedDataLost(f"{self.part()} is gone")
-        # Again: a session that was found has its destination from a file.
-        segments = checked_segments(self.destination)
-        parent = staging.tree.open_parent(
-            segments, create_directories=create_directories
-        )
-        try:
-            if staged is not None:
-                self._place(staged, segments, parent, overwrite)
-            if staging.fsync != "never":
-                staging.files.fsync(parent)
-        finally:
-            staging.tree.let_go(parent)
-        if self._is_small():
-            staging.published[self.session_id] = f"{self.directory()}/{self._state}"
-        self.published = True
+    def secure(self, fd: int) -> None:
+        """
+        Begin to store the complete file safely.
 
-    def _sync_part(self) -> os.stat_result | None:
-        """Look at the staged file, and store it safely; ``None`` if it is gone."""
-        staging = self.staging
-        files = staging.files
-        part = self.part()
+        :param fd: The staged file, opened; it is closed at the end.
+        """
+        securing = self._securing = Joint()
+
+        def secured(outcome: Failure | None) -> None:
+            if outcome is None:
+                self.is_safe = True
+            elif isinstance(outcome.value, BackendError):
+                # Told when it is asked for.
+                self._unsafe = outcome.value
+                self._discard(fd)
+            with suppress(OSError):  # all bytes are stored, or given up
+                self.staging.files.close(fd)
+            self._securing = None
+            securing.end(None)
+
+        self.staging.sync(fd).addBoth(secured)
+
+    def _discard(self, fd: int) -> None:
+        # Nobody knows what an fsync that failed has stored, and a second one would
+        # succeed: without this, the file would be published though it is not whole.
+        with suppress(OSError):
+            self.staging.files.ftruncate(fd, 0)
+
+    async def _secured(self) -> None:
+        """
+        Wait until all bytes are stored safely.
+
+        :raises BackendError: If that failed; they are all lost then.
+        """
+        if self._securing is not None:
+            await self._securing.join()
+        if self._unsafe is not None:
+            self.offset = 0
+            fault, self._unsafe = self._unsafe, None
+            raise fault
+        if self.is_safe:
+            return
+        fd = translated(self._open_part, _WRITE)
         try:
-            if staging.fsync == "never":
-                staged = files.lstat(part)
-                self._measured(staged.st_size)
-                return staged
-            fd = files.open(part, _WRITE)
-        except FileNotFoundError:
-            return None
-        try:
-            staged = files.fstat(fd)
-            self._measured(staged.st_size)
+            self._measured(translated(self.staging.files.fstat, fd).st_size)
             try:
-                files.fsync(fd)
-            except OSError:
-                # A second fsync would succeed, though bytes may be lost: without this,
-                # trying again would publish a file that is not whole.
-                files.ftruncate(fd, 0)
+                await self.staging.sync(fd)
+            except BackendError:
+                self._discard(fd)
                 self.offset = 0
                 raise
-            return staged
         finally:
-            files.close(fd)
+            self.staging.files.close(fd)
+        self.is_safe = True
 
-    def _place(
-        self,
-        staged: os.stat_result,
-        segments: tuple[str, ...],
-        parent: int,
-        overwrite: bool,
-    ) -> None:
-        files = self.staging.files
-        part = self.part()
-        name = segments[-1].encode()
-        before = self._state
-        assert self.total is not None  # noqa: S101 - for mypy; the caller looked
-        intent = publishing(self.total)
-        try:
-            self._set_state(intent)
-            if overwrite:
-                files.rename(part, name, dst_dir_fd=parent)
-            else:
-                self._link(part, staged, segments, parent)
-        except (OSError, BackendError) as error:
-            self._set_state(before)
-            if isinstance(error, OSError):
-                raise _refusal(error, segments) from error
-            raise
-        # From here on the file stands there, whatever becomes of this link to it: a
-        # rename onto another link of the same file leaves it as well.
-        if not overwrite or staged.st_nlink > 1:
-            try:
-                _unlink(part, self.staging)
-            except OSError:
-                self._has_left_part = True
+    # -- publishing
 
-    def _link(
-        self,
-        part: str,
-        staged: os.stat_result,
-        segments: tuple[str, ...],
-        parent: int,
-    ) -> None:
+    @deferred
+    async def publish(self, *, overwrite: bool, create_directories: bool) -> None:
+        """Link or move the file; see :class:`~txbits.interfaces.IUploadSession`."""
+        if self.published:
+            return
+        if self.total is None or self.offset < self.total:
+            raise BackendError("the upload is not complete")
         staging = self.staging
-        name = segments[-1].encode()
+        if staging.fsync != "never":
+            await self._secured()
+        # Again: a session that was found has its destination from a file.
+        segments = checked_segments(self.destination)
+        parent = await self._open_parent(segments, create_directories)
         try:
-            staging.files.link(part, name, dst_dir_fd=parent, follow_symlinks=False)
+            if overwrite or self._is_moved:
+                # The blocks of the other file are freed.
+                await staging.in_thread(
+                    translated, self._replace_in_thread, segments, parent
+                )
+            else:
+                translated(self._link, segments, parent)
+                if staging.fsync != "never":
+                    await self._make_link_safe(segments, parent)
+        finally:
+            staging.tree.let_go(parent)
+        self.published = True
+
+    async def _open_parent(
+        self, segments: tuple[str, ...], create_directories: bool
+    ) -> int:
+        open_parent = self.staging.tree.open_parent
+        try:
+            return translated(open_parent, segments)
+        except ParentMissing:
+            if not create_directories:
+                raise
+        made: int = await self.staging.in_thread(
+            translated, partial(open_parent, create_directories=True), segments
+        )
+        return made
+
+    def _staged(self) -> os.stat_result:
+        """
+        Look at the complete staged file.
+
+        :raises StagedDataLost: If it is gone, or cut.
+        """
+        staging = self.staging
+        part = self.part()
+        try:
+            staged = staging.files.lstat(part, dir_fd=staging.directory)
+        except FileNotFoundError as error:
+            raise StagedDataLost(str(error)) from error
+        self._measured(staged.st_size)
+        return staged
+
+    def _link(self, segments: tuple[str, ...], parent: int) -> None:
+        staging = self.staging
+        staged = self._staged()
+        try:
+            staging.files.link(
+                self.part(),
+                segments[-1].encode(),
+                src_dir_fd=staging.directory,
+                dst_dir_fd=parent,
+                follow_symlinks=False,
+            )
         except FileExistsError:
             there = staging.tree.check_name(parent, segments, overwrite=True)
             # Linked already, before a crash: that is the file itself.
             if there is None or not os.path.samestat(there, staged):
                 raise DestinationExists(f"{segments!a} exists") from None
+        except OSError as error:
+            raise _refusal(error, segments) from error
+        try:
+            self._mark(Phase.PUBLISHED)
+        except (OSError, BackendError):
+            self._take_link_back(segments, parent)
+            raise
+
+    async def _make_link_safe(self, segments: tuple[str, ...], parent: int) -> None:
+        # The record as well: when the staged file is gone, it alone tells that the file
+        # was published.
+        staging = self.staging
+        try:
+            await all_done(staging.sync_parent(parent), staging.sync_table())
+        except BackendError:
+            self._take_link_back(segments, parent)
+            raise
+
+    def _take_link_back(self, segments: tuple[str, ...], parent: int) -> None:
+        """
+        Make it so that publishing has not happened, as well as that can be done.
+
+        A client who is told of a failure may cancel, and find the file nowhere.
+        """
+        files = self.staging.files
+        name = segments[-1].encode()
+        with suppress(OSError, BackendError):
+            # In this order: as long as there are two links, it counts as published.
+            self._mark(Phase.OPEN)
+            if os.path.samestat(files.lstat(name, dir_fd=parent), self._staged()):
+                files.unlink(name, dir_fd=parent)
+
+    def _replace_in_thread(self, segments: tuple[str, ...], parent: int) -> None:
+        staging = self.staging
+        files = staging.files
+        is_to_be_safe = staging.fsync != "never"
+        if not self._is_moved:
+            self._staged()
+            try:
+                self._mark(Phase.PUBLISHING)
+                if is_to_be_safe:
+                    files.fsync(staging.table.fd)
+                files.rename(
+                    self.part(),
+                    segments[-1].encode(),
+                    src_dir_fd=staging.directory,
+                    dst_dir_fd=parent,
+                )
+            except OSError as error:
+                self._mark(Phase.OPEN)
+                raise _refusal(error, segments) from error
+            # From here on the file stands there. Trying again makes it safe.
+            self._is_moved = True
+        self._mark(Phase.PUBLISHED)
+        if is_to_be_safe:
+            files.fsync(parent)
 
     # -- releasing
 
@@ -264,14 +361,10 @@ class DiskSession:
         if self._ending is not None:
             return self._ending.join()
         self.releasing = True
-        if self.published:
-            # The file is gone from here; but where publishing has gone through a
-            # thread, this does as well, since rmdir takes long when many have come
-            # before it.
-            quick = self.staging.fsync == "never"
-        else:
-            quick = self.offset <= _QUICKLY_UNLINKED
-        if quick and (self.writer is None or self.writer.closing is None):
+        is_busy = self._securing is not None or (
+            self.writer is not None and self.writer.closing is not None
+        )
+        if self.offset <= _SHORT and not is_busy:
             return at_once(self._release_in_thread)
         ending = self._ending = Joint()
         answer = ending.join()
@@ -284,59 +377,52 @@ class DiskSession:
 
     @deferred
     async def _release_slowly(self) -> None:
+        # An fsync uses the descriptor. How it ends does not matter.
         if self.writer is not None and self.writer.closing is not None:
-            # Its thread uses the descriptor. How the closing ends does not matter.
             await self.writer.closing.join().addErrback(lambda _: None)
-        await self.staging.in_thread(translated, self._release_in_thread)
+        if self._securing is not None:
+            await self._securing.join()
+        if self.offset <= _SHORT:
+            translated(self._release_in_thread)
+        else:
+            await self.staging.in_thread(translated, self._release_in_thread)
 
     def _release_in_thread(self) -> None:
         if self._gone:
             return
         staging = self.staging
-        directory = self.directory()
         if self.writer is not None:
             # If that fails it is closed all the same, and what it held is not wanted.
             with suppress(OSError):
                 self.writer.shut()
-        try:
-            if self.total is not None and not self.published:
-                self._set_state(RELEASING)
-                _unlink(self.part(), staging)
-            elif self._has_left_part:
-                _unlink(self.part(), staging)
-            staging.published.pop(self.session_id, None)
-            staging.files.unlink(f"{directory}/{self._state}")
-        except FileNotFoundError:
-            pass  # gone already, by an earlier call
-        try:
-            staging.files.rmdir(directory)
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            if error.errno != errno.ENOTEMPTY:
-                raise
-            # Not ours, but there: what network file systems put in place of an
-            # open file that is unlinked, or what another program left.
-            staging.remove(directory)
+        if self.published:
+            # Without its record a staged file is nobody's, whatever comes between.
+            staging.table.drop(self.session_id)
+            self._unlink_part()
+        else:
+            if self.total is not None:
+                self._mark(Phase.RELEASING)
+                self._unlink_part()
+            staging.table.drop(self.session_id)
         self._gone = True
+
+    def _unlink_part(self) -> None:
+        staging = self.staging
+        with suppress(FileNotFoundError):  # what is to go is gone
+            staging.files.unlink(self.part(), dir_fd=staging.directory)
 
     # -- optional abilities
 
     def address(self) -> str:
         """The staged file's path; see :class:`~txbits.interfaces.IAddressable`."""
-        return self.part()
+        return f"{self.staging.path}/{self.part()}"
 
     @deferred
     async def read_into(self, consumer: IConsumer, start: int, end: int) -> None:
         """Feed staged bytes; see :class:`~txbits.interfaces.IReadable`."""
         staging = self.staging
         files = staging.files
-        try:
-            fd = files.open(self.part(), _READ)
-        except FileNotFoundError as error:
-            raise StagedDataLost(str(error)) from error
-        except OSError as error:
-            raise storage_error(error) from error
+        fd = translated(self._open_part, _READ)
 
         def read(offset: int, length: int) -> Deferred[bytes]:
             return staging.in_thread(translated, files.pread, fd, length, offset)
@@ -345,11 +431,6 @@ class DiskSession:
             await Reading(consumer, read).run(start, end)
         finally:
             files.close(fd)
-
-
-def _unlink(path: str, staging: Staging) -> None:
-    with suppress(FileNotFoundError):  # what is to go is gone
-        staging.files.unlink(path)
 
 
 def _refusal(error: OSError, segments: tuple[str, ...]) -> BackendError:

@@ -10,6 +10,8 @@ from attrs import define
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
+from txbits._deferreds import deferred
+from txbits.backends._syncs import all_done
 from txbits.backends._work import Joint, at_once, translated
 from txbits.errors import BackendError
 from txbits.interfaces import IWriter
@@ -55,35 +57,47 @@ class DiskWriter:
             return self.closing.join()
         if self._fd < 0:
             return succeed(None)
-        staging = self._session.staging
-        if staging.fsync != "fragment":
+        session = self._session
+        if session.is_worth_securing():
+            session.secure(self._given_up())
+            return succeed(None)
+        if session.staging.fsync != "fragment":
             return at_once(self.shut)
         closing = self.closing = Joint()
         answer = closing.join()
-        work = staging.in_thread(translated, self._sync_and_shut_in_thread)
-        work.addBoth(self._closed).addBoth(closing.end)
+        self._sync_and_shut().addBoth(self._closed).addBoth(closing.end)
         return answer
 
     def _closed(self, outcome: None) -> None:
         self.closing = None
         return outcome
 
-    def _sync_and_shut_in_thread(self) -> None:
+    @deferred
+    async def _sync_and_shut(self) -> None:
         session = self._session
-        files = session.staging.files
+        staging = session.staging
+        syncs = [staging.sync(self._fd)]
+        if self._begun_at == 0:
+            # The name of the staged file is new, and the total length.
+            syncs += [staging.sync_directory(), staging.sync_table()]
         try:
             try:
-                files.fsync(self._fd)
-                if self._begun_at == 0:
-                    session.staging.sync(session.directory())
-            except OSError:
+                await all_done(*syncs)
+            except BackendError:
                 # Nobody knows what was stored, and a second fsync would not tell: what
                 # came since the last one has to come again.
-                files.ftruncate(self._fd, self._begun_at)
+                translated(staging.files.ftruncate, self._fd, self._begun_at)
                 session.offset = self._begun_at
                 raise
         finally:
-            self.shut()
+            translated(self.shut)
+        session.is_safe = session.offset == session.total
+
+    def _given_up(self) -> int:
+        """Have somebody else close the file."""
+        fd, self._fd = self._fd, -1
+        self._session.writer = None
+        return fd
 
     def shut(self) -> None:
         """
@@ -94,12 +108,12 @@ class DiskWriter:
         if self._fd < 0:
             return
         session = self._session
-        fd, self._fd = self._fd, -1
-        session.writer = None
+        files = session.staging.files
+        fd = self._given_up()
         try:
-            session.staging.files.close(fd)
+            files.close(fd)
         except OSError:
             # Some network file systems store, and fail, only now.
-            there = session.staging.files.lstat(session.part())
+            there = files.lstat(session.part(), dir_fd=session.staging.directory)
             session.offset = min(session.offset, there.st_size)
             raise

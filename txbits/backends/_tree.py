@@ -62,7 +62,7 @@ class Tree:
         :raises BackendError: In the ways of ``IBackend.create``.
         """
         try:
-            parent = self.open_parent(segments, create_directories=False)
+            parent = self.open_parent(segments)
         except _NotThereYet:
             if create_directories:
                 return
@@ -93,7 +93,7 @@ class Tree:
         return there
 
     def open_parent(
-        self, segments: tuple[str, ...], *, create_directories: bool
+        self, segments: tuple[str, ...], *, create_directories: bool = False
     ) -> int:
         """
         Open the directory that a destination lies in.

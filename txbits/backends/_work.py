@@ -62,8 +62,13 @@ def at_once(function: Callable[..., T], *args: Any) -> Deferred[T]:
 
     :returns: A Deferred that has fired already, with the outcome.
     """
+    # Not by way of translated(): this is called many times for a small upload.
     try:
-        return succeed(translated(function, *args))
+        return succeed(function(*args))
+    except OSError as error:
+        fault = storage_error(error)
+        fault.__cause__ = error
+        return fail(fault)
     except BaseException:  # noqa: BLE001 - the Deferred carries it
         return fail()
 

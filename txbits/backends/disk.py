@@ -4,7 +4,8 @@ The disk backend: uploads are staged and published below one directory.
 Sessions lie in ``ROOT/.bits-sessions`` and outlive the process. The length of a
 staged file is the offset, and publishing is one ``link`` or ``rename`` on the same
 file system, so there is no moment at which a crash leaves half a file, or loses what
-was acknowledged. What is slow (fsync, unlinking long files, scans) runs in threads.
+was acknowledged. What is slow (unlinking long files, scans) runs in threads, and fsync
+in the kernel's own.
 """
 
 from __future__ import annotations
@@ -24,16 +25,13 @@ from txbits._deferreds import deferred
 from txbits.backends._disk_session import DiskSession
 from txbits.backends._files import Files
 from txbits.backends._paths import checked_segments
-from txbits.backends._staging import OPEN, RELEASING, FsyncPolicy, Staging
+from txbits.backends._staging import FsyncPolicy, Staging
+from txbits.backends._syncs import KernelSyncs, Sync, all_done
 from txbits.backends._work import InThread, Threads, at_once, translated
 from txbits.errors import BackendError, NoSuchSession, ParentMissing
 from txbits.interfaces import IBackend, IUploadSession, SessionSummary
 
 _log = Logger()
-
-
-#: How wrong the clock may have been when the machine was started, in seconds.
-_CLOCK_ERROR = 60.0
 
 
 def _booted_at() -> float:
@@ -59,6 +57,9 @@ class DiskBackend:
         the closing of a writer, is done) or ``"never"``.
     :param in_thread: Called with a function and its arguments to run it where it
         may block; threads of the backend's own if ``None``.
+    :param sync: Called with a descriptor to fsync it where that may block. If ``None``
+        the kernel's asynchronous I/O does it, or *in_thread*, if that is given or the
+        kernel has none.
     :param files: The system calls.
     :param booted: Tells when the machine was started.
     """
@@ -71,9 +72,11 @@ class DiskBackend:
         validator=validators.in_(("close", "fragment", "never")),
     )
     _in_thread: InThread | None = field(default=None, kw_only=True)
+    _sync: Sync | None = field(default=None, kw_only=True)
     _files: Files = field(factory=Files, kw_only=True)
     _booted: Callable[[], float] = field(default=_booted_at, kw_only=True)
     _threads: Threads | None = field(default=None, init=False)
+    _syncs: KernelSyncs | None = field(default=None, init=False)
     _opened: Staging | None = field(default=None, init=False)
 
     @property
@@ -85,9 +88,16 @@ class DiskBackend:
     @deferred
     async def start(self) -> None:
         """Take the directory; see :class:`~txbits.interfaces.IBackend`."""
-        in_thread = self._in_thread
+        in_thread, sync, files = self._in_thread, self._sync, self._files
         if in_thread is None:
             in_thread = self._threads = Threads(self._reactor)
+            if sync is None:
+                sync = self._syncs = KernelSyncs.opened(self._reactor)
+        if sync is None:
+
+            def sync(fd: int, /) -> Deferred[None]:
+                return in_thread(translated, lambda: files.fsync(fd))
+
         try:
             self._opened = await in_thread(
                 translated,
@@ -96,7 +106,9 @@ class DiskBackend:
                 self._files,
                 self._fsync,
                 self._reactor.seconds,
+                self._booted,
                 in_thread,
+                sync,
             )
         except BackendError:
             await self.stop()
@@ -105,6 +117,9 @@ class DiskBackend:
     @deferred
     async def stop(self) -> None:
         """Give the directory back; see :class:`~txbits.interfaces.IBackend`."""
+        syncs, self._syncs = self._syncs, None
+        if syncs is not None:
+            await syncs.stop()
         threads, self._threads = self._threads, None
         if threads is not None:
             await threads.stop()
@@ -149,36 +164,23 @@ class DiskBackend:
             overwrite=overwrite,
             create_directories=create_directories,
         )
-        directory = staging.directory(session_id)
-        name = directory.rpartition("/")[2]
-        staging.being_made.add(name)
-        try:
-            staging.write_state(directory, destination, owner, content_name)
-        finally:
-            staging.being_made.discard(name)
-        return DiskSession(
-            session_id, destination, owner, content_name, staging.seconds(), staging
-        )
+        now = staging.seconds()
+        staging.table.add(session_id, now, destination, owner, content_name)
+        return DiskSession(session_id, destination, owner, content_name, now, staging)
 
-    def _safe(self, session: IUploadSession) -> Deferred[IUploadSession]:
+    @deferred
+    async def _safe(self, session: IUploadSession) -> IUploadSession:
         """Make a new session survive a crash of the machine."""
         staging = self._staging
-        directory = staging.directory(session.session_id)
-
-        def sync() -> IUploadSession:
-            staging.sync(f"{directory}/{OPEN}")
-            staging.sync(directory)
-            staging.sync(staging.path)
-            return session
-
-        return staging.in_thread(translated, sync)
+        await all_done(staging.sync_table(), staging.sync_directory())
+        return session
 
     @deferred
     async def find(self, session_id: UUID) -> IUploadSession:
         """Read a session back; see :class:`~txbits.interfaces.IBackend`."""
         staging = self._staging
         try:
-            found = await at_once(staging.load, str(session_id).upper())
+            found = await at_once(staging.load, session_id)
         except NoSuchSession:
             raise
         except BackendError as fault:
@@ -186,34 +188,30 @@ class DiskBackend:
                 "session {session_id}: {fault}", session_id=session_id, fault=fault
             )
             raise
+        record = found.record
         if found.published and self._fsync != "never":
             # The process may have died between publishing and making that safe.
             await staging.in_thread(
-                translated, self._sync_published_in_thread, found.destination
+                translated, self._sync_published_in_thread, record.destination
             )
         return DiskSession(
             session_id,
-            found.destination,
-            found.owner,
-            found.content_name,
+            record.destination,
+            record.owner,
+            record.content_name,
             found.last_progress,
             staging,
-            found.state,
-            found.total,
+            record.total,
             found.offset,
             found.published,
-            found.state == RELEASING,
-            # The page cache survives the process, but not the machine.
-            self._fsync != "fragment"
-            and found.last_progress < self._booted() + _CLOCK_ERROR,
+            found.releasing,
+            found.in_doubt,
         )
 
     def _sync_published_in_thread(self, destination: tuple[str, ...]) -> None:
         tree = self._staging.tree
         try:
-            parent = tree.open_parent(
-                checked_segments(destination), create_directories=False
-            )
+            parent = tree.open_parent(checked_segments(destination))
         except ParentMissing:
             return  # removed since, with the file in it
         try:
@@ -233,33 +231,31 @@ class DiskBackend:
     def remember_close(
         self, session_id: UUID, destination: tuple[str, ...], owner: str | None
     ) -> Deferred[None]:
-        """Make a small file; see :class:`~txbits.interfaces.IBackend`."""
+        """Write it down; see :class:`~txbits.interfaces.IBackend`."""
         return at_once(self._remember_close, session_id, destination, owner)
 
     def _remember_close(
         self, session_id: UUID, destination: tuple[str, ...], owner: str | None
     ) -> None:
-        self._staging.remember_close(session_id, destination, owner)
+        staging = self._staging
+        staging.closes.remember(session_id, destination, owner, staging.seconds())
 
-    def recalls_close(
-        self, session_id: UUID, destination: tuple[str, ...], owner: str | None
-    ) -> Deferred[bool]:
-        """Look for that file; see :class:`~txbits.interfaces.IBackend`."""
-        return at_once(self._recalls_close, session_id, destination, owner)
-
-    def _recalls_close(
+    @deferred
+    async def recalls_close(
         self, session_id: UUID, destination: tuple[str, ...], owner: str | None
     ) -> bool:
-        try:
-            self._files.lstat(self._staging.closed(session_id, destination, owner))
-        except FileNotFoundError:
-            return False
-        return True
+        """Look it up; see :class:`~txbits.interfaces.IBackend`."""
+        staging = self._staging
+        recalled: bool = await staging.in_thread(
+            translated, staging.closes.recalls, session_id, destination, owner
+        )
+        return recalled
 
     @deferred
     async def clean_up(self, closed_before: float) -> None:
         """Scan the staging area; see :class:`~txbits.interfaces.IBackend`."""
         staging = self._staging
+        staging.closes.conclude()
         for fault in await staging.in_thread(
             translated, staging.clean_up, closed_before
         ):

@@ -8,7 +8,8 @@ is a file is no directory, and the other way about.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, MutableMapping, Sequence
 from uuid import UUID
 
 from attrs import define, field
@@ -133,6 +134,46 @@ class MemorySession:
         return self._pieces[0]
 
 
+@define(eq=False)
+class PublishedFiles(MutableMapping[tuple[str, ...], bytes]):
+    """
+    Files by their destinations, and the directories that these make up.
+
+    :ivar directories: How many files lie in each, however deep.
+    """
+
+    _files: dict[tuple[str, ...], bytes] = field(factory=dict, init=False)
+    directories: Counter[tuple[str, ...]] = field(factory=Counter, init=False)
+
+    def __getitem__(self, destination: tuple[str, ...]) -> bytes:
+        return self._files[destination]
+
+    def __setitem__(self, destination: tuple[str, ...], content: bytes) -> None:
+        if destination not in self._files:
+            self.directories.update(_above(destination))
+        self._files[destination] = content
+
+    def __delitem__(self, destination: tuple[str, ...]) -> None:
+        del self._files[destination]
+        for directory in _above(destination):
+            self.directories[directory] -= 1
+            if not self.directories[directory]:
+                del self.directories[directory]
+
+    def __iter__(self) -> Iterator[tuple[str, ...]]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._files!r})"
+
+
+def _above(destination: tuple[str, ...]) -> list[tuple[str, ...]]:
+    return [destination[:end] for end in range(1, len(destination))]
+
+
 @implementer(IBackend)
 @define(eq=False)
 class MemoryBackend:
@@ -143,7 +184,7 @@ class MemoryBackend:
     """
 
     _clock: IReactorTime
-    files: dict[tuple[str, ...], bytes] = field(factory=dict, init=False)
+    files: PublishedFiles = field(factory=PublishedFiles, init=False)
     _sessions: dict[UUID, MemorySession] = field(factory=dict, init=False)
     _closed: dict[tuple[UUID, tuple[str, ...], str | None], float] = field(
         factory=dict, init=False
@@ -225,16 +266,11 @@ class MemoryBackend:
 
     def _check(self, destination: tuple[str, ...], overwrite: bool) -> None:
         """Refuse a destination that cannot be published to as things stand."""
-        for end in range(1, len(destination)):
-            if destination[:end] in self.files:
-                raise ParentMissing(f"{destination[:end]!a} is a file")
-        depth = len(destination)
+        for directory in _above(destination):
+            if directory in self.files:
+                raise ParentMissing(f"{directory!a} is a file")
         if destination in self.files:
             if not overwrite:
                 raise DestinationExists(f"{destination!a} exists")
-        # A look at every file, for no set of directories could be kept right while
-        # embedders change ``files``.
-        elif any(
-            len(path) > depth and path[:depth] == destination for path in self.files
-        ):
+        elif destination in self.files.directories:
             raise DestinationIsDirectory(f"{destination!a} is a directory")

@@ -9,6 +9,7 @@ Reading raises :class:`LocalProtocolError`; whose fault it is, is for
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from itertools import islice
 from uuid import UUID
 
@@ -37,8 +38,13 @@ MAX_PROTOCOLS = 100
 #: MC-BUP 2.2.1.1 on Content-Name: "The length SHOULD NOT exceed 260 characters."
 MAX_CONTENT_NAME = 260
 
+#: How many GUIDs are remembered as they were read and written: a session's id comes
+#: with each of its packets, and goes with each of its Acks.
+_REMEMBERED = 4096
+
 #: MC-BUP 3.1.1.1 keeps lengths in a "64-bit integer"; Windows' are signed.
 MAX_OFFSET = 2**63 - 1
+_LONGEST_OFFSET = len(str(MAX_OFFSET))
 
 # MC-BUP 2.2.1.2 takes GUIDs as MS-DTYP 2.3.4.3 writes them, in braces. Windows sends
 # upper case in braces; other clients leave the braces away.
@@ -63,13 +69,12 @@ _CONTENT_RANGE = re.compile(
 # ways that a client can be thought to; all say that the total is 0.
 _EMPTY_RANGE = re.compile(rb"bytes[ \t]+(?:0-0|\*|0--1)/0", re.IGNORECASE)
 
-_OFFSET = re.compile(rb"[0-9]{1,19}")
-
 # MC-BUP 2.2.1.2 calls BITS-Error "an HRESULT value"; MS-ERREF prints those with
 # eight digits behind 0x, and so do the reference pages and IIS.
 _HRESULT = re.compile(rb"0[xX](?P<digits>[0-9A-Fa-f]{1,8})")
 
 
+@lru_cache(_REMEMBERED)
 def parse_guid(value: bytes) -> UUID:
     """
     Read a GUID, in any case, with or without braces.
@@ -82,11 +87,14 @@ def parse_guid(value: bytes) -> UUID:
     return UUID((match["braced"] or match["bare"]).decode("ascii"))
 
 
+@lru_cache(_REMEMBERED)
 def format_guid(guid: UUID) -> bytes:
     """Write a GUID as Windows does: upper case, in braces."""
     return b"{%b}" % str(guid).upper().encode("ascii")
 
 
+# All clients of a kind send the same.
+@lru_cache(16)
 def parse_protocols(value: bytes) -> tuple[UUID, ...]:
     """
     Read BITS-Supported-Protocols (MC-BUP 2.2.2.2), the most preferred first.
@@ -101,6 +109,7 @@ def parse_protocols(value: bytes) -> tuple[UUID, ...]:
     return tuple(found)
 
 
+@lru_cache(16)
 def format_protocols(protocols: tuple[UUID, ...]) -> bytes:
     """Write BITS-Supported-Protocols, in lower case as Windows does."""
     return b" ".join(b"{%b}" % str(guid).encode("ascii") for guid in protocols)
@@ -112,7 +121,12 @@ def parse_offset(value: bytes) -> int:
 
     :raises LocalProtocolError: If it is none.
     """
-    if _OFFSET.fullmatch(value) is None or (offset := int(value)) > MAX_OFFSET:
+    # isdigit() of bytes knows the ten ASCII digits only.
+    if (
+        not value.isdigit()
+        or len(value) > _LONGEST_OFFSET
+        or (offset := int(value)) > MAX_OFFSET
+    ):
         raise LocalProtocolError(f"{value!r} is not a number of bytes")
     return offset
 
@@ -134,9 +148,9 @@ class ContentRange:
     total: int
 
     def __attrs_post_init__(self) -> None:
-        if self.total == 0 and self.first == 0 and self.last == -1:
+        if 0 <= self.first <= self.last < self.total <= MAX_OFFSET:
             return
-        if not 0 <= self.first <= self.last < self.total <= MAX_OFFSET:
+        if not (self.total == 0 and self.first == 0 and self.last == -1):
             raise LocalProtocolError(
                 f"bytes {self.first}-{self.last}/{self.total} is not a range"
             )
@@ -165,10 +179,10 @@ def parse_content_range(value: bytes) -> ContentRange:
     :raises LocalProtocolError: If it is none, or one that makes no sense.
     """
     match = _CONTENT_RANGE.fullmatch(value)
-    if match is not None and match["total"].strip(b"0"):
-        return ContentRange(
-            int(match["first"]), int(match["last"]), int(match["total"])
-        )
+    if match is not None:
+        first, last, total = map(int, match.groups())
+        if total:
+            return ContentRange(first, last, total)
     if _EMPTY_RANGE.fullmatch(value) is not None:
         return ContentRange.empty()
     raise LocalProtocolError(f"{value!r} is not a range of a file")

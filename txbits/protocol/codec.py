@@ -110,24 +110,26 @@ def session_id_of(headers: Headers) -> UUID | None:
         return None
 
 
-def parse_request(method: bytes, headers: Headers) -> Packet:
+def parse_request(method: bytes, headers: Headers, *, is_short: bool = False) -> Packet:
     """
     Read a packet from the head of a request.
 
     :param method: The request's method.
     :param headers: Its headers; ``content-length`` is digits if it is there, as any
         HTTP parser has made sure, and not there beside ``transfer-encoding``.
+    :param is_short: Whether the whole head is known to be no longer than
+        :data:`MAX_VALUE_LENGTH`, and so none of its values is.
     :raises RemoteProtocolError: If it is none. The checks come in the order that the
         failure table is documented in.
     """
     try:
-        return _parse_request(method, headers)
+        return _parse_request(method, headers, is_short)
     except RemoteProtocolError as error:
         error.session_id = session_id_of(headers)
         raise
 
 
-def _parse_request(method: bytes, headers: Headers) -> Packet:
+def _parse_request(method: bytes, headers: Headers, is_short: bool) -> Packet:
     if not is_upload_request(method, headers):
         raise RemoteProtocolError(f"{method!r} is not BITS_POST", METHOD_NOT_ALLOWED)
     packet_type = _single(headers, _PACKET_TYPE, UNKNOWN_PACKET_TYPE)
@@ -136,7 +138,8 @@ def _parse_request(method: bytes, headers: Headers) -> Packet:
         raise RemoteProtocolError(
             f"BITS-Packet-Type is {packet_type!r}", UNKNOWN_PACKET_TYPE
         )
-    _check_lengths(headers)
+    if not is_short:
+        _check_lengths(headers)
     if packet is Fragment:
         return _parse_fragment(headers)
     _check_encoding(headers)
@@ -205,9 +208,9 @@ def _check_encoding(headers: Headers) -> None:
 def _is_chunked(headers: Headers) -> bool:
     # Any coding but identity, which is none, brings a body whose length shows at its
     # end. HTTP parsers refuse those that they cannot undo.
-    return any(
-        value.strip().lower() != b"identity"
-        for value in headers.get(b"transfer-encoding", ())
+    values = headers.get(b"transfer-encoding")
+    return values is not None and any(
+        value.strip().lower() != b"identity" for value in values
     )
 
 
@@ -253,6 +256,8 @@ def _content_name(headers: Headers) -> str | None:
 
 def _readable(name: str) -> str:
     # A name of a Linux file may hold line ends, and bytes that are no UTF-8.
+    if name.isprintable() and len(name) <= MAX_CONTENT_NAME:
+        return name
     return "".join(
         c if c.isprintable() else "\N{REPLACEMENT CHARACTER}"
         for c in name[:MAX_CONTENT_NAME]
@@ -390,6 +395,7 @@ def _seconds(value: bytes | None) -> int | None:
 
 
 __all__ = [
+    "MAX_VALUE_LENGTH",
     "METHOD",
     "ContentRange",
     "Headers",

@@ -63,6 +63,11 @@ class Turn:
     _over: bool = False
     _waiting: list[Deferred[None]] | None = None
 
+    @property
+    def has_to_wait(self) -> bool:
+        """Whether somebody was before. Most are alone, and spared the waiting."""
+        return self._previous is not None
+
     async def begins(self) -> None:
         """
         End whoever was before, and wait until that one is over.

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 _log = Logger()
 
-#: How many sessions are looked at before the reactor gets a turn.
-_BATCH = 100
+#: Seconds that sessions are looked at, and released, before the reactor gets a turn.
+_LONGEST_TURN = 0.02
 
 
 @define(eq=False)
@@ -45,6 +45,7 @@ class Upkeep:
     _clock: IReactorTime
     _loop: LoopingCall | None = field(default=None, init=False)
     _running: bool = field(default=False, init=False)
+    _pausing: Deferred[None] | None = field(default=None, init=False)
     has_counted: bool = field(default=False, init=False)
     counted_at: float = field(default=float("-inf"), init=False)
     _counting: Shared[Sequence[SessionSummary]] = field(factory=Shared, init=False)
@@ -71,6 +72,8 @@ class Upkeep:
         if self._loop is not None:
             self._loop.stop()
             self._loop = None
+        if self._pausing is not None:
+            self._pausing.cancel()
         if self._running:
             over: Deferred[None] = Deferred()
             self._for_end.append(over)
@@ -92,11 +95,13 @@ class Upkeep:
             self._count(summaries)
             now = self._clock.seconds()
             timeout = manager.settings.session_timeout
-            for number, summary in enumerate(summaries, 1):
+            turn_ends = now + _LONGEST_TURN
+            for summary in summaries:
                 if summary.releasing or now - summary.last_progress > timeout:
                     await manager.expire(summary.session_id)
-                if number % _BATCH == 0:
-                    await deferLater(self._clock, 0)
+                if self._clock.seconds() > turn_ends:
+                    await self._pause()
+                    turn_ends = self._clock.seconds() + _LONGEST_TURN
             if not manager.is_shared:
                 await manager.reconcile({one.session_id for one in summaries})
             await manager.backend.clean_up(now - CLOSE_MEMORY)
@@ -108,6 +113,20 @@ class Upkeep:
             self._running = False
             _fire(self._for_count)
             _fire(self._for_end)
+
+    async def _pause(self) -> None:
+        """
+        Give the reactor a turn.
+
+        :raises ServerStopping: If it is the last one.
+        """
+        self._pausing = deferLater(self._clock, 0)
+        try:
+            await self._pausing
+        except CancelledError:
+            raise ServerStopping("the server is stopping", 0) from None
+        finally:
+            self._pausing = None
 
     @deferred
     async def count_anew(self) -> None:

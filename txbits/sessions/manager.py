@@ -16,7 +16,7 @@ from collections.abc import Callable, Set
 from uuid import UUID, uuid4
 
 from attrs import define, field, frozen
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -24,32 +24,23 @@ from txbits._deferreds import deferred
 from txbits.errors import (
     BackendError,
     BodyIncomplete,
-    BodyMismatch,
-    DestinationExists,
-    FragmentTooLarge,
     NoSuchSession,
-    OutOfStep,
-    PolicyError,
     ServerStopping,
     SessionError,
     SessionLimitReached,
-    StagedDataLost,
-    Superseded,
-    TotalLengthChanged,
-    UploadTooLarge,
 )
 from txbits.interfaces import (
     IBackend,
     IRefreshable,
     IShared,
-    IUploadSession,
-    IWriter,
 )
 from txbits.protocol.codec import ContentRange
-from txbits.protocol.placement import Placement, place
-from txbits.protocol.session import LifeCycle, Move, begin, resumed
-from txbits.sessions._release import Shared, release_in_order
-from txbits.sessions._turns import IRequestBody, Turn, Turns
+from txbits.protocol.session import begin
+from txbits.sessions._endings import cancel_session, close_session
+from txbits.sessions._fragments import placed, receive_fragment
+from txbits.sessions._release import Shared
+from txbits.sessions._session import Session, life_of
+from txbits.sessions._turns import IRequestBody, Turn
 from txbits.sessions._upkeep import Upkeep
 from txbits.sessions.naming import destination_name, session_name
 from txbits.sessions.settings import Settings
@@ -81,59 +72,6 @@ class Caller:
 
 
 @define(eq=False)
-class _Session(Turns):
-    """
-    An active session: what is stored of it, its life, and who acts in it.
-
-    Thousands are open and idle at a time, so it is kept small.
-    """
-
-    upload: IUploadSession = field(kw_only=True)
-    life: LifeCycle = field(kw_only=True)
-    is_found: bool = False
-    cancellation: Shared[None] | None = None
-
-
-def _life_of(upload: IUploadSession) -> LifeCycle:
-    return resumed(
-        offset=upload.offset,
-        total=upload.total,
-        is_published=upload.published,
-        is_releasing=upload.releasing,
-        is_in_doubt=upload.in_doubt,
-    )
-
-
-@define(eq=False)
-class _Sink:
-    """Takes a fragment's bytes: skips what is held, stores the rest, counts all."""
-
-    writer: IWriter | None
-    skip: int
-    append: int
-    length: int
-    received: int = 0
-
-    def consume(self, data: bytes) -> Deferred[None]:
-        self.received += len(data)
-        if self.skip:
-            skipped = min(self.skip, len(data))
-            self.skip -= skipped
-            data = data[skipped:]
-        stored: Deferred[None] = succeed(None)
-        if self.append and data and self.writer is not None:
-            stored = self.writer.write(data[: self.append])
-            self.append -= min(self.append, len(data))
-        if self.received > self.length:
-            # More than the range promised, which only a chunked body can bring.
-            stored.addCallback(self._is_too_long)
-        return stored
-
-    def _is_too_long(self, _: None) -> None:
-        raise BodyMismatch(f"over the {self.length} bytes of the range")
-
-
-@define(eq=False)
 class SessionManager:
     """
     Settles the packets of one virtual directory.
@@ -148,11 +86,11 @@ class SessionManager:
     settings: Settings
     clock: IReactorTime
     _new_id: Callable[[], UUID] = uuid4
-    _table: dict[UUID, _Session] = field(factory=dict, init=False)
-    _loading: dict[UUID, Shared[_Session]] = field(factory=dict, init=False)
+    _table: dict[UUID, Session] = field(factory=dict, init=False)
+    _loading: dict[UUID, Shared[Session]] = field(factory=dict, init=False)
     _owned: dict[str, set[UUID]] = field(factory=dict, init=False)
     _creating: set[UUID] = field(factory=set, init=False)
-    _gone: frozenset[UUID] = field(default=frozenset(), init=False)
+    _gone: set[UUID] = field(factory=set, init=False)
     _upkeep: Upkeep = field(init=False)
     is_shared: bool = field(init=False)
     _stopping: bool = field(default=False, init=False)
@@ -199,8 +137,7 @@ class SessionManager:
         await self.backend.stop()
 
     def _enter(self) -> None:
-        if self._stopping:
-            raise ServerStopping("the server is stopping", _STOPPING_RETRY_AFTER)
+        self.require_running()
         self._busy += 1
 
     def _leave(self) -> None:
@@ -246,7 +183,7 @@ class SessionManager:
             finally:
                 self._creating.discard(session_id)
             if not self.is_shared:
-                self._table[session_id] = _Session(upload=upload, life=begin())
+                self._table[session_id] = Session(upload=upload, life=begin())
             _log.info(
                 "session {session} created for {destination} by {client}",
                 session=session_name(session_id),
@@ -293,15 +230,16 @@ class SessionManager:
             if session.newest is not None:
                 # A packet that fails a check does not disturb the one before it.
                 try:
-                    self._place(session, content_range)
+                    placed(session, self.settings, content_range)
                 except (SessionError, NoSuchSession):
                     # Another process may have moved the session on.
                     if not self.is_shared:
                         raise
-            turn = self._enter_session(session, body)
+            turn = self.enter(session, body)
             try:
-                await turn.begins()
-                return await self._receive(session, turn, content_range, body)
+                if turn.has_to_wait:
+                    await turn.begins()
+                return await receive_fragment(self, session, turn, content_range, body)
             except BodyIncomplete as error:
                 _log.info(
                     "fragment of session {session} from {client} ended early, "
@@ -314,7 +252,7 @@ class SessionManager:
                 )
                 raise
             finally:
-                self._give_back(session, turn)
+                self.give_back(session, turn)
         finally:
             self._leave()
 
@@ -338,12 +276,13 @@ class SessionManager:
         try:
             try:
                 session = await self._find(session_id, destination, caller)
-                turn = self._enter_session(session, None)
+                turn = self.enter(session, None)
                 try:
-                    await turn.begins()
-                    await self._close(session, caller)
+                    if turn.has_to_wait:
+                        await turn.begins()
+                    await close_session(self, session, caller)
                 finally:
-                    self._give_back(session, turn)
+                    self.give_back(session, turn)
             except NoSuchSession:
                 if not await self.backend.recalls_close(
                     session_id, destination, caller.user
@@ -351,7 +290,9 @@ class SessionManager:
                     raise
                 if (left := self._table.get(session_id)) is not None:
                     # An earlier Close discarded it, and could not finish.
-                    await self._cancel(left, "discarded by Close-Session", caller)
+                    await cancel_session(
+                        self, left, "discarded by Close-Session", caller
+                    )
         finally:
             self._leave()
 
@@ -374,7 +315,7 @@ class SessionManager:
         self._enter()
         try:
             session = await self._find(session_id, destination, caller)
-            await self._cancel(session, "cancelled", caller)
+            await cancel_session(self, session, "cancelled", caller)
         finally:
             self._leave()
 
@@ -455,6 +396,53 @@ class SessionManager:
             if one not in gone:
                 self._owned.setdefault(owner, set()).add(one)
 
+    # For the acts of a session
+
+    def require_running(self) -> None:
+        """
+        Take nothing new when everything ends.
+
+        :raises ServerStopping: If it does.
+        """
+        if self._stopping:
+            raise ServerStopping("the server is stopping", _STOPPING_RETRY_AFTER)
+
+    def has_ended(self, session: Session) -> bool:
+        """Whether all that is left to do is to release it."""
+        upload = session.upload
+        return upload.published or upload.releasing or self._is_old(session)
+
+    def enter(self, session: Session, body: IRequestBody | None) -> Turn:
+        """Begin to act in a session; the turn is to be given back."""
+        if self.is_shared:
+            self._table[session.upload.session_id] = session
+        return session.enter(body)
+
+    def give_back(self, session: Session, turn: Turn) -> None:
+        """End a turn."""
+        session.give_back(turn)
+        if self.is_shared and session.newest is None:
+            # The next packet may act in another process, and the one after that here.
+            self._table.pop(session.upload.session_id, None)
+
+    async def refresh(self, session: Session) -> None:
+        """
+        Find out what other processes have done in a session.
+
+        :raises NoSuchSession: If one has ended it.
+        """
+        if self.is_shared:
+            upload: object = session.upload
+            if IRefreshable.providedBy(upload):
+                await upload.refresh()
+            session.life = life_of(session.upload)
+
+    def forget(self, session: Session) -> None:
+        """Nothing of a session is left."""
+        upload = session.upload
+        self._table.pop(upload.session_id, None)
+        self._disown(upload.session_id, upload.owner)
+
     # Below: how it is done
 
     async def _reserve(self, session_id: UUID, owner: str | None) -> None:
@@ -478,27 +466,27 @@ class SessionManager:
 
     def counted(self) -> None:
         """All sessions that the store held at the start have been counted."""
-        self._gone = frozenset()
+        self._gone.clear()
 
     def _disown(self, session_id: UUID, owner: str | None) -> None:
         if not self._upkeep.has_counted:
             # It may be among those that are being listed just now.
-            self._gone |= {session_id}
+            self._gone.add(session_id)
         if owner is not None and (owned := self._owned.get(owner)) is not None:
             owned.discard(session_id)
             if not owned:
                 del self._owned[owner]
 
-    async def _load(self, session_id: UUID) -> _Session:
+    async def _load(self, session_id: UUID) -> Session:
         session = self._table.get(session_id)
         if session is not None:
             return session
         loading = self._loading.setdefault(session_id, Shared())
 
-        async def look_up() -> _Session:
+        async def look_up() -> Session:
             try:
                 upload = await self.backend.find(session_id)
-                found = _Session(upload=upload, life=_life_of(upload), is_found=True)
+                found = Session(upload=upload, life=life_of(upload), is_found=True)
                 if not self.is_shared:
                     self._table[session_id] = found
                 return found
@@ -509,7 +497,7 @@ class SessionManager:
 
     async def _find(
         self, session_id: UUID, destination: tuple[str, ...], caller: Caller
-    ) -> _Session:
+    ) -> Session:
         session = self._table.get(session_id) or await self._load(session_id)
         session = self._table.get(session_id, session)
         upload = session.upload
@@ -521,266 +509,17 @@ class SessionManager:
                 raise NoSuchSession("the session has expired")
         return session
 
-    def _is_expired(self, session: _Session) -> bool:
+    def _is_expired(self, session: Session) -> bool:
         return session.newest is None and self._is_old(session)
 
-    def _is_old(self, session: _Session) -> bool:
+    def _is_old(self, session: Session) -> bool:
         age = self.clock.seconds() - session.upload.last_progress
         return age > self.settings.session_timeout
 
-    def _has_ended(self, session: _Session) -> bool:
-        """Whether all that is left to do is to release it."""
-        upload = session.upload
-        return upload.published or upload.releasing or self._is_old(session)
-
-    def _enter_session(self, session: _Session, body: IRequestBody | None) -> Turn:
-        if self.is_shared:
-            self._table[session.upload.session_id] = session
-        return session.enter(body)
-
-    def _give_back(self, session: _Session, turn: Turn) -> None:
-        session.give_back(turn)
-        if self.is_shared and session.newest is None:
-            # The next packet may act in another process, and the one after that here.
-            self._table.pop(session.upload.session_id, None)
-
-    def _place(
-        self, session: _Session, content_range: ContentRange
-    ) -> tuple[Move, Placement]:
-        upload, settings = session.upload, self.settings
-        move = session.life.fragment()
-        if move is Move.UNKNOWN:
-            raise NoSuchSession("the session was closed or cancelled")
-        # Whatever becomes of this fragment, the file is not one of no bytes.
-        session.life.begun()
-        if upload.total not in (None, content_range.total):
-            raise TotalLengthChanged(
-                f"the total was {upload.total} bytes and is now {content_range.total}"
-            )
-        placement = place(content_range, upload.offset)
-        if placement is None:
-            raise OutOfStep(
-                f"the fragment starts at {content_range.first}, and "
-                f"{upload.offset} bytes are held",
-                upload.offset,
-            )
-        limit = settings.max_upload_size
-        if limit is not None and content_range.total > limit:
-            raise UploadTooLarge(f"{content_range.total} bytes, allowed are {limit}")
-        limit = settings.max_fragment_size
-        if limit is not None and content_range.length > limit:
-            raise FragmentTooLarge(f"{content_range.length} bytes, allowed are {limit}")
-        return move, placement
-
-    async def _place_anew(
-        self, session: _Session, content_range: ContentRange
-    ) -> tuple[Move, Placement]:
-        """
-        Place a fragment; refuse none for what only this process still believes.
-
-        When one is refused, it is stored that there was one: no process then takes
-        the session for that of an empty file.
-        """
+    async def _expire(self, session: Session) -> None:
         try:
-            return self._place(session, content_range)
-        except (SessionError, NoSuchSession):
-            if not self.is_shared:
-                raise
-        except PolicyError:
-            await self._note_fragment(session, content_range)
-            raise
-        await self._refresh(session)
-        try:
-            return self._place(session, content_range)
-        except (SessionError, PolicyError):
-            await self._note_fragment(session, content_range)
-            raise
-
-    async def _note_fragment(
-        self, session: _Session, content_range: ContentRange
-    ) -> None:
-        if self.is_shared and session.upload.total is None:
-            await (await session.upload.open_writer(content_range.total)).close()
-
-    async def _refresh(self, session: _Session) -> None:
-        """
-        Find out what other processes have done in a session.
-
-        :raises NoSuchSession: If one has ended it.
-        """
-        if self.is_shared:
-            upload: object = session.upload
-            if IRefreshable.providedBy(upload):
-                await upload.refresh()
-            session.life = _life_of(session.upload)
-
-    async def _receive(
-        self,
-        session: _Session,
-        turn: Turn,
-        content_range: ContentRange,
-        body: IRequestBody,
-    ) -> int:
-        upload = session.upload
-        if self._stopping:
-            raise ServerStopping("the server is stopping", _STOPPING_RETRY_AFTER)
-        # Whoever was before us may have moved the offset, or ended the session.
-        move, placement = await self._place_anew(session, content_range)
-        writer = None
-        if move is Move.RECEIVE:
-            try:
-                writer = await upload.open_writer(content_range.total)
-            except StagedDataLost:
-                session.life.lost()
-                raise
-        sink = _Sink(writer, placement.skip, placement.append, content_range.length)
-        try:
-            whole = await body.receive(sink.consume)
-            if whole:
-                turn.arrived()
-        finally:
-            if writer is not None:
-                await writer.close()
-                if upload.offset == upload.total:
-                    session.life.completed()
-        if not whole:
-            if turn.superseded:
-                raise Superseded("a newer packet came, or the server is stopping")
-            raise BodyIncomplete("the connection was lost, or too slow")
-        if sink.received != content_range.length:
-            raise BodyMismatch(
-                f"the chunked body had {sink.received} bytes, its range "
-                f"{content_range.length}"
-            )
-        return upload.offset
-
-    async def _close(self, session: _Session, caller: Caller) -> None:
-        upload = session.upload
-        if upload.offset != upload.total:
-            # What is discarded, or taken for empty, is so for all processes.
-            await self._refresh(session)
-        move = session.life.close()
-        if move is Move.UNKNOWN:
-            raise NoSuchSession("the session was cancelled")
-        if move is Move.PUBLISH_EMPTY:
-            await (await upload.open_writer(0)).close()
-            session.life.begun()
-            session.life.completed()
-        if move in (Move.PUBLISH, Move.PUBLISH_EMPTY):
-            # A Fragment may have come before a restart, and have been refused: a file
-            # that exists is not replaced by an empty one on a guess.
-            is_guess = (
-                move is Move.PUBLISH_EMPTY
-                and session.is_found
-                # There it is stored that a Fragment was refused.
-                and not self.is_shared
-            )
-            overwrite = self.settings.allow_overwrites
-            try:
-                await self._publish(session, overwrite and not is_guess)
-            except DestinationExists:
-                if not (is_guess and overwrite):
-                    raise
-                session.life.lost()
-                move = session.life.close()
-        if move is Move.LOSE:
-            await self._release(session)
-            _log.error(
-                "session {session} released with {bytes} of {total} bytes: others that "
-                "{client} sent may be lost, and all are to be sent again: "
-                "{destination}",
-                session=session_name(upload.session_id),
-                client=caller.address,
-                destination=destination_name(upload.destination),
-                bytes=upload.offset,
-                total=upload.total,
-            )
-            raise NoSuchSession("bytes of the session are lost")
-        await self.backend.remember_close(
-            upload.session_id, upload.destination, upload.owner
-        )
-        await self._release(session)
-        _log.info(
-            "session {session} closed by {client}, discarded with {bytes} of {total} "
-            "bytes: {destination}"
-            if move is Move.DISCARD
-            else "session {session} closed by {client}, published with {bytes} bytes: "
-            "{destination}",
-            session=session_name(upload.session_id),
-            client=caller.address,
-            destination=destination_name(upload.destination),
-            bytes=upload.offset,
-            total=upload.total,
-        )
-
-    async def _publish(self, session: _Session, overwrite: bool) -> None:
-        upload = session.upload
-        try:
-            await upload.publish(
-                overwrite=overwrite,
-                create_directories=self.settings.create_directories,
-            )
-        except BackendError:
-            if upload.offset != upload.total:
-                session.life.lost()
-            raise
-        session.life.published()
-
-    def _cancel(
-        self, session: _Session, reason: str, caller: Caller | None = None
-    ) -> Deferred[None]:
-        if session.cancellation is None:
-            session.cancellation = Shared()
-
-        async def cancel() -> None:
-            turn = self._enter_session(session, None)
-            try:
-                await turn.begins()
-                upload = session.upload
-                await self._refresh(session)
-                if caller is None and not self._has_ended(session):
-                    # Another process has moved it on.
-                    return
-                move = session.life.cancel()
-                if move is Move.UNKNOWN:
-                    raise NoSuchSession("the session was closed meanwhile")
-                if move is Move.FINISH:
-                    await self.backend.remember_close(
-                        upload.session_id, upload.destination, upload.owner
-                    )
-                await self._release(session)
-                if move is Move.FINISH:
-                    raise NoSuchSession("the file was published already")
-                _log.info(
-                    "session {session} released with {bytes} of {total} bytes, "
-                    "{reason} by {client}: {destination}"
-                    if caller
-                    else "session {session} released with {bytes} of {total} bytes, "
-                    "{reason}: {destination}",
-                    session=session_name(upload.session_id),
-                    client=None if caller is None else caller.address,
-                    destination=destination_name(upload.destination),
-                    bytes=upload.offset,
-                    total=upload.total,
-                    reason=reason,
-                )
-            finally:
-                self._give_back(session, turn)
-
-        return session.cancellation.run(cancel)
-
-    async def _expire(self, session: _Session) -> None:
-        try:
-            await self._cancel(
-                session, f"no progress for {self.settings.session_timeout:g} seconds"
-            )
+            timeout = self.settings.session_timeout
+            await cancel_session(self, session, f"no progress for {timeout:g} seconds")
         except NoSuchSession:
             # It was published long ago, and only its release was missing.
             return
-
-    async def _release(self, session: _Session) -> None:
-        upload = session.upload
-        await release_in_order(upload)
-        session.life.released()
-        self._table.pop(upload.session_id, None)
-        self._disown(upload.session_id, upload.owner)

@@ -60,7 +60,8 @@ def write_ack(request: Request, ack: Ack, *more: tuple[bytes, bytes]) -> None:
     """
     if request._disconnected:
         return
-    headers = [*encode_ack(ack), *more]
+    headers = encode_ack(ack)
+    headers += more
     if isinstance(request, StreamingRequest):
         request.answer(ack.status, headers)
         return

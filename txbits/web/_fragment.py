@@ -13,11 +13,12 @@ class FragmentResource(PacketResource[Fragment]):
     """Answers a Fragment."""
 
     async def settle(self, request: Request) -> Ack:
+        session_id, content_range = self.packet.session_id, self.packet.content_range
         offset = await self.manager.fragment(
-            self.packet.session_id,
+            session_id,
             self.destination,
             self.caller,
-            self.packet.content_range,
-            body_of(request, self.packet.content_range.first),
+            content_range,
+            body_of(request, content_range.first),
         )
-        return Ack(200, self.packet.session_id, received=offset)
+        return Ack(200, session_id, received=offset)

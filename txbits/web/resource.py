@@ -4,6 +4,7 @@ The resource that receives uploads: reads the packet, picks the resource for it.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote_to_bytes as unquote
 
@@ -35,7 +36,7 @@ from txbits.web._create import CreateResource
 from txbits.web._fragment import FragmentResource
 from txbits.web._packet import PacketResource
 from txbits.web._ping import PingResource
-from txbits.web._streaming import headers_of, path_of
+from txbits.web._streaming import has_short_head, headers_of, path_of
 
 _RESOURCES: dict[type[Packet], type[PacketResource[Any]]] = {
     Ping: PingResource,
@@ -46,13 +47,17 @@ _RESOURCES: dict[type[Packet], type[PacketResource[Any]]] = {
 }
 
 
+# A connection brings many packets of one caller.
+_caller = lru_cache(1024)(Caller)
+
+
 def _destination_of(request: Request) -> tuple[str, ...]:
     # What is no UTF-8 becomes something that every backend refuses.
     segments: list[bytes] = request.postpath or []
     if not request.path.startswith(b"/"):
         # A plain site has taken an absolute URL for a path.
         segments = [unquote(part) for part in path_of(request.path)[1:].split(b"/")]
-    return tuple(segment.decode("utf-8", "surrogateescape") for segment in segments)
+    return tuple([one.decode("utf-8", "surrogateescape") for one in segments])
 
 
 class BITSResource(Resource):
@@ -119,11 +124,14 @@ class BITSResource(Resource):
                 )
             if not self.manager.settings.enabled:
                 raise UploadsDisabled("enabled is false")
-            packet = parse_request(request.method, headers)
+            packet = parse_request(
+                request.method, headers, is_short=has_short_head(request)
+            )
         except (RemoteProtocolError, UploadsDisabled) as error:
             refuse(request, error, destination)
             return NOT_DONE_YET
-        caller = Caller(self.user, getattr(request.getClientAddress(), "host", "-"))
+        address = getattr(request.getClientAddress(), "host", "-")
+        caller = _caller(self.user, address)
         return _RESOURCES[type(packet)](
             self.manager, self.policy, packet, destination, caller
         ).render(request)

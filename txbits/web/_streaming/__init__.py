@@ -12,7 +12,11 @@ What is leaned on, and pinned by tests on the lowest and the latest Twisted supp
   ``requestDone`` as the stations of a request, with the request's line in
   ``_command``, ``_path`` and ``_version`` between the first and the third;
 - ``HTTPChannel._send100Continue`` and ``_networkProducer``;
-- ``Request.requestReceived`` setting the request up and calling ``process``.
+- ``HTTPChannel._handlingRequest`` and raw mode keeping what comes behind a request in
+  ``_dataBuffer``, the only thing that it stops reading for;
+- ``Request.requestReceived`` setting the request up and calling ``process``;
+- what ``Request.__init__`` sets, ``Request.finish`` ending in ``_cleanup``, and
+  ``Site.getResourceFor``, which are done here with less.
 
 Time-outs are deadlines, one number a connection, looked at every few seconds by the
 site: a delayed call for each of thousands of idle connections would cost more memory
@@ -22,7 +26,12 @@ than the rest of the connection.
 from __future__ import annotations
 
 from txbits.web._streaming.bodies import DRAIN_LIMIT, READ_SIZE, body_of
-from txbits.web._streaming.request import StreamingRequest, headers_of, path_of
+from txbits.web._streaming.request import (
+    StreamingRequest,
+    has_short_head,
+    headers_of,
+    path_of,
+)
 from txbits.web._streaming.site import BITSSite, Limits
 
 __all__ = [
@@ -32,6 +41,7 @@ __all__ = [
     "Limits",
     "StreamingRequest",
     "body_of",
+    "has_short_head",
     "headers_of",
     "path_of",
 ]

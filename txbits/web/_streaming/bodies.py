@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 from twisted.web.server import Request
 from zope.interface import implementer
@@ -16,10 +16,10 @@ from zope.interface import implementer
 from txbits.sessions import IRequestBody
 
 #: How much is read from a socket at a time while a long body arrives, in bytes.
-#: Measured: three times as fast as the 64 KiB that Twisted reads otherwise, and a sixth
-#: less work than 256 KiB; 1 MiB gains no more, and lets one client keep the others
-#: waiting.
-READ_SIZE = 512 * 1024
+#: Measured: three times as fast as the 64 KiB that Twisted reads otherwise. On eight
+#: connections 512 KiB reach 0.8 to 0.9 of what nginx stores in a second, this 0.95. The
+#: others wait for a third of a millisecond.
+READ_SIZE = 1024 * 1024
 
 #: Bodies shorter than this do not need that.
 _SHORT_BODY = 64 * 1024
@@ -62,6 +62,7 @@ class StreamingBody:
     received: int = 0
     ended: bool = False
     _lost: bool = False
+    _asked: bool = False
     _consume: Callable[[bytes], Deferred[None]] | None = None
     _outcome: Deferred[bool] | None = None
     _consuming: bool = False
@@ -75,6 +76,7 @@ class StreamingBody:
     def receive(self, consume: Callable[[bytes], Deferred[None]]) -> Deferred[bool]:
         self._outcome = outcome = Deferred[bool]()
         self._consume = consume
+        self._asked = True
         if not self._lost and not self.ended:
             if self._expects_continue:
                 self._expects_continue = False
@@ -85,8 +87,13 @@ class StreamingBody:
         return outcome
 
     def stop(self) -> None:
-        if not self._lost and not self.ended:
+        if self._lost:
+            return
+        if not self.ended:
             self.lost()
+            self._channel.abort()
+        elif not self._asked:
+            # All of it is here, but nobody will ask for it any more, nor answer.
             self._channel.abort()
 
     # For the channel
@@ -178,7 +185,7 @@ class StreamingBody:
     def _feed(self, data: bytes) -> None:
         assert self._consume is not None  # noqa: S101
         consumed = self._consume(data)
-        if consumed.called and getattr(consumed, "result", consumed) is None:
+        if _is_done(consumed):
             return
         self._consuming = True
         if not self.ended:
@@ -198,6 +205,46 @@ class StreamingBody:
         waiting, self._outcome, self._consume = self._outcome, None, None
         if waiting is not None:
             waiting.callback(outcome)
+
+
+@implementer(IRequestBody)
+@define(eq=False)
+class WholeBody:
+    """
+    A short body, which arrived in one read with its head.
+
+    It needs nothing of what a :class:`StreamingBody` does while it arrives, and that is
+    most of what a small upload would cost.
+    """
+
+    _channel: _Channel
+    _data: bytes
+    _asked: bool = False
+    _lost: bool = False
+
+    def receive(self, consume: Callable[[bytes], Deferred[None]]) -> Deferred[bool]:
+        self._asked = True
+        data, self._data = self._data, b""
+        consumed = consume(data)
+        return succeed(True) if _is_done(consumed) else consumed.addCallback(_is_whole)
+
+    def stop(self) -> None:
+        if not self._asked and not self._lost:
+            # Nobody will ask for it any more, nor answer.
+            self._channel.abort()
+
+    def lost(self) -> None:
+        """Its connection is lost, which makes no difference to what is here."""
+        self._lost = True
+
+
+def _is_done(consumed: Deferred[None]) -> bool:
+    """Whether there is nothing to wait for, and nothing went wrong."""
+    return bool(consumed.called) and getattr(consumed, "result", consumed) is None
+
+
+def _is_whole(_: None) -> bool:
+    return True
 
 
 @implementer(IRequestBody)
@@ -229,6 +276,9 @@ def body_of(request: Request, position: int) -> IRequestBody:
 
     :param position: Where in the file its first byte belongs.
     """
+    whole: WholeBody | None = getattr(request, "whole_body", None)
+    if whole is not None:
+        return whole
     body: StreamingBody | None = getattr(request, "streaming_body", None)
     if body is None:
         return BufferedBody(request.content)

@@ -19,8 +19,13 @@ from twisted.web.server import Request
 from txbits.protocol.codec import METHOD, encode_ack
 from txbits.protocol.packets import Ack
 from txbits.protocol.refusals import MALFORMED_HEADER
-from txbits.web._streaming.bodies import DRAIN_LIMIT, READ_SIZE, StreamingBody
-from txbits.web._streaming.head import read_head
+from txbits.web._streaming.bodies import (
+    DRAIN_LIMIT,
+    READ_SIZE,
+    StreamingBody,
+    WholeBody,
+)
+from txbits.web._streaming.head import Head, read_head
 from txbits.web._streaming.request import StreamingRequest
 
 if TYPE_CHECKING:
@@ -138,10 +143,16 @@ class StreamingChannel(HTTPChannel):
             return
         if self._idle:
             self._idle = False
-            self._set_deadline(self.site.limits.header_timeout)
-            data = self._take_head(data)
+            head = None
+            if self.persistent and not self._buffer and not self._busyReceiving:
+                head = read_head(data, MAX_HEAD, self.maxHeaders)
+            if head is None:
+                self._set_deadline(self.site.limits.header_timeout)
+            else:
+                data = self._take(head, data)
         # Not HTTPChannel's, which would let any byte put off any time-out.
-        LineReceiver.dataReceived(self, data)
+        if data or self._buffer:
+            LineReceiver.dataReceived(self, data)
         if self._body is not None:
             self._body.read_over()
         if self._idle and self._buffer:
@@ -149,36 +160,60 @@ class StreamingChannel(HTTPChannel):
             self._idle = False
             self._set_deadline(self.site.limits.header_timeout)
 
-    def _take_head(self, data: bytes) -> bytes:
+    def _take(self, head: Head, data: bytes) -> bytes:
         """
-        Begin a request whose head has arrived in one piece, if it is of a packet.
+        Begin the request of a packet whose head has arrived in one piece.
 
-        :returns: What is left of *data*, all of it if this is not such a head.
+        :param data: What begins with this head.
+        :returns: What came behind the request, or behind its head if its body is not
+            here yet.
         """
-        if self._buffer or self._busyReceiving or not self.persistent:
-            return data
-        head = read_head(data, MAX_HEAD, self.maxHeaders)
-        if head is None:
-            return data
         request = self.site.requestFactory(self)
         self.requests.append(request)
+        request.take_head(head)
+        # Whoever answers this may have the channel go on with what was sent behind it.
+        self._busyReceiving = True
+        try:
+            length = head.body_length()
+            if length is None or (
+                length and (head.length + length > len(data) or head.expects)
+            ):
+                return self._take_head(request, head, data)
+            self._take_whole(request, head, data, length)
+            return data[head.length + length :]
+        finally:
+            self._busyReceiving = False
+
+    def _take_whole(
+        self, request: StreamingRequest, head: Head, data: bytes, length: int
+    ) -> None:
+        """Begin a request that has all arrived: nothing has to be decoded for it."""
+        # From here on it is for us to hurry.
+        self.deadline = inf
+        self.persistent = self.checkPersistence(request, head.version)
+        if length:
+            request.whole_body = WholeBody(
+                self, data[head.length : head.length + length]
+            )
+        # What HTTPChannel.allContentReceived does beside undoing what the lines of a
+        # head, of which there were none, have done.
+        self._handlingRequest = True
+        self.line_mode = 0
+        request.dispatch(METHOD, head.target, head.version)
+
+    def _take_head(self, request: StreamingRequest, head: Head, data: bytes) -> bytes:
+        """Begin a request whose body is still to come, or has to be decoded."""
         self._command, self._path, self._version = METHOD, head.target, head.version
         for name in (b"content-length", b"transfer-encoding"):
             for value in head.headers.get(name, ()):
                 if not self._maybeChooseTransferDecoder(name.title(), value):
                     return b""
-        request.take_head(head.headers)
-        # Whoever answers this may have the channel go on with what was sent behind it.
-        self._busyReceiving = True
-        try:
-            self.allHeadersReceived()
-            if self.length == 0:
-                self.allContentReceived()
-            else:
-                self.setRawMode()
-                self._dispatch(request)
-        finally:
-            self._busyReceiving = False
+        self.allHeadersReceived()
+        if self.length == 0:
+            self.allContentReceived()
+        else:
+            self.setRawMode()
+            self._dispatch(request)
         return data[head.length :]
 
     def rawDataReceived(self, data: bytes) -> None:
@@ -244,9 +279,9 @@ class StreamingChannel(HTTPChannel):
         self._progress = 0
 
     def checkPersistence(self, request: StreamingRequest, version: bytes) -> bool:
-        if request.carries_packet(self._command) and version == b"HTTP/1.1":
-            connection = request.lower_headers().get(b"connection", [b""])[0].lower()
-            if connection in (b"", b"keep-alive"):
+        if request.is_packet and version == b"HTTP/1.1":
+            connection = request.lower_headers().get(b"connection")
+            if connection is None or connection[0].lower() in (b"", b"keep-alive"):
                 return True
         return bool(super().checkPersistence(request, version))
 
@@ -274,7 +309,14 @@ class StreamingChannel(HTTPChannel):
         self._set_deadline(
             self.site.limits.idle_timeout if self.persistent else _LINGER
         )
-        super().requestDone(request)
+        if self.persistent and not self._dataBuffer:
+            # Nothing came behind it that HTTPChannel would have to go on with, or have
+            # stopped reading for.
+            self.requests.remove(request)
+            self._handlingRequest = False
+            self.line_mode = 1
+        else:
+            super().requestDone(request)
 
     def read_up_to(self, position: int) -> None:
         """Let the next read end at a multiple of the most that is read at a time."""

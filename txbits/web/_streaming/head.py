@@ -24,6 +24,9 @@ _FIELD = re.compile(rb"^([-!#$%&'*+.^_`|~0-9A-Za-z]+):([^\x00\r\n]*)\r\n", re.MU
 
 _END = b"\r\n\r\n"
 
+#: The digits of 2**63 - 1, beyond which there is no length.
+_LONGEST_LENGTH = 19
+
 
 @frozen
 class Head:
@@ -40,6 +43,24 @@ class Head:
     version: bytes
     headers: dict[bytes, list[bytes]]
     length: int
+
+    @property
+    def expects(self) -> bool:
+        """Whether the client may be waiting for a 100 Continue."""
+        return b"expect" in self.headers
+
+    def body_length(self) -> int | None:
+        """
+        The length of the body in bytes, ``None`` if that is no plain matter.
+        """
+        if b"transfer-encoding" in self.headers:
+            return None
+        values = self.headers.get(b"content-length")
+        if values is None:
+            return 0
+        value = values[0]
+        plain = len(values) == 1 and len(value) <= _LONGEST_LENGTH and value.isdigit()
+        return int(value) if plain else None
 
 
 def read_head(data: bytes, longest: int, most: int) -> Head | None:

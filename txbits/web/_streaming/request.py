@@ -4,21 +4,26 @@ A request that is processed before its body has arrived, if it carries a packet.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import unquote_to_bytes as unquote
 
+from twisted.internet.defer import Deferred
+from twisted.python.components import Componentized
 from twisted.python.failure import Failure
-from twisted.web.http import RESPONSES, parse_qs
+from twisted.web.http import parse_qs
 from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
-from txbits.protocol.codec import is_upload_request
-from txbits.web._streaming.bodies import StreamingBody
+from txbits.protocol.codec import MAX_VALUE_LENGTH, is_upload_request
+from txbits.web._streaming.bodies import StreamingBody, WholeBody
+from txbits.web._streaming.head import Head
 
 if TYPE_CHECKING:
     from txbits.web._streaming.channel import StreamingChannel
+
+T = TypeVar("T")
 
 
 def headers_of(request: Request) -> Mapping[bytes, Sequence[bytes]]:
@@ -26,6 +31,11 @@ def headers_of(request: Request) -> Mapping[bytes, Sequence[bytes]]:
     if isinstance(request, StreamingRequest):
         return request.lower_headers()
     return _lowered(request.requestHeaders)
+
+
+def has_short_head(request: Request) -> bool:
+    """Whether it is known that no value of a header is over MC-BUP's 4 KiB."""
+    return isinstance(request, StreamingRequest) and request.has_short_head
 
 
 def _lowered(headers: Headers) -> Mapping[bytes, Sequence[bytes]]:
@@ -45,6 +55,23 @@ def path_of(target: bytes) -> bytes:
     return b"/" + rest.partition(b"/")[2] if separator else b"/"
 
 
+class _made_when_asked_for(Generic[T]):  # noqa: N801 - it is used as a decorator
+    """
+    Makes an attribute when it is first asked for.
+
+    ``functools.cached_property`` takes a lock for that until Python 3.12.
+    """
+
+    def __init__(self, make: Callable[[Any], T]) -> None:
+        self._make = make
+        self._name = make.__name__
+
+    def __get__(self, request: Any, kind: type | None = None) -> T:
+        made: T = self._make(request)
+        request.__dict__[self._name] = made
+        return made
+
+
 class _PacketHeaders(Headers):
     """
     The headers of a packet, in twisted.web's form as soon as anyone asks for them.
@@ -54,7 +81,7 @@ class _PacketHeaders(Headers):
 
     __slots__ = ("_lower", "_raw")
 
-    def __init__(self, lower: dict[bytes, list[bytes]]) -> None:
+    def __init__(self, lower: Mapping[bytes, Sequence[bytes]]) -> None:
         self._lower = lower
         self._raw: dict[bytes, list[bytes]] | None = None
 
@@ -73,24 +100,62 @@ class StreamingRequest(Request):
     """
     A request that is processed when its head is there, if it carries a packet.
 
+    :ivar is_packet: Whether it carries one; ``None`` before its head is complete.
+    :ivar has_short_head: Whether no value in it can be over 4 KiB.
     :ivar streaming_body: Its body, if it has one that streams.
+    :ivar whole_body: Its body, if that came with the head.
     """
 
     channel: StreamingChannel
     streaming_body: StreamingBody | None = None
-    _carries_packet: bool | None = None
+    whole_body: WholeBody | None = None
+    is_packet: bool | None = None
+    has_short_head = False
     _answer: bytes | None = None
     _lower: Mapping[bytes, Sequence[bytes]] | None = None
 
-    def take_head(self, headers: dict[bytes, list[bytes]]) -> None:
+    def __init__(self, channel: StreamingChannel, queued: object = False) -> None:
         """
-        Take the headers of a packet.
+        Make what every request has.
 
-        :param headers: Values by lower-case name.
+        That is not left to Request, which also makes what hardly a packet needs. Here
+        the attributes below are made when they are asked for.
         """
-        self._lower = headers
-        self._carries_packet = True
-        self.requestHeaders = _PacketHeaders(headers)
+        Componentized.__init__(self)
+        self.notifications: list[Deferred[None]] = []
+        self.channel = channel
+        self.client = channel.getPeer()
+        self.host = channel.getHost()
+        self.transport = channel.transport
+        self.queued = queued
+        # Before Twisted 25 a site has no such setting.
+        self._parsePOSTFormSubmission = getattr(
+            channel.site, "_parsePOSTFormSubmission", True
+        )
+
+    @_made_when_asked_for
+    def requestHeaders(self) -> Headers:
+        return Headers() if self._lower is None else _PacketHeaders(self._lower)
+
+    @_made_when_asked_for
+    def responseHeaders(self) -> Headers:
+        return Headers()
+
+    @_made_when_asked_for
+    def received_cookies(self) -> dict[bytes, bytes]:
+        return {}
+
+    @_made_when_asked_for
+    def cookies(self) -> list[bytes]:
+        return []
+
+    def take_head(self, head: Head) -> None:
+        """Take the head of a packet."""
+        headers = self._lower = head.headers
+        self.is_packet = True
+        self.has_short_head = head.length <= MAX_VALUE_LENGTH
+        if b"cookie" in headers:
+            self.parseCookies()
 
     def lower_headers(self) -> Mapping[bytes, Sequence[bytes]]:
         """The headers by lower-case name, as the protocol core takes them."""
@@ -100,11 +165,11 @@ class StreamingRequest(Request):
 
     def carries_packet(self, method: bytes) -> bool:
         """Whether this is for an upload server, to be dispatched on its head."""
-        if self._carries_packet is None:
-            self._carries_packet = self.channel.site.only_uploads or is_upload_request(
+        if self.is_packet is None:
+            self.is_packet = self.channel.site.only_uploads or is_upload_request(
                 method, self.lower_headers()
             )
-        return self._carries_packet
+        return self.is_packet
 
     def parseCookies(self) -> None:
         if self._lower is None or b"cookie" in self._lower:
@@ -146,12 +211,14 @@ class StreamingRequest(Request):
     def process(self) -> None:
         if self.path != b"*":
             self.path = path_of(self.path)
-        if not self._carries_packet:
+        if not self.is_packet:
             super().process()
             return
         self.site = self.channel.site
         self.prepath = []
-        self.postpath = [unquote(segment) for segment in self.path[1:].split(b"/")]
+        self.postpath = self.path[1:].split(b"/")
+        if b"%" in self.path:
+            self.postpath = [unquote(segment) for segment in self.postpath]
         try:
             self.render(self.site.getResourceFor(self))
         except Exception:  # noqa: BLE001 - as Request.process does
@@ -168,12 +235,8 @@ class StreamingRequest(Request):
         :param headers: Among them Content-Length.
         """
         self.code = status
-        lines = [
-            b"HTTP/1.1 %d %b" % (status, RESPONSES.get(status, b"")),
-            b"Server: txbits",
-            b"Date: " + self.channel.site.date(),
-        ]
-        lines.extend(b"%b: %b" % header for header in headers)
+        lines = [self.channel.site.answer_begins(status)]
+        lines += [name + b": " + value for name, value in headers]
         self._answer = b"\r\n".join(lines)
         self.finish()
 
@@ -187,32 +250,45 @@ class StreamingRequest(Request):
         ):
             self.responseHeaders.setRawHeaders(b"Connection", [b"close"])
         if self._answer is None:
-            if self._carries_packet and not self.startedWriting:
+            if self.is_packet and not self.startedWriting:
                 self.setHeader(b"Server", b"txbits")
                 self.setHeader(b"Date", self.channel.site.date())
             super().write(data)
         elif not self.startedWriting:
             self.startedWriting = 1
-            for name, values in self.responseHeaders.getAllRawHeaders():
-                for value in values:
-                    self._answer += b"\r\n%b: %b" % (name, value)
+            # Unless somebody asked for them, there are none.
+            if "responseHeaders" in self.__dict__:
+                for name, values in self.responseHeaders.getAllRawHeaders():
+                    for value in values:
+                        self._answer += b"\r\n%b: %b" % (name, value)
             self.channel.send_now(self._answer + b"\r\n\r\n")
 
     def finish(self) -> None:
         body = self.streaming_body
         if body is None or body.ended or self._disconnected:
-            super().finish()
+            self._finish()
         elif body.can_be_drained:
             body.drain(self._finish_drained)
         else:
             self._finish_and_close(body)
+
+    def _finish(self) -> None:
+        if self._answer is None or self._disconnected or self.finished:
+            super().finish()
+            return
+        # What that does for an answer, which has no body to encode or to cut into
+        # chunks.
+        self.write(b"")
+        self.channel.site.log(self)
+        self.finished = 1
+        self._cleanup()
 
     def _finish_drained(self) -> None:
         body = self.streaming_body
         if self._disconnected:
             return
         if body is None or body.ended:
-            super().finish()
+            self._finish()
         else:
             self._finish_and_close(body)
 
@@ -220,9 +296,10 @@ class StreamingRequest(Request):
         body.refuse()
         self.responseHeaders.setRawHeaders(b"Connection", [b"close"])
         self.channel.linger_after_response()
-        super().finish()
+        self._finish()
 
     def connectionLost(self, reason: Failure) -> None:
         super().connectionLost(reason)
-        if self.streaming_body is not None:
-            self.streaming_body.lost()
+        body = self.streaming_body or self.whole_body
+        if body is not None:
+            body.lost()

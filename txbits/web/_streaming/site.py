@@ -10,10 +10,10 @@ from attrs import field, frozen, validators
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+from twisted.web.http import RESPONSES, datetimeToString
 from twisted.web.http import Request as HTTPRequest
-from twisted.web.http import datetimeToString
-from twisted.web.resource import IResource
-from twisted.web.server import Site
+from twisted.web.resource import IResource, getChildForRequest
+from twisted.web.server import Request, Site
 
 from txbits.web._streaming.channel import StreamingChannel
 from txbits.web._streaming.request import StreamingRequest
@@ -87,6 +87,7 @@ class BITSSite(Site):
         self._turned_away = 0
         self._dated = -1
         self._date = b""
+        self._beginnings: dict[int, bytes] = {}
         self._reaper = LoopingCall(self._reap)
         self._reaper.clock = self.reactor
 
@@ -138,11 +139,34 @@ class BITSSite(Site):
         now = int(self.reactor.seconds())
         if now != self._dated:
             self._dated, self._date = now, datetimeToString(now)
+            self._beginnings.clear()
         return self._date
+
+    def answer_begins(self, status: int) -> bytes:
+        """
+        The first lines of every answer to a packet, made once a second.
+
+        :returns: The status line, Server and Date, without the last line's end.
+        """
+        date = self.date()
+        lines = self._beginnings.get(status)
+        if lines is None:
+            lines = self._beginnings[status] = (
+                b"HTTP/1.1 %d %b\r\nServer: txbits\r\nDate: %b"
+                % (status, RESPONSES.get(status, b""), date)
+            )
+        return lines
 
     def intern(self, host: IAddress) -> IAddress:
         """One object for each local address, however many connections it has."""
         return self._hosts.setdefault(host, host)
+
+    def getResourceFor(self, request: Request) -> IResource:
+        """As ``Site`` does, which copies the list as if it could be anything."""
+        request.site = self
+        request.sitepath = list(request.prepath or ())  # type: ignore[attr-defined]
+        found: IResource = getChildForRequest(self.resource, request)
+        return found
 
     def log(self, request: HTTPRequest) -> None:
         if self.logPath is not None:

@@ -1,0 +1,129 @@
+"""
+The closes that the disk backend remembers, in files that are only appended to.
+"""
+
+from __future__ import annotations
+
+import os
+from uuid import uuid4
+
+from tests.backends.mortal import DiskCase
+from txbits.backends import _closes
+from txbits.errors import BackendError, OutOfSpace
+
+_LONG = tuple(letter * 200 for letter in "defgh")
+
+
+class CloseRecordTests(DiskCase):
+    """What stays of an upload."""
+
+    def setUp(self):
+        self.backend = self.start()
+        self.closes = self.backend._staging.closes
+
+    def files(self):
+        """What lies in the directory: names and lengths."""
+        directory = os.path.join(self.backend.root, ".bits-sessions", "closed")
+        return {
+            name: os.path.getsize(os.path.join(directory, name))
+            for name in os.listdir(directory)
+        }
+
+    def remember(self, at, destination=("a",)):
+        one = uuid4()
+        self.closes.remember(one, destination, None, at)
+        return one
+
+    def recalled(self, ids, destination=("a",)):
+        """Those of the ids that are."""
+        return [one for one in ids if self.closes.recalls(one, destination, None)]
+
+    def test_a_record_is_short_whatever_the_names(self):
+        ids = [
+            self.remember(1.0, destination)
+            for destination in (("a",), ("🛰" * 60,), _LONG)
+        ]
+        self.assertEqual(self.files(), {"0000000001": 120})
+        self.assertEqual(self.recalled(ids, _LONG), ids[2:])
+
+    def test_what_one_process_wrote_another_adds_to_in_a_file_of_its_own(self):
+        first = self.remember(1.0)
+        self.backend = self.reopened(self.backend)
+        self.closes = self.backend._staging.closes
+        second = self.remember(2.0)
+        self.assertEqual(sorted(self.files()), ["0000000001", "0000000002"])
+        self.assertEqual(self.recalled([first, uuid4(), second]), [first, second])
+
+    def test_a_record_that_was_cut_short_is_none(self):
+        kept, cut = self.remember(1.0), self.remember(1.0)
+        path = os.path.join(self.backend.root, ".bits-sessions/closed/0000000001")
+        os.truncate(path, 79)
+        self.assertEqual(self.recalled([kept, cut]), [kept, cut])
+        os.truncate(path, 71)
+        self.assertEqual(self.recalled([kept, cut]), [kept])
+        self.closes.conclude()
+        self.assertEqual(self.closes.clean_up(0.0), [])
+        self.assertEqual(self.files(), {"0000000001": 40})
+
+    def test_a_full_disk_loses_only_what_does_not_fit(self):
+        first = self.remember(1.0)
+        self.backend._files.room = 7
+        with self.assertRaises(OutOfSpace):
+            self.remember(1.0)
+        self.backend._files.room = None
+        second = self.remember(1.0)
+        self.assertEqual(self.recalled([first, second]), [first, second])
+
+    def test_old_closes_are_forgotten_one_by_one(self):
+        ids = [self.remember(float(at)) for at in range(6)]
+        self.closes.conclude()
+        self.assertEqual(self.closes.clean_up(3.0), [])
+        self.assertEqual(self.recalled(ids), ids[3:])
+        self.assertEqual(self.files(), {"0000000001": 120})
+        self.assertEqual(self.closes.clean_up(3.0), [])
+        self.assertEqual(self.recalled(ids), ids[3:])
+        self.assertEqual(self.closes.clean_up(6.0), [])
+        self.assertEqual(self.files(), {})
+
+    def test_a_file_that_is_written_to_is_not_cleaned_up(self):
+        first = self.remember(1.0)
+        self.assertEqual(self.closes.clean_up(2.0), [])
+        self.assertEqual(self.recalled([first]), [first])
+
+    def test_a_clean_up_forgets_what_was_written_before_it_began(self):
+        first = self.remember(1.0)
+        self.successResultOf(self.backend.clean_up(2.0))
+        second = self.remember(1.0)
+        self.assertEqual(self.recalled([first, second]), [second])
+
+    def test_a_clean_up_tells_what_it_could_not_do_and_does_the_rest(self):
+        ids = []
+        for at in (1.0, 2.0, 3.0):
+            ids.append(self.remember(at))
+            self.closes.conclude()
+        self.backend._files.fail("unlink", 5)  # EIO
+        (fault,) = self.closes.clean_up(3.0)
+        self.assertIsInstance(fault, BackendError)
+        self.assertEqual(self.recalled(ids), [ids[0], ids[2]])
+
+    def test_a_clean_up_without_space_keeps_all(self):
+        ids = [self.remember(1.0), self.remember(9.0)]
+        self.closes.conclude()
+        self.backend._files.room = 3
+        (fault,) = self.closes.clean_up(5.0)
+        self.assertIsInstance(fault, OutOfSpace)
+        self.assertEqual(self.recalled(ids), ids)
+
+    def test_a_long_file_is_followed_by_another(self):
+        first = self.remember(1.0)
+        self.closes._length = _closes._LONGEST
+        second = self.remember(2.0)
+        self.assertEqual(sorted(self.files()), ["0000000001", "0000000002"])
+        self.assertEqual(self.recalled([first, second]), [first, second])
+
+    def test_bytes_that_only_look_like_a_record_are_none(self):
+        one = self.remember(1.0)
+        key = _closes._key(one, ("a",), None)
+        self.assertTrue(_closes._holds(bytes(40) + key + bytes(8), key))
+        self.assertFalse(_closes._holds(bytes(39) + key + bytes(9), key))
+        self.assertTrue(_closes._holds(bytes(4) + key + bytes(4) + key, key))

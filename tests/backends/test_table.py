@@ -1,0 +1,192 @@
+"""
+The table of records of the disk backend.
+"""
+
+from __future__ import annotations
+
+import os
+from uuid import uuid4
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.backends.mortal import MortalFiles
+from txbits.backends._table import Phase, Table
+from txbits.errors import BackendError, NoSuchSession
+
+
+class TableTests(SynchronousTestCase):
+    """One file, a line a session."""
+
+    def setUp(self):
+        self.directory = self.mktemp()
+        os.mkdir(self.directory)
+        self.table = self.opened()
+
+    def opened(self):
+        """The table, as a new process sees it."""
+        files = MortalFiles()
+        fd = os.open(self.directory, os.O_RDONLY)
+        self.addCleanup(os.close, fd)
+        table = Table.opened(files, fd)
+        self.addCleanup(files.die)
+        return table
+
+    def lines(self):
+        with open(os.path.join(self.directory, "sessions-1"), "rb") as file:
+            return file.read().splitlines()
+
+    def add(self, destination=("name.txt",), owner=None, content_name=None):
+        one = uuid4()
+        self.table.add(one, 12.5, destination, owner, content_name)
+        return one
+
+    def test_a_line_is_readable(self):
+        one = self.add(("a", "b"), "me", "c.txt")
+        (line,) = self.lines()
+        self.assertEqual(len(line), 511)
+        self.assertTrue(line.startswith(b"open "))
+        self.assertIn(f'["{one}", 12.5, ["a", "b"], "me", "c.txt"]'.encode(), line)
+
+    def test_a_phase_and_a_total_are_read_back_by_another_process(self):
+        one = self.add()
+        for phase in Phase:
+            for total in (None, 0, 2**63 - 1):
+                self.table.mark(one, phase, total)
+                record = self.opened().read(one)
+                self.assertEqual((record.phase, record.total), (phase, total))
+                self.assertEqual(record.destination, ("name.txt",))
+
+    def test_a_line_that_is_free_is_used_again(self):
+        ids = [self.add() for _ in range(3)]
+        self.table.drop(ids[1])
+        self.table.drop(ids[1])
+        self.assertNotIn(ids[1], self.table)
+        with self.assertRaises(NoSuchSession):
+            self.table.read(ids[1])
+        self.assertEqual(self.lines()[1].strip(), b"free")
+        last = self.add()
+        self.assertEqual(len(self.lines()), 3)
+        self.table = self.opened()
+        self.assertEqual(set(self.table.ids()), {ids[0], last, ids[2]})
+
+    def test_free_lines_at_the_end_are_cut_off_by_the_next_process(self):
+        ids = [self.add() for _ in range(4)]
+        for one in (ids[0], ids[2], ids[3]):
+            self.table.drop(one)
+        self.table = self.opened()
+        self.assertEqual(len(self.lines()), 2)
+        self.add()
+        self.add()
+        self.assertEqual(len(self.lines()), 3)
+
+    def test_a_line_that_was_cut_short_is_none(self):
+        one = self.add()
+        path = os.path.join(self.directory, "sessions-1")
+        with open(path, "ab") as file:
+            file.write(b"open       half a line")
+        self.table = self.opened()
+        self.assertEqual((self.table.ids(), self.table.damaged), ([one], []))
+        self.assertEqual(os.path.getsize(path), 512)
+
+    def test_zeros_that_a_crash_left_are_no_record(self):
+        path = os.path.join(self.directory, "sessions-1")
+        with open(path, "wb") as file:
+            file.write(bytes(1024))
+        one = self.add()
+        self.table = self.opened()
+        self.assertEqual((self.table.ids(), self.table.damaged), ([one], []))
+
+    def test_a_damaged_line_is_told_of_and_not_used_again(self):
+        first, second = self.add(), self.add()
+        with open(os.path.join(self.directory, "sessions-1"), "r+b") as file:
+            file.seek(100)
+            file.write(b"?")
+        self.table = self.opened()
+        self.assertEqual(self.table.ids(), [second])
+        self.assertEqual(len(self.table.damaged), 1)
+        self.assertIn("line 1 ", str(self.table.damaged[0]))
+        self.add()
+        self.assertEqual(len(self.lines()), 3)
+        self.assertIn(str(first).encode(), self.lines()[0])
+
+    def test_a_session_has_one_record(self):
+        one = self.add()
+        with self.assertRaises(BackendError):
+            self.table.add(one, 1.0, ("x",), None, None)
+        with self.assertRaises(BackendError):
+            self.table.mark(uuid4(), Phase.OPEN, None)
+        self.assertEqual(self.table.read(one).destination, ("name.txt",))
+
+    def test_what_is_too_long_lies_aside_and_goes_with_its_line(self):
+        one = self.add(("d" * 255, "e" * 255), "me", "\udc80")
+        self.assertEqual(
+            set(os.listdir(self.directory)),
+            {"sessions-1", f"{one}.json".upper().replace("JSON", "json")},
+        )
+        self.table = self.opened()
+        record = self.table.read(one)
+        self.assertEqual(record.destination, ("d" * 255, "e" * 255))
+        self.assertEqual((record.owner, record.content_name), ("me", "\udc80"))
+        self.table.drop(one)
+        self.assertEqual(os.listdir(self.directory), ["sessions-1"])
+
+    def test_what_lies_aside_and_is_gone_is_damage(self):
+        one = self.add(("d" * 255, "e" * 255))
+        (name,) = (n for n in os.listdir(self.directory) if n.endswith(".json"))
+        os.unlink(os.path.join(self.directory, name))
+        with self.assertRaises(OSError):
+            self.table.read(one)
+        self.table = self.opened()
+        self.assertEqual(len(self.table.damaged), 1)
+
+    def test_a_record_aside_that_could_not_be_removed_is_removed_later(self):
+        one = self.add(("d" * 255, "e" * 255))
+        self.table._files.fail("unlink", 5)  # EIO
+        with self.assertRaises(OSError):
+            self.table.drop(one)
+        self.table.drop(one)
+        self.assertEqual(os.listdir(self.directory), ["sessions-1"])
+
+    def test_many_lines_are_read(self):
+        ids = {self.add() for _ in range(5000)}
+        self.assertEqual(set(self.opened().ids()), ids)
+
+    @settings(max_examples=200, deadline=None)
+    @given(
+        st.lists(
+            st.tuples(st.sampled_from("amd"), st.integers(0, 20), st.text()),
+            max_size=30,
+        )
+    )
+    def test_it_is_what_a_dictionary_would_be(self, steps):
+        """However records come and go, another process reads what is there."""
+        path = os.path.join(self.directory, "sessions-1")
+        os.unlink(path)
+        self.table = self.opened()
+        model = {}
+        for step, number, text in steps:
+            ids = list(model)
+            if step == "a" or not ids:
+                model[self.add((text,), text, text)] = (text, Phase.OPEN, None)
+            elif step == "m":
+                one = ids[number % len(ids)]
+                phase = list(Phase)[number % len(Phase)]
+                self.table.mark(one, phase, number)
+                model[one] = (model[one][0], phase, number)
+            else:
+                one = ids[number % len(ids)]
+                self.table.drop(one)
+                del model[one]
+        again = self.opened()
+        self.assertEqual(again.damaged, [])
+        found = {}
+        for one in again.ids():
+            record = again.read(one)
+            self.assertEqual(record.destination, (record.owner,))
+            found[one] = (record.owner, record.phase, record.total)
+        self.assertEqual(found, model)
+        names = [n for n in os.listdir(self.directory) if n.endswith(".json")]
+        for name in names:
+            os.unlink(os.path.join(self.directory, name))

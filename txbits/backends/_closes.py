@@ -1,0 +1,186 @@
+"""
+The closes that the disk backend remembers: what lies in ``.bits-sessions/closed``.
+
+Files that are only ever appended to, of 40 bytes a close: the session's id, a digest of
+who closed what, and the time. To remember is one short write, where
+a file for each would cost a small upload a tenth of its time; to recall is to look
+through them, which happens only when an Ack was lost. A file is no longer written to
+once it is long, or once a clean-up has begun, so that the clean-up may take its time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from uuid import UUID
+
+from attrs import define, field
+
+from txbits.backends._files import Files
+from txbits.backends._work import storage_error
+from txbits.errors import BackendError, OutOfSpace
+
+_RECORD = struct.Struct(">16s16sd")
+
+#: How long a file becomes, in bytes: some hundred thousand closes.
+_LONGEST = _RECORD.size << 17
+
+# How much is looked through at a time; a whole number of records. The interpreter is
+# held for as long as that takes.
+_CHUNK = _RECORD.size << 14
+
+_NAME = re.compile(r"[0-9]{10}")
+_APPEND = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def _key(session_id: UUID, destination: tuple[str, ...], owner: str | None) -> bytes:
+    # ascii() tells all tuples of strings apart, also those no file could have.
+    what = ascii((owner, destination)).encode()
+    return session_id.bytes + hashlib.blake2b(what, digest_size=16).digest()
+
+
+@define(eq=False)
+class Closes:
+    """
+    What is remembered of closes.
+
+    :param directory: The descriptor of the directory of the files, which is this
+        object's from now on.
+    """
+
+    _files: Files
+    _directory: int
+    _number: int = field(default=0, init=False)
+    _fd: int = field(default=-1, init=False)
+    _length: int = field(default=0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        names = self._names()
+        self._number = int(names[-1]) if names else 0
+
+    def remember(
+        self,
+        session_id: UUID,
+        destination: tuple[str, ...],
+        owner: str | None,
+        at: float,
+    ) -> None:
+        """
+        Append a record.
+
+        :param at: The time, in seconds since the epoch.
+        :raises OutOfSpace: If it does not fit.
+        """
+        if self._fd < 0 or self._length >= _LONGEST:
+            self._begin_another()
+        key = _key(session_id, destination, owner)
+        record = _RECORD.pack(key[:16], key[16:], at)
+        # What a write has left undone is written over by the next one.
+        if self._files.pwrite(self._fd, record, self._length) != len(record):
+            raise OutOfSpace("the record of the close does not fit")
+        self._length += len(record)
+
+    def recalls(
+        self, session_id: UUID, destination: tuple[str, ...], owner: str | None
+    ) -> bool:
+        """Tell whether there is a record. Slow; for a thread."""
+        key = _key(session_id, destination, owner)
+        # The newest first: a lost Ack is soon asked for again.
+        return any(
+            any(_holds(chunk, key) for chunk in self._chunks(name))
+            for name in reversed(self._names())
+        )
+
+    def conclude(self) -> None:
+        """Append no more to the present file, so that it may be cleaned up."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            self._files.close(fd)
+
+    def clean_up(self, before: float) -> list[BackendError]:
+        """
+        Forget what is older, in files that are concluded. Slow; for a thread.
+
+        :param before: In seconds since the epoch.
+        :returns: The faults of what could not be forgotten; the rest is.
+        """
+        faults: list[BackendError] = []
+        for name in self._names():
+            if self._fd >= 0 and int(name) == self._number:
+                continue  # begun since
+            try:
+                self._forget(name, before)
+            except FileNotFoundError:
+                pass  # somebody else has done it
+            except OSError as error:
+                faults.append(storage_error(error))
+        return faults
+
+    def close(self) -> None:
+        """Let go of the directory."""
+        self.conclude()
+        self._files.close(self._directory)
+
+    def _names(self) -> list[str]:
+        names = self._files.listdir(self._directory)
+        return sorted(name for name in names if _NAME.fullmatch(name))
+
+    def _begin_another(self) -> None:
+        self.conclude()
+        self._number += 1
+        self._fd = self._files.open(
+            f"{self._number:010}",
+            _APPEND | os.O_EXCL,
+            0o600,
+            dir_fd=self._directory,
+        )
+        self._length = 0
+
+    def _chunks(self, name: str) -> Iterator[bytes]:
+        with suppress(FileNotFoundError):  # forgotten meanwhile
+            fd = self._files.open(name, _READ, dir_fd=self._directory)
+            try:
+                at = 0
+                while chunk := self._files.pread(fd, _CHUNK, at):
+                    yield chunk
+                    at += len(chunk)
+            finally:
+                self._files.close(fd)
+
+    def _forget(self, name: str, before: float) -> None:
+        files = self._files
+        kept = []
+        everything = b"".join(self._chunks(name))
+        whole = len(everything) // _RECORD.size * _RECORD.size
+        for record in _RECORD.iter_unpack(everything[:whole]):
+            if record[2] >= before:
+                kept.append(_RECORD.pack(*record))
+        if not kept:
+            files.unlink(name, dir_fd=self._directory)
+        elif len(kept) * _RECORD.size < len(everything):
+            self._replace(name, b"".join(kept))
+
+    def _replace(self, name: str, content: bytes) -> None:
+        files = self._files
+        new = f"{name}.new"
+        fd = files.open(new, _APPEND | os.O_TRUNC, 0o600, dir_fd=self._directory)
+        try:
+            if files.pwrite(fd, content, 0) != len(content):
+                raise OSError(28, "the records of closes do not fit")
+        finally:
+            files.close(fd)
+        files.rename(new, name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+
+
+def _holds(chunk: bytes, key: bytes) -> bool:
+    at = chunk.find(key)
+    while at >= 0:
+        if at % _RECORD.size == 0:
+            return True
+        at = chunk.find(key, at + 1)
+    return False

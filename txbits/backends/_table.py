@@ -1,0 +1,330 @@
+"""
+The records of the disk backend's sessions: the file ``.bits-sessions/sessions-1``.
+
+A line of 512 bytes for each session, readable as text; the lines of sessions that are
+gone are used again, so that the file is as long as the most sessions there ever were at
+a time. A line says how far the session is, its total length, a checksum, and who wants
+to upload what. It is written with one call, and so is every change of its beginning: no
+kill comes between. A file for each session would have to be made, renamed and removed,
+which are the dearest of all calls that a small upload needs.
+
+What is too long for a line lies in a file of its own, ``{GUID}.json``, written before
+the line and removed after it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+from attrs import define, field, frozen
+
+from txbits.backends._files import Files
+from txbits.errors import BackendError, NoSuchSession, OutOfSpace
+
+_NAME = "sessions-1"
+_LINE = 512
+_HEAD = b"%-10b %20b "
+_FREE = b"free".ljust(_LINE - 1) + b"\n"
+_HEAD_LENGTH = len(_HEAD % (b"", b""))
+
+# The checksum, the blank behind it, and the line's end.
+_ROOM = _LINE - _HEAD_LENGTH - 10
+
+_PATTERN = re.compile(
+    rb"(open|publishing|published|releasing) +(-|[0-9]{1,19}) "
+    rb"([0-9a-f]{8}) (\[.*\]) *\n"
+)
+
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+
+# Far more than the longest record: a destination has at most 4 KiB, times six for JSON,
+# and so has the client's name for the file.
+_MOST_ASIDE = 1 << 16
+
+# Lines that are read at a time, when all are.
+_MANY = 2048
+
+
+class Phase(Enum):
+    """How far a session is."""
+
+    OPEN = b"open"
+    """It takes bytes, or is complete."""
+
+    PUBLISHING = b"publishing"
+    """Its staged file is being moved to the destination: where it is not here any
+    more, it is there."""
+
+    PUBLISHED = b"published"
+    """Its file stands at the destination; if the staged one is here as well, it is
+    another link to the same."""
+
+    RELEASING = b"releasing"
+    """Its release has begun."""
+
+
+@frozen
+class Record:
+    """
+    What is written of a session.
+
+    :ivar total: Its total length in bytes, ``None`` if no writer was ever opened.
+    :ivar created: When it was made, in seconds since the epoch.
+    """
+
+    session_id: UUID
+    phase: Phase
+    total: int | None
+    created: float
+    destination: tuple[str, ...]
+    owner: str | None
+    content_name: str | None
+
+
+def guid_name(session_id: UUID) -> str:
+    """What the names of a session's files begin with."""
+    return str(session_id).upper()
+
+
+@define(eq=False)
+class Table:
+    """
+    All records, opened.
+
+    It is changed by the reactor's thread, except that :meth:`mark` is called by whoever
+    acts in a session, wherever that is; it is read by any.
+
+    :ivar fd: The file.
+    :ivar damaged: Why lines cannot be read, and so may belong to any session.
+    """
+
+    _files: Files
+    _directory: int
+    fd: int
+    damaged: list[BackendError] = field(factory=list, init=False)
+    _lines: dict[UUID, int] = field(factory=dict, init=False)
+    _aside: set[UUID] = field(factory=set, init=False)
+    _free: list[int] = field(factory=list, init=False)
+    _end: int = field(default=0, init=False)
+
+    @classmethod
+    def opened(cls, files: Files, directory: int) -> Table:
+        """
+        Open the file, and look where in it which session is.
+
+        :param directory: The descriptor of the staging area.
+        :raises OSError: If that cannot be done.
+        """
+        fd = files.open(_NAME, _OPEN, 0o600, dir_fd=directory)
+        table = cls(files, directory, fd)
+        try:
+            table._look_through()
+        except BaseException:
+            files.close(fd)
+            raise
+        return table
+
+    def close(self) -> None:
+        """Close the file."""
+        self._files.close(self.fd)
+
+    def __contains__(self, session_id: object) -> bool:
+        return session_id in self._lines
+
+    def ids(self) -> list[UUID]:
+        """The sessions there are."""
+        return list(self._lines)
+
+    def add(
+        self,
+        session_id: UUID,
+        created: float,
+        destination: tuple[str, ...],
+        owner: str | None,
+        content_name: str | None,
+    ) -> None:
+        """
+        Write a new record.
+
+        :raises OSError: If that cannot be done.
+        :raises OutOfSpace: If there is no room for it.
+        :raises BackendError: If the session has one already.
+        """
+        if session_id in self._lines:
+            raise BackendError(f"there is a session {session_id} already")
+        name = str(session_id)
+        # In ASCII, so that a client's name for the file may be no UTF-8.
+        body = json.dumps((name, created, destination, owner, content_name)).encode()
+        at = self._free.pop() if self._free else self._end
+        self._end = max(self._end, at + 1)
+        # Here first: a file that lies aside is kept by the clean-up only if it is.
+        self._lines[session_id] = at
+        try:
+            if len(body) > _ROOM:
+                self._put_aside(session_id, body)
+                body = json.dumps((name, created)).encode()
+            head = _HEAD % (Phase.OPEN.value, b"-")
+            line = b"%b%08x %b" % (head, zlib.crc32(body), body)
+            self._write(line.ljust(_LINE - 1) + b"\n", at * _LINE)
+        except (OSError, BackendError):
+            # Whatever was written of it must not be read back.
+            with suppress(OSError, BackendError):
+                self._write(_FREE, at * _LINE)
+            self._free.append(self._lines.pop(session_id))
+            with suppress(OSError):  # the clean-up removes what has no line
+                self._remove_aside(session_id)
+            raise
+
+    def mark(self, session_id: UUID, phase: Phase, total: int | None) -> None:
+        """
+        Write down how far a session is.
+
+        :param total: Its total length in bytes, ``None`` if that is not known yet.
+        :raises OSError: If that cannot be done.
+        :raises BackendError: If it has no record.
+        """
+        at = self._lines.get(session_id)
+        if at is None:
+            raise BackendError(f"session {session_id} has no record")
+        text = b"-" if total is None else b"%d" % total
+        self._write(_HEAD % (phase.value, text), at * _LINE)
+
+    def drop(self, session_id: UUID) -> None:
+        """
+        Remove a record; one that is gone is gone.
+
+        :raises OSError: If something of it is left; to be called again then.
+        """
+        at = self._lines.get(session_id)
+        if at is not None:
+            self._write(_FREE, at * _LINE)
+            self._free.append(self._lines.pop(session_id))
+        self._remove_aside(session_id)
+
+    def read(self, session_id: UUID) -> Record:
+        """
+        Read a record back.
+
+        :raises NoSuchSession: If there is none.
+        :raises OSError: If it cannot be read.
+        :raises BackendError: If it says nothing that makes sense.
+        """
+        at = self._lines.get(session_id)
+        if at is None:
+            raise NoSuchSession(f"no session {session_id}")
+        line = self._files.pread(self.fd, _LINE, at * _LINE)
+        if line == _FREE:
+            raise NoSuchSession(f"session {session_id} has just gone, or is being made")
+        try:
+            record = self._decoded(line)
+        except (ValueError, TypeError, LookupError) as error:
+            raise BackendError(
+                f"the record of session {session_id}, line {at + 1} of {_NAME}, cannot "
+                f"be read: {error!r}"
+            ) from error
+        if record.session_id != session_id:
+            raise BackendError(f"line {at + 1} of {_NAME} is another session's")
+        return record
+
+    # Below: how it is done
+
+    def _write(self, data: bytes, offset: int) -> None:
+        if self._files.pwrite(self.fd, data, offset) != len(data):
+            raise OutOfSpace("the record of the session does not fit")
+
+    def _put_aside(self, session_id: UUID, body: bytes) -> None:
+        files = self._files
+        name = f"{guid_name(session_id)}.json"
+        fd = files.open(name, _NEW, 0o600, dir_fd=self._directory)
+        self._aside.add(session_id)
+        try:
+            if files.pwrite(fd, body, 0) != len(body):
+                raise OutOfSpace("the record of the session does not fit")
+        finally:
+            files.close(fd)
+
+    def _remove_aside(self, session_id: UUID) -> None:
+        if session_id in self._aside:
+            with suppress(FileNotFoundError):
+                self._files.unlink(
+                    f"{guid_name(session_id)}.json", dir_fd=self._directory
+                )
+            self._aside.discard(session_id)
+
+    def _from_aside(self, session_id: UUID) -> Any:
+        files = self._files
+        name = f"{guid_name(session_id)}.json"
+        fd = files.open(name, _READ, dir_fd=self._directory)
+        try:
+            return json.loads(files.pread(fd, _MOST_ASIDE, 0))
+        finally:
+            files.close(fd)
+
+    def _decoded(self, line: bytes) -> Record:
+        """
+        Read a line.
+
+        :raises ValueError: If it is wrong, like TypeError and LookupError.
+        """
+        match = _PATTERN.fullmatch(line)
+        if match is None:
+            raise ValueError("it is not of the form of one")
+        phase, total, checksum, body = match.groups()
+        if zlib.crc32(body) != int(checksum, 16):
+            raise ValueError("the checksum differs")
+        fields = json.loads(body)
+        session_id = UUID(fields[0])
+        if len(fields) == 2:
+            self._aside.add(session_id)
+            fields = self._from_aside(session_id)
+        _, created, destination, owner, content_name = fields
+        if not all(isinstance(segment, str) for segment in destination) or not all(
+            isinstance(name, str | None) for name in (owner, content_name)
+        ):
+            raise ValueError("a name is no text")
+        return Record(
+            session_id,
+            Phase(phase),
+            None if total == b"-" else int(total),
+            float(created),
+            tuple(destination),
+            owner,
+            content_name,
+        )
+
+    def _look_through(self) -> None:
+        end = 0
+        for at, line in enumerate(self._all_lines()):
+            # Also where a full disk took only its beginning. Zeros are what a crash of
+            # the machine leaves of a line never stored.
+            if not line[_HEAD_LENGTH:].strip(b" \n\0"):
+                self._free.append(at)
+                continue
+            end = at + 1
+            try:
+                self._lines[self._decoded(line).session_id] = at
+            except (OSError, ValueError, TypeError, LookupError) as error:
+                self.damaged.append(
+                    BackendError(f"line {at + 1} of {_NAME} cannot be read: {error!r}")
+                )
+        # A line that was cut short is one that nobody was told of.
+        self._files.ftruncate(self.fd, end * _LINE)
+        self._end = end
+        self._free = [at for at in reversed(self._free) if at < end]
+
+    def _all_lines(self) -> Iterator[bytes]:
+        at = 0
+        while lines := self._files.pread(self.fd, _MANY * _LINE, at):
+            for begin in range(0, len(lines) - _LINE + 1, _LINE):
+                yield lines[begin : begin + _LINE]
+            at += _MANY * _LINE

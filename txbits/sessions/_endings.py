@@ -1,0 +1,164 @@
+"""
+How a session ends: by Close-Session (MC-BUP 3.2.5.2.7), by Cancel-Session
+(MC-BUP 3.2.5.2.8), or because its time is out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from txbits.errors import BackendError, DestinationExists, NoSuchSession
+from txbits.protocol.session import Move
+from txbits.sessions._release import Shared, release_in_order
+from txbits.sessions._session import Session
+from txbits.sessions.naming import destination_name, session_name
+
+if TYPE_CHECKING:
+    from txbits.sessions.manager import Caller, SessionManager
+
+_log = Logger()
+
+
+async def close_session(
+    manager: SessionManager, session: Session, caller: Caller
+) -> None:
+    """
+    Close a session whose turn it is: publish its file, or discard it.
+
+    :raises Exception: As ``SessionManager.close`` fails.
+    """
+    upload = session.upload
+    if upload.offset != upload.total:
+        # What is discarded, or taken for empty, is so for all processes.
+        await manager.refresh(session)
+    move = session.life.close()
+    if move is Move.UNKNOWN:
+        raise NoSuchSession("the session was cancelled")
+    if move is Move.PUBLISH_EMPTY:
+        await (await upload.open_writer(0)).close()
+        session.life.begun()
+        session.life.completed()
+    if move in (Move.PUBLISH, Move.PUBLISH_EMPTY):
+        # A Fragment may have come before a restart, and have been refused: a file
+        # that exists is not replaced by an empty one on a guess.
+        is_guess = (
+            move is Move.PUBLISH_EMPTY
+            and session.is_found
+            # There it is stored that a Fragment was refused.
+            and not manager.is_shared
+        )
+        overwrite = manager.settings.allow_overwrites
+        try:
+            await _publish(manager, session, overwrite and not is_guess)
+        except DestinationExists:
+            if not (is_guess and overwrite):
+                raise
+            session.life.lost()
+            move = session.life.close()
+    if move is Move.LOSE:
+        await _release(manager, session)
+        _log.error(
+            "session {session} released with {bytes} of {total} bytes: others that "
+            "{client} sent may be lost, and all are to be sent again: "
+            "{destination}",
+            session=session_name(upload.session_id),
+            client=caller.address,
+            destination=destination_name(upload.destination),
+            bytes=upload.offset,
+            total=upload.total,
+        )
+        raise NoSuchSession("bytes of the session are lost")
+    await manager.backend.remember_close(
+        upload.session_id, upload.destination, upload.owner
+    )
+    await _release(manager, session)
+    _log.info(
+        "session {session} closed by {client}, discarded with {bytes} of {total} "
+        "bytes: {destination}"
+        if move is Move.DISCARD
+        else "session {session} closed by {client}, published with {bytes} bytes: "
+        "{destination}",
+        session=session_name(upload.session_id),
+        client=caller.address,
+        destination=destination_name(upload.destination),
+        bytes=upload.offset,
+        total=upload.total,
+    )
+
+
+async def _publish(manager: SessionManager, session: Session, overwrite: bool) -> None:
+    upload = session.upload
+    try:
+        await upload.publish(
+            overwrite=overwrite,
+            create_directories=manager.settings.create_directories,
+        )
+    except BackendError:
+        if upload.offset != upload.total:
+            session.life.lost()
+        raise
+    session.life.published()
+
+
+def cancel_session(
+    manager: SessionManager,
+    session: Session,
+    reason: str,
+    caller: Caller | None = None,
+) -> Deferred[None]:
+    """
+    Release all of a session, when those who act in it have ended.
+
+    :param reason: Why, for the log.
+    :param caller: Who wants it; ``None`` if nobody does, and the time is out.
+    :returns: A Deferred that fires with ``None`` when nothing is left; whoever asks
+        meanwhile shares it. It fails as ``SessionManager.cancel`` does.
+    """
+    if session.cancellation is None:
+        session.cancellation = Shared()
+
+    async def release() -> None:
+        turn = manager.enter(session, None)
+        try:
+            await turn.begins()
+            upload = session.upload
+            await manager.refresh(session)
+            if caller is None and not manager.has_ended(session):
+                # Another process has moved it on.
+                return
+            move = session.life.cancel()
+            if move is Move.UNKNOWN:
+                raise NoSuchSession("the session was closed meanwhile")
+            if move is Move.FINISH:
+                await manager.backend.remember_close(
+                    upload.session_id, upload.destination, upload.owner
+                )
+            await _release(manager, session)
+            if move is Move.FINISH:
+                raise NoSuchSession("the file was published already")
+            _log.info(
+                "session {session} released with {bytes} of {total} bytes, "
+                "{reason} by {client}: {destination}"
+                if caller
+                else "session {session} released with {bytes} of {total} bytes, "
+                "{reason}: {destination}",
+                session=session_name(upload.session_id),
+                client=None if caller is None else caller.address,
+                destination=destination_name(upload.destination),
+                bytes=upload.offset,
+                total=upload.total,
+                reason=reason,
+            )
+        finally:
+            manager.give_back(session, turn)
+
+    return session.cancellation.run(release)
+
+
+async def _release(manager: SessionManager, session: Session) -> None:
+    await release_in_order(session.upload)
+    session.life.released()
+    manager.forget(session)

@@ -1,0 +1,178 @@
+"""
+What a Fragment does to its session (MC-BUP 3.2.5.2.6).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from attrs import define
+from twisted.internet.defer import Deferred, succeed
+
+from txbits.errors import (
+    BodyIncomplete,
+    BodyMismatch,
+    FragmentTooLarge,
+    NoSuchSession,
+    OutOfStep,
+    PolicyError,
+    SessionError,
+    StagedDataLost,
+    Superseded,
+    TotalLengthChanged,
+    UploadTooLarge,
+)
+from txbits.interfaces import IWriter
+from txbits.protocol.codec import ContentRange
+from txbits.protocol.placement import Placement, place
+from txbits.protocol.session import Move
+from txbits.sessions._session import Session
+from txbits.sessions._turns import IRequestBody, Turn
+from txbits.sessions.settings import Settings
+
+if TYPE_CHECKING:
+    from txbits.sessions.manager import SessionManager
+
+
+@define(eq=False)
+class _Sink:
+    """Takes a fragment's bytes: skips what is held, stores the rest, counts all."""
+
+    writer: IWriter | None
+    skip: int
+    append: int
+    length: int
+    received: int = 0
+
+    def consume(self, data: bytes) -> Deferred[None]:
+        self.received += len(data)
+        if self.skip:
+            skipped = min(self.skip, len(data))
+            self.skip -= skipped
+            data = data[skipped:]
+        if self.append and data and self.writer is not None:
+            stored = self.writer.write(data[: self.append])
+            self.append -= min(self.append, len(data))
+        else:
+            stored = succeed(None)
+        if self.received > self.length:
+            # More than the range promised, which only a chunked body can bring.
+            stored.addCallback(self._is_too_long)
+        return stored
+
+    def _is_too_long(self, _: None) -> None:
+        raise BodyMismatch(f"over the {self.length} bytes of the range")
+
+
+def placed(
+    session: Session, settings: Settings, content_range: ContentRange
+) -> tuple[Move, Placement]:
+    """
+    Find out what a fragment brings that is new.
+
+    :raises NoSuchSession: If the session takes none any more.
+    :raises SessionError: If it does not fit the session.
+    :raises PolicyError: If it is over a limit.
+    """
+    upload = session.upload
+    move = session.life.fragment()
+    if move is Move.UNKNOWN:
+        raise NoSuchSession("the session was closed or cancelled")
+    # Whatever becomes of this fragment, the file is not one of no bytes.
+    session.life.begun()
+    if upload.total not in (None, content_range.total):
+        raise TotalLengthChanged(
+            f"the total was {upload.total} bytes and is now {content_range.total}"
+        )
+    placement = place(content_range, upload.offset)
+    if placement is None:
+        raise OutOfStep(
+            f"the fragment starts at {content_range.first}, and "
+            f"{upload.offset} bytes are held",
+            upload.offset,
+        )
+    limit = settings.max_upload_size
+    if limit is not None and content_range.total > limit:
+        raise UploadTooLarge(f"{content_range.total} bytes, allowed are {limit}")
+    limit = settings.max_fragment_size
+    if limit is not None and content_range.length > limit:
+        raise FragmentTooLarge(f"{content_range.length} bytes, allowed are {limit}")
+    return move, placement
+
+
+async def _placed_for_sure(
+    manager: SessionManager, session: Session, content_range: ContentRange
+) -> tuple[Move, Placement]:
+    """
+    Place a fragment; refuse none for what only this process still believes.
+
+    When one is refused, it is stored that there was one: no process then takes
+    the session for that of an empty file.
+    """
+    try:
+        return placed(session, manager.settings, content_range)
+    except (SessionError, NoSuchSession):
+        if not manager.is_shared:
+            raise
+    except PolicyError:
+        await _note_fragment(manager, session, content_range)
+        raise
+    await manager.refresh(session)
+    try:
+        return placed(session, manager.settings, content_range)
+    except (SessionError, PolicyError):
+        await _note_fragment(manager, session, content_range)
+        raise
+
+
+async def _note_fragment(
+    manager: SessionManager, session: Session, content_range: ContentRange
+) -> None:
+    if manager.is_shared and session.upload.total is None:
+        await (await session.upload.open_writer(content_range.total)).close()
+
+
+async def receive_fragment(
+    manager: SessionManager,
+    session: Session,
+    turn: Turn,
+    content_range: ContentRange,
+    body: IRequestBody,
+) -> int:
+    """
+    Take a fragment whose turn it is.
+
+    :returns: The offset of the byte that is wanted next.
+    :raises Exception: As ``SessionManager.fragment`` fails.
+    """
+    upload = session.upload
+    manager.require_running()
+    # Whoever was before us may have moved the offset, or ended the session.
+    move, placement = await _placed_for_sure(manager, session, content_range)
+    writer = None
+    if move is Move.RECEIVE:
+        try:
+            writer = await upload.open_writer(content_range.total)
+        except StagedDataLost:
+            session.life.lost()
+            raise
+    sink = _Sink(writer, placement.skip, placement.append, content_range.length)
+    try:
+        whole = await body.receive(sink.consume)
+        if whole:
+            turn.arrived()
+    finally:
+        if writer is not None:
+            await writer.close()
+            if upload.offset == upload.total:
+                session.life.completed()
+    if not whole:
+        if turn.superseded:
+            raise Superseded("a newer packet came, or the server is stopping")
+        raise BodyIncomplete("the connection was lost, or too slow")
+    if sink.received != content_range.length:
+        raise BodyMismatch(
+            f"the chunked body had {sink.received} bytes, its range "
+            f"{content_range.length}"
+        )
+    return upload.offset
