@@ -187,6 +187,10 @@ class FaultProxy:
         matches = which if callable(which) else lambda it: it.operation == which
         self._rules.append(_Rule(matches, fault, times))
 
+    def heal(self):
+        """Break nothing any more that has not broken yet."""
+        self._rules.clear()
+
     def counts(self):
         """How many requests came for each operation."""
         return dict(Counter(request.operation for request in self.requests))

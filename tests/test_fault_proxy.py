@@ -104,6 +104,12 @@ class FaultProxyTests(TestCase):
         await self.put()
         self.assertEqual(self.bucket.read("k"), DATA)
 
+    async def test_nothing_breaks_after_healing(self):
+        self.proxy.break_next("PutObject", SLOW_DOWN)
+        self.proxy.heal()
+        await self.put()
+        self.assertEqual(self.bucket.read("k"), DATA)
+
     async def test_an_error_hits_what_a_function_picks(self):
         self.proxy.break_next(lambda it: it.key == "b", Answer(500, "InternalError"))
         await self.put("a")

@@ -176,7 +176,7 @@ async def _start_nginx(case, folder, port, upstreams):
             user="user root;" if os.geteuid() == 0 else "",
         )
     )
-    words = ("-p", folder, "-c", configuration)
+    words = ("-e", "stderr", "-p", folder, "-c", configuration)
     program = Program.start(case, *words, cwd=folder, executable=binary)
     while not await deferToThread(_listens, port):
         if program.status is not None:

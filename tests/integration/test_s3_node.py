@@ -85,6 +85,11 @@ class KillTests(NodeCase):
         )
         status, _ = await deferToThread(wire.close_session, PATH, session)
         self.assertEqual(status, 200, f"seed {seed}")
+        # A multipart upload that was begun in the moment of a kill is not known to
+        # anybody, and has no part.
+        left = set(await deferToThread(remains, self.bucket))
+        self.assertLessEqual(left, {f"{KEY}#"}, f"seed {seed}")
+        await clean_up(self, self.folder, self.bucket)
         await self.is_published(data)
 
     async def test_no_acknowledged_byte_is_lost(self):
@@ -111,7 +116,9 @@ class KillTests(NodeCase):
             wire.packet, PATH, packet_type, cut=10_000, BITS_Session_Id=session
         )
         await self._requests(number)
-        await self.restart()
+        await self.node.kill()
+        self.proxy.heal()
+        await self.node.start()
         return await deferToThread(self.wire), session
 
     async def test_a_close_that_was_killed_succeeds_when_sent_again(self):
@@ -206,6 +213,13 @@ class FaultTests(NodeCase):
             Break("end", "answer", random.randrange(1, 100)),
             Break("end", "answer", random.randrange(100, 300)),
         )
+
+    async def test_a_node_starts_although_s3_fails(self):
+        for operation in self.OPERATIONS:
+            self.proxy.break_next(operation, SLOW_DOWN)
+            self.proxy.break_next(operation, Break("reset", "answer"))
+        await self.start()
+        self.assertEqual(await deferToThread(self.bucket.everything), [])
 
     async def test_what_nobody_can_know_of_is_left_to_the_clean_up(self):
         # S3 has begun an upload, and its id is in the answer that was lost.

@@ -26,6 +26,7 @@ from txbits.errors import (
     BodyIncomplete,
     NoSuchSession,
     ServerStopping,
+    SessionError,
     SessionLimitReached,
 )
 from txbits.interfaces import (
@@ -226,9 +227,14 @@ class SessionManager:
         self._enter()
         try:
             session = await self._find(session_id, destination, caller)
-            if session.newest is not None and not self.is_shared:
+            if session.newest is not None:
                 # A packet that fails a check does not disturb the one before it.
-                placed(session, self.settings, content_range)
+                try:
+                    placed(session, self.settings, content_range)
+                except (SessionError, NoSuchSession):
+                    # Another process may have moved the session on.
+                    if not self.is_shared:
+                        raise
             turn = self.enter(session, body)
             try:
                 if turn.has_to_wait:

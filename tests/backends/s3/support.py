@@ -79,6 +79,11 @@ class MortalClient(Client):
         """Die now."""
         self._dead = True
 
+    def rise(self):
+        """Begin a new life."""
+        self._dead = False
+        self._calls_left = None
+
     def hold(self, operation):
         """
         Hold the next call of an operation back.

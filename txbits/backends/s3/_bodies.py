@@ -32,49 +32,92 @@ EMPTY_SHA256 = sha256().hexdigest()
 
 
 @define(eq=False)
+class Digest:
+    """
+    What is said of bytes that are still coming, worked out as they come.
+
+    :ivar kind: Of the checksum: ``"crc32"`` or ``"md5"``.
+    :ivar is_signed: Whether the SHA-256 is wanted as well.
+    :ivar length: Of how many bytes.
+    """
+
+    kind: str
+    is_signed: bool
+    length: int = field(default=0, init=False)
+    _crc: int = field(default=0, init=False)
+    _md5: Any = field(default=None, init=False)
+    _sha256: Any = field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        if self.kind == "md5":
+            self._md5 = md5(usedforsecurity=False)
+        if self.is_signed:
+            self._sha256 = sha256()
+
+    def update(self, chunk: bytes) -> None:
+        """Go on with the next bytes."""
+        self.length += len(chunk)
+        if self._md5 is not None:
+            self._md5.update(chunk)
+        else:
+            self._crc = crc32(chunk, self._crc)
+        if self._sha256 is not None:
+            self._sha256.update(chunk)
+
+    def checksum(self) -> str:
+        """Tell the checksum so far, in base64."""
+        if self._md5 is not None:
+            return _in_base64(self._md5.digest())
+        return _in_base64(self._crc.to_bytes(4, "big"))
+
+    def sha256(self) -> str:
+        """Tell the SHA-256 so far, in hexadecimal."""
+        return str(self._sha256.hexdigest())
+
+
+def _in_base64(value: bytes) -> str:
+    return b64encode(value).decode("ascii")
+
+
+@define(eq=False)
 class Body:
     """
     Bytes to be sent, once or several times.
 
     :ivar chunks: The bytes, in pieces as they came; they are never joined.
+    :param digest: What is known of just these bytes.
     """
 
     chunks: Sequence[bytes]
+    digest: Digest | None = None
     length: int = field(init=False)
-    _sha256: str | None = field(default=None, init=False)
-    _checks: dict[str, str] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.length = sum(map(len, self.chunks))
 
-    def checksum(self, kind: str) -> str:
-        """
-        Tell the checksum, in base64. Takes its time for a long body.
+    def is_digested(self, kind: str, is_signed: bool) -> bool:
+        """Tell whether it is worked out already what is said of it."""
+        digest = self.digest
+        return (
+            digest is not None
+            and digest.length == self.length
+            and digest.kind == kind
+            and digest.is_signed >= is_signed
+        )
 
-        :param kind: ``"crc32"`` or ``"md5"``.
+    def digested(self, kind: str, is_signed: bool) -> Digest:
         """
-        if kind not in self._checks:
-            if kind == "md5":
-                digest = md5(usedforsecurity=False)
-                for chunk in self.chunks:
-                    digest.update(chunk)
-                value = digest.digest()
-            else:
-                crc = 0
-                for chunk in self.chunks:
-                    crc = crc32(chunk, crc)
-                value = crc.to_bytes(4, "big")
-            self._checks[kind] = b64encode(value).decode()
-        return self._checks[kind]
+        Work out what is said of it, unless that is known. Takes its time if it is long.
 
-    def sha256(self) -> str:
-        """Tell the SHA-256, in hexadecimal. Takes its time for a long body."""
-        if self._sha256 is None:
-            digest = sha256()
+        :param kind: Of the checksum: ``"crc32"`` or ``"md5"``.
+        :param is_signed: Whether the SHA-256 is wanted as well.
+        """
+        if self.digest is None or not self.is_digested(kind, is_signed):
+            digest = Digest(kind, is_signed)
             for chunk in self.chunks:
                 digest.update(chunk)
-            self._sha256 = digest.hexdigest()
-        return self._sha256
+            self.digest = digest
+        return self.digest
 
 
 @implementer(IBodyProducer)

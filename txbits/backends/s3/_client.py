@@ -28,6 +28,7 @@ from twisted.internet.error import (
     ConnectError,
     ConnectingCancelledError,
     ConnectionClosed,
+    DNSLookupError,
 )
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -36,6 +37,7 @@ from twisted.web.client import (
     RequestTransmissionFailed,
     ResponseFailed,
 )
+from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
@@ -48,6 +50,7 @@ from txbits.backends.s3._bodies import (
     Body,
     BodyProducer,
     Collector,
+    Digest,
     TooLong,
 )
 from txbits.backends.s3._settings import S3Settings
@@ -56,7 +59,10 @@ from txbits.errors import BackendError, OutOfSpace
 _log = Logger()
 
 #: Seconds that one attempt may take, besides what its body takes at the slowest.
-ATTEMPT_TIMEOUT = 30.0
+ATTEMPT_TIMEOUT = 15.0
+
+# S3 may take minutes to complete an upload of many parts.
+_LENGTHY = frozenset({"CompleteMultipartUpload"})
 
 #: The slowest that a body may be sent, or received, in bytes a second.
 _SLOWEST = 1 << 17
@@ -84,6 +90,8 @@ _LOST = (
     ConnectError,
     ConnectingCancelledError,
     ConnectionClosed,
+    DNSLookupError,
+    PotentialDataLoss,
     RequestGenerationFailed,
     RequestTransmissionFailed,
     ResponseFailed,
@@ -225,10 +233,9 @@ class Client:
         has_renewed = False
         while True:
             await self.access.ready()
-            wait = min(
-                ATTEMPT_TIMEOUT + _seconds_for(request),
-                max(1.0, deadline - self._reactor.seconds()),
-            )
+            wait = max(1.0, deadline - self._reactor.seconds())
+            if request.operation not in _LENGTHY:
+                wait = min(wait, ATTEMPT_TIMEOUT + _seconds_for(request))
             try:
                 return await self._attempt(request, headers, payload, wait, is_repeated)
             except S3Untrusted:
@@ -267,21 +274,18 @@ class Client:
         if body is None:
             return EMPTY_SHA256, headers
         kind = "md5" if request.operation == "DeleteObjects" else self.settings.checksum
-        has_checksum = request.method == "PUT" or request.operation == "DeleteObjects"
         is_signed = not self.access.is_safe
-
-        def digest() -> None:
-            if has_checksum:
-                body.checksum(kind)
-            if is_signed:
-                body.sha256()
-
-        if body.length > LONG:
-            await self._in_thread(digest)
-        if has_checksum:
+        if body.length > LONG and not body.is_digested(kind, is_signed):
+            await self._in_thread(body.digested, kind, is_signed)
+        digest = body.digested(kind, is_signed)
+        if request.method == "PUT" or request.operation == "DeleteObjects":
             name = "content-md5" if kind == "md5" else "x-amz-checksum-crc32"
-            headers[name] = body.checksum(kind)
-        return body.sha256() if is_signed else UNSIGNED, headers
+            headers[name] = digest.checksum()
+        return digest.sha256() if is_signed else UNSIGNED, headers
+
+    def new_digest(self) -> Digest:
+        """Begin to work out what will be said of a body that is still coming."""
+        return Digest(self.settings.checksum, not self.access.is_safe)
 
     def _url(self, request: Request) -> str:
         url = self.access.base

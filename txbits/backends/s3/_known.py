@@ -85,7 +85,8 @@ class Known:
 
         :param too_many: How many, at least.
         """
-        for session, _ in self._kept.values():
+        # Of a copy: who gets what is let go of may ask for a session at once.
+        for session, _ in list(self._kept.values()):
             if too_many <= 0:
                 return
             too_many -= sum(map(len, session.copy))

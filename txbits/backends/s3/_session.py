@@ -15,13 +15,13 @@ from typing import Any
 from uuid import UUID
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txbits._deferreds import begun, deferred
 from txbits.backends._work import Joint
-from txbits.backends.s3._bodies import Body
+from txbits.backends.s3._bodies import Body, Digest
 from txbits.backends.s3._bucket import NoUpload, Part
 from txbits.backends.s3._ending import clear, publish_parts, publish_whole
 from txbits.backends.s3._grid import Grid, Span, cover, part_size_for, reach, tail_span
@@ -52,6 +52,7 @@ class S3Session:
     :ivar copy: Bytes of the cell that is not full yet, from its beginning up to
         :attr:`offset`, which lie in tails too; they spare reading those. Empty if not
         held.
+    :ivar digest: Of that copy.
     """
 
     staging: Staging
@@ -68,9 +69,12 @@ class S3Session:
     parts: set[int] = field(factory=set)
     tails: set[Span] = field(factory=set)
     copy: list[bytes] = field(factory=list)
+    digest: Digest | None = None
     writer: S3Writer | None = None
     _total: int | None = field(default=None, init=False)
     _release: Joint | None = field(default=None, init=False)
+    _is_taken_back: bool = field(default=False, init=False)
+    _beginning: DeferredLock = field(factory=DeferredLock, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._derive()
@@ -133,6 +137,8 @@ class S3Session:
                 f"session {self.session_id} was "
                 + ("cancelled" if stored is None else "closed")
             )
+        if self.record.upload not in (None, stored.record.upload):
+            self.parts.clear()
         self.record, self.etag = stored.record, stored.etag
         self.last_progress = max(self.last_progress, stored.modified)
         self.confirmed = self.staging.clock.seconds()
@@ -150,9 +156,9 @@ class S3Session:
     @deferred
     async def refresh(self) -> None:
         """Read it all anew; see :class:`~txbits.interfaces.IRefreshable`."""
-        if self._release is not None or self.is_over:
-            if self.is_over:
-                raise NoSuchSession(f"session {self.session_id} is over")
+        if self.is_over:
+            raise NoSuchSession(f"session {self.session_id} is over")
+        if self._release is not None:
             return
         self.take(await self.staging.read(self.session_id))
         await self.measure()
@@ -173,6 +179,8 @@ class S3Session:
         if not record.is_small and record.total is not None:
             is_ended = await self._measure_grid()
         self._total = None
+        # Somebody has aborted the upload, and acknowledged bytes with it.
+        self.in_doubt = is_ended and record.state == "open"
         if is_ended and record.state == "publishing":
             # Only completing and aborting end an upload, and before aborting the
             # record would say "releasing". The file was published, and taken away by
@@ -316,33 +324,47 @@ class S3Session:
         self.last_progress = self.staging.clock.seconds()
         self.staging.known.weigh(self)
 
-    async def store_tail(self, span: Span, chunks: list[bytes]) -> None:
+    async def store_tail(self, span: Span, body: Body) -> None:
         """Put bytes of a cell that is not full."""
         staging = self.staging
-        await staging.bucket.put(staging.tail_key(self.session_id, span), Body(chunks))
+        await staging.bucket.put(staging.tail_key(self.session_id, span), body)
         self.tails.add(span)
 
-    async def store_part(self, number: int, chunks: list[bytes]) -> None:
+    async def store_part(self, number: int, body: Body) -> None:
         """
         Put a whole cell.
 
         :raises NoSuchSession: If the session was ended meanwhile.
-        :raises StagedDataLost: If only its multipart upload was.
+        :raises BackendError: If only its multipart upload was: what was in it has to
+            be sent again, into another one.
         """
         staging = self.staging
         key = staging.settings.key(self.destination)
-        upload = self.record.upload or await self._begin_upload(key)
+        upload = self.record.upload or await self._begun_upload(key)
         try:
-            await staging.bucket.put_part(key, upload, number, Body(chunks))
+            await staging.bucket.put_part(key, upload, number, body)
         except NoUpload as error:
             await self.reread()
             if self.record.state == "publishing":
                 raise BackendError("the file is published already") from error
-            raise StagedDataLost(
+            await self.update(
+                lambda record: (
+                    record.changed(upload=None) if record.upload == upload else None
+                )
+            )
+            await self.measure()
+            raise BackendError(
                 f"somebody has aborted the multipart upload {upload}"
             ) from error
         self.parts.add(number)
-        self.reached(self.grid.cell(number).end)
+
+    async def _begun_upload(self, key: str) -> str:
+        """Begin the multipart upload, once for all parts that are being sent."""
+        await self._beginning.acquire()
+        try:
+            return self.record.upload or await self._begin_upload(key)
+        finally:
+            self._beginning.release()
 
     async def _begin_upload(self, key: str) -> str:
         staging = self.staging
@@ -510,6 +532,8 @@ class S3Session:
             await self._write_closed()
         except NoSuchSession:
             await clear(self)
+            if self._is_taken_back:
+                raise
 
     async def mark(self, state: State) -> None:
         """
@@ -548,3 +572,4 @@ class S3Session:
             return
         if await staging.is_published(self.destination, self.session_id) is not None:
             await staging.bucket.delete(staging.settings.key(self.destination))
+            self._is_taken_back = True

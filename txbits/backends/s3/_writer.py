@@ -1,9 +1,9 @@
 """
 A writer: bytes flow into parts while they arrive.
 
-At most two parts of a session are in memory, the one that is being filled and the one
-that is being sent. What does not fill a part is put when the writer is closed, or
-when memory is short.
+At most two parts of a session are in memory: the one that is being filled and one that
+is being sent, or two that are being sent. What does not fill a part is put when the
+writer is closed, or when memory is short.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from zope.interface import implementer
 
 from txbits._deferreds import begun, deferred
 from txbits.backends._work import Joint
+from txbits.backends.s3._bodies import Body, Digest
 from txbits.backends.s3._grid import Grid, Span, begin_of_merge, cover
 from txbits.backends.s3._records import MOST_INLINE
 from txbits.errors import BackendError, StagedDataLost
@@ -27,6 +28,15 @@ if TYPE_CHECKING:
 
 #: When so many tails are of no use any more, they are removed before the close.
 _MOST_USELESS = 64
+
+
+@define(eq=False)
+class _Sending:
+    """A part that is on its way; it is over in the order of the file."""
+
+    end: int
+    is_over: bool = False
+    joint: Joint = field(factory=Joint)
 
 
 @implementer(IWriter)
@@ -47,7 +57,8 @@ class S3Writer:
     _start: int = field(default=0, init=False)
     _stored: int = field(default=0, init=False)
     _position: int = field(default=0, init=False)
-    _sending: Joint | None = field(default=None, init=False)
+    _digest: Digest | None = field(default=None, init=False)
+    _sending: list[_Sending] = field(factory=list, init=False)
     _fault: BaseException | None = field(default=None, init=False)
     _tails: list[Span] = field(factory=list, init=False)
     _is_unproven: bool = field(default=False, init=False)
@@ -73,12 +84,18 @@ class S3Writer:
         self._position = self._stored = session.offset
         if session.copy:
             self._chunks, session.copy = session.copy, []
+            self._digest = session.digest
         self._start = self._position - sum(map(len, self._chunks))
+        if not self.is_small and self._is_at_cell(self._position):
+            self._digest = session.staging.bucket.client.new_digest()
         session.staging.memory.holders.add(self)
 
     @property
     def _grid(self) -> Grid:
         return Grid(self._total, self._part_size)
+
+    def _is_at_cell(self, offset: int) -> bool:
+        return offset % self._part_size == 0
 
     # Writing
 
@@ -97,6 +114,8 @@ class S3Writer:
                 data = data[len(piece) :]
                 await self._make_room(len(piece))
                 self._chunks.append(piece)
+                if self._digest is not None:
+                    self._digest.update(piece)
                 self._position += len(piece)
                 if self._position == cell.end and not self.is_small:
                     await self._send_part()
@@ -145,6 +164,8 @@ class S3Writer:
     def _drop(self) -> None:
         held = self._position - self._start
         self._chunks = []
+        if not self._is_at_cell(self._position):
+            self._digest = None
         self._start = self._position
         if held:
             self._session.staging.memory.give(held)
@@ -172,7 +193,8 @@ class S3Writer:
         self._tails.append(span)
         # At the same time as the part before it; bytes are held if both are put.
         try:
-            await self._session.store_tail(span, self._from(begin))
+            digest = self._digest if begin == self._start else None
+            await self._session.store_tail(span, Body(self._from(begin), digest))
         finally:
             await self._rest()
         self._insist()
@@ -196,19 +218,32 @@ class S3Writer:
     # A full cell becomes a part
 
     async def _send_part(self) -> None:
-        """Begin to send the cell that is full, when the one before it is sent."""
-        await self._sent()
+        """
+        Begin to send the cell that is full.
+
+        More bytes are taken when the one before it is sent, if that still was not.
+        """
+        self._insist()
         if self._grid.cells == 1:
             # It is put at Close, and needs no multipart upload.
             return
-        chunks, start = self._chunks, self._start
+        chunks, start, digest = self._chunks, self._start, self._digest
         self._chunks, self._start = [], self._position
+        self._digest = self._session.staging.bucket.client.new_digest()
         self._stored = self._position
         self._is_unproven = True
-        self._sending = Joint()
-        begun(self._send(start, self._position, chunks)).addBoth(self._has_sent)
+        sending = _Sending(self._position)
+        self._sending.append(sending)
+        begun(self._send(start, self._position, chunks, digest)).addBoth(
+            self._has_sent, sending
+        )
+        if len(self._sending) > 1:
+            await self._sending[0].joint.join()
+            self._insist()
 
-    async def _send(self, start: int, end: int, chunks: list[bytes]) -> None:
+    async def _send(
+        self, start: int, end: int, chunks: list[bytes], digest: Digest | None
+    ) -> None:
         session = self._session
         memory = session.staging.memory
         number = self._grid.number_at(end - 1)
@@ -220,8 +255,8 @@ class S3Writer:
                     # Nothing may be held while more is waited for: others do the same.
                     span = Span(start, end)
                     if held:
-                        await session.store_tail(span, chunks)
                         self._tails.append(span)
+                        await session.store_tail(span, Body(chunks))
                     chunks = []
                     memory.give(held)
                     held, start = 0, end
@@ -229,7 +264,7 @@ class S3Writer:
                 held += start - cell.start
                 chunks = await self._read_back(number, start) + chunks
             if number not in session.parts:
-                await session.store_part(number, chunks)
+                await session.store_part(number, Body(chunks, digest))
             await self._remove_useless(cell)
         finally:
             memory.give(held)
@@ -241,6 +276,7 @@ class S3Writer:
             return await session.read_tails(start, end)
         except StagedDataLost:
             # Another node may have made a part of them, and removed them.
+            await session.reread()
             await session.measure()
             if number in session.parts:
                 return []
@@ -256,12 +292,15 @@ class S3Writer:
             )
             session.tails.difference_update(useless)
 
-    def _has_sent(self, outcome: Failure | None) -> None:
-        sending, self._sending = self._sending, None
+    def _has_sent(self, outcome: Failure | None, sending: _Sending) -> None:
         if isinstance(outcome, Failure):
-            self._fault = outcome.value
-        if sending is not None:
-            sending.end(None)
+            self._failed(outcome)
+        sending.is_over = True
+        while self._sending and self._sending[0].is_over:
+            first = self._sending.pop(0)
+            if self._fault is None:
+                self._session.reached(first.end)
+            first.joint.end(None)
 
     async def _sent(self) -> None:
         """Wait until no part is being sent; fail if one could not be."""
@@ -270,8 +309,8 @@ class S3Writer:
 
     async def _rest(self) -> None:
         """Wait until no part is being sent, however that goes."""
-        if self._sending is not None:
-            await self._sending.join()
+        while self._sending:
+            await self._sending[-1].joint.join()
 
     def _failed(self, failure: Failure) -> None:
         if self._fault is None:
@@ -318,10 +357,11 @@ class S3Writer:
         if (
             not self.is_small
             and self._start < self._position
-            and self._start == self._grid.cell(self._grid.number_at(self._start)).start
+            and self._is_at_cell(self._start)
             and 2 * memory.used <= memory.limit
         ):
             self._session.copy, self._chunks = self._chunks, []
+            self._session.digest = self._digest
             self._start = self._position
 
     def _leave(self) -> None:

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID, uuid4
+from weakref import WeakSet
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
@@ -30,7 +31,14 @@ from txbits.backends.s3._bucket import Bucket, NotMet
 from txbits.backends.s3._client import Client
 from txbits.backends.s3._known import Known
 from txbits.backends.s3._memory import Memory
-from txbits.backends.s3._records import Closed, Record, closed
+from txbits.backends.s3._records import (
+    MOST_INLINE,
+    MOST_RECORD,
+    Closed,
+    Record,
+    closed,
+    encoded,
+)
 from txbits.backends.s3._session import S3Session
 from txbits.backends.s3._settings import S3Settings
 from txbits.backends.s3._staging import Changed, Seen, Staging, Stored
@@ -59,6 +67,10 @@ _KNOWN_SHARE = 4
 #: Seconds that connections may take to close.
 _CLOSE_TIMEOUT = 2.0
 
+#: How often it is looked whether they are idle, and what states say so.
+_CLOSE_ROUNDS = 200
+_AT_REST = frozenset({"QUIESCENT", "CONNECTION_LOST"})
+
 
 @implementer(IBackend, IShared)
 @define(eq=False)
@@ -76,7 +88,7 @@ class S3Backend:
     _reactor: Any
     _make_client: Callable[..., Client] = field(default=Client, kw_only=True)
     _threads: Threads | None = field(default=None, init=False)
-    _pool: HTTPConnectionPool | None = field(default=None, init=False)
+    _pool: _Pool | None = field(default=None, init=False)
     _opened: Staging | None = field(default=None, init=False)
     _parents: OrderedDict[str, float] = field(factory=OrderedDict, init=False)
     _surveyor: Survey | None = field(default=None, init=False)
@@ -104,7 +116,7 @@ class S3Backend:
             access = await threads(resolved, self.settings, self._reactor, threads)
             await access.ready()
             policy = await threads(_policy, self.settings)
-            pool = self._pool = HTTPConnectionPool(self._reactor)
+            pool = self._pool = _Pool(self._reactor)
             pool.maxPersistentPerHost = self.settings.connections
             # A request that is repeated is one that is counted, and is told about.
             pool.retryAutomatically = False
@@ -132,8 +144,10 @@ class S3Backend:
         bucket = self.staging.bucket
         await bucket.page(self.settings.staging, most=1)
         key = f"{self.settings.staging}probe-{uuid4()}"
-        etag = await bucket.put(key, Body([b"txbits"]), only_new=True)
+        # Each write may be repeated, when an answer is lost: then the first is done
+        # twice, and the last finds that it has been done.
         try:
+            etag = await bucket.put(key, Body([b"txbits"]))
             for etag_of_another in (None, '"0"'):
                 try:
                     await bucket.put(
@@ -148,7 +162,11 @@ class S3Backend:
                     "this store does not heed If-None-Match and If-Match when it "
                     "writes; txbits cannot keep sessions apart on it"
                 )
-            await bucket.put(key, Body([b"txbits again"]), instead_of=etag)
+            try:
+                await bucket.put(key, Body([b"txbits again"]), instead_of=etag)
+            except NotMet as error:
+                if not error.is_repeated:
+                    raise
         finally:
             await bucket.delete(key)
 
@@ -161,14 +179,7 @@ class S3Backend:
             opened.known.forget_all()
         pool, self._pool = self._pool, None
         if pool is not None:
-            # The connection of an answer that has just been read is not idle yet.
-            await deferLater(self._reactor, 0)
-            closing = pool.closeCachedConnections()
-            timer = self._reactor.callLater(_CLOSE_TIMEOUT, closing.cancel)
-            closing.addErrback(lambda _: None)
-            await closing
-            if timer.active():
-                timer.cancel()
+            await pool.close()
         threads, self._threads = self._threads, None
         if threads is not None:
             await threads.stop()
@@ -205,6 +216,8 @@ class S3Backend:
             content_name=content_name,
             created=now,
         )
+        if len(encoded(record)) > MOST_RECORD - MOST_INLINE:
+            raise BackendError("the names in the record are too long")
         try:
             etag = await staging.write(record, None)
         except Changed as error:
@@ -322,6 +335,48 @@ class S3Backend:
     async def clean_up(self, closed_before: float) -> None:
         """Remove what is old; see :class:`~txbits.interfaces.IBackend`."""
         await self._survey.clean_up(closed_before)
+
+
+class _Pool(HTTPConnectionPool):
+    """Connections on which the end of a body does not wait for an acknowledgment."""
+
+    def __init__(self, reactor: Any) -> None:
+        super().__init__(reactor)
+        self._reactor_time = reactor
+        self._all: WeakSet[Any] = WeakSet()
+
+    def getConnection(self, key: Any, endpoint: Any) -> Deferred[Any]:
+        """See :class:`twisted.web.client.HTTPConnectionPool`."""
+
+        def hurry(connection: Any) -> Any:
+            if connection.transport is not None:
+                connection.transport.setTcpNoDelay(True)
+            self._all.add(connection)
+            return connection
+
+        connecting: Deferred[Any] = super().getConnection(key, endpoint)
+        return connecting.addCallback(hurry)
+
+    async def close(self) -> None:
+        """
+        Close all connections.
+
+        One whose answer has just been read is not idle yet, and not in the pool again.
+        Those that do not come back are dropped.
+        """
+        for _ in range(_CLOSE_ROUNDS):
+            if all(one.state in _AT_REST for one in self._all):
+                break
+            await deferLater(self._reactor_time, _CLOSE_TIMEOUT / _CLOSE_ROUNDS)
+        for connection in list(self._all):
+            if connection.state not in _AT_REST and connection.transport is not None:
+                connection.transport.abortConnection()
+        closing: Deferred[None] = self.closeCachedConnections()
+        timer = self._reactor_time.callLater(_CLOSE_TIMEOUT, closing.cancel)
+        closing.addErrback(lambda _: None)
+        await closing
+        if timer.active():
+            timer.cancel()
 
 
 def _policy(settings: S3Settings) -> BrowserLikePolicyForHTTPS:
