@@ -146,8 +146,8 @@ class LifeTests(ServiceTestCase):
         await deferToThread(
             wire.fragment, b"/x", session, data, 0, len(data), cut=200_000
         )
-        (staged,) = (self.cwd / "root" / ".bits-sessions").glob("*.part")
-        while not staged.stat().st_size:
+        staging = self.cwd / "root" / ".bits-sessions"
+        while not sum(file.stat().st_size for file in staging.glob("*.part")):
             await pause()
         await program.end(signal.SIGTERM)
 
