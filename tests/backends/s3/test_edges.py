@@ -21,6 +21,7 @@ from txbits.errors import (
     BackendError,
     DestinationForbidden,
     NoSuchSession,
+    OutOfSpace,
     StagedDataLost,
 )
 from txbits.testing.backend import contract
@@ -92,6 +93,19 @@ class RecordTests(S3Case):
         name = ("x" * 200,) * 6
         await self.fails(DestinationForbidden, self.new(backend, name))
         self.assertEqual(self.bucket.everything(), [])
+
+
+class LengthTests(S3Case):
+    """How long a file may be."""
+
+    @contract
+    async def test_what_does_not_fit_into_the_parts_is_refused_at_once(self):
+        backend = await self._start(self.node(max_parts=2))
+        session = await self.new(backend)
+        await self.fails(OutOfSpace, session.open_writer((10 << 30) + 1))
+        writer = await session.open_writer(10 << 30)
+        await writer.close()
+        self.assertEqual(session.grid.part_size, 5 << 30)
 
 
 class EndingTests(S3Case):

@@ -26,10 +26,11 @@ from txbits.backends.s3._bucket import NoUpload, Part
 from txbits.backends.s3._ending import clear, publish_parts, publish_whole
 from txbits.backends.s3._grid import Grid, Span, cover, part_size_for, reach, tail_span
 from txbits.backends.s3._records import Closed, Record, State, closed
+from txbits.backends.s3._settings import MOST_PART
 from txbits.backends.s3._staging import Changed, Seen, Staging, Stored
 from txbits.backends.s3._together import together
 from txbits.backends.s3._writer import S3Writer
-from txbits.errors import BackendError, NoSuchSession, StagedDataLost
+from txbits.errors import BackendError, NoSuchSession, OutOfSpace, StagedDataLost
 from txbits.interfaces import IRefreshable, IUploadSession, IWriter
 
 #: How often a record is written anew when others write it at the same time.
@@ -273,6 +274,10 @@ class S3Session:
             raise BackendError(f"the file has {self.total} bytes, not {total}")
         settings = self.staging.settings
         part_size = part_size_for(total, settings.part_size, settings.max_parts)
+        if part_size > MOST_PART:
+            raise OutOfSpace(
+                f"{total} bytes do not fit into {settings.max_parts} parts"
+            )
         writer = self.writer = S3Writer(self, total)
         try:
             if not writer.is_small:
