@@ -1,5 +1,6 @@
 """
-Several nodes on one bucket behind nginx, and somebody who kills them.
+Several nodes on one bucket behind a balancer, and somebody who kills them. The balancer
+is nginx where that is installed, and ours where not.
 
 The tests use it, and :mod:`tests.integration.show`, which shows it to people.
 """
@@ -19,6 +20,7 @@ from twisted.internet.defer import Deferred, DeferredLock, ensureDeferred, succe
 from twisted.internet.threads import deferToThread
 from zope.interface import implementer
 
+from tests.integration.balancer import start_balancer
 from tests.integration.programs import TWISTD, Program
 from tests.seaweedfs import ENVIRONMENT
 from txbits.client import ISource, upload
@@ -27,6 +29,9 @@ STAGING = ".bits-sessions/"
 
 #: Records of a session are padded to this; what is shorter is that of a close.
 _LEAST_OPEN = 1024
+
+#: Where nginx is; it is often outside the search path of a user. ``None`` if nowhere.
+NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/sbin")
 
 
 def free_ports(number):
@@ -110,35 +115,45 @@ class Node:
 
 class Cluster:
     """
-    Nodes behind nginx.
+    Nodes behind a balancer.
 
     :ivar nodes: The nodes, on ports of their own.
-    :ivar port: That of nginx.
+    :ivar port: That of the balancer.
+    :ivar balancer: What it is.
     """
 
-    def __init__(self, nodes, port):
+    def __init__(self, nodes, port, balancer):
         self.nodes = nodes
         self.port = port
+        self.balancer = balancer
 
     @classmethod
-    async def start(cls, case, folder, backend, nodes=3, options=()):
+    async def start(cls, case, folder, backend, nodes=3, options=(), nginx=NGINX):
         """
         Start one, until the end of the test *case*.
 
         :param folder: An empty one.
         :param backend: The description that all nodes have.
         :param options: More words for each node's command line.
+        :param nginx: The path of nginx; ``None`` for a balancer of ours.
         """
         folder = Path(folder).absolute()
         port, *ports = free_ports(nodes + 1)
-        self = cls([Node(case, folder, each, backend, options) for each in ports], port)
+        self = cls(
+            [Node(case, folder, each, backend, options) for each in ports],
+            port,
+            "nginx" if nginx else "a balancer of our own",
+        )
         for node in self.nodes:
             await node.start()
-        await _start_nginx(case, folder, port, ports)
+        if nginx:
+            await _start_nginx(case, folder, nginx, port, ports)
+        else:
+            start_balancer(case, port, ports)
         return self
 
     def url(self, path):
-        """The URL of a path, at nginx."""
+        """The URL of a path, at the balancer."""
         return f"http://127.0.0.1:{self.port}{path}"
 
 
@@ -160,10 +175,7 @@ async def clean_up(case, folder, bucket, prefix=""):
     await node.kill()
 
 
-async def _start_nginx(case, folder, port, upstreams):
-    binary = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/sbin")
-    if binary is None:
-        raise AssertionError("nginx is not installed: apt-get install nginx")
+async def _start_nginx(case, folder, binary, port, upstreams):
     template = Path(__file__).with_name("nginx.conf.template").read_text()
     servers = (f"        server 127.0.0.1:{each} max_fails=0;" for each in upstreams)
     configuration = folder / "nginx.conf"

@@ -3,7 +3,8 @@ A show: three nodes on one bucket behind nginx, killed while clients upload.
 
 ``python -m tests.integration.show`` starts all of it on 127.0.0.1, tells what happens,
 and lists what is in the bucket in the end, and before and after a Cancel.
-It needs what the tests need: nginx, and ``pip install '.[test]'``.
+It needs what the tests need, ``pip install '.[test]'``. Without nginx a balancer of the
+tests' own stands in.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ async def _show(options):
         backend = bucket.description(prefix=PREFIX)
         cluster = await Cluster.start(case, folder, backend)
         ports = ", ".join(str(node.port) for node in cluster.nodes)
-        print(f"nginx: {cluster.url('/')}, before nodes on ports {ports}")
+        print(f"{cluster.balancer}: {cluster.url('/')}, before nodes on ports {ports}")
         most = 2 * options.mib * 2**20 // options.files
         files = {
             f"/file-{number}": chance.randbytes(chance.randrange(most))
