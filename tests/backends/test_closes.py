@@ -5,10 +5,12 @@ The closes that the disk backend remembers, in files that are only appended to.
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
 from tests.backends.mortal import DiskCase
 from txbits.backends import _closes
+from txbits.backends._files import Files
 from txbits.errors import BackendError, OutOfSpace
 
 _LONG = tuple(letter * 200 for letter in "defgh")
@@ -118,6 +120,17 @@ class CloseRecordTests(DiskCase):
         self.assertEqual(sorted(self.files()), ["0000000001", "0000000001.new"])
         self.assertEqual(self.clean_up(10.0), [])
         self.assertEqual(self.files(), {})
+
+    def test_two_who_look_at_the_same_time_both_see_all(self):
+        """As a clean-up and a Close that was sent again do, each in a thread."""
+        files = self.backend._files
+        listing = self.closes._directory
+        for number in range(2000):
+            path = f"{number + 10:010}"
+            os.close(files.open(path, os.O_CREAT | os.O_WRONLY, dir_fd=listing))
+        with ThreadPoolExecutor(4) as threads:
+            looks = [threads.submit(Files.listdir, listing) for _ in range(200)]
+            self.assertEqual({len(look.result()) for look in looks}, {2000})
 
     def test_a_long_file_is_followed_by_another(self):
         first = self.remember(1.0)

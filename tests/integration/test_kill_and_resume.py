@@ -83,7 +83,7 @@ class KillAndResumeTests(TestCase):
     def test_a_close_that_was_killed_succeeds_when_sent_again(self):
         async def run():
             chance = random.Random()
-            for attempt in range(6):
+            for attempt in range(10):
                 options = ("--allow-overwrites",) if attempt % 2 else ()
                 data = chance.randbytes(300_000)
                 await self.start(*options)
@@ -101,8 +101,8 @@ class KillAndResumeTests(TestCase):
                 await deferToThread(_spin, chance.randrange(30_000))
                 await self.restart(*options)
                 wire = await deferToThread(self.wire)
-                status, _ = await deferToThread(wire.close_session, PATH, session)
-                self.assertEqual(status, 200)
+                status, headers = await deferToThread(wire.close_session, PATH, session)
+                self.assertEqual(status, 200, (headers, self.server.output))
                 self.assertEqual(self.root.child("dump.bin").getContent(), data)
                 self.assertEqual(leftovers(self.root), [])
                 self.root.child("dump.bin").remove()

@@ -38,5 +38,14 @@ class Files:
 
     @staticmethod
     def listdir(directory: int) -> list[str]:
-        """The names in an open directory."""
-        return os.listdir(directory)
+        """
+        The names in an open directory.
+
+        It is opened anew: two who read one descriptor at the same time, each in a
+        thread, would get one part of the names each.
+        """
+        fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+        try:
+            return os.listdir(fd)
+        finally:
+            os.close(fd)
