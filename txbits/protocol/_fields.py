@@ -40,7 +40,7 @@ MAX_CONTENT_NAME = 260
 
 #: How many GUIDs are remembered as they were read and written: a session's id comes
 #: with each of its packets, and goes with each of its Acks.
-_REMEMBERED = 4096
+_REMEMBERED = 1024
 
 #: MC-BUP 3.1.1.1 keeps lengths in a "64-bit integer"; Windows' are signed.
 MAX_OFFSET = 2**63 - 1
