@@ -50,12 +50,24 @@ class MortalClient(Client):
         self._dead = False
         self._holds = {}
         self._losing = {}
+        self._answers = {}
+
+    def answer(self, bodies, status):
+        """
+        Give the next attempts of some operations an answer that is not S3's.
+
+        :param bodies: What it is, by the operation.
+        """
+        self._answers = {name: (status, body) for name, body in bodies.items()}
 
     def lose(self, operation, times=1):
         """Lose the answers to the next attempts of an operation; S3 has sent them."""
         self._losing[operation] = times
 
     async def _attempt(self, request, *args):
+        if request.operation in self._answers:
+            status, body = self._answers.pop(request.operation)
+            return self._read(request, status, {}, body, False)
         answer = await super()._attempt(request, *args)
         if self._losing.get(request.operation):
             self._losing[request.operation] -= 1

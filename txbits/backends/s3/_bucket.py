@@ -88,15 +88,7 @@ class NotMet(BackendError):
 
 
 class NoUpload(BackendError):
-    """
-    There is no such multipart upload: it is complete, aborted, or never was.
-
-    :ivar is_repeated: An earlier attempt of the same request may have ended it.
-    """
-
-    def __init__(self, error: S3Error) -> None:
-        super().__init__(str(error))
-        self.is_repeated = error.is_repeated
+    """There is no such multipart upload: it is complete, aborted, or never was."""
 
 
 class WrongPart(BackendError):
@@ -138,7 +130,7 @@ class Bucket:
                 Request(operation="HeadObject", method="HEAD", key=key, most=0)
             )
         except S3Error as error:
-            if _is_absence(error):
+            if _is_absence(error, "404"):
                 return None
             raise
         return _found(key, answer, b"")
@@ -438,7 +430,7 @@ class Bucket:
             return await self.client.ask(request)
         except S3Error as error:
             if error.code == "NoSuchUpload":
-                raise NoUpload(error) from error
+                raise NoUpload(str(error)) from error
             raise
 
     def _encryption(self) -> dict[str, str]:
@@ -451,8 +443,9 @@ class Bucket:
         return headers
 
 
-def _is_absence(error: S3Error) -> bool:
-    return error.status == 404 and error.code in ("404", "NoSuchKey")
+def _is_absence(error: S3Error, code: str = "NoSuchKey") -> bool:
+    # A 404 with a body that is not S3's comes from something in front of it.
+    return error.status == 404 and error.code == code
 
 
 def _found(key: str, answer: Answer, body: bytes) -> Found:

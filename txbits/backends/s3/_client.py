@@ -75,6 +75,9 @@ _LONGEST_PAUSE = 8.0
 #: thousand keys of 1,024 bytes, all of them escaped, fits.
 MOST_ANSWER = 8 << 20
 
+#: So long an answer that says what is wrong may be, in bytes.
+_MOST_ERROR = 1 << 16
+
 _PASSING = frozenset({429, 500, 502, 503, 504})
 _PASSING_CODES = frozenset(
     {"ConditionalRequestConflict", "OperationAborted", "RequestTimeout", "SlowDown"}
@@ -335,7 +338,8 @@ class Client:
         timer = self._reactor.callLater(seconds, give_up)
         try:
             response = await waiting
-            collector = Collector(request.most)
+            is_refusal = response.code >= 300
+            collector = Collector(_MOST_ERROR if is_refusal else request.most)
             waiting = collector.collected
             response.deliverBody(collector)
             content = await waiting

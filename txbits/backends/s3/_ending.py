@@ -94,11 +94,13 @@ async def publish_parts(session: S3Session, overwrite: bool) -> None:
         if await staging.is_published(session.destination, session.session_id):
             return
         raise DestinationExists(f"{session.destination!a} exists")
-    await session.mark("publishing")
     key = staging.settings.key(session.destination)
     for _ in range(_MOST_ROUNDS):
         try:
             parts = _whole(session, await bucket.parts(key, upload))
+            # Not before all parts were seen: when the upload has ended, this says that
+            # it was completed.
+            await session.mark("publishing")
             await bucket.complete(key, upload, parts, only_new=not overwrite)
         except NoUpload as error:
             await _upload_is_gone(session, error)
@@ -107,6 +109,7 @@ async def publish_parts(session: S3Session, overwrite: bool) -> None:
             continue
         except NotMet as error:
             if not await staging.is_published(session.destination, session.session_id):
+                await session.mark("open")
                 await staging.look(session.destination, overwrite=False)
                 raise BackendError(
                     f"what stands at {session.destination!a} does not come to rest"
@@ -135,10 +138,11 @@ async def _upload_is_gone(session: S3Session, error: NoUpload) -> None:
     staging = session.staging
     if await staging.is_published(session.destination, session.session_id):
         return
-    if error.is_repeated:
-        # By ourselves, when the answer got lost; whoever waited for the file was quick.
-        return
     await session.reread()
+    if session.record.state == "publishing":
+        # By another node, or by ourselves, when the answer got lost; whoever waited for
+        # the file was quick.
+        return
     session.parts = set()
     session.offset = reach(session.tails)
     raise StagedDataLost("somebody has ended the multipart upload") from error

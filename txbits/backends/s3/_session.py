@@ -70,6 +70,7 @@ class S3Session:
     parts: set[int] = field(factory=set)
     tails: set[Span] = field(factory=set)
     copy: list[bytes] = field(factory=list)
+    copy_end: int = 0
     digest: Digest | None = None
     writer: S3Writer | None = None
     _total: int | None = field(default=None, init=False)
@@ -183,9 +184,9 @@ class S3Session:
         # Somebody has aborted the upload, and acknowledged bytes with it.
         self.in_doubt = is_ended and record.state == "open"
         if is_ended and record.state == "publishing":
-            # Only completing and aborting end an upload, and before aborting the
-            # record would say "releasing". The file was published, and taken away by
-            # whoever waited for it, or replaced.
+            # That was written when all parts were listed. Only completing and aborting
+            # end an upload, and before aborting the record would say "releasing". The
+            # file was published, and taken away by whoever waited for it, or replaced.
             self.published = True
         elif record.state == "publishing" or (
             # A longer one would say "publishing".
@@ -382,9 +383,10 @@ class S3Session:
 
         try:
             await self.update(change)
-        except BaseException:
+        except NoSuchSession:
             await staging.bucket.abort(key, upload)
             raise
+        # After any other failure the record may name it, and another node use it.
         chosen = self.record.upload
         if chosen is None:
             raise BackendError("the record does not name its multipart upload")
@@ -460,6 +462,10 @@ class S3Session:
         oldest = self.staging.clock.seconds() - _LOOK_LASTS
         if self.seen is None or self.seen.at < oldest or not self.record.is_small:
             self.seen = await self.staging.look(self.destination, overwrite=True)
+            if self.record.is_small:
+                # Another node may have closed the session, and what stands there now be
+                # newer than this.
+                await self.reread()
         if self.record.is_small or self.grid.cells == 1:
             await publish_whole(self, self.seen, overwrite)
         else:

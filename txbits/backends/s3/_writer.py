@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 #: When so many tails are of no use any more, they are removed before the close.
 _MOST_USELESS = 64
 
+#: Pieces are joined up to this length, in bytes.
+_SHORT_CHUNK = 16 * 1024
+
 
 @define(eq=False)
 class _Sending:
@@ -82,6 +85,8 @@ class S3Writer:
         session = self._session
         self._part_size = session.record.part_size or part_size
         self._position = self._stored = session.offset
+        if session.copy_end != session.offset:
+            session.drop_copy()
         if session.copy:
             self._chunks, session.copy = session.copy, []
             self._digest = session.digest
@@ -113,7 +118,7 @@ class S3Writer:
                 piece = data[: cell.end - self._position]
                 data = data[len(piece) :]
                 await self._make_room(len(piece))
-                self._chunks.append(piece)
+                self._append(piece)
                 if self._digest is not None:
                     self._digest.update(piece)
                 self._position += len(piece)
@@ -121,6 +126,13 @@ class S3Writer:
                     await self._send_part()
         finally:
             self._lock.release()
+
+    def _append(self, piece: bytes) -> None:
+        # An object for each of a few bytes would take many times what is counted.
+        if self._chunks and len(self._chunks[-1]) + len(piece) <= _SHORT_CHUNK:
+            self._chunks[-1] += piece
+        else:
+            self._chunks.append(piece)
 
     def _usable(self) -> None:
         self._insist()
@@ -265,7 +277,7 @@ class S3Writer:
                 chunks = await self._read_back(number, start) + chunks
             if number not in session.parts:
                 await session.store_part(number, Body(chunks, digest))
-            await self._remove_useless(cell)
+            await self._remove_useless()
         finally:
             memory.give(held)
 
@@ -282,9 +294,13 @@ class S3Writer:
                 return []
             return await session.read_tails(start, end)
 
-    async def _remove_useless(self, cell: Span) -> None:
+    async def _remove_useless(self) -> None:
+        """Remove tails of cells that are parts, when there are many."""
         session = self._session
-        useless = [span for span in session.tails if span.end <= cell.end]
+        number_at = self._grid.number_at
+        useless = [
+            span for span in session.tails if number_at(span.start) in session.parts
+        ]
         if len(useless) >= _MOST_USELESS:
             staging = session.staging
             await staging.bucket.delete_all(
@@ -315,6 +331,8 @@ class S3Writer:
     def _failed(self, failure: Failure) -> None:
         if self._fault is None:
             self._fault = failure.value
+        # Nothing will come of what is held, and others may wait for the room.
+        self._drop()
 
     # The end
 
@@ -353,16 +371,23 @@ class S3Writer:
 
     def _keep_copy(self) -> None:
         """Leave the beginning of a cell to the session, as far as memory allows."""
-        memory = self._session.staging.memory
+        session = self._session
+        memory = session.staging.memory
         if (
             not self.is_small
             and self._start < self._position
             and self._is_at_cell(self._start)
+            # Another node may have gone on meanwhile, and these would not be the last.
+            and session.offset == self._position
+            and memory.fits(0)
             and 2 * memory.used <= memory.limit
         ):
-            self._session.copy, self._chunks = self._chunks, []
-            self._session.digest = self._digest
+            session.copy, self._chunks = self._chunks, []
+            session.copy_end = self._position
+            session.digest = self._digest
             self._start = self._position
+            # It may have been let go of, and would not be found to give them back.
+            session.staging.known.keep(session)
 
     def _leave(self) -> None:
         self._is_open = False
