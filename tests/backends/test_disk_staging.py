@@ -14,7 +14,7 @@ from uuid import uuid4
 from twisted.internet import reactor
 
 from tests.backends.mortal import DiskCase
-from txbits.backends._table import guid_name
+from txbits.backends._table import aside_name, part_name
 from txbits.backends.disk import DiskBackend
 from txbits.errors import (
     BackendError,
@@ -159,7 +159,7 @@ class TamperingTests(DiskCase):
     def test_files_without_a_record_are_no_sessions_and_go(self):
         backend = self.start()
         staged, aside = uuid4(), uuid4()
-        for name in (f"{guid_name(staged)}.part", f"{guid_name(aside)}.json"):
+        for name in (part_name(staged), aside_name(aside)):
             with open(self.inside(backend, name), "wb"):
                 pass
         for one in (staged, aside):

@@ -10,6 +10,7 @@ once it is long, or once a clean-up has begun, so that the clean-up may take its
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -183,7 +184,7 @@ class Closes:
         fd = files.open(new, _APPEND | os.O_TRUNC, 0o600, dir_fd=self._directory)
         try:
             if files.pwrite(fd, content, 0) != len(content):
-                raise OSError(28, "the records of closes do not fit")
+                raise OSError(errno.ENOSPC, "the records of closes do not fit")
         finally:
             files.close(fd)
         files.rename(new, name, src_dir_fd=self._directory, dst_dir_fd=self._directory)

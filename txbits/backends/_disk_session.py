@@ -26,7 +26,7 @@ from txbits.backends._paths import checked_segments
 from txbits.backends._reading import Reading
 from txbits.backends._staging import Staging
 from txbits.backends._syncs import all_done
-from txbits.backends._table import Phase, guid_name
+from txbits.backends._table import Phase, part_name
 from txbits.backends._work import Joint, at_once, storage_error, translated
 from txbits.errors import (
     BackendError,
@@ -83,7 +83,7 @@ class DiskSession:
     def part(self) -> str:
         """The name of the staged file."""
         if self._part is None:
-            self._part = f"{guid_name(self.session_id)}.part"
+            self._part = part_name(self.session_id)
         return self._part
 
     def _mark(self, phase: Phase) -> None:

@@ -31,8 +31,6 @@ class Files:
     pread = staticmethod(os.pread)
     pwrite = staticmethod(os.pwrite)
     rename = staticmethod(os.rename)
-    rmdir = staticmethod(os.rmdir)
-    stat = staticmethod(os.stat)
     statvfs = staticmethod(os.statvfs)
     unlink = staticmethod(os.unlink)
 

@@ -31,7 +31,7 @@ from txbits.backends._closes import Closes
 from txbits.backends._files import Files
 from txbits.backends._paths import checked_segments
 from txbits.backends._syncs import SharedSync, Sync
-from txbits.backends._table import Phase, Record, Table, guid_name
+from txbits.backends._table import Phase, Record, Table, part_name
 from txbits.backends._tree import Tree
 from txbits.backends._work import InThread, storage_error
 from txbits.errors import (
@@ -231,7 +231,7 @@ class Staging:
         :raises NoSuchSession: If there is none.
         :raises BackendError: If it cannot be read.
         """
-        part = f"{guid_name(session_id)}.part"
+        part = part_name(session_id)
         staged = self._staged(part)
         try:
             record = self.table.read(session_id)
@@ -276,7 +276,7 @@ class Staging:
         :returns: How many bytes are left.
         """
         files = self.files
-        fd = files.open(f"{guid_name(session_id)}.part", _WRITE, dir_fd=self.directory)
+        fd = files.open(part_name(session_id), _WRITE, dir_fd=self.directory)
         try:
             length = files.fstat(fd).st_size
             sure = files.lseek(fd, 0, os.SEEK_HOLE) if length else 0

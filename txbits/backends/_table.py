@@ -95,9 +95,14 @@ class _AsideIsLost(ValueError):
     """A line is in order, and the file that it refers to is not there."""
 
 
-def guid_name(session_id: UUID) -> str:
-    """What the names of a session's files begin with."""
-    return str(session_id).upper()
+def part_name(session_id: UUID) -> str:
+    """The name of a session's staged file."""
+    return f"{str(session_id).upper()}.part"
+
+
+def aside_name(session_id: UUID) -> str:
+    """The name of the file of a session's record, if it is too long for a line."""
+    return f"{str(session_id).upper()}.json"
 
 
 @define(eq=False)
@@ -250,12 +255,14 @@ class Table:
         """Open the file of a record that lies aside; ``None`` if it does not."""
         if session_id not in self._aside:
             return None
-        name = f"{guid_name(session_id)}.json"
-        return self._files.open(name, _READ, dir_fd=self._directory)
+        return self._open_aside(session_id)
+
+    def _open_aside(self, session_id: UUID) -> int:
+        return self._files.open(aside_name(session_id), _READ, dir_fd=self._directory)
 
     def _put_aside(self, session_id: UUID, body: bytes) -> None:
         files = self._files
-        name = f"{guid_name(session_id)}.json"
+        name = aside_name(session_id)
         fd = files.open(name, _NEW, 0o600, dir_fd=self._directory)
         self._aside.add(session_id)
         try:
@@ -267,20 +274,16 @@ class Table:
     def _remove_aside(self, session_id: UUID) -> None:
         if session_id in self._aside:
             with suppress(FileNotFoundError):
-                self._files.unlink(
-                    f"{guid_name(session_id)}.json", dir_fd=self._directory
-                )
+                self._files.unlink(aside_name(session_id), dir_fd=self._directory)
             self._aside.discard(session_id)
 
     def _from_aside(self, session_id: UUID) -> Any:
         files = self._files
-        name = f"{guid_name(session_id)}.json"
-        fd = files.open(name, _READ, dir_fd=self._directory)
+        fd = self._open_aside(session_id)
         try:
-            fields = json.loads(files.pread(fd, _MOST_ASIDE, 0))
+            return json.loads(files.pread(fd, _MOST_ASIDE, 0))
         finally:
             files.close(fd)
-        return fields
 
     def _decoded(self, line: bytes) -> Record:
         """

@@ -35,9 +35,10 @@ from twisted.web.client import (
     ResponseFailed,
 )
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IBodyProducer, IResponse
+from twisted.web.iweb import IAgent
 from zope.interface import Interface, implementer
 
+from txbits._agents import ExactURL
 from txbits._deferreds import deferred
 from txbits.client._bodies import NoBody, RangeBody
 from txbits.client.source import ISource, SourceError
@@ -121,29 +122,6 @@ class Connections(HTTPConnectionPool):
             latest.transport.abortConnection()
 
 
-@implementer(IAgent)
-@define(eq=False)
-class _ExactURL:
-    """
-    Requests one URL, just as it was given.
-
-    treq takes URLs apart, puts them together again, and cannot do so with those
-    that have an IPv6 address.
-    """
-
-    agent: IAgent
-    url: bytes
-
-    def request(
-        self,
-        method: bytes,
-        uri: bytes,
-        headers: Headers | None = None,
-        bodyProducer: IBodyProducer | None = None,  # noqa: N803
-    ) -> Deferred[IResponse]:
-        return self.agent.request(method, self.url, headers, bodyProducer)
-
-
 @define
 class _Watch:
     """A time-out that begins anew with each sign of life."""
@@ -200,7 +178,7 @@ class HTTPExchange:
         # treq sees the name only, which it wants for cookies.
         self._url = url if "[" not in url else "http://address.invalid/"
         self._connections = connections
-        self._http = HTTPClient(_ExactURL(agent, url.encode("ascii")))
+        self._http = HTTPClient(ExactURL(agent, url.encode("ascii")))
         self._request_timeout = request_timeout
         self._response_timeout = response_timeout
 

@@ -39,9 +39,9 @@ from twisted.web.client import (
 )
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IBodyProducer, IResponse
-from zope.interface import implementer
+from twisted.web.iweb import IAgent
 
+from txbits._agents import ExactURL
 from txbits.backends._work import InThread
 from txbits.backends.s3._access import UNSIGNED, Access
 from txbits.backends.s3._bodies import (
@@ -169,24 +169,6 @@ class Request:
     is_parsed: bool = False
 
 
-@implementer(IAgent)
-@define(eq=False)
-class _ExactURL:
-    """Requests one URL as it was signed; treq would write it anew."""
-
-    agent: IAgent
-    url: bytes
-
-    def request(
-        self,
-        method: bytes,
-        uri: bytes,
-        headers: Headers | None = None,
-        bodyProducer: IBodyProducer | None = None,  # noqa: N803
-    ) -> Deferred[IResponse]:
-        return self.agent.request(method, self.url, headers, bodyProducer)
-
-
 @define(eq=False)
 class Client:
     """
@@ -312,7 +294,7 @@ class Client:
         self.counts[request.operation] += 1
         url = self._url(request)
         signed = self.access.signed(request.method, url, headers, payload)
-        client = HTTPClient(_ExactURL(self._agent, url.encode("ascii")))
+        client = HTTPClient(ExactURL(self._agent, url.encode("ascii")))
         body = request.body
         waiting: Deferred[Any] = client.request(
             request.method,
