@@ -32,7 +32,7 @@ class Found:
     An object that is there.
 
     :ivar etag: Its ETag, as it stands in headers.
-    :ivar size: Its length in a listing; that of :attr:`body` elsewhere.
+    :ivar size: Its length.
     :ivar modified: When it was stored, by the store's clock.
     :ivar session: The session that published it, in the words of the header; ``None``
         if none did, or in a listing.
@@ -453,7 +453,8 @@ def _found(key: str, answer: Answer, body: bytes) -> Found:
     return Found(
         key,
         headers.get("etag", ""),
-        len(body),
+        # In an answer to HEAD it is that of the object.
+        int(headers.get("content-length", len(body))),
         _http_date(headers.get("last-modified", "")),
         headers.get(SESSION_HEADER),
         body,

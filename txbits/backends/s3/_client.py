@@ -39,7 +39,7 @@ from twisted.web.client import (
 )
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent
+from twisted.web.iweb import IAgent, IResponse
 
 from txbits._agents import ExactURL
 from txbits.backends._work import InThread
@@ -109,6 +109,7 @@ class Answer:
     :ivar headers: By their names in lower case.
     :ivar parsed: What botocore reads in the body; empty if it was not asked to.
     :ivar is_repeated: Whether an earlier attempt may have been carried out.
+    :ivar open: Delivers the body, if it was left open.
     """
 
     status: int
@@ -116,6 +117,7 @@ class Answer:
     body: bytes
     parsed: Mapping[str, Any]
     is_repeated: bool
+    open: Any = None
 
 
 class S3Error(BackendError):
@@ -157,6 +159,9 @@ class Request:
     :ivar key: The object's key; ``None`` if it is about the bucket.
     :ivar most: How many bytes the answer's body has at most.
     :ivar is_parsed: Whether botocore shall read the answer's body.
+    :ivar is_left_open: Whether the body of an answer that is a success is left to
+        whoever asked. How long that takes is up to others, so it does not count among
+        the requests that are under way.
     """
 
     operation: str
@@ -167,6 +172,7 @@ class Request:
     body: Body | None = None
     most: int = MOST_ANSWER
     is_parsed: bool = False
+    is_left_open: bool = False
 
 
 @define(eq=False)
@@ -272,7 +278,8 @@ class Client:
         """Begin to work out what will be said of a body that is still coming."""
         return Digest(self.settings.checksum, not self.access.is_safe)
 
-    def _url(self, request: Request) -> str:
+    def url(self, request: Request) -> str:
+        """Tell the URL of what a request is about."""
         url = self.access.base
         # A bucket's own URL ends in a slash, whatever way it is addressed.
         url += "/" + quote(request.key or "", safe="/~")
@@ -292,7 +299,7 @@ class Client:
         is_repeated: bool,
     ) -> Answer:
         self.counts[request.operation] += 1
-        url = self._url(request)
+        url = self.url(request)
         signed = self.access.signed(request.method, url, headers, payload)
         client = HTTPClient(ExactURL(self._agent, url.encode("ascii")))
         body = request.body
@@ -321,6 +328,10 @@ class Client:
         try:
             response = await waiting
             is_refusal = response.code >= 300
+            if request.is_left_open and not is_refusal:
+                return Answer(
+                    response.code, _named(response), b"", {}, is_repeated, response
+                )
             collector = Collector(_MOST_ERROR if is_refusal else request.most)
             waiting = collector.collected
             response.deliverBody(collector)
@@ -332,10 +343,7 @@ class Client:
         finally:
             if timer.active():
                 timer.cancel()
-        names = {
-            name.decode("ascii").lower(): values[-1].decode("latin-1")
-            for name, values in response.headers.getAllRawHeaders()
-        }
+        names = _named(response)
         return self._read(request, response.code, names, content, is_repeated)
 
     def _lost(self, error: Exception, is_late: bool, seconds: float) -> S3Unreachable:
@@ -420,6 +428,13 @@ class Client:
             "with S3's time",
             skew=self.access.skew,
         )
+
+
+def _named(response: IResponse) -> dict[str, str]:
+    return {
+        name.decode("ascii").lower(): values[-1].decode("latin-1")
+        for name, values in response.headers.getAllRawHeaders()
+    }
 
 
 def _seconds_for(request: Request) -> float:

@@ -21,6 +21,9 @@ LEAST_PART = 5 * _MIB
 #: Nor a longer one.
 MOST_PART = 5 << 30
 
+#: The longest that a signed URL is good, in seconds.
+MOST_PRESIGN = 7 * 86_400
+
 _SIZE = re.compile(r"([0-9]{1,16})\s*([KMG]i?B?)?", re.IGNORECASE)
 _UNITS = {"": 1, "k": _KIB, "m": _MIB, "g": 1 << 30}
 
@@ -53,6 +56,8 @@ class S3Settings:
     :ivar checksum: What the store verifies each upload by: ``"crc32"`` or ``"md5"``.
     :ivar connections: How many requests are under way at most.
     :ivar timeout: For how many seconds a request is tried again.
+    :ivar presign: For how many seconds URLs are good that clients are sent to for
+        published files; ``None`` to serve these ourselves.
     :ivar orphan_age: After how many seconds a multipart upload below the prefix that no
         session owns is aborted.
     """
@@ -73,6 +78,7 @@ class S3Settings:
     checksum: str = "crc32"
     connections: int = 32
     timeout: float = 100.0
+    presign: int | None = None
     orphan_age: float = 86_400.0
     staging: str = field(init=False)
 
@@ -116,6 +122,11 @@ class S3Settings:
                     f"s3: {_said(name)} must be from {least} to {most}, not "
                     f"{getattr(self, name)}"
                 )
+        if self.presign is not None and not 1 <= self.presign <= MOST_PRESIGN:
+            raise InvalidSetting(
+                f"s3: presign must be from 1 to {MOST_PRESIGN} seconds, not "
+                f"{self.presign}"
+            )
         object.__setattr__(self, "staging", f"{self.prefix}.bits-sessions/")
 
     def key(self, destination: tuple[str, ...]) -> str:
@@ -168,9 +179,10 @@ def from_description(bucket: str, given: dict[str, str]) -> S3Settings:
         attribute = known[name]
         if name in ("part-size", "memory"):
             values[attribute.name] = size(text, name)
-        elif isinstance(attribute.default, (int, float)):
+        elif name == "presign" or isinstance(attribute.default, (int, float)):
+            kind = int if attribute.default is None else type(attribute.default)
             try:
-                values[attribute.name] = type(attribute.default)(text)
+                values[attribute.name] = kind(text)
             except ValueError:
                 raise InvalidSetting(
                     f"s3: {name} must be a number, not {text!a}"

@@ -28,6 +28,9 @@ from txbits.errors import (
     DestinationIsDirectory,
 )
 
+#: The longest key that S3 takes, in bytes of UTF-8.
+MOST_KEY = 1024
+
 #: The name of a session's record.
 RECORD = "record"
 
@@ -102,6 +105,10 @@ class Staging:
     def ours(self, modified: float) -> float:
         """Translate a time of the store's clock into one of ours."""
         return modified - self.bucket.client.access.skew
+
+    def is_key(self, key: str) -> bool:
+        """Tell whether S3 takes a key of this length."""
+        return len(key.encode()) <= MOST_KEY
 
     # Records
 

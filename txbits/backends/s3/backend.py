@@ -29,6 +29,7 @@ from txbits.backends.s3._access import resolved
 from txbits.backends.s3._bodies import Body
 from txbits.backends.s3._bucket import Bucket, NotMet
 from txbits.backends.s3._client import Client
+from txbits.backends.s3._downloads import location, open_file
 from txbits.backends.s3._known import Known
 from txbits.backends.s3._memory import Memory
 from txbits.backends.s3._records import (
@@ -41,7 +42,7 @@ from txbits.backends.s3._records import (
 )
 from txbits.backends.s3._session import S3Session
 from txbits.backends.s3._settings import S3Settings
-from txbits.backends.s3._staging import Changed, Seen, Staging, Stored
+from txbits.backends.s3._staging import MOST_KEY, Changed, Seen, Staging, Stored
 from txbits.backends.s3._survey import Survey
 from txbits.backends.s3._together import together
 from txbits.errors import (
@@ -50,10 +51,15 @@ from txbits.errors import (
     NoSuchSession,
     ParentMissing,
 )
-from txbits.interfaces import IBackend, IShared, IUploadSession, SessionSummary
-
-#: The longest key that S3 takes, in bytes of UTF-8.
-MOST_KEY = 1024
+from txbits.interfaces import (
+    IBackend,
+    IDownloadable,
+    IRedirecting,
+    IShared,
+    IStoredFile,
+    IUploadSession,
+    SessionSummary,
+)
 
 #: For how many seconds what this node knows of a session is good enough to begin with.
 TRUST = 60.0
@@ -72,7 +78,7 @@ _CLOSE_ROUNDS = 200
 _AT_REST = frozenset({"QUIESCENT", "CONNECTION_LOST"})
 
 
-@implementer(IBackend, IShared)
+@implementer(IBackend, IShared, IDownloadable, IRedirecting)
 @define(eq=False)
 class S3Backend:
     """
@@ -201,7 +207,7 @@ class S3Backend:
         staging = self.staging
         checked_segments(destination)
         key = self.settings.key(destination)
-        if len(key.encode()) > MOST_KEY:
+        if not staging.is_key(key):
             raise DestinationForbidden(f"the key {key!a} is over {MOST_KEY} bytes")
         looks: list[Deferred[Any]] = [
             begun(staging.look(destination, overwrite=overwrite)),
@@ -335,6 +341,18 @@ class S3Backend:
     async def clean_up(self, closed_before: float) -> None:
         """Remove what is old; see :class:`~txbits.interfaces.IBackend`."""
         await self._survey.clean_up(closed_before)
+
+    # Published files
+
+    @deferred
+    async def open_file(self, destination: tuple[str, ...]) -> IStoredFile:
+        """Look at a file; see :class:`~txbits.interfaces.IDownloadable`."""
+        return await open_file(self.staging, destination)
+
+    @deferred
+    async def location(self, destination: tuple[str, ...], method: str) -> str | None:
+        """Sign a URL; see :class:`~txbits.interfaces.IRedirecting`."""
+        return await location(self.staging, destination, method)
 
 
 class _Pool(HTTPConnectionPool):
