@@ -242,6 +242,34 @@ class MemoryTests(S3Case):
         await self.assert_nothing_left(backend)
 
     @contract
+    async def test_what_is_being_sent_is_waited_for_before_a_half_is_put_away(self):
+        backend = await self.started()
+        client = self.client(backend)
+        held, goes_on = client.hold("UploadPart")
+        writers = []
+        for number in range(4):
+            session = await self.new(backend, (str(number),))
+            writers.append(await session.open_writer(30 * MIB))
+        await writers[0].write(self.data(9 * MIB))
+        await held
+        for writer in writers[1:3]:
+            await writer.write(self.data(9 * MIB // 2))
+        asked = client.asked.copy()
+        # Memory is for 20 MiB, 18 are held, and 5 of them being sent.
+        waiting = [
+            writers[3].write(self.data(3 * MIB)),
+            writers[1].write(self.data(MIB // 4)),
+        ]
+        self.assertEqual([one.called for one in waiting], [False, False])
+        goes_on.callback(None)
+        for one in waiting:
+            await one
+        self.assertEqual(client.asked, asked)
+        for writer in writers:
+            await writer.close()
+        self.assertEqual(backend.staging.memory.leaving, 0)
+
+    @contract
     async def test_clients_that_stall_do_not_lock_others_out(self):
         backend = await self.started()
         stalled = []

@@ -5,7 +5,8 @@ Clients are slow by design: hundreds of them may each have sent half a part. So 
 is reserved for what may come. Bytes are counted as they arrive, and when there are
 too many of them, those that are held longest for nothing go first: copies of what the
 bucket has already, and then the halves of parts, which are put into the bucket as
-they are.
+they are. Bytes that are being sent are waited for before a half is put away: to read it
+back costs more.
 """
 
 from __future__ import annotations
@@ -37,11 +38,14 @@ class Memory:
     :ivar limit: The bound.
     :ivar used: How many there are.
     :ivar peak: How many there were at most.
+    :ivar leaving: How many of them are being sent, and go without anything else being
+        waited for.
     """
 
     limit: int
     used: int = field(default=0, init=False)
     peak: int = field(default=0, init=False)
+    leaving: int = field(default=0, init=False)
     holders: set[IHolder] = field(factory=set, init=False)
     _drop_copies: list[Callable[[int], None]] = field(factory=list, init=False)
     _waiting: deque[tuple[int, Deferred[None]]] = field(factory=deque, init=False)
@@ -49,6 +53,17 @@ class Memory:
     def fits(self, length: int) -> bool:
         """Tell whether so many bytes more would be all right at once."""
         return not self._waiting and self.used + length <= self.limit
+
+    def fits_soon(self, length: int) -> bool:
+        """
+        Tell whether so many bytes more will be all right when those that are leaving
+        have left, and all who wait already have been served.
+
+        Whoever waits for that may go on holding bytes meanwhile: nobody has to put any
+        away for it.
+        """
+        waited_for = sum(needed for needed, _ in self._waiting)
+        return self.used - self.leaving + waited_for + length <= self.limit
 
     def take(self, length: int) -> Deferred[None]:
         """
@@ -94,6 +109,9 @@ class Memory:
         self.peak = max(self.peak, self.used)
 
     def _relieve(self) -> None:
+        needed, _ = self._waiting[0]
+        if self.used - self.leaving + needed <= self.limit:
+            return
         largest = max(self.holders, key=lambda one: one.held, default=None)
         if largest is not None and largest.held:
             largest.put_away()

@@ -18,6 +18,10 @@ _MIB = 1 << 20
 #: Amazon and most others take no shorter part but the last.
 LEAST_PART = 5 * _MIB
 
+#: As long as the fragments that ``txbits upload`` sends: none of their bytes has to be
+#: put twice.
+DEFAULT_PART = 10 * _MIB
+
 #: Nor a longer one.
 MOST_PART = 5 << 30
 
@@ -62,7 +66,7 @@ class S3Settings:
     endpoint: str | None = None
     region: str | None = None
     profile: str | None = None
-    part_size: int = 8 * _MIB
+    part_size: int = DEFAULT_PART
     max_parts: int = 10_000
     storage_class: str | None = None
     sse: str | None = None
