@@ -12,11 +12,17 @@ back costs more.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Protocol
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, succeed
+
+#: The bound if no description names one, in bytes.
+DEFAULT_MEMORY = 128 << 20
+
+#: What part of the memory for uploads small ones may take between their packets.
+_SMALL_SHARE = 4
 
 
 class IHolder(Protocol):
@@ -104,6 +110,11 @@ class Memory:
         """
         self._drop_copies.append(drop)
 
+    def drop_no_copies_by(self, drop: Callable[[int], None]) -> None:
+        """Take that back. Again is fine."""
+        if drop in self._drop_copies:
+            self._drop_copies.remove(drop)
+
     def _count(self, length: int) -> None:
         self.used += length
         self.peak = max(self.peak, self.used)
@@ -115,3 +126,47 @@ class Memory:
         largest = max(self.holders, key=lambda one: one.held, default=None)
         if largest is not None and largest.held:
             largest.put_away()
+
+
+@define(eq=False)
+class Budget:
+    """
+    The memory that all backends of a process have together.
+
+    Its bound is the largest that any of them asks for, while that one is started:
+    who writes a number means the process, and a smaller one beside it is not enough for
+    what that backend may have to hold.
+
+    :ivar memory: What is held.
+    """
+
+    _wanted: dict[Hashable, int | None] = field(factory=dict, init=False)
+    memory: Memory = field(factory=lambda: Memory(DEFAULT_MEMORY), init=False)
+
+    def join(self, who: Hashable, wanted: int | None) -> Memory:
+        """
+        Have a share.
+
+        :param who: A backend.
+        :param wanted: The bound that it asks for; ``None`` for any.
+        """
+        self._wanted[who] = wanted
+        self._bound()
+        return self.memory
+
+    def leave(self, who: Hashable) -> None:
+        """Have none any more. Again is fine."""
+        self._wanted.pop(who, None)
+        self._bound()
+
+    def for_small(self) -> int:
+        """Tell how many bytes of small files one backend may have between packets."""
+        return self.memory.limit // _SMALL_SHARE // max(1, len(self._wanted))
+
+    def _bound(self) -> None:
+        wanted = [one for one in self._wanted.values() if one is not None]
+        self.memory.limit = max(wanted, default=DEFAULT_MEMORY)
+
+
+#: The one that backends have unless they are given another.
+OF_PROCESS = Budget()
