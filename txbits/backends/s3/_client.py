@@ -266,7 +266,9 @@ class Client:
             return EMPTY_SHA256, headers
         kind = "md5" if request.operation == "DeleteObjects" else self.settings.checksum
         is_signed = not self.access.is_safe
-        if body.length > LONG and not body.is_digested(kind, is_signed):
+        if body.digest is not None and body.is_digested(kind, is_signed):
+            await body.digest.settled(self._in_thread)
+        elif body.length > LONG:
             await self._in_thread(body.digested, kind, is_signed)
         digest = body.digested(kind, is_signed)
         if request.method == "PUT" or request.operation == "DeleteObjects":
@@ -277,6 +279,10 @@ class Client:
     def new_digest(self) -> Digest:
         """Begin to work out what will be said of a body that is still coming."""
         return Digest(self.settings.checksum, not self.access.is_safe)
+
+    def digest(self, digest: Digest, chunk: bytes) -> None:
+        """Go on with the next bytes of such a body."""
+        digest.feed(chunk, self._in_thread)
 
     def url(self, request: Request) -> str:
         """Tell the URL of what a request is about."""

@@ -31,7 +31,7 @@ from txbits.backends.s3._bucket import Bucket, NotMet
 from txbits.backends.s3._client import Client
 from txbits.backends.s3._downloads import location, open_file
 from txbits.backends.s3._known import Known
-from txbits.backends.s3._memory import Memory
+from txbits.backends.s3._memory import OF_PROCESS, Budget
 from txbits.backends.s3._records import (
     MOST_INLINE,
     MOST_RECORD,
@@ -67,9 +67,6 @@ TRUST = 60.0
 #: How many folders are remembered as such.
 _MOST_PARENTS = 4096
 
-#: What part of the memory for uploads small ones may take between their packets.
-_KNOWN_SHARE = 4
-
 #: Seconds that connections may take to close.
 _CLOSE_TIMEOUT = 2.0
 
@@ -88,11 +85,13 @@ class S3Backend:
     :param reactor: The clock, the network, and where work in threads is reported.
     :param make_client: Makes what asks S3, from the same arguments as
         :class:`~txbits.backends.s3._client.Client`.
+    :param budget: The memory that it shares with others; that of the process.
     """
 
     settings: S3Settings
     _reactor: Any
     _make_client: Callable[..., Client] = field(default=Client, kw_only=True)
+    _budget: Budget = field(default=OF_PROCESS, kw_only=True)
     _threads: Threads | None = field(default=None, init=False)
     _pool: _Pool | None = field(default=None, init=False)
     _opened: Staging | None = field(default=None, init=False)
@@ -130,8 +129,8 @@ class S3Backend:
             client = self._make_client(
                 self.settings, access, agent, self._reactor, threads
             )
-            memory = Memory(self.settings.memory)
-            known = Known(self.settings.memory // _KNOWN_SHARE)
+            memory = self._budget.join(self, self.settings.memory)
+            known = Known(self._budget.for_small)
             memory.drop_copies_by(known.drop_copies)
             self._opened = Staging(
                 self.settings, Bucket(client), memory, self._reactor, known
@@ -183,6 +182,8 @@ class S3Backend:
         self._surveyor = None
         if opened is not None:
             opened.known.forget_all()
+            opened.memory.drop_no_copies_by(opened.known.drop_copies)
+        self._budget.leave(self)
         pool, self._pool = self._pool, None
         if pool is not None:
             await pool.close()
