@@ -13,7 +13,6 @@ from tests.backends.test_disk_answers import REPLY, AnswerCase
 from tests.backends.test_disk_crashes import CrashCase
 from txbits.errors import BackendError, NoSuchSession
 from txbits.interfaces import Answer
-from txbits.testing._abilities_contract import _Sink
 
 
 class CrashTests(CrashCase, AnswerCase):
@@ -192,48 +191,3 @@ class WaitingTests(AnswerCase):
             waiting.callback(None)
         self.successResultOf(releasing)
         self.assertEqual(self.leftovers(backend), [])
-
-    def test_releasing_a_file_ends_its_reading(self):
-        waiting: list[tuple[Deferred, object]] = []
-
-        def in_thread(function, *args):
-            one: Deferred = Deferred()
-            waiting.append((one, lambda: maybeDeferred(function, *args)))
-            return one
-
-        backend = self.start()
-        session = self.answered(backend)
-        session.staging.in_thread = in_thread
-        file = self.successResultOf(session.reply())
-        sink = _Sink()
-        reading = file.read_into(sink, 0, file.length)
-        self.failureResultOf(file.read_into(_Sink(), 0, 1), BackendError)
-        releases = [file.release(), file.release()]
-        for one in (reading, *releases):
-            self.assertNoResult(one)
-        (one, work) = waiting.pop()
-        work().chainDeferred(one)  # type: ignore[operator]
-        self.failureResultOf(reading, BackendError)
-        for released in releases:
-            self.successResultOf(released)
-        self.assertEqual((sink.received, waiting), (b"", []))
-        self.successResultOf(file.release())
-        self.failureResultOf(file.read_into(sink, 0, 1), BackendError)
-
-    def test_a_paused_reading_is_ended_too(self):
-        class Paused:
-            def registerProducer(self, producer, streaming):
-                self.producer = producer
-
-            def unregisterProducer(self):
-                self.producer = None
-
-            def write(self, data):
-                self.producer.pauseProducing()
-
-        session = self.answered(self.start())
-        file = self.successResultOf(session.reply())
-        reading = file.read_into(Paused(), 0, file.length)
-        self.assertNoResult(reading)
-        self.successResultOf(file.release())
-        self.failureResultOf(reading, BackendError)

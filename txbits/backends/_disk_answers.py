@@ -23,7 +23,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from txbits._deferreds import begun, deferred
-from txbits.backends._disk_file import DiskFile, open_plain
+from txbits.backends._disk_file import stored_file
 from txbits.backends._staging import Staging, answer_name, reply_name
 from txbits.backends._work import Joint, at_once, translated
 from txbits.errors import BackendError, NoSuchFile, OutOfSpace
@@ -35,7 +35,8 @@ _SHORT = 1 << 20
 # Far more than an answer takes: a URL in it has at most 2,200 characters.
 _MOST = 1 << 16
 
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+# Opening a pipe would wait for whoever writes into it.
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -231,7 +232,16 @@ class DiskAnswers:
             fd = self._open()
         if fd is None:
             raise NoSuchFile(f"session {self.session_id} has no reply")
-        return DiskFile.of(self.staging.files, self.staging.in_thread, fd)
+        staging = self.staging
+        files = staging.files
+        try:
+            there = files.fstat(fd)
+        except BaseException:
+            files.close(fd)
+            raise
+        return stored_file(
+            fd, there, files, staging.in_thread, staging.seconds(), _nothing_more
+        )
 
     def has_reply(self) -> bool:
         """
@@ -255,10 +265,15 @@ class DiskAnswers:
 
     def _open(self) -> int | None:
         staging = self.staging
+        files = staging.files
         try:
-            return open_plain(staging.files, self._reply, staging.directory)
+            fd = files.open(self._reply, _READ, dir_fd=staging.directory)
         except FileNotFoundError:
             return None
+        if not stat.S_ISREG(files.fstat(fd).st_mode):
+            files.close(fd)
+            raise BackendError(f"{self._reply} is no plain file")
+        return fd
 
     # -- the end
 
@@ -318,6 +333,10 @@ class DiskAnswers:
     def _remove(self, name: str) -> None:
         with suppress(FileNotFoundError):
             self.staging.files.unlink(name, dir_fd=self.staging.directory)
+
+
+def _nothing_more() -> None:
+    """A reply that is closed is closed."""
 
 
 def _encoded(attempts: int, answer: Answer | None) -> bytes:

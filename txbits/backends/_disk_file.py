@@ -1,93 +1,139 @@
 """
-A file on disk that was opened to be served.
+Published files on disk, opened to be served.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 import stat
+from collections.abc import Callable
+from contextlib import suppress
 
-from attrs import define
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IConsumer
+from twisted.internet.defer import Deferred, succeed
 
 from txbits.backends._files import Files
-from txbits.backends._reading import Reading
-from txbits.backends._served import IFeeder, ServedFile
-from txbits.backends._work import InThread, translated
-from txbits.errors import BackendError, StagedDataLost
+from txbits.backends._stored import StoredFile, by_pieces
+from txbits.backends._tree import Tree
+from txbits.backends._work import InThread, storage_error, translated
+from txbits.errors import (
+    DestinationIsDirectory,
+    NoSuchFile,
+    ParentMissing,
+    StagedDataLost,
+)
 
-# A pipe that somebody has put in the file's place would keep the open waiting.
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+# Opening a pipe would wait for whoever writes into it.
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+# How long two changes of a file may have the same time, in nanoseconds: two ticks of
+# the slowest kernel clock, and what file systems take that count seconds.
+_TICK = 20_000_000
+_SECOND = 1_000_000_000
 
 
-def open_plain(files: Files, name: str | bytes, directory: int) -> int:
+def open_plain_file(tree: Tree, files: Files, segments: tuple[str, ...]) -> int:
     """
-    Open a file to be read, if it is one.
+    Open the file at a destination. It blocks.
 
-    :raises OSError: If it cannot be opened, or is a symbolic link.
-    :raises BackendError: If it is no plain file.
+    :param segments: What ``checked_segments`` has passed.
+    :returns: A descriptor.
+    :raises NoSuchFile: If there is none, or something that is no plain file, such as a
+        symbolic link.
+    :raises DestinationIsDirectory: If there is a directory.
+    :raises BackendError: In the ways of ``Tree.open_parent``, and if it fails.
     """
-    fd = files.open(name, _READ, dir_fd=directory)
-    if not stat.S_ISREG(files.fstat(fd).st_mode):
+    try:
+        parent = tree.open_parent(segments)
+    except ParentMissing as error:
+        raise NoSuchFile(str(error)) from None
+    try:
+        fd = files.open(segments[-1].encode(), _READ, dir_fd=parent)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NoSuchFile(f"no {segments!a}") from None
+    except OSError as error:
+        there = tree.check_name(parent, segments, overwrite=True)
+        if there is None or not stat.S_ISREG(there.st_mode):
+            raise NoSuchFile(f"{segments!a} is no plain file") from None
+        raise storage_error(error) from error
+    finally:
+        tree.let_go(parent)
+    try:
+        mode = files.fstat(fd).st_mode
+        if stat.S_ISDIR(mode):
+            raise DestinationIsDirectory(f"{segments!a} is a directory")
+        if not stat.S_ISREG(mode):
+            raise NoSuchFile(f"{segments!a} is no plain file")
+    except BaseException:
         files.close(fd)
-        raise BackendError(f"{os.fsdecode(name)!a} is no plain file")
+        raise
     return fd
 
 
-@define(eq=False)
-class DiskFile(ServedFile):
+def entity_tag(there: os.stat_result, now: float) -> str:
     """
-    The file behind a descriptor; see :class:`~txbits.interfaces.IStoredFile`.
+    Make a tag that no other content of the file has, had, or will have.
 
-    :param fd: The descriptor, which is this object's from now on.
+    The time of the last change (``ctime``) cannot be set by anyone, and grows with each
+    write, if not always at once: a file may be written to twice before the clock of its
+    file system ticks. As long as that can be, each answer has a tag of its own.
+
+    :param there: What ``fstat`` says.
+    :param now: The time, in seconds.
+    """
+    changed = there.st_ctime_ns
+    tag = f"{there.st_ino:x}-{there.st_size:x}-{there.st_mtime_ns:x}-{changed:x}"
+    unsure = _TICK if changed % _SECOND else 2 * _SECOND
+    if now * _SECOND - changed > unsure:
+        return tag
+    return f"{tag}-{secrets.token_hex(8)}"
+
+
+def stored_file(
+    fd: int,
+    there: os.stat_result,
+    files: Files,
+    in_thread: InThread,
+    now: float,
+    closed: Callable[[], object],
+) -> StoredFile:
+    """
+    Make what serves an open file.
+
+    What the page cache has is read at once, the rest in a thread. When the file is
+    written to while it is served, reading fails.
+
+    :param fd: Its descriptor.
+    :param there: What ``fstat`` says.
+    :param now: The time, in seconds.
+    :param closed: Called when the descriptor has been closed.
     """
 
-    _files: Files
-    _in_thread: InThread
-    _fd: int
-    _seen: tuple[int, int]
-
-    @classmethod
-    def of(cls, files: Files, in_thread: InThread, fd: int) -> DiskFile:
-        """
-        Take an open file as it is now.
-
-        :raises OSError: If it cannot be looked at; the descriptor is closed then.
-        """
-        try:
-            there = files.fstat(fd)
-        except BaseException:
-            files.close(fd)
-            raise
-        return cls(
+    def check() -> None:
+        now_there = files.fstat(fd)
+        if (now_there.st_size, now_there.st_mtime_ns) != (
             there.st_size,
-            there.st_mtime,
-            f"{there.st_ino:x}-{there.st_mtime_ns:x}-{there.st_size:x}",
-            files,
-            in_thread,
-            fd,
-            _version(there),
-        )
+            there.st_mtime_ns,
+        ):
+            raise StagedDataLost("the file was written to while it was served")
 
-    def feeder(self, consumer: IConsumer) -> IFeeder:
-        """Make what reads it, a piece at a time."""
-
-        def read(offset: int, length: int) -> Deferred[bytes]:
-            return self._in_thread(translated, self._read, offset, length)
-
-        return Reading(consumer, read)
-
-    def _read(self, offset: int, length: int) -> bytes:
-        data = self._files.pread(self._fd, length, offset)
-        if _version(self._files.fstat(self._fd)) != self._seen:
-            raise StagedDataLost("the file was changed while it was read")
+    def read_in_thread(offset: int, length: int) -> bytes:
+        data = files.pread(fd, length, offset)
+        check()
         return data
 
-    def shut(self) -> None:
-        """Close the descriptor."""
-        translated(self._files.close, self._fd)
+    def read(offset: int, length: int) -> Deferred[bytes]:
+        data = files.pread_cached(fd, length, offset)
+        if data is None:
+            return in_thread(translated, read_in_thread, offset, length)
+        translated(check)
+        return succeed(data)
 
+    def close() -> None:
+        with suppress(OSError):  # it is closed all the same
+            files.close(fd)
+        closed()
 
-def _version(there: os.stat_result) -> tuple[int, int]:
-    return there.st_mtime_ns, there.st_size
+    return StoredFile(
+        there.st_size, there.st_mtime, entity_tag(there, now), by_pieces(read), close
+    )

@@ -5,14 +5,15 @@ Published files, and whatever else stands in the bucket, read by clients.
 from __future__ import annotations
 
 from txbits.backends._paths import checked_segments
+from txbits.backends._stored import StoredFile
 from txbits.backends.s3._bucket import Found
 from txbits.backends.s3._client import Request
 from txbits.backends.s3._staging import Staging
-from txbits.backends.s3._streams import S3File
+from txbits.backends.s3._streams import Stream
 from txbits.errors import BackendError, DestinationIsDirectory, NoSuchFile
 
 
-def served(staging: Staging, found: Found) -> S3File:
+def served(staging: Staging, found: Found) -> StoredFile:
     """
     Make an object that was looked at a file that is served.
 
@@ -23,18 +24,16 @@ def served(staging: Staging, found: Found) -> S3File:
     etag = found.etag.removeprefix('"').removesuffix('"')
     if not etag or found.etag.startswith("W/"):
         raise BackendError(f"the store tells no ETag of {found.key!a}")
-    return S3File(
+    client = staging.bucket.client
+    return StoredFile(
         found.size,
         found.modified,
         etag,
-        staging.bucket.client,
-        staging.clock,
-        found.key,
-        found.etag,
+        lambda consumer: Stream(consumer, client, staging.clock, found.key, found.etag),
     )
 
 
-async def open_file(staging: Staging, destination: tuple[str, ...]) -> S3File:
+async def open_file(staging: Staging, destination: tuple[str, ...]) -> StoredFile:
     """
     Look at a file; see :class:`~txbits.interfaces.IDownloadable`.
 

@@ -18,7 +18,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txbits.backends._served import IFeeder, ServedFile
 from txbits.backends.s3._client import ATTEMPT_TIMEOUT, Client, Request, S3Error
 from txbits.errors import BackendError, StagedDataLost
 
@@ -195,22 +194,3 @@ class Stream:
 
     def _transport(self) -> Any:
         return None if self._receiver is None else self._receiver.transport
-
-
-@define(eq=False)
-class S3File(ServedFile):
-    """
-    An object that was looked at; see :class:`~txbits.interfaces.IStoredFile`.
-
-    Nothing is open until it is read, and what is read is read on the condition that it
-    has the ETag that was seen.
-    """
-
-    _client: Client
-    _clock: Any
-    _key: str
-    _etag_seen: str
-
-    def feeder(self, consumer: IConsumer) -> IFeeder:
-        """Make what asks for it."""
-        return Stream(consumer, self._client, self._clock, self._key, self._etag_seen)
