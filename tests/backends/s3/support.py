@@ -139,6 +139,7 @@ class OnS3(_Case):
     records_total_at_once = False
     settings: dict[str, Any] = {}
     prefix = "in/"
+    notifies = False
 
     def setUp(self):
         super().setUp()
@@ -172,6 +173,7 @@ class OnS3(_Case):
         return S3Backend(
             S3Settings(bucket=self.bucket.name, **given),
             reactor,
+            notifies=self.notifies,
             make_client=MortalClient,
             budget=budget or Budget(),
         )

@@ -61,8 +61,11 @@ _log = Logger()
 #: Seconds that one attempt may take, besides what its body takes at the slowest.
 ATTEMPT_TIMEOUT = 15.0
 
-# S3 may take minutes to complete an upload of many parts.
-_LENGTHY = frozenset({"CompleteMultipartUpload"})
+# S3 may take minutes to complete an upload of many parts, or to copy a long one.
+_LENGTHY = frozenset({"CompleteMultipartUpload", "UploadPartCopy"})
+
+# These have no checksum of a body: there is none, or it is not an object's bytes.
+_UNCHECKED = frozenset({"UploadPartCopy"})
 
 #: The slowest that a body may be sent, or received, in bytes a second.
 _SLOWEST = 1 << 17
@@ -271,7 +274,9 @@ class Client:
         elif body.length > LONG:
             await self._in_thread(body.digested, kind, is_signed)
         digest = body.digested(kind, is_signed)
-        if request.method == "PUT" or request.operation == "DeleteObjects":
+        if request.operation == "DeleteObjects" or (
+            request.method == "PUT" and request.operation not in _UNCHECKED
+        ):
             name = "content-md5" if kind == "md5" else "x-amz-checksum-crc32"
             headers[name] = digest.checksum()
         return digest.sha256() if is_signed else UNSIGNED, headers

@@ -10,7 +10,7 @@ that is right.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Any
 from uuid import UUID, uuid4
 from weakref import WeakSet
@@ -21,11 +21,13 @@ from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.internet.task import deferLater
 from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool
 from zope.interface import implementer
+from zope.interface.interface import InterfaceClass
 
 from txbits._deferreds import begun, deferred
 from txbits.backends._paths import checked_segments
 from txbits.backends._work import Threads
 from txbits.backends.s3._access import resolved
+from txbits.backends.s3._answering import AnsweringSession
 from txbits.backends.s3._bodies import Body
 from txbits.backends.s3._bucket import Bucket, NotMet
 from txbits.backends.s3._client import Client
@@ -33,8 +35,7 @@ from txbits.backends.s3._downloads import location, open_file
 from txbits.backends.s3._known import Known
 from txbits.backends.s3._memory import OF_PROCESS, Budget
 from txbits.backends.s3._records import (
-    MOST_INLINE,
-    MOST_RECORD,
+    MOST_NAMES,
     Closed,
     Record,
     closed,
@@ -52,9 +53,14 @@ from txbits.errors import (
     ParentMissing,
 )
 from txbits.interfaces import (
+    IAbilities,
+    IAddressable,
+    IAnswerable,
     IBackend,
     IDownloadable,
+    IReadable,
     IRedirecting,
+    IReplyAddressable,
     IShared,
     IStoredFile,
     IUploadSession,
@@ -75,7 +81,7 @@ _CLOSE_ROUNDS = 200
 _AT_REST = frozenset({"QUIESCENT", "CONNECTION_LOST"})
 
 
-@implementer(IBackend, IShared, IDownloadable, IRedirecting)
+@implementer(IBackend, IAbilities, IShared, IDownloadable, IRedirecting)
 @define(eq=False)
 class S3Backend:
     """
@@ -83,6 +89,8 @@ class S3Backend:
 
     :ivar settings: Which bucket, where, and how.
     :param reactor: The clock, the network, and where work in threads is reported.
+    :param notifies: Whether a server application is told of complete uploads: their
+        bytes are put together where it can read them, and copied from there.
     :param make_client: Makes what asks S3, from the same arguments as
         :class:`~txbits.backends.s3._client.Client`.
     :param budget: The memory that it shares with others; that of the process.
@@ -90,6 +98,7 @@ class S3Backend:
 
     settings: S3Settings
     _reactor: Any
+    _notifies: bool = field(default=False, kw_only=True)
     _make_client: Callable[..., Client] = field(default=Client, kw_only=True)
     _budget: Budget = field(default=OF_PROCESS, kw_only=True)
     _threads: Threads | None = field(default=None, init=False)
@@ -97,6 +106,13 @@ class S3Backend:
     _opened: Staging | None = field(default=None, init=False)
     _parents: OrderedDict[str, float] = field(factory=OrderedDict, init=False)
     _surveyor: Survey | None = field(default=None, init=False)
+
+    @property
+    def session_abilities(self) -> Set[InterfaceClass]:
+        """Those of notification; see :class:`~txbits.interfaces.IAbilities`."""
+        if not self._notifies:
+            return frozenset()
+        return frozenset({IReadable, IAddressable, IAnswerable, IReplyAddressable})
 
     @property
     def staging(self) -> Staging:
@@ -222,14 +238,15 @@ class S3Backend:
             owner=owner,
             content_name=content_name,
             created=now,
+            is_staged=self._notifies,
         )
-        if len(encoded(record)) > MOST_RECORD - MOST_INLINE:
+        if len(encoded(record)) > MOST_NAMES:
             raise BackendError("the names in the record are too long")
         try:
             etag = await staging.write(record, None)
         except Changed as error:
             raise BackendError(f"there is a session {session_id} already") from error
-        session = S3Session(staging, record, etag, now, now, seen)
+        session = self._kind(record)(staging, record, etag, now, now, seen)
         staging.known.keep(session)
         return session
 
@@ -280,12 +297,19 @@ class S3Backend:
         if stored is None or isinstance(stored.record, Closed):
             raise NoSuchSession(f"no session {session_id}")
         session = self._session(stored, stored.record)
+        if isinstance(session, AnsweringSession):
+            await session.adopt()
         await session.measure()
         staging.known.keep(session)
         return session
 
+    def _kind(self, record: Record) -> type[S3Session]:
+        # Also one that was begun when this node was, or others were, set otherwise.
+        is_staged = self._notifies or record.is_staged
+        return AnsweringSession if is_staged else S3Session
+
     def _session(self, stored: Stored, record: Record) -> S3Session:
-        return S3Session(
+        return self._kind(record)(
             self.staging,
             record,
             stored.etag,
