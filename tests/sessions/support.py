@@ -21,7 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from txbits.backends.memory import MemoryBackend
-from txbits.errors import NoSuchSession
+from txbits.errors import BodyIncomplete, NoSuchSession
 from txbits.interfaces import Answer, IBackend, INotifier
 from txbits.protocol.codec import ContentRange
 from txbits.sessions import Caller, IRequestBody, Received, SessionManager, Settings
@@ -308,6 +308,17 @@ class NotifyingCase(ManagerCase):
         underway.body.send(SOURCE)
         underway.body.end()
         return underway
+
+    def leave(self, underway: Underway) -> None:
+        """
+        The client of a last fragment comes again, and goes away: nobody waits for the
+        application any more.
+        """
+        session_id = self.asked.upload.session.session_id
+        again = self.begin(session_id, 0, TOTAL)
+        again.body.lose()
+        for one in (underway, again):
+            self.failureResultOf(one.outcome, BodyIncomplete)
 
     def answered(self, answer: Answer, **who: Any) -> UUID:
         """A session that the application has answered about."""
