@@ -113,8 +113,9 @@ class Gate:
         self._calls.remove(call)
 
 
-@implementer(IBackend, IAbilities)
-@define(eq=False)
+# Without slots, so that it can be told to provide what the other one does.
+@implementer(IBackend)
+@define(eq=False, slots=False)
 class HoldableBackend:
     """
     Does what another backend does, when its gates allow.
@@ -133,11 +134,10 @@ class HoldableBackend:
 
     def __attrs_post_init__(self) -> None:
         other: object = self.backend
-        self.session_abilities = (
-            IAbilities(other).session_abilities
-            if IAbilities.providedBy(other)
-            else frozenset()
-        )
+        self.session_abilities = frozenset()
+        if IAbilities.providedBy(other):
+            self.session_abilities = IAbilities(other).session_abilities
+            alsoProvides(self, IAbilities)
 
     def hold(self, operation: str) -> Gate:
         """
