@@ -25,7 +25,9 @@ from txbits._deferreds import deferred
 from txbits.interfaces import (
     IAddressable,
     IBackend,
+    IDownloadable,
     IReadable,
+    IStoredFile,
     IUploadSession,
     IWriter,
     SessionSummary,
@@ -40,6 +42,7 @@ OPERATIONS = frozenset(
         "close",
         "create",
         "find",
+        "open_file",
         "open_writer",
         "publish",
         "recalls_close",
@@ -104,14 +107,14 @@ class Gate:
 
 
 @implementer(IBackend)
-@define(eq=False)
+@define(eq=False, slots=False)
 class HoldableBackend:
     """
     Does what another backend does, when its gates allow.
 
     A held call has done nothing yet: a session whose release is held, or has failed, is
     still there, though its ``releasing`` is set and stays so. Nothing is held until
-    :meth:`hold` is called.
+    :meth:`hold` is called. Files can be read if the other backend's can.
 
     :ivar backend: The other backend.
     """
@@ -119,6 +122,10 @@ class HoldableBackend:
     backend: IBackend
     _gates: dict[str, Gate] = field(factory=dict, init=False)
     _releasing: set[UUID] = field(factory=set, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        if IDownloadable.providedBy(self.backend):
+            alsoProvides(self, IDownloadable)
 
     def hold(self, operation: str) -> Gate:
         """
@@ -210,6 +217,11 @@ class HoldableBackend:
     def clean_up(self, closed_before: float) -> Deferred[None]:
         """Clean up, when ``hold("clean_up")`` allows."""
         return self.through("clean_up", lambda: self.backend.clean_up(closed_before))
+
+    def open_file(self, destination: tuple[str, ...]) -> Deferred[IStoredFile]:
+        """Open a published file, when ``hold("open_file")`` allows."""
+        backend: Any = self.backend
+        return self.through("open_file", lambda: backend.open_file(destination))
 
 
 @implementer(IUploadSession)

@@ -76,6 +76,7 @@ def refuse(
     error: BaseException,
     destination: tuple[str, ...],
     packet_type: str = "a request",
+    allowed: bytes = METHOD,
 ) -> None:
     """
     Answer a packet that failed, and say so in the log.
@@ -85,6 +86,7 @@ def refuse(
         to the log, never to the wire.
     :param destination: Where it was to go.
     :param packet_type: What kind of packet it was.
+    :param allowed: The methods that would have been.
     """
     if isinstance(error, errors.BodyIncomplete):
         # There is nobody left to answer. The manager has logged it.
@@ -116,6 +118,6 @@ def refuse(
     )
     if refusal is refusals.METHOD_NOT_ALLOWED:
         # RFC 9110 15.5.6.
-        write_ack(request, ack, (b"Allow", METHOD))
+        write_ack(request, ack, (b"Allow", allowed))
     else:
         write_ack(request, ack)
