@@ -14,7 +14,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from txbits.errors import InvalidSetting, UploadsDisabled
-from txbits.interfaces import IAccessPolicy, IBackend, IDownloadable
+from txbits.interfaces import IAccessPolicy, IBackend, IDownloadable, INotifier
 from txbits.protocol.codec import (
     METHOD,
     RemoteProtocolError,
@@ -42,6 +42,7 @@ from txbits.web._packet import PacketResource
 from txbits.web._ping import PingResource
 from txbits.web._streaming import has_short_head, headers_of, path_of
 from txbits.web.downloads import DownloadResource
+from txbits.web.replies import ReplyResource, reply_of
 
 _RESOURCES: dict[type[Packet], type[PacketResource[Any]]] = {
     Ping: PingResource,
@@ -81,14 +82,15 @@ class BITSResource(Resource):
     :param backend: Where uploads go.
     :param settings: The rules.
     :param policy: Permits or refuses each packet; everything is permitted without one.
+    :param notifier: Tells a server application of complete uploads.
     :param reactor: Tells the time, and runs the clean-up; the global one if not given.
     :param public_url: The URL at which clients see the root of the server; without it,
         URLs that are handed to them begin as the one that they used.
     :param trusted_proxies: Addresses and networks of proxies that are believed what
         they say of a client and its URL in ``Forwarded`` or ``X-Forwarded-`` headers;
         ``unix`` is for those that come over a socket of the file system.
-    :raises InvalidSetting: If one of these is wrong, or the settings allow downloads
-        from a backend that has none.
+    :raises InvalidSetting: If one of these is wrong, the settings allow downloads from
+        a backend that has none, or it cannot do what the notifier needs.
     :ivar manager: The sessions of this directory. Its ``start()`` must have fired
         before packets come, and its ``stop()`` should before the process ends.
     """
@@ -101,6 +103,7 @@ class BITSResource(Resource):
         settings: Settings | None = None,
         *,
         policy: IAccessPolicy | None = None,
+        notifier: INotifier | None = None,
         reactor: IReactorTime | None = None,
         public_url: str | None = None,
         trusted_proxies: Iterable[str] = (),
@@ -113,7 +116,7 @@ class BITSResource(Resource):
         settings = Settings() if settings is None else settings
         if settings.allow_downloads and not IDownloadable.providedBy(backend):
             raise InvalidSetting("downloads are allowed, but this backend has none")
-        self.manager = SessionManager(backend, settings, reactor)
+        self.manager = SessionManager(backend, settings, reactor, notifier=notifier)
         self.policy = policy
         self.origins = Origins.of(public_url, trusted_proxies)
         self.user: str | None = None
@@ -158,16 +161,22 @@ class BITSResource(Resource):
                 request,
                 error,
                 destination,
-                allowed=_ALLOWED if settings.allow_downloads else METHOD,
+                allowed=_ALLOWED if self._serves(destination) else METHOD,
             )
             return NOT_DONE_YET
         caller = self._caller(request)
         return _RESOURCES[type(packet)](
-            self.manager, self.policy, packet, destination, caller
+            self.manager, self.policy, packet, destination, caller, self.origins
         ).render(request)
 
     def _caller(self, request: Request) -> Caller:
         return _caller(self.user, self.origins.client(request))
+
+    def _serves(self, destination: tuple[str, ...]) -> bool:
+        """Whether this is a URL that files are read at."""
+        return (
+            self.manager.settings.allow_downloads or reply_of(destination) is not None
+        )
 
     def _file(
         self, request: Request, destination: tuple[str, ...]
@@ -175,6 +184,9 @@ class BITSResource(Resource):
         """What answers a request to read a file; ``None`` if this is none."""
         if request.method not in _READING:
             return None
+        session_id = reply_of(destination)
+        if session_id is not None:
+            return ReplyResource(self.manager, session_id, self._caller(request))
         if not self.manager.settings.allow_downloads:
             return None
         return DownloadResource(
