@@ -154,7 +154,7 @@ class ManagerCase(SynchronousTestCase):
 
     clock_class = Clock
     notifier: INotifier | None = None
-    settings: dict[str, Any] = {}
+    rules: dict[str, Any] = {}
 
     def setUp(self) -> None:
         self.clock = self.clock_class()

@@ -8,6 +8,7 @@ from txbits.testing._abilities_contract import AbilitiesContract
 from txbits.testing._answer_contract import AnswerContract
 from txbits.testing._contract import contract
 from txbits.testing._creation_contract import HOSTILE, CreationContract
+from txbits.testing._download_contract import DownloadContract
 from txbits.testing._record_contract import RecordContract
 from txbits.testing._session_contract import (
     PublishingContract,
@@ -26,6 +27,7 @@ class BackendContract(
     ReleasingContract,
     AbilitiesContract,
     AnswerContract,
+    DownloadContract,
 ):
     """
     Tests of everything that :mod:`txbits.interfaces` promises of a backend.
