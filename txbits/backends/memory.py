@@ -11,14 +11,16 @@ from __future__ import annotations
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence, Set
 from itertools import count
+from typing import ClassVar
 from uuid import UUID
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IConsumer, IReactorTime
 from zope.interface import implementer
+from zope.interface.interface import InterfaceClass
 
 from txbits._deferreds import deferred
 from txbits.backends._paths import checked_segments
@@ -34,6 +36,9 @@ from txbits.errors import (
     StagedDataLost,
 )
 from txbits.interfaces import (
+    Answer,
+    IAbilities,
+    IAnswerable,
     IBackend,
     IDownloadable,
     IReadable,
@@ -67,7 +72,37 @@ class _MemoryWriter:
         return succeed(None)
 
 
-@implementer(IUploadSession, IReadable)
+@implementer(IWriter)
+@define(eq=False)
+class _ReplyWriter:
+    _session: MemorySession
+    _pieces: list[bytes] = field(factory=list)
+    _open: bool = True
+
+    @deferred
+    async def write(self, data: bytes) -> None:
+        if not self._open or self._session.releasing:
+            raise BackendError("this writer is closed")
+        self._pieces.append(data)
+
+    @deferred
+    async def close(self) -> None:
+        if self._open and not self._session.releasing:
+            self._session._reply = b"".join(self._pieces)
+        self._open = False
+
+
+def _stored(content: bytes, modified: float, etag: str) -> StoredFile:
+    """Open bytes to be served."""
+    whole = memoryview(content)
+
+    def read(offset: int, length: int) -> Deferred[bytes]:
+        return succeed(bytes(whole[offset : offset + length]))
+
+    return StoredFile(len(content), modified, etag, by_pieces(read))
+
+
+@implementer(IUploadSession, IReadable, IAnswerable)
 @define(eq=False)
 class MemorySession:
     """One upload; see :class:`~txbits.interfaces.IUploadSession`."""
@@ -85,6 +120,10 @@ class MemorySession:
     in_doubt: bool = False
     _pieces: list[bytes] = field(factory=list)
     _writer: _MemoryWriter | None = None
+    attempts: int = 0
+    answer: Answer | None = None
+    _answered_at: float = 0.0
+    _reply: bytes | None = None
 
     @deferred
     async def open_writer(self, total: int) -> IWriter:
@@ -119,6 +158,7 @@ class MemorySession:
             self._writer._open = False
             self._writer = None
         self._pieces.clear()
+        self._reply = self.answer = None
         self._backend._sessions.pop(self.session_id, None)
         return succeed(None)
 
@@ -133,6 +173,39 @@ class MemorySession:
             return succeed(bytes(whole[offset : offset + length]))
 
         await Reading(consumer, read).run(start, end)
+
+    @deferred
+    async def begin_attempt(self) -> int:
+        """Count an attempt; see :class:`~txbits.interfaces.IAnswerable`."""
+        self._require_standing()
+        self.attempts += 1
+        self._reply = None
+        return self.attempts
+
+    @deferred
+    async def open_reply(self) -> IWriter:
+        """Begin a reply; see :class:`~txbits.interfaces.IAnswerable`."""
+        self._require_standing()
+        return _ReplyWriter(self)
+
+    @deferred
+    async def keep_answer(self, answer: Answer) -> None:
+        """Keep what was answered; see :class:`~txbits.interfaces.IAnswerable`."""
+        self._require_standing()
+        self.answer = evolve(answer, has_reply=self._reply is not None)
+        self._answered_at = self._backend._clock.seconds()
+
+    @deferred
+    async def reply(self) -> IStoredFile:
+        """Open the reply; see :class:`~txbits.interfaces.IAnswerable`."""
+        if self.answer is None or not self.answer.has_reply or self._reply is None:
+            raise NoSuchFile(f"session {self.session_id} has no reply")
+        # It is the only one that the session will ever have.
+        return _stored(self._reply, self._answered_at, str(self.session_id))
+
+    def _require_standing(self) -> None:
+        if self.releasing:
+            raise NoSuchSession(f"session {self.session_id} was released")
 
     def _joined(self) -> bytes:
         # Joined where the whole is asked for, so that appending never copies.
@@ -174,13 +247,7 @@ class PublishedFiles(MutableMapping[tuple[str, ...], bytes]):
 
         :raises KeyError: If there is none.
         """
-        content = memoryview(self._files[destination])
-        modified, tag = self._changes[destination]
-
-        def read(offset: int, length: int) -> Deferred[bytes]:
-            return succeed(bytes(content[offset : offset + length]))
-
-        return StoredFile(len(content), modified, tag, by_pieces(read))
+        return _stored(self._files[destination], *self._changes[destination])
 
     def __delitem__(self, destination: tuple[str, ...]) -> None:
         del self._files[destination], self._changes[destination]
@@ -203,7 +270,7 @@ def _above(destination: tuple[str, ...]) -> list[tuple[str, ...]]:
     return [destination[:end] for end in range(1, len(destination))]
 
 
-@implementer(IBackend, IDownloadable)
+@implementer(IBackend, IAbilities, IDownloadable)
 @define(eq=False)
 class MemoryBackend:
     """
@@ -211,6 +278,10 @@ class MemoryBackend:
 
     :ivar files: The published files. An embedder may read, add and remove them.
     """
+
+    session_abilities: ClassVar[Set[InterfaceClass]] = frozenset(
+        {IReadable, IAnswerable}
+    )
 
     _clock: IReactorTime
     files: PublishedFiles = field(init=False)
