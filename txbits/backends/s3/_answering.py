@@ -32,6 +32,7 @@ from txbits.backends.s3._bucket import (
 from txbits.backends.s3._copies import publish_copy
 from txbits.backends.s3._downloads import served
 from txbits.backends.s3._ending import whole
+from txbits.backends.s3._grid import reach
 from txbits.backends.s3._records import Record
 from txbits.backends.s3._replies import ReplyWriter
 from txbits.backends.s3._session import S3Session
@@ -243,7 +244,10 @@ class AnsweringSession(S3Session):
                 pass
             found = await self._file()
             if found is None:
-                self.offset = 0
+                # Another node may have ended the session, and removed it.
+                await self.reread()
+                self.parts = set()
+                self.offset = reach(self.tails)
                 raise StagedDataLost("somebody has ended the multipart upload")
             return found
         raise BackendError(f"the parts of {self.session_id} do not come to rest")
@@ -419,7 +423,7 @@ class AnsweringSession(S3Session):
             raise BackendError("the upload is not complete")
         self.standing()
         record = self.record
-        if not record.is_staged or record.is_small or self.grid.cells == 1:
+        if not record.is_staged or record.is_small:
             await S3Session.publish(
                 self, overwrite=overwrite, create_directories=create_directories
             )

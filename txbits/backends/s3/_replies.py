@@ -66,6 +66,8 @@ class ReplyWriter:
                 await self._write(data)
             except BaseException as error:
                 self._fault = error
+                # Nothing will come of what is held, and others may wait for the room.
+                self._drop()
                 raise
         finally:
             self._lock.release()
