@@ -371,7 +371,8 @@ class IShared(Interface):
 
     What this process knows of a session may be behind. All its sessions provide
     :class:`IRefreshable`; ``IBackend.find`` is asked for each packet, and may answer
-    from what it knows.
+    from what it knows. The Deferreds of ``IBackend.sessions`` and ``IBackend.clean_up``
+    are cancelled when the server stops: the store may be away.
     """
 
 

@@ -219,6 +219,12 @@ class S3Case(OnS3, ContractBase, TestCase):
     def make_backend(self):
         return self.node()
 
+    async def turn(self):
+        """Give the reactor a turn: what has called us goes on until it waits."""
+        pause: Deferred[None] = Deferred()
+        reactor.callLater(0, pause.callback, None)  # type: ignore[attr-defined]
+        await pause
+
     def data(self, length):
         """So many bytes, no two MiB of which are the same."""
         block = bytes(range(256)) * 64
