@@ -40,6 +40,7 @@ __all__ = [
     "IAddressable",
     "IBackend",
     "IBackendParser",
+    "IExclusive",
     "IReadable",
     "IRefreshable",
     "IReleasable",
@@ -361,6 +362,23 @@ class IAddressable(Interface):
         Tell where the staged bytes can be read, once the upload is complete.
 
         :returns: An absolute path of a file, or a URL.
+        """
+
+
+class IExclusive(Interface):
+    """
+    An optional ability of an :class:`IBackend`: it knows what must be its alone.
+
+    Two virtual directories of a server cannot have backends that dispute a place.
+    """
+
+    def disputes(other: IBackend) -> bool:
+        """
+        Tell whether another backend would meddle with what is this one's, or this one
+        with what is the other's. Asked before either is started; it looks at nothing
+        but how they were made.
+
+        :param other: A backend of any kind.
         """
 
 

@@ -29,7 +29,7 @@ from txbits.backends._staging import FsyncPolicy, Staging
 from txbits.backends._syncs import KernelSyncs, Sync, all_done
 from txbits.backends._work import InThread, Threads, at_once, translated
 from txbits.errors import BackendError, NoSuchSession, ParentMissing
-from txbits.interfaces import IBackend, IUploadSession, SessionSummary
+from txbits.interfaces import IBackend, IExclusive, IUploadSession, SessionSummary
 
 _log = Logger()
 
@@ -42,7 +42,7 @@ def _absolute(path: str) -> str:
     return os.path.abspath(path)
 
 
-@implementer(IBackend)
+@implementer(IBackend, IExclusive)
 @define(eq=False)
 class DiskBackend:
     """
@@ -85,6 +85,12 @@ class DiskBackend:
         if self._opened is None:
             raise BackendError(f"the backend of {self.root} is not started")
         return self._opened
+
+    def disputes(self, other: IBackend) -> bool:
+        """See :class:`~txbits.interfaces.IExclusive`; roots may lie in one another."""
+        return isinstance(other, DiskBackend) and (
+            os.path.realpath(self.root) == os.path.realpath(other.root)
+        )
 
     @deferred
     async def start(self) -> None:

@@ -50,7 +50,13 @@ from txbits.errors import (
     NoSuchSession,
     ParentMissing,
 )
-from txbits.interfaces import IBackend, IShared, IUploadSession, SessionSummary
+from txbits.interfaces import (
+    IBackend,
+    IExclusive,
+    IShared,
+    IUploadSession,
+    SessionSummary,
+)
 
 #: The longest key that S3 takes, in bytes of UTF-8.
 MOST_KEY = 1024
@@ -69,7 +75,7 @@ _CLOSE_ROUNDS = 200
 _AT_REST = frozenset({"QUIESCENT", "CONNECTION_LOST"})
 
 
-@implementer(IBackend, IShared)
+@implementer(IBackend, IExclusive, IShared)
 @define(eq=False)
 class S3Backend:
     """
@@ -104,6 +110,21 @@ class S3Backend:
         if self._surveyor is None:
             self._surveyor = Survey(self.staging)
         return self._surveyor
+
+    def disputes(self, other: IBackend) -> bool:
+        """
+        See :class:`~txbits.interfaces.IExclusive`.
+
+        Multipart uploads below the prefix that no session of this backend owns are
+        aborted, so no other's prefix may begin with it.
+        """
+        if not isinstance(other, S3Backend):
+            return False
+        ours, theirs = self.settings, other.settings
+        return (ours.bucket, ours.store) == (theirs.bucket, theirs.store) and (
+            ours.prefix.startswith(theirs.prefix)
+            or theirs.prefix.startswith(ours.prefix)
+        )
 
     # Life
 
