@@ -53,6 +53,10 @@ class Record:
     :ivar part_size: The grid's; ``None`` before the length is known.
     :ivar upload: The id of the multipart upload; ``None`` if there is none.
     :ivar inline: The bytes held, if the file is a small one.
+    :ivar in_doubt: Whether a multipart upload of it was aborted by somebody else, and
+        no other one begun since.
+    :ivar has_strays: Whether multipart uploads may have been begun whose ids nobody
+        knows, since the answers were lost.
     """
 
     session_id: UUID
@@ -66,11 +70,22 @@ class Record:
     part_size: int | None = None
     upload: str | None = None
     inline: bytes = b""
+    in_doubt: bool = False
+    has_strays: bool = False
 
     @property
     def is_small(self) -> bool:
         """Whether its bytes lie in the record."""
         return self.total is not None and self.total <= MOST_INLINE
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether it has a multipart upload, or is to have one."""
+        return (
+            self.total is not None
+            and self.part_size is not None
+            and self.total > self.part_size
+        )
 
     def changed(self, **changes: Any) -> Record:
         """Make the next version."""
@@ -112,6 +127,8 @@ def encoded(record: Record | Closed) -> bytes:
             "total": record.total,
             "part_size": record.part_size,
             "upload": record.upload,
+            "in_doubt": record.in_doubt,
+            "has_strays": record.has_strays,
         }
     ).encode()
     return line.ljust(LEAST_OPEN - 1) + b"\n" + record.inline
@@ -143,6 +160,9 @@ def decoded(text: bytes, key: str) -> Record | Closed:
             part_size=state["part_size"],
             upload=state["upload"],
             inline=inline,
+            # Older versions do not say these.
+            in_doubt=state.get("in_doubt", False) is True,
+            has_strays=state.get("has_strays", False) is True,
         )
     except (ValueError, KeyError, TypeError) as error:
         raise Unreadable(f"the record {key} cannot be read: {error!r}") from error

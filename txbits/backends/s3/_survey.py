@@ -102,6 +102,16 @@ class Survey:
                 self._kept.popitem(last=False)
         return stored.record
 
+    async def records(self) -> list[Record]:
+        """
+        Read the records of all sessions that stand.
+
+        :raises BackendError: If one of them cannot be read.
+        """
+        groups = [group async for group in self._groups() if group.is_open]
+        records = await a_few_at_a_time(_AT_ONCE, self._record, groups)
+        return [one for one in records if one is not None]
+
     async def clean_up(self, closed_before: float) -> None:
         """Remove what is old; see :class:`~txbits.interfaces.IBackend`."""
         staging = self._staging

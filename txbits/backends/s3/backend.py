@@ -108,7 +108,7 @@ class S3Backend:
     @property
     def _survey(self) -> Survey:
         if self._surveyor is None:
-            self._surveyor = Survey(self.staging)
+            raise BackendError(f"the backend of {self.settings.bucket} is not started")
         return self._surveyor
 
     def disputes(self, other: IBackend) -> bool:
@@ -150,6 +150,8 @@ class S3Backend:
             self._opened = Staging(
                 self.settings, Bucket(client), memory, self._reactor, known
             )
+            self._surveyor = Survey(self._opened)
+            self._opened.read_records_by(self._surveyor.records)
             await self._try_out()
         except BaseException:
             await self.stop()
