@@ -53,6 +53,7 @@ class MortalClient(Client):
         self._dies_after = False
         self._dead = False
         self._holds = {}
+        self._answer_holds = {}
         self._losing = {}
         self._answers = {}
 
@@ -112,6 +113,11 @@ class MortalClient(Client):
         self._holds[operation] = held, goes_on
         return held, goes_on
 
+    def hold_answer(self, operation):
+        """The same, when it has been carried out."""
+        held, goes_on = self._answer_holds[operation] = Deferred(), Deferred()
+        return held, goes_on
+
     async def ask(self, request):
         if self._calls_left is not None and not self._dead:
             if not self._calls_left:
@@ -124,12 +130,18 @@ class MortalClient(Client):
             raise Killed
         self.asked.append(request.operation)
         if request.operation in self._holds:
-            held, goes_on = self._holds.pop(request.operation)
-            held.callback(request)
-            await goes_on
-            if self._dead:
-                raise Killed
-        return await super().ask(request)
+            await self._hold(self._holds.pop(request.operation), request)
+        answer = await super().ask(request)
+        if request.operation in self._answer_holds:
+            await self._hold(self._answer_holds.pop(request.operation), request)
+        return answer
+
+    async def _hold(self, hold, request):
+        held, goes_on = hold
+        held.callback(request)
+        await goes_on
+        if self._dead:
+            raise Killed
 
 
 class OnS3(_Case):
@@ -220,6 +232,12 @@ class S3Case(OnS3, ContractBase, TestCase):
 
     def make_backend(self):
         return self.node()
+
+    async def turn(self):
+        """Give the reactor a turn: what has called us goes on until it waits."""
+        pause: Deferred[None] = Deferred()
+        reactor.callLater(0, pause.callback, None)  # type: ignore[attr-defined]
+        await pause
 
     def data(self, length):
         """So many bytes, no two MiB of which are the same."""

@@ -126,7 +126,7 @@ class AnsweringSession(S3Session):
             await S3Session.measure(self)
             return
         self._total = None
-        self.in_doubt = False
+        self.in_doubt = record.in_doubt
         if record.total is not None and not record.is_small and record.file is None:
             is_ended = await self._measure_grid()
             if is_ended and await self._file() is None:
@@ -443,8 +443,8 @@ class AnsweringSession(S3Session):
             uploads.append((self.upload_key, record.upload))
         if record.copy is not None and not self.published:
             uploads.append((staging.settings.key(self.destination), record.copy))
-        if record.attempts:
-            # The record does not name those of replies.
+        if record.attempts or record.has_strays or self.has_strays:
+            # The record does not name those of replies, nor those of lost answers.
             directory = staging.directory(self.session_id)
             found = await staging.bucket.uploads(directory)
             uploads += [(one.key, one.upload) for one in found]

@@ -210,6 +210,8 @@ class Client:
 
         :raises S3Error: If S3 refuses it.
         :raises S3Unreachable: If nothing settles it in time.
+        :raises CancelledError: If the Deferred of whoever asks was cancelled. Only what
+            merely reads, or may be done at any time, can be given up like that.
         """
         await self._at_once.acquire()
         try:
@@ -348,6 +350,8 @@ class Client:
             response.deliverBody(collector)
             content = await waiting
         except _LOST as error:
+            if not is_late and _is_cancelled(error):
+                raise CancelledError(f"{request.operation} was given up") from error
             raise self._lost(error, is_late, seconds) from error
         except TooLong as error:
             raise S3Unreachable(f"S3 answered {request.operation} {error}") from error
@@ -446,6 +450,15 @@ def _named(response: IResponse) -> dict[str, str]:
         name.decode("ascii").lower(): values[-1].decode("latin-1")
         for name, values in response.headers.getAllRawHeaders()
     }
+
+
+def _is_cancelled(error: Exception) -> bool:
+    """Tell whether who asked does not want to know any more."""
+    reasons = [one.value for one in getattr(error, "reasons", ())]
+    return any(
+        isinstance(one, (CancelledError, ConnectingCancelledError))
+        for one in (error, *reasons)
+    )
 
 
 def _seconds_for(request: Request) -> float:

@@ -89,11 +89,15 @@ async def publish_copy(
 async def _begin(session: AnsweringSession, key: str) -> str:
     staging = session.staging
     headers = staging.published_headers(session.session_id)
-    upload = await staging.bucket.begin_upload(key, headers)
+    upload = await session.began(key, headers)
 
     def change(record: Record) -> Record | None:
         session.standing()
-        return None if record.copy else record.changed(copy=upload)
+        if record.copy:
+            return None
+        return record.changed(
+            copy=upload, has_strays=record.has_strays or session.has_strays
+        )
 
     await session.named(key, upload, change)
     return session.chosen(session.record.copy)

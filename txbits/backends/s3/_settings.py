@@ -4,7 +4,7 @@ What a description of an S3 backend says, as a value.
 
 from __future__ import annotations
 
-import os.path
+import os
 import re
 from urllib.parse import urlsplit
 
@@ -139,6 +139,21 @@ class S3Settings:
                 f"{self.presign}"
             )
         object.__setattr__(self, "staging", f"{self.prefix}.bits-sessions/")
+
+    @property
+    def store(self) -> str:
+        """Tell stores apart, as far as that is possible before anything is resolved."""
+        # These two are what botocore looks at first.
+        said = (
+            self.endpoint
+            or os.environ.get("AWS_ENDPOINT_URL_S3")
+            or os.environ.get("AWS_ENDPOINT_URL")
+        )
+        if said is None:
+            return ""
+        parts = urlsplit(said)
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+        return f"{parts.hostname}:{port}{parts.path.rstrip('/')}"
 
     def key(self, destination: tuple[str, ...]) -> str:
         """Tell the key of a published file."""

@@ -4,9 +4,12 @@ Where sessions lie in the bucket, and how their records are read and written.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
+from typing import Any
 from uuid import UUID
 
 from attrs import define, field, frozen
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from txbits.backends.s3._bodies import Body
@@ -89,6 +92,25 @@ class Staging:
     clock: IReactorTime
     known: Known
     copy_part: int = field(default=256 << 20, kw_only=True)
+    _records: Callable[[], Coroutine[Deferred[Any], Any, list[Record]]] | None = field(
+        default=None, init=False
+    )
+
+    def read_records_by(
+        self, read: Callable[[], Coroutine[Deferred[Any], Any, list[Record]]]
+    ) -> None:
+        """Name who reads the records of all sessions that stand."""
+        self._records = read
+
+    async def records(self) -> list[Record]:
+        """
+        Read the records of all sessions that stand.
+
+        :raises BackendError: If one of them cannot be read.
+        """
+        if self._records is None:
+            raise BackendError("nobody reads all records")
+        return await self._records()
 
     # Names
 

@@ -58,6 +58,7 @@ from txbits.interfaces import (
     IAnswerable,
     IBackend,
     IDownloadable,
+    IExclusive,
     IReadable,
     IRedirecting,
     IReplyAddressable,
@@ -81,7 +82,7 @@ _CLOSE_ROUNDS = 200
 _AT_REST = frozenset({"QUIESCENT", "CONNECTION_LOST"})
 
 
-@implementer(IBackend, IAbilities, IShared, IDownloadable, IRedirecting)
+@implementer(IBackend, IAbilities, IExclusive, IShared, IDownloadable, IRedirecting)
 @define(eq=False)
 class S3Backend:
     """
@@ -124,8 +125,23 @@ class S3Backend:
     @property
     def _survey(self) -> Survey:
         if self._surveyor is None:
-            self._surveyor = Survey(self.staging)
+            raise BackendError(f"the backend of {self.settings.bucket} is not started")
         return self._surveyor
+
+    def disputes(self, other: IBackend) -> bool:
+        """
+        See :class:`~txbits.interfaces.IExclusive`.
+
+        Multipart uploads below the prefix that no session of this backend owns are
+        aborted, so no other's prefix may begin with it.
+        """
+        if not isinstance(other, S3Backend):
+            return False
+        ours, theirs = self.settings, other.settings
+        return (ours.bucket, ours.store) == (theirs.bucket, theirs.store) and (
+            ours.prefix.startswith(theirs.prefix)
+            or theirs.prefix.startswith(ours.prefix)
+        )
 
     # Life
 
@@ -151,6 +167,8 @@ class S3Backend:
             self._opened = Staging(
                 self.settings, Bucket(client), memory, self._reactor, known
             )
+            self._surveyor = Survey(self._opened)
+            self._opened.read_records_by(self._surveyor.records)
             await self._try_out()
         except BaseException:
             await self.stop()
