@@ -31,6 +31,9 @@ from txbits.errors import (
     DestinationIsDirectory,
 )
 
+#: How many names that begin with a destination's are looked at.
+_MOST_SIBLINGS = 20
+
 #: The name of a session's record.
 RECORD = "record"
 
@@ -198,15 +201,16 @@ class Staging:
         """
         Look whether something stands at a destination.
 
-        One listing shows the file, since no key that begins with its name sorts before
-        it, and almost always also whether there are any files below it.
+        One short listing shows the file, since no key that begins with its name sorts
+        before it, and also whether there are any files below it, unless there are many
+        whose names go on with what sorts before a slash.
 
         :raises DestinationExists: If a file does, and may not be replaced.
         :raises DestinationIsDirectory: If there are files below it.
         """
         key = self.settings.key(destination)
         now = self.clock.seconds()
-        page = await self.bucket.page(key, delimiter="/")
+        page = await self.bucket.page(key, delimiter="/", most=_MOST_SIBLINGS)
         if page.next is not None or f"{key}/" in page.prefixes:
             # Some stores go on showing a folder when the last file in it is gone.
             below = await self.bucket.page(f"{key}/", most=1)

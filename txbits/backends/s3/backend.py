@@ -40,7 +40,7 @@ from txbits.backends.s3._records import (
     encoded,
 )
 from txbits.backends.s3._session import S3Session
-from txbits.backends.s3._settings import S3Settings
+from txbits.backends.s3._settings import NOT_IN_XML, S3Settings
 from txbits.backends.s3._staging import Changed, Seen, Staging, Stored
 from txbits.backends.s3._survey import Survey
 from txbits.backends.s3._together import together
@@ -225,6 +225,8 @@ class S3Backend:
         staging = self.staging
         checked_segments(destination)
         key = self.settings.key(destination)
+        if NOT_IN_XML.search(key):
+            raise DestinationForbidden(f"a character that S3 cannot list in {key!a}")
         if len(key.encode()) > MOST_KEY:
             raise DestinationForbidden(f"the key {key!a} is over {MOST_KEY} bytes")
         looks: list[Deferred[Any]] = [
