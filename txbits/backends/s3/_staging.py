@@ -83,6 +83,8 @@ class Staging:
 
     :ivar memory: Bounds what all sessions hold.
     :ivar known: The sessions that this node knows.
+    :ivar most_useless: When so many tails of a session are of no use any more, they are
+        removed before its end.
     """
 
     settings: S3Settings
@@ -90,6 +92,7 @@ class Staging:
     memory: Memory
     clock: IReactorTime
     known: Known
+    most_useless: int = field(default=64, kw_only=True)
     _records: Callable[[], Coroutine[Deferred[Any], Any, list[Record]]] | None = field(
         default=None, init=False
     )
