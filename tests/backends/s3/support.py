@@ -57,13 +57,16 @@ class MortalClient(Client):
         self._losing = {}
         self._answers = {}
 
-    def answer(self, bodies, status):
+    def answer(self, bodies, status, headers=None):
         """
         Give the next attempts of some operations an answer that is not S3's.
 
         :param bodies: What it is, by the operation.
+        :param headers: Its headers.
         """
-        self._answers = {name: (status, body) for name, body in bodies.items()}
+        self._answers = {
+            name: (status, body, headers or {}) for name, body in bodies.items()
+        }
 
     def lose(self, operation, times=1):
         """Lose the answers to the next attempts of an operation; S3 has sent them."""
@@ -71,8 +74,9 @@ class MortalClient(Client):
 
     async def _attempt(self, request, *args):
         if request.operation in self._answers:
-            status, body = self._answers.pop(request.operation)
-            return self._read(request, status, {}, body, False)
+            self.counts[request.operation] += 1
+            status, body, headers = self._answers.pop(request.operation)
+            return await self._read(request, status, headers, body, False)
         answer = super()._attempt(request, *args)
         if not self._losing.get(request.operation):
             return await answer

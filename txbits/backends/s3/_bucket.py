@@ -200,11 +200,25 @@ class Bucket:
             raise
         return answer.headers["etag"]
 
-    async def delete(self, key: str) -> None:
-        """Remove an object; that there is none is success."""
-        await self.client.ask(
-            Request(operation="DeleteObject", method="DELETE", key=key)
-        )
+    async def delete(self, key: str, only: str | None = None) -> None:
+        """
+        Remove an object; that there is none is success.
+
+        :param only: The ETag of the one that is meant; another one stays, where the
+            store heeds that.
+        """
+        try:
+            await self.client.ask(
+                Request(
+                    operation="DeleteObject",
+                    method="DELETE",
+                    key=key,
+                    headers={} if only is None else {"if-match": only},
+                )
+            )
+        except S3Error as error:
+            if only is None or error.status not in (404, 412):
+                raise
 
     async def delete_all(self, keys: Sequence[str]) -> None:
         """Remove objects; that some are not there is success."""

@@ -83,13 +83,38 @@ _MOST_ERROR = 1 << 16
 
 _PASSING = frozenset({429, 500, 502, 503, 504})
 _PASSING_CODES = frozenset(
-    {"ConditionalRequestConflict", "OperationAborted", "RequestTimeout", "SlowDown"}
+    {
+        "ConditionalRequestConflict",
+        "InternalError",
+        "OperationAborted",
+        "RequestTimeout",
+        "ServiceUnavailable",
+        "SlowDown",
+    }
 )
 _FULL_CODES = frozenset(
     {"InsufficientStorage", "QuotaExceeded", "XMinioStorageFull", "EntityTooLarge"}
 )
 
-_ERROR = re.compile(rb"\s*(?:<\?xml[^>]*>)?\s*<Error[\s>]")
+_ROOT = re.compile(rb"\s*(?:<\?xml[^>]*>)?\s*<([A-Za-z]+)[\s/>]")
+
+# What an answer that is a success says. Whatever else has status 200 comes from
+# somebody in front of S3; to take it for an empty listing would be a great mistake.
+_ROOTS = {
+    "CompleteMultipartUpload": b"CompleteMultipartUploadResult",
+    "CreateMultipartUpload": b"InitiateMultipartUploadResult",
+    "ListMultipartUploads": b"ListMultipartUploadsResult",
+    "ListObjectsV2": b"ListBucketResult",
+    "ListParts": b"ListPartsResult",
+}
+_WITH_ETAG = frozenset({"GetObject", "HeadObject", "PutObject", "UploadPart"})
+_MEMBERS = {"CompleteMultipartUpload": "ETag", "CreateMultipartUpload": "UploadId"}
+
+#: Longer answers are read in a thread, in bytes; one of a thousand keys takes 40 ms.
+_LONG_ANSWER = 1 << 14
+
+#: By how many seconds a clock is wrong that a store complains of; most say at 900.
+_SKEWED = 300.0
 
 _LOST = (
     CancelledError,
@@ -130,15 +155,22 @@ class S3Error(BackendError):
     :ivar code: S3's own word for why, such as ``"NoSuchUpload"``; the status for an
         answer to HEAD, which has no body to say it in.
     :ivar is_repeated: Whether an earlier attempt may have been carried out.
+    :ivar date: What time it is there, as it stands in the header.
     """
 
     def __init__(
-        self, text: str, status: int, code: str, is_repeated: bool = False
+        self,
+        text: str,
+        status: int,
+        code: str,
+        is_repeated: bool = False,
+        date: str = "",
     ) -> None:
         super().__init__(text)
         self.status = status
         self.code = code
         self.is_repeated = is_repeated
+        self.date = date
 
 
 class S3Full(S3Error, OutOfSpace):
@@ -240,10 +272,8 @@ class Client:
                 why = error
                 is_repeated = True
             except S3Error as error:
-                if error.code in ("ExpiredToken", "RequestTimeTooSkewed") and (
-                    not has_renewed
-                ):
-                    # Both are put right by now, and were not carried out.
+                if not has_renewed and self._puts_right(request, error):
+                    # It was not carried out.
                     has_renewed = True
                     continue
                 if error.status not in _PASSING and error.code not in _PASSING_CODES:
@@ -359,7 +389,7 @@ class Client:
             if timer.active():
                 timer.cancel()
         names = _named(response)
-        return self._read(request, response.code, names, content, is_repeated)
+        return await self._read(request, response.code, names, content, is_repeated)
 
     def _lost(self, error: Exception, is_late: bool, seconds: float) -> S3Unreachable:
         reasons = [one.value for one in getattr(error, "reasons", ())] or [error]
@@ -373,7 +403,7 @@ class Client:
         said = "; ".join(str(one) or repr(one) for one in reasons)
         return S3Unreachable(f"{self.access.base} cannot be reached: {said}")
 
-    def _read(
+    async def _read(
         self,
         request: Request,
         status: int,
@@ -382,28 +412,58 @@ class Client:
         is_repeated: bool,
     ) -> Answer:
         parsed: Mapping[str, Any] = {}
-        # Copies and completions may fail after their status has been sent.
-        failed = status >= 300 or (request.is_parsed and _ERROR.match(body) is not None)
+        found = None if request.operation == "GetObject" else _ROOT.match(body)
+        root = b"" if found is None else found[1]
+        # Some requests fail after their status has been sent.
+        failed = status >= 300 or root == b"Error"
         if failed or request.is_parsed:
             model = self.access.model.operation_model(request.operation)
+            answer = {
+                "status_code": max(status, 500) if failed and status < 300 else status,
+                "headers": HeadersDict(headers),
+                "body": body,
+            }
             try:
-                parsed = self._parser.parse(
-                    {
-                        "status_code": max(status, 500)
-                        if failed and status < 300
-                        else status,
-                        "headers": HeadersDict(headers),
-                        "body": body,
-                    },
-                    model.output_shape,
-                )
+                if len(body) < _LONG_ANSWER:
+                    parsed = self._parser.parse(answer, model.output_shape)
+                else:
+                    parsed = await self._in_thread(
+                        self._parser.parse, answer, model.output_shape
+                    )
             except ResponseParserError as error:
                 raise S3Unreachable(
                     f"S3 answered {request.operation} with what cannot be read: {error}"
                 ) from error
         if failed:
             raise self._refused(request, status, headers, parsed)
+        operation = request.operation
+        if (
+            root != _ROOTS.get(operation, root)
+            or (operation in _WITH_ETAG and "etag" not in headers)
+            or (operation in _MEMBERS and not parsed.get(_MEMBERS[operation]))
+        ):
+            raise S3Unreachable(
+                f"{operation} was answered with status {status}, but not by S3"
+            )
         return Answer(status, headers, body, parsed, is_repeated)
+
+    def _puts_right(self, request: Request, error: S3Error) -> bool:
+        """
+        Tell whether something can be done about an error so that the next attempt is
+        better, and do it.
+        """
+        # Answers to HEAD have no body that could say why.
+        is_silent = request.method == "HEAD"
+        if error.code == "ExpiredToken" or (is_silent and error.status == 400):
+            self.access.forget()
+            return True
+        if error.code == "RequestTimeTooSkewed":
+            return self._correct_clock(error.date, 0.0)
+        return (
+            is_silent
+            and error.status == 403
+            and self._correct_clock(error.date, _SKEWED)
+        )
 
     def _refused(
         self,
@@ -414,12 +474,6 @@ class Client:
     ) -> S3Error:
         error = parsed.get("Error", {})
         code = str(error.get("Code") or status)
-        if code == "RequestTimeTooSkewed":
-            self._correct_clock(headers.get("date", ""))
-        elif code == "ExpiredToken":
-            self.access.forget()
-        elif code == "InternalError":
-            status = max(status, 500)
         kind = S3Full if status == 507 or code in _FULL_CODES else S3Error
         text = f"S3 refused {request.operation}"
         if request.key is not None:
@@ -430,19 +484,22 @@ class Client:
         region = error.get("Region") or headers.get("x-amz-bucket-region")
         if region and region != self.access.region:
             text += f"; the bucket's region is {region}"
-        return kind(text, status, code)
+        return kind(text, status, code, date=headers.get("date", ""))
 
-    def _correct_clock(self, date: str) -> None:
+    def _correct_clock(self, date: str, least: float) -> bool:
         try:
             theirs = parsedate_to_datetime(date).timestamp()
         except ValueError:
-            return
+            return False
+        if abs(theirs - self.access.now()) < least:
+            return False
         self.access.skew = theirs - self._reactor.seconds()
         _log.warn(
             "this machine's clock is {skew:.0f} s behind S3's; requests are signed "
             "with S3's time",
             skew=self.access.skew,
         )
+        return True
 
 
 def _named(response: IResponse) -> dict[str, str]:

@@ -159,6 +159,7 @@ class S3Session:
             )
         if self.record.upload not in (None, stored.record.upload):
             self.parts.clear()
+            self.offset = reach(self.tails)
         self.record, self.etag = stored.record, stored.etag
         self.last_progress = max(self.last_progress, stored.modified)
         self.confirmed = self.staging.clock.seconds()
@@ -635,6 +636,9 @@ class S3Session:
         staging = self.staging
         if self.seen is None or self.seen.etag is not None:
             return
-        if await staging.is_published(self.destination, self.session_id) is not None:
-            await staging.bucket.delete(staging.settings.key(self.destination))
+        found = await staging.is_published(self.destination, self.session_id)
+        if found is not None:
+            # Not what somebody may have put in its place just now.
+            key = staging.settings.key(self.destination)
+            await staging.bucket.delete(key, only=found.etag)
             self._is_taken_back = True

@@ -34,6 +34,9 @@ from txbits.errors import (
 #: The longest key that S3 takes, in bytes of UTF-8.
 MOST_KEY = 1024
 
+#: How many names that begin with a destination's are looked at.
+_MOST_SIBLINGS = 20
+
 #: The name of a session's record.
 RECORD = "record"
 
@@ -84,6 +87,8 @@ class Staging:
     :ivar memory: Bounds what all sessions hold.
     :ivar known: The sessions that this node knows.
     :ivar copy_part: How much the store copies at a time, in bytes.
+    :ivar most_useless: When so many tails of a session are of no use any more, they are
+        removed before its end.
     """
 
     settings: S3Settings
@@ -92,6 +97,7 @@ class Staging:
     clock: IReactorTime
     known: Known
     copy_part: int = field(default=256 << 20, kw_only=True)
+    most_useless: int = field(default=64, kw_only=True)
     _records: Callable[[], Coroutine[Deferred[Any], Any, list[Record]]] | None = field(
         default=None, init=False
     )
@@ -215,15 +221,16 @@ class Staging:
         """
         Look whether something stands at a destination.
 
-        One listing shows the file, since no key that begins with its name sorts before
-        it, and almost always also whether there are any files below it.
+        One short listing shows the file, since no key that begins with its name sorts
+        before it, and also whether there are any files below it, unless there are many
+        whose names go on with what sorts before a slash.
 
         :raises DestinationExists: If a file does, and may not be replaced.
         :raises DestinationIsDirectory: If there are files below it.
         """
         key = self.settings.key(destination)
         now = self.clock.seconds()
-        page = await self.bucket.page(key, delimiter="/")
+        page = await self.bucket.page(key, delimiter="/", most=_MOST_SIBLINGS)
         if page.next is not None or f"{key}/" in page.prefixes:
             # Some stores go on showing a folder when the last file in it is gone.
             below = await self.bucket.page(f"{key}/", most=1)

@@ -42,7 +42,7 @@ from txbits.backends.s3._records import (
     encoded,
 )
 from txbits.backends.s3._session import S3Session
-from txbits.backends.s3._settings import S3Settings
+from txbits.backends.s3._settings import NOT_IN_XML, S3Settings
 from txbits.backends.s3._staging import MOST_KEY, Changed, Seen, Staging, Stored
 from txbits.backends.s3._survey import Survey
 from txbits.backends.s3._together import together
@@ -242,6 +242,8 @@ class S3Backend:
         staging = self.staging
         checked_segments(destination)
         key = self.settings.key(destination)
+        if NOT_IN_XML.search(key):
+            raise DestinationForbidden(f"a character that S3 cannot list in {key!a}")
         if not staging.is_key(key):
             raise DestinationForbidden(f"the key {key!a} is over {MOST_KEY} bytes")
         looks: list[Deferred[Any]] = [
