@@ -21,7 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from txbits.backends.memory import MemoryBackend
-from txbits.errors import NoSuchSession
+from txbits.errors import BodyIncomplete, NoSuchSession
 from txbits.interfaces import Answer, IBackend, INotifier
 from txbits.protocol.codec import ContentRange
 from txbits.sessions import Caller, IRequestBody, Received, SessionManager, Settings
@@ -149,12 +149,12 @@ class ManagerCase(SynchronousTestCase):
     :ivar memory: The memory backend.
     :ivar backend: The same behind gates.
     :ivar notifier: Of every manager that is started from then on.
-    :ivar settings: Of every manager, unless it is told otherwise.
+    :ivar rules: Settings of every manager, unless it is told otherwise.
     """
 
     clock_class = Clock
     notifier: INotifier | None = None
-    settings: dict[str, Any] = {}
+    rules: dict[str, Any] = {}
 
     def setUp(self) -> None:
         self.clock = self.clock_class()
@@ -166,7 +166,7 @@ class ManagerCase(SynchronousTestCase):
         """A new manager over the same store, as after a restart."""
         manager = SessionManager(
             self.backend,
-            Settings(**{**self.settings, **settings}),
+            Settings(**{**self.rules, **settings}),
             self.clock,
             notifier=self.notifier,
         )
@@ -308,6 +308,17 @@ class NotifyingCase(ManagerCase):
         underway.body.send(SOURCE)
         underway.body.end()
         return underway
+
+    def leave(self, underway: Underway) -> None:
+        """
+        The client of a last fragment comes again, and goes away: nobody waits for the
+        application any more.
+        """
+        session_id = self.asked.upload.session.session_id
+        again = self.begin(session_id, 0, TOTAL)
+        again.body.lose()
+        for one in (underway, again):
+            self.failureResultOf(one.outcome, BodyIncomplete)
 
     def answered(self, answer: Answer, **who: Any) -> UUID:
         """A session that the application has answered about."""

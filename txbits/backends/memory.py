@@ -16,7 +16,7 @@ from itertools import count
 from typing import ClassVar
 from uuid import UUID
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IConsumer, IReactorTime
 from zope.interface import implementer
@@ -192,7 +192,7 @@ class MemorySession:
     async def keep_answer(self, answer: Answer) -> None:
         """Keep what was answered; see :class:`~txbits.interfaces.IAnswerable`."""
         self._require_standing()
-        self.answer = answer
+        self.answer = evolve(answer, has_reply=self._reply is not None)
         self._answered_at = self._backend._clock.seconds()
 
     @deferred
