@@ -145,10 +145,13 @@ class SessionManager:
                 session.newest.release()
             if session.asking is not None:
                 session.asking.release()
-            releases += [reply.release() for reply in session.replies or ()]
+            releases += [reply.release() for reply in tuple(session.replies or ())]
         await cleaned
         for released in releases:
-            await released
+            try:
+                await released
+            except BackendError:
+                _log.failure("a reply could not be closed; the process ends anyway")
         if self._busy:
             self._idle = Deferred()
             await self._idle
