@@ -200,10 +200,6 @@ class FileResource(Resource):
         finally:
             sending.end()
         request.finish()
-        _log.debug(
-            "sent {file} to {client}",
-            **self._fields(request, status=response.status, bytes=response.length),
-        )
 
     def _begin(
         self,
