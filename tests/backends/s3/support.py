@@ -21,7 +21,8 @@ from twisted.trial.unittest import TestCase
 from tests.clocks import Ahead
 from tests.seaweedfs import ENVIRONMENT, REGION, Bucket
 from txbits.backends.s3 import S3Backend, S3Settings
-from txbits.backends.s3._client import Client, S3Error, S3Unreachable
+from txbits.backends.s3._answers import S3Error, S3Unreachable
+from txbits.backends.s3._client import Client
 from txbits.backends.s3._memory import Budget
 from txbits.backends.s3._records import LEAST_OPEN
 from txbits.errors import NoSuchSession
@@ -76,7 +77,7 @@ class MortalClient(Client):
         if request.operation in self._answers:
             self.counts[request.operation] += 1
             status, body, headers = self._answers.pop(request.operation)
-            return await self._read(request, status, headers, body, False)
+            return await self._reader.read(request, status, headers, body, False)
         answer = super()._attempt(request, *args)
         if not self._losing.get(request.operation):
             return await answer

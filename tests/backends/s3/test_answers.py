@@ -11,8 +11,8 @@ from twisted.internet import reactor
 
 from tests.backends.s3.support import MIB, S3Case
 from tests.fault_proxy import FaultProxy
+from txbits.backends.s3._answers import S3Error
 from txbits.backends.s3._bodies import Body
-from txbits.backends.s3._client import S3Error
 from txbits.errors import DestinationForbidden, DestinationIsDirectory
 from txbits.testing.backend import contract
 
@@ -123,7 +123,7 @@ class LongAnswerTests(S3Case):
     async def test_long_ones_are_read_in_a_thread(self):
         backend = await self.started()
         client = self.client(backend)
-        parser = client._parser
+        parser = client._reader._parser
         threads = []
 
         class Noting:
@@ -133,7 +133,7 @@ class LongAnswerTests(S3Case):
                 threads.append(current_thread() is main_thread())
                 return parser.parse(*args)
 
-        client._parser = Noting()
+        client._reader._parser = Noting()
         for number in range(200):
             self.bucket.put(f"in/{number:03}", b"")
         page = await backend.staging.bucket.page("in/", most=200)

@@ -15,14 +15,9 @@ from xml.sax.saxutils import escape
 from attrs import define, frozen
 
 from txbits.backends.s3._access import seconds_of
+from txbits.backends.s3._answers import Answer, Request, S3Error, S3Unreachable
 from txbits.backends.s3._bodies import Body
-from txbits.backends.s3._client import (
-    Answer,
-    Client,
-    Request,
-    S3Error,
-    S3Unreachable,
-)
+from txbits.backends.s3._client import Client
 from txbits.backends.s3._grid import Span
 from txbits.errors import BackendError, StagedDataLost
 
