@@ -370,11 +370,13 @@ class RefusalTests(DownloadCase):
 
     def test_a_client_that_goes_while_it_is_opened(self) -> None:
         gate = self.backend.hold("open_file")
-        peer = self.peer()
-        peer.send(get())
-        peer.lose()
-        gate.open()
-        self.assertEqual(peer.received(), b"")
+        for method in (b"GET", b"HEAD"):
+            peer = self.peer()
+            peer.send(get(method=method))
+            peer.lose()
+            gate.open()
+            self.assertEqual(peer.received(), b"")
+            gate.shut()
 
     def test_a_backend_without_files_is_refused_at_once(self) -> None:
         with self.assertRaisesRegex(InvalidSetting, "downloads"):
