@@ -100,7 +100,8 @@ class Reading:
             if self.at and self.session.error is not None:
                 self.over(self.session.error)
                 break
-            piece = self.session.data[self.at : self.end][: self.session.piece]
+            end = min(self.at + self.session.piece, self.end)
+            piece = self.session.data[self.at : end]
             if not piece:
                 self.over(None)
                 break
