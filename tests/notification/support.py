@@ -148,9 +148,14 @@ class Place:
     error: Exception | None = None
     close_error: Exception | None = None
     held: Deferred[None] | None = None
-    content: bytes = b""
+    pieces: list[bytes] = field(factory=list)
     opened: int = 0
     closed: int = 0
+
+    @property
+    def content(self) -> bytes:
+        """What was written."""
+        return b"".join(self.pieces)
 
     def address(self) -> str | None:
         return self.where
@@ -162,7 +167,7 @@ class Place:
     def write(self, data: bytes) -> Deferred[None]:
         if self.error is not None:
             return fail(self.error)
-        self.content += data
+        self.pieces.append(data)
         held, self.held = self.held, None
         return succeed(None) if held is None else held
 
