@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txbits.errors import InvalidSetting
 from txbits.service._keys import KEYS
+from txbits.service._kinds import Flag
 from txbits.service.options import Options
 from txbits.service.settings import default_of, from_file
 
@@ -136,7 +137,7 @@ class FileTests(SynchronousTestCase):
         self.assertEqual(self.complaint("zzz = 1"), "unknown key 'zzz'")
 
     def test_keys_of_the_server_are_refused_in_a_directory(self):
-        for key in ("listen", "max-connections", "idle-timeout"):
+        for key in ("listen", "max-connections", "idle-timeout", "trusted-proxies"):
             self.assertEqual(
                 self.complaint(f"[[directory]]\n{key} = 1"),
                 f"directory 1: {key} holds for the whole server; "
@@ -162,6 +163,16 @@ class FileTests(SynchronousTestCase):
             "session-limit": ["true", "1.5"],
             "cleanup-interval": ["[]", "2020-01-01"],
             "fsync": ["true", '"always"', "[]"],
+            "publish-on": ["true", '"fragment"'],
+            "allow-downloads": ["1"],
+            "host-id": ["5", "true", '"a b"', "[]"],
+            "host-id-fallback-timeout": ["true", "0", "1.5"],
+            "notify-url": ["5", "true", "[]"],
+            "notify-by": ["1", '"both"'],
+            "notify-timeout": ["true", "0"],
+            "notify-secret-file": ["5"],
+            "public-url": ["5", "true"],
+            "trusted-proxies": ['"10.0.0.0/8"', '["proxy"]', "[1]"],
             "max-connections": ["true", "0", "1.5"],
             "idle-timeout": ["119.9", "true"],
         }.items():
@@ -203,10 +214,10 @@ class KeyTests(SynchronousTestCase):
     def test_every_key_has_a_default_that_it_accepts(self):
         for key in KEYS:
             default = default_of(key)
-            if key.name not in ("enabled", "allow-overwrites", "create-directories"):
-                key.checked(key.kind.parse(default), key.name)
-            else:
+            if isinstance(key.kind, Flag):
                 self.assertIn(default, ("true", "false"))
+            elif default not in ("none", "notify-timeout"):
+                key.checked(key.kind.parse(default), key.name)
 
     def test_every_key_but_enabled_is_an_option(self):
         options = {name.removesuffix("=") for name in Options().longOpt}
