@@ -10,8 +10,10 @@ not say otherwise.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network
+from os.path import abspath
 from pathlib import Path
 from typing import Any, Literal, cast
 from urllib.parse import unquote_to_bytes
@@ -71,6 +73,8 @@ class Configuration:
     :ivar listen_from: What an error message about one of them begins with.
     :ivar limits: Limits on connections.
     :ivar trusted_proxies: The networks of proxies whose word on the client is taken.
+    :ivar path: The file that it was read from, if any.
+    :ivar reread: Reads that again, and blocks meanwhile.
     """
 
     directories: tuple[Directory, ...]
@@ -78,6 +82,10 @@ class Configuration:
     listen_from: str = "--"
     limits: Limits = field(factory=Limits)
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    path: str | None = None
+    reread: Callable[[], Configuration] | None = field(
+        default=None, eq=False, repr=False
+    )
 
 
 def default_of(key: Key) -> str:
@@ -148,7 +156,11 @@ def from_options(given: Mapping[str, object]) -> Configuration:
             f"--{name} cannot be combined with --config; write it into a "
             f"[[directory]] of {path}"
         )
-    return _server(from_file(str(path)), server, "--")
+    configuration = _server(from_file(str(path)), server, "--")
+    # A daemon may go to another directory after this.
+    path = abspath(str(path))
+    reread = partial(from_options, {**server, "config": path})
+    return evolve(configuration, path=path, reread=reread)
 
 
 def from_file(path: str) -> Configuration:
