@@ -1,0 +1,224 @@
+"""
+One connection to a server application, for one request.
+
+It is not kept for another one. An idle connection may be closed by the other end at any
+moment, and a request that was just sent then cannot be told from one that the
+application took and died of; an upload is worth a handshake.
+
+``twisted.web.client`` looks at a response when the request is out. An application
+that refuses an upload before it has read all of it mostly answers, and closes; the
+connection then breaks under the bytes that are still on their way, and the answer is
+lost. So the head of the response is read here as well, when it comes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.interfaces import (
+    IAddress,
+    IProtocol,
+    IProtocolFactory,
+    IStreamClientEndpoint,
+)
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.web.client import URI
+from twisted.web.iweb import IAgentEndpointFactory, IPolicyForHTTPS
+from zope.interface import implementer
+
+from txbits.notification._waiting import Once
+
+#: The longest head of a response, those of interim responses included.
+LONGEST_HEAD = 1 << 16
+
+_STATUS = re.compile(rb"HTTP/1\.1 ([1-9][0-9][0-9])(?![0-9])")
+_END = re.compile(rb"\n\r?\n")
+
+
+@define
+class Head:
+    """
+    The head of a response, of which no more than the status is read.
+
+    :ivar status: That of the final response, once it has come.
+    :ivar is_over: Whether all of the head has.
+    :ivar length: How many bytes it has so far, interim responses included.
+    """
+
+    status: int | None = field(default=None, init=False)
+    is_over: bool = field(default=False, init=False)
+    length: int = field(default=0, init=False)
+    _rest: bytes = field(default=b"", init=False)
+    _in_fields: bool = field(default=False, init=False)
+
+    def feed(self, data: bytes) -> None:
+        """Go on with the next bytes."""
+        self.length += len(data)
+        self._rest += data
+        while not self.is_over:
+            if not self._in_fields:
+                line, end_of_line, _ = self._rest.partition(b"\n")
+                if not end_of_line:
+                    return
+                match = _STATUS.match(line)
+                self.status = int(match[1]) if match else None
+                self._in_fields = True
+                self._rest = self._rest[len(line) :]
+            end = _END.search(self._rest)
+            if end is None:
+                # An end that has begun goes on with the next bytes.
+                self._rest = self._rest[-2:]
+                return
+            self._rest = self._rest[end.end() :]
+            self._in_fields = False
+            self.is_over = not self._is_interim
+
+    @property
+    def _is_interim(self) -> bool:
+        return self.status is not None and self.status < 200
+
+
+@define(eq=False)
+class Connection:
+    """
+    A connection, from before it is made until it is gone.
+
+    :ivar on_head: Called when more of the response's head has come.
+    :ivar head: That head.
+    :ivar gone: Happens when the connection is lost. If it was never made it never
+        happens.
+    :ivar was_made: Whether it ever was.
+    """
+
+    on_head: Callable[[Head], None]
+    head: Head = field(factory=Head, init=False)
+    gone: Once = field(factory=Once, init=False)
+    was_made: bool = field(default=False, init=False)
+    _transport: Any = field(default=None, init=False)
+
+    def made(self, transport: Any) -> None:
+        """Called when it is made."""
+        self.was_made = True
+        self._transport = transport
+
+    def lost(self) -> None:
+        """Called when it is gone."""
+        self._transport = None
+        self.gone.happen()
+
+    def received(self, data: bytes) -> bool:
+        """
+        Called with bytes of the response.
+
+        :returns: Whether they are of any use still.
+        """
+        if not self.head.is_over:
+            self.head.feed(data)
+            self.on_head(self.head)
+        return self._transport is not None
+
+    def abort(self) -> None:
+        """Drop it, whatever still is to be sent or received on it."""
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.abortConnection()
+
+
+class _Tap(Protocol):
+    """Stands between a transport and a protocol that knows nothing of it."""
+
+    def __init__(self, connection: Connection, inner: IProtocol) -> None:
+        self._connection = connection
+        self.inner = inner
+
+    def makeConnection(self, transport: Any) -> None:
+        self._connection.made(transport)
+        self.inner.makeConnection(transport)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._connection.received(data):
+            self.inner.dataReceived(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._connection.lost()
+        self.inner.connectionLost(reason)
+
+
+@implementer(IProtocolFactory)
+@define(eq=False)
+class _TapFactory:
+    _connection: Connection
+    _inner: IProtocolFactory
+
+    def doStart(self) -> None:
+        self._inner.doStart()
+
+    def doStop(self) -> None:
+        self._inner.doStop()
+
+    def buildProtocol(self, addr: IAddress) -> _Tap | None:
+        inner = self._inner.buildProtocol(addr)
+        return None if inner is None else _Tap(self._connection, inner)
+
+
+@implementer(IStreamClientEndpoint)
+@define(eq=False)
+class _TappedEndpoint:
+    _connection: Connection
+    _endpoint: IStreamClientEndpoint
+
+    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        def uncovered(tap: Any) -> IProtocol:
+            inner: IProtocol = tap.inner
+            return inner
+
+        connecting = self._endpoint.connect(_TapFactory(self._connection, factory))
+        return connecting.addCallback(uncovered)
+
+
+@implementer(IAgentEndpointFactory)
+@define(eq=False)
+class TappedEndpoints:
+    """
+    Makes endpoints for an agent whose connection is watched.
+
+    :ivar connection: The connection, the only one that is made.
+    :ivar endpoints: What makes the endpoints themselves.
+    """
+
+    connection: Connection
+    endpoints: IAgentEndpointFactory
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        """See :class:`twisted.web.iweb.IAgentEndpointFactory`."""
+        endpoint = self.endpoints.endpointForURI(uri)
+        return _TappedEndpoint(self.connection, endpoint)
+
+
+@implementer(IAgentEndpointFactory)
+@define(eq=False)
+class Endpoints:
+    """
+    Leads to where URLs say, by name or address; by TLS for https.
+
+    :ivar reactor: Connects.
+    :ivar policy: Says whom to trust.
+    """
+
+    reactor: Any
+    policy: IPolicyForHTTPS
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        """See :class:`twisted.web.iweb.IAgentEndpointFactory`."""
+        endpoint: IStreamClientEndpoint
+        endpoint = HostnameEndpoint(self.reactor, uri.host, uri.port)
+        if uri.scheme == b"https":
+            trust = self.policy.creatorForNetloc(uri.host, uri.port)
+            endpoint = wrapClientTLS(trust, endpoint)
+        return endpoint
