@@ -2,8 +2,6 @@
 The command line: what it becomes, and what is said about a mistake on it.
 """
 
-from ipaddress import ip_network
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from txbits.service._notify import Notification
@@ -63,6 +61,7 @@ class OptionsTests(SynchronousTestCase):
             *("--notify-response-timeout", "2", "--notify-reply-timeout", "3"),
             *("--public-url", "https://uploads.example:8443/in"),
             *("--trusted-proxies", "10.0.0.0/8", "--trusted-proxies", "::1"),
+            *("--trusted-proxies", "unix"),
         )
         self.assertEqual(configuration.listen, ("tcp:80", "unix:/run/txbits"))
         self.assertEqual(
@@ -107,10 +106,7 @@ class OptionsTests(SynchronousTestCase):
             ),
         )
         self.assertEqual(directory.public_url, "https://uploads.example:8443/in")
-        self.assertEqual(
-            configuration.trusted_proxies,
-            (ip_network("10.0.0.0/8"), ip_network("::1/128")),
-        )
+        self.assertEqual(configuration.trusted_proxies, ("10.0.0.0/8", "::1", "unix"))
 
     def test_a_size_of_zero_is_no_limit(self):
         (directory,) = parsed("--max-upload-size", "0").directories

@@ -19,9 +19,9 @@ from txbits.service._kinds import (
     Flag,
     Host,
     Kind,
-    Networks,
     Number,
     Optional,
+    Proxies,
     Text,
     Texts,
     Url,
@@ -184,7 +184,7 @@ KEYS = (
         "notify-send-timeout",
         "notify",
         Number("seconds", _LONGER_THAN_A_MOMENT, whole=False),
-        "Seconds that sending an upload to the application may take.",
+        "Seconds for which the application may take nothing of what it is sent.",
         unset="notify-timeout",
     ),
     Key(
@@ -198,7 +198,7 @@ KEYS = (
         "notify-reply-timeout",
         "notify",
         Number("seconds", _LONGER_THAN_A_MOMENT, whole=False),
-        "Seconds that the whole answer, with a reply in it, may take.",
+        "Seconds for which nothing of a reply in its answer may come.",
         unset="notify-timeout",
     ),
     Key(
@@ -219,9 +219,9 @@ KEYS = (
     Key(
         "trusted-proxies",
         "server",
-        Networks(),
+        Proxies(),
         "Address or network of a proxy whose Forwarded or X-Forwarded-* headers are "
-        "believed; may be given more than once.",
+        "believed, or unix; may be given more than once.",
         unset="none",
     ),
     Key(

@@ -7,7 +7,7 @@ Each kind reads a value from the command line, and checks one as TOML gives it.
 from __future__ import annotations
 
 from difflib import get_close_matches
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import ip_network
 from math import isfinite
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -246,8 +246,11 @@ class Number:
 
 
 @frozen
-class Networks:
-    """One or more addresses or networks; the option is repeated for more than one."""
+class Proxies:
+    """
+    Addresses and networks, and ``unix`` for who comes over a socket of the file
+    system; the option is repeated for more than one.
+    """
 
     def parse(self, text: str) -> object:
         return [text]
@@ -255,13 +258,17 @@ class Networks:
     def check(self, value: object) -> object:
         if value == []:
             return ()
-        return tuple(self._network(text) for text in Texts().check(value))
+        texts = Texts().check(value)
+        for text in texts:
+            self._check(text)
+        return texts
 
-    def _network(self, text: str) -> IPv4Network | IPv6Network:
+    def _check(self, text: str) -> None:
         try:
-            return ip_network(text)
+            if text != "unix":
+                ip_network(text)
         except ValueError:
             raise InvalidSetting(
-                "must be a list of addresses or networks such as 10.0.0.0/8, "
+                "must be a list of addresses, networks such as 10.0.0.0/8, or unix, "
                 f"not {shown(text)}"
             ) from None

@@ -27,9 +27,9 @@ class Notification:
     :ivar url: Where it is asked (BITSServerNotificationURL).
     :ivar by: How it gets the upload (BITSServerNotificationType).
     :ivar timeout: Seconds for each step that has no time-out of its own.
-    :ivar send_timeout: Seconds that sending the request may take.
+    :ivar send_timeout: Seconds for which nothing of the request may be taken.
     :ivar response_timeout: Seconds that the headers of the answer may take.
-    :ivar reply_timeout: Seconds that the whole answer may take.
+    :ivar reply_timeout: Seconds for which nothing of a reply may come.
     :ivar secret_file: The file that the secret was read from.
     :ivar secret: Signs requests; ``None`` if they are not to be signed.
     """

@@ -16,14 +16,14 @@ from twisted.python import usage
 from txbits.backends import available_parsers
 from txbits.errors import InvalidSetting
 from txbits.service._keys import BY_NAME, KEYS, Key
-from txbits.service._kinds import Flag, Networks, Texts, closest
+from txbits.service._kinds import Flag, Proxies, Texts, closest
 from txbits.service.settings import Configuration, default_of, from_options
 
 #: A directory that is not enabled makes sense beside others only.
 _NO_OPTIONS = ("enabled",)
 
 #: The kinds of those that are given once for each of several values.
-_REPEATED = (Texts, Networks)
+_REPEATED = (Texts, Proxies)
 
 
 def one_line(error: object) -> str:

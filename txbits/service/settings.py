@@ -12,7 +12,6 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from ipaddress import IPv4Network, IPv6Network
 from os.path import abspath
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -72,7 +71,8 @@ class Configuration:
     :ivar listen: Endpoint strings of Twisted.
     :ivar listen_from: What an error message about one of them begins with.
     :ivar limits: Limits on connections.
-    :ivar trusted_proxies: The networks of proxies whose word on the client is taken.
+    :ivar trusted_proxies: Addresses and networks of proxies that are believed what they
+        say of a client.
     :ivar path: The file that it was read from, if any.
     :ivar reread: Reads that again, and blocks meanwhile.
     """
@@ -81,7 +81,7 @@ class Configuration:
     listen: tuple[str, ...] = DEFAULT_LISTEN
     listen_from: str = "--"
     limits: Limits = field(factory=Limits)
-    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
     path: str | None = None
     reread: Callable[[], Configuration] | None = field(
         default=None, eq=False, repr=False
@@ -320,6 +320,6 @@ def _server(
             listen = cast(tuple[str, ...], checked)
             configuration = evolve(configuration, listen=listen, listen_from=where)
         else:
-            networks = cast(tuple[IPv4Network | IPv6Network, ...], checked)
-            configuration = evolve(configuration, trusted_proxies=networks)
+            proxies = cast(tuple[str, ...], checked)
+            configuration = evolve(configuration, trusted_proxies=proxies)
     return evolve(configuration, limits=evolve(configuration.limits, **limits))

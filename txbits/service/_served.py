@@ -1,0 +1,150 @@
+"""
+Virtual directories as they are served: what a directory of the settings becomes.
+"""
+
+from __future__ import annotations
+
+from os.path import realpath
+from typing import Any, Protocol
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+
+from txbits.backends import backend_from_description
+from txbits.backends.disk import DiskBackend
+from txbits.errors import InvalidSetting
+from txbits.interfaces import BackendContext, IBackend, INotifier
+from txbits.service._abilities import notifier_of, refuse_unable
+from txbits.service.settings import Directory
+from txbits.web import BITSResource
+
+
+class IManager(Protocol):
+    """What the service needs of a :class:`~txbits.sessions.SessionManager`."""
+
+    def start(self) -> Deferred[None]:
+        """Get ready."""
+
+    def stop(self) -> Deferred[None]:
+        """Bring everything to an end."""
+
+
+@define(eq=False)
+class Served:
+    """
+    A virtual directory as it is served.
+
+    :ivar where: What an error message about its backend begins with.
+    :ivar mount: Its URL prefix.
+    :ivar backend: The description of its backend.
+    :ivar manager: Settles its packets.
+    :ivar directory: What the settings say of it.
+    :ivar resource: Answers for its URLs.
+    :ivar store: Its backend.
+    """
+
+    where: str
+    mount: str
+    backend: str
+    manager: IManager
+    directory: Any = None
+    resource: Any = None
+    store: Any = None
+
+    def reconfigure(
+        self,
+        directory: Directory,
+        trusted_proxies: tuple[str, ...],
+        notifier: INotifier | None,
+    ) -> None:
+        """
+        Go on as the settings say now.
+
+        :param trusted_proxies: As in :class:`~txbits.web.BITSResource`.
+        :param notifier: Tells its server application.
+        """
+        self.resource.reconfigure(
+            directory.settings,
+            notifier=notifier,
+            public_url=directory.public_url,
+            trusted_proxies=trusted_proxies,
+        )
+
+
+@define(eq=False)
+class Builder:
+    """
+    Makes what serves virtual directories. Starts nothing.
+
+    :param reactor: What they are to use.
+    """
+
+    reactor: Any
+    _roots: dict[str, Directory] = field(factory=dict, init=False)
+
+    def forget_roots(self) -> None:
+        """Begin anew: roots that were in use may be in use again."""
+        self._roots.clear()
+
+    def build(self, directory: Directory, trusted_proxies: tuple[str, ...]) -> Served:
+        """
+        Make all that serves a directory.
+
+        :param trusted_proxies: As in :class:`~txbits.web.BITSResource`.
+        :raises InvalidSetting: With a whole line, if something cannot be used.
+        """
+        notifies = directory.notification is not None
+        context = BackendContext(self.reactor, directory.fsync, notifies)
+        try:
+            backend = backend_from_description(directory.backend, context)
+        except InvalidSetting as error:
+            raise InvalidSetting(f"{directory.where}backend: {error}") from None
+        self._refuse_shared_root(directory, backend)
+        notifier = notifier_of(directory, self.reactor)
+        refuse_unable(directory, backend, notifier)
+        try:
+            resource = BITSResource(
+                backend,
+                directory.settings,
+                notifier=notifier,
+                reactor=self.reactor,
+                public_url=directory.public_url,
+                trusted_proxies=trusted_proxies,
+            )
+        except InvalidSetting as error:
+            raise InvalidSetting(f"{directory.where.rstrip('-')}{error}") from None
+        return Served(
+            f"{directory.where}backend: {directory.backend}",
+            directory.mount,
+            directory.backend,
+            resource.manager,
+            directory,
+            resource,
+            backend,
+        )
+
+    def check(self, directory: Directory, served: Served) -> INotifier | None:
+        """
+        Look whether a directory that is being served can be as the settings say now.
+
+        :returns: What is to tell its server application.
+        :raises InvalidSetting: With a whole line, if not.
+        """
+        self._refuse_shared_root(directory, served.store)
+        notifier: INotifier | None = served.resource.manager.notifier
+        if (directory.notification, directory.public_url) != (
+            served.directory.notification,
+            served.directory.public_url,
+        ):
+            notifier = notifier_of(directory, self.reactor)
+        refuse_unable(directory, served.store, notifier)
+        return notifier
+
+    def _refuse_shared_root(self, directory: Directory, backend: IBackend) -> None:
+        if isinstance(backend, DiskBackend):
+            other = self._roots.setdefault(realpath(backend.root), directory)
+            if other is not directory:
+                raise InvalidSetting(
+                    f"{directory.where}backend: {directory.backend} is the root of "
+                    f"{other.mount} already; each directory needs a root of its own"
+                )
