@@ -24,7 +24,7 @@ from txbits.backends.memory import MemoryBackend
 from txbits.errors import NoSuchSession
 from txbits.interfaces import IBackend
 from txbits.protocol.codec import ContentRange
-from txbits.sessions import Caller, IRequestBody, SessionManager, Settings
+from txbits.sessions import Caller, IRequestBody, Received, SessionManager, Settings
 from txbits.testing.faults import HoldableBackend
 
 SOURCE = b"0123456789"
@@ -34,6 +34,7 @@ ALICE = Caller("alice", "192.0.2.1")
 BOB = Caller("bob", "192.0.2.2")
 ANYONE = Caller(None, "192.0.2.9")
 UNKNOWN = UUID(int=1)
+URL = "https://uploads.example.org/logs/today.log?week=48"
 
 
 @implementer(IRequestBody)
@@ -128,6 +129,11 @@ class RecordingBackend(HoldableBackend):
         return super().stop()
 
 
+def offset_of(received: Received) -> int:
+    """Where the Ack says to go on."""
+    return received.offset
+
+
 class Underway(NamedTuple):
     """A Fragment that has begun to arrive, and what will come of it."""
 
@@ -182,10 +188,10 @@ class ManagerCase(SynchronousTestCase):
         """A Fragment arrives, but nothing of its body yet."""
         content_range = ContentRange(first, first + length - 1, total)
         body = ScriptedBody()
-        return Underway(
-            body,
-            self.manager.fragment(session_id, destination, caller, content_range, body),
+        received = self.manager.fragment(
+            session_id, destination, caller, content_range, body, URL
         )
+        return Underway(body, received.addCallback(offset_of))
 
     def stall(self, session_id: UUID, first: int = 0, length: int = 3) -> Underway:
         """The Fragment of all the rest arrives, and stalls after *length* bytes."""

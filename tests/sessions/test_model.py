@@ -29,7 +29,14 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.sessions.model import LONGEST_FRAGMENT, TIMEOUT, TOTAL, Store, Upload
-from tests.sessions.support import ALICE, ANYONE, BOB, RecordingBackend, ScriptedBody
+from tests.sessions.support import (
+    ALICE,
+    ANYONE,
+    BOB,
+    RecordingBackend,
+    ScriptedBody,
+    offset_of,
+)
 from txbits.backends.memory import MemoryBackend
 from txbits.errors import (
     BackendError,
@@ -197,7 +204,9 @@ class SessionMachine(RuleBasedStateMachine):
         outcome = self.manager.fragment(
             upload.session_id, upload.name, upload.caller, sent, body
         )
-        self.agree(outcome, upload.fragment, sent, len(data), is_whole)
+        self.agree(
+            outcome.addCallback(offset_of), upload.fragment, sent, len(data), is_whole
+        )
 
     @precondition(lambda self: self.known)
     @rule(number=_NUMBERS)

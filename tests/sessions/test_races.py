@@ -27,7 +27,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.sessions.support import ALICE, RecordingBackend, ScriptedBody
+from tests.sessions.support import ALICE, RecordingBackend, ScriptedBody, offset_of
 from tests.sessions.test_model import outcome_of
 from txbits.backends.memory import MemoryBackend
 from txbits.errors import (
@@ -138,9 +138,10 @@ class RaceMachine(RuleBasedStateMachine):
         self.bodies.append((body, pieces))
         sent = ContentRange(first, first + len(data) - 1, _TOTAL)
         upload.begun = True
-        outcome = self.manager.fragment(
+        received = self.manager.fragment(
             upload.session_id, upload.name, ALICE, sent, body
         )
+        outcome = received.addCallback(offset_of)
         self.unanswered += 1
         outcome.addBoth(self.fragment_answered, upload)
         for _ in range(at_once):

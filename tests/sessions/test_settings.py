@@ -74,7 +74,7 @@ class NamesTests(SynchronousTestCase):
     def test_what_is_public_is_exported(self) -> None:
         self.assertEqual(
             txbits.sessions.__all__,
-            ["Caller", "IRequestBody", "SessionManager", "Settings"],
+            ["Caller", "IRequestBody", "Received", "SessionManager", "Settings"],
         )
         for name in txbits.sessions.__all__:
             self.assertIsNotNone(getattr(txbits.sessions, name).__doc__)

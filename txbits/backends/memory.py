@@ -9,13 +9,15 @@ is a file is no directory, and the other way about.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence, Set
+from typing import ClassVar
 from uuid import UUID
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IConsumer, IReactorTime
 from zope.interface import implementer
+from zope.interface.interface import InterfaceClass
 
 from txbits._deferreds import deferred
 from txbits.backends._paths import checked_segments
@@ -24,13 +26,18 @@ from txbits.errors import (
     BackendError,
     DestinationExists,
     DestinationIsDirectory,
+    NoSuchFile,
     NoSuchSession,
     ParentMissing,
     StagedDataLost,
 )
 from txbits.interfaces import (
+    Answer,
+    IAbilities,
+    IAnswerable,
     IBackend,
     IReadable,
+    IStoredFile,
     IUploadSession,
     IWriter,
     SessionSummary,
@@ -60,7 +67,63 @@ class _MemoryWriter:
         return succeed(None)
 
 
-@implementer(IUploadSession, IReadable)
+@implementer(IWriter)
+@define(eq=False)
+class _ReplyWriter:
+    _session: MemorySession
+    _pieces: list[bytes] = field(factory=list)
+    _open: bool = True
+
+    @deferred
+    async def write(self, data: bytes) -> None:
+        if not self._open or self._session.releasing:
+            raise BackendError("this writer is closed")
+        self._pieces.append(data)
+
+    @deferred
+    async def close(self) -> None:
+        if self._open and not self._session.releasing:
+            self._session._reply = b"".join(self._pieces)
+        self._open = False
+
+
+@implementer(IStoredFile)
+@define(eq=False)
+class StoredBytes:
+    """
+    A file in memory, open to be served; see :class:`~txbits.interfaces.IStoredFile`.
+    """
+
+    _content: bytes
+    modified: float
+    etag: str
+    _is_open: bool = True
+
+    @property
+    def length(self) -> int:
+        """Its length in bytes."""
+        return len(self._content)
+
+    @deferred
+    async def read_into(self, consumer: IConsumer, start: int, end: int) -> None:
+        """Feed its bytes; see :class:`~txbits.interfaces.IStoredFile`."""
+
+        @deferred
+        async def read(offset: int, length: int) -> bytes:
+            if not self._is_open:
+                raise StagedDataLost("the file was closed")
+            return self._content[offset : offset + length]
+
+        await Reading(consumer, read).run(start, end)
+
+    def release(self) -> Deferred[None]:
+        """Let go of the bytes; see :class:`~txbits.interfaces.IReleasable`."""
+        self._is_open = False
+        self._content = b""
+        return succeed(None)
+
+
+@implementer(IUploadSession, IReadable, IAnswerable)
 @define(eq=False)
 class MemorySession:
     """One upload; see :class:`~txbits.interfaces.IUploadSession`."""
@@ -78,6 +141,10 @@ class MemorySession:
     in_doubt: bool = False
     _pieces: list[bytes] = field(factory=list)
     _writer: _MemoryWriter | None = None
+    attempts: int = 0
+    answer: Answer | None = None
+    _answered_at: float = 0.0
+    _reply: bytes | None = None
 
     @deferred
     async def open_writer(self, total: int) -> IWriter:
@@ -112,6 +179,7 @@ class MemorySession:
             self._writer._open = False
             self._writer = None
         self._pieces.clear()
+        self._reply = self.answer = None
         self._backend._sessions.pop(self.session_id, None)
         return succeed(None)
 
@@ -126,6 +194,39 @@ class MemorySession:
             return succeed(bytes(whole[offset : offset + length]))
 
         await Reading(consumer, read).run(start, end)
+
+    @deferred
+    async def begin_attempt(self) -> int:
+        """Count an attempt; see :class:`~txbits.interfaces.IAnswerable`."""
+        self._require_standing()
+        self.attempts += 1
+        self._reply = None
+        return self.attempts
+
+    @deferred
+    async def open_reply(self) -> IWriter:
+        """Begin a reply; see :class:`~txbits.interfaces.IAnswerable`."""
+        self._require_standing()
+        return _ReplyWriter(self)
+
+    @deferred
+    async def keep_answer(self, answer: Answer) -> None:
+        """Keep what was answered; see :class:`~txbits.interfaces.IAnswerable`."""
+        self._require_standing()
+        self.answer = answer
+        self._answered_at = self._backend._clock.seconds()
+
+    @deferred
+    async def reply(self) -> IStoredFile:
+        """Open the reply; see :class:`~txbits.interfaces.IAnswerable`."""
+        if self.answer is None or not self.answer.has_reply or self._reply is None:
+            raise NoSuchFile(f"session {self.session_id} has no reply")
+        # It is the only one that the session will ever have.
+        return StoredBytes(self._reply, self._answered_at, str(self.session_id))
+
+    def _require_standing(self) -> None:
+        if self.releasing:
+            raise NoSuchSession(f"session {self.session_id} was released")
 
     def _joined(self) -> bytes:
         # Joined where the whole is asked for, so that appending never copies.
@@ -174,7 +275,7 @@ def _above(destination: tuple[str, ...]) -> list[tuple[str, ...]]:
     return [destination[:end] for end in range(1, len(destination))]
 
 
-@implementer(IBackend)
+@implementer(IBackend, IAbilities)
 @define(eq=False)
 class MemoryBackend:
     """
@@ -182,6 +283,10 @@ class MemoryBackend:
 
     :ivar files: The published files. An embedder may read, add and remove them.
     """
+
+    session_abilities: ClassVar[Set[InterfaceClass]] = frozenset(
+        {IReadable, IAnswerable}
+    )
 
     _clock: IReactorTime
     files: PublishedFiles = field(factory=PublishedFiles, init=False)

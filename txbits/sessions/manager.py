@@ -30,16 +30,23 @@ from txbits.errors import (
     SessionLimitReached,
 )
 from txbits.interfaces import (
+    IAnswerable,
     IBackend,
+    INotifier,
     IRefreshable,
     IShared,
+    IStoredFile,
+    IUploadSession,
 )
 from txbits.protocol.codec import ContentRange
-from txbits.protocol.session import begin
+from txbits.protocol.session import Completion, LifeCycle, answered, begin, resumed
+from txbits.sessions._digest import Digests
 from txbits.sessions._endings import cancel_session, close_session
-from txbits.sessions._fragments import placed, receive_fragment
+from txbits.sessions._fragments import Received, placed, receive_fragment
+from txbits.sessions._notification import Asking, require_abilities
 from txbits.sessions._release import Shared
-from txbits.sessions._session import Session, life_of
+from txbits.sessions._replies import open_reply
+from txbits.sessions._session import Session
 from txbits.sessions._turns import IRequestBody, Turn
 from txbits.sessions._upkeep import Upkeep
 from txbits.sessions.naming import destination_name, session_name
@@ -80,12 +87,16 @@ class SessionManager:
     :param settings: The rules of the virtual directory.
     :param clock: Tells the time, and runs the clean-up.
     :param new_id: Makes the ids of new sessions.
+    :param notifier: Asks a server application about complete uploads, if there is one.
+    :raises InvalidSetting: If the backend cannot do what the notifier needs.
     """
 
     backend: IBackend
     settings: Settings
     clock: IReactorTime
     _new_id: Callable[[], UUID] = uuid4
+    notifier: INotifier | None = None
+    digests: Digests = field(init=False)
     _table: dict[UUID, Session] = field(factory=dict, init=False)
     _loading: dict[UUID, Shared[Session]] = field(factory=dict, init=False)
     _owned: dict[str, set[UUID]] = field(factory=dict, init=False)
@@ -100,6 +111,9 @@ class SessionManager:
     def __attrs_post_init__(self) -> None:
         self._upkeep = Upkeep(self, self.clock)
         self.is_shared = IShared.providedBy(self.backend)
+        self.digests = Digests(self.clock)
+        if self.notifier is not None:
+            require_abilities(self.backend, self.notifier)
 
     # Life of the manager
 
@@ -121,16 +135,23 @@ class SessionManager:
         Refuse what comes from now on, end what is arriving, and stop the backend.
 
         The bytes of fragments under way are kept; their clients go on from there
-        later. A Close or Cancel under way is finished.
+        later. A Close or Cancel under way is finished. A server application that is
+        being asked is asked again, later.
 
         :returns: A Deferred that fires with ``None`` when nothing is going on.
         """
         self._stopping = True
         cleaned = self._upkeep.stop()
+        releases: list[Deferred[None]] = []
         for session in list(self._table.values()):
             if session.newest is not None:
                 session.newest.release()
+            if session.asking is not None:
+                session.asking.release()
+            releases += [reply.release() for reply in session.replies or ()]
         await cleaned
+        for released in releases:
+            await released
         if self._busy:
             self._idle = Deferred()
             await self._idle
@@ -203,7 +224,8 @@ class SessionManager:
         caller: Caller,
         content_range: ContentRange,
         body: IRequestBody,
-    ) -> int:
+        request_url: str = "",
+    ) -> Received:
         """
         Settle a Fragment (MC-BUP 3.2.5.2.6).
 
@@ -212,8 +234,10 @@ class SessionManager:
         :param caller: Who sent it.
         :param content_range: Which bytes it carries.
         :param body: The bytes; not a single one is read before all checks.
-        :returns: A Deferred that fires with the offset of the byte that is wanted next,
-            when all before it are stored. It fails with
+        :param request_url: The URL that it came to, for a server application.
+        :returns: A Deferred that fires with a :class:`Received` when all bytes up to
+            its offset are stored and, if these are all there are, the server
+            application has taken them. It fails with
             :class:`~txbits.errors.NoSuchSession`,
             :class:`~txbits.errors.TotalLengthChanged`,
             :class:`~txbits.errors.OutOfStep`,
@@ -221,8 +245,10 @@ class SessionManager:
             :class:`~txbits.errors.FragmentTooLarge`, as ``IUploadSession.open_writer``
             and ``IWriter`` do, with :class:`~txbits.errors.BodyMismatch`, with
             :class:`~txbits.errors.BodyIncomplete` or
-            :class:`~txbits.errors.Superseded` when there is nobody left to answer, or
-            with :class:`~txbits.errors.ServerStopping`.
+            :class:`~txbits.errors.Superseded` when there is nobody left to answer,
+            with :class:`~txbits.errors.ApplicationError`, as ``IUploadSession.publish``
+            does where files are published at the last fragment, or with
+            :class:`~txbits.errors.ServerStopping`.
         """
         self._enter()
         try:
@@ -239,7 +265,9 @@ class SessionManager:
             try:
                 if turn.has_to_wait:
                     await turn.begins()
-                return await receive_fragment(self, session, turn, content_range, body)
+                return await receive_fragment(
+                    self, session, turn, content_range, body, request_url
+                )
             except BodyIncomplete as error:
                 _log.info(
                     "fragment of session {session} from {client} ended early, "
@@ -258,7 +286,11 @@ class SessionManager:
 
     @deferred
     async def close(
-        self, session_id: UUID, destination: tuple[str, ...], caller: Caller
+        self,
+        session_id: UUID,
+        destination: tuple[str, ...],
+        caller: Caller,
+        request_url: str = "",
     ) -> None:
         """
         Settle a Close-Session (MC-BUP 3.2.5.2.7).
@@ -266,11 +298,14 @@ class SessionManager:
         :param session_id: The session it names.
         :param destination: The destination it names.
         :param caller: Who sent it.
+        :param request_url: The URL that it came to, for a server application.
         :returns: A Deferred that fires with ``None`` when the file stands at its
-            destination and everything else of the session is gone, now or by an
-            earlier Close. It fails with
+            destination, unless a server application kept it, and everything else of the
+            session is gone, now or by an earlier Close. It fails with
             :class:`~txbits.errors.NoSuchSession`, as ``IUploadSession.publish`` and
-            ``release`` do, or with :class:`~txbits.errors.ServerStopping`.
+            ``release`` do, with :class:`~txbits.errors.ApplicationError`, with
+            :class:`~txbits.errors.Superseded` if a newer packet came while the
+            application was asked, or with :class:`~txbits.errors.ServerStopping`.
         """
         self._enter()
         try:
@@ -280,7 +315,7 @@ class SessionManager:
                 try:
                     if turn.has_to_wait:
                         await turn.begins()
-                    await close_session(self, session, caller)
+                    await close_session(self, session, turn, caller, request_url)
                 finally:
                     self.give_back(session, turn)
             except NoSuchSession:
@@ -319,6 +354,27 @@ class SessionManager:
         finally:
             self._leave()
 
+    @deferred
+    async def open_reply(self, session_id: UUID, caller: Caller) -> IStoredFile:
+        """
+        Open a server application's reply, to be served.
+
+        :param session_id: The session that it is the reply of.
+        :param caller: Who wants it.
+        :returns: A Deferred that fires with the file, which is to be released. When the
+            session ends it is released from here, and reading it fails. It fails with
+            :class:`~txbits.errors.NoSuchSession`, with
+            :class:`~txbits.errors.NoSuchFile` if there is no reply, with
+            :class:`~txbits.errors.BackendError`, or with
+            :class:`~txbits.errors.ServerStopping`.
+        """
+        self._enter()
+        try:
+            session = await self._find(session_id, None, caller)
+            return await open_reply(self, session)
+        finally:
+            self._leave()
+
     # For the clean-up
 
     @deferred
@@ -335,8 +391,7 @@ class SessionManager:
         try:
             session = await self._load(session_id)
             session = self._table.get(session_id, session)
-            upload = session.upload
-            if upload.published or upload.releasing or self._is_expired(session):
+            if self._is_left_over(session) or self._is_expired(session):
                 await self._expire(session)
         except NoSuchSession:
             return
@@ -358,7 +413,7 @@ class SessionManager:
         owned = {one for ids in self._owned.values() for one in ids}
         for session_id in {*self._table, *owned} - listed - self._creating:
             session = self._table.get(session_id)
-            if session is not None and session.newest is not None:
+            if session is not None and not session.is_idle:
                 continue
             try:
                 await self.backend.find(session_id)
@@ -411,19 +466,51 @@ class SessionManager:
 
     def has_ended(self, session: Session) -> bool:
         """Whether all that is left to do is to release it."""
-        upload = session.upload
-        return upload.published or upload.releasing or self._is_old(session)
+        return self._is_left_over(session) or self._is_old(session)
+
+    def completion_of(self, upload: IUploadSession) -> Completion:
+        """What is to be done with a session that holds all bytes."""
+        at_once = self._publishes_at_once
+        answerable: object = upload
+        if IAnswerable.providedBy(answerable):
+            answer = IAnswerable(answerable).answer
+            if answer is not None:
+                return answered(
+                    status=answer.status, publishes=answer.publishes, at_once=at_once
+                )
+        if self.notifier is not None:
+            return "unanswered"
+        return "due" if at_once else "completed"
+
+    def asks(self, session: Session, asking: Asking) -> None:
+        """The server application is asked about a session from now on."""
+        self._busy += 1
+        session.asking = asking
+
+    def asked(self, session: Session) -> None:
+        """That is over."""
+        session.asking = None
+        self.let_go(session)
+        self._leave()
 
     def enter(self, session: Session, body: IRequestBody | None) -> Turn:
         """Begin to act in a session; the turn is to be given back."""
         if self.is_shared:
-            self._table[session.upload.session_id] = session
+            self.hold(session)
         return session.enter(body)
 
     def give_back(self, session: Session, turn: Turn) -> None:
         """End a turn."""
         session.give_back(turn)
-        if self.is_shared and session.newest is None:
+        self.let_go(session)
+
+    def hold(self, session: Session) -> None:
+        """Something goes on in a session."""
+        self._table[session.upload.session_id] = session
+
+    def let_go(self, session: Session) -> None:
+        """Something that went on in a session does no longer."""
+        if self.is_shared and session.is_idle:
             # The next packet may act in another process, and the one after that here.
             self._table.pop(session.upload.session_id, None)
 
@@ -433,16 +520,18 @@ class SessionManager:
 
         :raises NoSuchSession: If one has ended it.
         """
-        if self.is_shared:
+        # What is being asked about is complete; and it is not to be disturbed.
+        if self.is_shared and session.asking is None:
             upload: object = session.upload
             if IRefreshable.providedBy(upload):
                 await upload.refresh()
-            session.life = life_of(session.upload)
+            session.life = self._life_of(session.upload)
 
     def forget(self, session: Session) -> None:
         """Nothing of a session is left."""
         upload = session.upload
         self._table.pop(upload.session_id, None)
+        self.digests.forget(upload.session_id)
         self._disown(upload.session_id, upload.owner)
 
     # Below: how it is done
@@ -488,7 +577,8 @@ class SessionManager:
         async def look_up() -> Session:
             try:
                 upload = await self.backend.find(session_id)
-                found = Session(upload=upload, life=life_of(upload), is_found=True)
+                life = self._life_of(upload)
+                found = Session(upload=upload, life=life, is_found=True)
                 if not self.is_shared:
                     self._table[session_id] = found
                 return found
@@ -497,13 +587,25 @@ class SessionManager:
 
         return await loading.run(look_up)
 
+    def _life_of(self, upload: IUploadSession) -> LifeCycle:
+        """The life of a session as the store has it."""
+        return resumed(
+            offset=upload.offset,
+            total=upload.total,
+            is_published=upload.published,
+            is_releasing=upload.releasing,
+            is_in_doubt=upload.in_doubt,
+            completion=self.completion_of(upload),
+            at_once=self._publishes_at_once,
+        )
+
     async def _find(
-        self, session_id: UUID, destination: tuple[str, ...], caller: Caller
+        self, session_id: UUID, destination: tuple[str, ...] | None, caller: Caller
     ) -> Session:
         session = self._table.get(session_id) or await self._load(session_id)
         session = self._table.get(session_id, session)
         upload = session.upload
-        if upload.destination != destination or upload.owner != caller.user:
+        if upload.owner != caller.user or destination not in (upload.destination, None):
             raise NoSuchSession("the session is another destination's, or caller's")
         if self._is_expired(session):
             await self._expire(session)
@@ -511,8 +613,21 @@ class SessionManager:
                 raise NoSuchSession("the session has expired")
         return session
 
+    @property
+    def _publishes_at_once(self) -> bool:
+        return self.settings.publish_on == "last-fragment"
+
+    def _is_left_over(self, session: Session) -> bool:
+        upload = session.upload
+        if upload.published and self._publishes_at_once:
+            # It stays until Close-Session, or until its time is out.
+            return upload.releasing
+        return upload.published or upload.releasing
+
     def _is_expired(self, session: Session) -> bool:
-        return session.newest is None and self._is_old(session)
+        # Whoever waits for a server application waits no longer then.
+        waits = session.newest is None or session.asking is not None
+        return waits and self._is_old(session)
 
     def _is_old(self, session: Session) -> bool:
         age = self.clock.seconds() - session.upload.last_progress

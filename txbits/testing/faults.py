@@ -13,19 +13,25 @@ end::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Any, TypeVar
 from uuid import UUID
 
 from attrs import define, evolve, field
 from twisted.internet.defer import Deferred
 from zope.interface import alsoProvides, implementer
+from zope.interface.interface import InterfaceClass
 
 from txbits._deferreds import deferred
 from txbits.interfaces import (
+    Answer,
+    IAbilities,
     IAddressable,
+    IAnswerable,
     IBackend,
     IReadable,
+    IReplyAddressable,
+    IStoredFile,
     IUploadSession,
     IWriter,
     SessionSummary,
@@ -36,15 +42,19 @@ T = TypeVar("T")
 #: What can be held: the methods of a backend, of its sessions and of their writers.
 OPERATIONS = frozenset(
     {
+        "begin_attempt",
         "clean_up",
         "close",
         "create",
         "find",
+        "keep_answer",
+        "open_reply",
         "open_writer",
         "publish",
         "recalls_close",
         "release",
         "remember_close",
+        "reply",
         "sessions",
         "write",
     }
@@ -103,7 +113,7 @@ class Gate:
         self._calls.remove(call)
 
 
-@implementer(IBackend)
+@implementer(IBackend, IAbilities)
 @define(eq=False)
 class HoldableBackend:
     """
@@ -117,8 +127,17 @@ class HoldableBackend:
     """
 
     backend: IBackend
+    session_abilities: Set[InterfaceClass] = field(init=False)
     _gates: dict[str, Gate] = field(factory=dict, init=False)
     _releasing: set[UUID] = field(factory=set, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        other: object = self.backend
+        self.session_abilities = (
+            IAbilities(other).session_abilities
+            if IAbilities.providedBy(other)
+            else frozenset()
+        )
 
     def hold(self, operation: str) -> Gate:
         """
@@ -219,7 +238,7 @@ class _HoldableSession:
     def __init__(self, backend: HoldableBackend, session: IUploadSession) -> None:
         self._backend = backend
         self._session = session
-        for ability in (IReadable, IAddressable):
+        for ability in (IReadable, IAddressable, IAnswerable, IReplyAddressable):
             if ability.providedBy(session):
                 alsoProvides(self, ability)
 
@@ -244,6 +263,24 @@ class _HoldableSession:
             lambda: self._session.publish(
                 overwrite=overwrite, create_directories=create_directories
             ),
+        )
+
+    def begin_attempt(self) -> Deferred[int]:
+        return self._through("begin_attempt")
+
+    @deferred
+    async def open_reply(self) -> IWriter:
+        return _HoldableWriter(self._backend, await self._through("open_reply"))
+
+    def keep_answer(self, answer: Answer) -> Deferred[None]:
+        return self._through("keep_answer", answer)
+
+    def reply(self) -> Deferred[IStoredFile]:
+        return self._through("reply")
+
+    def _through(self, operation: str, *args: Any) -> Deferred[Any]:
+        return self._backend.through(
+            operation, lambda: getattr(self._session, operation)(*args)
         )
 
     def release(self) -> Deferred[None]:

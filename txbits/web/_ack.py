@@ -39,6 +39,10 @@ _ANSWERS: tuple[tuple[type[Exception], Refusal], ...] = (
     (errors.OutOfStep, refusals.OUT_OF_STEP),
     (errors.TotalLengthChanged, refusals.TOTAL_CHANGED),
     (errors.BodyMismatch, refusals.BAD_RANGE),
+    (errors.ApplicationRefused, refusals.APPLICATION_REFUSED),
+    (errors.ApplicationUnreachable, refusals.APPLICATION_UNREACHABLE),
+    (errors.ApplicationTimedOut, refusals.APPLICATION_TIMED_OUT),
+    (errors.BadAnswer, refusals.APPLICATION_ANSWER_UNUSABLE),
 )
 
 
@@ -87,9 +91,13 @@ def refuse(
     :param packet_type: What kind of packet it was.
     """
     if isinstance(error, errors.BodyIncomplete):
-        # There is nobody left to answer. The manager has logged it.
+        # There is nobody left to answer, and a client that is there comes again, on
+        # another connection. The manager has logged it.
+        if not request._disconnected:
+            request.loseConnection()
         return
     refusal = refusal_of(error)
+    status, hresult = refusal.answer(getattr(error, "status", 0))
     session_id = session_id_of(headers_of(request))
     log_format = "refused {packet} from {client} for {destination}: {cause} ({detail})"
     fields: dict[str, Any] = {
@@ -98,7 +106,7 @@ def refuse(
         "session": None if session_id is None else session_name(session_id),
         "destination": destination_name(destination),
         "refusal": refusal.name,
-        "status": refusal.status,
+        "status": status,
         "cause": refusal.cause,
         "detail": shown(str(error)),
     }
@@ -107,10 +115,10 @@ def refuse(
     else:
         _log.info(log_format, **fields)
     ack = Ack(
-        refusal.status,
+        status,
         session_id,
         received=getattr(error, "offset", None),
-        hresult=refusal.hresult,
+        hresult=hresult,
         context=refusal.context,
         retry_after=getattr(error, "retry_after", None),
     )

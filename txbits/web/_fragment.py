@@ -14,11 +14,14 @@ class FragmentResource(PacketResource[Fragment]):
 
     async def settle(self, request: Request) -> Ack:
         session_id, content_range = self.packet.session_id, self.packet.content_range
-        offset = await self.manager.fragment(
+        received = await self.manager.fragment(
             session_id,
             self.destination,
             self.caller,
             content_range,
             body_of(request, content_range.first),
+            self.request_url(request),
         )
-        return Ack(200, session_id, received=offset)
+        return Ack(
+            200, session_id, received=received.offset, reply_url=received.reply_url
+        )

@@ -13,7 +13,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from txbits.errors import UploadsDisabled
-from txbits.interfaces import IAccessPolicy, IBackend
+from txbits.interfaces import IAccessPolicy, IBackend, INotifier
 from txbits.protocol.codec import (
     RemoteProtocolError,
     is_upload_request,
@@ -71,7 +71,9 @@ class BITSResource(Resource):
     :param backend: Where uploads go.
     :param settings: The rules.
     :param policy: Permits or refuses each packet; everything is permitted without one.
+    :param notifier: Tells a server application of complete uploads.
     :param reactor: Tells the time, and runs the clean-up; the global one if not given.
+    :raises InvalidSetting: If the backend cannot do what the notifier needs.
     :ivar manager: The sessions of this directory. Its ``start()`` must have fired
         before packets come, and its ``stop()`` should before the process ends.
     """
@@ -84,6 +86,7 @@ class BITSResource(Resource):
         settings: Settings | None = None,
         *,
         policy: IAccessPolicy | None = None,
+        notifier: INotifier | None = None,
         reactor: IReactorTime | None = None,
     ) -> None:
         super().__init__()
@@ -92,7 +95,10 @@ class BITSResource(Resource):
 
             reactor = IReactorTime(global_reactor)
         self.manager = SessionManager(
-            backend, Settings() if settings is None else settings, reactor
+            backend,
+            Settings() if settings is None else settings,
+            reactor,
+            notifier=notifier,
         )
         self.policy = policy
         self.user: str | None = None

@@ -62,7 +62,7 @@ class RequestCase(S3Case):
             CALLER,
             ContentRange(first, first + len(data) - 1, total),
             Body(data),
-        )
+        ).addCallback(lambda received: received.offset)
 
 
 class WarmTests(RequestCase):
