@@ -128,8 +128,7 @@ class BITSResource(Resource):
                 raise RemoteProtocolError(
                     f"the method is {request.method!r}", METHOD_NOT_ALLOWED
                 )
-            if not self.manager.settings.enabled:
-                raise UploadsDisabled("enabled is false")
+            self.manager.require_enabled()
             packet = parse_request(
                 request.method, headers, is_short=has_short_head(request)
             )
