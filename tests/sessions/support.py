@@ -21,11 +21,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from txbits.backends.memory import MemoryBackend
-from txbits.errors import NoSuchSession
-from txbits.interfaces import IBackend
+from txbits.errors import BodyIncomplete, NoSuchSession
+from txbits.interfaces import Answer, IBackend, INotifier
 from txbits.protocol.codec import ContentRange
 from txbits.sessions import Caller, IRequestBody, Received, SessionManager, Settings
 from txbits.testing.faults import HoldableBackend
+from txbits.testing.notifiers import Asked, HoldableNotifier
 
 SOURCE = b"0123456789"
 TOTAL = len(SOURCE)
@@ -147,9 +148,13 @@ class ManagerCase(SynchronousTestCase):
 
     :ivar memory: The memory backend.
     :ivar backend: The same behind gates.
+    :ivar notifier: Of every manager that is started from then on.
+    :ivar settings: Of every manager, unless it is told otherwise.
     """
 
     clock_class = Clock
+    notifier: INotifier | None = None
+    settings: dict[str, Any] = {}
 
     def setUp(self) -> None:
         self.clock = self.clock_class()
@@ -159,7 +164,12 @@ class ManagerCase(SynchronousTestCase):
 
     def started(self, **settings: Any) -> SessionManager:
         """A new manager over the same store, as after a restart."""
-        manager = SessionManager(self.backend, Settings(**settings), self.clock)
+        manager = SessionManager(
+            self.backend,
+            Settings(**{**self.settings, **settings}),
+            self.clock,
+            notifier=self.notifier,
+        )
         self.successResultOf(manager.start())
         return manager
 
@@ -262,3 +272,64 @@ class ManagerCase(SynchronousTestCase):
         self.assertFalse(body.is_received)
         self.failureResultOf(self.close(session_id, **who), NoSuchSession)
         self.failureResultOf(self.cancel(session_id, **who), NoSuchSession)
+
+
+class NotifyingCase(ManagerCase):
+    """
+    A manager with a server application that answers when a test says so.
+
+    :ivar application: Remembers what it was asked.
+    """
+
+    def setUp(self) -> None:
+        self.application = self.notifier = HoldableNotifier()
+        super().setUp()
+
+    @property
+    def asked(self) -> Asked:
+        """The last time that the application was asked."""
+        return self.application.asked[-1]
+
+    @property
+    def attempts(self) -> list[int]:
+        """The numbers of all times that it was asked."""
+        return [one.upload.attempt for one in self.application.asked]
+
+    def ask(self, session_id: UUID, **who: Any) -> Underway:
+        """The last fragment arrives, and the application is asked."""
+        before = len(self.application.asked)
+        underway = self.last(session_id, **who)
+        self.assertEqual(len(self.application.asked), before + 1)
+        return underway
+
+    def last(self, session_id: UUID, **who: Any) -> Underway:
+        """The last fragment arrives, once more or for the first time."""
+        underway = self.begin(session_id, 0, TOTAL, **who)
+        underway.body.send(SOURCE)
+        underway.body.end()
+        return underway
+
+    def leave(self, underway: Underway) -> None:
+        """
+        The client of a last fragment comes again, and goes away: nobody waits for the
+        application any more.
+        """
+        session_id = self.asked.upload.session.session_id
+        again = self.begin(session_id, 0, TOTAL)
+        again.body.lose()
+        for one in (underway, again):
+            self.failureResultOf(one.outcome, BodyIncomplete)
+
+    def answered(self, answer: Answer, **who: Any) -> UUID:
+        """A session that the application has answered about."""
+        session_id = self.create(**who)
+        underway = self.ask(session_id, **who)
+        self.asked.answer(answer)
+        self.assertEqual(underway.outcome.called, True)
+        return session_id
+
+    def write_reply(self, data: bytes) -> None:
+        """The application writes a reply; it does not answer yet."""
+        writer = self.successResultOf(self.asked.reply.open())
+        self.successResultOf(writer.write(data))
+        self.successResultOf(writer.close())
