@@ -8,8 +8,11 @@ is a file is no directory, and the other way about.
 
 from __future__ import annotations
 
+import secrets
+import time
 from collections import Counter
-from collections.abc import Iterator, MutableMapping, Sequence, Set
+from collections.abc import Callable, Iterator, MutableMapping, Sequence, Set
+from itertools import count
 from typing import ClassVar
 from uuid import UUID
 
@@ -22,6 +25,7 @@ from zope.interface.interface import InterfaceClass
 from txbits._deferreds import deferred
 from txbits.backends._paths import checked_segments
 from txbits.backends._reading import Reading
+from txbits.backends._stored import StoredFile
 from txbits.errors import (
     BackendError,
     DestinationExists,
@@ -36,6 +40,7 @@ from txbits.interfaces import (
     IAbilities,
     IAnswerable,
     IBackend,
+    IDownloadable,
     IReadable,
     IStoredFile,
     IUploadSession,
@@ -240,11 +245,16 @@ class PublishedFiles(MutableMapping[tuple[str, ...], bytes]):
     """
     Files by their destinations, and the directories that these make up.
 
+    :param seconds: Tells the time.
     :ivar directories: How many files lie in each, however deep.
     """
 
+    _seconds: Callable[[], float] = time.time
     _files: dict[tuple[str, ...], bytes] = field(factory=dict, init=False)
     directories: Counter[tuple[str, ...]] = field(factory=Counter, init=False)
+    _changes: dict[tuple[str, ...], tuple[float, str]] = field(factory=dict, init=False)
+    _serial: Iterator[int] = field(factory=count, init=False)
+    _name: str = field(factory=lambda: secrets.token_hex(8), init=False)
 
     def __getitem__(self, destination: tuple[str, ...]) -> bytes:
         return self._files[destination]
@@ -253,9 +263,26 @@ class PublishedFiles(MutableMapping[tuple[str, ...], bytes]):
         if destination not in self._files:
             self.directories.update(_above(destination))
         self._files[destination] = content
+        # No other process, nor this one after a restart, has the same name.
+        tag = f"{self._name}-{next(self._serial):x}"
+        self._changes[destination] = (self._seconds(), tag)
+
+    def opened(self, destination: tuple[str, ...]) -> StoredFile:
+        """
+        Open a file to be served.
+
+        :raises KeyError: If there is none.
+        """
+        content = memoryview(self._files[destination])
+        modified, tag = self._changes[destination]
+
+        def read(offset: int, length: int) -> Deferred[bytes]:
+            return succeed(bytes(content[offset : offset + length]))
+
+        return StoredFile(len(content), modified, tag, read)
 
     def __delitem__(self, destination: tuple[str, ...]) -> None:
-        del self._files[destination]
+        del self._files[destination], self._changes[destination]
         for directory in _above(destination):
             self.directories[directory] -= 1
             if not self.directories[directory]:
@@ -275,7 +302,7 @@ def _above(destination: tuple[str, ...]) -> list[tuple[str, ...]]:
     return [destination[:end] for end in range(1, len(destination))]
 
 
-@implementer(IBackend, IAbilities)
+@implementer(IBackend, IAbilities, IDownloadable)
 @define(eq=False)
 class MemoryBackend:
     """
@@ -289,11 +316,14 @@ class MemoryBackend:
     )
 
     _clock: IReactorTime
-    files: PublishedFiles = field(factory=PublishedFiles, init=False)
+    files: PublishedFiles = field(init=False)
     _sessions: dict[UUID, MemorySession] = field(factory=dict, init=False)
     _closed: dict[tuple[UUID, tuple[str, ...], str | None], float] = field(
         factory=dict, init=False
     )
+
+    def __attrs_post_init__(self) -> None:
+        self.files = PublishedFiles(self._clock.seconds)
 
     def start(self) -> Deferred[None]:
         """Nothing is needed."""
@@ -368,6 +398,17 @@ class MemoryBackend:
         for record in [at for at, when in self._closed.items() if when < closed_before]:
             del self._closed[record]
         return succeed(None)
+
+    @deferred
+    async def open_file(self, destination: tuple[str, ...]) -> IStoredFile:
+        """Open a published file; see :class:`~txbits.interfaces.IDownloadable`."""
+        checked_segments(destination)
+        if destination in self.files.directories:
+            raise DestinationIsDirectory(f"{destination!a} is a directory")
+        try:
+            return self.files.opened(destination)
+        except KeyError:
+            raise NoSuchFile(f"no {destination!a}") from None
 
     def _check(self, destination: tuple[str, ...], overwrite: bool) -> None:
         """Refuse a destination that cannot be published to as things stand."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 from txbits.testing._abilities_contract import AbilitiesContract
 from txbits.testing._contract import contract
 from txbits.testing._creation_contract import HOSTILE, CreationContract
+from txbits.testing._download_contract import DownloadContract
 from txbits.testing._record_contract import RecordContract
 from txbits.testing._session_contract import (
     PublishingContract,
@@ -24,6 +25,7 @@ class BackendContract(
     PublishingContract,
     ReleasingContract,
     AbilitiesContract,
+    DownloadContract,
 ):
     """
     Tests of everything that :mod:`txbits.interfaces` promises of a backend.

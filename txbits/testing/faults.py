@@ -29,6 +29,7 @@ from txbits.interfaces import (
     IAddressable,
     IAnswerable,
     IBackend,
+    IDownloadable,
     IReadable,
     IReplyAddressable,
     IStoredFile,
@@ -48,6 +49,7 @@ OPERATIONS = frozenset(
         "create",
         "find",
         "keep_answer",
+        "open_file",
         "open_reply",
         "open_writer",
         "publish",
@@ -114,14 +116,14 @@ class Gate:
 
 
 @implementer(IBackend, IAbilities)
-@define(eq=False)
+@define(eq=False, slots=False)
 class HoldableBackend:
     """
     Does what another backend does, when its gates allow.
 
     A held call has done nothing yet: a session whose release is held, or has failed, is
     still there, though its ``releasing`` is set and stays so. Nothing is held until
-    :meth:`hold` is called.
+    :meth:`hold` is called. Files can be read if the other backend's can.
 
     :ivar backend: The other backend.
     """
@@ -138,6 +140,8 @@ class HoldableBackend:
             if IAbilities.providedBy(other)
             else frozenset()
         )
+        if IDownloadable.providedBy(other):
+            alsoProvides(self, IDownloadable)
 
     def hold(self, operation: str) -> Gate:
         """
@@ -229,6 +233,11 @@ class HoldableBackend:
     def clean_up(self, closed_before: float) -> Deferred[None]:
         """Clean up, when ``hold("clean_up")`` allows."""
         return self.through("clean_up", lambda: self.backend.clean_up(closed_before))
+
+    def open_file(self, destination: tuple[str, ...]) -> Deferred[IStoredFile]:
+        """Open a published file, when ``hold("open_file")`` allows."""
+        backend: Any = self.backend
+        return self.through("open_file", lambda: backend.open_file(destination))
 
 
 @implementer(IUploadSession)

@@ -80,6 +80,7 @@ def refuse(
     error: BaseException,
     destination: tuple[str, ...],
     packet_type: str = "a request",
+    allowed: bytes = METHOD,
 ) -> None:
     """
     Answer a packet that failed, and say so in the log.
@@ -89,6 +90,7 @@ def refuse(
         to the log, never to the wire.
     :param destination: Where it was to go.
     :param packet_type: What kind of packet it was.
+    :param allowed: The methods that would have been.
     """
     if isinstance(error, errors.BodyIncomplete):
         # There is nobody left to answer, and a client that is there comes again, on
@@ -124,6 +126,6 @@ def refuse(
     )
     if refusal is refusals.METHOD_NOT_ALLOWED:
         # RFC 9110 15.5.6.
-        write_ack(request, ack, (b"Allow", METHOD))
+        write_ack(request, ack, (b"Allow", allowed))
     else:
         write_ack(request, ack)
