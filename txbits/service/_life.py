@@ -113,6 +113,8 @@ class UploadService(Service):
     connections: int
     shutdown_timeout: float = SHUTDOWN_TIMEOUT
     reloader: IReloader | None = field(default=None, init=False)
+    _is_settled: bool = field(default=False, init=False)
+    _is_hung_up: bool = field(default=False, init=False)
     _started: list[Served] = field(factory=list, init=False)
     _ports: list[IListeningPort] = field(factory=list, init=False)
     _starting: Deferred[None] | None = field(default=None, init=False)
@@ -153,8 +155,20 @@ class UploadService(Service):
         self._started.remove(served)
         await _all("stop", [served.manager.stop()])
 
+    def _hang_up_came(self) -> None:
+        """
+        Read the settings again, but not before all has started.
+        """
+        if self.reloader is None:
+            return
+        if self._is_settled:
+            self.reloader.hangup()
+        else:
+            self._is_hung_up = True
+
     def _begin(self) -> None:
         if self.running:
+            self.process.on_hangup(self._hang_up_came)
             self._starting = self._start().addErrback(self._cannot_start)
 
     @deferred
@@ -184,8 +198,9 @@ class UploadService(Service):
                 backends=[served.backend for served in self.directories],
             )
         self.process.settle()
-        if self.reloader is not None:
-            self.process.on_hangup(self.reloader.hangup)
+        self._is_settled = True
+        if self._is_hung_up:
+            self._hang_up_came()
 
     def _cannot_start(self, failure: Failure) -> None:
         if failure.check(_CannotStart):

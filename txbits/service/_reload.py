@@ -14,9 +14,10 @@ from typing import Any, Protocol
 from attrs import define, evolve, field, fields, frozen
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from txbits._deferreds import deferred
-from txbits.errors import BackendError, InvalidSetting
+from txbits.errors import BackendError, InvalidSetting, ServerStopping
 from txbits.interfaces import INotifier
 from txbits.service._mounts import Mounts
 from txbits.service._served import Builder, Served
@@ -189,7 +190,9 @@ class Reloader:
             is_other = _without_place(before) != _without_place(directory)
             served.directory = directory
             if is_other or old.trusted_proxies != new.trusted_proxies:
-                served.reconfigure(directory, new.trusted_proxies, notifier)
+                served.reconfigure(directory, new.trusted_proxies, notifier).addErrback(
+                    _not_released, served.mount
+                )
             if is_other:
                 changed.append(served)
         for served in plan.added:
@@ -218,6 +221,12 @@ class Reloader:
         )
         for line in plan.later:
             _log.warn("it takes a new start of the server: {line}", line=line)
+
+
+def _not_released(failure: Failure, mount: str) -> None:
+    if failure.check(ServerStopping):
+        return
+    _log.failure("{mount} is disabled, but {log_failure}", failure, mount=mount)
 
 
 def _of_the_server(old: Configuration, new: Configuration) -> list[str]:

@@ -56,19 +56,21 @@ class Served:
         directory: Directory,
         trusted_proxies: tuple[str, ...],
         notifier: INotifier | None,
-    ) -> None:
+    ) -> Deferred[None]:
         """
         Go on as the settings say now.
 
         :param trusted_proxies: As in :class:`~txbits.web.BITSResource`.
         :param notifier: Tells its server application.
+        :returns: As of :meth:`txbits.web.BITSResource.reconfigure`.
         """
-        self.resource.reconfigure(
+        changed: Deferred[None] = self.resource.reconfigure(
             directory.settings,
             notifier=notifier,
             public_url=directory.public_url,
             trusted_proxies=trusted_proxies,
         )
+        return changed
 
 
 @define(eq=False)
@@ -112,7 +114,8 @@ class Builder:
                 trusted_proxies=trusted_proxies,
             )
         except InvalidSetting as error:
-            raise InvalidSetting(f"{directory.where.rstrip('-')}{error}") from None
+            # The rest was looked at before.
+            raise InvalidSetting(f"{directory.where}public-url: {error}") from None
         return Served(
             f"{directory.where}backend: {directory.backend}",
             directory.mount,
