@@ -149,12 +149,12 @@ class ManagerCase(SynchronousTestCase):
     :ivar memory: The memory backend.
     :ivar backend: The same behind gates.
     :ivar notifier: Of every manager that is started from then on.
-    :ivar settings: Of every manager, unless it is told otherwise.
+    :ivar rules: Settings of every manager, unless it is told otherwise.
     """
 
     clock_class = Clock
     notifier: INotifier | None = None
-    settings: dict[str, Any] = {}
+    rules: dict[str, Any] = {}
 
     def setUp(self) -> None:
         self.clock = self.clock_class()
@@ -166,7 +166,7 @@ class ManagerCase(SynchronousTestCase):
         """A new manager over the same store, as after a restart."""
         manager = SessionManager(
             self.backend,
-            Settings(**{**self.settings, **settings}),
+            Settings(**{**self.rules, **settings}),
             self.clock,
             notifier=self.notifier,
         )

@@ -364,7 +364,7 @@ class OddNotifierTests(ManagerCase):
 
 
 @implementer(IShared)
-class _SharedBackend(RecordingBackend):
+class SharedBackend(RecordingBackend):
     """A memory that two managers share; sessions are found anew for each packet."""
 
 
@@ -373,7 +373,7 @@ class SharedTests(NotifyingCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.backend = _SharedBackend(self.memory)
+        self.backend = SharedBackend(self.memory)
         self.here, self.there = self.started(), self.started()
         self.manager = self.here
 

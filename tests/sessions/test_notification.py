@@ -317,6 +317,15 @@ class AnswerTests(NotifyingCase):
         self.successResultOf(outcome)
         self.assertEqual(self.received(session_id), Received(TOTAL, True, None))
 
+    def test_a_url_stands_in_place_of_a_reply(self) -> None:
+        url = "https://example.org/reply"
+        session_id = self.create()
+        _, outcome = self.ask(session_id)
+        self.write_reply(b"well done")
+        self.asked.answer(Answer(reply_url=url))
+        self.successResultOf(outcome)
+        self.assertEqual(self.received(session_id), Received(TOTAL, False, url))
+
     def test_publishing_that_fails_is_tried_again_without_asking(self) -> None:
         session_id = self.answered(PUBLISHES)
         self.memory.files[NAME] = b"somebody else's"

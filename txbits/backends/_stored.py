@@ -14,7 +14,7 @@ from zope.interface import implementer
 from txbits._deferreds import deferred
 from txbits.backends._reading import Reading
 from txbits.backends._work import Joint
-from txbits.errors import BackendError
+from txbits.errors import BackendError, StagedDataLost
 from txbits.interfaces import IStoredFile
 
 
@@ -54,6 +54,10 @@ class StoredFile:
         self._reading = Reading(consumer, self._read)
         try:
             await self._reading.run(start, end)
+        except BackendError as error:
+            if self._is_released:
+                raise StagedDataLost("the file was closed") from error
+            raise
         finally:
             self._reading = None
             read_over, self._read_over = self._read_over, None

@@ -16,7 +16,7 @@ from itertools import count
 from typing import ClassVar
 from uuid import UUID
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IConsumer, IReactorTime
 from zope.interface import implementer
@@ -92,40 +92,14 @@ class _ReplyWriter:
         self._open = False
 
 
-@implementer(IStoredFile)
-@define(eq=False)
-class StoredBytes:
-    """
-    A file in memory, open to be served; see :class:`~txbits.interfaces.IStoredFile`.
-    """
+def _stored(content: bytes, modified: float, etag: str) -> StoredFile:
+    """Open bytes to be served."""
+    whole = memoryview(content)
 
-    _content: bytes
-    modified: float
-    etag: str
-    _is_open: bool = True
+    def read(offset: int, length: int) -> Deferred[bytes]:
+        return succeed(bytes(whole[offset : offset + length]))
 
-    @property
-    def length(self) -> int:
-        """Its length in bytes."""
-        return len(self._content)
-
-    @deferred
-    async def read_into(self, consumer: IConsumer, start: int, end: int) -> None:
-        """Feed its bytes; see :class:`~txbits.interfaces.IStoredFile`."""
-
-        @deferred
-        async def read(offset: int, length: int) -> bytes:
-            if not self._is_open:
-                raise StagedDataLost("the file was closed")
-            return self._content[offset : offset + length]
-
-        await Reading(consumer, read).run(start, end)
-
-    def release(self) -> Deferred[None]:
-        """Let go of the bytes; see :class:`~txbits.interfaces.IReleasable`."""
-        self._is_open = False
-        self._content = b""
-        return succeed(None)
+    return StoredFile(len(content), modified, etag, read)
 
 
 @implementer(IUploadSession, IReadable, IAnswerable)
@@ -218,7 +192,7 @@ class MemorySession:
     async def keep_answer(self, answer: Answer) -> None:
         """Keep what was answered; see :class:`~txbits.interfaces.IAnswerable`."""
         self._require_standing()
-        self.answer = answer
+        self.answer = evolve(answer, has_reply=self._reply is not None)
         self._answered_at = self._backend._clock.seconds()
 
     @deferred
@@ -227,7 +201,7 @@ class MemorySession:
         if self.answer is None or not self.answer.has_reply or self._reply is None:
             raise NoSuchFile(f"session {self.session_id} has no reply")
         # It is the only one that the session will ever have.
-        return StoredBytes(self._reply, self._answered_at, str(self.session_id))
+        return _stored(self._reply, self._answered_at, str(self.session_id))
 
     def _require_standing(self) -> None:
         if self.releasing:
@@ -273,13 +247,7 @@ class PublishedFiles(MutableMapping[tuple[str, ...], bytes]):
 
         :raises KeyError: If there is none.
         """
-        content = memoryview(self._files[destination])
-        modified, tag = self._changes[destination]
-
-        def read(offset: int, length: int) -> Deferred[bytes]:
-            return succeed(bytes(content[offset : offset + length]))
-
-        return StoredFile(len(content), modified, tag, read)
+        return _stored(self._files[destination], *self._changes[destination])
 
     def __delitem__(self, destination: tuple[str, ...]) -> None:
         del self._files[destination], self._changes[destination]

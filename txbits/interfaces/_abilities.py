@@ -203,6 +203,7 @@ class IAnswerable(Interface):
         """
         Record what the application answered; it is not asked again.
 
+        :param answer: The answer; whether there is a reply is found out here.
         :returns: A Deferred that fires with ``None`` when :attr:`answer` is that, and
             would be after the process is killed, with the whole reply if it has one
             (and after the machine is, as far as the backend was set to promise

@@ -235,7 +235,9 @@ async def _complete(
     answer = IAnswerable(upload).answer
     if answer is None:
         return Received(upload.offset)
-    return Received(upload.offset, answer.has_reply, answer.reply_url)
+    # "In place of a stored reply".
+    has_reply = answer.has_reply and answer.reply_url is None
+    return Received(upload.offset, has_reply, answer.reply_url)
 
 
 def refused(session: Session) -> ApplicationRefused:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attrs import define, evolve, field
+from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -163,15 +163,6 @@ class _Reply:
         if self._writer is not None:
             await self._writer.close()
 
-    async def is_there(self) -> bool:
-        """Whether somebody has written one."""
-        upload: object = self._upload
-        if self._writer is not None:
-            return True
-        if not IReplyAddressable.providedBy(upload):
-            return False
-        return await IReplyAddressable(upload).has_reply()
-
 
 @implementer(IReleasable)
 @define(eq=False)
@@ -245,7 +236,7 @@ class Asking:
             "bytes": upload.offset,
         }
         try:
-            answer = await self._ask(answerable)
+            await self._ask(answerable)
         except Exception as error:
             _log.info(
                 "the application has not taken session {session}, attempt {attempt}: "
@@ -255,6 +246,8 @@ class Asking:
                 **fields,
             )
             raise
+        answer = answerable.answer
+        assert answer is not None  # noqa: S101
         _log.info(
             "the application has answered {status} for session {session}, attempt "
             "{attempt}: {destination}",
@@ -265,7 +258,7 @@ class Asking:
             **fields,
         )
 
-    async def _ask(self, answerable: IAnswerable) -> Answer:
+    async def _ask(self, answerable: IAnswerable) -> None:
         session, manager = self._session, self._manager
         upload = session.upload
         try:
@@ -282,10 +275,6 @@ class Asking:
                 answer = await self._notify(asked, reply)
             finally:
                 await reply.close()
-            if answer.status != FORBIDDEN and answer.reply_url is None:
-                answer = evolve(answer, has_reply=await reply.is_there())
-            else:
-                answer = evolve(answer, has_reply=False)
             await answerable.keep_answer(answer)
         except StagedDataLost:
             if upload.offset != upload.total:
@@ -297,7 +286,6 @@ class Asking:
             manager.forget(session)
             raise
         session.life.completed(session.rules.completion_of(upload))
-        return answer
 
     async def _digest(self) -> bytes:
         self._require_wanted()

@@ -89,9 +89,10 @@ async def open_reply(manager: SessionManager, session: Session) -> IStoredFile:
     if not IAnswerable.providedBy(upload):
         raise NoSuchFile("there are no replies here")
     answer = IAnswerable(upload).answer
-    if session.life.fragment() is Move.UNKNOWN:
+    move = session.life.fragment()
+    if move is Move.UNKNOWN:
         raise NoSuchSession("the session was closed or cancelled")
-    if answer is None or not answer.has_reply:
+    if move is Move.REFUSE or answer is None or not answer.has_reply:
         raise NoSuchFile("the session has no reply")
     reply = _Reply(manager, session)
     if session.replies is None:

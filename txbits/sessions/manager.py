@@ -132,10 +132,13 @@ class SessionManager:
                 session.newest.release()
             if session.asking is not None:
                 session.asking.release()
-            releases += [reply.release() for reply in session.replies or ()]
+            releases += [reply.release() for reply in tuple(session.replies or ())]
         await cleaned
         for released in releases:
-            await released
+            try:
+                await released
+            except BackendError:
+                _log.failure("a reply could not be closed; the process ends anyway")
         if self._busy:
             self._idle = Deferred()
             await self._idle
@@ -179,10 +182,9 @@ class SessionManager:
 
         A fragment that is arriving is ended; a Close or Cancel under way is finished.
 
-        :returns: A Deferred that fires with ``None`` when nothing of any session is
-            left, or uploads are enabled again. It fails with
-            :class:`~txbits.errors.BackendError` if something is: the clean-up
-            goes on with it. It fails with :class:`~txbits.errors.ServerStopping`.
+        :returns: A Deferred that fires with ``None`` when none is left, or uploads are
+            enabled again. It fails with :class:`~txbits.errors.BackendError` if one is,
+            for the clean-up to go on with, or :class:`~txbits.errors.ServerStopping`.
         """
         self._enter()
         try:

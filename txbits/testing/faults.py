@@ -115,7 +115,8 @@ class Gate:
         self._calls.remove(call)
 
 
-@implementer(IBackend, IAbilities)
+# Without slots, so that it can be told to provide what the other one does.
+@implementer(IBackend)
 @define(eq=False, slots=False)
 class HoldableBackend:
     """
@@ -135,11 +136,10 @@ class HoldableBackend:
 
     def __attrs_post_init__(self) -> None:
         other: object = self.backend
-        self.session_abilities = (
-            IAbilities(other).session_abilities
-            if IAbilities.providedBy(other)
-            else frozenset()
-        )
+        self.session_abilities = frozenset()
+        if IAbilities.providedBy(other):
+            self.session_abilities = IAbilities(other).session_abilities
+            alsoProvides(self, IAbilities)
         if IDownloadable.providedBy(other):
             alsoProvides(self, IDownloadable)
 

@@ -98,8 +98,7 @@ class FileResource(Resource):
 
     async def _answer(self, request: Request) -> None:
         try:
-            if not self.manager.settings.enabled:
-                raise errors.UploadsDisabled("enabled is false")
+            self.manager.require_enabled()
             found = await self.open(request.method.decode("ascii"))
         except Exception as error:  # noqa: BLE001 - the edge: every error is answered
             self._refuse(request, error)
@@ -161,11 +160,13 @@ class FileResource(Resource):
                 "{client} went away in the middle of {file}", **self._fields(request)
             )
             return
-        except Exception:  # noqa: BLE001 - the edge: what has begun cannot be refused
-            _log.failure(
-                "{file} to {client} was broken off: it cannot be read to its end",
-                **self._fields(request, status=response.status),
-            )
+        except Exception as error:  # noqa: BLE001 - what has begun cannot be refused
+            fields = self._fields(request, detail=shown(str(error)))
+            if isinstance(error, errors.StagedDataLost):
+                # Its session has ended, or somebody has changed it.
+                _log.info("{file} to {client} was broken off: {detail}", **fields)
+            else:
+                _log.failure("{file} to {client} was broken off: {detail}", **fields)
             # There is no other way to say that this is not all.
             transport: Any = request.transport
             transport.abortConnection()

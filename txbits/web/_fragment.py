@@ -7,6 +7,7 @@ from twisted.web.server import Request
 from txbits.protocol.packets import Ack, Fragment
 from txbits.web._packet import PacketResource
 from txbits.web._streaming import body_of
+from txbits.web.replies import reply_url
 
 
 class FragmentResource(PacketResource[Fragment]):
@@ -22,6 +23,7 @@ class FragmentResource(PacketResource[Fragment]):
             body_of(request, content_range.first),
             self.request_url(request),
         )
-        return Ack(
-            200, session_id, received=received.offset, reply_url=received.reply_url
-        )
+        url = received.reply_url
+        if received.has_reply:
+            url = reply_url(self.origins.directory(request), session_id)
+        return Ack(200, session_id, received=received.offset, reply_url=url)

@@ -32,6 +32,9 @@ from txbits.web._streaming import headers_of
 #: Who comes over a socket of the file system, among trusted proxies.
 UNIX = "unix"
 
+# What the client has written stays as it is, also if it is wrong; but it fits a header.
+_PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
+
 # RFC 3986 3.3: what may stand in a segment as it is.
 _IN_SEGMENT = "!$&'()*+,;=:@~"
 
@@ -145,11 +148,10 @@ class Origins:
 
     def destination(self, request: Request) -> str:
         """The URL that a request was sent to, with its query."""
-        target = request.uri.decode("latin-1")
-        if not target.startswith("/"):
-            _, _, rest = target.partition("://")
-            target = "/" + rest.partition("/")[2]
-        return self.base(request) + quote(target, safe=_IN_SEGMENT + "/?%")
+        target: bytes = request.uri
+        if not target.startswith(b"/"):
+            target = b"/" + target.partition(b"://")[2].partition(b"/")[2]
+        return self.base(request) + quote(target, safe=_PRINTABLE)
 
     def _walk(self, request: Request) -> tuple[Address | None, Hop | None]:
         """

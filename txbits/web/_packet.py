@@ -5,7 +5,6 @@ What the resources of the five packets have in common.
 from __future__ import annotations
 
 from typing import Generic, TypeVar
-from urllib.parse import quote
 
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
@@ -15,32 +14,9 @@ from txbits.interfaces import IAccessPolicy
 from txbits.protocol.packets import Ack, Packet
 from txbits.sessions import Caller, SessionManager
 from txbits.web._ack import refuse, write_ack
-from txbits.web._streaming import headers_of
+from txbits.web._origin import Origins
 
 P = TypeVar("P", bound=Packet)
-
-#: What stays as it is in a URL: whatever is printable there, also if it is wrong.
-_KEPT = "".join(map(chr, range(0x21, 0x7F)))
-
-
-def url_of(request: Request) -> str:
-    """
-    The URL of a request, as the client gave it.
-
-    Bytes that no URL has are percent-encoded, so that it fits into a header.
-    """
-    target = quote(request.uri, safe=_KEPT)
-    if not target.startswith("/"):
-        # RFC 9112 3.2.2: all of it.
-        return target
-    hosts = headers_of(request).get(b"host")
-    if hosts:
-        host = quote(hosts[0], safe=_KEPT)
-    else:
-        address = request.getHost()
-        host = f"{getattr(address, 'host', '')}:{getattr(address, 'port', '')}"
-    scheme = "https" if request.isSecure() else "http"
-    return f"{scheme}://{host}{target}"
 
 
 class PacketResource(Resource, Generic[P]):
@@ -52,6 +28,7 @@ class PacketResource(Resource, Generic[P]):
     :param packet: The packet.
     :param destination: The destination it is for.
     :param caller: Who sent it.
+    :param origins: Knows the URLs that clients use.
     """
 
     isLeaf = True
@@ -63,6 +40,7 @@ class PacketResource(Resource, Generic[P]):
         packet: P,
         destination: tuple[str, ...],
         caller: Caller,
+        origins: Origins | None = None,
     ) -> None:
         super().__init__()
         self.manager = manager
@@ -70,6 +48,7 @@ class PacketResource(Resource, Generic[P]):
         self.packet = packet
         self.destination = destination
         self.caller = caller
+        self.origins = Origins() if origins is None else origins
 
     def render(self, request: Request) -> int:
         begun(self._answer(request))
@@ -93,7 +72,9 @@ class PacketResource(Resource, Generic[P]):
 
         :returns: Nothing where nobody will ask for it.
         """
-        return "" if self.manager.notifier is None else url_of(request)
+        if self.manager.notifier is None:
+            return ""
+        return self.origins.destination(request)
 
     async def settle(self, request: Request) -> Ack:
         """

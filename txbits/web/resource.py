@@ -43,6 +43,7 @@ from txbits.web._packet import PacketResource
 from txbits.web._ping import PingResource
 from txbits.web._streaming import has_short_head, headers_of, path_of
 from txbits.web.downloads import DownloadResource
+from txbits.web.replies import ReplyResource, reply_of
 
 _RESOURCES: dict[type[Packet], type[PacketResource[Any]]] = {
     Ping: PingResource,
@@ -168,7 +169,6 @@ class BITSResource(Resource):
     def render(self, request: Request) -> int:
         """Settle the packet that *request* carries; whatever goes wrong, an Ack."""
         headers = headers_of(request)
-        settings = self.manager.settings
         destination = _destination_of(request)
         try:
             # The order of the checks is that of the failure table.
@@ -188,30 +188,34 @@ class BITSResource(Resource):
                 request,
                 error,
                 destination,
-                allowed=_ALLOWED if settings.allow_downloads else METHOD,
+                allowed=_ALLOWED if self._serves(destination) else METHOD,
             )
             return NOT_DONE_YET
         caller = self._caller(request)
         return _RESOURCES[type(packet)](
-            self.manager, self.policy, packet, destination, caller
+            self.manager, self.policy, packet, destination, caller, self.origins
         ).render(request)
 
     def _caller(self, request: Request) -> Caller:
         return _caller(self.user, self.origins.client(request))
 
+    def _serves(self, destination: tuple[str, ...]) -> bool:
+        """Whether this is a URL that files are read at."""
+        return (
+            self.manager.settings.allow_downloads or reply_of(destination) is not None
+        )
+
     def _file(
         self, request: Request, destination: tuple[str, ...]
     ) -> FileResource | None:
-        """
-        What answers a request to read a file; ``None`` if this is none.
-
-        :raises UploadsDisabled: If the directory is: then nothing of it is served.
-        """
+        """What answers a request to read a file; ``None`` if this is none."""
         if request.method not in _READING:
             return None
+        session_id = reply_of(destination)
+        if session_id is not None:
+            return ReplyResource(self.manager, session_id, self._caller(request))
         if not self.manager.settings.allow_downloads:
             return None
-        self.manager.require_enabled()
         return DownloadResource(
             self.manager, self.policy, destination, self._caller(request)
         )
