@@ -95,10 +95,10 @@ class Builder:
         :param trusted_proxies: As in :class:`~txbits.web.BITSResource`.
         :raises InvalidSetting: With a whole line, if something cannot be used.
         """
-        notifies = directory.notification is not None
-        context = BackendContext(self.reactor, directory.fsync, notifies)
         try:
-            backend = backend_from_description(directory.backend, context)
+            backend = backend_from_description(
+                directory.backend, self.context(directory)
+            )
         except InvalidSetting as error:
             raise InvalidSetting(f"{directory.where}backend: {error}") from None
         self._refuse_shared_root(directory, backend)
@@ -125,6 +125,11 @@ class Builder:
             resource,
             backend,
         )
+
+    def context(self, directory: Directory) -> BackendContext:
+        """What the backend of a directory is told besides its description."""
+        notifies = directory.notification is not None
+        return BackendContext(self.reactor, directory.fsync, notifies)
 
     def check(self, directory: Directory, served: Served) -> INotifier | None:
         """

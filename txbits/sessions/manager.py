@@ -148,15 +148,13 @@ class SessionManager:
         self, settings: Settings, notifier: INotifier | None = None
     ) -> Deferred[None]:
         """
-        Go by other rules from now on. Sessions that are there keep theirs.
-
-        One that has a server application to be told is told to the new one, though, if
-        there is one.
+        Go by other rules from now on. Sessions that are there keep theirs, but those
+        that a server application is to be told of are told to the new one.
 
         :param settings: The rules of the virtual directory.
         :param notifier: As at the beginning.
-        :returns: A Deferred that fires with ``None``: at once, unless ``enabled`` is
-            off now; then as that of :meth:`disable`.
+        :returns: A Deferred that fires with ``None``: at once, or, if ``enabled`` is
+            off, as that of :meth:`disable`.
         :raises InvalidSetting: If the backend cannot do what the notifier needs.
         """
         if notifier is not None:
