@@ -2,6 +2,7 @@
 The TOML file: what it becomes, and what is said about a mistake in it.
 """
 
+import re
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -234,3 +235,11 @@ class KeyTests(SynchronousTestCase):
             self.assertEqual(
                 rows.get(f"`{key.name}`"), f"`{default_of(key)}`", key.name
             )
+
+    def test_the_reference_page_says_of_every_key_when_a_change_holds(self):
+        page = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
+        _, _, text = page.read_text().partition("## When a change holds")
+        rows = [line.split("|")[1] for line in text.splitlines() if line[:3] == "| `"]
+        table = rows[: [*map(str.strip, rows)].index("`disk:PATH`")]
+        named = [name for row in table for name in re.findall("`(.+?)`", row)]
+        self.assertEqual(sorted(named), sorted(key.name for key in KEYS))
