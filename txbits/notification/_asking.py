@@ -7,9 +7,11 @@ from __future__ import annotations
 from typing import Any
 
 from attrs import define, field
+from OpenSSL.SSL import Error as TLSError
+from service_identity import VerificationError
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectingCancelledError
+from twisted.internet.error import ConnectError, ConnectionClosed
 from twisted.web.client import Agent
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import (
@@ -25,6 +27,7 @@ from txbits.errors import (
     ApplicationRefused,
     ApplicationTimedOut,
     ApplicationUnreachable,
+    BackendError,
     BadAnswer,
 )
 from txbits.interfaces import Answer, CompleteUpload, IReadable, IReply
@@ -36,10 +39,13 @@ from txbits.notification._connection import (
     TappedEndpoints,
 )
 from txbits.notification._url import LONGEST_URL, Target, is_absolute, visible
+from txbits.notification._waiting import Once
 
 #: How much of a body that nobody wants is taken, and for how many seconds.
 _MOST_DRAINED = 1 << 16
 _DRAIN_TIME = 5.0
+
+_NO_HTTP = "its response is no HTTP"
 
 #: What treq is told in place of the URL, which it would take apart and change. It wants
 #: one for cookies, and there are none.
@@ -113,10 +119,12 @@ class Asking:
     _upload_body: UploadBody | None = field(default=None, init=False)
     _reply_body: ReplyBody | None = field(default=None, init=False)
     _early: Exception | None = field(default=None, init=False)
+    _is_cancelled: bool = field(default=False, init=False)
+    _request_ended: Once | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._watch = Watch(self.reactor)
-        self._connection = Connection(self._look_at_head)
+        self._connection = Connection(self._look_at_head, holds=False)
 
     async def run(self) -> Answer:
         """
@@ -125,15 +133,18 @@ class Asking:
         When it is over, nothing is left of it, and the upload is no longer read.
         """
         try:
-            return await self._answer()
+            answer = await self._answer()
+        except GeneratorExit:
+            # The process ends, and nobody waits.
+            raise
         except BaseException as error:
             sorted_out = self._sorted(error)
+            await self._ended()
             if sorted_out is error:
                 raise
             raise sorted_out from error
-        finally:
-            self._watch.end()
-            await self._ended()
+        await self._ended()
+        return answer
 
     async def _answer(self) -> Answer:
         response = await self._response()
@@ -156,8 +167,9 @@ class Asking:
         if self.by_value:
             session = self.upload.session
             body = self._upload_body = UploadBody(
-                IReadable(session), session.total or 0, self._restart
+                IReadable(session), session.total or 0, self._moved
             )
+            self._connection.holds = not body.is_out
         endpoints = TappedEndpoints(self._connection, self.endpoints)
         agent = _ExactRequest(
             Agent.usingEndpointFactory(self.reactor, endpoints),
@@ -173,8 +185,18 @@ class Asking:
             unbuffered=True,
             reactor=self.reactor,
         )
-        self._watch.guard(request)
-        response: IResponse = await request
+        ended = self._request_ended = Once()
+
+        def cancel(_: object) -> None:
+            # What it fails with then does not always say so.
+            self._is_cancelled = True
+            request.cancel()
+
+        waiting: Deferred[Any] = Deferred(cancel)
+        request.chainDeferred(waiting)
+        request.addBoth(lambda _: ended.happen())
+        self._watch.guard(waiting)
+        response: IResponse = await waiting
         self._watch.end()
         if response.version != (b"HTTP", 1, 1):
             raise BadAnswer("the application does not answer with HTTP/1.1")
@@ -182,9 +204,19 @@ class Asking:
             raise BadAnswer("the application's response has a Content-Encoding")
         return response
 
+    def _moved(self) -> None:
+        self._restart()
+        if not self._is_sending:
+            self._connection.let_go()
+
+    @property
+    def _is_sending(self) -> bool:
+        return self._upload_body is not None and not self._upload_body.is_out
+
     def _restart(self) -> None:
-        is_sending = self._upload_body is not None and not self._upload_body.is_out
-        self._watch.restart(self.send_timeout if is_sending else self.response_timeout)
+        self._watch.restart(
+            self.send_timeout if self._is_sending else self.response_timeout
+        )
 
     def _look_at_head(self, head: Head) -> None:
         """
@@ -192,18 +224,19 @@ class Asking:
         refused already.
         """
         if not head.is_over and head.length > LONGEST_HEAD:
-            self._early = ApplicationUnreachable(
-                f"the head of the application's response is over {LONGEST_HEAD:,} bytes"
+            self._give_up(
+                self._unreachable(f"its response's head is over {LONGEST_HEAD:,} bytes")
             )
-        elif (
-            head.status is not None
-            and head.status >= 300
-            and self._upload_body is not None
-            and not self._upload_body.is_out
-        ):
-            self._early = _refusal(head.status)
-        if self._early is not None:
-            self._connection.abort()
+        elif not self._is_sending:
+            return
+        elif not head.is_http:
+            self._give_up(self._unreachable(_NO_HTTP))
+        elif head.status is not None and head.status >= 300:
+            self._give_up(_refusal(head.status))
+
+    def _give_up(self, error: Exception) -> None:
+        self._early = error
+        self._connection.abort()
 
     async def _stored(self, response: IResponse) -> None:
         def waits(is_waiting: bool) -> None:
@@ -236,8 +269,15 @@ class Asking:
                 over.cancel()
 
     async def _ended(self) -> None:
-        """End what is under way, and wait until it is over."""
+        """
+        End what is under way, and wait until it is over.
+
+        :raises BackendError: If what there is of a reply could not be closed.
+        """
+        self._watch.end()
         self._connection.abort()
+        if self._request_ended is not None:
+            await self._request_ended.outlast()
         if self._connection.was_made:
             await self._connection.gone.outlast()
         if self._upload_body is not None:
@@ -245,6 +285,8 @@ class Asking:
             await self._upload_body.ended.outlast()
         if self._reply_body is not None:
             await self._reply_body.ended.outlast()
+            if isinstance(self._reply_body.error, BackendError):
+                raise self._reply_body.error
 
     def _sorted(self, error: BaseException) -> BaseException:
         """Find out what an error comes down to."""
@@ -257,19 +299,24 @@ class Asking:
             return self._early
         if not isinstance(error, FAILURES):
             return error
-        if any(
-            isinstance(reason, (CancelledError, ConnectingCancelledError))
-            for reason in reasons_of(error)
-        ):
+        if self._is_cancelled or isinstance(error, CancelledError):
             return CancelledError()
-        return ApplicationUnreachable(
-            f"{self.target.authority} cannot be asked: {in_words(error)}"
-        )
+        reasons = list(reasons_of(error))
+        if any(isinstance(one, (TLSError, VerificationError)) for one in reasons):
+            why = "its certificate is not trusted, or it speaks no TLS"
+        elif isinstance(reasons[0], (ConnectionClosed, OSError, ConnectError)):
+            why = in_words(error)
+        else:
+            why = _NO_HTTP
+        return self._unreachable(why)
+
+    def _unreachable(self, why: str) -> ApplicationUnreachable:
+        return ApplicationUnreachable(f"{self.target.authority} cannot be asked: {why}")
 
     def _late(self, seconds: float) -> str:
         if self._reply_body is not None:
             return f"nothing came of the application's reply for {seconds:g} seconds"
-        if self._upload_body is not None and not self._upload_body.is_out:
+        if self._is_sending:
             return f"the application took nothing of the upload for {seconds:g} seconds"
         return f"the application did not answer within {seconds:g} seconds"
 

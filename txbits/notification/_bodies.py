@@ -23,7 +23,7 @@ from zope.interface import implementer
 
 from txbits._agents import in_words
 from txbits._deferreds import begun
-from txbits.errors import ApplicationUnreachable, BadAnswer
+from txbits.errors import ApplicationUnreachable, BadAnswer, StagedDataLost
 from txbits.interfaces import IReadable, IReply, IWriter
 from txbits.notification._waiting import Once
 
@@ -38,7 +38,8 @@ class UploadBody:
 
     :ivar session: Whose bytes they are.
     :ivar length: How many.
-    :ivar moved: Called each time that the connection has taken some.
+    :ivar moved: Called each time that the connection has taken some, and when it has
+        taken all of them.
     :ivar is_out: Whether it has taken all of them.
     :ivar error: What reading failed with, unless that was because it was stopped.
     :ivar ended: Happens when nothing is read any more, or will be.
@@ -75,14 +76,19 @@ class UploadBody:
                 finished.errback(failure)
 
         def end(_: None) -> None:
+            if self._sent < self.length:
+                raise StagedDataLost(f"only {self._sent} bytes of {self.length} came")
             self._consumer = None
             if not self._is_stopped:
+                self.is_out = True
                 finished.callback(None)
+                self.moved()
 
         self._consumer = consumer
         self._has_begun = True
         reading = self.session.read_into(self, 0, self.length)
-        reading.addCallbacks(end, fail).addBoth(lambda _: self.ended.happen())
+        reading.addCallback(end).addErrback(fail)
+        reading.addBoth(lambda _: self.ended.happen())
         return finished
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
@@ -102,7 +108,6 @@ class UploadBody:
         if self._consumer is None or self._is_stopped:
             return
         self._sent += len(data)
-        self.is_out = self._sent >= self.length
         self._consumer.write(data)
         self.moved()
 

@@ -5,10 +5,12 @@ It is not kept for another one. An idle connection may be closed by the other en
 moment, and a request that was just sent then cannot be told from one that the
 application took and died of; an upload is worth a handshake.
 
-``twisted.web.client`` looks at a response when the request is out. An application
-that refuses an upload before it has read all of it mostly answers, and closes; the
+``twisted.web.client`` looks at a response when the request is out, and loses its
+bearings if something is wrong with one that comes before. But an application that
+refuses an upload before it has read all of it mostly answers, and closes; the
 connection then breaks under the bytes that are still on their way, and the answer is
-lost. So the head of the response is read here as well, when it comes.
+lost. So the head of the response is read here when it comes, and held back until the
+request is out.
 """
 
 from __future__ import annotations
@@ -47,11 +49,13 @@ class Head:
     The head of a response, of which no more than the status is read.
 
     :ivar status: That of the final response, once it has come.
+    :ivar is_http: Whether it is a head of HTTP/1.1 so far.
     :ivar is_over: Whether all of the head has.
     :ivar length: How many bytes it has so far, interim responses included.
     """
 
     status: int | None = field(default=None, init=False)
+    is_http: bool = field(default=True, init=False)
     is_over: bool = field(default=False, init=False)
     length: int = field(default=0, init=False)
     _rest: bytes = field(default=b"", init=False)
@@ -68,6 +72,7 @@ class Head:
                     return
                 match = _STATUS.match(line)
                 self.status = int(match[1]) if match else None
+                self.is_http = match is not None
                 self._in_fields = True
                 self._rest = self._rest[len(line) :]
             end = _END.search(self._rest)
@@ -90,38 +95,53 @@ class Connection:
     A connection, from before it is made until it is gone.
 
     :ivar on_head: Called when more of the response's head has come.
-    :ivar head: That head.
-    :ivar gone: Happens when the connection is lost. If it was never made it never
-        happens.
+    :ivar holds: Whether the response is held back: until the request is out.
+    :ivar head: The head so far.
     :ivar was_made: Whether it ever was.
+    :ivar gone: Happens when it is lost.
     """
 
     on_head: Callable[[Head], None]
+    holds: bool
     head: Head = field(factory=Head, init=False)
-    gone: Once = field(factory=Once, init=False)
     was_made: bool = field(default=False, init=False)
+    gone: Once = field(factory=Once, init=False)
+    _held: bytes = field(default=b"", init=False)
     _transport: Any = field(default=None, init=False)
+    _inner: Any = field(default=None, init=False)
 
-    def made(self, transport: Any) -> None:
+    def made(self, transport: Any, inner: IProtocol) -> None:
         """Called when it is made."""
         self.was_made = True
         self._transport = transport
+        self._inner = inner
 
     def lost(self) -> None:
         """Called when it is gone."""
         self._transport = None
         self.gone.happen()
 
-    def received(self, data: bytes) -> bool:
-        """
-        Called with bytes of the response.
-
-        :returns: Whether they are of any use still.
-        """
+    def received(self, data: bytes) -> None:
+        """Called with bytes of the response."""
         if not self.head.is_over:
             self.head.feed(data)
             self.on_head(self.head)
-        return self._transport is not None
+        if self._transport is None:
+            return
+        if self.holds:
+            self._held += data
+            if self.head.is_over:
+                self._transport.pauseProducing()
+        else:
+            self._inner.dataReceived(data)
+
+    def let_go(self) -> None:
+        """Hold nothing back any more."""
+        self.holds = False
+        held, self._held = self._held, b""
+        if held and self._transport is not None:
+            self._transport.resumeProducing()
+            self._inner.dataReceived(held)
 
     def abort(self) -> None:
         """Drop it, whatever still is to be sent or received on it."""
@@ -138,12 +158,11 @@ class _Tap(Protocol):
         self.inner = inner
 
     def makeConnection(self, transport: Any) -> None:
-        self._connection.made(transport)
+        self._connection.made(transport, self.inner)
         self.inner.makeConnection(transport)
 
     def dataReceived(self, data: bytes) -> None:
-        if self._connection.received(data):
-            self.inner.dataReceived(data)
+        self._connection.received(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._connection.lost()

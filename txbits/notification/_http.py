@@ -139,7 +139,12 @@ class HTTPNotifier:
             fields += sign(self._secret, components, int(self._reactor.seconds()))
         # Content-Length is written by who sends the body.
         fields += [("Host", target.authority), ("User-Agent", "txbits")]
-        return Headers({name: [value] for name, value in fields[1:]})
+        return Headers(
+            {
+                name.encode("ascii"): [value.encode("ascii")]
+                for name, value in fields[1:]
+            }
+        )
 
 
 _NEEDS: dict[str, frozenset[InterfaceClass]] = {

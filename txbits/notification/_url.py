@@ -81,10 +81,11 @@ def visible_path(address: str) -> str:
     and so is a percent sign: who decodes it always gets the path. A URL is encoded
     already.
     """
-    kept = f"{_VISIBLE} "
-    return visible(
-        address, kept.replace("%", "") if address.startswith("/") else _VISIBLE
-    )
+    if not address.startswith("/"):
+        return visible(address)
+    written = visible(address, _VISIBLE.replace("%", "") + " ")
+    # A space at the end of a header is none.
+    return f"{written[:-1]}%20" if written.endswith(" ") else written
 
 
 def is_absolute(url: str) -> bool:
