@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.trial.unittest import SynchronousTestCase
+
 from tests.web.support import (
     DESTINATION,
     PROTOCOL,
@@ -16,7 +18,21 @@ from tests.web.support import (
     packet,
     request,
 )
+from txbits.protocol.codec import encode_ack
+from txbits.protocol.packets import Ack
+from txbits.protocol.refusals import REFUSALS
 from txbits.sessions import Settings
+
+
+class AckTests(SynchronousTestCase):
+    """All Acks (MC-BUP 2.2.1)."""
+
+    def test_every_refusal_is_an_ack_without_a_body(self) -> None:
+        for row in REFUSALS:
+            status, hresult = row.answer(404)
+            headers = encode_ack(Ack(status, hresult=hresult, context=row.context))
+            self.assertIn((b"BITS-Packet-Type", b"Ack"), headers, row.name)
+            self.assertIn((b"Content-Length", b"0"), headers, row.name)
 
 
 class CreateSessionTests(WebCase):
