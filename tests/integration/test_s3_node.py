@@ -247,7 +247,7 @@ class FaultTests(NodeCase):
 
     async def test_a_store_that_is_gone_is_no_end_of_the_session(self):
         await self.start()
-        data = random.randbytes(9 * MIB)
+        data = random.randbytes(12 * MIB)
 
         def run():
             wire = self.wire()

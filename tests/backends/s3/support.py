@@ -18,9 +18,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from tests.clocks import Ahead
 from tests.seaweedfs import ENVIRONMENT, REGION, Bucket
 from txbits.backends.s3 import S3Backend, S3Settings
 from txbits.backends.s3._client import Client, S3Error, S3Unreachable
+from txbits.backends.s3._memory import Budget
 from txbits.backends.s3._records import LEAST_OPEN
 from txbits.errors import NoSuchSession
 from txbits.testing._contract import ContractBase
@@ -137,6 +139,7 @@ class OnS3(_Case):
     records_total_at_once = False
     settings: dict[str, Any] = {}
     prefix = "in/"
+    notifies = False
 
     def setUp(self):
         super().setUp()
@@ -152,8 +155,13 @@ class OnS3(_Case):
         else:
             os.environ[name] = old
 
-    def node(self, **settings):
-        """A backend on the bucket, not started."""
+    def node(self, budget=None, **settings):
+        """
+        A backend on the bucket, not started.
+
+        :param budget: The memory that it shares; its own by default, since those that
+            die here give nothing back.
+        """
         given = {
             "prefix": self.prefix,
             "endpoint": self.bucket.server.endpoint,
@@ -165,7 +173,9 @@ class OnS3(_Case):
         return S3Backend(
             S3Settings(bucket=self.bucket.name, **given),
             reactor,
+            notifies=self.notifies,
             make_client=MortalClient,
+            budget=budget or Budget(),
         )
 
     def client(self, backend) -> Any:
@@ -227,6 +237,15 @@ class S3Case(OnS3, ContractBase, TestCase):
         """A fragment, in pieces as they come from a network."""
         pieces = (data[at : at + 250_000] for at in range(0, len(data), 250_000))
         await self.append(session, total, *pieces)
+
+    async def clean_up_late(self, backend):
+        """What a clean-up removes when all that nobody owns is old."""
+        staging = backend.staging
+        clock, staging.clock = staging.clock, Ahead(2 * 86_400.0)
+        try:
+            await backend.clean_up(0)
+        finally:
+            staging.clock = clock
 
     async def close(self, backend, session, overwrite=False):
         """What the manager does at Close."""

@@ -7,27 +7,13 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from twisted.internet import reactor
-
 from tests.backends.s3.support import MIB, S3Case
+from tests.clocks import Ahead
 from txbits.backends.s3._client import S3Error, S3Unreachable
 from txbits.errors import BackendError
 from txbits.testing.backend import contract
 
 NAME = ("name.txt",)
-
-
-class Skewed:
-    """The reactor, of a machine whose clock is wrong."""
-
-    def __init__(self, seconds):
-        self._wrong_by = seconds
-
-    def seconds(self):
-        return reactor.seconds() + self._wrong_by  # type: ignore[attr-defined]
-
-    def __getattr__(self, name):
-        return getattr(reactor, name)
 
 
 class LostAnswerTests(S3Case):
@@ -179,7 +165,7 @@ class ClientTests(S3Case):
     async def test_a_wrong_clock_is_corrected(self):
         for seconds in (-3600, 3600):
             backend = self.node()
-            skewed: Any = Skewed(seconds)
+            skewed: Any = Ahead(seconds)
             backend._reactor = skewed
             await self._start(backend)
             access = backend.staging.bucket.client.access

@@ -95,8 +95,6 @@ class CrashCase(S3Case):
 class UploadCrashTests(CrashCase):
     """Death while bytes arrive, and while they are published."""
 
-    settings = {"orphan_age": 0}
-
     async def _test(self, length, step, overwrite=False):
         data = self.data(length)
 
@@ -112,9 +110,9 @@ class UploadCrashTests(CrashCase):
                 self.assertTrue(data == await self.file_at(node, NAME))
             else:
                 self.assertFalse(known.get("closed"))
-                await node.clean_up(0)
+                await self.clean_up_late(node)
                 await self.finished(node, known, data, overwrite)
-            await node.clean_up(0)
+            await self.clean_up_late(node)
             await self.assert_nothing_left(node)
 
     @contract

@@ -7,11 +7,11 @@ from __future__ import annotations
 import contextlib
 from uuid import uuid4
 
-from twisted.internet import reactor
 from twisted.internet.defer import DeferredList
 
 from tests.backends.s3.support import MIB, S3Case
 from tests.backends.s3.test_requests import CALLER, Body, RequestCase
+from tests.clocks import Ahead
 from txbits._deferreds import begun
 from txbits.errors import (
     BackendError,
@@ -227,8 +227,6 @@ class NodesTests(S3Case):
 class OrphanTests(S3Case):
     """What no session owns is removed."""
 
-    settings = {"orphan_age": 0}
-
     @contract
     async def test_multipart_uploads_that_nobody_owns_are_aborted(self):
         backend = await self.started()
@@ -238,7 +236,7 @@ class OrphanTests(S3Case):
         client = self.bucket.client
         for key in ("in/name.txt", "in/other", "elsewhere"):
             client.create_multipart_upload(Bucket=self.bucket.name, Key=key)
-        await backend.clean_up(0)
+        await self.clean_up_late(backend)
         self.assertEqual(
             sorted(self.bucket.uploads()),
             sorted(
@@ -253,8 +251,7 @@ class OrphanTests(S3Case):
 
     @contract
     async def test_young_ones_are_left_alone(self):
-        backend = self.node(orphan_age=3600)
-        await self._start(backend)
+        backend = await self.started()
         self.bucket.client.create_multipart_upload(
             Bucket=self.bucket.name, Key="in/other"
         )
@@ -394,26 +391,13 @@ class ManagersTests(RequestCase):
 
     @contract
     async def test_a_session_that_expired_on_one_node_is_looked_at_again(self):
-        class Late:
-            """A clock that can be put forward."""
-
-            ahead = 0.0
-
-            def seconds(self):
-                return reactor.seconds() + self.ahead  # type: ignore[attr-defined]
-
-            def __getattr__(self, name):
-                return getattr(reactor, name)
-
         nodes = [await self.manager(session_timeout=1000) for _ in range(2)]
         data = self.data(5000)
         one = await nodes[0].create(NAME, CALLER, None)
         await self.fragments(nodes[0], one, data, 0, 100)
         (await nodes[0].backend.find(one)).last_progress -= 2000
         await self.fragments(nodes[0], one, data, 100, 200)
-        late = Late()
-        late.ahead = 2000.0
-        nodes[0].clock = late
+        nodes[0].clock = Ahead(2000.0)
         with self.assertRaises(NoSuchSession):
             await self.fragments(nodes[0], one, data, 200, 300)
         with self.assertRaises(BackendError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
-from urllib.parse import unquote_plus
+from urllib.parse import quote, unquote_plus
 from xml.sax.saxutils import escape
 
 from attrs import define, frozen
@@ -17,7 +17,8 @@ from attrs import define, frozen
 from txbits.backends.s3._access import seconds_of
 from txbits.backends.s3._bodies import Body
 from txbits.backends.s3._client import Answer, Client, Request, S3Error
-from txbits.errors import BackendError
+from txbits.backends.s3._grid import Span
+from txbits.errors import BackendError, StagedDataLost
 
 #: How many objects one request removes at most.
 _BATCH = 1000
@@ -32,7 +33,7 @@ class Found:
     An object that is there.
 
     :ivar etag: Its ETag, as it stands in headers.
-    :ivar size: Its length in a listing; that of :attr:`body` elsewhere.
+    :ivar size: Its length.
     :ivar modified: When it was stored, by the store's clock.
     :ivar session: The session that published it, in the words of the header; ``None``
         if none did, or in a listing.
@@ -300,6 +301,42 @@ class Bucket:
             )
         )
 
+    async def copy_part(
+        self, key: str, upload: str, number: int, source: Found, span: Span
+    ) -> None:
+        """
+        Upload a part, counted from 0, that the store copies from another object.
+
+        :param source: The object.
+        :param span: Which of its bytes.
+        :raises NoUpload: If there is no such upload.
+        :raises StagedDataLost: If the object is gone, or another.
+        """
+        bucket = self.client.settings.bucket
+        within = f"{bucket}/object" if bucket.startswith("arn:") else bucket
+        headers = {
+            "x-amz-copy-source": quote(f"{within}/{source.key}", safe="/~"),
+            "x-amz-copy-source-if-match": source.etag,
+        }
+        if span.length < source.size:
+            headers["x-amz-copy-source-range"] = f"bytes={span.start}-{span.end - 1}"
+        try:
+            await self._of_upload(
+                Request(
+                    operation="UploadPartCopy",
+                    method="PUT",
+                    key=key,
+                    query={"uploadId": upload, "partNumber": str(number + 1)},
+                    headers=headers,
+                    body=Body(()),
+                    is_parsed=True,
+                )
+            )
+        except S3Error as error:
+            if error.status == 412 or error.code == "NoSuchKey":
+                raise StagedDataLost(str(error)) from error
+            raise
+
     async def parts(self, key: str, upload: str) -> list[Part]:
         """
         List the parts of an upload, counted from 0.
@@ -453,7 +490,8 @@ def _found(key: str, answer: Answer, body: bytes) -> Found:
     return Found(
         key,
         headers.get("etag", ""),
-        len(body),
+        # In an answer to HEAD it is that of the object.
+        int(headers.get("content-length", len(body))),
         _http_date(headers.get("last-modified", "")),
         headers.get(SESSION_HEADER),
         body,

@@ -39,7 +39,7 @@ from twisted.web.client import (
 )
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent
+from twisted.web.iweb import IAgent, IResponse
 
 from txbits._agents import ExactURL
 from txbits.backends._work import InThread
@@ -61,8 +61,11 @@ _log = Logger()
 #: Seconds that one attempt may take, besides what its body takes at the slowest.
 ATTEMPT_TIMEOUT = 15.0
 
-# S3 may take minutes to complete an upload of many parts.
-_LENGTHY = frozenset({"CompleteMultipartUpload"})
+# S3 may take minutes to complete an upload of many parts, or to copy a long one.
+_LENGTHY = frozenset({"CompleteMultipartUpload", "UploadPartCopy"})
+
+# These have no checksum of a body: there is none, or it is not an object's bytes.
+_UNCHECKED = frozenset({"UploadPartCopy"})
 
 #: The slowest that a body may be sent, or received, in bytes a second.
 _SLOWEST = 1 << 17
@@ -109,6 +112,7 @@ class Answer:
     :ivar headers: By their names in lower case.
     :ivar parsed: What botocore reads in the body; empty if it was not asked to.
     :ivar is_repeated: Whether an earlier attempt may have been carried out.
+    :ivar open: Delivers the body, if it was left open.
     """
 
     status: int
@@ -116,6 +120,7 @@ class Answer:
     body: bytes
     parsed: Mapping[str, Any]
     is_repeated: bool
+    open: Any = None
 
 
 class S3Error(BackendError):
@@ -157,6 +162,9 @@ class Request:
     :ivar key: The object's key; ``None`` if it is about the bucket.
     :ivar most: How many bytes the answer's body has at most.
     :ivar is_parsed: Whether botocore shall read the answer's body.
+    :ivar is_left_open: Whether the body of an answer that is a success is left to
+        whoever asked. How long that takes is up to others, so it does not count among
+        the requests that are under way.
     """
 
     operation: str
@@ -167,6 +175,7 @@ class Request:
     body: Body | None = None
     most: int = MOST_ANSWER
     is_parsed: bool = False
+    is_left_open: bool = False
 
 
 @define(eq=False)
@@ -260,10 +269,14 @@ class Client:
             return EMPTY_SHA256, headers
         kind = "md5" if request.operation == "DeleteObjects" else self.settings.checksum
         is_signed = not self.access.is_safe
-        if body.length > LONG and not body.is_digested(kind, is_signed):
+        if body.digest is not None and body.is_digested(kind, is_signed):
+            await body.digest.settled(self._in_thread)
+        elif body.length > LONG:
             await self._in_thread(body.digested, kind, is_signed)
         digest = body.digested(kind, is_signed)
-        if request.method == "PUT" or request.operation == "DeleteObjects":
+        if request.operation == "DeleteObjects" or (
+            request.method == "PUT" and request.operation not in _UNCHECKED
+        ):
             name = "content-md5" if kind == "md5" else "x-amz-checksum-crc32"
             headers[name] = digest.checksum()
         return digest.sha256() if is_signed else UNSIGNED, headers
@@ -272,7 +285,12 @@ class Client:
         """Begin to work out what will be said of a body that is still coming."""
         return Digest(self.settings.checksum, not self.access.is_safe)
 
-    def _url(self, request: Request) -> str:
+    def digest(self, digest: Digest, chunk: bytes) -> None:
+        """Go on with the next bytes of such a body."""
+        digest.feed(chunk, self._in_thread)
+
+    def url(self, request: Request) -> str:
+        """Tell the URL of what a request is about."""
         url = self.access.base
         # A bucket's own URL ends in a slash, whatever way it is addressed.
         url += "/" + quote(request.key or "", safe="/~")
@@ -292,7 +310,7 @@ class Client:
         is_repeated: bool,
     ) -> Answer:
         self.counts[request.operation] += 1
-        url = self._url(request)
+        url = self.url(request)
         signed = self.access.signed(request.method, url, headers, payload)
         client = HTTPClient(ExactURL(self._agent, url.encode("ascii")))
         body = request.body
@@ -321,6 +339,10 @@ class Client:
         try:
             response = await waiting
             is_refusal = response.code >= 300
+            if request.is_left_open and not is_refusal:
+                return Answer(
+                    response.code, _named(response), b"", {}, is_repeated, response
+                )
             collector = Collector(_MOST_ERROR if is_refusal else request.most)
             waiting = collector.collected
             response.deliverBody(collector)
@@ -332,10 +354,7 @@ class Client:
         finally:
             if timer.active():
                 timer.cancel()
-        names = {
-            name.decode("ascii").lower(): values[-1].decode("latin-1")
-            for name, values in response.headers.getAllRawHeaders()
-        }
+        names = _named(response)
         return self._read(request, response.code, names, content, is_repeated)
 
     def _lost(self, error: Exception, is_late: bool, seconds: float) -> S3Unreachable:
@@ -420,6 +439,13 @@ class Client:
             "with S3's time",
             skew=self.access.skew,
         )
+
+
+def _named(response: IResponse) -> dict[str, str]:
+    return {
+        name.decode("ascii").lower(): values[-1].decode("latin-1")
+        for name, values in response.headers.getAllRawHeaders()
+    }
 
 
 def _seconds_for(request: Request) -> float:

@@ -15,7 +15,7 @@ from twisted.internet.task import deferLater
 
 from txbits.backends.s3._bodies import Body
 from txbits.backends.s3._bucket import NotMet, NoUpload, Part, WrongPart
-from txbits.backends.s3._grid import reach
+from txbits.backends.s3._grid import Grid, reach
 from txbits.backends.s3._staging import RECORD, Seen
 from txbits.errors import BackendError, DestinationExists, StagedDataLost
 
@@ -97,7 +97,7 @@ async def publish_parts(session: S3Session, overwrite: bool) -> None:
     key = staging.settings.key(session.destination)
     for _ in range(_MOST_ROUNDS):
         try:
-            parts = _whole(session, await bucket.parts(key, upload))
+            parts = whole(session, await bucket.parts(key, upload))
             # Not before all parts were seen: when the upload has ended, this says that
             # it was completed.
             await session.mark("publishing")
@@ -118,14 +118,24 @@ async def publish_parts(session: S3Session, overwrite: bool) -> None:
     raise BackendError(f"the parts of {session.session_id} do not come to rest")
 
 
-def _whole(session: S3Session, parts: list[Part]) -> list[Part]:
-    """Choose the parts that are the file, and insist that they are."""
-    grid = session.grid
+def fitting(grid: Grid, parts: list[Part]) -> dict[int, Part]:
+    """Choose parts that are as long as their cells, one for each number."""
     right: dict[int, Part] = {}
     for one in parts:
         # Some stores list a part that was put again for each time, the latest first.
         if grid.is_part(one.number, one.size):
             right.setdefault(one.number, one)
+    return right
+
+
+def whole(session: S3Session, parts: list[Part]) -> list[Part]:
+    """
+    Choose the parts that are the file.
+
+    :raises StagedDataLost: If they are not all there.
+    """
+    grid = session.grid
+    right = fitting(grid, parts)
     if len(right) < grid.cells:
         session.parts = set(right)
         session.offset = reach([*map(grid.cell, right), *session.tails])
@@ -155,11 +165,10 @@ async def clear(session: S3Session) -> None:
     :raises BackendError: If something is left.
     """
     staging = session.staging
-    record = session.record
-    if record.is_small:
+    if session.is_only_record:
         return
-    if record.upload is not None and not session.published:
-        await _abort(session, record.upload)
+    for key, upload in await session.uploads():
+        await _abort(session, key, upload)
     directory = staging.directory(session.session_id)
     for _ in range(_MOST_ROUNDS):
         keys = [one.key for one in await staging.bucket.every(directory)]
@@ -171,9 +180,8 @@ async def clear(session: S3Session) -> None:
     raise BackendError(f"objects of {session.session_id} remain")
 
 
-async def _abort(session: S3Session, upload: str) -> None:
+async def _abort(session: S3Session, key: str, upload: str) -> None:
     staging = session.staging
-    key = staging.settings.key(session.destination)
     for number in range(_MOST_ROUNDS):
         await staging.bucket.abort(key, upload)
         try:

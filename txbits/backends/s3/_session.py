@@ -115,6 +115,21 @@ class S3Session:
         return Grid(record.total, record.part_size)
 
     @property
+    def upload_key(self) -> str:
+        """The key that its multipart upload is to."""
+        return self.staging.settings.key(self.destination)
+
+    @property
+    def upload_headers(self) -> dict[str, str]:
+        """What that upload is begun with."""
+        return self.staging.published_headers(self.session_id)
+
+    @property
+    def is_only_record(self) -> bool:
+        """Whether there is nothing of it in the bucket but its record."""
+        return self.record.is_small
+
+    @property
     def is_complete(self) -> bool:
         """Whether all bytes are held."""
         return self.total is not None and self.offset == self.total
@@ -233,9 +248,8 @@ class S3Session:
         """List the parts; ``None`` if the multipart upload has ended."""
         if self.record.upload is None:
             return []
-        key = self.staging.settings.key(self.destination)
         try:
-            return await self.staging.bucket.parts(key, self.record.upload)
+            return await self.staging.bucket.parts(self.upload_key, self.record.upload)
         except NoUpload:
             return None
 
@@ -344,15 +358,13 @@ class S3Session:
         :raises BackendError: If only its multipart upload was: what was in it has to
             be sent again, into another one.
         """
-        staging = self.staging
-        key = staging.settings.key(self.destination)
-        upload = self.record.upload or await self._begun_upload(key)
+        upload = self.record.upload or await self._begun_upload()
         try:
-            await staging.bucket.put_part(key, upload, number, body)
+            await self.staging.bucket.put_part(self.upload_key, upload, number, body)
         except NoUpload as error:
             await self.reread()
-            if self.record.state == "publishing":
-                raise BackendError("the file is published already") from error
+            if await self.is_whole():
+                raise BackendError("all parts were there already") from error
             await self.update(
                 lambda record: (
                     record.changed(upload=None) if record.upload == upload else None
@@ -364,35 +376,54 @@ class S3Session:
             ) from error
         self.parts.add(number)
 
-    async def _begun_upload(self, key: str) -> str:
+    async def is_whole(self) -> bool:
+        """Tell whether the multipart upload has ended because it was completed."""
+        return self.record.state == "publishing"
+
+    async def _begun_upload(self) -> str:
         """Begin the multipart upload, once for all parts that are being sent."""
         await self._beginning.acquire()
         try:
-            return self.record.upload or await self._begin_upload(key)
+            return self.record.upload or await self._begin_upload()
         finally:
             self._beginning.release()
 
-    async def _begin_upload(self, key: str) -> str:
-        staging = self.staging
-        headers = staging.published_headers(self.session_id)
-        upload = await staging.bucket.begin_upload(key, headers)
+    async def _begin_upload(self) -> str:
+        upload = await self.staging.bucket.begin_upload(
+            self.upload_key, self.upload_headers
+        )
 
         def change(record: Record) -> Record | None:
             self.standing()
             return None if record.upload else record.changed(upload=upload)
 
+        await self.named(self.upload_key, upload, change)
+        return self.chosen(self.record.upload)
+
+    async def named(
+        self, key: str, upload: str, change: Callable[[Record], Record | None]
+    ) -> None:
+        """
+        Write a multipart upload that was begun into the record.
+
+        :param change: Does it, unless the record names one already; the one that is not
+            in the record is aborted.
+        """
+        bucket = self.staging.bucket
         try:
             await self.update(change)
         except NoSuchSession:
-            await staging.bucket.abort(key, upload)
+            await bucket.abort(key, upload)
             raise
         # After any other failure the record may name it, and another node use it.
-        chosen = self.record.upload
-        if chosen is None:
+        if upload not in (self.record.upload, self.record.copy):
+            await bucket.abort(key, upload)
+
+    def chosen(self, upload: str | None) -> str:
+        """Insist that the record names an upload."""
+        if upload is None:
             raise BackendError("the record does not name its multipart upload")
-        if chosen != upload:
-            await staging.bucket.abort(key, upload)
-        return chosen
+        return upload
 
     def reached(self, offset: int) -> None:
         """Note that all bytes before an offset are in the bucket."""
@@ -419,8 +450,7 @@ class S3Session:
                 [staging.tail_key(self.session_id, span) for span in tails]
             )
             if self.record.upload is not None:
-                destination = staging.settings.key(self.destination)
-                await staging.bucket.abort(destination, self.record.upload)
+                await staging.bucket.abort(self.upload_key, self.record.upload)
             raise
 
     async def read_tails(self, start: int, end: int) -> list[bytes]:
@@ -518,10 +548,15 @@ class S3Session:
         if release is not None:
             release.end(outcome)
 
+    async def uploads(self) -> list[tuple[str, str]]:
+        """Tell the multipart uploads that are to be aborted, by their keys."""
+        upload = self.record.upload
+        return [] if upload is None or self.published else [(self.upload_key, upload)]
+
     async def _discard(self) -> None:
         try:
-            # A small file is nothing but its record; to remove that is one step.
-            if not self.published and not self.record.is_small:
+            # To remove a record is one step.
+            if not self.published and not self.is_only_record:
                 await self.mark("releasing")
         except NoSuchSession:
             # Another node was faster; whatever it has not come to yet goes here.
@@ -536,7 +571,7 @@ class S3Session:
     async def _close(self) -> None:
         try:
             if not self.published and not (
-                self.record.is_small and self.record.state == "open"
+                self.is_only_record and self.record.state == "open"
             ):
                 await self.mark("closing")
             await clear(self)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 from twisted.internet.interfaces import IReactorTime
 
 from txbits.backends.s3._bodies import Body
@@ -27,6 +27,9 @@ from txbits.errors import (
     DestinationExists,
     DestinationIsDirectory,
 )
+
+#: The longest key that S3 takes, in bytes of UTF-8.
+MOST_KEY = 1024
 
 #: The name of a session's record.
 RECORD = "record"
@@ -77,6 +80,7 @@ class Staging:
 
     :ivar memory: Bounds what all sessions hold.
     :ivar known: The sessions that this node knows.
+    :ivar copy_part: How much the store copies at a time, in bytes.
     """
 
     settings: S3Settings
@@ -84,6 +88,7 @@ class Staging:
     memory: Memory
     clock: IReactorTime
     known: Known
+    copy_part: int = field(default=256 << 20, kw_only=True)
 
     # Names
 
@@ -99,9 +104,21 @@ class Staging:
         """Tell the key of a tail."""
         return self.directory(session_id) + tail_name(span)
 
+    def file_key(self, session_id: UUID) -> str:
+        """Tell the key of the object that is all bytes of a session."""
+        return f"{self.directory(session_id)}file"
+
+    def reply_key(self, session_id: UUID, attempt: int) -> str:
+        """Tell the key of what an application replies to an attempt."""
+        return f"{self.directory(session_id)}reply-{attempt}"
+
     def ours(self, modified: float) -> float:
         """Translate a time of the store's clock into one of ours."""
         return modified - self.bucket.client.access.skew
+
+    def is_key(self, key: str) -> bool:
+        """Tell whether S3 takes a key of this length."""
+        return len(key.encode()) <= MOST_KEY
 
     # Records
 

@@ -140,8 +140,8 @@ class Survey:
                 stale = []
         await staging.bucket.delete_all(stale)
         for record in await together(reading):
-            if record is not None and record.upload is not None:
-                owned.add(record.upload)
+            if record is not None:
+                owned.update(one for one in (record.upload, record.copy) if one)
         for one in candidates:
             if one.upload not in owned:
                 _log.info(
