@@ -4,14 +4,43 @@ SIGHUP, in real processes: the file is read again while uploads are under way.
 
 import os
 import signal
+from http.client import HTTPConnection
+from urllib.parse import urlsplit
 
 from twisted.internet.threads import deferToThread
 
+from tests.integration.programs import Program
 from tests.integration.test_service import LOOPBACK, ServiceTestCase, pause
 from tests.integration.wire import Wire
 
 DATA = b"0123456789"
 TOP = f'listen = ["{LOOPBACK}"]\n'
+
+
+#: A server application: its reply says what it was told.
+_APPLICATION = """
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from urllib.parse import unquote
+
+class Application(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        upload = Path(unquote(self.headers["BITS-Request-DataFile-Name"])).read_text()
+        Path(unquote(self.headers["BITS-Response-DataFile-Name"])).write_text(
+            f"attempt {self.headers['BITS-Notification-Attempt']} of {self.path}: "
+            f"{upload}, {'signed' if 'Signature' in self.headers else 'not signed'}"
+        )
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.send_header("BITS-Copy-File-To-Destination", "yes")
+        self.end_headers()
+
+server = HTTPServer(("127.0.0.1", 0), Application)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
 
 
 class ReloadTests(ServiceTestCase):
@@ -103,6 +132,44 @@ class ReloadTests(ServiceTestCase):
         while list(staging.glob("*.part")):
             await pause()
         self.assertEqual(await self.packet(self.wire.packet, b"/x", b"Ping"), 501)
+
+    async def test_an_application_that_is_mended_is_asked_about_uploads_under_way(self):
+        secret = self.cwd / "secret"
+        secret.write_text("0123456789abcdef\n")
+        secret.chmod(0o600)
+        application = Program.start(self, "-c", _APPLICATION, cwd=self.cwd)
+        while "\n" not in application.stdout:
+            self.assertIsNone(application.status, application.output)
+            await pause()
+        port = int(application.stdout)
+        directory = (
+            'mount = "/"\nbackend = "disk:root"\nnotify-by = "reference"\n'
+            'notify-secret-file = "secret"\n'
+        )
+        # Nobody listens on port 1.
+        await self.serve(f'{directory}notify-url = "http://127.0.0.1:1/"')
+        session = await deferToThread(self.wire.create, b"/x")
+        last = (self.wire.fragment, b"/x", session, DATA, 0, 10)
+        self.assertEqual(await self.packet(*last), 502)
+        self.write(f'{directory}notify-url = "http://127.0.0.1:{port}/uploaded"')
+        await self.hang_up("the file was read again: / changed")
+        status, headers = await deferToThread(*last)
+        self.assertEqual(status, 200)
+        reply = urlsplit(headers[b"bits-reply-url"].decode())
+        self.assertEqual(
+            await deferToThread(self.get, reply.path),
+            b"attempt 2 of /uploaded: 0123456789, signed",
+        )
+        status = await self.packet(self.wire.close_session, b"/x", session)
+        self.assertEqual(status, 200)
+        self.assertEqual((self.cwd / "root" / "x").read_bytes(), DATA)
+        self.assertNotIn("0123456789abcdef", self.program.output)
+
+    def get(self, path):
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
+        self.addCleanup(connection.close)
+        connection.request("GET", path)
+        return connection.getresponse().read()
 
     async def test_directories_come_and_go(self):
         one = 'mount = "/one"\nbackend = "disk:one"'
