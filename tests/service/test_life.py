@@ -15,7 +15,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from txbits.errors import BackendError
-from txbits.service._life import Listener, Served, UploadService
+from txbits.service._life import Listener, UploadService
+from txbits.service._served import Served
+from txbits.service.settings import Directory
 
 
 @define(eq=False)
@@ -114,6 +116,16 @@ class Reloader:
         return self.stopping
 
 
+@define(eq=False)
+class Resource:
+    manager: Manager
+
+
+def served(mount, backend, manager):
+    directory = Directory(where="--", mount=mount, backend=backend)
+    return Served(directory, Resource(manager))
+
+
 class LifeTests(SynchronousTestCase):
     """One service, two directories, two endpoints."""
 
@@ -134,8 +146,8 @@ class LifeTests(SynchronousTestCase):
             self.process,
             self.site,
             [
-                Served("--backend: x", "/a", "x", self.a),
-                Served("--backend: y", "/b", "y", self.b),
+                served("/a", "x", self.a),
+                served("/b", "y", self.b),
             ],
             [
                 Listener("--listen: one", "one", self.one),
@@ -326,7 +338,7 @@ class LifeTests(SynchronousTestCase):
     def test_directories_that_come_and_go_later_are_stopped_once(self):
         self.start()
         c = Manager("c", self.events)
-        self.service.admit(Served("--backend: z", "/c", "z", c))
+        self.service.admit(served("/c", "z", c))
         self.events.clear()
         gone = self.service.dismiss(self.service.directories[0])
         self.successResultOf(gone)

@@ -52,7 +52,8 @@ class AssembleTests(SynchronousTestCase):
     def test_a_service_with_a_directory_for_each_backend(self):
         service = self.assemble("memory:", "memory:", listen=("tcp:1", "tcp:2"))
         verifyObject(IService, service)
-        self.assertEqual([one.mount for one in service.directories], ["/1", "/2"])
+        mounts = [one.directory.mount for one in service.directories]
+        self.assertEqual(mounts, ["/1", "/2"])
         self.assertEqual(
             [one.description for one in service.listeners], ["tcp:1", "tcp:2"]
         )

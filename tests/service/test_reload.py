@@ -85,7 +85,9 @@ class ReloadCase(SynchronousTestCase):
         self.assertEqual(self.lines(LogLevel.error, LogLevel.critical), [])
 
     def manager(self, mount):
-        (served,) = [one for one in self.service.directories if one.mount == mount]
+        (served,) = [
+            one for one in self.service.directories if one.directory.mount == mount
+        ]
         return served.manager
 
     def create(self, mount):

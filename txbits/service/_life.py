@@ -194,8 +194,8 @@ class UploadService(Service):
                 "listening on {address} for uploads to {mounts}",
                 address=str(port.getHost()),
                 endpoint=listener.description,
-                mounts=", ".join(served.mount for served in self.directories),
-                backends=[served.backend for served in self.directories],
+                mounts=", ".join(one.directory.mount for one in self.directories),
+                backends=[one.directory.backend for one in self.directories],
             )
         self.process.settle()
         self._is_settled = True

@@ -117,6 +117,7 @@ class Reloader:
         try:
             configuration, plan = await self.in_thread(self._prepare)
             await self._start(plan.added)
+            self._apply(configuration, plan)
         except InvalidSetting as error:
             _log.error(
                 "the file was read again, and nothing has changed: {reason}",
@@ -124,9 +125,7 @@ class Reloader:
                 path=self.configuration.path,
             )
         except Exception:  # noqa: BLE001 - whatever it was, the service goes on
-            _log.failure("the file could not be read again; nothing has changed")
-        else:
-            self._apply(configuration, plan)
+            _log.failure("reading the file again failed")
 
     # In a thread
 
@@ -191,7 +190,7 @@ class Reloader:
             served.directory = directory
             if is_other or old.trusted_proxies != new.trusted_proxies:
                 served.reconfigure(directory, new.trusted_proxies, notifier).addErrback(
-                    _not_released, served.mount
+                    _not_released, directory.mount
                 )
             if is_other:
                 changed.append(served)
@@ -211,7 +210,7 @@ class Reloader:
             "the file was read again: {changed} changed, {added} new, {removed} gone",
             path=new.path,
             **{
-                name: ", ".join(served.mount for served in found) or "none"
+                name: ", ".join(one.directory.mount for one in found) or "none"
                 for name, found in (
                     ("changed", changed),
                     ("added", plan.added),

@@ -22,6 +22,14 @@ from txbits.web import BITSResource
 class IManager(Protocol):
     """What the service needs of a :class:`~txbits.sessions.SessionManager`."""
 
+    @property
+    def backend(self) -> IBackend:
+        """Where the sessions are kept."""
+
+    @property
+    def notifier(self) -> INotifier | None:
+        """What tells the server application, if there is one."""
+
     def start(self) -> Deferred[None]:
         """Get ready."""
 
@@ -34,22 +42,23 @@ class Served:
     """
     A virtual directory as it is served.
 
-    :ivar where: What an error message about its backend begins with.
-    :ivar mount: Its URL prefix.
-    :ivar backend: The description of its backend.
-    :ivar manager: Settles its packets.
     :ivar directory: What the settings say of it.
-    :ivar resource: Answers for its URLs.
-    :ivar store: Its backend.
+    :ivar resource: Answers for its URLs: a :class:`~txbits.web.BITSResource`.
     """
 
-    where: str
-    mount: str
-    backend: str
-    manager: IManager
-    directory: Any = None
-    resource: Any = None
-    store: Any = None
+    directory: Directory
+    resource: Any
+
+    @property
+    def manager(self) -> IManager:
+        """What settles its packets."""
+        manager: IManager = self.resource.manager
+        return manager
+
+    @property
+    def where(self) -> str:
+        """What an error message about its backend begins with."""
+        return f"{self.directory.where}backend: {self.directory.backend}"
 
     def reconfigure(
         self,
@@ -116,15 +125,7 @@ class Builder:
         except InvalidSetting as error:
             # The rest was looked at before.
             raise InvalidSetting(f"{directory.where}public-url: {error}") from None
-        return Served(
-            f"{directory.where}backend: {directory.backend}",
-            directory.mount,
-            directory.backend,
-            resource.manager,
-            directory,
-            resource,
-            backend,
-        )
+        return Served(directory, resource)
 
     def context(self, directory: Directory) -> BackendContext:
         """What the backend of a directory is told besides its description."""
@@ -138,14 +139,14 @@ class Builder:
         :returns: What is to tell its server application.
         :raises InvalidSetting: With a whole line, if not.
         """
-        self._refuse_shared_root(directory, served.store)
-        notifier: INotifier | None = served.resource.manager.notifier
+        self._refuse_shared_root(directory, served.manager.backend)
+        notifier = served.manager.notifier
         if (directory.notification, directory.public_url) != (
             served.directory.notification,
             served.directory.public_url,
         ):
             notifier = notifier_of(directory, self.reactor)
-        refuse_unable(directory, served.store, notifier)
+        refuse_unable(directory, served.manager.backend, notifier)
         return notifier
 
     def _refuse_shared_root(self, directory: Directory, backend: IBackend) -> None:

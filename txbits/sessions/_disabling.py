@@ -95,10 +95,12 @@ class Disabling:
         summaries = await manager.backend.sessions()
         found = {one.session_id for one in summaries} | manager.active()
         todo = iter(found)
-        await DeferredList(
+        for success, failure in await DeferredList(
             [self._release_from(todo) for _ in range(_AT_A_TIME)],
             consumeErrors=True,
-        )
+        ):
+            if not success:
+                _log.failure("releasing sessions failed", failure)
         if not self.is_disabled:
             return
         left = await manager.backend.sessions()
