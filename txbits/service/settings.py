@@ -3,8 +3,8 @@ What ``twistd -n txbits`` is to do, as a value: from options, or from a TOML fil
 
 Everything that can be told to be wrong from the words alone is told here, as
 :class:`~txbits.errors.InvalidSetting` with one line; nothing here opens a store or a
-port. What stands at the top of the file holds for every ``[[directory]]`` that does
-not say otherwise.
+port, but the files of secrets are read. What stands at the top of the file holds for
+every ``[[directory]]`` that does not say otherwise.
 """
 
 from __future__ import annotations

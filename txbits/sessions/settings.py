@@ -30,8 +30,8 @@ class Settings:
     """
     How a virtual directory treats uploads.
 
-    :ivar enabled: Whether uploads are taken (BITSUploadEnabled). If not, every packet
-        is answered with 501.
+    :ivar enabled: Whether uploads are taken (BITSUploadEnabled). If not, every request
+        is answered with 501, and the sessions that are there are released.
     :ivar allow_overwrites: Whether a file that exists may be replaced
         (BITSAllowOverwrites).
     :ivar create_directories: Whether missing parent directories are made.
