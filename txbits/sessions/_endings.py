@@ -143,15 +143,19 @@ def cancel_session(
                 # Another process has moved it on.
                 return
             state = session.life.state
-            move = session.life.cancel()
+            if caller is None and state == "standing":
+                # As a Close would: a client that comes late has uploaded its file.
+                move = session.life.close()
+            else:
+                move = session.life.cancel()
             if move is Move.UNKNOWN:
                 raise NoSuchSession("the session was closed meanwhile")
-            if move is Move.FINISH or (caller is None and state == "standing"):
+            if move is Move.FINISH:
                 await manager.backend.remember_close(
                     upload.session_id, upload.destination, upload.owner
                 )
             await _release(manager, session)
-            if move is Move.FINISH:
+            if move is Move.FINISH and state != "standing":
                 raise NoSuchSession("the file was published already")
             _log.info(
                 "session {session} released with {bytes} of {total} bytes, "
