@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 from email import message_from_bytes
 from email.message import Message
 from pathlib import Path
@@ -14,12 +15,13 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.endpoints import TCP4ServerEndpoint, serverFromString
 from twisted.internet.threads import deferToThread
 from twisted.internet.utils import getProcessOutputAndValue
 from twisted.python.procutils import which
 from twisted.trial.unittest import TestCase
 
+from tests.backends.s3.test_access import certificate
 from txbits.backends._reading import PIECE
 from txbits.backends.disk import DiskBackend
 from txbits.sessions import Settings
@@ -46,12 +48,15 @@ class DownloadCase(TestCase):
         (self.root / "a b").mkdir()
         (self.root / "a b" / "file.bin").write_bytes(CONTENT)
         self.site = BITSSite(resource, reactor=reactor)
-        endpoint = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
-        port = await endpoint.listen(self.site)
+        port = await self.endpoint().listen(self.site)
         self.addCleanup(self.all_closed)
         self.addCleanup(port.stopListening)
         self.port: int = port.getHost().port
         self.url = f"http://127.0.0.1:{self.port}/a%20b/file.bin"
+
+    def endpoint(self) -> Any:
+        """Where to listen."""
+        return TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
 
     async def turn(self) -> None:
         """Let the reactor do what is ready."""
@@ -63,22 +68,37 @@ class DownloadCase(TestCase):
         while self.site.channels:
             await self.turn()
 
-    def begun(self) -> socket.socket:
+    def begun(self, context: ssl.SSLContext | None = None) -> socket.socket:
         """A client that has asked for the file."""
         client = socket.create_connection(("127.0.0.1", self.port), timeout=30)
         self.addCleanup(client.close)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        if context is not None:
+            client = context.wrap_socket(client, server_hostname="127.0.0.1")
+            self.addCleanup(client.close)
         client.sendall(b"GET /a%20b/file.bin HTTP/1.1\r\nHost: x\r\n\r\n")
         client.recv(1)
         return client
+
+    async def channel(self) -> Any:
+        """The site's end of the only connection, when all that fits has been sent."""
+        while not self.site.channels:
+            await self.turn()
+        (channel,) = self.site.channels
+        quiet = 0
+        while quiet < 50:
+            await self.turn()
+            is_still = channel._sending and not channel._is_taking()
+            quiet = quiet + 1 if is_still else 0
+        return channel
 
     async def until_nothing_is_open(self) -> None:
         while self.backend._served:
             await self.turn()
 
 
-class CurlTests(DownloadCase):
-    """What ``curl`` gets."""
+class CurlCase(DownloadCase):
+    """A client that knows nothing of us."""
 
     async def curl(self, *arguments: str, status: int = 0) -> bytes:
         """Run it; what it writes to standard output."""
@@ -98,6 +118,10 @@ class CurlTests(DownloadCase):
         head = await self.curl("-D", "-", "-o", os.devnull, *arguments)
         line, _, rest = head.partition(b"\r\n")
         return message_from_bytes(b"status: " + line.split()[1] + b"\r\n" + rest)
+
+
+class CurlTests(CurlCase):
+    """What ``curl`` gets."""
 
     async def test_the_whole_file(self) -> None:
         self.assertEqual(await self.curl(self.url), CONTENT)
@@ -177,6 +201,36 @@ class CurlTests(DownloadCase):
             self.assertEqual((head["status"], head["Content-Length"]), ("404", "0"))
 
 
+class TLSTests(CurlCase):
+    """The same under TLS, which holds bytes of its own between us and the socket."""
+
+    def endpoint(self) -> Any:
+        path = self.cwd / "server"
+        certificate(path)
+        return serverFromString(
+            reactor,
+            f"ssl:0:interface=127.0.0.1:privateKey={path}.key:certKey={path}.crt",
+        )
+
+    async def test_the_whole_file_and_a_part_of_it(self) -> None:
+        url = self.url.replace("http://", "https://")
+        trust = ("--cacert", str(self.cwd / "server.crt"))
+        self.assertEqual(await self.curl(*trust, url), CONTENT)
+        part = await self.curl(*trust, "-r", "5000000-", url)
+        self.assertEqual(part, CONTENT[5_000_000:])
+
+    async def test_little_is_held_for_one_who_does_not_read(self) -> None:
+        context = ssl.create_default_context(cafile=str(self.cwd / "server.crt"))
+        client = await deferToThread(self.begun, context)
+        channel = await self.channel()
+        connection = channel.transport.transport
+        held = len(connection.dataBuffer) - connection.offset + connection._tempDataLen
+        self.assertLessEqual(held, 3 * PIECE)
+        self.assertGreater(untaken(channel.transport), held)
+        client.close()
+        await self.until_nothing_is_open()
+
+
 def drained(client: socket.socket) -> int:
     """Read to the end; how many bytes came."""
     count = 0
@@ -190,18 +244,6 @@ def drained(client: socket.socket) -> int:
 
 class StallingTests(DownloadCase):
     """Clients that do not read all."""
-
-    async def channel(self) -> Any:
-        """The site's end of the only connection, when all that fits has been sent."""
-        while not self.site.channels:
-            await self.turn()
-        (channel,) = self.site.channels
-        quiet = 0
-        while quiet < 50:
-            await self.turn()
-            is_still = channel._sending and not channel._is_taking()
-            quiet = quiet + 1 if is_still else 0
-        return channel
 
     async def test_little_is_held_for_one_who_does_not_read(self) -> None:
         client = await deferToThread(self.begun)

@@ -188,6 +188,7 @@ class BITSResource(Resource):
                 request,
                 error,
                 destination,
+                client=self.origins.client(request),
                 allowed=_ALLOWED if self._serves(destination) else METHOD,
             )
             return NOT_DONE_YET
