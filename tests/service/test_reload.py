@@ -272,8 +272,8 @@ class DirectoryTests(ReloadCase):
             f'mount = "/e"\nbackend = "disk:{root}/"',
         )
         self.assert_nothing_changed(
-            f"{self.path}: directory 2 (/e): backend: disk:{root}/ is the root of /d "
-            "already; each directory needs a root of its own"
+            f"{self.path}: directory 2 (/e): backend: disk:{root}/ is the place of /d "
+            f"already (disk:{root}); each directory needs a place of its own"
         )
 
 

@@ -140,7 +140,7 @@ class Reloader:
         old = self.configuration
         plan = _Plan([], [], [], _of_the_server(old, new))
         left = {served.directory.segments: served for served in self.host.directories}
-        self.builder.forget_roots()
+        self.builder.begin_anew()
         for directory in new.directories:
             served = left.pop(directory.segments, None)
             if served is None:

@@ -4,16 +4,14 @@ Virtual directories as they are served: what a directory of the settings becomes
 
 from __future__ import annotations
 
-from os.path import realpath
 from typing import Any, Protocol
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
 
 from txbits.backends import backend_from_description
-from txbits.backends.disk import DiskBackend
 from txbits.errors import InvalidSetting
-from txbits.interfaces import BackendContext, IBackend, INotifier
+from txbits.interfaces import BackendContext, IBackend, IExclusive, INotifier
 from txbits.service._abilities import notifier_of, refuse_unable
 from txbits.service.settings import Directory
 from txbits.web import BITSResource
@@ -91,11 +89,11 @@ class Builder:
     """
 
     reactor: Any
-    _roots: dict[str, Directory] = field(factory=dict, init=False)
+    _made: list[tuple[Directory, IBackend]] = field(factory=list, init=False)
 
-    def forget_roots(self) -> None:
-        """Begin anew: roots that were in use may be in use again."""
-        self._roots.clear()
+    def begin_anew(self) -> None:
+        """Forget what was made: places that were in use may be in use again."""
+        self._made.clear()
 
     def build(self, directory: Directory, trusted_proxies: tuple[str, ...]) -> Served:
         """
@@ -110,7 +108,7 @@ class Builder:
             )
         except InvalidSetting as error:
             raise InvalidSetting(f"{directory.where}backend: {error}") from None
-        self._refuse_shared_root(directory, backend)
+        self._refuse_disputes(directory, backend)
         notifier = notifier_of(directory, self.reactor)
         refuse_unable(directory, backend, notifier)
         try:
@@ -139,7 +137,7 @@ class Builder:
         :returns: What is to tell its server application.
         :raises InvalidSetting: With a whole line, if not.
         """
-        self._refuse_shared_root(directory, served.manager.backend)
+        self._refuse_disputes(directory, served.manager.backend)
         notifier = served.manager.notifier
         if (directory.notification, directory.public_url) != (
             served.directory.notification,
@@ -149,11 +147,13 @@ class Builder:
         refuse_unable(directory, served.manager.backend, notifier)
         return notifier
 
-    def _refuse_shared_root(self, directory: Directory, backend: IBackend) -> None:
-        if isinstance(backend, DiskBackend):
-            other = self._roots.setdefault(realpath(backend.root), directory)
-            if other is not directory:
-                raise InvalidSetting(
-                    f"{directory.where}backend: {directory.backend} is the root of "
-                    f"{other.mount} already; each directory needs a root of its own"
-                )
+    def _refuse_disputes(self, directory: Directory, backend: IBackend) -> None:
+        for other, its in self._made:
+            for one, another in ((backend, its), (its, backend)):
+                if IExclusive.providedBy(one) and one.disputes(another):
+                    raise InvalidSetting(
+                        f"{directory.where}backend: {directory.backend} is the place "
+                        f"of {other.mount} already ({other.backend}); each directory "
+                        "needs a place of its own"
+                    )
+        self._made.append((directory, backend))

@@ -19,6 +19,7 @@ from txbits.errors import BackendError, ServerStopping, UploadsDisabled
 from txbits.sessions._release import Shared
 
 if TYPE_CHECKING:
+    from txbits.sessions._upkeep import Upkeep
     from txbits.sessions.manager import SessionManager
 
 _log = Logger()
@@ -41,10 +42,12 @@ class Disabling:
     told no more.
 
     :param manager: Whose sessions.
+    :param upkeep: Lists them.
     :ivar is_disabled: Whether nothing is taken.
     """
 
     _manager: SessionManager
+    _upkeep: Upkeep
     is_disabled: bool
     _releasing: Shared[None] = field(factory=Shared, init=False)
     _creating: int = field(default=0, init=False)
@@ -92,7 +95,7 @@ class Disabling:
             created: Deferred[None] = Deferred()
             self._for_creation.append(created)
             await created
-        summaries = await manager.backend.sessions()
+        summaries = await self._upkeep.sessions()
         found = {one.session_id for one in summaries} | manager.active()
         todo = iter(found)
         for success, failure in await DeferredList(
@@ -103,7 +106,7 @@ class Disabling:
                 _log.failure("releasing sessions failed", failure)
         if not self.is_disabled:
             return
-        left = await manager.backend.sessions()
+        left = await self._upkeep.sessions()
         if left and self.is_disabled:
             raise BackendError(
                 f"{len(left)} of {len(found)} sessions could not be released; the "

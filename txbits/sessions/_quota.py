@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 #: delay that Windows takes by itself.
 _LIMIT_RETRY_AFTER = 600
 
-#: For how many seconds a count of sessions holds that other processes make, too.
-_COUNT_HOLDS = 60.0
-
 
 @define(eq=False)
 class Quota:
@@ -36,14 +33,11 @@ class Quota:
     _owned: dict[str, set[UUID]] = field(factory=dict, init=False)
     _gone: set[UUID] = field(factory=set, init=False)
 
-    async def reserve(
-        self, session_id: UUID, owner: str | None, limit: int, now: float
-    ) -> None:
+    async def reserve(self, session_id: UUID, owner: str | None, limit: int) -> None:
         """
         Count a session that is about to be made.
 
         :param limit: How many its owner may have; 0 for any number.
-        :param now: The time.
         :raises SessionLimitReached: If that is one too many.
         """
         if owner is None:
@@ -51,10 +45,8 @@ class Quota:
         if limit:
             # Sessions from before a restart count as well.
             await self._upkeep.when_counted()
-            if self._is_shared and (
-                len(self._owned.get(owner, ())) >= limit
-                or now - self._upkeep.counted_at > _COUNT_HOLDS
-            ):
+            known = len(self._owned.get(owner, ()))
+            if self._is_shared and self._upkeep.is_count_old(known, limit):
                 await self._upkeep.count_anew()
         owned = self._owned.setdefault(owner, set())
         if limit and len(owned) >= limit:

@@ -95,7 +95,7 @@ class SessionManager:
         self.quota = Quota(self._upkeep, self.is_shared)
         self.digests = Digests(self.clock)
         self._rules = Rules(self.settings, self.notifier)
-        self._disabling = Disabling(self, not self.settings.enabled)
+        self._disabling = Disabling(self, self._upkeep, not self.settings.enabled)
         if self.notifier is not None:
             require_abilities(self.backend, self.notifier)
 
@@ -236,7 +236,6 @@ class SessionManager:
                     session_id,
                     caller.user,
                     rules.settings.session_limit,
-                    self.clock.seconds(),
                 )
                 upload = await self.backend.create(
                     session_id,
