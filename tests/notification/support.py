@@ -100,7 +100,8 @@ class Reading:
             if self.at and self.session.error is not None:
                 self.over(self.session.error)
                 break
-            piece = self.session.data[self.at : self.end][: self.session.piece]
+            end = min(self.at + self.session.piece, self.end)
+            piece = self.session.data[self.at : end]
             if not piece:
                 self.over(None)
                 break
@@ -147,9 +148,14 @@ class Place:
     error: Exception | None = None
     close_error: Exception | None = None
     held: Deferred[None] | None = None
-    content: bytes = b""
+    pieces: list[bytes] = field(factory=list)
     opened: int = 0
     closed: int = 0
+
+    @property
+    def content(self) -> bytes:
+        """What was written."""
+        return b"".join(self.pieces)
 
     def address(self) -> str | None:
         return self.where
@@ -161,7 +167,7 @@ class Place:
     def write(self, data: bytes) -> Deferred[None]:
         if self.error is not None:
             return fail(self.error)
-        self.content += data
+        self.pieces.append(data)
         held, self.held = self.held, None
         return succeed(None) if held is None else held
 

@@ -16,6 +16,7 @@ from txbits.errors import (
     ApplicationTimedOut,
     ApplicationUnreachable,
     BackendError,
+    BadAnswer,
     StagedDataLost,
 )
 from txbits.interfaces import Answer
@@ -186,11 +187,15 @@ class SendingTests(FailureCase):
             self.assertTrue(self.app.transport.aborted)
 
     def test_what_is_no_http_ends_the_sending(self) -> None:
-        for line in (b"220 mail.example ESMTP", b"HTTP/1.0 403 No"):
+        for line, kind in (
+            (b"220 mail.example ESMTP", ApplicationUnreachable),
+            (b"HTTP/1.0 403 No", BadAnswer),
+            (b"HTTP/1.1 999 What", BadAnswer),
+        ):
             asking = self.ask("value")
             self.taken()
             self.app.answer(line)
-            self.failed(asking, ApplicationUnreachable)
+            self.failed(asking, kind)
 
     def test_a_broken_head_is_no_answer(self) -> None:
         asking = self.ask("value")

@@ -12,19 +12,16 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from tests.notification.support import NotifierCase
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.notification.support import NotifierCase, parsed
 from txbits.errors import InvalidSetting
 from txbits.notification._signature import in_base64, signature_base
 
 SECRET = b"a secret of some length, to be sure"
 
-VERIFIER = (
-    Path(__file__).parents[2]
-    / "docs"
-    / "examples"
-    / "server_application"
-    / "bits_signature.py"
-)
+ROOT = Path(__file__).parents[2]
+VERIFIER = ROOT / "docs" / "examples" / "server_application" / "bits_signature.py"
 
 
 def verifier() -> Any:
@@ -57,6 +54,26 @@ class BaseTests(NotifierCase):
             in_base64(hmac.digest(secret, base.encode(), "sha256")),
             "pxcQw6G3AjtMBQjwo8XzkZf/bws5LelbaMk5rGIGtE8=",
         )
+
+
+class DocumentedTests(SynchronousTestCase):
+    """The request that ``docs/reference/notification.md`` shows."""
+
+    def test_it_is_genuine(self) -> None:
+        page = (ROOT / "docs" / "reference" / "notification.md").read_text()
+        shown = page.partition("```http\n")[2].partition("\n```")[0]
+        line, headers, body = parsed(shown.replace("\n", "\r\n").encode("ascii"))
+        values = {
+            name.decode("ascii"): value.decode("ascii")
+            for name, value in headers.items()
+        }
+        method, target, _ = line.decode("ascii").split(" ")
+        secret = b"an example and no secret"
+        self.assertIn(f"`{secret.decode('ascii')}`", page)
+        module = verifier()
+        module.verify(secret, method, values["host"], target, values, now=1795564800)
+        self.assertEqual(module.digest_of(values), sha256(body).digest())
+        self.assertEqual(values["content-length"], str(len(body)))
 
 
 class VerifiedTests(NotifierCase):

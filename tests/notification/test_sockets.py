@@ -33,6 +33,7 @@ from twisted.internet.ssl import (
 )
 from twisted.internet.task import deferLater
 from twisted.protocols.basic import FileSender
+from twisted.protocols.policies import WrappingFactory
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from twisted.web.client import BrowserLikePolicyForHTTPS
@@ -65,7 +66,10 @@ class SocketsCase(TestCase):
         if tls is None:
             port = reactor.listenTCP(0, factory, interface="127.0.0.1")
         else:
-            port = reactor.listenSSL(0, factory, tls, interface="127.0.0.1")
+            # Wrapped, it negotiates no protocol: the lowest Twisted cannot, with the
+            # latest pyOpenSSL.
+            wrapped = WrappingFactory(factory)
+            port = reactor.listenSSL(0, wrapped, tls, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         scheme = "http" if tls is None else "https"
         return f"{scheme}://127.0.0.1:{port.getHost().port}/notify"

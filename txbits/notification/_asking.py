@@ -46,6 +46,7 @@ _MOST_DRAINED = 1 << 16
 _DRAIN_TIME = 5.0
 
 _NO_HTTP = "its response is no HTTP"
+_OLD_HTTP = "the application does not answer with HTTP/1.1"
 
 #: What treq is told in place of the URL, which it would take apart and change. It wants
 #: one for cookies, and there are none.
@@ -199,7 +200,7 @@ class Asking:
         response: IResponse = await waiting
         self._watch.end()
         if response.version != (b"HTTP", 1, 1):
-            raise BadAnswer("the application does not answer with HTTP/1.1")
+            raise BadAnswer(_OLD_HTTP)
         if agent.is_encoded and response.code < 300:
             raise BadAnswer("the application's response has a Content-Encoding")
         return response
@@ -231,6 +232,8 @@ class Asking:
             return
         elif not head.is_http:
             self._give_up(self._unreachable(_NO_HTTP))
+        elif head.version not in (None, b"1.1"):
+            self._give_up(BadAnswer(_OLD_HTTP))
         elif head.status is not None and head.status >= 300:
             self._give_up(_refusal(head.status))
 

@@ -39,7 +39,7 @@ from txbits.notification._waiting import Once
 #: The longest head of a response, those of interim responses included.
 LONGEST_HEAD = 1 << 16
 
-_STATUS = re.compile(rb"HTTP/1\.1 ([1-9][0-9][0-9])(?![0-9])")
+_STATUS = re.compile(rb"HTTP/([0-9]\.[0-9]) ([1-9][0-9][0-9])(?![0-9])")
 _END = re.compile(rb"\n\r?\n")
 
 
@@ -49,12 +49,14 @@ class Head:
     The head of a response, of which no more than the status is read.
 
     :ivar status: That of the final response, once it has come.
-    :ivar is_http: Whether it is a head of HTTP/1.1 so far.
+    :ivar version: Its version of HTTP, once it has come.
+    :ivar is_http: Whether it is a head of HTTP so far.
     :ivar is_over: Whether all of the head has.
     :ivar length: How many bytes it has so far, interim responses included.
     """
 
     status: int | None = field(default=None, init=False)
+    version: bytes | None = field(default=None, init=False)
     is_http: bool = field(default=True, init=False)
     is_over: bool = field(default=False, init=False)
     length: int = field(default=0, init=False)
@@ -71,8 +73,9 @@ class Head:
                 if not end_of_line:
                     return
                 match = _STATUS.match(line)
-                self.status = int(match[1]) if match else None
                 self.is_http = match is not None
+                self.version = match[1] if match else None
+                self.status = int(match[2]) if match else None
                 self._in_fields = True
                 self._rest = self._rest[len(line) :]
             end = _END.search(self._rest)
