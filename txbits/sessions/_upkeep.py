@@ -8,8 +8,9 @@ store, along with what a process that was killed left behind.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
 
 from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
@@ -18,9 +19,10 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 
 from txbits._deferreds import deferred
-from txbits.errors import ServerStopping
+from txbits.errors import BackendError, NoSuchSession, ServerStopping
 from txbits.interfaces import SessionSummary
 from txbits.sessions._release import Shared
+from txbits.sessions.naming import session_name
 from txbits.sessions.settings import CLOSE_MEMORY
 
 if TYPE_CHECKING:
@@ -73,6 +75,16 @@ class Upkeep:
         self._loop = LoopingCall(self._clean_up)
         self._loop.clock = self._clock
         self._loop.start(interval, now=True)
+
+    def change(self, interval: float) -> None:
+        """
+        Go on at another interval, which begins now.
+
+        :param interval: As at the start.
+        """
+        if self._loop is not None:
+            self._loop.interval = interval
+            self._loop.reset()
 
     @deferred
     async def stop(self) -> None:
@@ -127,16 +139,20 @@ class Upkeep:
             summaries = await self._list()
             self._count(summaries)
             now = self._clock.seconds()
-            timeout = manager.settings.session_timeout
             turn_ends = now + _LONGEST_TURN
             for summary in summaries:
-                if summary.releasing or now - summary.last_progress > timeout:
+                timeout = manager.timeout_of(summary.session_id)
+                if (
+                    summary.releasing
+                    or manager.is_disabled
+                    or now - summary.last_progress > timeout
+                ):
                     await manager.expire(summary.session_id)
                 if self._clock.seconds() > turn_ends:
                     await self._pause()
                     turn_ends = self._clock.seconds() + _LONGEST_TURN
             if not manager.is_shared:
-                await manager.reconcile({one.session_id for one in summaries})
+                await self._reconcile({one.session_id for one in summaries})
             await self._asked(manager.backend.clean_up(now - CLOSE_MEMORY))
         except ServerStopping:
             _log.info("clean-up ended: the server is stopping")
@@ -146,6 +162,28 @@ class Upkeep:
             self._running = False
             _fire(self._for_count)
             _fire(self._for_end)
+
+    async def _reconcile(self, listed: Set[UUID]) -> None:
+        """
+        Forget sessions that are not in the store any more: somebody has removed them.
+
+        :param listed: Those that the store has listed lately.
+        """
+        manager = self._manager
+        known = manager.active() | manager.quota.owned().keys()
+        for session_id in known - listed:
+            if manager.is_busy_with(session_id):
+                continue
+            try:
+                await manager.backend.find(session_id)
+            except NoSuchSession:
+                _log.warn(
+                    "session {session} is gone from the storage",
+                    session=session_name(session_id),
+                )
+                manager.forget_lost(session_id)
+            except BackendError:
+                continue  # the backend has logged it; the rest is still to be done
 
     async def _pause(self) -> None:
         """
@@ -178,6 +216,14 @@ class Upkeep:
         age = self._clock.seconds() - self.counted_at
         return age > self.holds * (1.0 if 2 * owned >= limit else _FAR_HOLDS)
 
+    async def sessions(self) -> Sequence[SessionSummary]:
+        """
+        List the sessions as they are now.
+
+        :raises ServerStopping: If it was given up.
+        """
+        return await self._asked(self._manager.backend.sessions())
+
     @deferred
     async def count_anew(self) -> None:
         """
@@ -192,14 +238,14 @@ class Upkeep:
 
     async def _list_and_recount(self) -> Sequence[SessionSummary]:
         manager = self._manager
-        before = manager.owned()
+        before = manager.quota.owned()
         counted_at = self._clock.seconds()
-        summaries = await self._asked(manager.backend.sessions())
+        summaries = await self.sessions()
         if manager.is_shared:
             listed = {
                 one.session_id: one.owner for one in summaries if one.owner is not None
             }
-            manager.recount(before, listed)
+            manager.quota.recount(before, listed)
             self.counted_at = counted_at
             took = self._clock.seconds() - counted_at
             self.holds = max(_COUNT_HOLDS, _LISTING_SHARE * took)
@@ -208,9 +254,9 @@ class Upkeep:
     def _count(self, summaries: Sequence[SessionSummary]) -> None:
         if not self.has_counted:
             for summary in summaries:
-                self._manager.inventory(summary.session_id, summary.owner)
+                self._manager.quota.inventory(summary.session_id, summary.owner)
             self.has_counted = True
-            self._manager.counted()
+            self._manager.quota.counted()
             _fire(self._for_count)
 
 

@@ -123,8 +123,7 @@ class FileResource(Resource):
     async def _answer(self, request: Request) -> None:
         file: IStoredFile | None = None
         try:
-            if not self.manager.settings.enabled:
-                raise errors.UploadsDisabled("enabled is false")
+            self.manager.require_enabled()
             found = await self.open(request.method.decode("ascii"))
             if isinstance(found, Redirect):
                 response = found.response()
