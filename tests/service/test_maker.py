@@ -75,6 +75,29 @@ class AssembleTests(SynchronousTestCase):
                 complaint.startswith(f"directory 2: backend: disk:{other} "), complaint
             )
 
+    def test_prefixes_of_a_bucket_that_begin_with_one_another_are_refused(self):
+        first = "s3:b:prefix=logs:endpoint=http\\://Store\\:80"
+        for other in (
+            "s3:b:prefix=logs/old/:endpoint=http\\://store",
+            "s3:b:prefix=lo:endpoint=http\\://store/:region=r",
+            "s3:b:endpoint=http\\://store",
+            first,
+        ):
+            for two in ((first, other), (other, first)):
+                complaint = self.complaint("memory:", *two)
+                self.assertIn(f"directory 3: backend: {two[1]} is the", complaint)
+                self.assertIn(f"/2 already ({two[0]})", complaint)
+
+    def test_other_prefixes_buckets_and_stores_are_other_places(self):
+        self.assemble(
+            "s3:b:prefix=a/",
+            "s3:b:prefix=b/",
+            "s3:c",
+            "s3:b:endpoint=http\\://store",
+            "s3:b:endpoint=http\\://store\\:81",
+            "disk:b",
+        )
+
     def test_two_roots_within_each_other_are_two_roots(self):
         root = self.mktemp()
         self.assemble(f"disk:{root}", f"disk:{root}/sub")

@@ -7,7 +7,6 @@ Whatever this builds, an embedder builds in three lines; see
 
 from __future__ import annotations
 
-from os.path import realpath
 from typing import Any
 
 from twisted.application.service import IService
@@ -15,9 +14,8 @@ from twisted.internet.endpoints import serverFromString
 from twisted.web.resource import IResource
 
 from txbits.backends import backend_from_description
-from txbits.backends.disk import DiskBackend
 from txbits.errors import InvalidSetting
-from txbits.interfaces import BackendContext, IBackend
+from txbits.interfaces import BackendContext, IBackend, IExclusive
 from txbits.service._life import Listener, Served, UploadService
 from txbits.service._mounts import Mounts
 from txbits.service._process import Process
@@ -51,10 +49,11 @@ def assemble(configuration: Configuration, reactor: Any) -> UploadService:
     """
     served = []
     mounts: dict[tuple[bytes, ...], IResource] = {}
-    roots: dict[str, Directory] = {}
+    made: list[tuple[Directory, IBackend]] = []
     for directory in configuration.directories:
         backend = _backend(directory, reactor)
-        _refuse_shared_root(directory, backend, roots)
+        _refuse_disputes(directory, backend, made)
+        made.append((directory, backend))
         resource = BITSResource(backend, directory.settings, reactor=reactor)
         mounts[directory.segments] = resource
         served.append(
@@ -88,16 +87,17 @@ def _backend(directory: Directory, reactor: Any) -> IBackend:
         raise InvalidSetting(f"{directory.where}backend: {error}") from None
 
 
-def _refuse_shared_root(
-    directory: Directory, backend: IBackend, roots: dict[str, Directory]
+def _refuse_disputes(
+    directory: Directory, backend: IBackend, made: list[tuple[Directory, IBackend]]
 ) -> None:
-    if isinstance(backend, DiskBackend):
-        other = roots.setdefault(realpath(backend.root), directory)
-        if other is not directory:
-            raise InvalidSetting(
-                f"{directory.where}backend: {directory.backend} is the root of "
-                f"{other.mount} already; each directory needs a root of its own"
-            )
+    for other, its in made:
+        for one, another in ((backend, its), (its, backend)):
+            if IExclusive.providedBy(one) and one.disputes(another):
+                raise InvalidSetting(
+                    f"{directory.where}backend: {directory.backend} is the place of "
+                    f"{other.mount} already ({other.backend}); each directory needs a "
+                    f"place of its own"
+                )
 
 
 def _listener(description: str, where: str, reactor: Any) -> Listener:

@@ -9,7 +9,7 @@ store, along with what a process that was killed left behind.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
@@ -27,6 +27,16 @@ if TYPE_CHECKING:
     from txbits.sessions.manager import SessionManager
 
 _log = Logger()
+
+T = TypeVar("T")
+
+#: For how many seconds a count of sessions holds that other processes make, too; and
+#: for how many times those that the listing took.
+_COUNT_HOLDS = 60.0
+_LISTING_SHARE = 20.0
+
+#: For how many times that for users who are far from the limit.
+_FAR_HOLDS = 10.0
 
 #: Seconds that sessions are looked at, and released, before the reactor gets a turn.
 _LONGEST_TURN = 0.02
@@ -48,6 +58,8 @@ class Upkeep:
     _pausing: Deferred[None] | None = field(default=None, init=False)
     has_counted: bool = field(default=False, init=False)
     counted_at: float = field(default=float("-inf"), init=False)
+    holds: float = field(default=_COUNT_HOLDS, init=False)
+    _asking: set[Deferred[Any]] = field(factory=set, init=False)
     _counting: Shared[Sequence[SessionSummary]] = field(factory=Shared, init=False)
     _for_count: list[Deferred[None]] = field(factory=list, init=False)
     _for_end: list[Deferred[None]] = field(factory=list, init=False)
@@ -74,10 +86,31 @@ class Upkeep:
             self._loop = None
         if self._pausing is not None:
             self._pausing.cancel()
+        for asking in list(self._asking):
+            asking.cancel()
         if self._running:
             over: Deferred[None] = Deferred()
             self._for_end.append(over)
             await over
+
+    async def _asked(self, asking: Deferred[T]) -> T:
+        """
+        Wait for the store to be looked through.
+
+        A store that other processes use, too, may be far away, and take minutes to say
+        that it does not answer. Nobody waits for that who wants to stop.
+
+        :raises ServerStopping: If it was given up.
+        """
+        if not self._manager.is_shared:
+            return await asking
+        self._asking.add(asking)
+        try:
+            return await asking
+        except CancelledError as error:
+            raise ServerStopping("the server is stopping", 0) from error
+        finally:
+            self._asking.discard(asking)
 
     async def when_counted(self) -> None:
         """Wait until the sessions that the store held at the start are counted."""
@@ -104,7 +137,7 @@ class Upkeep:
                     turn_ends = self._clock.seconds() + _LONGEST_TURN
             if not manager.is_shared:
                 await manager.reconcile({one.session_id for one in summaries})
-            await manager.backend.clean_up(now - CLOSE_MEMORY)
+            await self._asked(manager.backend.clean_up(now - CLOSE_MEMORY))
         except ServerStopping:
             _log.info("clean-up ended: the server is stopping")
         except Exception:  # noqa: BLE001 - whatever it was, the next round comes
@@ -131,6 +164,20 @@ class Upkeep:
         if self._loop is None:
             raise ServerStopping("the server is stopping", 0)
 
+    def is_count_old(self, owned: int, limit: int) -> bool:
+        """
+        Tell whether a user's sessions are to be counted anew before the next is made.
+
+        A count is a listing of all that there is, closes included, so it is not asked
+        for often for who has hardly begun to use the limit up.
+
+        :param owned: How many there are, as far as is known.
+        """
+        if owned >= limit:
+            return True
+        age = self._clock.seconds() - self.counted_at
+        return age > self.holds * (1.0 if 2 * owned >= limit else _FAR_HOLDS)
+
     @deferred
     async def count_anew(self) -> None:
         """
@@ -147,13 +194,15 @@ class Upkeep:
         manager = self._manager
         before = manager.owned()
         counted_at = self._clock.seconds()
-        summaries = await manager.backend.sessions()
+        summaries = await self._asked(manager.backend.sessions())
         if manager.is_shared:
             listed = {
                 one.session_id: one.owner for one in summaries if one.owner is not None
             }
             manager.recount(before, listed)
             self.counted_at = counted_at
+            took = self._clock.seconds() - counted_at
+            self.holds = max(_COUNT_HOLDS, _LISTING_SHARE * took)
         return summaries
 
     def _count(self, summaries: Sequence[SessionSummary]) -> None:

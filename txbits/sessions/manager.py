@@ -58,9 +58,6 @@ _log = Logger()
 #: delay that Windows takes by itself.
 _LIMIT_RETRY_AFTER = 600
 
-#: For how many seconds a count of sessions holds that other processes make, too.
-_COUNT_HOLDS = 60.0
-
 #: Seconds after which a client refused by a server that stops may come again.
 _STOPPING_RETRY_AFTER = 30
 
@@ -546,10 +543,8 @@ class SessionManager:
         if limit:
             # Sessions from before a restart count as well.
             await self._upkeep.when_counted()
-            if self.is_shared and (
-                len(self._owned.get(owner, ())) >= limit
-                or self.clock.seconds() - self._upkeep.counted_at > _COUNT_HOLDS
-            ):
+            known = len(self._owned.get(owner, ()))
+            if self.is_shared and self._upkeep.is_count_old(known, limit):
                 await self._upkeep.count_anew()
         owned = self._owned.setdefault(owner, set())
         if limit and len(owned) >= limit:
