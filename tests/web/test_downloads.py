@@ -23,7 +23,7 @@ from tests.web.support import (
     request,
     responses,
 )
-from txbits.backends._stored import StoredFile
+from txbits.backends._stored import StoredFile, by_pieces
 from txbits.backends.memory import MemoryBackend
 from txbits.errors import AccessDenied, BackendError, InvalidSetting
 from txbits.interfaces import IBackend, IDownloadable, IRedirecting, IStoredFile
@@ -370,11 +370,13 @@ class RefusalTests(DownloadCase):
 
     def test_a_client_that_goes_while_it_is_opened(self) -> None:
         gate = self.backend.hold("open_file")
-        peer = self.peer()
-        peer.send(get())
-        peer.lose()
-        gate.open()
-        self.assertEqual(peer.received(), b"")
+        for method in (b"GET", b"HEAD"):
+            peer = self.peer()
+            peer.send(get(method=method))
+            peer.lose()
+            gate.open()
+            self.assertEqual(peer.received(), b"")
+            gate.shut()
 
     def test_a_backend_without_files_is_refused_at_once(self) -> None:
         with self.assertRaisesRegex(InvalidSetting, "downloads"):
@@ -394,7 +396,7 @@ class UnreadableBackend(MemoryBackend):
 
     def open_file(self, destination: tuple[str, ...]) -> Deferred[IStoredFile]:
         self.opened += 1
-        return succeed(StoredFile(100, 0.0, "x", self._read, self._released))
+        return succeed(StoredFile(100, 0.0, "x", by_pieces(self._read), self._released))
 
     def _read(self, offset: int, length: int) -> Deferred[bytes]:
         self.read += 1

@@ -133,7 +133,7 @@ class IStoredFile(IReleasable):
 
         One reading at a time; another may follow.
 
-        :param consumer: It is given a producer, which it may pause and stop.
+        :param consumer: It is given a push producer, which it may pause and stop.
         :param start: Offset of the first byte.
         :param end: Offset behind the last byte, at most :attr:`length`.
         :returns: A Deferred that fires with ``None`` when all was written and the
