@@ -309,6 +309,19 @@ class MemoryTests(S3Case):
             await writer.close()
 
     @contract
+    async def test_copies_are_kept_as_long_as_there_is_room(self):
+        backend = await self.started()
+        data = self.data(10 * MIB)
+        sessions = [await self.new(backend, (str(n),)) for n in range(3)]
+        for session in sessions:
+            await self.send(session, len(data), data[: 4 * MIB])
+        self.assertEqual(backend.staging.memory.used, 12 * MIB)
+        self.client(backend).asked.clear()
+        for session in sessions:
+            await self.send(session, len(data), data[4 * MIB :])
+        self.assertNotIn("GetObject", self.client(backend).asked)
+
+    @contract
     async def test_writers_that_wait_for_memory_end_with_their_session(self):
         backend = await self.started()
         held, goes_on = self.client(backend).hold("UploadPart")
