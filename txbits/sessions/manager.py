@@ -30,7 +30,7 @@ from txbits.errors import (
     SessionLimitReached,
 )
 from txbits.interfaces import (
-    IAnswerable,
+    Answer,
     IBackend,
     INotifier,
     IRefreshable,
@@ -473,14 +473,13 @@ class SessionManager:
 
     def completion_of(self, upload: IUploadSession) -> Completion:
         """What is to be done with a session that holds all bytes."""
-        at_once = self._publishes_at_once
-        answerable: object = upload
-        if IAnswerable.providedBy(answerable):
-            answer = IAnswerable(answerable).answer
-            if answer is not None:
-                return answered(
-                    status=answer.status, publishes=answer.publishes, at_once=at_once
-                )
+        # Asked once an upload; providedBy() would take longer than all the rest.
+        answer: Answer | None = getattr(upload, "answer", None)
+        at_once = self.settings.publish_on == "last-fragment"
+        if answer is not None:
+            return answered(
+                status=answer.status, publishes=answer.publishes, at_once=at_once
+            )
         if self.notifier is not None:
             return "unanswered"
         return "due" if at_once else "completed"
@@ -534,7 +533,8 @@ class SessionManager:
         """Nothing of a session is left."""
         upload = session.upload
         self._table.pop(upload.session_id, None)
-        self.digests.forget(upload.session_id)
+        if self.notifier is not None:
+            self.digests.forget(upload.session_id)
         self._disown(upload.session_id, upload.owner)
 
     # Below: how it is done
