@@ -39,6 +39,7 @@ from txbits.interfaces import (
     IAnswerable,
     IBackend,
     IDownloadable,
+    IExclusive,
     IReadable,
     IReplyAddressable,
     IStoredFile,
@@ -57,7 +58,7 @@ def _absolute(path: str) -> str:
     return os.path.abspath(path)
 
 
-@implementer(IBackend, IAbilities, IDownloadable)
+@implementer(IBackend, IAbilities, IExclusive, IDownloadable)
 @define(eq=False)
 class DiskBackend:
     """
@@ -107,6 +108,12 @@ class DiskBackend:
         if self._opened is None:
             raise BackendError(f"the backend of {self.root} is not started")
         return self._opened
+
+    def disputes(self, other: IBackend) -> bool:
+        """See :class:`~txbits.interfaces.IExclusive`; roots may lie in one another."""
+        return isinstance(other, DiskBackend) and (
+            os.path.realpath(self.root) == os.path.realpath(other.root)
+        )
 
     @deferred
     async def start(self) -> None:

@@ -20,7 +20,8 @@ from txbits.sessions._turns import Turn
 from txbits.sessions.naming import destination_name, session_name
 
 if TYPE_CHECKING:
-    from txbits.sessions.manager import Caller, SessionManager
+    from txbits.sessions._session import Caller
+    from txbits.sessions.manager import SessionManager
 
 _log = Logger()
 
@@ -62,7 +63,7 @@ async def close_session(
     if move is Move.PUBLISH_EMPTY:
         await (await upload.open_writer(0)).close()
         session.life.begun()
-        session.life.completed(manager.completion_of(upload))
+        session.life.completed(session.rules.completion_of(upload))
         move = session.life.close()
     if move is Move.ASK:
         await have_answered(manager, session, turn, request_url)
@@ -72,9 +73,9 @@ async def close_session(
     if move is Move.REFUSE:
         raise refused(session)
     if move is Move.PUBLISH:
-        overwrite = manager.settings.allow_overwrites
+        overwrite = session.rules.settings.allow_overwrites
         try:
-            await publish(manager, session, overwrite and not is_guess)
+            await publish(session, overwrite and not is_guess)
         except DestinationExists:
             if not (is_guess and overwrite):
                 raise
@@ -142,15 +143,19 @@ def cancel_session(
                 # Another process has moved it on.
                 return
             state = session.life.state
-            move = session.life.cancel()
+            if caller is None and state == "standing":
+                # As a Close would: a client that comes late has uploaded its file.
+                move = session.life.close()
+            else:
+                move = session.life.cancel()
             if move is Move.UNKNOWN:
                 raise NoSuchSession("the session was closed meanwhile")
-            if move is Move.FINISH or (caller is None and state == "standing"):
+            if move is Move.FINISH:
                 await manager.backend.remember_close(
                     upload.session_id, upload.destination, upload.owner
                 )
             await _release(manager, session)
-            if move is Move.FINISH:
+            if move is Move.FINISH and state != "standing":
                 raise NoSuchSession("the file was published already")
             _log.info(
                 "session {session} released with {bytes} of {total} bytes, "

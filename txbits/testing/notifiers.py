@@ -43,6 +43,11 @@ class Asked:
     is_aborted: bool = field(default=False, init=False)
     _answer: Deferred[Answer] = field(factory=Deferred, init=False)
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it has neither answered nor been told that it need not."""
+        return not self._answer.called
+
     def answer(self, answer: Answer) -> None:
         """The application answers for good."""
         self._answer.callback(answer)

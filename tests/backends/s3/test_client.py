@@ -9,7 +9,9 @@ from typing import Any
 
 from tests.backends.s3.support import MIB, S3Case
 from tests.clocks import Ahead
-from txbits.backends.s3._client import S3Error, S3Unreachable
+from tests.fault_proxy import FaultProxy
+from txbits._deferreds import begun
+from txbits.backends.s3._answers import S3Error, S3Unreachable
 from txbits.errors import BackendError
 from txbits.testing.backend import contract
 
@@ -232,9 +234,10 @@ class ClientTests(S3Case):
 
     @contract
     async def test_many_requests_use_few_connections(self):
-        backend = await self._start(self.node(connections=3))
-        made = [self.new(backend, (str(n),)) for n in range(40)]
+        proxy = FaultProxy.start(self, self.bucket.server.port)
+        backend = await self._start(self.node(connections=3, endpoint=proxy.endpoint))
+        made = [begun(self.new(backend, (str(n),))) for n in range(40)]
         for one in made:
             await one
-        (connections,) = backend._pool._connections.values()
-        self.assertLessEqual(len(connections), 3)
+        self.assertGreaterEqual(len(proxy.requests), 80)
+        self.assertEqual((proxy.most, proxy.connections), (3, 3))

@@ -183,22 +183,53 @@ class NodesTests(S3Case):
             await self.assert_nothing_left(first)
 
     @contract
-    async def test_a_cancel_during_a_close_leaves_nothing_or_the_file(self):
-        for length in (1000, 2 * MIB, 12 * MIB):
-            for operation in ("PutObject", "ListObjectsV2"):
-                data = self.data(length)
-                name = (f"{length}-{operation}",)
-                first, _, one, other = await self.two(length, data, name)
-                one.seen = None
-                held, goes_on = self.client(first).hold(operation)
-                closing = self._closed(first, one)
-                await held
-                await other.release()
-                goes_on.callback(None)
-                with contextlib.suppress(NoSuchSession):
-                    await closing
-                self.assertIn(await self.file_at(first, name), (None, data))
-                self.assertEqual(self.left(first.settings), [])
+    async def test_a_cancel_that_ends_before_a_close_does_leaves_nothing(self):
+        """Wherever the Close is when the Cancel comes, and is answered."""
+        moments = (
+            (1000, "hold", "ListObjectsV2"),
+            (1000, "hold", "PutObject"),
+            (1000, "hold_answer", "PutObject"),
+            (2 * MIB, "hold", "ListObjectsV2"),
+            (2 * MIB, "hold", "PutObject"),
+            (2 * MIB, "hold_answer", "PutObject"),
+            (12 * MIB, "hold", "ListObjectsV2"),
+            (12 * MIB, "hold", "ListParts"),
+            (12 * MIB, "hold", "PutObject"),
+            (12 * MIB, "hold_answer", "PutObject"),
+            (12 * MIB, "hold", "CompleteMultipartUpload"),
+            (12 * MIB, "hold_answer", "CompleteMultipartUpload"),
+        )
+        for length, how, operation in moments:
+            data = self.data(length)
+            name = (f"{length}-{how}-{operation}",)
+            first, _, one, other = await self.two(length, data, name)
+            one.seen = None
+            held, goes_on = getattr(self.client(first), how)(operation)
+            closing = self._closed(first, one)
+            await held
+            await other.release()
+            goes_on.callback(None)
+            with self.assertRaises(NoSuchSession, msg=name):
+                await closing
+            self.assertIsNone(await self.file_at(first, name), name)
+            self.assertFalse(await first.recalls_close(one.session_id, name, None))
+            self.assertEqual(self.bucket.everything(), [], name)
+
+    @contract
+    async def test_a_close_that_ends_before_a_cancel_does_leaves_the_file(self):
+        for length, operation in ((2 * MIB, "PutObject"), (12 * MIB, "PutObject")):
+            data = self.data(length)
+            name = (f"{length}-{operation}",)
+            first, second, one, other = await self.two(length, data, name)
+            held, goes_on = self.client(second).hold(operation)
+            releasing = other.release()
+            await held
+            await self.close(first, one)
+            goes_on.callback(None)
+            await releasing
+            self.assertTrue(data == await self.file_at(first, name), name)
+            self.assertTrue(await second.recalls_close(one.session_id, name, None))
+            await self.assert_nothing_left(first)
 
     @contract
     async def test_clean_ups_at_once_are_harmless(self):

@@ -32,6 +32,7 @@ from txbits.backends.s3._bucket import (
 from txbits.backends.s3._copies import publish_copy
 from txbits.backends.s3._downloads import served
 from txbits.backends.s3._ending import whole
+from txbits.backends.s3._grid import reach
 from txbits.backends.s3._records import Record
 from txbits.backends.s3._replies import ReplyWriter
 from txbits.backends.s3._session import S3Session
@@ -125,7 +126,7 @@ class AnsweringSession(S3Session):
             await S3Session.measure(self)
             return
         self._total = None
-        self.in_doubt = False
+        self.in_doubt = record.in_doubt
         if record.total is not None and not record.is_small and record.file is None:
             is_ended = await self._measure_grid()
             if is_ended and await self._file() is None:
@@ -243,7 +244,10 @@ class AnsweringSession(S3Session):
                 pass
             found = await self._file()
             if found is None:
-                self.offset = 0
+                # Another node may have ended the session, and removed it.
+                await self.reread()
+                self.parts = set()
+                self.offset = reach(self.tails)
                 raise StagedDataLost("somebody has ended the multipart upload")
             return found
         raise BackendError(f"the parts of {self.session_id} do not come to rest")
@@ -419,7 +423,7 @@ class AnsweringSession(S3Session):
             raise BackendError("the upload is not complete")
         self.standing()
         record = self.record
-        if not record.is_staged or record.is_small or self.grid.cells == 1:
+        if not record.is_staged or record.is_small:
             await S3Session.publish(
                 self, overwrite=overwrite, create_directories=create_directories
             )
@@ -439,8 +443,8 @@ class AnsweringSession(S3Session):
             uploads.append((self.upload_key, record.upload))
         if record.copy is not None and not self.published:
             uploads.append((staging.settings.key(self.destination), record.copy))
-        if record.attempts:
-            # The record does not name those of replies.
+        if record.attempts or record.has_strays or self.has_strays:
+            # The record does not name those of replies, nor those of lost answers.
             directory = staging.directory(self.session_id)
             found = await staging.bucket.uploads(directory)
             uploads += [(one.key, one.upload) for one in found]

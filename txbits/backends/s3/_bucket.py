@@ -15,8 +15,9 @@ from xml.sax.saxutils import escape
 from attrs import define, frozen
 
 from txbits.backends.s3._access import seconds_of
+from txbits.backends.s3._answers import Answer, Request, S3Error, S3Unreachable
 from txbits.backends.s3._bodies import Body
-from txbits.backends.s3._client import Answer, Client, Request, S3Error
+from txbits.backends.s3._client import Client
 from txbits.backends.s3._grid import Span
 from txbits.errors import BackendError, StagedDataLost
 
@@ -68,6 +69,19 @@ class Upload:
 
 
 @frozen
+class Begun:
+    """
+    A multipart upload that was begun.
+
+    :ivar upload: Its id.
+    :ivar is_repeated: Whether others may have been, whose answers were lost.
+    """
+
+    upload: str
+    is_repeated: bool
+
+
+@frozen
 class Listing:
     """One page of a listing, and where the next begins, if there is one."""
 
@@ -90,6 +104,10 @@ class NotMet(BackendError):
 
 class NoUpload(BackendError):
     """There is no such multipart upload: it is complete, aborted, or never was."""
+
+
+class UnknownUploads(BackendError):
+    """A multipart upload may have been begun, and nobody has its id."""
 
 
 class WrongPart(BackendError):
@@ -177,11 +195,25 @@ class Bucket:
             raise
         return answer.headers["etag"]
 
-    async def delete(self, key: str) -> None:
-        """Remove an object; that there is none is success."""
-        await self.client.ask(
-            Request(operation="DeleteObject", method="DELETE", key=key)
-        )
+    async def delete(self, key: str, only: str | None = None) -> None:
+        """
+        Remove an object; that there is none is success.
+
+        :param only: The ETag of the one that is meant; another one stays, where the
+            store heeds that.
+        """
+        try:
+            await self.client.ask(
+                Request(
+                    operation="DeleteObject",
+                    method="DELETE",
+                    key=key,
+                    headers={} if only is None else {"if-match": only},
+                )
+            )
+        except S3Error as error:
+            if only is None or error.status not in (404, 412):
+                raise
 
     async def delete_all(self, keys: Sequence[str]) -> None:
         """Remove objects; that some are not there is success."""
@@ -263,8 +295,12 @@ class Bucket:
 
     # Multipart uploads
 
-    async def begin_upload(self, key: str, headers: Mapping[str, str]) -> str:
-        """Begin a multipart upload, and tell its id."""
+    async def begin_upload(self, key: str, headers: Mapping[str, str]) -> Begun:
+        """
+        Begin a multipart upload.
+
+        :raises UnknownUploads: If that failed, but may have begun some.
+        """
         sent = dict(headers)
         sent.update(self._encryption())
         if self.client.settings.checksum == "crc32":
@@ -272,18 +308,24 @@ class Bucket:
             # to complete it, and not every store lists them.
             sent["x-amz-checksum-algorithm"] = "CRC32"
             sent["x-amz-checksum-type"] = "FULL_OBJECT"
-        answer = await self.client.ask(
-            Request(
-                operation="CreateMultipartUpload",
-                method="POST",
-                key=key,
-                query={"uploads": ""},
-                headers=sent,
-                body=Body(()),
-                is_parsed=True,
-            )
+        request = Request(
+            operation="CreateMultipartUpload",
+            method="POST",
+            key=key,
+            query={"uploads": ""},
+            headers=sent,
+            body=Body(()),
+            is_parsed=True,
         )
-        return str(answer.parsed["UploadId"])
+        try:
+            answer = await self.client.ask(request)
+        except S3Error as error:
+            if error.is_repeated:
+                raise UnknownUploads(str(error)) from error
+            raise
+        except S3Unreachable as error:
+            raise UnknownUploads(str(error)) from error
+        return Begun(str(answer.parsed["UploadId"]), answer.is_repeated)
 
     async def put_part(self, key: str, upload: str, number: int, body: Body) -> None:
         """

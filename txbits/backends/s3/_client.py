@@ -10,16 +10,13 @@ from there.
 from __future__ import annotations
 
 import random
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote
 
-from attrs import define, field, frozen
-from botocore.awsrequest import HeadersDict
-from botocore.parsers import ResponseParserError, create_parser
+from attrs import define, field
 from OpenSSL.SSL import Error as TLSError
 from service_identity import VerificationError
 from treq.client import HTTPClient
@@ -44,17 +41,23 @@ from twisted.web.iweb import IAgent, IResponse
 from txbits._agents import ExactURL
 from txbits.backends._work import InThread
 from txbits.backends.s3._access import UNSIGNED, Access
+from txbits.backends.s3._answers import (
+    Answer,
+    Reader,
+    Request,
+    S3Error,
+    S3Unreachable,
+    S3Untrusted,
+)
 from txbits.backends.s3._bodies import (
     EMPTY_SHA256,
     LONG,
-    Body,
     BodyProducer,
     Collector,
     Digest,
     TooLong,
 )
 from txbits.backends.s3._settings import S3Settings
-from txbits.errors import BackendError, OutOfSpace
 
 _log = Logger()
 
@@ -74,22 +77,22 @@ _SLOWEST = 1 << 17
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 8.0
 
-#: Answers of S3 are no longer, unless they are an object's bytes. A listing of a
-#: thousand keys of 1,024 bytes, all of them escaped, fits.
-MOST_ANSWER = 8 << 20
-
 #: So long an answer that says what is wrong may be, in bytes.
 _MOST_ERROR = 1 << 16
 
 _PASSING = frozenset({429, 500, 502, 503, 504})
 _PASSING_CODES = frozenset(
-    {"ConditionalRequestConflict", "OperationAborted", "RequestTimeout", "SlowDown"}
+    {
+        "ConditionalRequestConflict",
+        "InternalError",
+        "OperationAborted",
+        "RequestTimeout",
+        "ServiceUnavailable",
+        "SlowDown",
+    }
 )
-_FULL_CODES = frozenset(
-    {"InsufficientStorage", "QuotaExceeded", "XMinioStorageFull", "EntityTooLarge"}
-)
-
-_ERROR = re.compile(rb"\s*(?:<\?xml[^>]*>)?\s*<Error[\s>]")
+#: By how many seconds a clock is wrong that a store complains of; most say at 900.
+_SKEWED = 300.0
 
 _LOST = (
     CancelledError,
@@ -102,80 +105,6 @@ _LOST = (
     RequestTransmissionFailed,
     ResponseFailed,
 )
-
-
-@frozen
-class Answer:
-    """
-    An answer of S3's that is a success.
-
-    :ivar headers: By their names in lower case.
-    :ivar parsed: What botocore reads in the body; empty if it was not asked to.
-    :ivar is_repeated: Whether an earlier attempt may have been carried out.
-    :ivar open: Delivers the body, if it was left open.
-    """
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-    parsed: Mapping[str, Any]
-    is_repeated: bool
-    open: Any = None
-
-
-class S3Error(BackendError):
-    """
-    S3 refused.
-
-    :ivar code: S3's own word for why, such as ``"NoSuchUpload"``; the status for an
-        answer to HEAD, which has no body to say it in.
-    :ivar is_repeated: Whether an earlier attempt may have been carried out.
-    """
-
-    def __init__(
-        self, text: str, status: int, code: str, is_repeated: bool = False
-    ) -> None:
-        super().__init__(text)
-        self.status = status
-        self.code = code
-        self.is_repeated = is_repeated
-
-
-class S3Full(S3Error, OutOfSpace):
-    """S3 has no room, or this account none."""
-
-
-class S3Unreachable(BackendError):
-    """There was no answer, or none that settled it, in the time there was."""
-
-
-class S3Untrusted(S3Unreachable):
-    """Who answers has a certificate that is not trusted."""
-
-
-@frozen(kw_only=True)
-class Request:
-    """
-    A request to S3.
-
-    :ivar operation: Its name in S3's reference.
-    :ivar key: The object's key; ``None`` if it is about the bucket.
-    :ivar most: How many bytes the answer's body has at most.
-    :ivar is_parsed: Whether botocore shall read the answer's body.
-    :ivar is_left_open: Whether the body of an answer that is a success is left to
-        whoever asked. How long that takes is up to others, so it does not count among
-        the requests that are under way.
-    """
-
-    operation: str
-    method: str
-    key: str | None = None
-    query: Mapping[str, str] = field(factory=dict)
-    headers: Mapping[str, str] = field(factory=dict)
-    body: Body | None = None
-    most: int = MOST_ANSWER
-    is_parsed: bool = False
-    is_left_open: bool = False
 
 
 @define(eq=False)
@@ -198,11 +127,12 @@ class Client:
     counts: Counter[str] = field(factory=Counter, init=False)
     _random: Callable[[float, float], float] = field(default=random.uniform)
     _at_once: DeferredSemaphore = field(init=False)
-    _parser: Any = field(init=False)
+    _reader: Reader = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._at_once = DeferredSemaphore(self.settings.connections)
-        self._parser = create_parser(self.access.model.protocol)
+        access = self.access
+        self._reader = Reader(access.model, access.region, self._in_thread)
 
     async def ask(self, request: Request) -> Answer:
         """
@@ -210,6 +140,8 @@ class Client:
 
         :raises S3Error: If S3 refuses it.
         :raises S3Unreachable: If nothing settles it in time.
+        :raises CancelledError: If the Deferred of whoever asks was cancelled. Only what
+            merely reads, or may be done at any time, can be given up like that.
         """
         await self._at_once.acquire()
         try:
@@ -238,10 +170,8 @@ class Client:
                 why = error
                 is_repeated = True
             except S3Error as error:
-                if error.code in ("ExpiredToken", "RequestTimeTooSkewed") and (
-                    not has_renewed
-                ):
-                    # Both are put right by now, and were not carried out.
+                if not has_renewed and self._puts_right(request, error):
+                    # It was not carried out.
                     has_renewed = True
                     continue
                 if error.status not in _PASSING and error.code not in _PASSING_CODES:
@@ -348,6 +278,8 @@ class Client:
             response.deliverBody(collector)
             content = await waiting
         except _LOST as error:
+            if not is_late and _is_cancelled(error):
+                raise CancelledError(f"{request.operation} was given up") from error
             raise self._lost(error, is_late, seconds) from error
         except TooLong as error:
             raise S3Unreachable(f"S3 answered {request.operation} {error}") from error
@@ -355,7 +287,9 @@ class Client:
             if timer.active():
                 timer.cancel()
         names = _named(response)
-        return self._read(request, response.code, names, content, is_repeated)
+        return await self._reader.read(
+            request, response.code, names, content, is_repeated
+        )
 
     def _lost(self, error: Exception, is_late: bool, seconds: float) -> S3Unreachable:
         reasons = [one.value for one in getattr(error, "reasons", ())] or [error]
@@ -369,76 +303,38 @@ class Client:
         said = "; ".join(str(one) or repr(one) for one in reasons)
         return S3Unreachable(f"{self.access.base} cannot be reached: {said}")
 
-    def _read(
-        self,
-        request: Request,
-        status: int,
-        headers: Mapping[str, str],
-        body: bytes,
-        is_repeated: bool,
-    ) -> Answer:
-        parsed: Mapping[str, Any] = {}
-        # Copies and completions may fail after their status has been sent.
-        failed = status >= 300 or (request.is_parsed and _ERROR.match(body) is not None)
-        if failed or request.is_parsed:
-            model = self.access.model.operation_model(request.operation)
-            try:
-                parsed = self._parser.parse(
-                    {
-                        "status_code": max(status, 500)
-                        if failed and status < 300
-                        else status,
-                        "headers": HeadersDict(headers),
-                        "body": body,
-                    },
-                    model.output_shape,
-                )
-            except ResponseParserError as error:
-                raise S3Unreachable(
-                    f"S3 answered {request.operation} with what cannot be read: {error}"
-                ) from error
-        if failed:
-            raise self._refused(request, status, headers, parsed)
-        return Answer(status, headers, body, parsed, is_repeated)
-
-    def _refused(
-        self,
-        request: Request,
-        status: int,
-        headers: Mapping[str, str],
-        parsed: Mapping[str, Any],
-    ) -> S3Error:
-        error = parsed.get("Error", {})
-        code = str(error.get("Code") or status)
-        if code == "RequestTimeTooSkewed":
-            self._correct_clock(headers.get("date", ""))
-        elif code == "ExpiredToken":
+    def _puts_right(self, request: Request, error: S3Error) -> bool:
+        """
+        Tell whether something can be done about an error so that the next attempt is
+        better, and do it.
+        """
+        # Answers to HEAD have no body that could say why.
+        is_silent = request.method == "HEAD"
+        if error.code == "ExpiredToken" or (is_silent and error.status == 400):
             self.access.forget()
-        elif code == "InternalError":
-            status = max(status, 500)
-        kind = S3Full if status == 507 or code in _FULL_CODES else S3Error
-        text = f"S3 refused {request.operation}"
-        if request.key is not None:
-            text += f" of {request.key!a}"
-        text += f": {status} {code}"
-        if error.get("Message"):
-            text += f": {' '.join(str(error['Message']).split())[:200]}"
-        region = error.get("Region") or headers.get("x-amz-bucket-region")
-        if region and region != self.access.region:
-            text += f"; the bucket's region is {region}"
-        return kind(text, status, code)
+            return True
+        if error.code == "RequestTimeTooSkewed":
+            return self._correct_clock(error.date, 0.0)
+        return (
+            is_silent
+            and error.status == 403
+            and self._correct_clock(error.date, _SKEWED)
+        )
 
-    def _correct_clock(self, date: str) -> None:
+    def _correct_clock(self, date: str, least: float) -> bool:
         try:
             theirs = parsedate_to_datetime(date).timestamp()
         except ValueError:
-            return
+            return False
+        if abs(theirs - self.access.now()) < least:
+            return False
         self.access.skew = theirs - self._reactor.seconds()
         _log.warn(
             "this machine's clock is {skew:.0f} s behind S3's; requests are signed "
             "with S3's time",
             skew=self.access.skew,
         )
+        return True
 
 
 def _named(response: IResponse) -> dict[str, str]:
@@ -446,6 +342,15 @@ def _named(response: IResponse) -> dict[str, str]:
         name.decode("ascii").lower(): values[-1].decode("latin-1")
         for name, values in response.headers.getAllRawHeaders()
     }
+
+
+def _is_cancelled(error: Exception) -> bool:
+    """Tell whether who asked does not want to know any more."""
+    reasons = [one.value for one in getattr(error, "reasons", ())]
+    return any(
+        isinstance(one, (CancelledError, ConnectingCancelledError))
+        for one in (error, *reasons)
+    )
 
 
 def _seconds_for(request: Request) -> float:

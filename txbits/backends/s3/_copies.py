@@ -20,7 +20,7 @@ from txbits.backends.s3._ending import fitting
 from txbits.backends.s3._grid import Grid, part_size_for
 from txbits.backends.s3._records import Record
 from txbits.backends.s3._together import together
-from txbits.errors import BackendError, DestinationExists
+from txbits.errors import BackendError, DestinationExists, StagedDataLost
 
 if TYPE_CHECKING:
     from txbits.backends.s3._answering import AnsweringSession
@@ -49,9 +49,10 @@ async def publish_copy(
         raise DestinationExists(f"{destination!a} exists")
     key = staging.settings.key(destination)
     for _ in range(_MOST_ROUNDS):
-        upload = session.record.copy or await _begin(session, key)
+        known = session.record.copy
+        upload = known or await _begin(session, key)
         try:
-            parts = await _copied(session, key, upload, source)
+            parts = await _copied(session, key, upload, source, is_new=not known)
             # Not before all parts were seen: when the upload has ended, this says that
             # it was completed.
             await session.mark("publishing")
@@ -65,6 +66,10 @@ async def publish_copy(
                 # waited for the file was quick.
                 return
             await _forget(session, upload)
+        except StagedDataLost:
+            # Another node may have ended the session, and removed it.
+            await session.reread()
+            raise
         except WrongPart:
             # Another node has copied the same part again.
             continue
@@ -84,11 +89,15 @@ async def publish_copy(
 async def _begin(session: AnsweringSession, key: str) -> str:
     staging = session.staging
     headers = staging.published_headers(session.session_id)
-    upload = await staging.bucket.begin_upload(key, headers)
+    upload = await session.began(key, headers)
 
     def change(record: Record) -> Record | None:
         session.standing()
-        return None if record.copy else record.changed(copy=upload)
+        if record.copy:
+            return None
+        return record.changed(
+            copy=upload, has_strays=record.has_strays or session.has_strays
+        )
 
     await session.named(key, upload, change)
     return session.chosen(session.record.copy)
@@ -102,14 +111,18 @@ async def _forget(session: AnsweringSession, upload: str) -> None:
 
 
 async def _copied(
-    session: AnsweringSession, key: str, upload: str, source: Found
+    session: AnsweringSession, key: str, upload: str, source: Found, *, is_new: bool
 ) -> list[Part]:
-    """Copy what is not copied yet, and tell all parts."""
+    """
+    Copy what is not copied yet, and tell all parts.
+
+    :param is_new: Whether nothing is.
+    """
     staging = session.staging
     bucket = staging.bucket
     size = part_size_for(source.size, staging.copy_part, staging.settings.max_parts)
     grid = Grid(source.size, size)
-    parts = fitting(grid, await bucket.parts(key, upload))
+    parts = {} if is_new else fitting(grid, await bucket.parts(key, upload))
     missing = [number for number in range(grid.cells) if number not in parts]
     if missing:
         at_once = DeferredSemaphore(_AT_ONCE)

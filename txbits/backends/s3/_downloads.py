@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from txbits.backends._paths import checked_segments
 from txbits.backends._stored import StoredFile
+from txbits.backends.s3._answers import Request
 from txbits.backends.s3._bucket import Found
-from txbits.backends.s3._client import Request
 from txbits.backends.s3._staging import Staging
 from txbits.backends.s3._streams import Stream
 from txbits.errors import BackendError, DestinationIsDirectory, NoSuchFile

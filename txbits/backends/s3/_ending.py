@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from twisted.internet.task import deferLater
+from twisted.logger import Logger
 
 from txbits.backends.s3._bodies import Body
 from txbits.backends.s3._bucket import NotMet, NoUpload, Part, WrongPart
@@ -21,6 +22,8 @@ from txbits.errors import BackendError, DestinationExists, StagedDataLost
 
 if TYPE_CHECKING:
     from txbits.backends.s3._session import S3Session
+
+_log = Logger()
 
 #: How often a condition is renewed, parts are listed, or leftovers are looked for.
 _MOST_ROUNDS = 10
@@ -169,6 +172,8 @@ async def clear(session: S3Session) -> None:
         return
     for key, upload in await session.uploads():
         await _abort(session, key, upload)
+    if session.has_strays or session.record.has_strays:
+        await _abort_strays(session)
     directory = staging.directory(session.session_id)
     for _ in range(_MOST_ROUNDS):
         keys = [one.key for one in await staging.bucket.every(directory)]
@@ -178,6 +183,44 @@ async def clear(session: S3Session) -> None:
             return
         await staging.bucket.delete_all(keys)
     raise BackendError(f"objects of {session.session_id} remain")
+
+
+async def _abort_strays(session: S3Session) -> None:
+    """
+    Abort multipart uploads of this session that nobody has the ids of.
+
+    The store does not tell whose an upload is, and other sessions may have some to the
+    same key. So first the uploads are listed, and then the records are read: who had
+    begun one of them has a record, which names it by then, or none at all. If there is
+    one of the second kind, nothing is touched, and the clean-up does it later.
+    """
+    staging = session.staging
+    key = staging.settings.key(session.destination)
+    try:
+        found = {
+            one.upload for one in await staging.bucket.uploads(key) if one.key == key
+        }
+        if not found:
+            return
+        for record in await staging.records():
+            if (
+                record.session_id == session.session_id
+                or record.destination != session.destination
+                or not record.has_parts
+            ):
+                continue
+            if record.publication is None:
+                return
+            found.discard(record.publication)
+        for upload in found:
+            await staging.bucket.abort(key, upload)
+    except BackendError as error:
+        _log.warn(
+            "multipart uploads of session {session} that nobody knows are left to the "
+            "clean-up: {why}",
+            session=session.session_id,
+            why=str(error),
+        )
 
 
 async def _abort(session: S3Session, key: str, upload: str) -> None:

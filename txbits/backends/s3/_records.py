@@ -57,6 +57,10 @@ class Record:
     :ivar part_size: The grid's; ``None`` before the length is known.
     :ivar upload: The id of the multipart upload; ``None`` if there is none.
     :ivar inline: The bytes held, if the file is a small one.
+    :ivar in_doubt: Whether a multipart upload of it was aborted by somebody else, and
+        no other one begun since.
+    :ivar has_strays: Whether multipart uploads may have been begun whose ids nobody
+        knows, since the answers were lost.
     :ivar is_staged: Whether a server application may be asked about it, so that its
         bytes are put together within the staging area first.
     :ivar file: The ETag of the object that is all of its bytes; ``None`` before there
@@ -80,6 +84,8 @@ class Record:
     part_size: int | None = None
     upload: str | None = None
     inline: bytes = b""
+    in_doubt: bool = False
+    has_strays: bool = False
     is_staged: bool = False
     file: str | None = None
     copy: str | None = None
@@ -91,6 +97,18 @@ class Record:
     def is_small(self) -> bool:
         """Whether its bytes lie in the record."""
         return self.total is not None and self.total <= MOST_INLINE
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether it has a multipart upload to the destination, or is to have one."""
+        if self.total is None or self.part_size is None:
+            return False
+        return self.total > (MOST_INLINE if self.is_staged else self.part_size)
+
+    @property
+    def publication(self) -> str | None:
+        """The id of that upload; ``None`` if there is none."""
+        return self.copy if self.is_staged else self.upload
 
     def changed(self, **changes: Any) -> Record:
         """Make the next version."""
@@ -131,6 +149,8 @@ def encoded(record: Record | Closed) -> bytes:
         "total": record.total,
         "part_size": record.part_size,
         "upload": record.upload,
+        "in_doubt": record.in_doubt,
+        "has_strays": record.has_strays,
     }
     if record.is_staged:
         answer = record.answer
@@ -171,6 +191,9 @@ def decoded(text: bytes, key: str) -> Record | Closed:
             part_size=state["part_size"],
             upload=state["upload"],
             inline=inline,
+            # Older versions do not say these.
+            in_doubt=state.get("in_doubt", False) is True,
+            has_strays=state.get("has_strays", False) is True,
             **_staged(state.get("staged")),
         )
     except (ValueError, KeyError, TypeError) as error:

@@ -66,6 +66,8 @@ class ReplyWriter:
                 await self._write(data)
             except BaseException as error:
                 self._fault = error
+                # Nothing will come of what is held, and others may wait for the room.
+                self._drop()
                 raise
         finally:
             self._lock.release()
@@ -108,7 +110,8 @@ class ReplyWriter:
         if number == _MOST_PARTS:
             raise OutOfSpace(f"a reply of over {self._sent} bytes")
         if self._upload is None:
-            self._upload = await bucket.begin_upload(self.key, {})
+            # Others, of lost answers, are found at the release by their key.
+            self._upload = (await bucket.begin_upload(self.key, {})).upload
         await bucket.put_part(self.key, self._upload, number, Body(self._chunks))
         self._sent += self._held
         self._drop()

@@ -10,7 +10,7 @@ for
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -22,7 +22,7 @@ from zope.interface import implementer
 from txbits._deferreds import begun, deferred
 from txbits.backends._work import Joint
 from txbits.backends.s3._bodies import Body, Digest
-from txbits.backends.s3._bucket import NoUpload, Part
+from txbits.backends.s3._bucket import NoUpload, Part, UnknownUploads
 from txbits.backends.s3._ending import clear, publish_parts, publish_whole
 from txbits.backends.s3._grid import Grid, Span, cover, part_size_for, reach, tail_span
 from txbits.backends.s3._records import Closed, Record, State, closed
@@ -48,6 +48,8 @@ class S3Session:
 
     :ivar etag: Of the record that all this was read from, or written with.
     :ivar confirmed: When the bucket said so last, by our clock.
+    :ivar has_strays: Whether this node may have begun multipart uploads whose ids it
+        does not know.
     :ivar parts: The cells that are parts of the multipart upload.
     :ivar tails: What lies in tails.
     :ivar copy: Bytes of the cell that is not full yet, from its beginning up to
@@ -66,6 +68,7 @@ class S3Session:
     published: bool = False
     releasing: bool = False
     in_doubt: bool = False
+    has_strays: bool = False
     is_over: bool = False
     parts: set[int] = field(factory=set)
     tails: set[Span] = field(factory=set)
@@ -156,6 +159,7 @@ class S3Session:
             )
         if self.record.upload not in (None, stored.record.upload):
             self.parts.clear()
+            self.offset = reach(self.tails)
         self.record, self.etag = stored.record, stored.etag
         self.last_progress = max(self.last_progress, stored.modified)
         self.confirmed = self.staging.clock.seconds()
@@ -197,7 +201,7 @@ class S3Session:
             is_ended = await self._measure_grid()
         self._total = None
         # Somebody has aborted the upload, and acknowledged bytes with it.
-        self.in_doubt = is_ended and record.state == "open"
+        self.in_doubt = record.in_doubt or (is_ended and record.state == "open")
         if is_ended and record.state == "publishing":
             # That was written when all parts were listed. Only completing and aborting
             # end an upload, and before aborting the record would say "releasing". The
@@ -367,7 +371,9 @@ class S3Session:
                 raise BackendError("all parts were there already") from error
             await self.update(
                 lambda record: (
-                    record.changed(upload=None) if record.upload == upload else None
+                    record.changed(upload=None, in_doubt=True)
+                    if record.upload == upload
+                    else None
                 )
             )
             await self.measure()
@@ -389,16 +395,30 @@ class S3Session:
             self._beginning.release()
 
     async def _begin_upload(self) -> str:
-        upload = await self.staging.bucket.begin_upload(
-            self.upload_key, self.upload_headers
-        )
+        upload = await self.began(self.upload_key, self.upload_headers)
 
         def change(record: Record) -> Record | None:
             self.standing()
-            return None if record.upload else record.changed(upload=upload)
+            if record.upload:
+                return None
+            return record.changed(
+                upload=upload,
+                in_doubt=False,
+                has_strays=record.has_strays or self.has_strays,
+            )
 
         await self.named(self.upload_key, upload, change)
         return self.chosen(self.record.upload)
+
+    async def began(self, key: str, headers: Mapping[str, str]) -> str:
+        """Begin a multipart upload, and note whether there may be others by that."""
+        try:
+            one = await self.staging.bucket.begin_upload(key, headers)
+        except UnknownUploads:
+            self.has_strays = True
+            raise
+        self.has_strays = self.has_strays or one.is_repeated
+        return one.upload
 
     async def named(
         self, key: str, upload: str, change: Callable[[Record], Record | None]
@@ -616,6 +636,9 @@ class S3Session:
         staging = self.staging
         if self.seen is None or self.seen.etag is not None:
             return
-        if await staging.is_published(self.destination, self.session_id) is not None:
-            await staging.bucket.delete(staging.settings.key(self.destination))
+        found = await staging.is_published(self.destination, self.session_id)
+        if found is not None:
+            # Not what somebody may have put in its place just now.
+            key = staging.settings.key(self.destination)
+            await staging.bucket.delete(key, only=found.etag)
             self._is_taken_back = True

@@ -4,7 +4,7 @@ What a description of an S3 backend says, as a value.
 
 from __future__ import annotations
 
-import os.path
+import os
 import re
 from urllib.parse import urlsplit
 
@@ -37,6 +37,9 @@ _UNITS = {"": 1, "k": _KIB, "m": _MIB, "g": 1 << 30}
 
 # What every store takes is narrower; this keeps out what could not stand in a URL.
 _BUCKET = re.compile(r"[A-Za-z0-9.\-_:/]{1,255}")
+#: What passes for a name, and cannot be written in the XML of requests and answers.
+NOT_IN_XML = re.compile("[\ufffe\uffff]")
+
 _TOKEN = re.compile(r"[A-Za-z0-9:_./\-]{1,2048}")
 
 
@@ -94,7 +97,11 @@ class S3Settings:
     def __attrs_post_init__(self) -> None:
         if not _BUCKET.fullmatch(self.bucket):
             raise InvalidSetting(f"s3: {self.bucket!a} is no name of a bucket")
-        if self.prefix.startswith("/") or re.search(r"[\x00-\x1f\x7f]", self.prefix):
+        if (
+            self.prefix.startswith("/")
+            or re.search(r"[\x00-\x1f\x7f]", self.prefix)
+            or NOT_IN_XML.search(self.prefix)
+        ):
             raise InvalidSetting(
                 f"s3: prefix must not begin with a slash, nor hold control characters, "
                 f"not {self.prefix!a}"
@@ -139,6 +146,21 @@ class S3Settings:
                 f"{self.presign}"
             )
         object.__setattr__(self, "staging", f"{self.prefix}.bits-sessions/")
+
+    @property
+    def store(self) -> str:
+        """Tell stores apart, as far as that is possible before anything is resolved."""
+        # These two are what botocore looks at first.
+        said = (
+            self.endpoint
+            or os.environ.get("AWS_ENDPOINT_URL_S3")
+            or os.environ.get("AWS_ENDPOINT_URL")
+        )
+        if said is None:
+            return ""
+        parts = urlsplit(said)
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+        return f"{parts.hostname}:{port}{parts.path.rstrip('/')}"
 
     def key(self, destination: tuple[str, ...]) -> str:
         """Tell the key of a published file."""

@@ -18,7 +18,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txbits.backends.s3._client import ATTEMPT_TIMEOUT, Client, Request, S3Error
+from txbits.backends.s3._answers import Request, S3Error
+from txbits.backends.s3._client import ATTEMPT_TIMEOUT, Client
 from txbits.errors import BackendError, StagedDataLost
 
 _log = Logger()

@@ -26,9 +26,6 @@ from txbits.interfaces import IWriter
 if TYPE_CHECKING:
     from txbits.backends.s3._session import S3Session
 
-#: When so many tails are of no use any more, they are removed before the close.
-_MOST_USELESS = 64
-
 #: Pieces are joined up to this length, in bytes.
 _SHORT_CHUNK = 16 * 1024
 
@@ -306,8 +303,8 @@ class S3Writer:
         useless = [
             span for span in session.tails if number_at(span.start) in session.parts
         ]
-        if len(useless) >= _MOST_USELESS:
-            staging = session.staging
+        staging = session.staging
+        if len(useless) >= staging.most_useless:
             await staging.bucket.delete_all(
                 [staging.tail_key(session.session_id, span) for span in useless]
             )

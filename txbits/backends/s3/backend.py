@@ -42,7 +42,7 @@ from txbits.backends.s3._records import (
     encoded,
 )
 from txbits.backends.s3._session import S3Session
-from txbits.backends.s3._settings import S3Settings
+from txbits.backends.s3._settings import NOT_IN_XML, S3Settings
 from txbits.backends.s3._staging import MOST_KEY, Changed, Seen, Staging, Stored
 from txbits.backends.s3._survey import Survey
 from txbits.backends.s3._together import together
@@ -58,6 +58,7 @@ from txbits.interfaces import (
     IAnswerable,
     IBackend,
     IDownloadable,
+    IExclusive,
     IReadable,
     IRedirecting,
     IReplyAddressable,
@@ -81,7 +82,7 @@ _CLOSE_ROUNDS = 200
 _AT_REST = frozenset({"QUIESCENT", "CONNECTION_LOST"})
 
 
-@implementer(IBackend, IAbilities, IShared, IDownloadable, IRedirecting)
+@implementer(IBackend, IAbilities, IExclusive, IShared, IDownloadable, IRedirecting)
 @define(eq=False)
 class S3Backend:
     """
@@ -124,8 +125,23 @@ class S3Backend:
     @property
     def _survey(self) -> Survey:
         if self._surveyor is None:
-            self._surveyor = Survey(self.staging)
+            raise BackendError(f"the backend of {self.settings.bucket} is not started")
         return self._surveyor
+
+    def disputes(self, other: IBackend) -> bool:
+        """
+        See :class:`~txbits.interfaces.IExclusive`.
+
+        Multipart uploads below the prefix that no session of this backend owns are
+        aborted, so no other's prefix may begin with it.
+        """
+        if not isinstance(other, S3Backend):
+            return False
+        ours, theirs = self.settings, other.settings
+        return (ours.bucket, ours.store) == (theirs.bucket, theirs.store) and (
+            ours.prefix.startswith(theirs.prefix)
+            or theirs.prefix.startswith(ours.prefix)
+        )
 
     # Life
 
@@ -151,6 +167,8 @@ class S3Backend:
             self._opened = Staging(
                 self.settings, Bucket(client), memory, self._reactor, known
             )
+            self._surveyor = Survey(self._opened)
+            self._opened.read_records_by(self._surveyor.records)
             await self._try_out()
         except BaseException:
             await self.stop()
@@ -224,6 +242,8 @@ class S3Backend:
         staging = self.staging
         checked_segments(destination)
         key = self.settings.key(destination)
+        if NOT_IN_XML.search(key):
+            raise DestinationForbidden(f"a character that S3 cannot list in {key!a}")
         if not staging.is_key(key):
             raise DestinationForbidden(f"the key {key!a} is over {MOST_KEY} bytes")
         looks: list[Deferred[Any]] = [
