@@ -8,11 +8,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.threads import deferToThread
+from twisted.python.filepath import FilePath
 from twisted.trial.unittest import TestCase
 
 from tests.integration.programs import ROOT, Program
-from tests.integration.wire import Wire
+from tests.integration.wire import Lost, Wire, leftovers
 from txbits.backends.disk import DiskBackend
 from txbits.notification import HTTPNotifier
 from txbits.sessions import Settings
@@ -142,6 +145,50 @@ class KleinTests(ApplicationCase):
 
     async def test_it_refuses_who_has_another_secret(self):
         await self.assert_refuses(self.application(secret="another"), "reference")
+
+
+class Silent(Protocol):
+    """Takes what comes, and never answers."""
+
+    def connectionMade(self):
+        self.factory.asked.callback(self)
+        self.ended = Deferred()
+
+    def connectionLost(self, reason=connectionDone):
+        self.ended.callback(None)
+
+
+class CancelTests(ApplicationCase):
+    """Cancel-Session while an application is being asked, which does not answer."""
+
+    async def assert_cancelled(self, by):
+        """Cancel ends the asking, and leaves nothing."""
+        silent = Factory.forProtocol(Silent)
+        silent.asked = Deferred()
+        listener = reactor.listenTCP(0, silent, interface="127.0.0.1")
+        self.addCleanup(listener.stopListening)
+        number = listener.getHost().port
+        port = await self.serve(f"http://127.0.0.1:{number}/", by)
+        waiting, wire = await self.connect(port), await self.connect(port)
+        session = await deferToThread(waiting.create, b"/today.log")
+        last = deferToThread(
+            waiting.fragment, b"/today.log", session, DATA, 0, len(DATA)
+        )
+        asked = await silent.asked
+        status, ack = await deferToThread(wire.cancel_session, b"/today.log", session)
+        self.assertEqual(status, 200, ack)
+        self.assertEqual(leftovers(FilePath(str(self.cwd / "uploads"))), [])
+        await asked.ended
+        with self.assertRaises(Lost):
+            await last
+        status, ack = await deferToThread(wire.cancel_session, b"/today.log", session)
+        self.assertEqual((status, ack[b"bits-error-code"]), (500, b"0x8020001F"))
+
+    async def test_by_reference(self):
+        await self.assert_cancelled("reference")
+
+    async def test_by_value(self):
+        await self.assert_cancelled("value")
 
 
 class EmbeddedTests(ApplicationCase):

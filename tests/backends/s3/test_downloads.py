@@ -10,10 +10,13 @@ from urllib.request import Request, urlopen
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer, IPushProducer
+from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 from zope.interface import implementer
 
 from tests.backends.s3.support import MIB, S3Case
+from txbits._deferreds import begun
+from txbits.backends.s3._streams import Stream
 from txbits.errors import (
     BackendError,
     DestinationForbidden,
@@ -174,6 +177,32 @@ class ReadingTests(DownloadCase):
         await reading
         self.assertTrue(slow.received == data)
         self.assertEqual(self.client(backend).counts["GetObject"], 2)
+
+    @contract
+    async def test_a_connection_on_which_nothing_comes_is_replaced(self):
+        data = self.data(8 * MIB)
+        backend, _ = await self.opened(data)
+        key = backend.settings.key(NAME)
+        found = await backend.staging.bucket.head(key)
+        clock = Clock()
+        slow = Slow(MIB)
+        stream = Stream(slow, self.client(backend), clock, key, found.etag)
+        reading = begun(stream.run(0, len(data)))
+        await slow.full
+        # As long as the consumer pauses, there is nothing to wait for.
+        clock.advance(100)
+        stream._receiver.transport.pauseProducing()
+        transport, stream._receiver.transport = stream._receiver.transport, None
+        stream.resumeProducing()
+        stream.watch()
+        stream._receiver.transport = transport
+        clock.advance(14)
+        self.assertFalse(reading.called)
+        clock.advance(2)
+        await reading
+        self.assertTrue(slow.received == data)
+        self.assertEqual(self.client(backend).counts["GetObject"], 2)
+        self.assertEqual(clock.getDelayedCalls(), [])
 
     @contract
     async def test_a_connection_lost_after_the_file_changed_ends_the_reading(self):

@@ -117,7 +117,15 @@ class WriterTests(ReplyCase):
         backend = await self.started()
         for length, operations in (
             (100, ["PutObject"]),
-            (6 * MIB, ["UploadPart", "ListParts", "CompleteMultipartUpload"]),
+            (
+                6 * MIB,
+                [
+                    "CreateMultipartUpload",
+                    "UploadPart",
+                    "ListParts",
+                    "CompleteMultipartUpload",
+                ],
+            ),
         ):
             for operation in operations:
                 session = await self.asked(backend, (operation + str(length),))

@@ -306,11 +306,7 @@ class AnsweringSession(S3Session):
         staging = self.staging
         client = staging.bucket.client
         stream = Stream(consumer, client, staging.clock, found.key, found.etag)
-        try:
-            await shielded(begun(stream.run(start, end)))
-        finally:
-            # Whoever waited may have been told to do so no more.
-            stream.stopProducing()
+        await stream.run(start, end)
 
     def address(self) -> str:
         """

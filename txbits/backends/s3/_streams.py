@@ -112,6 +112,9 @@ class Stream:
                 if fruitless == _MOST_FRUITLESS:
                     raise BackendError(f"S3 sends nothing of {self.key!a}")
         finally:
+            if self._receiver is not None:
+                # Whoever waited wants no more, and is to get no more.
+                self._receiver.drop()
             self.consumer.unregisterProducer()
 
     async def _receive(self, start: int, end: int) -> int:
