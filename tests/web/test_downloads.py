@@ -23,7 +23,7 @@ from tests.web.support import (
     request,
     responses,
 )
-from txbits.backends._stored import StoredFile
+from txbits.backends._stored import StoredFile, by_pieces
 from txbits.backends.memory import MemoryBackend
 from txbits.errors import AccessDenied, BackendError, InvalidSetting
 from txbits.interfaces import IBackend, IDownloadable, IRedirecting, IStoredFile
@@ -270,6 +270,16 @@ class ConditionTests(DownloadCase):
         self.assertEqual((answer.status, answer.body), (200, CONTENT[::-1]))
         self.assertNotEqual(answer["ETag"], tag.decode())
 
+    def test_nothing_is_modified_before_there_were_dates(self) -> None:
+        self.memory.files._changes["a", "b.txt"] = (-1e15, "x")
+        answer = self.ask(get())
+        self.assertEqual(answer["Last-Modified"], "Thu, 01 Jan 1970 00:00:00 GMT")
+
+    def test_a_tag_that_is_none_is_a_fault_and_the_file_is_closed(self) -> None:
+        self.memory.files._changes["a", "b.txt"] = (0.0, "\xfc")
+        self.assert_plain(self.ask(get()), 500)
+        self.assertEqual(len(self.flushLoggedErrors(UnicodeEncodeError)), 1)
+
     def test_nothing_is_modified_in_the_future(self) -> None:
         self.memory.files._changes["a", "b.txt"] = (2e9, "x")
         answer = self.ask(get())
@@ -360,11 +370,13 @@ class RefusalTests(DownloadCase):
 
     def test_a_client_that_goes_while_it_is_opened(self) -> None:
         gate = self.backend.hold("open_file")
-        peer = self.peer()
-        peer.send(get())
-        peer.lose()
-        gate.open()
-        self.assertEqual(peer.received(), b"")
+        for method in (b"GET", b"HEAD"):
+            peer = self.peer()
+            peer.send(get(method=method))
+            peer.lose()
+            gate.open()
+            self.assertEqual(peer.received(), b"")
+            gate.shut()
 
     def test_a_backend_without_files_is_refused_at_once(self) -> None:
         with self.assertRaisesRegex(InvalidSetting, "downloads"):
@@ -384,7 +396,7 @@ class UnreadableBackend(MemoryBackend):
 
     def open_file(self, destination: tuple[str, ...]) -> Deferred[IStoredFile]:
         self.opened += 1
-        return succeed(StoredFile(100, 0.0, "x", self._read, self._released))
+        return succeed(StoredFile(100, 0.0, "x", by_pieces(self._read), self._released))
 
     def _read(self, offset: int, length: int) -> Deferred[bytes]:
         self.read += 1
@@ -403,6 +415,8 @@ class RedirectingBackend(MemoryBackend):
     ) -> Deferred[str | None]:
         if destination == ("here",):
             return succeed(None)
+        if destination == ("wrong",):
+            return succeed("https://store.example/\xfc")
         return succeed(f"https://store.example/{'/'.join(destination)}?{method}")
 
 
@@ -422,6 +436,10 @@ class RedirectTests(DownloadCase):
         self.assertEqual(answer["Cache-Control"], "no-store")
         answer = self.head(get(method=b"HEAD"))
         self.assertEqual(answer["Location"], "https://store.example/a/b.txt?HEAD")
+
+    def test_a_url_that_is_none_is_a_fault(self) -> None:
+        self.assert_plain(self.ask(get(b"/wrong")), 500)
+        self.assertEqual(len(self.flushLoggedErrors(UnicodeEncodeError)), 1)
 
     def test_what_is_not_there_is_served(self) -> None:
         self.assertEqual(self.ask(get(b"/here")).body, b"it is")

@@ -553,7 +553,6 @@ class OrderOfChecksTests(WebCase):
 
     def test_each_check_comes_before_those_behind_it(self) -> None:
         """A request that is wrong in every way, which is mended bit by bit."""
-        session_id = self.create_holding(b"hello", 100)
         strict = Settings(max_upload_size=50, max_fragment_size=2)
         policy = DenyingPolicy()
         wrong = {
@@ -574,6 +573,8 @@ class OrderOfChecksTests(WebCase):
         self.assert_refused(answer(), "method-not-allowed", UNKNOWN_ID)
         wrong["method"] = b"BITS_POST"
         self.assert_refused(answer(), "uploads-disabled", UNKNOWN_ID)
+        self.serve()
+        session_id = self.create_holding(b"hello", 100)
         settings = strict
         self.assert_refused(answer(), "unknown-packet-type", UNKNOWN_ID)
         wrong["bits_packet_type"] = b"Fragment"

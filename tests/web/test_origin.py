@@ -14,7 +14,7 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
-from tests.web.support import WebCase, packet
+from tests.web.support import WebCase, packet, request
 from txbits.errors import InvalidSetting
 from txbits.sessions import Settings
 from txbits.web import BITSResource
@@ -401,7 +401,13 @@ class LogTests(WebCase):
             self.site = self.bits_site(user)
             found: list[Any] = []
             globalLogPublisher.addObserver(found.append)
-            self.ask(packet(b"Create-Session", x_forwarded_for=CLIENT.encode()))
+            for target, kind in (
+                (b"/a", b"Create-Session"),
+                (b"/..", b"Create-Session"),
+                (b"/a", b"Nothing"),
+            ):
+                self.ask(packet(kind, target=target, x_forwarded_for=CLIENT.encode()))
+            self.ask(request(b"GET", x_forwarded_for=CLIENT.encode()))
             globalLogPublisher.removeObserver(found.append)
-            (created,) = [one for one in found if "session" in one]
-            self.assertEqual(created["client"], CLIENT)
+            clients = [one["client"] for one in found if "client" in one]
+            self.assertEqual(clients, [CLIENT] * 4)

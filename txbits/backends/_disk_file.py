@@ -13,7 +13,7 @@ from contextlib import suppress
 from twisted.internet.defer import Deferred, succeed
 
 from txbits.backends._files import Files
-from txbits.backends._stored import StoredFile
+from txbits.backends._stored import StoredFile, by_pieces
 from txbits.backends._tree import Tree
 from txbits.backends._work import InThread, storage_error, translated
 from txbits.errors import (
@@ -135,5 +135,5 @@ def stored_file(
         closed()
 
     return StoredFile(
-        there.st_size, there.st_mtime, entity_tag(there, now), read, close
+        there.st_size, there.st_mtime, entity_tag(there, now), by_pieces(read), close
     )

@@ -5,6 +5,7 @@ Files that are open to be served, whatever store they lie in.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, succeed
@@ -18,6 +19,16 @@ from txbits.errors import BackendError, StagedDataLost
 from txbits.interfaces import IStoredFile
 
 
+class IFeeder(Protocol):
+    """Feeds a consumer, once."""
+
+    async def run(self, start: int, end: int) -> None:
+        """Feed the bytes from *start* up to, not including, *end*."""
+
+    def stopProducing(self) -> None:
+        """Let :meth:`run` fail as soon as it can."""
+
+
 def _nothing_to_close() -> None:
     """Close what needs no closing."""
 
@@ -26,21 +37,20 @@ def _nothing_to_close() -> None:
 @define(eq=False)
 class StoredFile:
     """
-    A file that is read piece by piece; see :class:`~txbits.interfaces.IStoredFile`.
+    A file that was opened; see :class:`~txbits.interfaces.IStoredFile`.
 
     It is closed when no reading uses it any more: a thread may be in the middle of one.
 
-    :param read: Called with an offset and a length; its Deferred fires with that
-        many bytes, or fewer where the bytes end.
+    :param feeder: Makes what feeds a consumer from it.
     :param close: Called once, at the end.
     """
 
     length: int
     modified: float
     etag: str
-    _read: Callable[[int, int], Deferred[bytes]]
+    _feeder: Callable[[IConsumer], IFeeder]
     _close: Callable[[], None] = _nothing_to_close
-    _reading: Reading | None = field(default=None, init=False)
+    _reading: IFeeder | None = field(default=None, init=False)
     _read_over: Joint | None = field(default=None, init=False)
     _is_released: bool = field(default=False, init=False)
 
@@ -51,7 +61,7 @@ class StoredFile:
             raise BackendError("the file is closed")
         if self._reading is not None:
             raise BackendError("the file is being read already")
-        self._reading = Reading(consumer, self._read)
+        self._reading = self._feeder(consumer)
         try:
             await self._reading.run(start, end)
         except BackendError as error:
@@ -79,3 +89,15 @@ class StoredFile:
         released = self._read_over.join()
         self._reading.stopProducing()
         return released
+
+
+def by_pieces(
+    read: Callable[[int, int], Deferred[bytes]],
+) -> Callable[[IConsumer], IFeeder]:
+    """
+    Make a file's feeders of a function that reads it.
+
+    :param read: Called with an offset and a length; its Deferred fires with that
+        many bytes, or fewer where the bytes end.
+    """
+    return lambda consumer: Reading(consumer, read)

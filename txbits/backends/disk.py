@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Any
 from uuid import UUID
 
@@ -20,8 +20,10 @@ from attrs import define, field, validators
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 from zope.interface import implementer
+from zope.interface.interface import InterfaceClass
 
 from txbits._deferreds import deferred
+from txbits.backends._disk_answers import DiskAnswers
 from txbits.backends._disk_file import open_plain_file, stored_file
 from txbits.backends._disk_session import DiskSession
 from txbits.backends._files import Files
@@ -32,8 +34,14 @@ from txbits.backends._syncs import KernelSyncs, Sync, all_done
 from txbits.backends._work import InThread, Threads, at_once, translated
 from txbits.errors import BackendError, NoSuchSession, ParentMissing
 from txbits.interfaces import (
+    IAbilities,
+    IAddressable,
+    IAnswerable,
     IBackend,
     IDownloadable,
+    IExclusive,
+    IReadable,
+    IReplyAddressable,
     IStoredFile,
     IUploadSession,
     SessionSummary,
@@ -50,7 +58,7 @@ def _absolute(path: str) -> str:
     return os.path.abspath(path)
 
 
-@implementer(IBackend, IDownloadable)
+@implementer(IBackend, IAbilities, IExclusive, IDownloadable)
 @define(eq=False)
 class DiskBackend:
     """
@@ -91,10 +99,21 @@ class DiskBackend:
     _stopping: bool = field(default=False, init=False)
 
     @property
+    def session_abilities(self) -> Set[InterfaceClass]:
+        """All there are; see :class:`~txbits.interfaces.IAbilities`."""
+        return frozenset({IReadable, IAddressable, IAnswerable, IReplyAddressable})
+
+    @property
     def _staging(self) -> Staging:
         if self._opened is None:
             raise BackendError(f"the backend of {self.root} is not started")
         return self._opened
+
+    def disputes(self, other: IBackend) -> bool:
+        """See :class:`~txbits.interfaces.IExclusive`; roots may lie in one another."""
+        return isinstance(other, DiskBackend) and (
+            os.path.realpath(self.root) == os.path.realpath(other.root)
+        )
 
     @deferred
     async def start(self) -> None:
@@ -223,6 +242,9 @@ class DiskBackend:
             await staging.in_thread(
                 translated, self._sync_published_in_thread, record.destination
             )
+        answers = None
+        if session_id in staging.answered:
+            answers = await at_once(DiskAnswers.found, staging, session_id)
         return DiskSession(
             session_id,
             record.destination,
@@ -235,6 +257,7 @@ class DiskBackend:
             found.published,
             found.releasing,
             found.in_doubt,
+            answers,
         )
 
     def _sync_published_in_thread(self, destination: tuple[str, ...]) -> None:

@@ -25,7 +25,7 @@ from zope.interface.interface import InterfaceClass
 from txbits._deferreds import deferred
 from txbits.backends._paths import checked_segments
 from txbits.backends._reading import Reading
-from txbits.backends._stored import StoredFile
+from txbits.backends._stored import StoredFile, by_pieces
 from txbits.errors import (
     BackendError,
     DestinationExists,
@@ -99,7 +99,7 @@ def _stored(content: bytes, modified: float, etag: str) -> StoredFile:
     def read(offset: int, length: int) -> Deferred[bytes]:
         return succeed(bytes(whole[offset : offset + length]))
 
-    return StoredFile(len(content), modified, etag, read)
+    return StoredFile(len(content), modified, etag, by_pieces(read))
 
 
 @implementer(IUploadSession, IReadable, IAnswerable)

@@ -8,37 +8,22 @@ source raise). An exchange knows nothing of what came before it or what follows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-from attrs import define, field
 from OpenSSL.SSL import Error as TLSError
 from service_identity import VerificationError
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import (
-    ConnectError,
-    ConnectingCancelledError,
-    ConnectionClosed,
-)
-from twisted.internet.interfaces import (
-    IDelayedCall,
-    IReactorTime,
-    IStreamClientEndpoint,
-)
+from twisted.internet.error import ConnectingCancelledError
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import deferLater
-from twisted.web.client import (
-    Agent,
-    HTTPConnectionPool,
-    RequestGenerationFailed,
-    RequestTransmissionFailed,
-    ResponseFailed,
-)
+from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
 from zope.interface import Interface, implementer
 
-from txbits._agents import ExactURL
+from txbits._agents import FAILURES, ExactURL, Watch, in_words, reasons_of
 from txbits._deferreds import deferred
 from txbits.client._bodies import NoBody, RangeBody
 from txbits.client.source import ISource, SourceError
@@ -122,34 +107,6 @@ class Connections(HTTPConnectionPool):
             latest.transport.abortConnection()
 
 
-@define
-class _Watch:
-    """A time-out that begins anew with each sign of life."""
-
-    clock: IReactorTime
-    expired: float | None = field(init=False, default=None)
-    _request: Deferred[Any] | None = field(init=False, default=None)
-    _call: IDelayedCall | None = field(init=False, default=None)
-
-    def restart(self, seconds: float) -> None:
-        self.end()
-        self._call = self.clock.callLater(seconds, self._expire, seconds)
-
-    def guard(self, request: Deferred[Any]) -> None:
-        self._request = request
-
-    def end(self) -> None:
-        call, self._call = self._call, None
-        if call is not None:
-            call.cancel()
-
-    def _expire(self, seconds: float) -> None:
-        self._call = None
-        self.expired = seconds
-        if self._request is not None:
-            self._request.cancel()
-
-
 @implementer(IExchange)
 class HTTPExchange:
     """
@@ -191,7 +148,7 @@ class HTTPExchange:
         moved: Callable[[int], None],
     ) -> Ack:
         """See :meth:`IExchange.send`."""
-        watch = _Watch(self._clock)
+        watch = Watch(self._clock)
 
         def taken(count: int) -> None:
             is_out = body.finished
@@ -219,7 +176,7 @@ class HTTPExchange:
         watch.guard(request)
         try:
             response = await request
-        except _FAILURES as error:
+        except FAILURES as error:
             raise _sorted(error, watch.expired) from error
         finally:
             watch.end()
@@ -278,31 +235,8 @@ def _headers(packet: Packet, content_name: str | None) -> Headers:
     return headers
 
 
-#: What a request may fail with for a reason that lies in the network, or in what the
-#: body comes from. Anything else is a mistake of ours.
-_FAILURES = (
-    RequestGenerationFailed,
-    RequestTransmissionFailed,
-    ResponseFailed,
-    ConnectError,
-    ConnectionClosed,
-    ConnectingCancelledError,
-    CancelledError,
-    TLSError,
-    VerificationError,
-    OSError,
-)
-
-
-def _reasons(error: BaseException) -> Iterator[BaseException]:
-    """All that an error of ``twisted.web.client`` is made of, the innermost first."""
-    for failure in getattr(error, "reasons", ()):
-        yield from _reasons(failure.value)
-    yield error
-
-
 def _sorted(error: BaseException, expired: float | None) -> BaseException:
-    reasons = list(_reasons(error))
+    reasons = list(reasons_of(error))
     for reason in reasons:
         if isinstance(reason, SourceError):
             return reason
@@ -315,6 +249,4 @@ def _sorted(error: BaseException, expired: float | None) -> BaseException:
             isinstance(reason, TLSError) and "certificate" in str(reason)
         ):
             return NoTrust("the server's certificate is not trusted")
-    innermost = reasons[0]
-    words = " ".join(str(innermost).split()).rstrip(".")
-    return NoAnswer(words or type(innermost).__name__)
+    return NoAnswer(in_words(error))

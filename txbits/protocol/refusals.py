@@ -88,7 +88,8 @@ METHOD_NOT_ALLOWED = Refusal(
     405,
     HResult.E_INVALIDARG,
     "the method is none that this URL takes",
-    "Upload with BITS_POST; a plain GET or PUT does nothing here.",
+    "Upload with BITS_POST. Files are read with GET and HEAD where allow-downloads is "
+    "set; PUT is for nothing here.",
 )
 NOT_MOUNTED = Refusal(
     "not-mounted",

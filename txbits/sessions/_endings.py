@@ -20,7 +20,8 @@ from txbits.sessions._turns import Turn
 from txbits.sessions.naming import destination_name, session_name
 
 if TYPE_CHECKING:
-    from txbits.sessions.manager import Caller, SessionManager
+    from txbits.sessions._session import Caller
+    from txbits.sessions.manager import SessionManager
 
 _log = Logger()
 
@@ -62,7 +63,7 @@ async def close_session(
     if move is Move.PUBLISH_EMPTY:
         await (await upload.open_writer(0)).close()
         session.life.begun()
-        session.life.completed(manager.completion_of(upload))
+        session.life.completed(session.rules.completion_of(upload))
         move = session.life.close()
     if move is Move.ASK:
         await have_answered(manager, session, turn, request_url)
@@ -72,9 +73,9 @@ async def close_session(
     if move is Move.REFUSE:
         raise refused(session)
     if move is Move.PUBLISH:
-        overwrite = manager.settings.allow_overwrites
+        overwrite = session.rules.settings.allow_overwrites
         try:
-            await publish(manager, session, overwrite and not is_guess)
+            await publish(session, overwrite and not is_guess)
         except DestinationExists:
             if not (is_guess and overwrite):
                 raise
@@ -172,12 +173,13 @@ def cancel_session(
             if caller is None and state in _LOST:
                 _log.warn(
                     "the upload of session {session} is lost, {bytes} bytes from "
-                    "{owner}: {why} in time: {destination}",
+                    "{owner}: {why}, and {reason}: {destination}",
                     session=session_name(upload.session_id),
                     owner=upload.owner,
                     destination=destination_name(upload.destination),
                     bytes=upload.offset,
                     why=_LOST[state],
+                    reason=reason,
                 )
         finally:
             manager.give_back(session, turn)

@@ -33,7 +33,6 @@ from txbits.sessions._digest import Digest
 from txbits.sessions._notification import FORBIDDEN, have_answered
 from txbits.sessions._session import Session
 from txbits.sessions._turns import IRequestBody, Turn
-from txbits.sessions.settings import Settings
 
 if TYPE_CHECKING:
     from txbits.sessions.manager import SessionManager
@@ -96,9 +95,7 @@ async def _both(stored: Deferred[None], hashed: Deferred[None]) -> None:
         await hashed
 
 
-def placed(
-    session: Session, settings: Settings, content_range: ContentRange
-) -> tuple[Move, Placement]:
+def placed(session: Session, content_range: ContentRange) -> tuple[Move, Placement]:
     """
     Find out what a fragment brings that is new.
 
@@ -123,6 +120,7 @@ def placed(
             f"{upload.offset} bytes are held",
             upload.offset,
         )
+    settings = session.rules.settings
     limit = settings.max_upload_size
     if limit is not None and content_range.total > limit:
         raise UploadTooLarge(f"{content_range.total} bytes, allowed are {limit}")
@@ -142,7 +140,7 @@ async def _placed_for_sure(
     the session for that of an empty file.
     """
     try:
-        return placed(session, manager.settings, content_range)
+        return placed(session, content_range)
     except (SessionError, NoSuchSession):
         if not manager.is_shared:
             raise
@@ -151,7 +149,7 @@ async def _placed_for_sure(
         raise
     await manager.refresh(session)
     try:
-        return placed(session, manager.settings, content_range)
+        return placed(session, content_range)
     except (SessionError, PolicyError):
         await _note_fragment(manager, session, content_range)
         raise
@@ -179,13 +177,14 @@ async def receive_fragment(
     """
     upload = session.upload
     manager.require_running()
+    manager.require_enabled()
     # Whoever was before us may have moved the offset, or ended the session.
     move, placement = await _placed_for_sure(manager, session, content_range)
     if move is Move.REFUSE:
         raise refused(session)
     writer = digest = None
     if move is Move.RECEIVE:
-        if manager.notifier is not None:
+        if session.rules.notifier is not None:
             digest = manager.digests.going_on(upload.session_id, upload.offset)
         try:
             writer = await upload.open_writer(content_range.total)
@@ -201,7 +200,7 @@ async def receive_fragment(
         if writer is not None:
             await writer.close()
             if upload.offset == upload.total:
-                session.life.completed(manager.completion_of(upload))
+                session.life.completed(session.rules.completion_of(upload))
     if not whole:
         if turn.superseded:
             raise Superseded("a newer packet came, or the server is stopping")
@@ -214,7 +213,7 @@ async def receive_fragment(
     if upload.offset != upload.total:
         return Received(upload.offset)
     move = session.life.fragment()
-    if move is Move.REPEAT and manager.notifier is None:
+    if move is Move.REPEAT and session.rules.notifier is None:
         return Received(upload.offset)
     return await _completed(manager, session, turn, move, request_url)
 
@@ -232,8 +231,8 @@ async def _completed(
     if move is Move.REFUSE:
         raise refused(session)
     if move is Move.PUBLISH:
-        await publish(manager, session, manager.settings.allow_overwrites)
-    if manager.notifier is None:
+        await publish(session, session.rules.settings.allow_overwrites)
+    if session.rules.notifier is None:
         return Received(upload.offset)
     answer = IAnswerable(upload).answer
     if answer is None:
@@ -252,7 +251,7 @@ def refused(session: Session) -> ApplicationRefused:
     )
 
 
-async def publish(manager: SessionManager, session: Session, overwrite: bool) -> None:
+async def publish(session: Session, overwrite: bool) -> None:
     """
     Make a session's file appear.
 
@@ -262,7 +261,7 @@ async def publish(manager: SessionManager, session: Session, overwrite: bool) ->
     try:
         await upload.publish(
             overwrite=overwrite,
-            create_directories=manager.settings.create_directories,
+            create_directories=session.rules.settings.create_directories,
         )
     except BackendError:
         if upload.offset != upload.total:

@@ -285,7 +285,7 @@ class Asking:
             await upload.release()
             manager.forget(session)
             raise
-        session.life.completed(manager.completion_of(upload))
+        session.life.completed(session.rules.completion_of(upload))
 
     async def _digest(self) -> bytes:
         self._require_wanted()
@@ -370,9 +370,9 @@ async def have_answered(
     asking = session.asking
     if asking is not None:
         waiter = asking.join()
-    elif manager.notifier is None:
+    elif (notifier := manager.notifier_of(session)) is None:
         # There was one when the session was found.
-        session.life.completed(manager.completion_of(session.upload))
+        session.life.completed(session.rules.completion_of(session.upload))
         return
     else:
         manager.require_running()
@@ -380,7 +380,7 @@ async def have_answered(
         if session.life.fragment() is not Move.ASK:
             # Another process has asked.
             return
-        asking = Asking(manager, session, manager.notifier, request_url)
+        asking = Asking(manager, session, notifier, request_url)
         manager.asks(session, asking)
         waiter = asking.join()
         asking.start()

@@ -6,15 +6,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from txbits.interfaces import IReleasable, IUploadSession
 from txbits.protocol.session import LifeCycle
 from txbits.sessions._release import Shared
+from txbits.sessions._rules import Rules
 from txbits.sessions._turns import Turns
 
 if TYPE_CHECKING:
     from txbits.sessions._notification import Asking
+
+
+@frozen
+class Caller:
+    """
+    Who sent a packet.
+
+    :ivar user: The name of the authenticated user; ``None`` if anonymous.
+    :ivar address: Where it came from, for the log.
+    """
+
+    user: str | None = None
+    address: str = ""
 
 
 @define(eq=False)
@@ -24,12 +38,14 @@ class Session(Turns):
 
     Thousands are open and idle at a time, so it is kept small.
 
+    :ivar rules: What it goes by.
     :ivar asking: The server application is being asked about it.
     :ivar replies: The replies of it that are open.
     """
 
     upload: IUploadSession = field(kw_only=True)
     life: LifeCycle = field(kw_only=True)
+    rules: Rules = field(kw_only=True)
     is_found: bool = False
     cancellation: Shared[None] | None = None
     asking: Asking | None = None

@@ -12,11 +12,11 @@ packet of its session.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable
 from uuid import UUID, uuid4
 
-from attrs import define, field, frozen
-from twisted.internet.defer import Deferred
+from attrs import define, field
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -27,26 +27,26 @@ from txbits.errors import (
     NoSuchSession,
     ServerStopping,
     SessionError,
-    SessionLimitReached,
 )
 from txbits.interfaces import (
-    Answer,
     IBackend,
     INotifier,
     IRefreshable,
     IShared,
     IStoredFile,
-    IUploadSession,
 )
 from txbits.protocol.codec import ContentRange
-from txbits.protocol.session import Completion, LifeCycle, answered, begin, resumed
+from txbits.protocol.session import begin
 from txbits.sessions._digest import Digests
+from txbits.sessions._disabling import Disabling
 from txbits.sessions._endings import cancel_session, close_session
 from txbits.sessions._fragments import Received, placed, receive_fragment
 from txbits.sessions._notification import Asking, require_abilities
+from txbits.sessions._quota import Quota
 from txbits.sessions._release import Shared
 from txbits.sessions._replies import open_reply
-from txbits.sessions._session import Session
+from txbits.sessions._rules import Rules
+from txbits.sessions._session import Caller, Session
 from txbits.sessions._turns import IRequestBody, Turn
 from txbits.sessions._upkeep import Upkeep
 from txbits.sessions.naming import destination_name, session_name
@@ -54,28 +54,8 @@ from txbits.sessions.settings import Settings
 
 _log = Logger()
 
-#: Seconds after which a client refused for its number of sessions may come again: the
-#: delay that Windows takes by itself.
-_LIMIT_RETRY_AFTER = 600
-
-#: For how many seconds a count of sessions holds that other processes make, too.
-_COUNT_HOLDS = 60.0
-
 #: Seconds after which a client refused by a server that stops may come again.
 _STOPPING_RETRY_AFTER = 30
-
-
-@frozen
-class Caller:
-    """
-    Who sent a packet.
-
-    :ivar user: The name of the authenticated user; ``None`` if anonymous.
-    :ivar address: Where it came from, for the log.
-    """
-
-    user: str | None = None
-    address: str = ""
 
 
 @define(eq=False)
@@ -97,12 +77,13 @@ class SessionManager:
     _new_id: Callable[[], UUID] = uuid4
     notifier: INotifier | None = None
     digests: Digests = field(init=False)
+    _rules: Rules = field(init=False)
+    _disabling: Disabling = field(init=False)
     _table: dict[UUID, Session] = field(factory=dict, init=False)
     _loading: dict[UUID, Shared[Session]] = field(factory=dict, init=False)
-    _owned: dict[str, set[UUID]] = field(factory=dict, init=False)
     _creating: set[UUID] = field(factory=set, init=False)
-    _gone: set[UUID] = field(factory=set, init=False)
     _upkeep: Upkeep = field(init=False)
+    quota: Quota = field(init=False)
     is_shared: bool = field(init=False)
     _stopping: bool = field(default=False, init=False)
     _busy: int = field(default=0, init=False)
@@ -111,7 +92,10 @@ class SessionManager:
     def __attrs_post_init__(self) -> None:
         self._upkeep = Upkeep(self, self.clock)
         self.is_shared = IShared.providedBy(self.backend)
+        self.quota = Quota(self._upkeep, self.is_shared)
         self.digests = Digests(self.clock)
+        self._rules = Rules(self.settings, self.notifier)
+        self._disabling = Disabling(self, self._upkeep, not self.settings.enabled)
         if self.notifier is not None:
             require_abilities(self.backend, self.notifier)
 
@@ -160,9 +144,63 @@ class SessionManager:
             await self._idle
         await self.backend.stop()
 
+    def reconfigure(
+        self, settings: Settings, notifier: INotifier | None = None
+    ) -> Deferred[None]:
+        """
+        Go by other rules from now on. Sessions that are there keep theirs, but those
+        that a server application is to be told of are told to the new one.
+
+        :param settings: The rules of the virtual directory.
+        :param notifier: As at the beginning.
+        :returns: A Deferred that fires with ``None``: at once, or, if ``enabled`` is
+            off, as that of :meth:`disable`.
+        :raises InvalidSetting: If the backend cannot do what the notifier needs.
+        """
+        if notifier is not None:
+            require_abilities(self.backend, notifier)
+        if settings.cleanup_interval != self.settings.cleanup_interval:
+            self._upkeep.change(settings.cleanup_interval)
+        self.settings, self.notifier = settings, notifier
+        self._rules = Rules(settings, notifier)
+        if settings.enabled:
+            self._disabling.enable()
+            return succeed(None)
+        return self.disable()
+
+    @property
+    def is_disabled(self) -> bool:
+        """Whether every packet is refused."""
+        return self._disabling.is_disabled
+
+    @deferred
+    async def disable(self) -> None:
+        """
+        Refuse every packet from now on, and release every session (MC-BUP 3.2.4.2).
+
+        A fragment that is arriving is ended; a Close or Cancel under way is finished.
+
+        :returns: A Deferred that fires with ``None`` when none is left, or uploads are
+            enabled again. It fails with :class:`~txbits.errors.BackendError` if one is,
+            for the clean-up to go on with, or :class:`~txbits.errors.ServerStopping`.
+        """
+        self._enter()
+        try:
+            await self._disabling.disable()
+        finally:
+            self._leave()
+
+    def enable(self) -> None:
+        """Take packets again."""
+        self._disabling.enable()
+
     def _enter(self) -> None:
         self.require_running()
         self._busy += 1
+
+    def _enter_packet(self) -> None:
+        self.require_enabled()
+        self._enter()
 
     def _leave(self) -> None:
         self._busy -= 1
@@ -187,27 +225,39 @@ class SessionManager:
             ``IBackend.create`` does, or with
             :class:`~txbits.errors.ServerStopping`.
         """
-        self._enter()
+        self._enter_packet()
         try:
+            rules = self._rules
             session_id = self._new_id()
             self._creating.add(session_id)
+            self._disabling.creation_begins()
             try:
-                await self._reserve(session_id, caller.user)
+                await self.quota.reserve(
+                    session_id,
+                    caller.user,
+                    rules.settings.session_limit,
+                )
                 upload = await self.backend.create(
                     session_id,
                     destination,
                     owner=caller.user,
                     content_name=content_name,
-                    overwrite=self.settings.allow_overwrites,
-                    create_directories=self.settings.create_directories,
+                    overwrite=rules.settings.allow_overwrites,
+                    create_directories=rules.settings.create_directories,
                 )
+                if self.is_disabled:
+                    await upload.release()
+                    self.require_enabled()
             except BaseException:
-                self._disown(session_id, caller.user)
+                self.quota.give_back(session_id, caller.user)
                 raise
             finally:
                 self._creating.discard(session_id)
+                self._disabling.creation_ends()
             if not self.is_shared:
-                self._table[session_id] = Session(upload=upload, life=begin())
+                self._table[session_id] = Session(
+                    upload=upload, life=begin(), rules=rules
+                )
             _log.info(
                 "session {session} created for {destination} by {client}",
                 session=session_name(session_id),
@@ -253,13 +303,13 @@ class SessionManager:
             does where files are published at the last fragment, or with
             :class:`~txbits.errors.ServerStopping`.
         """
-        self._enter()
+        self._enter_packet()
         try:
             session = await self._find(session_id, destination, caller)
             if session.newest is not None:
                 # A packet that fails a check does not disturb the one before it.
                 try:
-                    placed(session, self.settings, content_range)
+                    placed(session, content_range)
                 except (SessionError, NoSuchSession):
                     # Another process may have moved the session on.
                     if not self.is_shared:
@@ -310,7 +360,7 @@ class SessionManager:
             :class:`~txbits.errors.Superseded` if a newer packet came while the
             application was asked, or with :class:`~txbits.errors.ServerStopping`.
         """
-        self._enter()
+        self._enter_packet()
         try:
             try:
                 session = await self._find(session_id, destination, caller)
@@ -350,7 +400,7 @@ class SessionManager:
             then stays, for the next Cancel to finish), or with
             :class:`~txbits.errors.ServerStopping`.
         """
-        self._enter()
+        self._enter_packet()
         try:
             session = await self._find(session_id, destination, caller)
             await cancel_session(self, session, "cancelled", caller)
@@ -371,7 +421,7 @@ class SessionManager:
             :class:`~txbits.errors.BackendError`, or with
             :class:`~txbits.errors.ServerStopping`.
         """
-        self._enter()
+        self._enter_packet()
         try:
             session = await self._find(session_id, None, caller)
             return await open_reply(self, session)
@@ -394,7 +444,11 @@ class SessionManager:
         try:
             session = await self._load(session_id)
             session = self._table.get(session_id, session)
-            if self._is_left_over(session) or self._is_expired(session):
+            if (
+                self.is_disabled
+                or session.rules.is_left_over(session.upload)
+                or self._is_expired(session)
+            ):
                 await self._expire(session)
         except NoSuchSession:
             return
@@ -407,56 +461,37 @@ class SessionManager:
         finally:
             self._leave()
 
-    async def reconcile(self, listed: Set[UUID]) -> None:
-        """
-        Forget sessions that are not in the store any more: somebody has removed them.
+    def is_busy_with(self, session_id: UUID) -> bool:
+        """Whether something goes on in a session, or it is only being made."""
+        session = self._table.get(session_id)
+        if session is not None and not session.is_idle:
+            return True
+        return session_id in self._creating
 
-        :param listed: Those that the store has listed lately.
-        """
-        owned = {one for ids in self._owned.values() for one in ids}
-        for session_id in {*self._table, *owned} - listed - self._creating:
-            session = self._table.get(session_id)
-            if session is not None and not session.is_idle:
-                continue
-            try:
-                await self.backend.find(session_id)
-            except NoSuchSession:
-                _log.warn(
-                    "session {session} is gone from the storage",
-                    session=session_name(session_id),
-                )
-                self._table.pop(session_id, None)
-                for owner in list(self._owned):
-                    self._disown(session_id, owner)
-            except BackendError:
-                continue  # the backend has logged it; the rest is still to be done
+    def forget_lost(self, session_id: UUID) -> None:
+        """Somebody has removed a session from the store."""
+        self._table.pop(session_id, None)
+        self.quota.give_back_of_any(session_id)
 
-    def inventory(self, session_id: UUID, owner: str | None) -> None:
-        """Count a session that was found in the store toward its owner's limit."""
-        if owner is not None and session_id not in self._gone:
-            self._owned.setdefault(owner, set()).add(session_id)
+    def active(self) -> set[UUID]:
+        """The sessions that this process knows."""
+        return {*self._table}
 
-    def owned(self) -> dict[UUID, str]:
-        """The sessions that are counted, and their owners."""
-        return {one: owner for owner, ids in self._owned.items() for one in ids}
-
-    def recount(self, before: dict[UUID, str], listed: dict[UUID, str]) -> None:
-        """
-        Count those that the store has listed, in place of all.
-
-        :param before: What was counted when the listing began: what has come and gone
-            here since then is known better here.
-        :param listed: The sessions that the store has listed, and their owners.
-        """
-        now = self.owned()
-        gone = before.keys() - now.keys()
-        come = {one: owner for one, owner in now.items() if one not in before}
-        self._owned.clear()
-        for one, owner in {**listed, **come}.items():
-            if one not in gone:
-                self._owned.setdefault(owner, set()).add(one)
+    def timeout_of(self, session_id: UUID) -> float:
+        """For how many seconds a session may be without progress."""
+        session = self._table.get(session_id)
+        rules = self._rules if session is None else session.rules
+        return rules.settings.session_timeout
 
     # For the acts of a session
+
+    def require_enabled(self) -> None:
+        """
+        Take nothing new when uploads are disabled.
+
+        :raises UploadsDisabled: If they are.
+        """
+        self._disabling.require_enabled()
 
     def require_running(self) -> None:
         """
@@ -469,20 +504,22 @@ class SessionManager:
 
     def has_ended(self, session: Session) -> bool:
         """Whether all that is left to do is to release it."""
-        return self._is_left_over(session) or self._is_old(session)
+        return (
+            self.is_disabled
+            or session.rules.is_left_over(session.upload)
+            or self._is_old(session)
+        )
 
-    def completion_of(self, upload: IUploadSession) -> Completion:
-        """What is to be done with a session that holds all bytes."""
-        # Asked once an upload; providedBy() would take longer than all the rest.
-        answer: Answer | None = getattr(upload, "answer", None)
-        at_once = self.settings.publish_on == "last-fragment"
-        if answer is not None:
-            return answered(
-                status=answer.status, publishes=answer.publishes, at_once=at_once
-            )
-        if self.notifier is not None:
-            return "unanswered"
-        return "due" if at_once else "completed"
+    def notifier_of(self, session: Session) -> INotifier | None:
+        """
+        What is to ask about a session, if anything is.
+
+        A session that was to be asked about is, by whatever does so by now: an operator
+        who mends the URL of an application mends it for uploads under way.
+        """
+        if session.rules.notifier is None:
+            return None
+        return self.notifier or session.rules.notifier
 
     def asks(self, session: Session, asking: Asking) -> None:
         """The server application is asked about a session from now on."""
@@ -527,49 +564,17 @@ class SessionManager:
             upload: object = session.upload
             if IRefreshable.providedBy(upload):
                 await upload.refresh()
-            session.life = self._life_of(session.upload)
+            session.life = session.rules.life_of(session.upload)
 
     def forget(self, session: Session) -> None:
         """Nothing of a session is left."""
         upload = session.upload
         self._table.pop(upload.session_id, None)
-        if self.notifier is not None:
+        if session.rules.notifier is not None:
             self.digests.forget(upload.session_id)
-        self._disown(upload.session_id, upload.owner)
+        self.quota.give_back(upload.session_id, upload.owner)
 
     # Below: how it is done
-
-    async def _reserve(self, session_id: UUID, owner: str | None) -> None:
-        limit = self.settings.session_limit
-        if owner is None:
-            return
-        if limit:
-            # Sessions from before a restart count as well.
-            await self._upkeep.when_counted()
-            if self.is_shared and (
-                len(self._owned.get(owner, ())) >= limit
-                or self.clock.seconds() - self._upkeep.counted_at > _COUNT_HOLDS
-            ):
-                await self._upkeep.count_anew()
-        owned = self._owned.setdefault(owner, set())
-        if limit and len(owned) >= limit:
-            raise SessionLimitReached(
-                f"{owner} has {len(owned)} sessions open", _LIMIT_RETRY_AFTER
-            )
-        owned.add(session_id)
-
-    def counted(self) -> None:
-        """All sessions that the store held at the start have been counted."""
-        self._gone.clear()
-
-    def _disown(self, session_id: UUID, owner: str | None) -> None:
-        if not self._upkeep.has_counted:
-            # It may be among those that are being listed just now.
-            self._gone.add(session_id)
-        if owner is not None and (owned := self._owned.get(owner)) is not None:
-            owned.discard(session_id)
-            if not owned:
-                del self._owned[owner]
 
     async def _load(self, session_id: UUID) -> Session:
         session = self._table.get(session_id)
@@ -580,8 +585,13 @@ class SessionManager:
         async def look_up() -> Session:
             try:
                 upload = await self.backend.find(session_id)
-                life = self._life_of(upload)
-                found = Session(upload=upload, life=life, is_found=True)
+                rules = self._rules
+                found = Session(
+                    upload=upload,
+                    life=rules.life_of(upload),
+                    rules=rules,
+                    is_found=True,
+                )
                 if not self.is_shared:
                     self._table[session_id] = found
                 return found
@@ -589,18 +599,6 @@ class SessionManager:
                 del self._loading[session_id]
 
         return await loading.run(look_up)
-
-    def _life_of(self, upload: IUploadSession) -> LifeCycle:
-        """The life of a session as the store has it."""
-        return resumed(
-            offset=upload.offset,
-            total=upload.total,
-            is_published=upload.published,
-            is_releasing=upload.releasing,
-            is_in_doubt=upload.in_doubt,
-            completion=self.completion_of(upload),
-            at_once=self._publishes_at_once,
-        )
 
     async def _find(
         self, session_id: UUID, destination: tuple[str, ...] | None, caller: Caller
@@ -616,17 +614,6 @@ class SessionManager:
                 raise NoSuchSession("the session has expired")
         return session
 
-    @property
-    def _publishes_at_once(self) -> bool:
-        return self.settings.publish_on == "last-fragment"
-
-    def _is_left_over(self, session: Session) -> bool:
-        upload = session.upload
-        if upload.published and self._publishes_at_once:
-            # It stays until Close-Session, or until its time is out.
-            return upload.releasing
-        return upload.published or upload.releasing
-
     def _is_expired(self, session: Session) -> bool:
         # Whoever waits for a server application waits no longer then.
         waits = session.newest is None or session.asking is not None
@@ -634,12 +621,17 @@ class SessionManager:
 
     def _is_old(self, session: Session) -> bool:
         age = self.clock.seconds() - session.upload.last_progress
-        return age > self.settings.session_timeout
+        return age > session.rules.settings.session_timeout
 
     async def _expire(self, session: Session) -> None:
         try:
-            timeout = self.settings.session_timeout
-            await cancel_session(self, session, f"no progress for {timeout:g} seconds")
+            timeout = session.rules.settings.session_timeout
+            reason = (
+                "uploads are disabled"
+                if self.is_disabled
+                else f"no progress for {timeout:g} seconds"
+            )
+            await cancel_session(self, session, reason)
         except NoSuchSession:
             # It was published long ago, and only its release was missing.
             return

@@ -80,6 +80,8 @@ def refuse(
     error: BaseException,
     destination: tuple[str, ...],
     packet_type: str = "a request",
+    *,
+    client: str | None = None,
     allowed: bytes = METHOD,
 ) -> None:
     """
@@ -90,6 +92,7 @@ def refuse(
         to the log, never to the wire.
     :param destination: Where it was to go.
     :param packet_type: What kind of packet it was.
+    :param client: Who sent it, if that is better known than its connection tells.
     :param allowed: The methods that would have been.
     """
     if isinstance(error, errors.BodyIncomplete):
@@ -104,7 +107,7 @@ def refuse(
     log_format = "refused {packet} from {client} for {destination}: {cause} ({detail})"
     fields: dict[str, Any] = {
         "packet": packet_type,
-        "client": getattr(request.getClientAddress(), "host", "-"),
+        "client": client or getattr(request.getClientAddress(), "host", "-"),
         "session": None if session_id is None else session_name(session_id),
         "destination": destination_name(destination),
         "refusal": refusal.name,

@@ -8,6 +8,7 @@ whole, as long as its head said; or its connection is dropped, and the client kn
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 from attrs import frozen
@@ -56,6 +57,23 @@ _STATUSES: tuple[tuple[type[Exception], int], ...] = (
 
 
 @frozen
+class Response:
+    """
+    What to answer with.
+
+    :ivar status: The status.
+    :ivar headers: The headers, but for Content-Length.
+    :ivar length: That; ``None`` to leave it out.
+    :ivar parts: What the body consists of: bytes, then a part of the file.
+    """
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    length: int | None = 0
+    parts: Sequence[tuple[bytes, ByteRange | None]] = ()
+
+
+@frozen
 class Redirect:
     """
     The file is to be had elsewhere.
@@ -64,6 +82,12 @@ class Redirect:
     """
 
     location: str
+
+    def response(self) -> Response:
+        """The answer that says so."""
+        location = (b"Location", self.location.encode("ascii"))
+        # It is good for a while only.
+        return Response(307, [location, (b"Cache-Control", b"no-store")])
 
 
 class FileResource(Resource):
@@ -97,22 +121,22 @@ class FileResource(Resource):
         return NOT_DONE_YET
 
     async def _answer(self, request: Request) -> None:
+        file: IStoredFile | None = None
         try:
-            if not self.manager.settings.enabled:
-                raise errors.UploadsDisabled("enabled is false")
+            self.manager.require_enabled()
             found = await self.open(request.method.decode("ascii"))
+            if isinstance(found, Redirect):
+                response = found.response()
+            else:
+                file = found
+                response = respond(request, file, int(self.manager.clock.seconds()))
         except Exception as error:  # noqa: BLE001 - the edge: every error is answered
             self._refuse(request, error)
-            return
-        if isinstance(found, Redirect):
-            # What it says is good for a while only.
-            location = (b"Location", found.location.encode("ascii"))
-            self._end(request, 307, [location, (b"Cache-Control", b"no-store")])
-            return
-        try:
-            await self._send(request, found)
+        else:
+            await self._send(request, file, response)
         finally:
-            await found.release()
+            if file is not None:
+                await file.release()
 
     def _refuse(self, request: Request, error: Exception) -> None:
         status = next((to for kind, to in _STATUSES if isinstance(error, kind)), 500)
@@ -138,10 +162,10 @@ class FileResource(Resource):
             **more,
         }
 
-    async def _send(self, request: Request, file: IStoredFile) -> None:
-        now = self.manager.clock.seconds()
-        response = respond(request, file, int(now))
-        if response.parts is None or request.method == b"HEAD":
+    async def _send(
+        self, request: Request, file: IStoredFile | None, response: Response
+    ) -> None:
+        if file is None or not response.parts or request.method == b"HEAD":
             self._end(request, response.status, response.headers, response.length)
             return
         sending = Sending(request)
@@ -209,24 +233,6 @@ class FileResource(Resource):
             request.finish()
 
 
-@frozen
-class Response:
-    """
-    What to answer with.
-
-    :ivar status: The status.
-    :ivar headers: The headers, but for Content-Length.
-    :ivar length: That; ``None`` to leave it out.
-    :ivar parts: What the body consists of: bytes, then a part of the file; ``None`` if
-        there is no body.
-    """
-
-    status: int
-    headers: list[tuple[bytes, bytes]]
-    length: int | None = 0
-    parts: list[tuple[bytes, ByteRange | None]] | None = None
-
-
 def respond(request: Request, file: IStoredFile, now: int) -> Response:
     """
     Choose the answer to a GET or HEAD of a file.
@@ -235,7 +241,8 @@ def respond(request: Request, file: IStoredFile, now: int) -> Response:
     """
     asked = headers_of(request)
     # RFC 9110 8.8.2.1: not later than the Date.
-    current = Validators(file.etag.encode("ascii"), min(int(file.modified), now))
+    modified = max(0, min(int(file.modified), now))
+    current = Validators(file.etag.encode("ascii"), modified)
     headers = [
         (b"Last-Modified", format_date(current.modified)),
         (b"ETag", current.quoted),

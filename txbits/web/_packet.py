@@ -62,7 +62,13 @@ class PacketResource(Resource, Generic[P]):
                 )
             ack = await self.settle(request)
         except Exception as error:  # noqa: BLE001 - the edge: every error is answered
-            refuse(request, error, self.destination, self.packet.packet_type)
+            refuse(
+                request,
+                error,
+                self.destination,
+                self.packet.packet_type,
+                client=self.caller.address,
+            )
         else:
             write_ack(request, ack)
 

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote_to_bytes as unquote
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
@@ -70,6 +71,11 @@ def _destination_of(request: Request) -> tuple[str, ...]:
     return tuple([one.decode("utf-8", "surrogateescape") for one in segments])
 
 
+def _require_downloads(backend: IBackend, settings: Settings) -> None:
+    if settings.allow_downloads and not IDownloadable.providedBy(backend):
+        raise InvalidSetting("downloads are allowed, but this backend has none")
+
+
 class BITSResource(Resource):
     """
     A virtual directory: takes the uploads to all URLs below its own, hands out the
@@ -89,8 +95,8 @@ class BITSResource(Resource):
     :param trusted_proxies: Addresses and networks of proxies that are believed what
         they say of a client and its URL in ``Forwarded`` or ``X-Forwarded-`` headers;
         ``unix`` is for those that come over a socket of the file system.
-    :raises InvalidSetting: If one of these is wrong, the settings allow downloads from
-        a backend that has none, or it cannot do what the notifier needs.
+    :raises InvalidSetting: If one of these is wrong, or the backend cannot do what the
+        settings or the notifier need.
     :ivar manager: The sessions of this directory. Its ``start()`` must have fired
         before packets come, and its ``stop()`` should before the process ends.
     """
@@ -114,12 +120,35 @@ class BITSResource(Resource):
 
             reactor = IReactorTime(global_reactor)
         settings = Settings() if settings is None else settings
-        if settings.allow_downloads and not IDownloadable.providedBy(backend):
-            raise InvalidSetting("downloads are allowed, but this backend has none")
+        _require_downloads(backend, settings)
         self.manager = SessionManager(backend, settings, reactor, notifier=notifier)
         self.policy = policy
         self.origins = Origins.of(public_url, trusted_proxies)
         self.user: str | None = None
+
+    def reconfigure(
+        self,
+        settings: Settings,
+        *,
+        notifier: INotifier | None = None,
+        public_url: str | None = None,
+        trusted_proxies: Iterable[str] = (),
+    ) -> Deferred[None]:
+        """
+        Go by other settings from now on; uploads under way go by theirs.
+
+        What :meth:`for_user` has returned before sees clients and URLs as before.
+
+        :param settings: The rules. Where they turn ``enabled`` off, all sessions are
+            released.
+        :returns: As of :meth:`txbits.sessions.SessionManager.reconfigure`.
+        :raises InvalidSetting: As at the beginning. Nothing has changed then.
+        """
+        _require_downloads(self.manager.backend, settings)
+        origins = Origins.of(public_url, trusted_proxies)
+        changed = self.manager.reconfigure(settings, notifier)
+        self.origins = origins
+        return changed
 
     def for_user(self, name: str) -> IResource:
         """
@@ -140,7 +169,6 @@ class BITSResource(Resource):
     def render(self, request: Request) -> int:
         """Settle the packet that *request* carries; whatever goes wrong, an Ack."""
         headers = headers_of(request)
-        settings = self.manager.settings
         destination = _destination_of(request)
         try:
             # The order of the checks is that of the failure table.
@@ -151,8 +179,7 @@ class BITSResource(Resource):
                 raise RemoteProtocolError(
                     f"the method is {request.method!r}", METHOD_NOT_ALLOWED
                 )
-            if not settings.enabled:
-                raise UploadsDisabled("enabled is false")
+            self.manager.require_enabled()
             packet = parse_request(
                 request.method, headers, is_short=has_short_head(request)
             )
@@ -161,6 +188,7 @@ class BITSResource(Resource):
                 request,
                 error,
                 destination,
+                client=self.origins.client(request),
                 allowed=_ALLOWED if self._serves(destination) else METHOD,
             )
             return NOT_DONE_YET

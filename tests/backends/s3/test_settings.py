@@ -81,6 +81,8 @@ class SettingsTests(SynchronousTestCase):
             ("s3:b:ca=/not/there", "/not/there"),
             ("s3:b:memory=16MiB", "memory"),
             ("s3:b:timeout=300", "timeout"),
+            ("s3:b:orphan-age=3599", "orphan-age must be from 3600"),
+            ("s3:b:part-size=64MiB", "memory must be from"),
             ("s3:b:nonsense=1", "nonsense"),
             ("s3:b:staging=x", "staging"),
             ("s3:b:c", "s3:BUCKET"),

@@ -7,6 +7,7 @@ It is a memory, and nothing rests on it: what falls out of it is read from the b
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 from uuid import UUID
 from weakref import WeakValueDictionary
@@ -27,10 +28,11 @@ class Known:
 
     One that somebody is working on is found here also when it is not kept.
 
-    :param most_bytes: How many bytes of small files they may have in their records.
+    :param most_bytes: Tells how many bytes of small files they may have in their
+        records.
     """
 
-    _most_bytes: int
+    _most_bytes: Callable[[], int]
     _alive: WeakValueDictionary[UUID, S3Session] = field(
         factory=WeakValueDictionary, init=False
     )
@@ -49,7 +51,7 @@ class Known:
         self._weigh(session)
         self._kept.move_to_end(session.session_id)
         while len(self._kept) > 1 and (
-            len(self._kept) > MOST_KNOWN or self.bytes_held > self._most_bytes
+            len(self._kept) > MOST_KNOWN or self.bytes_held > self._most_bytes()
         ):
             _, (oldest, weight) = self._kept.popitem(last=False)
             self.bytes_held -= weight
