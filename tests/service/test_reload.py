@@ -5,8 +5,8 @@ reactor is not. What takes a thread is done at once.
 
 from pathlib import Path
 
-from attrs import define
-from twisted.internet.defer import Deferred, fail, maybeDeferred
+from attrs import define, evolve
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
@@ -122,6 +122,29 @@ class FailingResource:
 
     def reconfigure(self, settings, **more):
         return fail(self.error)
+
+
+@define(eq=False)
+class PlainManager:
+    """The manager of a backend that knows nothing of applications."""
+
+    actual: object
+    backend: object = None
+    notifier: object = None
+
+    def stop(self):
+        return self.actual.stop()
+
+
+class PlainResource:
+    """Its directory, which remembers what it is to be."""
+
+    def __init__(self, manager):
+        self.manager = PlainManager(manager)
+
+    def reconfigure(self, settings, *, notifier, **more):
+        self.settings, self.notifier = settings, notifier
+        return succeed(None)
 
 
 A = 'mount = "/a"\nbackend = "memory:"'
@@ -298,6 +321,24 @@ class LaterTests(ReloadCase):
             )
         self.assertIs(self.manager("/a").backend, backend)
         self.assertEqual(self.manager("/a").settings.session_limit, 1)
+
+    def test_an_application_where_the_backend_was_not_made_for_one(self):
+        s3 = "s3:b:endpoint=http\\://127.0.0.1\\:1"
+        self.start(A)
+        (served,) = self.service.directories
+        # As S3's is, which stages uploads in another way then; its start takes a store.
+        served.directory = evolve(served.directory, backend=s3)
+        served.resource = PlainResource(served.manager)
+        told = f"mount = '/a'\nbackend = '{s3}'\nnotify-url = 'http://app.example'"
+        for _ in range(2):
+            self.reload(f"{told}\nsession-limit = 1")
+            self.assertEqual(
+                self.lines(LogLevel.warn),
+                [f"{LATER}{self.path}: directory 1 (/a): notify-url: until then none"],
+            )
+            self.assertEqual(self.lines(LogLevel.error), [])
+            self.assertEqual(served.resource.settings.session_limit, 1)
+            self.assertIsNone(served.resource.notifier)
 
     def test_listening_and_limits(self):
         self.start(A)

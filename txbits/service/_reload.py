@@ -150,6 +150,9 @@ class Reloader:
                 if getattr(directory, name) != before:
                     plan.later.append(f"{directory.where}{name}: until then {before}")
                     directory = evolve(directory, **{name: before})
+            if self.builder.takes_a_new_start(directory, served):
+                plan.later.append(f"{directory.where}notify-url: until then none")
+                directory = evolve(directory, notification=None)
             notifier = self.builder.check(directory, served)
             plan.kept.append((served, directory, notifier))
         known = {directory.segments for _, directory, _ in plan.kept}

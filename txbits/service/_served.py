@@ -102,12 +102,7 @@ class Builder:
         :param trusted_proxies: As in :class:`~txbits.web.BITSResource`.
         :raises InvalidSetting: With a whole line, if something cannot be used.
         """
-        try:
-            backend = backend_from_description(
-                directory.backend, self.context(directory)
-            )
-        except InvalidSetting as error:
-            raise InvalidSetting(f"{directory.where}backend: {error}") from None
+        backend = self._backend(directory)
         self._refuse_disputes(directory, backend)
         notifier = notifier_of(directory, self.reactor)
         refuse_unable(directory, backend, notifier)
@@ -124,6 +119,25 @@ class Builder:
             # The rest was looked at before.
             raise InvalidSetting(f"{directory.where}public-url: {error}") from None
         return Served(directory, resource)
+
+    def takes_a_new_start(self, directory: Directory, served: Served) -> bool:
+        """
+        Find out whether a directory that has no server application can have one now.
+
+        Some backends stage uploads in another way where an application is told of
+        them, and are told so when they are made.
+
+        :raises InvalidSetting: With a whole line, if a new start would not help.
+        """
+        if directory.notification is None or served.directory.notification is not None:
+            return False
+        notifier = notifier_of(directory, self.reactor)
+        try:
+            refuse_unable(directory, served.manager.backend, notifier)
+        except InvalidSetting:
+            refuse_unable(directory, self._backend(directory), notifier)
+            return True
+        return False
 
     def context(self, directory: Directory) -> BackendContext:
         """What the backend of a directory is told besides its description."""
@@ -146,6 +160,13 @@ class Builder:
             notifier = notifier_of(directory, self.reactor)
         refuse_unable(directory, served.manager.backend, notifier)
         return notifier
+
+    def _backend(self, directory: Directory) -> IBackend:
+        context = self.context(directory)
+        try:
+            return backend_from_description(directory.backend, context)
+        except InvalidSetting as error:
+            raise InvalidSetting(f"{directory.where}backend: {error}") from None
 
     def _refuse_disputes(self, directory: Directory, backend: IBackend) -> None:
         for other, its in self._made:

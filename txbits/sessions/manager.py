@@ -570,7 +570,8 @@ class SessionManager:
         """Nothing of a session is left."""
         upload = session.upload
         self._table.pop(upload.session_id, None)
-        self.digests.forget(upload.session_id)
+        if session.rules.notifier is not None:
+            self.digests.forget(upload.session_id)
         self.quota.give_back(upload.session_id, upload.owner)
 
     # Below: how it is done
