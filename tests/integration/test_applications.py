@@ -1,6 +1,6 @@
 """
-The server applications of ``docs/examples``, in processes of their own, behind a txbits
-on a disk: uploads reach them, and their replies the client.
+The server applications of ``docs/examples`` and the service, each in a process of its
+own: uploads reach the applications, and their replies the client.
 """
 
 import socket
@@ -14,12 +14,8 @@ from twisted.internet.threads import deferToThread
 from twisted.python.filepath import FilePath
 from twisted.trial.unittest import TestCase
 
-from tests.integration.programs import ROOT, Program
+from tests.integration.programs import ROOT, TWIST, Program
 from tests.integration.wire import Lost, Wire, leftovers
-from txbits.backends.disk import DiskBackend
-from txbits.notification import HTTPNotifier
-from txbits.sessions import Settings
-from txbits.web import BITSResource, BITSSite
 
 EXAMPLES = ROOT / "docs" / "examples"
 SECRET = "a secret that both of them have"
@@ -28,7 +24,7 @@ REPLY = b"100000 lines\n"
 
 
 class ApplicationCase(TestCase):
-    """Starts a server in this process, and applications in others."""
+    """Starts servers and applications."""
 
     timeout = 100
 
@@ -43,17 +39,22 @@ class ApplicationCase(TestCase):
         )
 
     async def serve(self, url, by):
-        """Serve uploads, and tell an application of them; the port."""
-        resource = BITSResource(
-            DiskBackend(str(self.cwd / "uploads"), reactor),
-            Settings(),
-            notifier=HTTPNotifier(reactor, url, by=by, secret=SECRET.encode()),
+        """Serve uploads, and have an application asked about them; the port."""
+        secret = self.cwd / "secret"
+        secret.write_text(f"{SECRET}\n")
+        secret.chmod(0o600)
+        service = Program.start(
+            self,
+            *TWIST,
+            "txbits",
+            *("--listen", "tcp:0:interface=127.0.0.1"),
+            *("--backend", "disk:uploads"),
+            *("--notify-url", url),
+            *("--notify-by", by),
+            *("--notify-secret-file", secret),
+            cwd=self.cwd,
         )
-        await resource.manager.start()
-        self.addCleanup(resource.manager.stop)
-        port = reactor.listenTCP(0, BITSSite(resource), interface="127.0.0.1")
-        self.addCleanup(port.stopListening)
-        return port.getHost().port
+        return await service.listening()
 
     async def connect(self, port):
         """A connection to the server."""
