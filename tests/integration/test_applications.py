@@ -14,8 +14,10 @@ from twisted.internet.threads import deferToThread
 from twisted.python.filepath import FilePath
 from twisted.trial.unittest import TestCase
 
+from tests.integration.cluster import free_ports, remains
 from tests.integration.programs import ROOT, TWIST, Program
 from tests.integration.wire import Lost, Wire, leftovers
+from tests.seaweedfs import ENVIRONMENT, Bucket
 
 EXAMPLES = ROOT / "docs" / "examples"
 SECRET = "a secret that both of them have"
@@ -38,7 +40,7 @@ class ApplicationCase(TestCase):
             self, *arguments, cwd=self.cwd, environment={"BITS_SECRET": secret}
         )
 
-    async def serve(self, url, by):
+    async def serve(self, url, by, backend="disk:uploads"):
         """Serve uploads, and have an application asked about them; the port."""
         secret = self.cwd / "secret"
         secret.write_text(f"{SECRET}\n")
@@ -48,11 +50,12 @@ class ApplicationCase(TestCase):
             *TWIST,
             "txbits",
             *("--listen", "tcp:0:interface=127.0.0.1"),
-            *("--backend", "disk:uploads"),
+            *("--backend", backend),
             *("--notify-url", url),
             *("--notify-by", by),
             *("--notify-secret-file", secret),
             cwd=self.cwd,
+            environment=ENVIRONMENT,
         )
         return await service.listening()
 
@@ -84,14 +87,17 @@ class ApplicationCase(TestCase):
         self.assertTrue(gone.startswith(b"HTTP/1.1 404 "), gone)
         return reply.partition(b"\r\n\r\n")[2]
 
-    async def assert_serves(self, program, by):
-        """It gets an upload, and its reply arrives; the file is published."""
+    async def assert_serves(self, program, by, backend="disk:uploads"):
+        """It gets an upload, and its reply arrives."""
         number = await program.listening()
-        port = await self.serve(f"http://127.0.0.1:{number}/uploads", by)
+        port = await self.serve(f"http://127.0.0.1:{number}/uploads", by, backend)
         wire = await self.connect(port)
         session, (status, ack) = await self.sent(wire)
         self.assertEqual(status, 200, f"{ack}\n{program.output}")
         self.assertEqual(await self.finish(wire, session, ack), REPLY)
+
+    def assert_published(self):
+        """The file stands at its destination."""
         published = self.cwd / "uploads" / "today.log"
         self.assertEqual(published.read_bytes(), DATA)
 
@@ -116,12 +122,19 @@ class FlaskTests(ApplicationCase):
 
     async def test_uploads_reach_it_and_its_replies_the_client(self):
         await self.assert_serves(self.application(), "value")
+        self.assert_published()
+
+    async def test_uploads_to_s3_reach_it_and_its_replies_the_client(self):
+        bucket = Bucket(self)
+        await self.assert_serves(self.application(), "value", bucket.description())
+        self.assertEqual(await deferToThread(bucket.read, "today.log"), DATA)
+        self.assertEqual(await deferToThread(remains, bucket), [])
 
     async def test_it_refuses_who_has_another_secret(self):
         await self.assert_refuses(self.application(secret="another"), "value")
 
     async def test_one_that_comes_later_is_asked_then(self):
-        number = free_port()
+        (number,) = free_ports(1)
         port = await self.serve(f"http://127.0.0.1:{number}/uploads", "value")
         wire = await self.connect(port)
         session, (status, ack) = await self.sent(wire)
@@ -143,6 +156,7 @@ class KleinTests(ApplicationCase):
 
     async def test_uploads_reach_it_and_its_replies_the_client(self):
         await self.assert_serves(self.application(), "reference")
+        self.assert_published()
 
     async def test_it_refuses_who_has_another_secret(self):
         await self.assert_refuses(self.application(secret="another"), "reference")
@@ -204,15 +218,7 @@ class EmbeddedTests(ApplicationCase):
         session, (status, ack) = await self.sent(wire, path)
         self.assertEqual(status, 200, ack)
         self.assertEqual(await self.finish(wire, session, ack, path), REPLY)
-        published = self.cwd / "uploads" / "today.log"
-        self.assertEqual(published.read_bytes(), DATA)
-
-
-def free_port():
-    """A port that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+        self.assert_published()
 
 
 def get(port, path):
