@@ -322,6 +322,28 @@ class LaterTests(ReloadCase):
         self.assertIs(self.manager("/a").backend, backend)
         self.assertEqual(self.manager("/a").settings.session_limit, 1)
 
+    def test_another_backend_that_can_do_more(self):
+        root = Path(self.mktemp()).absolute()
+        self.start(A)
+        self.reload(f'mount = "/a"\nbackend = "disk:{root}"\n{BY_REFERENCE}')
+        where = f"{LATER}{self.path}: directory 1 (/a):"
+        self.assertEqual(
+            self.lines(LogLevel.warn),
+            [
+                f"{where} backend: until then memory:",
+                f"{where} all else of it: until then as it was",
+            ],
+        )
+        self.assertEqual(self.lines(LogLevel.error), [])
+        self.assertIsNone(self.manager("/a").notifier)
+
+    def test_another_backend_that_is_none_is_a_mistake(self):
+        self.start(A)
+        self.reload('mount = "/a"\nbackend = "nonsense:"')
+        (line,) = self.lines(LogLevel.error)
+        self.assertIn("directory 1 (/a): backend: ", line)
+        self.assertEqual(self.lines(LogLevel.warn), [])
+
     def test_an_application_where_the_backend_was_not_made_for_one(self):
         s3 = "s3:b:endpoint=http\\://127.0.0.1\\:1"
         self.start(A)

@@ -145,22 +145,43 @@ class Reloader:
             served = left.pop(directory.segments, None)
             if served is None:
                 continue
-            for name in ("backend", "fsync"):
-                before = getattr(served.directory, name)
-                if getattr(directory, name) != before:
-                    plan.later.append(f"{directory.where}{name}: until then {before}")
-                    directory = evolve(directory, **{name: before})
-            if self.builder.takes_a_new_start(directory, served):
-                plan.later.append(f"{directory.where}notify-url: until then none")
-                directory = evolve(directory, notification=None)
-            notifier = self.builder.check(directory, served)
-            plan.kept.append((served, directory, notifier))
+            plan.kept.append(self._kept(served, directory, plan.later))
         known = {directory.segments for _, directory, _ in plan.kept}
         plan.removed.extend(left.values())
         for directory in new.directories:
             if directory.segments not in known:
                 plan.added.append(self.builder.build(directory, new.trusted_proxies))
         return plan
+
+    def _kept(
+        self, served: Served, wanted: Directory, later: list[str]
+    ) -> tuple[Served, Directory, INotifier | None]:
+        """
+        Find out what a directory that stays can be without a new start.
+
+        :param later: What it cannot is put there.
+        """
+        now = wanted
+        for name in ("backend", "fsync"):
+            before = getattr(served.directory, name)
+            if getattr(wanted, name) != before:
+                later.append(f"{wanted.where}{name}: until then {before}")
+                now = evolve(now, **{name: before})
+        if now != wanted:
+            self.builder.try_out(wanted)
+        is_moved = now.backend != wanted.backend
+        if not is_moved and self.builder.takes_a_new_start(now, served):
+            later.append(f"{wanted.where}notify-url: until then none")
+            now = evolve(now, notification=None)
+        try:
+            return served, now, self.builder.check(now, served)
+        except InvalidSetting:
+            if not is_moved:
+                raise
+        # Its new backend can do what the old one cannot.
+        later.append(f"{wanted.where}all else of it: until then as it was")
+        now = evolve(served.directory, where=wanted.where)
+        return served, now, self.builder.check(now, served)
 
     # In the reactor's thread again
 

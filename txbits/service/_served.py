@@ -120,6 +120,15 @@ class Builder:
             raise InvalidSetting(f"{directory.where}public-url: {error}") from None
         return Served(directory, resource)
 
+    def try_out(self, directory: Directory) -> None:
+        """
+        Look whether a new start could make a directory.
+
+        :raises InvalidSetting: With a whole line, if not.
+        """
+        notifier = notifier_of(directory, self.reactor)
+        refuse_unable(directory, self._backend(directory), notifier)
+
     def takes_a_new_start(self, directory: Directory, served: Served) -> bool:
         """
         Find out whether a directory that has no server application can have one now.
@@ -135,7 +144,7 @@ class Builder:
         try:
             refuse_unable(directory, served.manager.backend, notifier)
         except InvalidSetting:
-            refuse_unable(directory, self._backend(directory), notifier)
+            self.try_out(directory)
             return True
         return False
 
