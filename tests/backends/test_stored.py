@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from tests.backends.test_reading import _Consumer
-from txbits.backends._stored import StoredFile
+from txbits.backends._stored import StoredFile, by_pieces
 from txbits.errors import BackendError
 from txbits.interfaces import IStoredFile
 
@@ -20,7 +20,7 @@ class StoredFileTests(SynchronousTestCase):
     def setUp(self):
         self.asked = []
         self.closed = 0
-        self.file = StoredFile(5, 1.0, "tag", self.read, self.close)
+        self.file = StoredFile(5, 1.0, "tag", by_pieces(self.read), self.close)
 
     def read(self, offset, length):
         self.asked.append(Deferred())
@@ -68,5 +68,5 @@ class StoredFileTests(SynchronousTestCase):
         self.assertEqual(self.closed, 1)
 
     def test_what_needs_no_closing_has_none(self):
-        file = StoredFile(5, 1.0, "tag", self.read)
+        file = StoredFile(5, 1.0, "tag", by_pieces(self.read))
         self.successResultOf(file.release())
