@@ -304,9 +304,24 @@ class MemoryTests(S3Case):
             writers.append(await session.open_writer(30 * MIB))
             await writers[-1].write(self.data(9 * MIB // 2))
         self.assertFalse(first.copy)
+        # Nobody looks through all sessions for copies each time.
+        self.assertEqual(list(backend.staging.known._copies), [])
         self.assertEqual(backend.staging.memory.used, 18 * MIB)
         for writer in writers:
             await writer.close()
+
+    @contract
+    async def test_copies_are_kept_as_long_as_there_is_room(self):
+        backend = await self.started()
+        data = self.data(10 * MIB)
+        sessions = [await self.new(backend, (str(n),)) for n in range(3)]
+        for session in sessions:
+            await self.send(session, len(data), data[: 4 * MIB])
+        self.assertEqual(backend.staging.memory.used, 12 * MIB)
+        self.client(backend).asked.clear()
+        for session in sessions:
+            await self.send(session, len(data), data[4 * MIB :])
+        self.assertNotIn("GetObject", self.client(backend).asked)
 
     @contract
     async def test_writers_that_wait_for_memory_end_with_their_session(self):

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
 
 from txbits.backends import backend_from_description
 from txbits.backends.s3 import S3Backend, S3Settings
 from txbits.backends.s3._settings import from_description, size
 from txbits.errors import InvalidSetting
-from txbits.interfaces import BackendContext, IBackend, IShared
+from txbits.interfaces import BackendContext, IBackend, IExclusive, IShared
 
 MIB = 1 << 20
 
@@ -109,3 +110,4 @@ class SettingsTests(SynchronousTestCase):
         backend = S3Backend(S3Settings(bucket="b"), Clock())
         self.assertTrue(IBackend.providedBy(backend))
         self.assertTrue(IShared.providedBy(backend))
+        verifyObject(IExclusive, backend)
