@@ -9,6 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from zope.interface import implementer
 
 from tests.sessions.support import (
+    ALICE,
     BOB,
     NAME,
     SOURCE,
@@ -27,6 +28,7 @@ from txbits.errors import (
     TotalLengthChanged,
 )
 from txbits.interfaces import Answer, CompleteUpload, INotifier, IReply, IShared
+from txbits.sessions import SessionManager
 
 PUBLISHES = Answer(publishes=True)
 
@@ -243,6 +245,23 @@ class EndingTests(NotifyingCase):
         self.failureResultOf(fragment.outcome, Superseded)
         self.assertEqual((self.attempts, self.sessions()), ([1], set()))
 
+    def test_a_cancel_ends_the_reading_back_of_a_digest(self) -> None:
+        self.ends.open()
+        session_id = self.create(("other",))
+        self.successResultOf(
+            self.send(session_id, 0, SOURCE[:4], destination=("other",))
+        )
+        self.restart()
+        gate = self.backend.hold("read_into")
+        fragment = self.last(session_id, destination=("other",))
+        self.assertEqual(gate.waiting, 1)
+        cancelling = self.cancel(session_id, ("other",))
+        self.failureResultOf(fragment.outcome, Superseded)
+        self.assertNoResult(cancelling)
+        gate.open()
+        self.successResultOf(cancelling)
+        self.assertEqual((self.attempts, self.sessions()), ([1], {self.session_id}))
+
     def test_the_time_out_ends_it_too(self) -> None:
         self.clock.advance(15 * 86400)
         self.assertTrue(self.asked.is_aborted)
@@ -330,8 +349,30 @@ class _GivesUp:
         return self.answer
 
 
+@implementer(INotifier)
+class _Ungrateful:
+    """An application that has the session cancelled that it is asked about."""
+
+    needs: frozenset[type] = frozenset()
+    manager: SessionManager
+    cancelling: Deferred[None]
+
+    def notify(self, upload: CompleteUpload, reply: IReply) -> Deferred[Answer]:
+        session_id = upload.session.session_id
+        self.cancelling = self.manager.cancel(session_id, NAME, ALICE)
+        return Deferred()
+
+
 class OddNotifierTests(ManagerCase):
     """Notifiers that end in their own way."""
+
+    def test_one_that_cancels_the_session_is_not_waited_for(self) -> None:
+        self.notifier = application = _Ungrateful()
+        application.manager = self.manager = self.started()
+        outcome = self.send(self.create(), 0, SOURCE)
+        self.failureResultOf(outcome, Superseded)
+        self.successResultOf(application.cancelling)
+        self.assertEqual(self.sessions(), set())
 
     def test_an_answer_in_the_last_moment_is_kept_when_the_server_stops(self) -> None:
         self.notifier = deaf = _Deaf()

@@ -173,12 +173,13 @@ def cancel_session(
             if caller is None and state in _LOST:
                 _log.warn(
                     "the upload of session {session} is lost, {bytes} bytes from "
-                    "{owner}: {why} in time: {destination}",
+                    "{owner}: {why}, and {reason}: {destination}",
                     session=session_name(upload.session_id),
                     owner=upload.owner,
                     destination=destination_name(upload.destination),
                     bytes=upload.offset,
                     why=_LOST[state],
+                    reason=reason,
                 )
         finally:
             manager.give_back(session, turn)

@@ -212,15 +212,17 @@ async def receive_fragment(
         )
     if upload.offset != upload.total:
         return Received(upload.offset)
-    return await _complete(manager, session, turn, request_url)
-
-
-async def _complete(
-    manager: SessionManager, session: Session, turn: Turn, request_url: str
-) -> Received:
-    """What there is to do before a last fragment's Ack, however often it comes."""
-    upload = session.upload
     move = session.life.fragment()
+    if move is Move.REPEAT and session.rules.notifier is None:
+        return Received(upload.offset)
+    return await _completed(manager, session, turn, move, request_url)
+
+
+async def _completed(
+    manager: SessionManager, session: Session, turn: Turn, move: Move, request_url: str
+) -> Received:
+    """Do what there is before a last fragment's Ack, however often it comes."""
+    upload = session.upload
     if move is Move.ASK:
         await have_answered(manager, session, turn, request_url)
         move = session.life.fragment()

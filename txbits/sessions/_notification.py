@@ -308,6 +308,9 @@ class Asking:
         self._require_wanted()
         try:
             self._notifying = self._notifier.notify(upload, reply)
+            if self._is_aborted:
+                # It was meanwhile: the notifier itself has cancelled the session.
+                self._notifying.cancel()
             answer = await self._notifying
         except ApplicationRefused as error:
             if error.status != FORBIDDEN:

@@ -88,6 +88,14 @@ async def open_reply(manager: SessionManager, session: Session) -> IStoredFile:
     upload: object = session.upload
     if not IAnswerable.providedBy(upload):
         raise NoSuchFile("there are no replies here")
+    is_alone = session.newest is None and session.asking is None
+    if manager.is_shared and is_alone and IAnswerable(upload).answer is None:
+        # Another process may have got the answer.
+        turn = manager.enter(session, None)
+        try:
+            await manager.refresh(session)
+        finally:
+            manager.give_back(session, turn)
     answer = IAnswerable(upload).answer
     move = session.life.fragment()
     if move is Move.UNKNOWN:

@@ -138,7 +138,7 @@ class SessionManager:
             try:
                 await released
             except BackendError:
-                _log.failure("a reply could not be closed; the process ends anyway")
+                _log.failure("a reply could not be closed")
         if self._busy:
             self._idle = Deferred()
             await self._idle
@@ -416,9 +416,7 @@ class SessionManager:
         :param caller: Who wants it.
         :returns: A Deferred that fires with the file, which is to be released. When the
             session ends it is released from here, and reading it fails. It fails with
-            :class:`~txbits.errors.NoSuchSession`, with
-            :class:`~txbits.errors.NoSuchFile` if there is no reply, with
-            :class:`~txbits.errors.BackendError`, or with
+            :class:`~txbits.errors.NoSuchSession`, as ``IAnswerable.reply`` does, or with
             :class:`~txbits.errors.ServerStopping`.
         """
         self._enter_packet()
@@ -570,7 +568,8 @@ class SessionManager:
         """Nothing of a session is left."""
         upload = session.upload
         self._table.pop(upload.session_id, None)
-        self.digests.forget(upload.session_id)
+        if session.rules.notifier is not None:
+            self.digests.forget(upload.session_id)
         self.quota.give_back(upload.session_id, upload.owner)
 
     # Below: how it is done

@@ -19,6 +19,7 @@ from uuid import UUID
 
 from attrs import define, evolve, field
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IConsumer
 from zope.interface import alsoProvides, implementer
 from zope.interface.interface import InterfaceClass
 
@@ -53,6 +54,7 @@ OPERATIONS = frozenset(
         "open_reply",
         "open_writer",
         "publish",
+        "read_into",
         "recalls_close",
         "release",
         "remember_close",
@@ -273,6 +275,9 @@ class _HoldableSession:
                 overwrite=overwrite, create_directories=create_directories
             ),
         )
+
+    def read_into(self, consumer: IConsumer, start: int, end: int) -> Deferred[None]:
+        return self._through("read_into", consumer, start, end)
 
     def begin_attempt(self) -> Deferred[int]:
         return self._through("begin_attempt")
