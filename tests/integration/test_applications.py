@@ -1,6 +1,6 @@
 """
-The server applications of ``docs/examples``, in processes of their own, behind a txbits
-on a disk: uploads reach them, and their replies the client.
+The server applications of ``docs/examples`` and the service, each in a process of its
+own: uploads reach the applications, and their replies the client.
 """
 
 import socket
@@ -14,12 +14,10 @@ from twisted.internet.threads import deferToThread
 from twisted.python.filepath import FilePath
 from twisted.trial.unittest import TestCase
 
-from tests.integration.programs import ROOT, Program
+from tests.integration.cluster import free_ports, remains
+from tests.integration.programs import ROOT, TWIST, Program
 from tests.integration.wire import Lost, Wire, leftovers
-from txbits.backends.disk import DiskBackend
-from txbits.notification import HTTPNotifier
-from txbits.sessions import Settings
-from txbits.web import BITSResource, BITSSite
+from tests.seaweedfs import ENVIRONMENT, Bucket
 
 EXAMPLES = ROOT / "docs" / "examples"
 SECRET = "a secret that both of them have"
@@ -28,7 +26,7 @@ REPLY = b"100000 lines\n"
 
 
 class ApplicationCase(TestCase):
-    """Starts a server in this process, and applications in others."""
+    """Starts servers and applications."""
 
     timeout = 100
 
@@ -42,18 +40,24 @@ class ApplicationCase(TestCase):
             self, *arguments, cwd=self.cwd, environment={"BITS_SECRET": secret}
         )
 
-    async def serve(self, url, by):
-        """Serve uploads, and tell an application of them; the port."""
-        resource = BITSResource(
-            DiskBackend(str(self.cwd / "uploads"), reactor),
-            Settings(),
-            notifier=HTTPNotifier(reactor, url, by=by, secret=SECRET.encode()),
+    async def serve(self, url, by, backend="disk:uploads"):
+        """Serve uploads, and have an application asked about them; the port."""
+        secret = self.cwd / "secret"
+        secret.write_text(f"{SECRET}\n")
+        secret.chmod(0o600)
+        service = Program.start(
+            self,
+            *TWIST,
+            "txbits",
+            *("--listen", "tcp:0:interface=127.0.0.1"),
+            *("--backend", backend),
+            *("--notify-url", url),
+            *("--notify-by", by),
+            *("--notify-secret-file", secret),
+            cwd=self.cwd,
+            environment=ENVIRONMENT,
         )
-        await resource.manager.start()
-        self.addCleanup(resource.manager.stop)
-        port = reactor.listenTCP(0, BITSSite(resource), interface="127.0.0.1")
-        self.addCleanup(port.stopListening)
-        return port.getHost().port
+        return await service.listening()
 
     async def connect(self, port):
         """A connection to the server."""
@@ -83,14 +87,17 @@ class ApplicationCase(TestCase):
         self.assertTrue(gone.startswith(b"HTTP/1.1 404 "), gone)
         return reply.partition(b"\r\n\r\n")[2]
 
-    async def assert_serves(self, program, by):
-        """It gets an upload, and its reply arrives; the file is published."""
+    async def assert_serves(self, program, by, backend="disk:uploads"):
+        """It gets an upload, and its reply arrives."""
         number = await program.listening()
-        port = await self.serve(f"http://127.0.0.1:{number}/uploads", by)
+        port = await self.serve(f"http://127.0.0.1:{number}/uploads", by, backend)
         wire = await self.connect(port)
         session, (status, ack) = await self.sent(wire)
         self.assertEqual(status, 200, f"{ack}\n{program.output}")
         self.assertEqual(await self.finish(wire, session, ack), REPLY)
+
+    def assert_published(self):
+        """The file stands at its destination."""
         published = self.cwd / "uploads" / "today.log"
         self.assertEqual(published.read_bytes(), DATA)
 
@@ -115,12 +122,19 @@ class FlaskTests(ApplicationCase):
 
     async def test_uploads_reach_it_and_its_replies_the_client(self):
         await self.assert_serves(self.application(), "value")
+        self.assert_published()
+
+    async def test_uploads_to_s3_reach_it_and_its_replies_the_client(self):
+        bucket = Bucket(self)
+        await self.assert_serves(self.application(), "value", bucket.description())
+        self.assertEqual(await deferToThread(bucket.read, "today.log"), DATA)
+        self.assertEqual(await deferToThread(remains, bucket), [])
 
     async def test_it_refuses_who_has_another_secret(self):
         await self.assert_refuses(self.application(secret="another"), "value")
 
     async def test_one_that_comes_later_is_asked_then(self):
-        number = free_port()
+        (number,) = free_ports(1)
         port = await self.serve(f"http://127.0.0.1:{number}/uploads", "value")
         wire = await self.connect(port)
         session, (status, ack) = await self.sent(wire)
@@ -142,6 +156,7 @@ class KleinTests(ApplicationCase):
 
     async def test_uploads_reach_it_and_its_replies_the_client(self):
         await self.assert_serves(self.application(), "reference")
+        self.assert_published()
 
     async def test_it_refuses_who_has_another_secret(self):
         await self.assert_refuses(self.application(secret="another"), "reference")
@@ -203,15 +218,7 @@ class EmbeddedTests(ApplicationCase):
         session, (status, ack) = await self.sent(wire, path)
         self.assertEqual(status, 200, ack)
         self.assertEqual(await self.finish(wire, session, ack, path), REPLY)
-        published = self.cwd / "uploads" / "today.log"
-        self.assertEqual(published.read_bytes(), DATA)
-
-
-def free_port():
-    """A port that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+        self.assert_published()
 
 
 def get(port, path):
