@@ -416,8 +416,8 @@ class SessionManager:
         :param caller: Who wants it.
         :returns: A Deferred that fires with the file, which is to be released. When the
             session ends it is released from here, and reading it fails. It fails with
-            :class:`~txbits.errors.NoSuchSession`, as ``IAnswerable.reply`` does, or with
-            :class:`~txbits.errors.ServerStopping`.
+            :class:`~txbits.errors.NoSuchSession`, as ``IAnswerable.reply`` does, or
+            with :class:`~txbits.errors.ServerStopping`.
         """
         self._enter_packet()
         try:
