@@ -87,6 +87,8 @@ class DisablingTests(ManagerCase):
         self.assertEqual(self.sessions(), {stuck})
         gate.open()
         self.successResultOf(closed)
+        # It may have been one after which the reactor is given a turn.
+        self.clock.pump([0])
         self.successResultOf(disabled)
 
     def test_files_that_were_published_stay(self) -> None:
