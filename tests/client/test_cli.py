@@ -10,18 +10,17 @@ import os
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
-from uuid import UUID
 
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.client.fakes import Pipe, ScriptedExchange, ShutdownClock, Terminal, lost
 from txbits.client import SourceChanged, UploadFailed, UploadResult, upload
-from txbits.client.cli import Status, main, parse, run, start
+from txbits.client.cli import main, parse, start
+from txbits.client.commands._command import Context, Status, run
 from txbits.protocol.packets import Ack
 
 URL = "http://h/x"
-NULL_ID = UUID(int=0)
 
 
 class ArgumentTests(SynchronousTestCase):
@@ -104,13 +103,13 @@ class RunTests(SynchronousTestCase):
         def perform(*args: Any, **kwargs: Any) -> Deferred[UploadResult]:
             return upload(*args, exchange=self.exchange, **kwargs)
 
-        return run(self.clock, self.options(*options), self.out, self.err, perform)
+        context = Context(self.clock, self.out, self.err, perform)
+        return run(context, self.options(*options))
 
     def fail_with(self, error: Exception) -> Deferred[Status]:
         """Run it with an upload that fails."""
-        return run(
-            self.clock, self.options(), self.out, self.err, lambda *_, **__: fail(error)
-        )
+        context = Context(self.clock, self.out, self.err, lambda *_, **__: fail(error))
+        return run(context, self.options())
 
     def assert_status(
         self, result: Deferred[Status], status: int, words: str = ""
@@ -226,27 +225,20 @@ class RunTests(SynchronousTestCase):
 class StartTests(SynchronousTestCase):
     """The edge to :func:`twisted.internet.task.react`."""
 
-    def start(self, path: str) -> tuple[Deferred[None], str, str]:
-        out, err = Pipe(), Pipe()
-        options = parse(["upload", path, URL])
-        with redirect_stdout(out), redirect_stderr(err):
-            result = start(
-                ShutdownClock(),
-                options,
-                lambda source, *_, **__: succeed(
-                    UploadResult(NULL_ID, source.length, None)
-                ),
-            )
-        return result, out.getvalue(), err.getvalue()
+    def start(self, status: Status) -> Deferred[None]:
+        async def perform(context: Context, options: argparse.Namespace) -> Status:
+            context.say("performed")
+            return status
+
+        out = Pipe()
+        with redirect_stdout(out), redirect_stderr(out):
+            result = start(ShutdownClock(), argparse.Namespace(perform=perform))
+        self.assertEqual(out.getvalue(), "performed\n")
+        return result
 
     def test_success_is_no_exit(self) -> None:
-        result, out, err = self.start(__file__)
-        self.successResultOf(result)
-        self.assertIn("bytes are at", out)
-        self.assertEqual(err, "")
+        self.successResultOf(self.start(Status.DONE))
 
     def test_failure_is_an_exit_with_its_status(self) -> None:
-        result, out, err = self.start(self.mktemp())
-        self.assertEqual(self.failureResultOf(result, SystemExit).value.code, 1)
-        self.assertEqual(out, "")
-        self.assertIn("No such file", err)
+        result = self.start(Status.CHANGED)
+        self.assertEqual(self.failureResultOf(result, SystemExit).value.code, 4)
