@@ -232,7 +232,8 @@ class _Uploads:
         )
         journal.keeps_done = self.several
         context.hint = _GO_ON
-        if journal.stale is not None and not options.quiet:
+        stale = journal.stale
+        if stale is not None and not stale.done and not options.quiet:
             context.complain(
                 f"{printable(item.path)} has changed since it was sent in part; it is "
                 "sent anew"
