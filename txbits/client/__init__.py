@@ -7,6 +7,7 @@ paused, resumed and cancelled as well. ``txbits`` is a command line for them
 else.
 """
 
+from txbits.client._journals import open_journal
 from txbits.client._url import InvalidURL
 from txbits.client.events import (
     Created,
@@ -45,5 +46,6 @@ __all__ = [
     "UploadJob",
     "UploadResult",
     "Waiting",
+    "open_journal",
     "upload",
 ]
