@@ -196,6 +196,34 @@ class SeveralFilesTests(CommandTestCase):
         self.assertEqual(self.journals(), [])
 
 
+class StateTests(CommandTestCase):
+    """Where journals are."""
+
+    def test_a_place_that_cannot_be_written_to_is_said_with_what_to_do(self) -> None:
+        path = self.write("a", b"0123456789")
+        self.home = os.path.abspath(path)
+        self.assert_status(self.run_command("upload", path, "http://h/x"), 1)
+        self.assertIn("Not a directory", self.err.getvalue())
+        self.assertIn("--no-state does without", self.err.getvalue())
+        argv = ("upload", "--no-state", path, "http://h/x")
+        self.assert_status(self.run_command(*argv), 0)
+
+    def test_a_journal_may_be_a_file_of_its_own_or_in_a_folder(self) -> None:
+        path, folder = self.write("a", b"0123456789"), self.mktemp()
+        os.mkdir(folder)
+        for place, found in ((f"{folder}/mine", ["mine"]), (folder, None)):
+            self.script("http://h/x", None, Deferred())
+            self.run_command("upload", "--state", place, path, "http://h/x")
+            for stopped in self.clock.shut_down():
+                self.successResultOf(stopped)
+            listed = os.listdir(folder)
+            self.assertEqual(listed if found is None else found, listed)
+            self.assertEqual(len(listed), 1)
+            argv = ("upload", "--state", place, path, "http://h/x")
+            self.assert_status(self.run_command(*argv), 0)
+            self.assertEqual(os.listdir(folder), [])
+
+
 class StandardInputTests(CommandTestCase):
     """What comes through a pipe, or a file that the shell has opened."""
 

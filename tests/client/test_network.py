@@ -22,6 +22,7 @@ from twisted.internet.ssl import (
     KeyPair,
     trustRootFromCertificates,
 )
+from twisted.protocols.policies import WrappingFactory
 from twisted.trial.unittest import TestCase
 from twisted.web.guard import (
     BasicCredentialFactory,
@@ -163,7 +164,10 @@ class TLSTestCase(NetworkTestCase):
             trustRoot=trust,
         )
         endpoint = SSL4ServerEndpoint(reactor, 0, options, interface="127.0.0.1")
-        port = await endpoint.listen(Site(self.resource, timeout=None))
+        # A Site would talk about HTTP/2. For that Twisted 24.10 changes a context that
+        # is in use, which pyOpenSSL allows no more.
+        site = WrappingFactory(Site(self.resource, timeout=None))
+        port = await endpoint.listen(site)
         self.addCleanup(port.stopListening)
         return f"https://127.0.0.1:{port.getHost().port}/x"
 

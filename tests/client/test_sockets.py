@@ -240,3 +240,38 @@ class CommandTests(SocketsTestCase):
         self.assertEqual(self.server.published, self.data)
         self.assertEqual(self.server._count, 1)
         self.assertEqual(os.listdir(os.path.join(self.state, "txbits")), [])
+
+
+class WithoutRichTests(TestCase):
+    """Where the extra ``cli`` is not installed."""
+
+    timeout = 60
+
+    async def test_there_are_lines_in_place_of_bars_and_tables(self) -> None:
+        program = """
+import sys
+sys.modules["rich"] = None
+from tests.client.fakes import Terminal
+from twisted.internet.task import Clock
+from txbits.client._display import display_for
+print(type(display_for(Terminal(), Clock())).__name__)
+from txbits.client.commands.status import _say_table
+from txbits.client.commands._command import Context
+out = Terminal()
+_say_table(Context(None, out, out, None), [["a", "b", "c", "d", "e", "f"]])
+print(out.getvalue().splitlines()[1].split())
+"""
+        command = Command()
+        paths = os.pathsep.join(filter(None, sys.path))
+        process = reactor.spawnProcess(
+            command,
+            sys.executable,
+            [sys.executable, "-c", program],
+            {**os.environ, "PYTHONPATH": paths},
+        )
+        self.addCleanup(lambda: process.pid and process.signalProcess("KILL"))
+        self.assertEqual(await command.ended, 0, command.err)
+        self.assertEqual(
+            command.out.decode().splitlines(),
+            ["TerminalDisplay", "['a', 'b', 'c', 'd', 'e', 'f']"],
+        )

@@ -91,8 +91,10 @@ class Connections(HTTPConnectionPool):
     def drop(self) -> None:
         """Drop that connection, whatever still is to be sent or received on it."""
         latest, self._latest = self._latest, None
-        if latest is not None and latest.transport is not None:
-            latest.transport.abortConnection()
+        transport = None if latest is None else latest.transport
+        # Twisted 24.10 fails if one of TLS is gone already.
+        if transport is not None and getattr(transport, "connected", True):
+            transport.abortConnection()
 
 
 @define

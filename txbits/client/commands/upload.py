@@ -37,10 +37,7 @@ from txbits.client.commands._options import (
 from txbits.client.commands._plan import STDIN, Item, plan
 from txbits.client.events import UploadFailed, UploadResult
 from txbits.client.job import DEFAULT_RETRY_FOR, UploadJob
-from txbits.client.journal import (
-    Journal,
-    JournalBusy,
-)
+from txbits.client.journal import Journal, JournalBusy, JournalError
 from txbits.client.settings import ConnectionSettings
 from txbits.client.source import FileSource, SourceError, printable
 
@@ -234,9 +231,16 @@ class _Uploads:
         if options.state is None or path.is_dir():
             await context.run(forget_old, path, context.now())
             path /= name_of(item.url, source.identity.path)
-        journal: Journal = await Journal.open(
-            path, item.url, source.identity, context.now, context.run
-        )
+        try:
+            journal: Journal = await Journal.open(
+                path, item.url, source.identity, context.now, context.run
+            )
+        except JournalBusy:
+            raise
+        except JournalError as error:
+            raise UsageError(
+                f"{error} (--state names another place, --no-state does without)"
+            ) from error
         journal.keeps_done = self.several
         context.hint = _GO_ON
         stale = journal.stale
