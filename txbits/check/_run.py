@@ -31,7 +31,7 @@ DEFAULT_PATIENCE = 10.0
 #: A check ends after so many times that, whatever the server does.
 _LONGEST = 12
 
-_WITHOUT_PUBLISHING = "it would leave a file behind; --publish permits that"
+_WITHOUT_PUBLISHING = "leaves a file behind, which must be permitted (--publish)"
 
 
 class Unreachable(Exception):

@@ -263,9 +263,12 @@ async def cut_kept(bench: Bench) -> None:
 
 async def stall(bench: Bench, session: Session) -> Wire:
     """Send half a fragment, and leave it at that."""
-    message = bench.fragment(session)
+    message = bench.fragment(session, headers={b"Expect": b"100-continue"})
     wire = await bench.wire()
-    wire.send(message.head() + message.body[:_HALF])
+    wire.send(message.head())
+    # Or what comes next, over another connection, may be read before it.
+    await wire.continues()
+    wire.send(message.body[:_HALF])
     return wire
 
 

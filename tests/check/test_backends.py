@@ -1,0 +1,123 @@
+"""
+The kit against txbits itself, over sockets on loopback, on every backend.
+
+All that applies passes, also what only txbits promises, and nothing is left but the
+files that were to be published.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet import reactor as _reactor
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+from twisted.python.filepath import FilePath
+from twisted.trial.unittest import TestCase
+from twisted.web.resource import Resource
+
+from tests.backends.s3.support import OnS3
+from tests.integration.wire import leftovers
+from txbits.backends.disk import DiskBackend
+from txbits.backends.memory import MemoryBackend
+from txbits.check import CHECKS, Outcome, check
+from txbits.web import BITSResource, BITSSite
+
+reactor: Any = _reactor
+
+#: What a server without downloads and host ids cannot be asked, and what depends on the
+#: room of the disk.
+_MAY_NOT_APPLY = {
+    "create-host-id-has-timeout",
+    "file-appears-at-close",
+    "file-is-as-sent",
+    "fragment-of-a-long-file",
+}
+
+
+class KitCase(TestCase):
+    """A site with a backend at ``/in``."""
+
+    timeout = 120
+
+    async def serve(self, backend: Any) -> str:
+        resource = BITSResource(backend, reactor=reactor)
+        await resource.manager.start()
+        self.addCleanup(resource.manager.stop)
+        root = Resource()
+        root.putChild(b"in", resource)
+        site = BITSSite(root, reactor=reactor)
+        endpoint = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
+        port = await endpoint.listen(site)
+        self.addCleanup(self.wait_for, site)
+        self.addCleanup(port.stopListening)
+        return f"http://127.0.0.1:{port.getHost().port}/in"
+
+    async def wait_for(self, site: BITSSite) -> None:
+        while site.channels:
+            await deferLater(reactor, 0)
+
+    async def passes(self, backend: Any) -> list[str]:
+        """Run the kit; the names of the files that it has published."""
+        url = await self.serve(backend)
+        report = await check(url, reactor=reactor, may_publish=True)
+        others = {
+            each.check.name: each.detail
+            for each in report.results
+            if each.outcome is not Outcome.PASSED
+        }
+        self.assertLessEqual(set(others), _MAY_NOT_APPLY, others)
+        self.assertEqual(report.count(Outcome.FAILED), 0, others)
+        self.assertTrue(report.is_good(strict=True))
+        published = sum(each.publishes for each in CHECKS)
+        self.assertEqual(len(report.left_behind), published, report.left_behind)
+        return sorted(line.rpartition("/")[2] for line in report.left_behind)
+
+
+class MemoryTests(KitCase):
+    """The memory backend."""
+
+    async def test_passes_and_leaves_only_what_it_says(self) -> None:
+        backend = MemoryBackend(reactor)
+        names = await self.passes(backend)
+        self.assertEqual(sorted(path[-1] for path in backend.files), names)
+        self.assertEqual(await backend.sessions(), [])
+
+
+class DiskTests(KitCase):
+    """The disk backend."""
+
+    async def test_passes_and_leaves_only_what_it_says(self) -> None:
+        root = FilePath(self.mktemp())
+        root.makedirs()
+        names = await self.passes(DiskBackend(root.path, reactor))
+        found = {path.basename() for path in root.children()}
+        self.assertEqual(sorted(found - {".bits-sessions"}), names)
+        self.assertEqual(leftovers(root), [])
+
+
+class S3Tests(OnS3, KitCase):
+    """The S3 backend, on SeaweedFS."""
+
+    async def test_passes_and_leaves_only_what_it_says(self) -> None:
+        backend = self.make_backend()
+        names = await self.passes(backend)
+        prefix = backend.settings.prefix
+        keys = await deferToThread(self.bucket.keys, prefix)
+        files = [key for key in keys if not key.startswith(backend.settings.staging)]
+        self.assertEqual(sorted(files), [prefix + name for name in names])
+        self.assertEqual(await self.leftovers(backend), [])
+
+
+class WithoutPublishingTests(KitCase):
+    """A run that may not publish."""
+
+    async def test_it_leaves_nothing(self) -> None:
+        backend = MemoryBackend(reactor)
+        url = await self.serve(backend)
+        report = await check(url, reactor=reactor)
+        self.assertEqual(report.left_behind, ())
+        self.assertEqual(dict(backend.files), {})
+        self.assertEqual(await backend.sessions(), [])
+        self.assertEqual(report.count(Outcome.FAILED), 0)
