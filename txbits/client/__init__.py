@@ -1,30 +1,48 @@
 """
 The other end: uploads to a BITS server, ours or another's.
 
-:func:`upload` is the whole of it; ``txbits upload`` is a command line for it
-(:mod:`txbits.client.cli`). It shares the protocol with the server, and nothing else.
+:func:`upload` is for those who want a file to arrive; an :class:`UploadJob` can be
+paused, resumed and cancelled as well. ``txbits`` is a command line for them
+(:mod:`txbits.client.cli`). All of it shares the protocol with the server, and nothing
+else.
 """
 
 from txbits.client._url import InvalidURL
-from txbits.client.source import FileSource, ISource, SourceChanged, SourceError
-from txbits.client.uploader import (
+from txbits.client.events import (
+    Created,
     Event,
+    Paused,
     Progress,
+    UploadCancelled,
     UploadFailed,
     UploadResult,
     Waiting,
-    upload,
 )
+from txbits.client.job import UploadJob
+from txbits.client.journal import Journal, JournalBusy, JournalError
+from txbits.client.settings import ConnectionSettings, Credentials, InvalidSettings
+from txbits.client.source import FileSource, ISource, SourceChanged, SourceError
+from txbits.client.uploader import upload
 
 __all__ = [
+    "ConnectionSettings",
+    "Created",
+    "Credentials",
     "Event",
     "FileSource",
     "ISource",
+    "InvalidSettings",
     "InvalidURL",
+    "Journal",
+    "JournalBusy",
+    "JournalError",
+    "Paused",
     "Progress",
     "SourceChanged",
     "SourceError",
+    "UploadCancelled",
     "UploadFailed",
+    "UploadJob",
     "UploadResult",
     "Waiting",
     "upload",

@@ -21,8 +21,9 @@ from twisted.internet.defer import CancelledError, Deferred
 from txbits._deferreds import deferred
 from txbits.client._display import write
 from txbits.client._url import InvalidURL, to_wire
+from txbits.client.events import UploadFailed
 from txbits.client.source import SourceError
-from txbits.client.uploader import UploadFailed, upload
+from txbits.client.uploader import upload
 
 
 class Status(IntEnum):

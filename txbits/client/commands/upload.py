@@ -16,9 +16,9 @@ from txbits.client.commands._command import (
     size,
     url,
 )
+from txbits.client.events import UploadResult
+from txbits.client.job import DEFAULT_RETRY_FOR
 from txbits.client.source import FileSource, SourceError, printable
-from txbits.client.uploader import DEFAULT_RETRY_FOR, UploadResult
-from txbits.protocol.upload import DEFAULT_FRAGMENT_SIZE
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,8 +33,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "--fragment-size",
         metavar="BYTES",
         type=size,
-        default=DEFAULT_FRAGMENT_SIZE,
-        help="how much is sent at a time (default: %(default)s)",
+        help="how much is sent at a time (default: as much as the network takes in "
+        "some seconds)",
     )
     parser.add_argument(
         "--retry-for",
