@@ -21,7 +21,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from txbits._deferreds import deferred
 from txbits.client._display import write
 from txbits.client._url import InvalidURL, to_wire
-from txbits.client.events import UploadFailed
+from txbits.client.events import TransferFailed
 from txbits.client.source import SourceError
 from txbits.client.uploader import upload
 
@@ -126,7 +126,7 @@ async def run(context: Context, options: argparse.Namespace) -> Status:
         status, line = Status.USAGE, str(error)
     except SourceError as error:
         status, line = Status.CHANGED, str(error)
-    except UploadFailed as error:
+    except TransferFailed as error:
         status = Status.GAVE_UP if error.transient else Status.REFUSED
         line = str(error)
     except Exception as error:  # noqa: BLE001  no traceback is meant for a user
