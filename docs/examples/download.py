@@ -3,20 +3,21 @@ Downloads a file, and says how far it is: python download.py URL FILE
 """
 
 import sys
+from typing import Any
 
 from twisted.internet.task import react
 
-from txbits.client import DownloadFailed, Progress, download
+from txbits.client import DownloadFailed, Event, Progress, download
 
 
-def show(event):
+def show(event: Event) -> None:
     if isinstance(event, Progress):
         print(f"{event.acknowledged} of {event.total} bytes")
     else:
         print(f"{event.cause}; trying again in {event.seconds:.1f} s")
 
 
-async def main(reactor, url, path):
+async def main(reactor: Any, url: str, path: str) -> None:
     try:
         result = await download(url, path, reactor=reactor, on_event=show)
     except DownloadFailed as error:

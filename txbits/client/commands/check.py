@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from txbits.check import CHECKS, GROUPS, Report, Result, Run, Target, Unreachable
 from txbits.check._report import renderer_for
 from txbits.check._run import DEFAULT_PATIENCE, select
+from txbits.client._completion import words
 from txbits.client._display import write
 from txbits.client.commands._command import (
     Command,
@@ -57,7 +58,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="count what txbits promises beyond MC-BUP as failed, too",
     )
-    parser.add_argument(
+    only = parser.add_argument(
         "--only",
         metavar="CHECK",
         action="append",
@@ -65,6 +66,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         type=_check_name,
         help="run this check; may be given again",
     )
+    words(only, _NAMES)
     parser.add_argument(
         "--timeout",
         metavar="SECONDS",
