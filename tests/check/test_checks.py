@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.check.faults import FAULTS
 from tests.check.scripted import Server, drive
-from txbits.check import CHECKS, GROUPS, Outcome
+from txbits.check import CHECKS, GROUPS, Level, Outcome
 
 
 def names(report, outcome):
@@ -68,4 +68,27 @@ class NoFaultTests(SynchronousTestCase):
         self.assertEqual(names(report, Outcome.FAILED), [])
         self.assertEqual(
             names(report, Outcome.NOT_APPLICABLE), ["create-host-id-has-timeout"]
+        )
+
+    def test_one_that_leaves_out_what_iis_does_fails_four(self):
+        # See the captures in tests/vectors/foreign.
+        def leave_out(server, request, answer):
+            answer.headers.pop("BITS-Error", None)
+            if request.kind != "create-session":
+                answer.headers.pop("BITS-Session-Id", None)
+
+        report = drive(Server(after=leave_out), CHECKS)
+        levels = {
+            each.check.name: each.check.level
+            for each in report.results
+            if each.outcome is Outcome.FAILED
+        }
+        self.assertEqual(
+            levels,
+            {
+                "success-names-session": Level.MUST,
+                "close-names-session": Level.MUST,
+                "refusal-names-session": Level.TXBITS,
+                "refusal-has-both-errors": Level.TXBITS,
+            },
         )

@@ -141,7 +141,7 @@ class Report:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Write it as what :mod:`json` takes."""
+        """Write it as what the module json takes."""
         return {
             "url": self.url,
             "checks": [
