@@ -7,10 +7,11 @@ files that were to be published.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor as _reactor
-from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.endpoints import serverFromString
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.python.filepath import FilePath
@@ -18,10 +19,12 @@ from twisted.trial.unittest import TestCase
 from twisted.web.resource import Resource
 
 from tests.backends.s3.support import OnS3
+from tests.backends.s3.test_access import certificate
 from tests.integration.wire import leftovers
 from txbits.backends.disk import DiskBackend
 from txbits.backends.memory import MemoryBackend
-from txbits.check import CHECKS, Outcome, check
+from txbits.check import CHECKS, Outcome, Unreachable, check
+from txbits.client import ConnectionSettings
 from txbits.web import BITSResource, BITSSite
 
 reactor: Any = _reactor
@@ -41,14 +44,14 @@ class KitCase(TestCase):
 
     timeout = 120
 
-    async def serve(self, backend: Any) -> str:
+    async def serve(self, backend: Any, description: str = "tcp:0") -> str:
         resource = BITSResource(backend, reactor=reactor)
         await resource.manager.start()
         self.addCleanup(resource.manager.stop)
         root = Resource()
         root.putChild(b"in", resource)
         site = BITSSite(root, reactor=reactor)
-        endpoint = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
+        endpoint = serverFromString(reactor, f"{description}:interface=127.0.0.1")
         port = await endpoint.listen(site)
         self.addCleanup(self.wait_for, site)
         self.addCleanup(port.stopListening)
@@ -121,3 +124,38 @@ class WithoutPublishingTests(KitCase):
         self.assertEqual(dict(backend.files), {})
         self.assertEqual(await backend.sessions(), [])
         self.assertEqual(report.count(Outcome.FAILED), 0)
+
+
+class TLSTests(KitCase):
+    """A server with a certificate."""
+
+    async def serve_tls(self) -> tuple[str, bytes]:
+        crt, key = certificate(self.mktemp())
+        description = f"ssl:0:privateKey={key}:certKey={crt}"
+        url = await self.serve(MemoryBackend(reactor), description)
+        return url.replace("http:", "https:"), Path(crt).read_bytes()
+
+    async def test_passes(self) -> None:
+        url, authorities = await self.serve_tls()
+        settings = ConnectionSettings(authorities=authorities)
+        report = await check(url, reactor=reactor, settings=settings)
+        failed = [
+            (each.check.name, each.detail)
+            for each in report.results
+            if each.outcome is Outcome.FAILED
+        ]
+        self.assertEqual(failed, [])
+        self.assertEqual(report.left_behind, ())
+
+    async def test_a_certificate_that_is_not_trusted_ends_the_run(self) -> None:
+        url, _ = await self.serve_tls()
+        running = check(url, reactor=reactor)
+        error = await self.assertFailure(running, Unreachable)
+        self.assertIn("not trusted", str(error))
+
+    async def test_a_server_without_tls_ends_the_run(self) -> None:
+        url = await self.serve(MemoryBackend(reactor))
+        url = url.replace("http:", "https:")
+        running = check(url, reactor=reactor, patience=0.5)
+        error = await self.assertFailure(running, Unreachable)
+        self.assertIn("nothing was heard of it for 0.5 seconds", str(error))

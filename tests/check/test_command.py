@@ -78,12 +78,12 @@ class ArgumentTests(SynchronousTestCase):
 
     def test_headers_are_taken_apart(self):
         options = parse(["check", "http://h/", "--header", "X-Token:  a:b "])
-        self.assertEqual(options.header, [(b"X-Token", b"a:b")])
+        self.assertEqual(options.header, [("X-Token", "a:b")])
 
     def test_headers_that_are_none_are_refused(self):
-        for text in ("X-Token", ": x", "X Y: z", "X: a\nY: b", "Ü: x"):
+        for text in ("X-Token", ": x", "X Y: z", "X: a\nY: b", "Ü: x", "BITS-X: y"):
             line = self.refuse("http://h/", "--header", text)
-            self.assertIn("is not NAME: VALUE", line)
+            self.assertIn("argument --header", line)
 
     def test_unknown_checks_are_refused_with_a_hint(self):
         line = self.refuse("http://h/", "--only", "ping-is-acknowledgd")

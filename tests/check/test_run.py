@@ -34,6 +34,7 @@ from txbits.check import (
     Unreachable,
     select,
 )
+from txbits.client import ConnectionSettings, Credentials, InvalidSettings
 
 
 def named(*names):
@@ -321,16 +322,23 @@ class TargetTests(SynchronousTestCase):
         seen = set()
 
         def look(server, request):
-            seen.add(request["authorization"])
+            seen.add((request["x-token"], request["authorization"]))
             return Answer(200) if request.kind == "ping" else None
 
         clock, endpoint = Clock(), Endpoint(Server(before=look))
-        headers = [(b"Authorization", b"Basic abc")]
-        run = Run(Target.of("http://h/", headers), endpoint, clock, may_publish=True)
+        settings = ConnectionSettings(
+            headers=[("X-Token", "abc")], credentials=Credentials("u", "p")
+        )
+        run = Run(Target.of("http://h/", settings), endpoint, clock, may_publish=True)
         running = run.start(CHECKS)
         while not running.called:
             if endpoint.queue:
                 endpoint.queue.popleft()()
             else:
                 clock.advance(1)
-        self.assertEqual(seen, {"Basic abc"})
+        self.assertEqual(seen, {("abc", "Basic dTpw")})
+
+    def test_a_proxy_is_refused(self):
+        settings = ConnectionSettings(proxy="http://h:8080")
+        target = Target.of("http://h/", settings)
+        self.assertRaises(InvalidSettings, target.endpoint, Clock(), 1)

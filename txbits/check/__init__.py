@@ -28,6 +28,7 @@ from txbits.check import (
 from txbits.check._model import Check, Group, Level, Outcome, Report, Result
 from txbits.check._run import DEFAULT_PATIENCE, Run, Unreachable, select
 from txbits.check._target import Target
+from txbits.client.settings import ConnectionSettings
 
 #: All checks, by what they are about.
 GROUPS: tuple[Group, ...] = (
@@ -55,7 +56,7 @@ def check(
     checks: Sequence[Check] = CHECKS,
     patience: float = DEFAULT_PATIENCE,
     may_publish: bool = False,
-    headers: Sequence[tuple[bytes, bytes]] = (),
+    settings: ConnectionSettings | None = None,
     on_result: Callable[[Result], None] = _ignore,
 ) -> Deferred[Report]:
     """
@@ -66,15 +67,17 @@ def check(
     :param checks: What to try.
     :param patience: For how many seconds an answer is waited for.
     :param may_publish: Whether files may be left in the folder.
-    :param headers: What goes with each request, such as credentials.
+    :param settings: How the server is reached: headers, certificates, credentials,
+        which are sent with each request, as Basic.
     :param on_result: Called with each result.
     :returns: A Deferred that fires with a :class:`Report`. It fails with
         :class:`Unreachable` if there is no connection, and with
-        :class:`~txbits.client.InvalidURL` if *url* is none. When it is cancelled, the
-        check under way is tidied up after before it fails.
+        :class:`~txbits.client.InvalidURL` or :class:`~txbits.client.InvalidSettings` if
+        there can be none. When it is cancelled, the check under way is tidied up after
+        before it fails.
     """
     try:
-        target = Target.of(url, headers)
+        target = Target.of(url, settings)
         endpoint = target.endpoint(reactor, patience)
     except ValueError:
         return fail()

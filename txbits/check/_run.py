@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from attrs import define, field
+from OpenSSL.SSL import Error as TLSError
+from service_identity import VerificationError
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
@@ -86,6 +88,10 @@ class Run:
             wire = await self._connect()
         except Exception as error:
             words = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+            if isinstance(error, TimeoutError):
+                words = f"nothing was heard of it for {self.patience:g} seconds"
+            elif isinstance(error, (TLSError, VerificationError)):
+                words = "its certificate is not trusted, or it has none"
             raise Unreachable(f"{self.target.shown()}: {words}") from error
         wire.drop()
 
@@ -99,6 +105,8 @@ class Run:
                 return Wire(clock, patience)
 
         connecting: Deferred[Any] = self.endpoint.connect(Connecting())
+        if self.target.url.scheme == "https":
+            connecting.addCallback(lambda wire: wire.encrypted())
         connecting.addTimeout(patience, clock)
         return connecting
 

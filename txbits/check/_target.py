@@ -4,7 +4,7 @@ Where a run takes place: the server's address, and names for files on it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from base64 import b64encode
 from itertools import count
 from typing import Any
 from uuid import uuid4
@@ -13,9 +13,10 @@ from attrs import define, field
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.python.url import URL
-from twisted.web.client import BrowserLikePolicyForHTTPS
 
+from txbits.client._http import TrustPolicy
 from txbits.client._url import to_wire
+from txbits.client.settings import ConnectionSettings, InvalidSettings
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -31,16 +32,16 @@ class Target:
 
     :ivar url: Its URL, in ASCII, ending with a slash; a query, which may be an access
         token, is kept for all requests.
-    :ivar headers: What goes with each request besides, such as credentials.
+    :ivar settings: How the server is reached.
     """
 
     url: URL
-    headers: Sequence[tuple[bytes, bytes]] = ()
+    settings: ConnectionSettings = field(factory=ConnectionSettings)
     prefix: str = field(factory=_new_prefix)
     _numbers: Any = field(init=False, factory=count)
 
     @classmethod
-    def of(cls, text: str, headers: Sequence[tuple[bytes, bytes]] = ()) -> Target:
+    def of(cls, text: str, settings: ConnectionSettings | None = None) -> Target:
         """
         Take the URL that a user gives.
 
@@ -48,7 +49,22 @@ class Target:
         """
         url = URL.fromText(to_wire(text))
         segments = [segment for segment in url.path if segment]
-        return cls(url.replace(path=[*segments, ""]), headers)
+        folder = url.replace(path=[*segments, ""])
+        return cls(folder, ConnectionSettings() if settings is None else settings)
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """What goes with each request besides, such as credentials."""
+        headers = [
+            (name.encode("ascii"), value.encode("utf-8"))
+            for name, value in self.settings.headers
+        ]
+        credentials = self.settings.credentials
+        if credentials is not None:
+            # Whoever waits to be asked learns nothing of what he came to see.
+            pair = f"{credentials.user}:{credentials.password}".encode()
+            headers.append((b"Authorization", b"Basic " + b64encode(pair)))
+        return headers
 
     @property
     def host(self) -> bytes:
@@ -76,16 +92,20 @@ class Target:
         url = self.absolute(target or self.target(b""))
         return url.partition(b"?")[0].decode("ascii")
 
-    def endpoint(
-        self,
-        reactor: Any,
-        patience: float,
-        policy: Callable[[], Any] = BrowserLikePolicyForHTTPS,
-    ) -> IStreamClientEndpoint:
-        """Make the endpoint that connects to the server."""
+    def endpoint(self, reactor: Any, patience: float) -> IStreamClientEndpoint:
+        """
+        Make the endpoint that connects to the server.
+
+        :param patience: How many seconds connecting may take.
+        :raises txbits.client.InvalidSettings: If the settings make no sense.
+        """
         host, port = self.url.host, self.url.port or _PORTS[self.url.scheme]
+        if self.settings.proxy is not None:
+            raise InvalidSettings("a proxy changes what is said, and is not used here")
+        policy = TrustPolicy.of(self.settings)
         endpoint = HostnameEndpoint(reactor, host, port, timeout=patience)
         if self.url.scheme == "http":
             return endpoint
-        options = policy().creatorForNetloc(host.encode("ascii"), port)
-        return wrapClientTLS(options, endpoint)
+        return wrapClientTLS(
+            policy.creatorForNetloc(host.encode("ascii"), port), endpoint
+        )

@@ -14,9 +14,14 @@ from typing import Any
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, TimeoutError
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import (
+    IHandshakeListener,
+    IReactorTime,
+    ISSLTransport,
+)
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from txbits.protocol._fields import LocalProtocolError, parse_hresult, parse_offset
 from txbits.protocol.codec import session_id_of
@@ -103,6 +108,7 @@ class Answer:
         return ", ".join(parts)
 
 
+@implementer(IHandshakeListener)
 class Wire(Protocol):
     """
     A connection.
@@ -117,6 +123,7 @@ class Wire(Protocol):
         self._data = b""
         self._waiting: Deferred[None] | None = None
         self._is_used_up = False
+        self._shaking: Deferred[Wire] = Deferred(lambda _: self.drop())
         self.is_closed = False
 
     @property
@@ -130,14 +137,33 @@ class Wire(Protocol):
             self._transport.write(data)
 
     def end(self) -> None:
-        """Send the end: nothing more comes from this side."""
-        if not self.is_closed:
+        """
+        Send the end: nothing more comes from this side.
+
+        Over TLS that is its own end, which knows what was sent before, and is answered.
+        """
+        if ISSLTransport.providedBy(self.transport):
+            self._transport.loseConnection()
+        elif not self.is_closed:
             self._transport.loseWriteConnection()
 
     def drop(self) -> None:
         """Drop the connection. Again is fine."""
         if not self.is_closed:
             self._transport.abortConnection()
+
+    def encrypted(self) -> Deferred[Wire]:
+        """
+        Wait until it is certain who the server is.
+
+        :returns: A Deferred that fires with the connection, or fails with why it was
+            lost before.
+        """
+        return self._shaking
+
+    def handshakeCompleted(self) -> None:
+        """See :class:`twisted.internet.interfaces.IHandshakeListener`."""
+        self._shaking.callback(self)
 
     @property
     def _transport(self) -> Any:
@@ -240,6 +266,9 @@ class Wire(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """See :class:`twisted.internet.interfaces.IProtocol`."""
         self.is_closed = True
+        is_encrypted = ISSLTransport.providedBy(self.transport)
+        if is_encrypted and not self._shaking.called:
+            self._shaking.errback(reason)
         self._wake()
 
 

@@ -21,6 +21,11 @@ from txbits.client.commands._command import (
     seconds,
     url,
 )
+from txbits.client.settings import (
+    ConnectionSettings,
+    InvalidSettings,
+    check_header,
+)
 
 _NAMES = [check.name for check in CHECKS]
 
@@ -33,12 +38,15 @@ def _check_name(text: str) -> str:
     return text
 
 
-def _header(text: str) -> tuple[bytes, bytes]:
+def _header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
-    is_token = name.replace("-", "").isalnum() and name.isascii()
-    if not colon or not is_token or not value.strip().isprintable():
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME: VALUE")
-    return name.encode("ascii"), value.strip().encode("utf-8")
+    try:
+        if colon:
+            check_header(name, value.strip())
+            return name, value.strip()
+    except InvalidSettings as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    raise argparse.ArgumentTypeError(f"{text!r} is not NAME: VALUE")
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,7 +98,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 async def _perform(context: Context, options: argparse.Namespace) -> Status:
     if not options.timeout:
         raise UsageError("--timeout must be more than 0")
-    target = Target.of(options.url, options.header)
+    target = Target.of(options.url, ConnectionSettings(headers=options.header))
     endpoint = target.endpoint(context.reactor, options.timeout)
     run = Run(
         target, endpoint, context.reactor, options.timeout, may_publish=options.publish
