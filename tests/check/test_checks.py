@@ -7,7 +7,8 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.check.faults import FAULTS
-from tests.check.scripted import Server, drive
+from tests.check.joined import drive
+from tests.check.scripted import Server
 from txbits.check import CHECKS, GROUPS, Level, Outcome
 
 

@@ -9,7 +9,8 @@ import re
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.check.faults import FAULTS
-from tests.check.scripted import Server, drive
+from tests.check.joined import drive
+from tests.check.scripted import Server
 from txbits.check import CHECKS, GROUPS, Report, Result
 from txbits.check._report import render_plain, render_rich, renderer_for
 

@@ -13,15 +13,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from tests.check.scripted import (
-    DENIED,
-    FAIL,
-    SILENCE,
-    Answer,
-    Endpoint,
-    Server,
-    drive,
-)
+from tests.check.joined import Endpoint, drive
+from tests.check.scripted import DENIED, FAIL, SILENCE, Answer, Server
 from txbits.check import (
     CHECKS,
     Check,
