@@ -39,7 +39,19 @@ _EXAMPLES = (
     ("Complete words in bash:", 'eval "$(txbits completion bash)"'),
 )
 
+_ENVIRONMENT = (
+    ("TXBITS_PASSWORD", "The password of --user."),
+    ("TXBITS_PROXY_PASSWORD", "The password of --proxy-user."),
+    ("NETRC", "Where passwords are, if not in ~/.netrc."),
+    ("XDG_STATE_HOME", "Where journals are kept, in the folder txbits."),
+)
+
 _FILES = (
+    (
+        "~/.local/state/txbits",
+        "How far uploads are, so that the same command goes on where it stopped.",
+    ),
+    ("~/.netrc", "Passwords, by host and user."),
     (
         ".FILE.txbits-part, .FILE.txbits-part.json",
         "Beside FILE while it is downloaded; the next download to it goes on with it.",
@@ -79,7 +91,11 @@ def option(argument: Argument) -> str:
 def usage(name: str, parser: argparse.ArgumentParser) -> str:
     """A command and its arguments, in one line."""
     known = list(arguments(parser))
-    places = " ".join(option(each) for each in known if not each.names)
+    places = " ".join(
+        option(each) + (" ..." if each.repeats else "")
+        for each in known
+        if not each.names
+    )
     has_options = any(each.names and "--help" not in each.names for each in known)
     options = " [\\fIOPTIONS\\fR]" if has_options else ""
     return f"\\fBtxbits {escaped(name)}\\fR{options} {places}".rstrip()
@@ -116,6 +132,9 @@ def page() -> str:
     found += [".SH EXIT STATUS"]
     for status, text in _STATUSES:
         found += [".TP", f".B {status}", *lines(text)]
+    found += [".SH ENVIRONMENT"]
+    for variable, text in _ENVIRONMENT:
+        found += [".TP", f".B {escaped(variable)}", *lines(text)]
     found += [".SH FILES"]
     for file, text in _FILES:
         found += [".TP", f".I {escaped(file)}", *lines(text)]

@@ -12,7 +12,7 @@ from contextlib import redirect_stderr
 from typing import Any
 
 from twisted.internet import reactor as _reactor
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -85,6 +85,9 @@ class ArgumentTests(SynchronousTestCase):
             line = self.refuse("http://h/", "--header", text)
             self.assertIn("argument --header", line)
 
+    def test_durations_are_taken_with_their_units(self):
+        self.assertEqual(parse(["check", "http://h/", "--timeout", "1m"]).timeout, 60)
+
     def test_unknown_checks_are_refused_with_a_hint(self):
         line = self.refuse("http://h/", "--only", "ping-is-acknowledgd")
         self.assertIn("did you mean ping-is-acknowledged?", line)
@@ -113,7 +116,7 @@ class CommandTests(TestCase):
 
     def run_at(self, url, *more):
         options = parse(["check", url, *more])
-        return run(Context(reactor, self.out, self.err), options)
+        return run(Context(reactor, self.out, self.err, maybeDeferred), options)
 
     async def test_a_good_server_is_0(self):
         status = await self.run_at(self.serve())
@@ -172,6 +175,26 @@ class CommandTests(TestCase):
         status = await self.run_at(self.serve(), "--timeout", "0")
         self.assertEqual(status, Status.USAGE)
 
+    async def test_a_proxy_is_1(self):
+        status = await self.run_at(self.serve(), "--proxy", "http://h:8080")
+        self.assertEqual(status, Status.USAGE)
+        self.assertIn("a proxy", self.err.getvalue())
+
+    async def test_passwords_go_along(self):
+        seen = set()
+
+        def look(server, request):
+            seen.add(request["authorization"])
+
+        self.server = Server(before=look)
+        options = parse(
+            ["check", self.serve(), "--user", "u", "--only", "cancel-twice"]
+        )
+        context = Context(reactor, self.out, self.err, maybeDeferred)
+        context.environ = {"TXBITS_PASSWORD": "p"}
+        self.assertEqual(await run(context, options), Status.DONE)
+        self.assertEqual(seen, {"Basic dTpw"})
+
     async def test_an_interrupted_run_says_what_is_left(self):
         working = None
 
@@ -187,7 +210,7 @@ class CommandTests(TestCase):
             working.cancel()
 
         self.server = Server(before=look)
-        context = Context(reactor, self.out, self.err)
+        context = Context(reactor, self.out, self.err, maybeDeferred)
         options = parse(["check", self.serve(), "--only", "fragment-is-acknowledged"])
         working = Deferred.fromCoroutine(options.perform(context, options))
         await self.assertFailure(working, CancelledError)

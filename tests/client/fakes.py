@@ -253,6 +253,12 @@ class ShutdownClock(Clock):
         assert (phase, event) == ("before", "shutdown")
         self.triggers.append(function)
 
+    def getThreadPool(self) -> None:
+        """Nothing is done in threads here."""
+
+    def callWhenRunning(self, function: Callable[..., Any], *args: Any) -> None:
+        """It never runs."""
+
     def shut_down(self) -> Sequence[Any]:
         """Do what a reactor does that is stopped."""
         return [trigger() for trigger in self.triggers]

@@ -11,6 +11,7 @@ import subprocess
 from contextlib import redirect_stderr
 from pathlib import Path
 
+from twisted.internet.defer import maybeDeferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.client.fakes import Pipe, ShutdownClock
@@ -32,7 +33,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
 def printed(shell: str) -> str:
     """What the command prints."""
     out, err = Pipe(), Pipe()
-    run(Context(ShutdownClock(), out, err), parse(["completion", shell]))
+    run(Context(ShutdownClock(), out, err, maybeDeferred), parse(["completion", shell]))
     return out.getvalue()
 
 
@@ -90,6 +91,7 @@ class BashTests(SynchronousTestCase):
         names = [command.name for command in COMMANDS]
         self.assertEqual(self.offers(""), [*names, "-h", "--help"])
         self.assertEqual(self.offers("do"), ["download"])
+        self.assertEqual(self.offers("c"), ["cancel", "check", "completion"])
 
     def test_options_are_offered(self) -> None:
         for name, parser in commands(build_parser()).items():

@@ -5,6 +5,7 @@ Twisted's own.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -17,6 +18,7 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
+from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.client import ResponseDone
@@ -598,13 +600,45 @@ class CommandTests(DownloadCase):
     def run_it(self, *more):
         self.out, self.err = Pipe(), Pipe()
         options = parse(["download", self.url, str(self.path), *more])
-        return run(Context(reactor, self.out, self.err), options)
+        return run(Context(reactor, self.out, self.err, deferToThread), options)
 
     async def test_a_file_arrives(self):
         self.assertEqual(await self.run_it(), Status.DONE)
         self.assert_arrived()
         self.assertIn("200,000 bytes are in /", self.out.getvalue())
         self.assertEqual(self.err.getvalue(), "")
+
+    async def test_programs_get_json(self):
+        self.assertEqual(await self.run_it("--json"), Status.DONE)
+        *events, done = map(json.loads, self.out.getvalue().splitlines())
+        self.assertEqual({each["event"] for each in events}, {"progress"})
+        self.assertEqual(
+            done,
+            {
+                "event": "done",
+                "file": os.path.abspath(self.path),
+                "length": len(DATA),
+                "received": len(DATA),
+            },
+        )
+        self.file.answers = [(404, {})]
+        status = await self.run_it("--json", "--overwrite")
+        self.assertEqual(status, Status.REFUSED)
+        failed = json.loads(self.out.getvalue())
+        self.assertEqual((failed["event"], failed["status"]), ("failed", 404))
+
+    async def test_quiet_is_quiet(self):
+        self.assertEqual(await self.run_it("-q"), Status.DONE)
+        self.assertEqual(self.out.getvalue() + self.err.getvalue(), "")
+
+    async def test_headers_go_along(self):
+        await self.run_it("--header", "X-Token: secret")
+        self.assertEqual(self.file.asked("X-Token"), ["secret"])
+
+    async def test_names_that_are_none_are_1(self):
+        self.path = "a\0b"
+        self.assertEqual(await self.run_it(), Status.USAGE)
+        self.assertIn("null", self.err.getvalue())
 
     async def test_a_file_that_is_there_is_1(self):
         self.path.write_bytes(b"old")
@@ -661,7 +695,10 @@ class CommandTests(DownloadCase):
         await stopped
         command.transport.signalProcess(signal.SIGINT)
         self.assertEqual(await command.ended, 130)
-        self.assertEqual(command.err, b"txbits: interrupted\n")
+        self.assertEqual(
+            command.err,
+            b"txbits: interrupted; the same command goes on where it stopped\n",
+        )
         command = self.spawn()
         self.assertEqual(await command.ended, 0, command.err)
         self.assert_arrived()

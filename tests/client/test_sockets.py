@@ -84,7 +84,7 @@ class SocketsTestCase(TestCase):
         self.addCleanup(port.stopListening)
         self.url = f"http://127.0.0.1:{self.port}/x"
         self.data = os.urandom(1000) * 3000
-        self.path = self.mktemp()
+        self.path, self.state = self.mktemp(), self.mktemp()
         with open(self.path, "wb") as file:
             file.write(self.data)
 
@@ -175,7 +175,11 @@ class CommandTests(SocketsTestCase):
         argv = [sys.executable, "-m", "txbits", "upload", self.path, url, *options]
         # A checkout that is not installed is found by where the tests found it.
         paths = os.pathsep.join(filter(None, sys.path))
-        environment = {**os.environ, "PYTHONPATH": paths}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": paths,
+            "XDG_STATE_HOME": os.path.abspath(self.state),
+        }
         process = reactor.spawnProcess(command, sys.executable, argv, environment)
         self.addCleanup(lambda: process.pid and process.signalProcess("KILL"))
         command.transport = process
@@ -201,5 +205,18 @@ class CommandTests(SocketsTestCase):
         await stuck
         command.transport.signalProcess(signal.SIGINT)
         self.assertEqual(await command.ended, 130)
-        self.assertEqual(command.err, b"txbits: interrupted\n")
+        self.assertIn(b"txbits: interrupted; the same command goes on", command.err)
         self.assertEqual(len(self.server.held), 1)
+
+    async def test_the_same_command_goes_on_after_a_kill(self) -> None:
+        stuck: Deferred[None] = Deferred()
+        self.resource.stuck = stuck
+        command = self.spawn(self.url)
+        await stuck
+        command.transport.signalProcess(signal.SIGKILL)
+        await command.ended
+        command = self.spawn(self.url)
+        self.assertEqual(await command.ended, 0)
+        self.assertEqual(self.server.published, self.data)
+        self.assertEqual(self.server._count, 1)
+        self.assertEqual(os.listdir(os.path.join(self.state, "txbits")), [])

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from attrs import frozen
 
 #: Arguments whose metavar is one of these are names of files.
-_FILES = ("FILE", "DIRECTORY")
+_FILES = ("FILE", "PATH")
 
 
 @frozen

@@ -10,16 +10,23 @@ what went wrong to standard error. What each command does is in
 from __future__ import annotations
 
 import argparse
+import getpass
+import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
+from attrs import define, field
+from twisted.internet.defer import CancelledError
 from twisted.internet.task import react
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import globalLogBeginner
 
 from txbits._deferreds import deferred
 from txbits.client.commands import COMMANDS
-from txbits.client.commands._command import Context, Status, run
+from txbits.client.commands._command import Context, Status, begin
 
 
 class _Parser(argparse.ArgumentParser):
@@ -52,6 +59,51 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return build_parser().parse_args(argv)
 
 
+@define
+class Interrupts:
+    """
+    What Ctrl-C does: the first one ends in good order, the second one at once.
+
+    :ivar interrupt: Ends in good order.
+    :ivar leave: Ends at once.
+    """
+
+    interrupt: Callable[[], None]
+    leave: Callable[[], None]
+    _seen: bool = field(init=False, default=False)
+
+    def handle(self, *_: object) -> None:
+        """A signal came."""
+        if self._seen:
+            self.leave()
+        self._seen = True
+        self.interrupt()
+
+
+def _leave() -> None:
+    if sys.stdout.isatty():
+        # Whatever drew a bar has hidden the cursor.
+        sys.stdout.write("\x1b[?25h\n")
+        sys.stdout.flush()
+    os._exit(Status.INTERRUPTED)
+
+
+def _ask_password(prompt: str) -> str | None:
+    if not sys.stdin.isatty():
+        return None
+    # Nothing else is under way yet, so that the reactor may wait.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return getpass.getpass(prompt, sys.stderr)
+    except EOFError:
+        return None
+    except KeyboardInterrupt:
+        sys.stderr.write("\n")
+        raise CancelledError from None
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
 @deferred
 async def start(reactor: Any, options: argparse.Namespace) -> None:
     """
@@ -60,7 +112,21 @@ async def start(reactor: Any, options: argparse.Namespace) -> None:
     :returns: A Deferred that fires with ``None`` if all went well, and fails with
         :class:`SystemExit` if not.
     """
-    status = await run(Context(reactor, sys.stdout, sys.stderr), options)
+    context = Context(
+        reactor,
+        sys.stdout,
+        sys.stderr,
+        partial(deferToThreadPool, reactor, reactor.getThreadPool()),
+        dict(os.environ),
+        ask_password=_ask_password,
+    )
+    run = begin(context, options)
+    interrupts = Interrupts(lambda: reactor.callFromThread(run.interrupt), leave=_leave)
+    # Twisted installs its own handler when the reactor starts.
+    reactor.callWhenRunning(
+        reactor.callLater, 0, signal.signal, signal.SIGINT, interrupts.handle
+    )
+    status = await run.status
     if status is not Status.DONE:
         raise SystemExit(int(status))
 

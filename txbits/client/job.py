@@ -10,16 +10,16 @@ from __future__ import annotations
 import os
 import random as _random
 from collections.abc import Callable
-from enum import Enum, auto
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 from attrs import define, field
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succeed
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txbits.client._control import Control, Interrupted, Wish
 from txbits.client._exchange import IExchange, exchange_over_network
 from txbits.client._record import Record
 from txbits.client._reply import fetch_reply
@@ -46,8 +46,6 @@ from txbits.protocol.packets import Ack, Fragment
 from txbits.protocol.reactions import Again, Cancelled, Done, Later, Reaction, Refused
 from txbits.protocol.upload import Phase, Upload
 
-T = TypeVar("T")
-
 #: For how many seconds an upload that gets no further is tried again.
 DEFAULT_RETRY_FOR = 600.0
 
@@ -57,19 +55,6 @@ _ABANDON_TIMEOUT = 10.0
 
 def ignore(event: Event) -> None:
     """Do nothing."""
-
-
-class _Wish(Enum):
-    """What is wanted of an upload that is under way."""
-
-    GO_ON = auto()
-    PAUSE = auto()
-    CANCEL = auto()
-    STOP = auto()
-
-
-class _Interrupted(Exception):
-    """Something else is wanted than what was being done."""
 
 
 @define(eq=False)
@@ -114,14 +99,8 @@ class UploadJob:
     _opened: Any = field(init=False, default=None)
     _machine: Upload = field(init=False)
     _backoff: Backoff = field(init=False)
-    _wish: _Wish = field(init=False, default=_Wish.GO_ON)
     _started: bool = field(init=False, default=False)
-    _over: bool = field(init=False, default=False)
-    _awaited: Deferred[Any] | None = field(init=False, default=None)
-    _precious: bool = field(init=False, default=False)
-    _resting: Deferred[None] | None = field(init=False, default=None)
-    _paused: list[Deferred[None]] = field(init=False, factory=list)
-    _ended: list[Deferred[None]] = field(init=False, factory=list)
+    _control: Control = field(init=False, factory=Control)
     _record: Record = field(init=False)
     _reply_of: UUID | None = field(init=False, default=None)
     _log = Logger()
@@ -147,14 +126,12 @@ class UploadJob:
         self._started = True
         # Cancelling a coroutine works only while it is waiting for something. This
         # can be cancelled always, which whoever is called with an event may want.
-        result: Deferred[UploadResult] = Deferred(lambda _: self._want(_Wish.STOP))
+        control = self._control
+        result: Deferred[UploadResult] = Deferred(lambda _: control.want(Wish.STOP))
 
         def conclude(outcome: UploadResult | Failure) -> None:
-            self._over = True
-            stopped = self._wish is _Wish.STOP
-            for waiting in [*self._paused, *self._ended]:
-                waiting.callback(None)
-            if stopped:
+            control.end()
+            if control.wish is Wish.STOP:
                 if isinstance(outcome, Failure):
                     outcome.trap(CancelledError)
             elif isinstance(outcome, Failure):
@@ -165,7 +142,9 @@ class UploadJob:
         Deferred.fromCoroutine(self._run()).addBoth(conclude).addErrback(
             lambda failure: self._log.failure("an upload ended badly", failure)
         )
-        return result.addErrback(self._after_end)
+        return result.addErrback(
+            lambda failure: control.until_end().addCallback(lambda _: failure)
+        )
 
     def pause(self) -> Deferred[None]:
         """
@@ -173,18 +152,12 @@ class UploadJob:
 
         :returns: A Deferred that fires with ``None`` when nothing is under way.
         """
-        if self._over or self._resting is not None:
-            return succeed(None)
-        paused: Deferred[None] = Deferred()
-        self._paused.append(paused)
-        if self._wish is _Wish.GO_ON:
-            self._want(_Wish.PAUSE)
-        return paused
+        return self._control.pause()
 
     def resume(self) -> None:
         """Go on after :meth:`pause`, from where the server stands."""
-        if self._wish is _Wish.PAUSE:
-            self._want(_Wish.GO_ON)
+        if self._control.wish is Wish.PAUSE:
+            self._control.want(Wish.GO_ON)
 
     def cancel(self) -> Deferred[None]:
         """
@@ -193,57 +166,10 @@ class UploadJob:
         :returns: A Deferred that fires with ``None`` when the upload is over; whether
             the server has released everything is what :meth:`start` tells.
         """
-        if self._over:
-            return succeed(None)
-        if self._wish in (_Wish.GO_ON, _Wish.PAUSE):
-            self._want(_Wish.CANCEL)
-        return self._until_end()
-
-    def _until_end(self) -> Deferred[None]:
-        ended: Deferred[None] = Deferred()
-        self._ended.append(ended)
+        ended = self._control.until_end()
+        if self._control.wish in (Wish.GO_ON, Wish.PAUSE):
+            self._control.want(Wish.CANCEL)
         return ended
-
-    def _after_end(self, failure: Failure) -> Any:
-        if self._over:
-            return failure
-        return self._until_end().addCallback(lambda _: failure)
-
-    def _want(self, wish: _Wish) -> None:
-        self._wish = wish
-        resting = self._resting
-        if resting is not None and wish is not _Wish.PAUSE:
-            self._resting = None
-            resting.callback(None)
-        elif self._awaited is not None and (
-            wish is _Wish.STOP or (wish is not _Wish.GO_ON and not self._precious)
-        ):
-            self._awaited.cancel()
-
-    async def _wait(self, awaited: Deferred[T], *, precious: bool = False) -> T:
-        """
-        Wait for something that ends when something else is wanted.
-
-        :param precious: Whether it does so only if the upload is to stop.
-        """
-        self._awaited, self._precious = awaited, precious
-        if self._wish is _Wish.STOP:
-            awaited.cancel()
-        try:
-            result = await awaited
-        except CancelledError:
-            self._check_wish()
-            raise
-        finally:
-            self._awaited = None
-        return result
-
-    def _check_wish(self) -> None:
-        if self._wish is _Wish.STOP:
-            raise CancelledError
-        cancelling = self._machine.phase is Phase.CANCELLING
-        if self._wish is _Wish.PAUSE or (self._wish is _Wish.CANCEL and not cancelling):
-            raise _Interrupted
 
     async def _run(self) -> UploadResult:
         self._wire_url = to_wire(self.url)
@@ -301,12 +227,12 @@ class UploadJob:
         self._report(0)
         while True:
             try:
-                self._check_wish()
+                self._control.check()
                 if self._machine.phase is Phase.CLOSING:
                     await self._get_reply()
                 reaction = await self._step()
                 result = await self._react(reaction)
-            except _Interrupted:
+            except Interrupted:
                 await self._obey()
             else:
                 if result is not None:
@@ -314,24 +240,15 @@ class UploadJob:
 
     async def _obey(self) -> None:
         """Do what is wanted instead of going on."""
-        if self._wish is _Wish.PAUSE:
-            await self._rest()
-        elif isinstance(self._machine.cancel(), Cancelled):
-            raise UploadCancelled("the upload was cancelled")
-
-    async def _rest(self) -> None:
+        if self._control.wish is not Wish.PAUSE:
+            self._control.cancelling = True
+            if isinstance(self._machine.cancel(), Cancelled):
+                raise UploadCancelled("the upload was cancelled")
+            return
         if self.exchange is not None:
             await self.exchange.close()
-        resting: Deferred[None] = Deferred()
-        self._resting = resting
         self._tell(Paused(self._machine.offset))
-        paused, self._paused = self._paused, []
-        for each in paused:
-            each.callback(None)
-        # Whoever was told may have wished for something else by now.
-        if self._wish is _Wish.PAUSE:
-            await resting
-        self._resting = None
+        await self._control.rest()
         self._backoff.progress()
         # MC-BUP 3.1.4.3.
         self._machine.ping()
@@ -365,11 +282,11 @@ class UploadJob:
         before = self._machine.session_id
         if self._machine.phase is not Phase.CANCELLING:
             # Also before Close-Session: what is closed is what the user sees.
-            await self._wait(self._opened.check())
+            await self._control.wait(self._opened.check())
         # A session whose id has not come yet can be neither resumed nor cancelled.
         creating = self._machine.phase is Phase.CREATING
         try:
-            ack = await self._wait(self._send(self._report), precious=creating)
+            ack = await self._control.wait(self._send(self._report), precious=creating)
         except NoAnswer as error:
             return self._machine.unanswered(str(error))
         except (ExchangeError, RemoteProtocolError) as error:
@@ -412,7 +329,7 @@ class UploadJob:
                 transient=True,
             )
         self._tell(Waiting(seconds, later.cause))
-        await self._wait(deferLater(self.reactor, seconds))
+        await self._control.wait(deferLater(self.reactor, seconds))
 
     def _reply_url(self, done: Done) -> str | None:
         if done.reply_url is None:
@@ -445,7 +362,7 @@ class UploadJob:
                 fetch_reply(self.reactor, url, server, self.settings, self.reply)
             )
             try:
-                await self._wait(getting)
+                await self._control.wait(getting)
             except NoAnswer as error:
                 await self._pause(Later(str(error)))
             except (NoTrust, NoWay) as error:
@@ -461,14 +378,14 @@ class UploadJob:
         It would keep that for days otherwise. But nobody is made to wait for it long,
         and the failure that ended the upload is what gets reported.
         """
-        if self._machine.phase is Phase.OVER:
+        if self._machine.phase in (Phase.OVER, Phase.CANCELLING):
             return
         if not isinstance(self._machine.cancel(), Again):
             return
         sending = self._send(lambda _: None)
         sending.addTimeout(_ABANDON_TIMEOUT, self.reactor)
         try:
-            ack = await self._wait(sending, precious=True)
+            ack = await self._control.wait(sending, precious=True)
         except (ExchangeError, RemoteProtocolError, TimeoutError) as error:
             self._log.debug("the session was not released: {error}", error=error)
         else:

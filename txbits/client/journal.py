@@ -39,6 +39,9 @@ _LONGEST = 64 * 1024
 
 _SUFFIX = ".json"
 
+#: After so many seconds a journal is old. Servers keep sessions for 14 days.
+_OLD = 30 * 86400.0
+
 
 class JournalError(Exception):
     """The journal cannot be used; the text is one line that says why."""
@@ -363,6 +366,27 @@ def look_into(directory: Path) -> Iterator[Found]:
         found = look_at(path)
         if found is not None:
             yield found
+
+
+def forget_old(directory: Path, now: float) -> None:
+    """
+    Remove journals of which nobody has heard for so long that no server knows the
+    session any more.
+
+    :param now: The time, in seconds since 1970.
+    """
+    if not directory.is_dir():
+        return
+    for found in look_into(directory):
+        entry = found.entry
+        if entry is None or found.running or entry.updated > now - _OLD:
+            continue
+        try:
+            descriptor = _locked(found.path)
+        except JournalBusy:
+            continue
+        found.path.unlink(missing_ok=True)
+        os.close(descriptor)
 
 
 def look_at(path: Path) -> Found | None:

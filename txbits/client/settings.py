@@ -5,6 +5,7 @@ How a server is reached: names, passwords, certificates, proxies, time-outs.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from attrs import field, frozen
 from attrs.validators import ge, gt, optional
@@ -46,6 +47,10 @@ class Credentials:
             raise InvalidSettings("a user name has no colon, and is printable")
 
 
+def _pairs(headers: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    return tuple(headers)
+
+
 @frozen
 class ConnectionSettings:
     """
@@ -67,7 +72,7 @@ class ConnectionSettings:
     :ivar response_timeout: How many seconds an Ack may take.
     """
 
-    headers: tuple[tuple[str, str], ...] = field(default=(), converter=tuple)
+    headers: tuple[tuple[str, str], ...] = field(default=(), converter=_pairs)
     credentials: Credentials | None = None
     proxy: str | None = None
     proxy_credentials: Credentials | None = None

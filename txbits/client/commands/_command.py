@@ -10,20 +10,21 @@ that is for the exit status, and the line on standard error, is the same for all
 from __future__ import annotations
 
 import argparse
-import math
+import time
 from collections.abc import Callable, Coroutine
 from enum import IntEnum
 from typing import Any, TextIO
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 from twisted.internet.defer import CancelledError, Deferred
 
 from txbits._deferreds import deferred
-from txbits.client._display import write
-from txbits.client._url import InvalidURL, to_wire
+from txbits.client._display import write, write_json
+from txbits.client._exchange import IExchange, exchange_over_network
 from txbits.client.events import TransferFailed
+from txbits.client.journal import JournalError
+from txbits.client.settings import InvalidSettings
 from txbits.client.source import SourceError
-from txbits.client.uploader import upload
 
 
 class Status(IntEnum):
@@ -48,6 +49,11 @@ class UsageError(Exception):
     """An argument is wrong, or what it names cannot be used; the text is one line."""
 
 
+def no_password(prompt: str) -> str | None:
+    """Ask nobody."""
+    return None
+
+
 @define
 class Context:
     """
@@ -56,17 +62,39 @@ class Context:
     :ivar reactor: Makes the connections, and tells the time.
     :ivar out: For what is worth knowing.
     :ivar err: For one line on what went wrong.
-    :ivar upload: Uploads.
+    :ivar run: Runs a function that may take its time, and gives a Deferred, as
+        :func:`twisted.internet.threads.deferToThread` does.
+    :ivar environ: The environment.
+    :ivar exchange: Makes what carries packets to a URL.
+    :ivar ask_password: Asks the user for a password; ``None`` comes back if there is
+        nobody to ask.
+    :ivar stdin: The descriptor of standard input.
+    :ivar now: Tells the time, in seconds since 1970.
+    :ivar hint: What to do next if the command does not succeed, in words.
     """
 
     reactor: Any
     out: TextIO
     err: TextIO
-    upload: Callable[..., Deferred[Any]] = upload
+    run: Callable[..., Deferred[Any]]
+    environ: dict[str, str] = field(factory=dict)
+    exchange: Callable[..., IExchange] = exchange_over_network
+    ask_password: Callable[[str], str | None] = no_password
+    stdin: int = 0
+    now: Callable[[], float] = time.time
+    hint: str = field(init=False, default="")
 
     def say(self, line: str) -> None:
         """Write one line to standard output."""
         write(self.out, f"{line}\n")
+
+    def say_json(self, **fields: Any) -> None:
+        """Write one line of JSON to standard output."""
+        write_json(self.out, **fields)
+
+    def complain(self, line: str) -> None:
+        """Write one line to standard error."""
+        write(self.err, f"txbits: {line}\n")
 
 
 @frozen
@@ -101,17 +129,56 @@ class Command:
         parser.set_defaults(perform=self.perform)
 
 
-@deferred
-async def run(context: Context, options: argparse.Namespace) -> Status:
+def explain(error: Exception) -> tuple[Status, str]:
     """
-    Do what the command line says.
+    Say what an exception is for the user.
+
+    :returns: The exit status, and one line.
+    """
+    if isinstance(error, CancelledError):
+        return Status.INTERRUPTED, "interrupted"
+    if isinstance(error, (UsageError, JournalError, InvalidSettings)):
+        return Status.USAGE, str(error)
+    if isinstance(error, SourceError):
+        return Status.CHANGED, str(error)
+    if isinstance(error, TransferFailed):
+        return (Status.GAVE_UP if error.transient else Status.REFUSED), str(error)
+    # No traceback is meant for a user.
+    return Status.USAGE, f"a fault of txbits, please report it: {error!r}"
+
+
+@define
+class Run:
+    """
+    A command that is being performed.
+
+    :ivar status: Fires with the exit status, whatever happens.
+    """
+
+    status: Deferred[Status]
+    _work: Deferred[Status]
+
+    def interrupt(self) -> None:
+        """End it, in good order."""
+        self._work.cancel()
+
+
+def begin(context: Context, options: argparse.Namespace) -> Run:
+    """
+    Begin to do what the command line says.
 
     :param context: What to do it with. When its reactor stops, so does the command.
     :param options: The parsed command line.
-    :returns: A Deferred that fires with the exit status, whatever happens.
     """
-    ended: Deferred[None] = Deferred()
     work: Deferred[Status] = Deferred.fromCoroutine(options.perform(context, options))
+    return Run(_concluded(context, options, work), work)
+
+
+@deferred
+async def _concluded(
+    context: Context, options: argparse.Namespace, work: Deferred[Status]
+) -> Status:
+    ended: Deferred[None] = Deferred()
 
     def stop() -> Deferred[None]:
         work.cancel()
@@ -120,47 +187,25 @@ async def run(context: Context, options: argparse.Namespace) -> Status:
     context.reactor.addSystemEventTrigger("before", "shutdown", stop)
     try:
         return await work
-    except CancelledError:
-        status, line = Status.INTERRUPTED, "interrupted"
-    except UsageError as error:
-        status, line = Status.USAGE, str(error)
-    except SourceError as error:
-        status, line = Status.CHANGED, str(error)
-    except TransferFailed as error:
-        status = Status.GAVE_UP if error.transient else Status.REFUSED
-        line = str(error)
-    except Exception as error:  # noqa: BLE001  no traceback is meant for a user
-        status = Status.USAGE
-        line = f"a fault of txbits, please report it: {error!r}"
+    except Exception as error:  # noqa: BLE001  all of them are told
+        status, line = explain(error)
+        if getattr(options, "json", False):
+            fields: dict[str, Any] = {"event": "failed", "exit": int(status)}
+            if isinstance(error, TransferFailed):
+                fields["status"] = error.status
+                fields["hresult"] = getattr(error, "hresult", None)
+            context.say_json(**fields, error=line)
     finally:
         ended.callback(None)
-    write(context.err, f"txbits: {line}\n")
+    goes_on = status in (Status.INTERRUPTED, Status.GAVE_UP) and context.hint
+    context.complain(f"{line}; {context.hint}" if goes_on else line)
     return status
 
 
-def url(text: str) -> str:
-    """Check a URL, as a type of an argument."""
-    try:
-        to_wire(text)
-    except InvalidURL as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    return text
+def run(context: Context, options: argparse.Namespace) -> Deferred[Status]:
+    """
+    Do what the command line says.
 
-
-def size(text: str) -> int:
-    """Read a number of bytes, at least 1, as a type of an argument."""
-    number = int(text) if text.isdecimal() else 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes")
-    return number
-
-
-def seconds(text: str) -> float:
-    """Read a number of seconds, as a type of an argument."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 <= number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
-    return number
+    :returns: A Deferred that fires with the exit status, whatever happens.
+    """
+    return begin(context, options).status

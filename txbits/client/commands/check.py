@@ -13,19 +13,9 @@ from txbits.check._report import renderer_for
 from txbits.check._run import DEFAULT_PATIENCE, select
 from txbits.client._completion import words
 from txbits.client._display import write
-from txbits.client.commands._command import (
-    Command,
-    Context,
-    Status,
-    UsageError,
-    seconds,
-    url,
-)
-from txbits.client.settings import (
-    ConnectionSettings,
-    InvalidSettings,
-    check_header,
-)
+from txbits.client.commands import _types
+from txbits.client.commands._command import Command, Context, Status, UsageError
+from txbits.client.commands._options import add_connection_options, connection_settings
 
 _NAMES = [check.name for check in CHECKS]
 
@@ -38,22 +28,11 @@ def _check_name(text: str) -> str:
     return text
 
 
-def _header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    try:
-        if colon:
-            check_header(name, value.strip())
-            return name, value.strip()
-    except InvalidSettings as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    raise argparse.ArgumentTypeError(f"{text!r} is not NAME: VALUE")
-
-
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "url",
         metavar="URL",
-        type=url,
+        type=_types.url,
         help="a folder of the server that may be written to",
     )
     parser.add_argument(
@@ -77,19 +56,12 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     words(only, _NAMES)
     parser.add_argument(
         "--timeout",
-        metavar="SECONDS",
-        type=seconds,
+        metavar="DURATION",
+        type=_types.duration,
         default=DEFAULT_PATIENCE,
-        help="how long to wait for an answer (default: %(default)g)",
+        help="how long to wait for an answer (default: 10s)",
     )
-    parser.add_argument(
-        "--header",
-        metavar="'NAME: VALUE'",
-        action="append",
-        default=[],
-        type=_header,
-        help="send this with each request; may be given again",
-    )
+    add_connection_options(parser)
     parser.add_argument(
         "--json", action="store_true", help="print the report as JSON, for programs"
     )
@@ -98,7 +70,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 async def _perform(context: Context, options: argparse.Namespace) -> Status:
     if not options.timeout:
         raise UsageError("--timeout must be more than 0")
-    target = Target.of(options.url, ConnectionSettings(headers=options.header))
+    settings = connection_settings(context, options, options.url)
+    target = Target.of(options.url, settings)
     endpoint = target.endpoint(context.reactor, options.timeout)
     run = Run(
         target, endpoint, context.reactor, options.timeout, may_publish=options.publish
@@ -112,12 +85,12 @@ async def _perform(context: Context, options: argparse.Namespace) -> Status:
         report = await run.start(checks)
         ended = True
     except Unreachable as error:
-        write(context.err, f"txbits: {error}\n")
+        context.complain(str(error))
         return Status.GAVE_UP
     finally:
         if not ended:
             for line in run.left_behind:
-                write(context.err, f"txbits: left behind: {line}\n")
+                context.complain(f"left behind: {line}")
     _print(context, report, options.json, is_terminal)
     is_good = report.is_good(strict=options.strict)
     return Status.DONE if is_good else Status.REFUSED
