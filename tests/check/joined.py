@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from attrs import field, frozen
+from attrs import define, field
 from twisted.internet.defer import succeed
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import Clock
@@ -54,7 +54,7 @@ class Link:
 
 
 @implementer(IStreamClientEndpoint)
-@frozen(eq=False)
+@define(eq=False)
 class Endpoint:
     """Connects to a server."""
 

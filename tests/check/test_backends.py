@@ -12,6 +12,7 @@ from typing import Any
 
 from twisted.internet import reactor as _reactor
 from twisted.internet.endpoints import serverFromString
+from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.python.filepath import FilePath
@@ -39,6 +40,28 @@ _MAY_NOT_APPLY = {
 }
 
 
+class Unnegotiated(Factory):
+    """
+    A site that is not asked which protocols it speaks.
+
+    Twisted 24.10 answers that, over TLS, in a way that today's pyOpenSSL refuses.
+    """
+
+    noisy = False
+
+    def __init__(self, site: BITSSite) -> None:
+        self.site = site
+
+    def doStart(self) -> None:
+        self.site.doStart()
+
+    def doStop(self) -> None:
+        self.site.doStop()
+
+    def buildProtocol(self, addr: Any) -> Any:
+        return self.site.buildProtocol(addr)
+
+
 class KitCase(TestCase):
     """A site with a backend at ``/in``."""
 
@@ -52,7 +75,7 @@ class KitCase(TestCase):
         root.putChild(b"in", resource)
         site = BITSSite(root, reactor=reactor)
         endpoint = serverFromString(reactor, f"{description}:interface=127.0.0.1")
-        port = await endpoint.listen(site)
+        port = await endpoint.listen(Unnegotiated(site))
         self.addCleanup(self.wait_for, site)
         self.addCleanup(port.stopListening)
         return f"http://127.0.0.1:{port.getHost().port}/in"

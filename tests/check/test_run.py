@@ -25,9 +25,15 @@ from txbits.check import (
     Run,
     Target,
     Unreachable,
+    check,
     select,
 )
-from txbits.client import ConnectionSettings, Credentials, InvalidSettings
+from txbits.client import (
+    ConnectionSettings,
+    Credentials,
+    InvalidSettings,
+    InvalidURL,
+)
 
 
 def named(*names):
@@ -44,6 +50,21 @@ class Refusing:
 
     def connect(self, factory):
         return fail(ConnectionRefusedError("nobody is there."))
+
+
+@implementer(IStreamClientEndpoint)
+class GoingAway(Endpoint):
+    """Connects so often, and no more."""
+
+    def __init__(self, server, connections):
+        super().__init__(server)
+        self.left = connections
+
+    def connect(self, factory):
+        if not self.left:
+            return fail(ConnectionRefusedError("nobody is there any more"))
+        self.left -= 1
+        return super().connect(factory)
 
 
 @implementer(IStreamClientEndpoint)
@@ -207,6 +228,19 @@ class EndTests(SynchronousTestCase):
         self.assertIs(gap.outcome, Outcome.NOT_APPLICABLE)
         self.assertEqual(gap.detail, "Create-Session was answered 403, 0x80070005")
 
+    def test_a_server_that_goes_away_fails_what_is_left(self):
+        clock = Clock()
+        _, running = self.run_at(GoingAway(Server(), connections=1), clock)
+        result = first(self.successResultOf(running))
+        self.assertIs(result.outcome, Outcome.FAILED)
+        self.assertIn("no connection", result.detail)
+
+    def test_urls_and_settings_that_are_none_are_refused(self):
+        self.failureResultOf(check("ftp://h/", reactor=Clock()), InvalidURL)
+        proxied = ConnectionSettings(proxy="http://h:8080")
+        running = check("http://h/", reactor=Clock(), settings=proxied)
+        self.failureResultOf(running, InvalidSettings)
+
     def test_an_interrupted_run_cancels_its_session(self):
         clock, server = Clock(), Server()
         endpoint = Endpoint(server)
@@ -275,10 +309,10 @@ class ListTests(SynchronousTestCase):
         self.assertEqual(len(names), len(set(names)))
 
     def test_every_check_has_a_section_and_an_expectation(self):
-        for check in CHECKS:
-            self.assertRegex(check.section, r"^[23](\.\d+)+$")
-            self.assertRegex(check.expectation, r"^[A-Z].*\.$")
-            self.assertRegex(check.name, r"^[a-z0-9]+(-[a-z0-9]+)+$")
+        for one in CHECKS:
+            self.assertRegex(one.section, r"^[23](\.\d+)+$")
+            self.assertRegex(one.expectation, r"^[A-Z].*\.$")
+            self.assertRegex(one.name, r"^[a-z0-9]+(-[a-z0-9]+)+$")
 
 
 class TargetTests(SynchronousTestCase):

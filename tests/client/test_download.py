@@ -17,8 +17,10 @@ from attrs import define, field
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionLost
+from twisted.internet.ssl import DefaultOpenSSLContextFactory
 from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
+from twisted.protocols.portforward import ProxyFactory
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.client import ResponseDone
@@ -27,6 +29,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 from twisted.web.static import File
 
+from tests.backends.s3.test_access import certificate
 from tests.client.fakes import Pipe
 from tests.client.test_sockets import Command
 from txbits.client import (
@@ -359,6 +362,71 @@ class ResumptionTests(DownloadCase):
         result = await self.download()
         self.assert_arrived()
         self.assertEqual(result.received, len(DATA) - 1000)
+
+
+class ThreadTests(DownloadCase):
+    """Downloads that are cancelled while a thread is at work, which cannot be."""
+
+    def setUp(self):
+        super().setUp()
+        self.waiting = []
+
+    def later(self, function, *args, **kwargs):
+        """Run a function when the test says so."""
+        asked = Deferred()
+        self.waiting.append(asked)
+        return asked.addCallback(lambda _: function(*args, **kwargs))
+
+    def until_nothing_is_left(self, downloading):
+        downloading.cancel()
+        self.assertNoResult(downloading)
+        self.waiting.pop().callback(None)
+        return self.assertFailure(downloading, CancelledError)
+
+    async def test_while_it_opens_the_part(self):
+        downloading = self.download(in_thread=self.later)
+        await self.until_nothing_is_left(downloading)
+        self.assertEqual(self.names(), [])
+
+    async def test_while_it_makes_the_file(self):
+        self.file.data = b"x"
+        downloading = self.download(in_thread=self.later)
+        while not self.path.exists():
+            turn: Deferred[None] = Deferred()
+            reactor.callLater(0, turn.callback, None)
+            await turn
+            held = [one for one in self.events if one.acknowledged]
+            if held and self.waiting:
+                # The end has begun: it is done, though nobody wants it any more.
+                await self.until_nothing_is_left(downloading)
+            elif self.waiting:
+                self.waiting.pop().callback(None)
+        self.assert_arrived(b"x")
+
+
+class TrustTests(DownloadCase):
+    """Servers with certificates."""
+
+    def serve_tls(self):
+        crt, key = certificate(self.mktemp())
+        relay = ProxyFactory("127.0.0.1", int(self.url.split(":")[2].split("/")[0]))
+        relay.noisy = False
+        context = DefaultOpenSSLContextFactory(key, crt)
+        port = reactor.listenSSL(0, relay, context, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        return f"https://127.0.0.1:{port.getHost().port}/x", Path(crt).read_bytes()
+
+    async def test_one_that_is_trusted(self):
+        url, authorities = self.serve_tls()
+        await self.download(url, settings=ConnectionSettings(authorities=authorities))
+        self.assert_arrived()
+
+    async def test_one_that_is_not(self):
+        url, _ = self.serve_tls()
+        error = await self.failure(self.download(url))
+        self.assertFalse(error.transient)
+        self.assertIn("not trusted", str(error))
+        self.assertEqual(self.names(), [])
 
 
 class TwistedTests(DownloadCase):
