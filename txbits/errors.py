@@ -2,10 +2,10 @@
 What the interfaces of txbits may fail with.
 
 A backend fails with a :class:`BackendError`, a rule of the operator's with a
-:class:`PolicyError`, and a packet that does not fit its session with a
-:class:`SessionError`. None of them knows a status or an HRESULT: that "no
-space" is answered with 500 and 0x80070070 is a fact of BITS, and stands in
-:mod:`txbits.protocol.refusals`.
+:class:`PolicyError`, a packet that does not fit its session with a
+:class:`SessionError`, and a server application with an :class:`ApplicationError`.
+None of them knows a status or an HRESULT: that "no space" is answered with 500 and
+0x80070070 is a fact of BITS, and stands in :mod:`txbits.protocol.refusals`.
 
 The text of an error is for the operator's log; it never reaches the wire.
 """
@@ -31,6 +31,10 @@ class NoSuchSession(BackendError):
     whole file again; a store that cannot be reached is a plain
     :class:`BackendError`.
     """
+
+
+class NoSuchFile(BackendError):
+    """There is no file of that name to be read."""
 
 
 class DestinationForbidden(BackendError):
@@ -144,6 +148,34 @@ class BodyIncomplete(SessionError):
 
 class Superseded(BodyIncomplete):
     """A newer packet of the same session ended this one, and its connection."""
+
+
+class ApplicationError(Exception):
+    """A server application was told of an upload, and did not take it."""
+
+
+class ApplicationRefused(ApplicationError):
+    """
+    The application answered with an error (MC-BUP 3.3).
+
+    :ivar status: Its HTTP status. After 403 it is not asked again.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class ApplicationUnreachable(ApplicationError):
+    """No connection to the application could be made, or it speaks no HTTP."""
+
+
+class ApplicationTimedOut(ApplicationError):
+    """The application did not take the upload, or answer, in time."""
+
+
+class BadAnswer(ApplicationError):
+    """The application's answer cannot be used, such as a URL that is too long."""
 
 
 class InvalidSetting(ValueError):

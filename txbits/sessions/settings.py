@@ -7,6 +7,8 @@ IIS property that each one corresponds to is named beside it.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from attrs import field, frozen, validators
 
 #: How long a successful close is remembered, in seconds: a client whose Ack was lost
@@ -32,6 +34,14 @@ class Settings:
         (BITSSessionTimeout).
     :ivar session_limit: How many sessions one authenticated user may have open; 0 for
         any number (BITSNumberOfSessionsLimit).
+    :ivar publish_on: When the file appears at its destination: with ``"close"`` at
+        Close-Session; with ``"last-fragment"`` when it is complete, and Close-Session
+        and the time-out then only release the rest.
+    :ivar allow_downloads: Whether GET and HEAD are answered with published files.
+    :ivar host_id: The host that clients are told to send the rest of a session to
+        (BITSHostId); ``None`` for this one.
+    :ivar host_id_fallback_timeout: Seconds without progress there after which clients
+        come back (BITSHostIdFallbackTimeout).
     :ivar cleanup_interval: Seconds between two rounds of the clean-up
         (BITSCleanupUseDefault, Count, Units).
     """
@@ -47,4 +57,10 @@ class Settings:
     )
     session_timeout: float = field(default=1_209_600, validator=validators.gt(0))
     session_limit: int = field(default=50, validator=validators.ge(0))
+    publish_on: Literal["close", "last-fragment"] = field(
+        default="close", validator=validators.in_(("close", "last-fragment"))
+    )
+    allow_downloads: bool = False
+    host_id: str | None = None
+    host_id_fallback_timeout: int = field(default=86_400, validator=validators.gt(0))
     cleanup_interval: float = field(default=12 * 3600, validator=validators.gt(0))

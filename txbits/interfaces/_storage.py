@@ -1,53 +1,15 @@
 """
-The walls between txbits and what is plugged into it.
-
-Everything here speaks plain Python: a session is known by a :class:`uuid.UUID`,
-a destination is a tuple of path segments, bytes are :class:`bytes`. No packet, no
-status and no header of the protocol crosses these interfaces, so a backend
-can be written from this page alone. :class:`txbits.testing.BackendContract`
-turns every sentence below into a test; a backend that passes it can be trusted
-with uploads.
-
-Every method that returns a Deferred may also raise nothing: it *fails*, with
-one of :mod:`txbits.errors`. Nothing here may block the reactor's thread.
-
-**Destinations** are tuples of segments below the virtual directory, such as
-``("logs", "host1", "today.log")``, percent-decoded from UTF-8, and *not* yet
-checked: a segment may be ``".."``, may be empty, and may hold a slash or a NUL. A
-backend refuses what it cannot store with
-:class:`~txbits.errors.DestinationForbidden`;
-:func:`txbits.backends.checked_segments` does the part of it that is the same
-everywhere.
-
-**Times** are seconds since the epoch, as ``IReactorTime.seconds()`` gives them.
+What a backend is: sessions, their writers, and what is released of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
 from uuid import UUID
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IConsumer
-from twisted.plugin import IPlugin
 from zope.interface import Attribute, Interface
-
-__all__ = [
-    "BackendContext",
-    "IAccessPolicy",
-    "IAddressable",
-    "IBackend",
-    "IBackendParser",
-    "IReadable",
-    "IRefreshable",
-    "IReleasable",
-    "IShared",
-    "IUploadSession",
-    "IWriter",
-    "SessionSummary",
-]
 
 
 class IReleasable(Interface):
@@ -325,136 +287,4 @@ class IBackend(Interface):
         :param closed_before: Closes remembered before this time are forgotten.
         :returns: A Deferred that fires with ``None``. It fails with
             :class:`~txbits.errors.BackendError`.
-        """
-
-
-class IReadable(Interface):
-    """
-    An optional ability of an :class:`IUploadSession`: its bytes can be read back.
-
-    Notification by value, and digests of an upload, need it.
-    """
-
-    def read_into(consumer: IConsumer, start: int, end: int) -> Deferred[None]:
-        """
-        Write the bytes from *start* up to, not including, *end* to *consumer*.
-
-        :param consumer: It is given a producer, which it may pause and stop.
-        :param start: Offset of the first byte.
-        :param end: Offset behind the last byte, at most the session's ``offset``.
-        :returns: A Deferred that fires with ``None`` when all was written and the
-            producer unregistered. It fails with
-            :class:`~txbits.errors.StagedDataLost` or
-            :class:`~txbits.errors.BackendError`.
-        """
-
-
-class IAddressable(Interface):
-    """
-    An optional ability of an :class:`IUploadSession`: another program can find it.
-
-    Notification by reference needs it.
-    """
-
-    def address() -> str:
-        """
-        Tell where the staged bytes can be read, once the upload is complete.
-
-        :returns: An absolute path of a file, or a URL.
-        """
-
-
-class IShared(Interface):
-    """
-    An optional ability of an :class:`IBackend`: other processes act in its sessions
-    too.
-
-    What this process knows of a session may be behind. All its sessions provide
-    :class:`IRefreshable`; ``IBackend.find`` is asked for each packet, and may answer
-    from what it knows.
-    """
-
-
-class IRefreshable(Interface):
-    """
-    An optional ability of an :class:`IUploadSession`: to find out what is new.
-
-    Nothing final is said before: that a fragment is out of step, that an upload is not
-    complete, or what is left to release.
-    """
-
-    def refresh() -> Deferred[None]:
-        """
-        Find out what other processes have changed.
-
-        Not called while a writer is open.
-
-        :returns: A Deferred that fires with ``None`` when all attributes are as the
-            store has them. It fails with :class:`~txbits.errors.NoSuchSession` if the
-            session is gone, or closed; or with :class:`~txbits.errors.BackendError`.
-        """
-
-
-class IAccessPolicy(Interface):
-    """
-    Decides who may upload where.
-
-    Authentication comes before it, from outside (see
-    :meth:`txbits.web.BITSResource.for_user`); this is about permission.
-    """
-
-    def check(
-        caller: str | None, destination: tuple[str, ...], packet_type: str
-    ) -> Deferred[None]:
-        """
-        Permit a packet, or refuse it. Asked for every packet, before its body.
-
-        :param caller: The authenticated user; ``None`` if anonymous.
-        :param destination: The destination, not yet checked by the backend.
-        :param packet_type: Such as ``"Create-Session"``, as the protocol spells it.
-        :returns: A Deferred that fires with ``None`` if it is permitted. It fails with
-            :class:`~txbits.errors.AccessDenied` if not.
-        """
-
-
-@frozen
-class BackendContext:
-    """
-    What a backend parser is given besides the description.
-
-    :ivar reactor: The reactor that the backend is to use.
-    :ivar fsync: When bytes are made to survive a crash of the machine: ``"close"``
-        (before the Ack of Close-Session), ``"fragment"`` (before every Ack) or
-        ``"never"``. A backend that cannot choose ignores it.
-    """
-
-    reactor: Any
-    fsync: Literal["close", "fragment", "never"] = "close"
-
-
-class IBackendParser(IPlugin):
-    """
-    A Twisted plugin that makes a backend from its description.
-
-    A description is written like Twisted's endpoint strings,
-    ``prefix:argument:name=value``, with a backslash before a colon that is meant
-    as one. Put an instance into a module of the ``twisted.plugins`` package, and
-    ``--backend prefix:...`` works.
-    """
-
-    prefix: str = Attribute("What a description that is meant for it begins with.")
-    format: str = Attribute("The form of a description, such as 'disk:PATH'.")
-    help: str = Attribute("One or two sentences that say what the backend is for.")
-
-    def parse_backend(context: BackendContext, *args: str, **kwargs: str) -> IBackend:
-        """
-        Make the backend. It does no I/O yet; that is for ``IBackend.start``.
-
-        An implementation may name the arguments that it takes; a description that does
-        not fit them is refused before it is called.
-
-        :param context: The reactor, and settings that concern storage.
-        :param args: The positional parts of the description, unescaped.
-        :param kwargs: The named parts, unescaped.
-        :raises InvalidSetting: If the description is wrong; the text says how.
         """

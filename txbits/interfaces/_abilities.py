@@ -1,0 +1,241 @@
+"""
+What not every store can do: optional interfaces of backends and their sessions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IConsumer
+from zope.interface import Attribute, Interface
+from zope.interface.interface import InterfaceClass
+
+from txbits.interfaces._notification import Answer
+from txbits.interfaces._storage import IReleasable, IWriter
+
+
+class IReadable(Interface):
+    """
+    An optional ability of an :class:`IUploadSession`: its bytes can be read back.
+
+    Notification by value, and digests of an upload, need it.
+    """
+
+    def read_into(consumer: IConsumer, start: int, end: int) -> Deferred[None]:
+        """
+        Write the bytes from *start* up to, not including, *end* to *consumer*.
+
+        :param consumer: It is given a producer, which it may pause and stop.
+        :param start: Offset of the first byte.
+        :param end: Offset behind the last byte, at most the session's ``offset``.
+        :returns: A Deferred that fires with ``None`` when all was written and the
+            producer unregistered. It fails with
+            :class:`~txbits.errors.StagedDataLost` or
+            :class:`~txbits.errors.BackendError`.
+        """
+
+
+class IAddressable(Interface):
+    """
+    An optional ability of an :class:`IUploadSession`: another program can find it.
+
+    Notification by reference needs it.
+    """
+
+    def address() -> str:
+        """
+        Tell where the staged bytes can be read, once the upload is complete.
+
+        :returns: An absolute path of a file, or a URL.
+        """
+
+
+class IShared(Interface):
+    """
+    An optional ability of an :class:`IBackend`: other processes act in its sessions
+    too.
+
+    What this process knows of a session may be behind. All its sessions provide
+    :class:`IRefreshable`; ``IBackend.find`` is asked for each packet, and may answer
+    from what it knows.
+    """
+
+
+class IRefreshable(Interface):
+    """
+    An optional ability of an :class:`IUploadSession`: to find out what is new.
+
+    Nothing final is said before: that a fragment is out of step, that an upload is not
+    complete, or what is left to release.
+    """
+
+    def refresh() -> Deferred[None]:
+        """
+        Find out what other processes have changed.
+
+        Not called while a writer is open.
+
+        :returns: A Deferred that fires with ``None`` when all attributes are as the
+            store has them. It fails with :class:`~txbits.errors.NoSuchSession` if the
+            session is gone, or closed; or with :class:`~txbits.errors.BackendError`.
+        """
+
+
+class IAbilities(Interface):
+    """
+    An optional ability of an :class:`IBackend`: it tells what its sessions can do.
+
+    A setting that needs what they cannot is refused at start.
+    """
+
+    session_abilities: Set[InterfaceClass] = Attribute(
+        "The optional interfaces that every session of it provides, as configured."
+    )
+
+
+class IStoredFile(IReleasable):
+    """
+    A file that was opened to be served, such as a reply or a published file.
+
+    It goes on showing what was opened, or reading fails, when another file takes its
+    place. ``release()`` closes it; a reading that is under way fails then.
+    """
+
+    length: int = Attribute("Its length in bytes.")
+    modified: float = Attribute("When it was last changed.")
+    etag: str = Attribute(
+        "Another one for each content that there ever was under its name: a strong "
+        "entity tag without its quotes (RFC 9110 8.8.3)."
+    )
+
+    def read_into(consumer: IConsumer, start: int, end: int) -> Deferred[None]:
+        """
+        Write the bytes from *start* up to, not including, *end* to *consumer*.
+
+        One reading at a time; another may follow.
+
+        :param consumer: It is given a producer, which it may pause and stop.
+        :param start: Offset of the first byte.
+        :param end: Offset behind the last byte, at most :attr:`length`.
+        :returns: A Deferred that fires with ``None`` when all was written and the
+            producer unregistered. It fails with
+            :class:`~txbits.errors.StagedDataLost` if the bytes are gone or others,
+            or with :class:`~txbits.errors.BackendError`.
+        """
+
+
+class IDownloadable(Interface):
+    """
+    An optional ability of an :class:`IBackend`: published files can be read.
+
+    Downloads (MC-BUP 2.3, 3.5) need it.
+    """
+
+    def open_file(destination: tuple[str, ...]) -> Deferred[IStoredFile]:
+        """
+        Open the file that stands at a destination.
+
+        Whatever stands there counts, also what was not uploaded; but nothing of the
+        staging area, nothing outside the root, and nothing that is no plain file.
+
+        :param destination: Not checked yet.
+        :returns: A Deferred that fires with the :class:`IStoredFile`. It fails with
+            :class:`~txbits.errors.NoSuchFile`,
+            :class:`~txbits.errors.DestinationForbidden`,
+            :class:`~txbits.errors.DestinationIsDirectory` or
+            :class:`~txbits.errors.BackendError`.
+        """
+
+
+class IRedirecting(Interface):
+    """
+    An optional ability of an :class:`IBackend`: clients can be sent to its own URLs.
+    """
+
+    def location(destination: tuple[str, ...], method: str) -> Deferred[str | None]:
+        """
+        Tell where a client can fetch a published file without us.
+
+        :param destination: Not checked yet.
+        :param method: ``"GET"`` or ``"HEAD"``; the URL may be good for that only.
+        :returns: A Deferred that fires with an absolute URL, or with ``None`` if the
+            file is to be served by us. It fails as ``IDownloadable.open_file`` does.
+        """
+
+
+class IAnswerable(Interface):
+    """
+    An optional ability of an :class:`IUploadSession`: it keeps what a server
+    application answered, and the application's reply.
+
+    Notification needs it. All of it goes with the session's ``release()``.
+    """
+
+    attempts: int = Attribute(
+        "How often an application was asked, before a restart too."
+    )
+    answer: Answer | None = Attribute(
+        "What it answered for good; None as long as it is to be asked."
+    )
+
+    def begin_attempt() -> Deferred[int]:
+        """
+        Record that the application is about to be asked.
+
+        What is left of the reply of an earlier attempt is discarded.
+
+        :returns: A Deferred that fires with the number of the attempt, from 1 on, when
+            a restarted process would count on from there. It fails with
+            :class:`~txbits.errors.BackendError`.
+        """
+
+    def open_reply() -> Deferred[IWriter]:
+        """
+        Begin to write a reply; once in an attempt.
+
+        :returns: A Deferred that fires with the writer; the reply ends where that is
+            closed. It fails with :class:`~txbits.errors.BackendError`, and the writer
+            as any does.
+        """
+
+    def keep_answer(answer: Answer) -> Deferred[None]:
+        """
+        Record what the application answered; it is not asked again.
+
+        :returns: A Deferred that fires with ``None`` when :attr:`answer` is that, and
+            would be after the process is killed, with the whole reply if it has one
+            (and after the machine is, as far as the backend was set to promise
+            that). It fails with :class:`~txbits.errors.BackendError`.
+        """
+
+    def reply() -> Deferred[IStoredFile]:
+        """
+        Open the reply of an answer that has one.
+
+        :returns: A Deferred that fires with the :class:`IStoredFile`. It fails with
+            :class:`~txbits.errors.NoSuchFile` if there is no reply, or with
+            :class:`~txbits.errors.BackendError`.
+        """
+
+
+class IReplyAddressable(Interface):
+    """
+    An optional ability of an :class:`IAnswerable` session: another program can write
+    the reply.
+    """
+
+    def reply_address() -> str:
+        """
+        Tell where a reply may be written.
+
+        :returns: An absolute path of a file, or a URL.
+        """
+
+    def has_reply() -> Deferred[bool]:
+        """
+        Look whether somebody has written one.
+
+        :returns: A Deferred that fires with ``True`` if there is a plain file. It fails
+            with :class:`~txbits.errors.BackendError`.
+        """

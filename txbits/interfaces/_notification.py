@@ -1,0 +1,105 @@
+"""
+How a server application is told of an upload, and answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from zope.interface import Attribute, Interface
+from zope.interface.interface import InterfaceClass
+
+if TYPE_CHECKING:
+    from txbits.interfaces._storage import IUploadSession, IWriter
+
+
+@frozen(kw_only=True)
+class Answer:
+    """
+    What a server application answered for good.
+
+    :ivar status: Its HTTP status: of success, or 403, after which it is not asked
+        again either (MC-BUP 3.3).
+    :ivar publishes: Whether the file is to appear at its destination. If not, the
+        upload was the application's, and is discarded at Close-Session.
+    :ivar reply_url: An absolute URL to hand to the client in place of a stored reply.
+    :ivar has_reply: Whether a reply is stored. Whoever answers leaves it as it is:
+        who keeps the answer finds out.
+    """
+
+    status: int = 200
+    publishes: bool = False
+    reply_url: str | None = None
+    has_reply: bool = False
+
+
+@frozen(kw_only=True)
+class CompleteUpload:
+    """
+    An upload that a server application is asked about.
+
+    :ivar session: Its session; what it provides besides
+        :class:`~txbits.interfaces.IUploadSession` depends on the backend, and covers
+        ``INotifier.needs``. Its bytes stay as they are until the answer is there.
+    :ivar request_url: The destination URL as the client gave it, with its query.
+    :ivar attempt: How often the application has been asked, this time included: over
+        1, it may have seen this upload before.
+    :ivar sha256: The digest of its bytes.
+    """
+
+    session: IUploadSession
+    request_url: str
+    attempt: int
+    sha256: bytes
+
+
+class IReply(Interface):
+    """A place for the reply of a server application."""
+
+    def open() -> Deferred[IWriter]:
+        """
+        Begin to write the reply. Called at most once; without it there is none.
+
+        :returns: A Deferred that fires with the writer, which is to be closed. It
+            fails with :class:`~txbits.errors.BackendError`.
+        """
+
+    def address() -> str | None:
+        """
+        Tell where another program may write the reply instead.
+
+        :returns: An absolute path or a URL; ``None`` if the backend has none.
+        """
+
+
+class INotifier(Interface):
+    """
+    Tells a server application of complete uploads (MC-BUP 3.3).
+
+    :func:`txbits.notification.notifier` makes one of a plain function.
+    """
+
+    needs: Set[InterfaceClass] = Attribute(
+        "The optional interfaces that sessions must provide, such as IReadable."
+    )
+
+    def notify(upload: CompleteUpload, reply: IReply) -> Deferred[Answer]:
+        """
+        Ask the application; called again after any failure but one of status 403.
+
+        The Deferred may be cancelled, because the session is: it fires when nothing of
+        the asking is left, and the upload's bytes are no longer read.
+
+        :param upload: What was uploaded.
+        :param reply: Where the reply goes.
+        :returns: A Deferred that fires with the :class:`Answer`. It fails with
+            :class:`~txbits.errors.ApplicationRefused`,
+            :class:`~txbits.errors.ApplicationUnreachable`,
+            :class:`~txbits.errors.ApplicationTimedOut`,
+            :class:`~txbits.errors.BadAnswer`, or
+            :class:`~txbits.errors.BackendError` where reading the upload or writing the
+            reply did.
+        """

@@ -1,0 +1,60 @@
+"""
+How a backend is made from its description.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from attrs import frozen
+from twisted.plugin import IPlugin
+from zope.interface import Attribute
+
+from txbits.interfaces._storage import IBackend
+
+
+@frozen
+class BackendContext:
+    """
+    What a backend parser is given besides the description.
+
+    :ivar reactor: The reactor that the backend is to use.
+    :ivar fsync: When bytes are made to survive a crash of the machine: ``"close"``
+        (before the Ack of Close-Session), ``"fragment"`` (before every Ack) or
+        ``"never"``. A backend that cannot choose ignores it.
+    :ivar notifies: Whether a server application is told of complete uploads, so that
+        their bytes are read before they are published. A backend for which that makes
+        no difference ignores it.
+    """
+
+    reactor: Any
+    fsync: Literal["close", "fragment", "never"] = "close"
+    notifies: bool = False
+
+
+class IBackendParser(IPlugin):
+    """
+    A Twisted plugin that makes a backend from its description.
+
+    A description is written like Twisted's endpoint strings,
+    ``prefix:argument:name=value``, with a backslash before a colon that is meant
+    as one. Put an instance into a module of the ``twisted.plugins`` package, and
+    ``--backend prefix:...`` works.
+    """
+
+    prefix: str = Attribute("What a description that is meant for it begins with.")
+    format: str = Attribute("The form of a description, such as 'disk:PATH'.")
+    help: str = Attribute("One or two sentences that say what the backend is for.")
+
+    def parse_backend(context: BackendContext, *args: str, **kwargs: str) -> IBackend:
+        """
+        Make the backend. It does no I/O yet; that is for ``IBackend.start``.
+
+        An implementation may name the arguments that it takes; a description that does
+        not fit them is refused before it is called.
+
+        :param context: The reactor, and settings that concern storage.
+        :param args: The positional parts of the description, unescaped.
+        :param kwargs: The named parts, unescaped.
+        :raises InvalidSetting: If the description is wrong; the text says how.
+        """

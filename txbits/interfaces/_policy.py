@@ -1,0 +1,30 @@
+"""
+Who may upload where.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+from zope.interface import Interface
+
+
+class IAccessPolicy(Interface):
+    """
+    Decides who may upload where.
+
+    Authentication comes before it, from outside (see
+    :meth:`txbits.web.BITSResource.for_user`); this is about permission.
+    """
+
+    def check(
+        caller: str | None, destination: tuple[str, ...], packet_type: str
+    ) -> Deferred[None]:
+        """
+        Permit a packet, or refuse it. Asked for every packet, before its body.
+
+        :param caller: The authenticated user; ``None`` if anonymous.
+        :param destination: The destination, not yet checked by the backend.
+        :param packet_type: Such as ``"Create-Session"``, as the protocol spells it.
+        :returns: A Deferred that fires with ``None`` if it is permitted. It fails with
+            :class:`~txbits.errors.AccessDenied` if not.
+        """
