@@ -326,6 +326,7 @@ class SettingsTests(ExchangeTestCase):
             body=b"<html>",
         )
         self.assertTrue(self.connector.connections[0][1].aborted)
+        self.clock.advance(0)
         self.connector.answer(*OK)
         self.assertEqual(self.successResultOf(result).status, 200)
 

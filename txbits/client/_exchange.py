@@ -12,7 +12,6 @@ from typing import Any
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
 from zope.interface import Interface, implementer
 
 from txbits._deferreds import deferred
@@ -108,11 +107,7 @@ class HTTPExchange:
         )
         # An Ack has no body; what has one comes from something else, and is not worth
         # reading.
-        if response.length != 0:
-            self._requests.drop()
-            # What came with the head is still being parsed, and may yet put the
-            # connection into the pool, from where close() has to take it.
-            await deferLater(self._clock, 0)
+        await self._requests.discard(response)
         return _ack(response)
 
     def close(self) -> Deferred[None]:

@@ -57,7 +57,7 @@ async def fetch_reply(
 async def _download(requests: Requests, url: str, path: str) -> int:
     response = await requests.ask(b"GET", url, [], lambda _: None)
     if response.code != 200:
-        requests.drop()
+        await requests.discard(response)
         words = f"the reply cannot be downloaded: the server answered {response.code}"
         if is_transient(response.code):
             raise NoAnswer(words)

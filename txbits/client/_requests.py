@@ -26,6 +26,7 @@ from twisted.internet.interfaces import (
     IReactorTime,
     IStreamClientEndpoint,
 )
+from twisted.internet.task import deferLater
 from twisted.web.client import (
     HTTPConnectionPool,
     RequestGenerationFailed,
@@ -191,7 +192,17 @@ class Requests:
             response = await self._attempt(method, url, headers, make_body)
             if not self._has_an_answer(response):
                 break
+            await self.discard(response)
         return response
+
+    async def discard(self, response: Any) -> None:
+        """Read nothing of what a response says, be it there or not."""
+        if response.length == 0:
+            return
+        self.drop()
+        # What came with the head is still being parsed, and may yet put the connection
+        # into the pool, from where close() has to take it.
+        await deferLater(self._clock, 0)
 
     def drop(self) -> None:
         """Drop the connection of the latest request, whatever is still under way."""
@@ -287,12 +298,7 @@ class Requests:
             authorizer = self._proxy_authorizer
         else:
             return False
-        if not authorizer.challenged(asked):
-            return False
-        # What it says to a human is not read.
-        if response.length != 0:
-            self.drop()
-        return True
+        return authorizer.challenged(asked)
 
 
 #: What a request may fail with for a reason that lies in the network, or in what the
