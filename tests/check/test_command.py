@@ -170,6 +170,8 @@ class CommandTests(TestCase):
         (line,) = self.err.getvalue().splitlines()
         self.assertIn("refused", line)
         self.assertEqual(self.out.getvalue(), "")
+        self.assertEqual(await self.run_at(url, "--json"), Status.GAVE_UP)
+        self.assertEqual(json.loads(self.out.getvalue())["event"], "failed")
 
     async def test_no_patience_is_1(self):
         status = await self.run_at(self.serve(), "--timeout", "0")

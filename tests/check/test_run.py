@@ -122,6 +122,28 @@ class TidinessTests(SynchronousTestCase):
         (path,) = server.files
         self.assertEqual(report.left_behind, (f"file http://server.example{path}",))
 
+    def test_files_that_appear_at_the_last_fragment_are_told(self):
+        def publish(server, request, answer):
+            session = server.session_of(request)
+            if session and session.is_complete:
+                server.files[request.path] = bytes(session.data)
+
+        server = Server(after=publish)
+        report = drive(server, CHECKS)
+        urls = [f"file http://server.example{path}" for path in server.files]
+        self.assertGreater(len(urls), sum(one.publishes for one in CHECKS))
+        self.assertEqual(sorted(report.left_behind), sorted(urls))
+        self.assertEqual(self.open_sessions(server), [])
+
+    def test_a_server_that_ends_before_that_is_certain_is_told(self):
+        def end(server, request):
+            is_over = any(one.state == "cancelled" for one in server.sessions.values())
+            return request.kind == "create-session" and is_over and SILENCE
+
+        report = drive(Server(before=end), named("cancel-of-a-complete-upload"))
+        (line,) = report.left_behind
+        self.assertTrue(line.startswith("perhaps file http://server.example/"), line)
+
     def test_a_cancel_that_fails_is_sent_again(self):
         failures = [1, 2]
 

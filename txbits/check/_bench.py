@@ -18,6 +18,7 @@ from txbits.check._messages import PROTOCOL, Message, content_range
 from txbits.check._model import Failed, NotApplicable
 from txbits.check._target import Target
 from txbits.check._wire import Answer, NoAnswer, Wire
+from txbits.protocol._fields import LocalProtocolError, parse_content_range
 from txbits.protocol.refusals import HResult
 
 #: The file that most checks send: so many bytes.
@@ -101,6 +102,7 @@ class Bench:
     _wires: list[Wire] = field(init=False, factory=list)
     _main: Wire | None = field(init=False, default=None)
     _open: dict[bytes, Session] = field(init=False, factory=dict)
+    _complete: dict[bytes, bytes] = field(init=False, factory=dict)
 
     async def wire(self) -> Wire:
         """Make another connection."""
@@ -148,10 +150,16 @@ class Bench:
         kind = _kind(message).lower()
         if not answer.is_success:
             return answer
+        headers = dict(message.headers)
         if kind in ("cancel-session", "close-session"):
-            sent = dict(message.headers).get(b"BITS-Session-Id", b"")
-            self._open.pop(_key(sent), None)
-        elif session_id is not None and kind not in ("fragment", "ping"):
+            self._open.pop(_key(headers.get(b"BITS-Session-Id", b"")), None)
+            if kind == "close-session":
+                self._complete.pop(message.target, None)
+        elif kind == "fragment":
+            name = headers.get(b"Content-Name")
+            if name and _is_last(headers.get(b"Content-Range", b"")):
+                self._complete[message.target] = name
+        elif session_id is not None and kind != "ping":
             name = message.target.partition(b"?")[0].rpartition(b"/")[2]
             found = Session(session_id, name, message.target)
             self._open.setdefault(_key(session_id), found)
@@ -261,9 +269,30 @@ class Bench:
                 url = self.target.shown(session.target)
                 id_ = session.id.decode("latin-1")
                 left.append(f"session {id_} of {url}: {why}")
+        left += await self._published_too_early()
         for wire in self._wires:
             wire.drop()
         return left
+
+    async def _published_too_early(self) -> list[str]:
+        """
+        Look for files of uploads that were complete, and then cancelled.
+
+        Some servers publish at the last Fragment. That shows where the file may not
+        be created anew.
+        """
+        left = []
+        for target, name in self._complete.items():
+            try:
+                answer = await self.ask(self.create(name))
+            except NoAnswer as error:
+                left.append(f"perhaps file {self.target.shown(target)}: {error}")
+                continue
+            if answer.status in (403, 409):
+                left.append(f"file {self.target.shown(target)}")
+            if answer.is_success and answer.session_id is not None:
+                await self._cancel(Session(answer.session_id, name, target))
+        return [line for line in left if line not in self.published]
 
     async def _cancel(self, session: Session) -> str | None:
         why = None
@@ -286,6 +315,14 @@ class Bench:
 def _kind(message: Message) -> str:
     kind = dict(message.headers).get(b"BITS-Packet-Type", message.method)
     return kind.decode("latin-1")
+
+
+def _is_last(value: bytes) -> bool:
+    try:
+        found = parse_content_range(value)
+    except LocalProtocolError:
+        return False
+    return found.last + 1 == found.total
 
 
 def _key(session_id: bytes) -> bytes:

@@ -16,6 +16,7 @@ from txbits.client._display import write
 from txbits.client.commands import _types
 from txbits.client.commands._command import Command, Context, Status, UsageError
 from txbits.client.commands._options import add_connection_options, connection_settings
+from txbits.client.events import TransferFailed
 
 _NAMES = [check.name for check in CHECKS]
 
@@ -85,8 +86,7 @@ async def _perform(context: Context, options: argparse.Namespace) -> Status:
         report = await run.start(checks)
         ended = True
     except Unreachable as error:
-        context.complain(str(error))
-        return Status.GAVE_UP
+        raise TransferFailed(str(error), transient=True) from error
     finally:
         if not ended:
             for line in run.left_behind:
