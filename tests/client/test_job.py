@@ -31,8 +31,10 @@ from txbits.client import (
     UploadResult,
     Waiting,
 )
+from txbits.client._journals import (
+    name_of,
+)
 from txbits.client._requests import NoTrust
-from txbits.client.journal import name_of
 from txbits.protocol.packets import Ack, Fragment
 from txbits.protocol.refusals import HResult
 

@@ -17,15 +17,17 @@ from hypothesis import strategies as st
 from twisted.internet.defer import maybeDeferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from txbits.client._journals import (
+    look_at,
+    look_into,
+    name_of,
+    state_directory,
+)
 from txbits.client.journal import (
     Entry,
     Journal,
     JournalBusy,
     JournalError,
-    look_at,
-    look_into,
-    name_of,
-    state_directory,
 )
 from txbits.client.source import FileIdentity
 from txbits.protocol.upload import Position

@@ -192,6 +192,26 @@ class CommandTests(SocketsTestCase):
         self.assertEqual(command.err, b"")
         self.assertIn(b"3,000,000 bytes are at", command.out)
 
+    async def test_standard_input_arrives(self) -> None:
+        # The first fragment is sent twice, though a pipe can be read only once.
+        self.resource.drops = 1
+        self.path = "-"
+        length = str(len(self.data))
+        command = self.spawn(self.url, "--length", length)
+        command.transport.write(self.data)
+        command.transport.closeStdin()
+        self.assertEqual(await command.ended, 0)
+        self.assertEqual(self.server.published, self.data)
+
+    async def test_standard_input_that_ends_too_soon_is_4(self) -> None:
+        self.path = "-"
+        command = self.spawn(self.url, "--length", str(len(self.data) + 1))
+        command.transport.write(self.data)
+        command.transport.closeStdin()
+        self.assertEqual(await command.ended, 4)
+        self.assertIn(b"ended after 3,000,000 of 3,000,001 bytes", command.err)
+        self.assertEqual(self.server.held, {})
+
     async def test_a_refusal_is_one_line_and_2(self) -> None:
         self.server.largest = 0
         command = self.spawn(self.url)

@@ -7,6 +7,7 @@ paused, resumed and cancelled as well. :func:`download` is the other direction.
 protocol with the server, and nothing else.
 """
 
+from txbits.client._journals import open_journal
 from txbits.client._url import InvalidURL
 from txbits.client.downloader import download
 from txbits.client.events import (
@@ -53,5 +54,6 @@ __all__ = [
     "UploadResult",
     "Waiting",
     "download",
+    "open_journal",
     "upload",
 ]

@@ -15,10 +15,9 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
@@ -35,12 +34,7 @@ T = TypeVar("T")
 _VERSION = 1
 
 #: A file longer than this, in bytes, is no journal.
-_LONGEST = 64 * 1024
-
-_SUFFIX = ".json"
-
-#: After so many seconds a journal is old. Servers keep sessions for 14 days.
-_OLD = 30 * 86400.0
+LONGEST = 64 * 1024
 
 
 class JournalError(Exception):
@@ -230,8 +224,8 @@ class Journal:
     def _open(self) -> None:
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._descriptor = _locked(self.path)
-            text = os.pread(self._descriptor, _LONGEST, 0)
+            self._descriptor = locked(self.path)
+            text = os.pread(self._descriptor, LONGEST, 0)
         except OSError as error:
             self.close()
             raise JournalError(f"{self.path}: {error.strerror or error}") from error
@@ -295,7 +289,7 @@ class Journal:
             self.close()
 
 
-def _locked(path: Path) -> int:
+def locked(path: Path) -> int:
     """Open the file that bears the name, and lock it."""
     while True:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -311,106 +305,3 @@ def _locked(path: Path) -> int:
             pass
         # It was replaced or removed between opening and locking it.
         os.close(descriptor)
-
-
-def state_directory(environ: dict[str, str]) -> Path:
-    """
-    Where journals are kept if nothing else is said (XDG Base Directory Specification).
-
-    :raises JournalError: If the environment names no home.
-    """
-    state = environ.get("XDG_STATE_HOME", "")
-    # "All paths […] must be absolute. If an implementation encounters a relative path
-    # […] it should consider the path invalid and ignore it."
-    if os.path.isabs(state):
-        return Path(state, "txbits")
-    home = environ.get("HOME", "")
-    if not os.path.isabs(home):
-        raise JournalError("neither XDG_STATE_HOME nor HOME says where to keep state")
-    return Path(home, ".local", "state", "txbits")
-
-
-def name_of(url: str, path: str) -> str:
-    """
-    Name the journal of an upload.
-
-    :param url: Where the file goes.
-    :param path: The file, without symbolic links.
-    """
-    key = f"{without_query(url)}\n{path}".encode("utf-8", "surrogateescape")
-    return hashlib.sha256(key).hexdigest()[:32] + _SUFFIX
-
-
-@frozen
-class Found:
-    """
-    A journal that lies in a directory.
-
-    :ivar path: Where.
-    :ivar entry: What it says; ``None`` if that cannot be read.
-    :ivar running: Whether a process is at it.
-    """
-
-    path: Path
-    entry: Entry | None
-    running: bool
-
-
-def look_into(directory: Path) -> Iterator[Found]:
-    """
-    Find the journals in a directory; nothing is changed by that.
-
-    :raises OSError: If it cannot be read.
-    """
-    for path in sorted(directory.glob(f"*{_SUFFIX}")):
-        found = look_at(path)
-        if found is not None:
-            yield found
-
-
-def forget_old(directory: Path, now: float) -> None:
-    """
-    Remove journals of which nobody has heard for so long that no server knows the
-    session any more.
-
-    :param now: The time, in seconds since 1970.
-    """
-    if not directory.is_dir():
-        return
-    for found in look_into(directory):
-        entry = found.entry
-        if entry is None or found.running or entry.updated > now - _OLD:
-            continue
-        try:
-            descriptor = _locked(found.path)
-        except JournalBusy:
-            continue
-        found.path.unlink(missing_ok=True)
-        os.close(descriptor)
-
-
-def look_at(path: Path) -> Found | None:
-    """
-    Read a journal that may be another process's.
-
-    :returns: ``None`` if there is none, or nothing in it yet.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    try:
-        text = os.read(descriptor, _LONGEST)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            running = False
-        except BlockingIOError:
-            running = True
-    finally:
-        os.close(descriptor)
-    if not text:
-        return None
-    try:
-        return Found(path, Entry.from_json(text), running)
-    except ValueError:
-        return Found(path, None, running)

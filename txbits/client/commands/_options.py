@@ -13,10 +13,15 @@ import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from txbits.client._journals import (
+    state_directory,
+)
 from txbits.client._url import parse_proxy
 from txbits.client.commands import _types
 from txbits.client.commands._command import Context, UsageError
-from txbits.client.journal import JournalError, state_directory
+from txbits.client.journal import (
+    JournalError,
+)
 from txbits.client.settings import (
     ConnectionSettings,
     Credentials,

@@ -10,6 +10,10 @@ from uuid import UUID
 
 from attrs import frozen
 
+from txbits.client._journals import (
+    look_at,
+    look_into,
+)
 from txbits.client._url import to_wire
 from txbits.client.commands import _types
 from txbits.client.commands._command import Command, Context, Status, UsageError
@@ -20,7 +24,10 @@ from txbits.client.commands._options import (
     state_path,
 )
 from txbits.client.commands._packets import ask
-from txbits.client.journal import Journal, JournalBusy, look_at, look_into
+from txbits.client.journal import (
+    Journal,
+    JournalBusy,
+)
 from txbits.client.source import FileIdentity
 from txbits.protocol.packets import CancelSession
 from txbits.protocol.refusals import HResult

@@ -124,7 +124,8 @@ COMMAND = Command(
     help="try out whether a server speaks BITS as it should",
     description="Try out on a server what MC-BUP demands, and what txbits promises "
     "beyond it. Sessions are cancelled in the end. Exits with 2 if a check failed that "
-    "MC-BUP demands.",
+    "MC-BUP demands. A password goes with each request, as Basic; there is no way "
+    "through a proxy, which would change what is said.",
     arguments=_arguments,
     perform=_perform,
 )

@@ -11,9 +11,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from txbits.client._display import percent
+from txbits.client._journals import (
+    Found,
+    look_at,
+    look_into,
+)
 from txbits.client.commands._command import Command, Context, Status, UsageError
 from txbits.client.commands._options import add_state_option, state_path
-from txbits.client.journal import Found, look_at, look_into
 from txbits.client.source import printable
 
 _COLUMNS = ["file", "to", "sent", "state", "session", "last heard of"]

@@ -14,6 +14,10 @@ from attrs import define, field
 from twisted.internet.defer import CancelledError
 
 from txbits.client._display import Display, JSONDisplay, NoDisplay, display_for
+from txbits.client._journals import (
+    forget_old,
+    name_of,
+)
 from txbits.client._streams import PipeSource
 from txbits.client._url import to_wire
 from txbits.client.commands import _types
@@ -33,7 +37,10 @@ from txbits.client.commands._options import (
 from txbits.client.commands._plan import STDIN, Item, plan
 from txbits.client.events import UploadFailed, UploadResult
 from txbits.client.job import DEFAULT_RETRY_FOR, UploadJob
-from txbits.client.journal import Journal, JournalBusy, forget_old, name_of
+from txbits.client.journal import (
+    Journal,
+    JournalBusy,
+)
 from txbits.client.settings import ConnectionSettings
 from txbits.client.source import FileSource, SourceError, printable
 
@@ -232,7 +239,8 @@ class _Uploads:
         )
         journal.keeps_done = self.several
         context.hint = _GO_ON
-        if journal.stale is not None and not options.quiet:
+        stale = journal.stale
+        if stale is not None and not stale.done and not options.quiet:
             context.complain(
                 f"{printable(item.path)} has changed since it was sent in part; it is "
                 "sent anew"
