@@ -417,6 +417,19 @@ class StatusTests(CommandTestCase):
         self.assert_status(self.run_command("status"), 0)
         self.assertIn("┃", self.out.getvalue())
 
+    def test_a_journal_holds_no_secret(self) -> None:
+        path = self.write("a", b"0123456789")
+        self.script("http://h/a?sig=sesame", None, Deferred())
+        self.run_command(
+            *("upload", path, "http://h/a?sig=sesame", "--user", "me"),
+            *("--header", "X-Token: sesame"),
+            TXBITS_PASSWORD="sesame",
+        )
+        for name in self.journals():
+            place = os.path.join(self.home, ".local", "state", "txbits", name)
+            with open(place) as file:
+                self.assertNotIn("sesame", file.read())
+
     def test_without_a_home_it_has_to_be_said_where(self) -> None:
         self.home = ""
         self.assert_status(self.run_command("status"), 1)

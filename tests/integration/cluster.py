@@ -224,6 +224,9 @@ class WatchedSource:
     def check(self):
         return succeed(None)
 
+    def forget(self, offset):
+        pass
+
 
 class Killer:
     """

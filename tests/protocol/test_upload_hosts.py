@@ -218,11 +218,18 @@ class HostTests(UploadTestCase):
         self.time.now += 1e9
         self.assertEqual(upload.host, "node2.example")
 
-    def test_an_empty_host_id_is_none(self) -> None:
-        upload = self.upload()
-        upload.answered(Ack(200, SESSION, host_id=""))
-        self.assertIsNone(upload.host)
-        self.assert_fragment(upload, 0)
+    def test_what_is_no_host_is_passed_over(self) -> None:
+        for host in ("", "a/b", "me@h", "h:port", "a b", "http://h", "[x]", "h:1:x"):
+            upload = self.upload()
+            upload.answered(Ack(200, SESSION, host_id=host))
+            self.assertIsNone(upload.host, host)
+            self.assert_fragment(upload, 0)
+
+    def test_hosts_are_names_and_addresses_with_a_port_or_without(self) -> None:
+        for host in ("h", "h:81", "10.0.0.1", "::1", "fe80::1", "[::1]", "[::1]:81"):
+            upload = self.upload()
+            upload.answered(Ack(200, SESSION, host_id=host))
+            self.assertEqual(upload.host, host)
 
     def test_a_session_that_the_first_server_does_not_know_is_begun_anew(self) -> None:
         upload = self.elsewhere()

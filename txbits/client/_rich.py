@@ -90,7 +90,10 @@ class RichDisplay:
 
 def print_table(out: TextIO, columns: list[str], rows: list[list[str]]) -> None:
     """Print a table."""
-    table = Table(*columns)
+    table = Table()
+    for column in columns:
+        # Nothing is cut off: a session's id is there to be copied.
+        table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*row)
     Console(file=out).print(table, markup=False)

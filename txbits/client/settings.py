@@ -34,7 +34,7 @@ class Credentials:
     A name and a password.
 
     :ivar user: The name.
-    :ivar password: The password. It is not shown by :func:`repr`.
+    :ivar password: The password. ``repr()`` does not show it.
     """
 
     user: str = field()

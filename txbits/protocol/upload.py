@@ -32,6 +32,7 @@ told what came of it, and say what to do next.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from enum import Enum, auto
@@ -67,6 +68,13 @@ from txbits.protocol.reactions import (
     is_transient,
 )
 from txbits.protocol.refusals import HResult
+
+# MC-BUP 2.2.3.2: a host as in RFC 1738, section 5, or an address as in RFC 2373. A port
+# behind it is what servers give that are not on the usual one. What is none of these
+# is as good as nothing.
+_HOST = re.compile(
+    r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?|[0-9A-Fa-f:]+:[0-9A-Fa-f:.]*"
+)
 
 #: How often a server may fall back behind what it held before, and still have it
 #: count as progress when it catches up. A server that always loses what it was sent
@@ -276,7 +284,7 @@ class Upload:
             return self._nonsense(ack, "the server chose a protocol it was not offered")
         self._move(session_id=ack.session_id)
         self.phase = self._phase_of_position()
-        if ack.host_id:
+        if ack.host_id and _HOST.fullmatch(ack.host_id):
             # MC-BUP 3.1.2.3: without a time-out it is used for ever.
             self._move(
                 host=ack.host_id,
