@@ -213,6 +213,14 @@ class EndTests(SynchronousTestCase):
         self.assertIs(result.outcome, Outcome.FAILED)
         self.assertEqual(result.detail, "no answer within 10 seconds")
 
+    def test_a_server_that_stays_silent_is_not_waited_for_long(self):
+        report = drive(Server(before=lambda server, request: SILENCE), CHECKS)
+        outcomes = [each.outcome for each in report.results]
+        self.assertEqual(outcomes[:3], [Outcome.FAILED] * 3)
+        self.assertEqual(set(outcomes[3:]), {Outcome.NOT_APPLICABLE})
+        last = report.results[-1].detail
+        self.assertEqual(last, "the server does not answer any more")
+
     def test_a_connection_that_is_dropped_fails_a_check(self):
         def drop(server, request):
             request.connection.link.close()
@@ -346,6 +354,10 @@ class TargetTests(SynchronousTestCase):
         for url in ("http://h", "http://h/"):
             self.assertEqual(Target.of(url).target(b"x"), b"/x")
             self.assertEqual(Target.of(url).target(b""), b"/")
+
+    def test_what_is_encoded_stays_so(self):
+        target = Target.of("http://h/a%20b/%2F/ü")
+        self.assertEqual(target.target(b"x"), b"/a%20b/%2F/%C3%BC/x")
 
     def test_a_query_is_kept(self):
         target = Target.of("http://h/a?token=%2F1")

@@ -93,12 +93,14 @@ class Bench:
     :ivar connect: Makes a connection.
     :ivar clock: Tells the time.
     :ivar published: The files that were left at their destinations, one line each.
+    :ivar answers: How many answers there were.
     """
 
     target: Target
     connect: Callable[[], Deferred[Wire]]
     clock: IReactorTime
     published: list[str] = field(init=False, factory=list)
+    answers: int = field(init=False, default=0)
     _wires: list[Wire] = field(init=False, factory=list)
     _main: Wire | None = field(init=False, default=None)
     _open: dict[bytes, Session] = field(init=False, factory=dict)
@@ -146,6 +148,7 @@ class Bench:
 
     def note(self, message: Message, answer: Answer) -> Answer:
         """Take note of what an answer means for the tidying up."""
+        self.answers += 1
         session_id = answer.session_id
         kind = _kind(message).lower()
         if not answer.is_success:

@@ -33,6 +33,12 @@ DEFAULT_PATIENCE = 10.0
 #: A check ends after so many times that, whatever the server does.
 _LONGEST = 12
 
+#: After so many checks without a single answer the server is gone, and no more are
+#: waited for.
+_DEAF = 3
+
+_GONE = "the server does not answer any more"
+
 _WITHOUT_PUBLISHING = "leaves a file behind, which must be permitted (--publish)"
 
 
@@ -65,6 +71,7 @@ class Run:
     may_publish: bool = False
     on_result: Callable[[Result], None] = _ignore
     left_behind: list[str] = field(init=False, factory=list)
+    _unheard: int = field(init=False, default=0)
 
     @deferred
     async def start(self, checks: Iterable[Check]) -> Report:
@@ -113,6 +120,8 @@ class Run:
     async def _perform(self, check: Check) -> Result:
         if check.publishes and not self.may_publish:
             return Result(check, Outcome.NOT_APPLICABLE, _WITHOUT_PUBLISHING)
+        if self._unheard >= _DEAF:
+            return Result(check, Outcome.NOT_APPLICABLE, _GONE)
         bench = Bench(self.target, self._connect, self.clock)
         work = Deferred.fromCoroutine(_coroutine(check, bench))
         work.addTimeout(self.patience * _LONGEST, self.clock)
@@ -125,6 +134,7 @@ class Run:
         except TimeoutError:
             return Result(check, Outcome.FAILED, "it came to no end")
         finally:
+            self._unheard = 0 if bench.answers else self._unheard + 1
             self.left_behind += await bench.tidy_up()
             self.left_behind += bench.published
         return Result(check, Outcome.PASSED)
