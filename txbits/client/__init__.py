@@ -1,19 +1,23 @@
 """
-The other end: uploads to a BITS server, ours or another's.
+The other end: uploads to a BITS server, ours or another's, and downloads.
 
 :func:`upload` is for those who want a file to arrive; an :class:`UploadJob` can be
-paused, resumed and cancelled as well. ``txbits`` is a command line for them
-(:mod:`txbits.client.cli`). All of it shares the protocol with the server, and nothing
-else.
+paused, resumed and cancelled as well. :func:`download` is the other direction.
+``txbits`` is a command line for them (:mod:`txbits.client.cli`). All of it shares the
+protocol with the server, and nothing else.
 """
 
 from txbits.client._journals import open_journal
 from txbits.client._url import InvalidURL
+from txbits.client.downloader import download
 from txbits.client.events import (
     Created,
+    DownloadFailed,
+    DownloadResult,
     Event,
     Paused,
     Progress,
+    TransferFailed,
     UploadCancelled,
     UploadFailed,
     UploadResult,
@@ -29,6 +33,8 @@ __all__ = [
     "ConnectionSettings",
     "Created",
     "Credentials",
+    "DownloadFailed",
+    "DownloadResult",
     "Event",
     "FileSource",
     "ISource",
@@ -41,11 +47,13 @@ __all__ = [
     "Progress",
     "SourceChanged",
     "SourceError",
+    "TransferFailed",
     "UploadCancelled",
     "UploadFailed",
     "UploadJob",
     "UploadResult",
     "Waiting",
+    "download",
     "open_journal",
     "upload",
 ]

@@ -9,13 +9,31 @@ from uuid import UUID
 from attrs import frozen
 
 
-class UploadFailed(Exception):
+class TransferFailed(Exception):
+    """
+    A file has not reached its destination; the text is one line that says why.
+
+    :ivar status: The HTTP status of the last answer, if there was one.
+    :ivar transient: Whether trying again at another time can help.
+    """
+
+    def __init__(
+        self, message: str, *, transient: bool, status: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.transient = transient
+        self.status = status
+
+
+class DownloadFailed(TransferFailed):
+    """The server has not given the file; the text is one line that says why."""
+
+
+class UploadFailed(TransferFailed):
     """
     The server has not taken the file; the text is one line that says why.
 
-    :ivar status: The HTTP status of the last answer, if there was one.
-    :ivar hresult: Its HRESULT, if it had one.
-    :ivar transient: Whether trying again at another time can help.
+    :ivar hresult: The HRESULT of the last answer, if it had one.
     :ivar resumable: Whether the server still holds what it has received.
     """
 
@@ -28,9 +46,7 @@ class UploadFailed(Exception):
         hresult: int | None = None,
         resumable: bool | None = None,
     ) -> None:
-        super().__init__(message)
-        self.transient = transient
-        self.status = status
+        super().__init__(message, transient=transient, status=status)
         self.hresult = hresult
         self.resumable = transient if resumable is None else resumable
 
@@ -105,6 +121,20 @@ class Paused:
     """
 
     acknowledged: int
+
+
+@frozen
+class DownloadResult:
+    """
+    A download that succeeded.
+
+    :ivar length: How many bytes the file has.
+    :ivar received: How many of them came now; the others were there from an earlier
+        run.
+    """
+
+    length: int
+    received: int
 
 
 Event = Created | Progress | Waiting | Paused

@@ -2,7 +2,15 @@
 The commands of ``txbits``, one module each.
 """
 
-from txbits.client.commands import cancel, ping, status, upload
+from txbits.client.commands import (
+    cancel,
+    check,
+    completion,
+    download,
+    ping,
+    status,
+    upload,
+)
 from txbits.client.commands._command import Command
 
 #: In the order of the help.
@@ -10,7 +18,10 @@ COMMANDS: tuple[Command, ...] = (
     upload.COMMAND,
     status.COMMAND,
     cancel.COMMAND,
+    download.COMMAND,
     ping.COMMAND,
+    check.COMMAND,
+    completion.COMMAND,
 )
 
 __all__ = ["COMMANDS", "Command"]

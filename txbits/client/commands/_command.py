@@ -21,7 +21,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from txbits._deferreds import deferred
 from txbits.client._display import write, write_json
 from txbits.client._exchange import IExchange, exchange_over_network
-from txbits.client.events import UploadFailed
+from txbits.client.events import TransferFailed
 from txbits.client.journal import JournalError
 from txbits.client.settings import InvalidSettings
 from txbits.client.source import SourceError
@@ -141,7 +141,7 @@ def explain(error: Exception) -> tuple[Status, str]:
         return Status.USAGE, str(error)
     if isinstance(error, SourceError):
         return Status.CHANGED, str(error)
-    if isinstance(error, UploadFailed):
+    if isinstance(error, TransferFailed):
         return (Status.GAVE_UP if error.transient else Status.REFUSED), str(error)
     # No traceback is meant for a user.
     return Status.USAGE, f"a fault of txbits, please report it: {error!r}"
@@ -191,8 +191,9 @@ async def _concluded(
         status, line = explain(error)
         if getattr(options, "json", False):
             fields: dict[str, Any] = {"event": "failed", "exit": int(status)}
-            if isinstance(error, UploadFailed):
-                fields["status"], fields["hresult"] = error.status, error.hresult
+            if isinstance(error, TransferFailed):
+                fields["status"] = error.status
+                fields["hresult"] = getattr(error, "hresult", None)
             context.say_json(**fields, error=line)
     finally:
         ended.callback(None)
