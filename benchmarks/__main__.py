@@ -16,7 +16,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import client, small, throughput
+from benchmarks import client, downloads, small, throughput
 from benchmarks.conditions import spread_folders
 from benchmarks.driver import LoadFailed
 from benchmarks.servers import (
@@ -35,6 +35,7 @@ _PARTS = {
     "sessions": ["txbits", "buffered"],
     "memory": ["txbits"],
     "s3": ["txbits", "boto3", "boto3-threads"],
+    "downloads": ["txbits", "nginx", "nginx-sendfile"],
     "client": ["txbits", "nginx"],
 }
 _ALSO = {
@@ -42,6 +43,7 @@ _ALSO = {
     "sessions": [],
     "memory": ["buffered"],
     "s3": [],
+    "downloads": [],
     "client": [],
 }
 
@@ -66,9 +68,9 @@ def _options() -> argparse.Namespace:
         default=[],
         help="one more word for that command; may be repeated",
     )
-    add("--total", type=int, default=1024, help="MiB of a run but of sessions")
+    add("--total", type=int, default=1024, help="MiB of a run but of small uploads")
     add("--fragment", type=int, default=10, help="MiB of a Fragment or PUT")
-    add("--connections", default="1,8", help="how many for throughput and s3")
+    add("--connections", default="1,8", help="how many, but for small uploads")
     add("--sessions", type=int, default=6000, help="uploads of a sessions run")
     add("--clients", type=int, default=32, help="connections of a sessions run")
     add("--open", default="1000,5000", help="numbers of sessions to hold open")
@@ -110,6 +112,7 @@ def _sides(options: argparse.Namespace) -> dict[str, Side]:
     binary = nginx_binary()
     if binary:
         sides.insert(1, nginx(binary))
+        sides.append(nginx(binary, "nginx-sendfile", "sendfile on;"))
     else:
         print("nginx is not installed and left out: apt-get install nginx")
     return {side.name: side for side in sides}
@@ -151,6 +154,21 @@ def _run(options: argparse.Namespace, directory: Path) -> None:
                 sizes=throughput.Sizes(
                     options.total * throughput.MIB, options.fragment * throughput.MIB
                 ),
+            )
+        elif part == "downloads":
+            downloads.measure(
+                [
+                    txbits(
+                        options.server, [*options.server_option, "--allow-downloads"]
+                    )
+                    if side.name == "txbits"
+                    else side
+                    for side in chosen
+                ],
+                directory,
+                connections=options.connections,
+                repetitions=options.repetitions,
+                total=options.total * throughput.MIB,
             )
         elif part == "sessions":
             small.measure_sessions(

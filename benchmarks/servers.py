@@ -113,8 +113,12 @@ def nginx_binary() -> str | None:
     return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/sbin")
 
 
-def nginx(binary: str) -> Side:
-    """nginx with one worker, storing PUTs."""
+def nginx(binary: str, name: str = "nginx", more: str = "") -> Side:
+    """
+    nginx with one worker, storing PUTs, and serving files.
+
+    :param more: What else to put into its configuration.
+    """
 
     def command(run: Run) -> list[str]:
         template = (Path(__file__).parent / "nginx.conf.template").read_text()
@@ -127,11 +131,12 @@ def nginx(binary: str) -> Side:
                 directory=run.directory,
                 files=run.files,
                 port=run.port,
+                more=more,
             )
         )
         return [binary, "-p", str(run.directory), "-c", str(configuration)]
 
-    return Side("nginx", "put", command)
+    return Side(name, "put", command)
 
 
 class Server:

@@ -148,12 +148,14 @@ class FaultProxy:
 
     :ivar requests: Every request that came, in order.
     :ivar connections: How many connections were made to it.
+    :ivar most: How many there were at a time, at most.
     :ivar endpoint: Its URL, once it is started.
     """
 
     def __init__(self, port):
         self.requests = []
         self.connections = 0
+        self.most = 0
         self._upstream = port
         self._rules = []
         self._fronts = set()
@@ -234,6 +236,7 @@ class _Front(Protocol):
     def connectionMade(self):
         self._proxy._fronts.add(self)
         self._proxy.connections += 1
+        self._proxy.most = max(self._proxy.most, len(self._proxy._fronts))
         self.transport.pauseProducing()
         factory = Factory.forProtocol(lambda: _Back(self))
         connecting = TCP4ClientEndpoint(reactor, "127.0.0.1", self._proxy._upstream)

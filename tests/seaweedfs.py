@@ -24,6 +24,11 @@ What SeaweedFS 4.48 does, tried out for this module:
 - ``If-None-Match: *`` on CompleteMultipartUpload: 412 where the object exists, also
   when this very upload has made it; the parts stay. Not atomic: of several uploads to
   one key that complete at the same moment, more than one may be told 200.
+- UploadPartCopy copies the bytes, heeds ``x-amz-copy-source-if-match`` (412) and
+  ``-range``, and gives an ETag without quotes; the part has them in ListParts. A source
+  that is gone is 404 NoSuchKey, an upload that is, 404 NoSuchUpload.
+- GetObject heeds ``Range`` and ``If-Match`` together: 412 for another ETag, and
+  InvalidRange behind the end, which is all there is of an empty object.
 - CompleteMultipartUpload, sent again after it succeeded: 200 with the same ETag. At the
   same moment: 200, or 404 NoSuchUpload. Beside an abort: either only the abort
   succeeds, or both do and the object is whole.

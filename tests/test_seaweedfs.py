@@ -160,6 +160,39 @@ class BucketTests(SynchronousTestCase):
             )
             self.assertEqual(sorted(answers), ["OK"] + 7 * ["PreconditionFailed"])
 
+    def test_parts_are_copied_if_the_source_is_the_same(self):
+        client, name = self.bucket.client, self.bucket.name
+        etag = client.put_object(Bucket=name, Key="source", Body=b"0123456789")["ETag"]
+        upload = client.create_multipart_upload(Bucket=name, Key="copy")["UploadId"]
+
+        def copy(etag):
+            return client.upload_part_copy(
+                Bucket=name,
+                Key="copy",
+                UploadId=upload,
+                PartNumber=1,
+                CopySource={"Bucket": name, "Key": "source"},
+                CopySourceIfMatch=etag,
+                CopySourceRange="bytes=2-5",
+            )
+
+        with self.assertRaises(client.exceptions.ClientError) as caught:
+            copy('"0"')
+        self.assertEqual(
+            caught.exception.response["ResponseMetadata"]["HTTPStatusCode"], 412
+        )
+        copy(etag)
+        self.assertEqual(self.bucket.parts("copy", upload), [(1, 4)])
+        client.delete_object(Bucket=name, Key="source")
+        (part,) = client.list_parts(Bucket=name, Key="copy", UploadId=upload)["Parts"]
+        client.complete_multipart_upload(
+            Bucket=name,
+            Key="copy",
+            UploadId=upload,
+            MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]},
+        )
+        self.assertEqual(self.bucket.read("copy"), b"2345")
+
     def test_wrong_checksum_is_refused(self):
         self.assertEqual(
             self.put(Key="k", Body=b"data", ChecksumCRC32="AAAAAA=="), "BadDigest"

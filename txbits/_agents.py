@@ -1,11 +1,28 @@
 """
-What the client and the S3 backend, which both ask servers by way of treq, share.
+What those share that ask servers by way of treq: the client, the S3 backend, and
+who tells server applications of uploads.
 """
 
 from __future__ import annotations
 
-from attrs import define
-from twisted.internet.defer import Deferred
+from collections.abc import Iterator
+from typing import Any
+
+from attrs import define, field
+from OpenSSL.SSL import Error as TLSError
+from service_identity import VerificationError
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import (
+    ConnectError,
+    ConnectingCancelledError,
+    ConnectionClosed,
+)
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.web.client import (
+    RequestGenerationFailed,
+    RequestTransmissionFailed,
+    ResponseFailed,
+)
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
@@ -35,3 +52,69 @@ class ExactURL:
         bodyProducer: IBodyProducer | None = None,  # noqa: N803
     ) -> Deferred[IResponse]:
         return self.agent.request(method, self.url, headers, bodyProducer)
+
+
+@define
+class Watch:
+    """
+    A time-out that begins anew with each sign of life.
+
+    :ivar clock: Tells the time.
+    :ivar expired: The seconds that have run out, once they have.
+    """
+
+    clock: IReactorTime
+    expired: float | None = field(init=False, default=None)
+    _request: Deferred[Any] | None = field(init=False, default=None)
+    _call: IDelayedCall | None = field(init=False, default=None)
+
+    def restart(self, seconds: float) -> None:
+        """Begin anew."""
+        self.end()
+        self._call = self.clock.callLater(seconds, self._expire, seconds)
+
+    def guard(self, request: Deferred[Any]) -> None:
+        """Cancel *request* when the time is over."""
+        self._request = request
+
+    def end(self) -> None:
+        """Stop the clock."""
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
+
+    def _expire(self, seconds: float) -> None:
+        self._call = None
+        self.expired = seconds
+        if self._request is not None:
+            self._request.cancel()
+
+
+#: What a request may fail with for a reason that lies in the network, or in what the
+#: body comes from. Anything else is a mistake of ours.
+FAILURES = (
+    RequestGenerationFailed,
+    RequestTransmissionFailed,
+    ResponseFailed,
+    ConnectError,
+    ConnectionClosed,
+    ConnectingCancelledError,
+    CancelledError,
+    TLSError,
+    VerificationError,
+    OSError,
+)
+
+
+def reasons_of(error: BaseException) -> Iterator[BaseException]:
+    """All that an error of ``twisted.web.client`` is made of, the innermost first."""
+    for failure in getattr(error, "reasons", ()):
+        yield from reasons_of(failure.value)
+    yield error
+
+
+def in_words(error: BaseException) -> str:
+    """Say on one line what is behind such an error."""
+    innermost = next(reasons_of(error))
+    words = " ".join(str(innermost).split()).rstrip(".")
+    return words or type(innermost).__name__

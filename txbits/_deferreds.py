@@ -68,3 +68,14 @@ def _going_on(
                 awaited = body.send(outcome)
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return]
+
+
+def shielded(work: Deferred[T]) -> Deferred[T]:
+    """
+    Let whoever waits go, when that is cancelled, while the work goes on to its end.
+
+    :returns: A Deferred that fires, or fails, as the work does.
+    """
+    outcome: Deferred[T] = Deferred()
+    work.addBoth(outcome.callback)
+    return outcome

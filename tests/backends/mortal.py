@@ -38,12 +38,15 @@ class MortalFiles:
     :ivar calls: The names of all calls made.
     :ivar room: How many bytes may still be written; ``None`` for any number.
     :ivar free: The free space to report, in bytes; ``None`` for the truth.
+    :ivar is_cached: Whether the page cache has everything, or nothing; ``None`` for the
+        truth.
     """
 
     def __init__(self):
         self.calls = []
         self.room = None
         self.free = None
+        self.is_cached = None
         self._calls_left = None
         self._faults = {}
         self._open = set()
@@ -105,6 +108,11 @@ class MortalFiles:
                 data = data[: self.room]
                 self.room -= len(data)
         return self.__getattr__("pwrite")(fd, data, offset)
+
+    def pread_cached(self, fd, length, offset):
+        if self.is_cached is None:
+            return self.__getattr__("pread_cached")(fd, length, offset)
+        return os.pread(fd, length, offset) if self.is_cached else None
 
     def statvfs(self, path):
         if self.free is None:

@@ -49,7 +49,16 @@ class KilledNodesTests(ClusterCase):
     """Uploads through a balancer, while its upstreams come and go."""
 
     async def test_all_files_arrive_and_nothing_remains(self):
-        sizes = (0, 1000, 300_000, 5 * MIB, 8 * MIB, 8 * MIB + 1, 17_000_000, 33 * MIB)
+        sizes = (
+            0,
+            1000,
+            300_000,
+            8 * MIB,
+            10 * MIB,
+            10 * MIB + 1,
+            17_000_000,
+            33 * MIB,
+        )
         self.assertGreater(await self.upload_and_kill(sizes, most=8), 3)
 
     async def test_so_it_is_with_a_balancer_of_our_own(self):
@@ -188,7 +197,7 @@ class CancelTests(ClusterCase):
             # This one is in the middle of the next fragment.
             wire.fragment(path, session, data, 50 * MIB, len(data), cut=25_000_000)
             before = self.bucket.everything()
-            self.assertGreater(len([name for name in before if "#" in name]), 5)
+            self.assertGreaterEqual(len([name for name in before if "#" in name]), 5)
             status, _ = self.wire(port).cancel_session(path, session)
             after = self.bucket.everything()
             self.assertEqual((status, after), (200, []), before)

@@ -18,6 +18,7 @@ from txbits.protocol._fields import (
     ContentRange,
     LocalProtocolError,
     ProtocolError,
+    check_host_id,
     format_guid,
     format_hresult,
     format_protocols,
@@ -284,3 +285,70 @@ class NoiseTests(SynchronousTestCase):
     @given(noise)
     def test_a_list_of_protocols_is_never_refused(self, value: bytes) -> None:
         self.assertTrue(len(parse_protocols(value)) <= MAX_PROTOCOLS)
+
+
+class HostIdTests(SynchronousTestCase):
+    """BITS-Host-Id (MC-BUP 2.2.3.2): a name or an address, and perhaps a port."""
+
+    def test_host_names_and_addresses_with_and_without_a_port(self) -> None:
+        for host in (
+            "uploads",
+            "FRANKCAO8",
+            "node-1.uploads.example.org",
+            "3com.example",
+            "xn--mnchen-3ya.example",
+            "a" * 63 + ".example",
+            "192.0.2.7",
+            "[2001:db8::7]",
+            "[::ffff:192.0.2.7]",
+        ):
+            self.assertEqual(check_host_id(host), host)
+            self.assertEqual(check_host_id(f"{host}:8080"), f"{host}:8080")
+
+    def test_ipv6_address_needs_brackets_only_before_a_port(self) -> None:
+        self.assertEqual(check_host_id("2001:db8::7"), "2001:db8::7")
+        self.assertEqual(check_host_id("::"), "::")
+
+    def test_anything_else_is_refused(self) -> None:
+        for text in (
+            "",
+            ":8080",
+            "http://uploads",
+            "uploads/",
+            "user@uploads",
+            "up loads",
+            "up_loads",
+            "-uploads",
+            "uploads-",
+            "uploads.",
+            ".uploads",
+            "up..loads",
+            "a" * 64,
+            ".".join(["a" * 50] * 5) + ".example",
+            "1.2.3",
+            "1.2.3.256",
+            "1.2.3.04",
+            "uploads:",
+            "uploads:0",
+            "uploads:65536",
+            "uploads:http",
+            "uploads:80:80",
+            "2001:db8::7::",
+            "2001:db8::g",
+            "[2001:db8::7",
+            "[uploads]",
+            "[192.0.2.7]",
+            "[fe80::1%eth0]",
+            "fe80::1%eth0",
+            "uploads\n",
+            "uploads\r\nX: y",
+        ):
+            with self.assertRaises(LocalProtocolError, msg=text) as caught:
+                check_host_id(text)
+            self.assertIn("must be a host name", str(caught.exception))
+
+    def test_international_name_is_refused_with_what_to_write(self) -> None:
+        for text in ("münchen.example", "\uff15.example", "192.0.2.\u0667"):
+            with self.assertRaises(LocalProtocolError) as caught:
+                check_host_id(text)
+            self.assertIn("xn--", str(caught.exception))

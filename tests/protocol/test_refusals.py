@@ -49,6 +49,10 @@ ROWS: dict[str, tuple[int, bytes]] = {
     "storage-fault": (500, b"0x80004005"),
     "server-stopping": (503, b"0x800700AA"),
     "internal-error": (500, b"0x80004005"),
+    "application-refused": (0, b"0x80190000"),
+    "application-unreachable": (502, b"0x80072EFD"),
+    "application-timed-out": (408, b"0x80070112"),
+    "application-answer-unusable": (400, b"0x80070057"),
 }
 
 
@@ -80,8 +84,35 @@ class TableTests(SynchronousTestCase):
                 # They stand in the cells of a table.
                 self.assertNotIn("|", text, row.name)
 
-    def test_the_server_finds_every_error_by_itself(self) -> None:
-        self.assertEqual({row.context for row in REFUSALS}, {0x5})
+    def test_the_server_finds_every_error_but_the_application_s(self) -> None:
+        for row in REFUSALS:
+            is_its = row.name.startswith("application-")
+            self.assertEqual(row.context, 0x7 if is_its else 0x5, row.name)
+
+    def test_an_application_s_status_is_handed_on_in_both_places(self) -> None:
+        for status in (302, 400, 403, 404, 429, 500, 503, 599):
+            self.assertEqual(
+                refusals.APPLICATION_REFUSED.answer(status),
+                (status, 0x80190000 + status),
+            )
+        self.assertEqual(refusals.APPLICATION_REFUSED.answer(404)[1], 0x80190194)
+
+    def test_statuses_that_mean_something_else_here_are_not_handed_on(self) -> None:
+        for status in (413, 416):
+            self.assertEqual(
+                refusals.APPLICATION_REFUSED.answer(status), (500, 0x80190000 + status)
+            )
+
+    def test_a_status_that_is_no_error_is_500(self) -> None:
+        for status in (-1, 0, 100, 200, 299, 600, 1000):
+            self.assertEqual(
+                refusals.APPLICATION_REFUSED.answer(status), (500, 0x801901F4)
+            )
+
+    def test_every_other_row_answers_what_it_says(self) -> None:
+        for row in REFUSALS:
+            if row is not refusals.APPLICATION_REFUSED:
+                self.assertEqual(row.answer(404), (row.status, row.hresult), row.name)
 
     def test_only_one_row_makes_a_client_upload_everything_again(self) -> None:
         self.assertEqual(

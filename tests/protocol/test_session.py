@@ -9,23 +9,27 @@ them, and not from the states of the life-cycle, what the server has to do next.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from hypothesis.stateful import (
     RuleBasedStateMachine,
+    initialize,
     invariant,
     precondition,
     rule,
     run_state_machine_as_test,
 )
-from hypothesis.strategies import booleans
+from hypothesis.strategies import booleans, sampled_from
 from twisted.trial.unittest import SynchronousTestCase
 
 from txbits.protocol.session import (
     FACTS,
     PACKETS,
+    Completion,
     LifeCycle,
     Move,
     NoTransition,
+    answered,
     begin,
     resumed,
 )
@@ -45,6 +49,30 @@ def _complete() -> LifeCycle:
 
 def _published() -> LifeCycle:
     life = _complete()
+    life.published()
+    return life
+
+
+def _unanswered() -> LifeCycle:
+    life = _receiving()
+    life.completed("unanswered")
+    return life
+
+
+def _answered(completion: Completion) -> Callable[[], LifeCycle]:
+    def how() -> LifeCycle:
+        life = _unanswered()
+        life.completed(completion)
+        return life
+
+    return how
+
+
+_due, _taken, _refused = _answered("due"), _answered("taken"), _answered("refused")
+
+
+def _standing() -> LifeCycle:
+    life = _due()
     life.published()
     return life
 
@@ -72,6 +100,17 @@ TABLE: dict[str, tuple[Callable[[], LifeCycle], Move, Move, Move]] = {
     "created": (begin, Move.RECEIVE, Move.PUBLISH_EMPTY, Move.RELEASE),
     "receiving": (_receiving, Move.RECEIVE, Move.DISCARD, Move.RELEASE),
     "complete": (_complete, Move.REPEAT, Move.PUBLISH, Move.RELEASE),
+    "unanswered": (_unanswered, Move.ASK, Move.ASK, Move.RELEASE),
+    "answered": (
+        _answered("completed"),
+        Move.REPEAT,
+        Move.PUBLISH,
+        Move.RELEASE,
+    ),
+    "due": (_due, Move.PUBLISH, Move.PUBLISH, Move.RELEASE),
+    "taken": (_taken, Move.REPEAT, Move.DISCARD, Move.RELEASE),
+    "refused": (_refused, Move.REFUSE, Move.REFUSE, Move.RELEASE),
+    "standing": (_standing, Move.REPEAT, Move.FINISH, Move.RELEASE),
     "published": (_published, Move.UNKNOWN, Move.FINISH, Move.FINISH),
     "discarding": (_discarding, Move.UNKNOWN, Move.DISCARD, Move.RELEASE),
     "cancelling": (_cancelling, Move.UNKNOWN, Move.UNKNOWN, Move.RELEASE),
@@ -127,7 +166,13 @@ class TableTests(SynchronousTestCase):
         for _, given in PACKETS:
             self.assertIn(given, ("fragment", "close", "cancel"))
         self.assertEqual(len(PACKETS), 3 * len(states), "every state, every packet")
-        facts = ("begun", "completed", "lost", "published", "released")
+        facts = (
+            "begun",
+            "lost",
+            "published",
+            "released",
+            *("completed", "unanswered", "due", "taken", "refused"),
+        )
         for state, fact in FACTS:
             self.assertIn(state, states)
             self.assertIn(fact, facts)
@@ -193,8 +238,60 @@ class StoryTests(SynchronousTestCase):
         self.assertIs(life.cancel(), Move.FINISH)
         self.assertIs(life.close(), Move.FINISH)
 
+    def test_until_there_is_an_answer_whoever_comes_asks(self) -> None:
+        life = _unanswered()
+        for _ in range(2):
+            self.assertEqual(moves(life), (Move.ASK, Move.ASK))
+        life.completed("completed")
+        self.assertEqual(moves(life), (Move.REPEAT, Move.PUBLISH))
+
+    def test_what_the_application_took_is_only_to_be_released(self) -> None:
+        life = _taken()
+        self.assertIs(life.fragment(), Move.REPEAT)
+        self.assertIs(life.close(), Move.DISCARD)
+        self.assertIs(life.fragment(), Move.UNKNOWN)
+        life.released()
+
+    def test_what_the_application_refused_is_only_to_be_cancelled(self) -> None:
+        life = _refused()
+        for _ in range(2):
+            self.assertEqual(moves(life), (Move.REFUSE, Move.REFUSE))
+        self.assertIs(life.cancel(), Move.RELEASE)
+        self.assertEqual(moves(life), (Move.UNKNOWN, Move.UNKNOWN))
+
+    def test_what_is_due_is_published_by_whoever_comes(self) -> None:
+        life = _due()
+        self.assertEqual(moves(life), (Move.PUBLISH, Move.PUBLISH))
+        life.published()
+        self.assertEqual(moves(life), (Move.REPEAT, Move.FINISH))
+        self.assertEqual(moves(life), (Move.UNKNOWN, Move.FINISH))
+        life.released()
+
+    def test_a_file_that_stands_early_outlives_a_cancel_that_succeeds(self) -> None:
+        life = _standing()
+        self.assertIs(life.cancel(), Move.RELEASE)
+        self.assertIs(life.cancel(), Move.RELEASE)
+        life.released()
+        self.assertIs(life.cancel(), Move.UNKNOWN)
+
+    def test_an_answer_says_what_is_next(self) -> None:
+        for status, publishes, at_once, expected in (
+            (200, True, False, "completed"),
+            (200, True, True, "due"),
+            (204, False, False, "taken"),
+            (204, False, True, "taken"),
+            (403, True, True, "refused"),
+            (403, False, False, "refused"),
+        ):
+            self.assertEqual(
+                answered(status=status, publishes=publishes, at_once=at_once), expected
+            )
+
     def test_after_a_cancel_only_another_one_is_answered(self) -> None:
-        for how in (begin, _receiving, _complete, _discarding, _cancelling):
+        for how in (
+            *(begin, _receiving, _complete, _discarding, _cancelling),
+            *(_unanswered, _due, _taken, _refused, _standing),
+        ):
             life = how()
             self.assertIs(life.cancel(), Move.RELEASE)
             self.assertEqual(moves(life), (Move.UNKNOWN, Move.UNKNOWN))
@@ -208,6 +305,11 @@ class StoryTests(SynchronousTestCase):
             (_receiving, LifeCycle.published),
             (_receiving, LifeCycle.released),
             (_complete, LifeCycle.released),
+            (_unanswered, LifeCycle.published),
+            (_taken, LifeCycle.published),
+            (_refused, LifeCycle.published),
+            (_taken, LifeCycle.completed),
+            (_standing, LifeCycle.released),
             (_cancelling, LifeCycle.published),
             (_cancelling, LifeCycle.begun),
             (lambda: _released(_cancelling()), LifeCycle.begun),
@@ -225,6 +327,7 @@ class ResumedTests(SynchronousTestCase):
         is_published: bool = False,
         is_releasing: bool = False,
         is_in_doubt: bool = False,
+        **more: Any,
     ) -> LifeCycle:
         return resumed(
             offset=offset,
@@ -232,7 +335,33 @@ class ResumedTests(SynchronousTestCase):
             is_published=is_published,
             is_releasing=is_releasing,
             is_in_doubt=is_in_doubt,
+            **more,
         )
+
+    def test_one_that_is_complete_goes_on_where_it_was(self) -> None:
+        completions: dict[Completion, Callable[[], LifeCycle]] = {
+            "unanswered": _unanswered,
+            "completed": _complete,
+            "due": _due,
+            "taken": _taken,
+            "refused": _refused,
+        }
+        for completion, how in completions.items():
+            for total in (0, 10):
+                life = self.resumed(total, total, completion=completion)
+                self.assertEqual(life.state, how().state)
+            self.assertEqual(
+                moves(self.resumed(3, 10, completion=completion))[1], Move.DISCARD
+            )
+            life = self.resumed(10, 10, is_releasing=True, completion=completion)
+            self.assertEqual(moves(life), (Move.UNKNOWN, Move.UNKNOWN))
+
+    def test_one_that_was_published_early_stands(self) -> None:
+        life = self.resumed(10, 10, is_published=True, at_once=True)
+        self.assertEqual(life.state, "standing")
+        life = self.resumed(10, 10, True, is_releasing=True, at_once=True)
+        self.assertEqual(moves(life), (Move.UNKNOWN, Move.UNKNOWN))
+        self.assertIs(life.cancel(), Move.RELEASE)
 
     def test_one_in_doubt_is_not_discarded_but_sent_again(self) -> None:
         for offset, total in ((0, None), (0, 10), (9, 10)):
@@ -296,31 +425,65 @@ class ResumedTests(SynchronousTestCase):
 class LifeMachine(RuleBasedStateMachine):
     """Packets, facts and restarts in any order, beside a model."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.a_session_is_created()
-
     @property
     def open(self) -> bool:
         """Whether packets may still change what will become of the file."""
         return not (self.published or self.discarded or self.cancelled or self.gone)
 
-    def a_session_is_created(self) -> None:
+    @property
+    def stands(self) -> bool:
+        """Whether the session has outlived its publication."""
+        ended = self.discarded or self.cancelled or self.gone or self.closed
+        return self.published and self.at_once and not ended
+
+    @property
+    def completion(self) -> Completion:
+        """What is to be done with it when it is complete."""
+        if self.answer is not None:
+            status, publishes = self.answer
+            return answered(status=status, publishes=publishes, at_once=self.at_once)
+        if self.notifies:
+            return "unanswered"
+        return "due" if self.at_once else "completed"
+
+    @initialize(notifies=booleans(), at_once=booleans())
+    def a_session_is_created(self, notifies: bool, at_once: bool) -> None:
+        self.notifies, self.at_once = notifies, at_once
         self.life = begin()
-        self.begun = self.held = self.published = False
+        self.begun = self.held = self.published = self.closed = False
         self.discarded = self.cancelled = self.gone = self.in_doubt = False
+        self.answer: tuple[int, bool] | None = None
 
     @precondition(lambda self: self.gone)
-    @rule()
-    def the_next_session_is_created(self) -> None:
+    @rule(notifies=booleans(), at_once=booleans())
+    def the_next_session_is_created(self, notifies: bool, at_once: bool) -> None:
         # One example lives many lives; most would end before they were complete.
-        self.a_session_is_created()
+        self.a_session_is_created(notifies, at_once)
+
+    @property
+    def before_the_end(self) -> Move | None:
+        """What is to be done before anything else, once all bytes are held."""
+        if self.notifies and self.answer is None:
+            return Move.ASK
+        if self.answer is not None and self.answer[0] == 403:
+            return Move.REFUSE
+        return None
+
+    @property
+    def is_taken(self) -> bool:
+        return self.answer is not None and not self.answer[1]
 
     @rule()
     def fragment(self) -> None:
         expected = Move.UNKNOWN
-        if self.open:
-            expected = Move.REPEAT if self.held else Move.RECEIVE
+        if self.open and not self.held:
+            expected = Move.RECEIVE
+        elif self.open:
+            expected = self.before_the_end or Move.REPEAT
+            if expected is Move.REPEAT and self.at_once and not self.is_taken:
+                expected = Move.PUBLISH
+        elif self.stands:
+            expected = Move.REPEAT
         assert self.life.fragment() is expected
 
     @rule()
@@ -329,6 +492,14 @@ class LifeMachine(RuleBasedStateMachine):
             expected = Move.UNKNOWN
         elif self.published:
             expected = Move.FINISH
+            self.closed = True
+        elif self.discarded:
+            expected = Move.DISCARD
+        elif self.held and self.before_the_end is not None:
+            expected = self.before_the_end
+        elif self.held and self.is_taken:
+            expected = Move.DISCARD
+            self.discarded = True
         elif self.held:
             expected = Move.PUBLISH
         elif self.in_doubt:
@@ -345,7 +516,7 @@ class LifeMachine(RuleBasedStateMachine):
     def cancel(self) -> None:
         if self.gone:
             expected = Move.UNKNOWN
-        elif self.published:
+        elif self.published and not self.stands and not self.cancelled:
             expected = Move.FINISH
         else:
             expected = Move.RELEASE
@@ -364,39 +535,68 @@ class LifeMachine(RuleBasedStateMachine):
     )
     @rule()
     def the_last_byte_was_stored(self) -> None:
-        self.life.completed()
+        self.life.completed(self.completion)
         self.held = True
 
-    @precondition(lambda self: self.open and self.held)
+    @precondition(
+        lambda self: self.open and self.held and self.before_the_end is Move.ASK
+    )
+    @rule(answer=sampled_from([(200, True), (204, False), (403, False)]))
+    def the_application_answered(self, answer: tuple[int, bool]) -> None:
+        self.answer = answer
+        self.life.completed(self.completion)
+
+    @precondition(
+        lambda self: (
+            self.open
+            and self.held
+            and self.before_the_end is None
+            and not self.is_taken
+        )
+    )
     @rule()
     def the_file_was_published(self) -> None:
         self.life.published()
         self.published = True
 
-    @precondition(lambda self: not self.open and not self.gone)
+    @precondition(lambda self: not self.open and not self.stands and not self.gone)
     @rule()
     def all_was_released(self) -> None:
         self.life.released()
         self.gone = True
 
     @precondition(lambda self: not self.gone)
-    @rule(is_in_doubt=booleans())
-    def the_server_was_restarted(self, is_in_doubt: bool) -> None:
+    @rule(is_in_doubt=booleans(), at_once=booleans())
+    def the_server_was_restarted(self, is_in_doubt: bool, at_once: bool) -> None:
         # A discard had begun to release; the store does not tell it from a cancel.
         if self.discarded:
             self.cancelled = True
+        # It knows of a close that it has not released yet no more than of none.
+        self.closed = False
+        self.at_once = at_once
+        if self.published and not at_once:
+            self.cancelled = False
         self.life = resumed(
             offset=10 if self.held else 3 if self.begun else 0,
             total=10 if self.begun else None,
             is_published=self.published,
             is_releasing=self.cancelled,
             is_in_doubt=is_in_doubt,
+            completion=self.completion,
+            at_once=at_once,
         )
         self.in_doubt = is_in_doubt
 
-    @precondition(lambda self: self.open and self.held)
+    @precondition(
+        lambda self: (
+            self.open
+            and self.held
+            and self.before_the_end is not Move.REFUSE
+            and not self.is_taken
+        )
+    )
     @rule()
-    def publishing_lost_bytes(self) -> None:
+    def publishing_or_asking_lost_bytes(self) -> None:
         self.life.lost()
         self.held = False
         self.in_doubt = True

@@ -15,7 +15,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from txbits.errors import BackendError
-from txbits.service._life import Listener, Served, UploadService
+from txbits.service._life import Listener, UploadService
+from txbits.service._served import Served
+from txbits.service.settings import Directory
 
 
 @define(eq=False)
@@ -79,7 +81,7 @@ class Site:
     channels: set = field(factory=set)
 
 
-@define(eq=False)
+@define(eq=False, slots=False)
 class Process:
     events: list
     line: str | None = None
@@ -96,6 +98,32 @@ class Process:
 
     def settle(self):
         self.events.append("settle")
+
+    def on_hangup(self, react):
+        self.hang_up = react
+
+
+@define(eq=False)
+class Reloader:
+    events: list
+    stopping: Deferred = field(factory=lambda: succeed(None))
+
+    def hangup(self):
+        self.events.append("reload")
+
+    def stop(self):
+        self.events.append("stop reloading")
+        return self.stopping
+
+
+@define(eq=False)
+class Resource:
+    manager: Manager
+
+
+def served(mount, backend, manager):
+    directory = Directory(where="--", mount=mount, backend=backend)
+    return Served(directory, Resource(manager))
 
 
 class LifeTests(SynchronousTestCase):
@@ -118,8 +146,8 @@ class LifeTests(SynchronousTestCase):
             self.process,
             self.site,
             [
-                Served("--backend: x", "/a", "x", self.a),
-                Served("--backend: y", "/b", "y", self.b),
+                served("/a", "x", self.a),
+                served("/b", "y", self.b),
             ],
             [
                 Listener("--listen: one", "one", self.one),
@@ -275,3 +303,45 @@ class LifeTests(SynchronousTestCase):
         self.successResultOf(self.stop())
         self.reactor.run()
         self.assertEqual(self.events, [])
+
+    def test_settings_are_read_again_at_a_hang_up(self):
+        self.service.reloader = Reloader(self.events)
+        self.start()
+        self.process.hang_up()
+        self.process.hang_up()
+        self.assertEqual(self.events[-3:], ["settle", "reload", "reload"])
+
+    def test_a_hang_up_while_starting_waits_for_the_start(self):
+        self.service.reloader = Reloader(self.events)
+        self.b.starting = Deferred()
+        self.start()
+        self.process.hang_up()
+        self.assertNotIn("reload", self.events)
+        self.b.starting.callback(None)
+        self.assertEqual(self.events[-2:], ["settle", "reload"])
+
+    def test_a_hang_up_without_anything_to_read_does_nothing(self):
+        self.start()
+        before = self.events.copy()
+        self.process.hang_up()
+        self.assertEqual(self.events, before)
+
+    def test_directories_stop_when_nothing_is_being_changed_any_more(self):
+        reloader = self.service.reloader = Reloader(self.events, Deferred())
+        self.start()
+        stopped = self.stop()
+        self.assertEqual(self.events, ["close one", "close two", "stop reloading"])
+        reloader.stopping.callback(None)
+        self.successResultOf(stopped)
+        self.assertEqual(self.events[3:], ["stop a", "stop b"])
+
+    def test_directories_that_come_and_go_later_are_stopped_once(self):
+        self.start()
+        c = Manager("c", self.events)
+        self.service.admit(served("/c", "z", c))
+        self.events.clear()
+        gone = self.service.dismiss(self.service.directories[0])
+        self.successResultOf(gone)
+        self.assertEqual(self.events, ["stop a"])
+        self.successResultOf(self.stop())
+        self.assertEqual(self.events[2:], ["stop b", "stop c"])

@@ -3,18 +3,27 @@ From options to a service that has not started yet.
 """
 
 import os
+from collections.abc import Set
 from pathlib import Path
 
+from attrs import define
 from twisted.application.service import IService, IServiceMaker
 from twisted.internet.testing import MemoryReactorClock
 from twisted.plugin import getPlugins
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from txbits.backends import available_parsers
 from txbits.errors import InvalidSetting
+from txbits.interfaces import IAbilities, IAnswerable, IReadable
+from txbits.notification import HTTPNotifier
+from txbits.service._abilities import notifier_of, refuse_unable
+from txbits.service._notify import Notification
+from txbits.service._served import Builder
 from txbits.service.maker import Options, assemble, makeService
 from txbits.service.settings import Configuration, Directory
+from txbits.sessions import Settings
 from txbits.web import Limits
 
 
@@ -43,7 +52,8 @@ class AssembleTests(SynchronousTestCase):
     def test_a_service_with_a_directory_for_each_backend(self):
         service = self.assemble("memory:", "memory:", listen=("tcp:1", "tcp:2"))
         verifyObject(IService, service)
-        self.assertEqual([one.mount for one in service.directories], ["/1", "/2"])
+        mounts = [one.directory.mount for one in service.directories]
+        self.assertEqual(mounts, ["/1", "/2"])
         self.assertEqual(
             [one.description for one in service.listeners], ["tcp:1", "tcp:2"]
         )
@@ -75,6 +85,29 @@ class AssembleTests(SynchronousTestCase):
                 complaint.startswith(f"directory 2: backend: disk:{other} "), complaint
             )
 
+    def test_prefixes_of_a_bucket_that_begin_with_one_another_are_refused(self):
+        first = "s3:b:prefix=logs:endpoint=http\\://Store\\:80"
+        for other in (
+            "s3:b:prefix=logs/old/:endpoint=http\\://store",
+            "s3:b:prefix=lo:endpoint=http\\://store/:region=r",
+            "s3:b:endpoint=http\\://store",
+            first,
+        ):
+            for two in ((first, other), (other, first)):
+                complaint = self.complaint("memory:", *two)
+                self.assertIn(f"directory 3: backend: {two[1]} is the", complaint)
+                self.assertIn(f"/2 already ({two[0]})", complaint)
+
+    def test_other_prefixes_buckets_and_stores_are_other_places(self):
+        self.assemble(
+            "s3:b:prefix=a/",
+            "s3:b:prefix=b/",
+            "s3:c",
+            "s3:b:endpoint=http\\://store",
+            "s3:b:endpoint=http\\://store\\:81",
+            "disk:b",
+        )
+
     def test_two_roots_within_each_other_are_two_roots(self):
         root = self.mktemp()
         self.assemble(f"disk:{root}", f"disk:{root}/sub")
@@ -83,6 +116,126 @@ class AssembleTests(SynchronousTestCase):
         for endpoint in ("tcp:x", "tcp:", "nonsense:1", "80", "ssl:1:privateKey=/no"):
             complaint = self.complaint("memory:", listen=(endpoint,))
             self.assertTrue(complaint.startswith(f"--listen: {endpoint}: "), complaint)
+
+
+class AbilityTests(SynchronousTestCase):
+    """Settings that need what a backend cannot."""
+
+    def setUp(self):
+        self.reactor = MemoryReactorClock()
+
+    def assemble(self, *arguments):
+        options = Options()
+        options.parseOptions(arguments)
+        return makeService(options)
+
+    def complaint(self, *arguments):
+        return self.assertRaises(SystemExit, self.assemble, *arguments).code
+
+    def test_by_reference_is_refused_where_uploads_cannot_be_found(self):
+        self.assertEqual(
+            self.complaint(
+                *("--backend", "memory:", "--notify-url", "http://app.example/"),
+                *("--notify-by", "reference"),
+            ),
+            "txbits: --notify-by: cannot be used with memory:: other programs cannot "
+            "find its uploads",
+        )
+
+    def test_by_value_works_in_memory(self):
+        service = self.assemble(
+            *("--backend", "memory:", "--notify-url", "http://app.example/"),
+            *("--notify-by", "value", "--notify-send-timeout", "7"),
+        )
+        (served,) = service.directories
+        self.assertIsInstance(served.resource.manager.notifier, HTTPNotifier)
+
+    def test_a_backend_without_abilities_is_refused_for_each_that_is_needed(self):
+        told = Notification(url="http://app.example/")
+        directory = Directory(where="there: ", backend="x:", notification=told)
+        notifier = notifier_of(directory, self.reactor)
+        for abilities, key, reason in (
+            ((), "notify-url", "it cannot keep what an application answers"),
+            ((IAnswerable,), "notify-url", "its uploads cannot be read back"),
+        ):
+            error = self.assertRaises(
+                InvalidSetting,
+                refuse_unable,
+                directory,
+                Unable(frozenset(abilities)),
+                notifier,
+            )
+            self.assertEqual(
+                str(error), f"there: {key}: cannot be used with x:: {reason}"
+            )
+        refuse_unable(directory, Unable({IAnswerable, IReadable}), notifier)
+
+    def test_downloads_are_refused_where_files_cannot_be_read(self):
+        directory = Directory(
+            where="--", backend="x:", settings=Settings(allow_downloads=True)
+        )
+        error = self.assertRaises(
+            InvalidSetting, refuse_unable, directory, Unable(frozenset()), None
+        )
+        self.assertEqual(
+            str(error),
+            "--allow-downloads: cannot be used with x:: its files cannot be read",
+        )
+
+    def test_what_is_set_arrives(self):
+        secret = self.mktemp()
+        Path(secret).write_bytes(b"s" * 16)
+        os.chmod(secret, 0o600)
+        service = self.assemble(
+            *("--backend", "memory:", "--allow-downloads"),
+            *("--notify-url", "app", "--public-url", "https://u.example/x"),
+            *("--notify-timeout", "7", "--notify-reply-timeout", "8"),
+            *("--notify-secret-file", secret, "--trusted-proxies", "10.0.0.0/8"),
+        )
+        (served,) = service.directories
+        notifier = served.resource.manager.notifier
+        self.assertEqual(
+            (
+                notifier._url,
+                notifier._by,
+                notifier._public_url,
+                notifier._send_timeout,
+                notifier._response_timeout,
+                notifier._reply_timeout,
+                notifier._secret,
+            ),
+            ("app", "value", "https://u.example/x", 7, 7, 8, b"s" * 16),
+        )
+        origins = served.resource.origins
+        self.assertEqual(origins.public_url, "https://u.example/x")
+        self.assertEqual(origins.trusted.names, ("10.0.0.0/8",))
+
+    def test_what_the_parts_refuse_besides_is_one_line_too(self):
+        for url in ("http://a<b/x", "http://[::1%25eth0]/"):
+            code = self.complaint("--backend", "memory:", "--public-url", url)
+            self.assertTrue(code.startswith("txbits: --public-url: "), code)
+        code = self.complaint("--backend", "memory:", "--notify-url", "http://a,b/")
+        self.assertTrue(code.startswith("txbits: --notify-url: "), code)
+
+
+class ContextTests(SynchronousTestCase):
+    """What a backend is told of its directory."""
+
+    def test_backends_know_whether_an_application_is_told(self):
+        builder = Builder(MemoryReactorClock())
+        for told in (None, Notification(url="http://app.example/")):
+            directory = Directory(where="--", backend="memory:", notification=told)
+            context = builder.context(directory)
+            self.assertEqual(context.notifies, told is not None)
+            self.assertEqual(context.fsync, "close")
+
+
+@implementer(IAbilities)
+@define(eq=False)
+class Unable:
+    """A backend, as far as it tells what it can."""
+
+    session_abilities: Set
 
 
 class MakeServiceTests(SynchronousTestCase):

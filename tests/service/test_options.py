@@ -4,6 +4,7 @@ The command line: what it becomes, and what is said about a mistake on it.
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from txbits.service._notify import Notification
 from txbits.service.options import Options
 from txbits.service.settings import Directory
 from txbits.sessions import Settings
@@ -53,6 +54,14 @@ class OptionsTests(SynchronousTestCase):
             *("--cleanup-interval", "30", "--max-connections", "11"),
             *("--max-connections-per-peer", "10", "--header-timeout", "1"),
             *("--body-timeout", "2", "--idle-timeout", "121"),
+            *("--publish-on", "last-fragment", "--allow-downloads"),
+            *("--host-id", "node-1:8080", "--host-id-fallback-timeout", "110"),
+            *("--notify-url", "app?x=1", "--notify-by", "reference"),
+            *("--notify-timeout", "9", "--notify-send-timeout", "1.5"),
+            *("--notify-response-timeout", "2", "--notify-reply-timeout", "3"),
+            *("--public-url", "https://uploads.example:8443/in"),
+            *("--trusted-proxies", "10.0.0.0/8", "--trusted-proxies", "::1"),
+            *("--trusted-proxies", "unix"),
         )
         self.assertEqual(configuration.listen, ("tcp:80", "unix:/run/txbits"))
         self.assertEqual(
@@ -79,8 +88,25 @@ class OptionsTests(SynchronousTestCase):
                 session_timeout=60.5,
                 session_limit=7,
                 cleanup_interval=30,
+                publish_on="last-fragment",
+                allow_downloads=True,
+                host_id="node-1:8080",
+                host_id_fallback_timeout=110,
             ),
         )
+        self.assertEqual(
+            directory.notification,
+            Notification(
+                url="app?x=1",
+                by="reference",
+                timeout=9,
+                send_timeout=1.5,
+                response_timeout=2,
+                reply_timeout=3,
+            ),
+        )
+        self.assertEqual(directory.public_url, "https://uploads.example:8443/in")
+        self.assertEqual(configuration.trusted_proxies, ("10.0.0.0/8", "::1", "unix"))
 
     def test_a_size_of_zero_is_no_limit(self):
         (directory,) = parsed("--max-upload-size", "0").directories
@@ -119,6 +145,23 @@ class OptionsTests(SynchronousTestCase):
             "idle-timeout": ["119", "0"],
             "mount": ["", "in", "/a//b", "/a/../b", "/./a", "/a?b", "/a#b"],
             "backend": [""],
+            "publish-on": ["", "fragment"],
+            "host-id": ["", "http://node", "node/", "a b", "ä", "1.2.3.4.5", "node:0"],
+            "host-id-fallback-timeout": ["0", "1.5", "a day"],
+            "notify-url": [
+                *("", "ftp://app/", "http:///x", "http://:80/", "//app/x", "app:80/x"),
+                *("http://app:x/", "http://app:0/", "http://app:65536/", "/a b", "/ä"),
+                *("http://u:p@app/", "/x#y", "/x\r\nX: y", "http://[::1/"),
+                "/" + "x" * 2200,
+            ],
+            "notify-by": ["", "1", "Reference"],
+            "notify-timeout": ["0", "nan", "5m"],
+            "notify-send-timeout": ["0"],
+            "notify-response-timeout": ["-1"],
+            "notify-reply-timeout": ["inf"],
+            "notify-secret-file": [""],
+            "public-url": ["", "/x", "uploads.example", "https://u/?a", "https://u/#a"],
+            "trusted-proxies": ["", "proxy.example", "10.0.0.1/8", "10.0.0.0/33"],
             "listen": [""],
         }.items():
             for value in values:
@@ -142,6 +185,8 @@ class OptionsTests(SynchronousTestCase):
         self.assertIn("[default: tcp:8080]", usage)
         self.assertIn("[default: disk:uploads]", usage)
         self.assertIn("[default: close]", usage)
+        self.assertIn("[default: none]", usage)
+        self.assertIn("[default: notify-timeout]", usage)
 
 
 class ConfigOptionTests(SynchronousTestCase):

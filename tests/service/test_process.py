@@ -5,7 +5,9 @@ The tests that change something of the process that runs them put it back.
 """
 
 import gc
+import os
 import resource
+import signal
 from io import StringIO
 
 from attrs import define
@@ -96,3 +98,28 @@ class SettleTests(SynchronousTestCase):
         Process(Reactor(), None).settle()
         self.assertGreater(gc.get_freeze_count(), 0)
         self.assertGreater(gc.get_threshold()[0], before[0])
+
+
+class HangUpTests(SynchronousTestCase):
+    """SIGHUP."""
+
+    def setUp(self):
+        before = signal.getsignal(signal.SIGHUP)
+        self.addCleanup(signal.signal, signal.SIGHUP, before)
+        self.from_thread = []
+        self.process = Process(self)
+        self.heard = []
+
+    def callFromThread(self, function):
+        """The reactor's."""
+        self.from_thread.append(function)
+
+    def test_is_handed_to_the_reactor(self):
+        self.process.on_hangup(lambda: self.heard.append("hang-up"))
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGHUP)
+        # Signals that come at once may be one.
+        self.assertGreaterEqual(len(self.from_thread), 1)
+        self.assertEqual(self.heard, [], "a handler may interrupt anything")
+        self.from_thread[0]()
+        self.assertEqual(self.heard, ["hang-up"])

@@ -2,12 +2,14 @@
 The TOML file: what it becomes, and what is said about a mistake in it.
 """
 
+import re
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from txbits.errors import InvalidSetting
 from txbits.service._keys import KEYS
+from txbits.service._kinds import Flag
 from txbits.service.options import Options
 from txbits.service.settings import default_of, from_file
 
@@ -136,7 +138,7 @@ class FileTests(SynchronousTestCase):
         self.assertEqual(self.complaint("zzz = 1"), "unknown key 'zzz'")
 
     def test_keys_of_the_server_are_refused_in_a_directory(self):
-        for key in ("listen", "max-connections", "idle-timeout"):
+        for key in ("listen", "max-connections", "idle-timeout", "trusted-proxies"):
             self.assertEqual(
                 self.complaint(f"[[directory]]\n{key} = 1"),
                 f"directory 1: {key} holds for the whole server; "
@@ -162,6 +164,16 @@ class FileTests(SynchronousTestCase):
             "session-limit": ["true", "1.5"],
             "cleanup-interval": ["[]", "2020-01-01"],
             "fsync": ["true", '"always"', "[]"],
+            "publish-on": ["true", '"fragment"'],
+            "allow-downloads": ["1"],
+            "host-id": ["5", "true", '"a b"', "[]"],
+            "host-id-fallback-timeout": ["true", "0", "1.5"],
+            "notify-url": ["5", "true", "[]"],
+            "notify-by": ["1", '"both"'],
+            "notify-timeout": ["true", "0"],
+            "notify-secret-file": ["5"],
+            "public-url": ["5", "true"],
+            "trusted-proxies": ['"10.0.0.0/8"', '["proxy"]', "[1]"],
             "max-connections": ["true", "0", "1.5"],
             "idle-timeout": ["119.9", "true"],
         }.items():
@@ -203,10 +215,10 @@ class KeyTests(SynchronousTestCase):
     def test_every_key_has_a_default_that_it_accepts(self):
         for key in KEYS:
             default = default_of(key)
-            if key.name not in ("enabled", "allow-overwrites", "create-directories"):
-                key.checked(key.kind.parse(default), key.name)
-            else:
+            if isinstance(key.kind, Flag):
                 self.assertIn(default, ("true", "false"))
+            elif default not in ("none", "notify-timeout"):
+                key.checked(key.kind.parse(default), key.name)
 
     def test_every_key_but_enabled_is_an_option(self):
         options = {name.removesuffix("=") for name in Options().longOpt}
@@ -223,3 +235,11 @@ class KeyTests(SynchronousTestCase):
             self.assertEqual(
                 rows.get(f"`{key.name}`"), f"`{default_of(key)}`", key.name
             )
+
+    def test_the_reference_page_says_of_every_key_when_a_change_holds(self):
+        page = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
+        _, _, text = page.read_text().partition("## When a change holds")
+        rows = [line.split("|")[1] for line in text.splitlines() if line[:3] == "| `"]
+        table = rows[: [*map(str.strip, rows)].index("`disk:PATH`")]
+        named = [name for row in table for name in re.findall("`(.+?)`", row)]
+        self.assertEqual(sorted(named), sorted(key.name for key in KEYS))

@@ -13,6 +13,7 @@ from uuid import UUID
 from attrs import define, field
 
 from txbits.errors import (
+    ApplicationRefused,
     BackendError,
     BodyIncomplete,
     BodyMismatch,
@@ -23,6 +24,7 @@ from txbits.errors import (
     TotalLengthChanged,
     UploadTooLarge,
 )
+from txbits.interfaces import Answer
 from txbits.protocol.codec import ContentRange
 from txbits.sessions import Caller
 from txbits.sessions.settings import CLOSE_MEMORY
@@ -35,11 +37,22 @@ TIMEOUT = 100.0
 
 @define(eq=False)
 class Store:
-    """What the model knows of the storage: what is broken, and the files."""
+    """
+    What the model knows of the storage, and of what is around it.
+
+    :ivar broken: What fails.
+    :ivar files: What is published.
+    :ivar at_once: Whether files are published at the last fragment.
+    :ivar notifies: Whether there is a server application.
+    :ivar plan: What that would answer, or fail with.
+    """
 
     now: float = 0.0
     broken: frozenset[str] = frozenset()
     files: dict[tuple[str, ...], bytes] = field(factory=dict)
+    at_once: bool = False
+    notifies: bool = False
+    plan: Answer | Exception = field(factory=lambda: Answer(publishes=True))
 
     def needs(self, operation: str) -> None:
         if operation in self.broken:
@@ -51,8 +64,12 @@ class Upload:
     """
     What the model knows of a session.
 
-    :ivar state: ``open``, ``published``, ``discarding``, ``cancelling`` or ``gone``.
+    :ivar state: ``open``, ``standing``, ``published``, ``discarding``, ``cancelling``
+        or ``gone``.
     :ivar begun: Whether a Fragment came.
+    :ivar answer: What the application answered for good.
+    :ivar attempts: How often it was asked.
+    :ivar is_published: Whether the file stands, or stood.
     :ivar releasing: Whether the storage knows that its release has begun.
     :ivar remembered: When its Close was last remembered.
     """
@@ -67,6 +84,9 @@ class Upload:
     held: int = 0
     state: str = "open"
     begun: bool = False
+    answer: Answer | None = None
+    attempts: int = 0
+    is_published: bool = False
     releasing: bool = False
     remembered: float | None = None
 
@@ -76,13 +96,13 @@ class Upload:
 
     def found(self) -> None:
         if self.state != "gone" and self.is_expired:
-            self.release_all()
+            self.run_out()
         if self.state == "gone":
             raise NoSuchSession
 
     def fragment(self, sent: ContentRange, bytes_sent: int, is_whole: bool) -> int:
         self.found()
-        if self.state != "open":
+        if self.state not in ("open", "standing"):
             raise NoSuchSession
         self.begun = True
         if self.total not in (None, sent.total):
@@ -93,7 +113,9 @@ class Upload:
             raise UploadTooLarge
         if sent.length > LONGEST_FRAGMENT:
             raise FragmentTooLarge
-        if self.held != self.total:
+        if self.held == self.total:
+            self.must_be_wanted()
+        else:
             self.store.needs("open_writer")
             self.total = sent.total
             reached = sent.first + min(bytes_sent, sent.length)
@@ -104,7 +126,33 @@ class Upload:
             raise BodyIncomplete
         if bytes_sent != sent.length:
             raise BodyMismatch
+        if self.held == self.total and self.state == "open":
+            self.ask()
+            if self.store.at_once and not self.is_taken:
+                self.publish()
         return self.held
+
+    @property
+    def is_taken(self) -> bool:
+        return self.answer is not None and not self.answer.publishes
+
+    def must_be_wanted(self) -> None:
+        if self.answer is not None and self.answer.status == 403:
+            raise ApplicationRefused("", 403)
+
+    def ask(self) -> None:
+        """Have an answer, where there is an application."""
+        if self.store.notifies and self.answer is None:
+            self.store.needs("begin_attempt")
+            self.attempts += 1
+            answer = self.store.plan
+            if isinstance(answer, ApplicationRefused) and answer.status == 403:
+                answer = Answer(status=403)
+            if isinstance(answer, Exception):
+                raise answer
+            self.store.needs("keep_answer")
+            self.answer = answer
+        self.must_be_wanted()
 
     def close(self) -> None:
         try:
@@ -112,9 +160,15 @@ class Upload:
             if self.state == "cancelling":
                 raise NoSuchSession
             if self.state == "open" and (self.held == self.total or not self.begun):
-                self.publish()
+                self.complete()
+                if self.is_taken:
+                    self.state = "discarding"
+                else:
+                    self.publish()
             elif self.state == "open":
                 self.state = "discarding"
+            if self.state == "standing":
+                self.state = "published"
             self.remember()
             self.release()
         except NoSuchSession:
@@ -123,15 +177,19 @@ class Upload:
             if self.state != "gone":
                 self.release()
 
-    def publish(self) -> None:
+    def complete(self) -> None:
         if self.total is None:
             self.store.needs("open_writer")
             self.total, self.begun = 0, True
+        self.ask()
+
+    def publish(self) -> None:
         self.store.needs("publish")
         if self.name in self.store.files:
             raise DestinationExists
         self.store.files[self.name] = self.source[: self.total]
-        self.state = "published"
+        self.state = "standing" if self.store.at_once else "published"
+        self.is_published = True
 
     def cancel(self) -> None:
         self.found()
@@ -148,6 +206,12 @@ class Upload:
             self.state = "cancelling"
         self.release()
 
+    def run_out(self) -> None:
+        """Released since its time is out; a file that stands has been uploaded."""
+        if self.state == "standing":
+            self.state = "published"
+        self.release_all()
+
     def remember(self) -> None:
         self.store.needs("remember_close")
         self.remembered = self.store.now
@@ -160,15 +224,22 @@ class Upload:
     def restart(self) -> None:
         """What the process knew is gone; what the storage knows is left."""
         self.begun = self.total is not None
-        if self.state in ("discarding", "cancelling"):
+        if self.state == "gone":
+            return
+        if self.is_published and not self.store.at_once:
+            self.state = "published"
+        elif self.is_published:
+            self.state = "cancelling" if self.releasing else "standing"
+        elif self.state in ("discarding", "cancelling"):
             self.state = "cancelling" if self.releasing else "open"
 
     def clean_up(self) -> None:
         if self.state == "gone":
             return
-        if self.state == "published" or self.releasing or self.is_expired:
+        is_left = self.is_published and not self.store.at_once
+        if is_left or self.releasing or self.is_expired:
             try:
-                self.release_all()
+                self.run_out()
             except BackendError:
                 return
 

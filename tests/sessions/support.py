@@ -21,11 +21,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from txbits.backends.memory import MemoryBackend
-from txbits.errors import NoSuchSession
-from txbits.interfaces import IBackend
+from txbits.errors import BodyIncomplete, NoSuchSession
+from txbits.interfaces import Answer, IBackend, INotifier
 from txbits.protocol.codec import ContentRange
-from txbits.sessions import Caller, IRequestBody, SessionManager, Settings
+from txbits.sessions import Caller, IRequestBody, Received, SessionManager, Settings
 from txbits.testing.faults import HoldableBackend
+from txbits.testing.notifiers import Asked, HoldableNotifier
 
 SOURCE = b"0123456789"
 TOTAL = len(SOURCE)
@@ -34,6 +35,7 @@ ALICE = Caller("alice", "192.0.2.1")
 BOB = Caller("bob", "192.0.2.2")
 ANYONE = Caller(None, "192.0.2.9")
 UNKNOWN = UUID(int=1)
+URL = "https://uploads.example.org/logs/today.log?week=48"
 
 
 @implementer(IRequestBody)
@@ -128,6 +130,11 @@ class RecordingBackend(HoldableBackend):
         return super().stop()
 
 
+def offset_of(received: Received) -> int:
+    """Where the Ack says to go on."""
+    return received.offset
+
+
 class Underway(NamedTuple):
     """A Fragment that has begun to arrive, and what will come of it."""
 
@@ -141,9 +148,13 @@ class ManagerCase(SynchronousTestCase):
 
     :ivar memory: The memory backend.
     :ivar backend: The same behind gates.
+    :ivar notifier: Of every manager that is started from then on.
+    :ivar rules: Settings of every manager, unless it is told otherwise.
     """
 
     clock_class = Clock
+    notifier: INotifier | None = None
+    rules: dict[str, Any] = {}
 
     def setUp(self) -> None:
         self.clock = self.clock_class()
@@ -153,7 +164,12 @@ class ManagerCase(SynchronousTestCase):
 
     def started(self, **settings: Any) -> SessionManager:
         """A new manager over the same store, as after a restart."""
-        manager = SessionManager(self.backend, Settings(**settings), self.clock)
+        manager = SessionManager(
+            self.backend,
+            Settings(**{**self.rules, **settings}),
+            self.clock,
+            notifier=self.notifier,
+        )
         self.successResultOf(manager.start())
         return manager
 
@@ -182,10 +198,10 @@ class ManagerCase(SynchronousTestCase):
         """A Fragment arrives, but nothing of its body yet."""
         content_range = ContentRange(first, first + length - 1, total)
         body = ScriptedBody()
-        return Underway(
-            body,
-            self.manager.fragment(session_id, destination, caller, content_range, body),
+        received = self.manager.fragment(
+            session_id, destination, caller, content_range, body, URL
         )
+        return Underway(body, received.addCallback(offset_of))
 
     def stall(self, session_id: UUID, first: int = 0, length: int = 3) -> Underway:
         """The Fragment of all the rest arrives, and stalls after *length* bytes."""
@@ -256,3 +272,64 @@ class ManagerCase(SynchronousTestCase):
         self.assertFalse(body.is_received)
         self.failureResultOf(self.close(session_id, **who), NoSuchSession)
         self.failureResultOf(self.cancel(session_id, **who), NoSuchSession)
+
+
+class NotifyingCase(ManagerCase):
+    """
+    A manager with a server application that answers when a test says so.
+
+    :ivar application: Remembers what it was asked.
+    """
+
+    def setUp(self) -> None:
+        self.application = self.notifier = HoldableNotifier()
+        super().setUp()
+
+    @property
+    def asked(self) -> Asked:
+        """The last time that the application was asked."""
+        return self.application.asked[-1]
+
+    @property
+    def attempts(self) -> list[int]:
+        """The numbers of all times that it was asked."""
+        return [one.upload.attempt for one in self.application.asked]
+
+    def ask(self, session_id: UUID, **who: Any) -> Underway:
+        """The last fragment arrives, and the application is asked."""
+        before = len(self.application.asked)
+        underway = self.last(session_id, **who)
+        self.assertEqual(len(self.application.asked), before + 1)
+        return underway
+
+    def last(self, session_id: UUID, **who: Any) -> Underway:
+        """The last fragment arrives, once more or for the first time."""
+        underway = self.begin(session_id, 0, TOTAL, **who)
+        underway.body.send(SOURCE)
+        underway.body.end()
+        return underway
+
+    def leave(self, underway: Underway) -> None:
+        """
+        The client of a last fragment comes again, and goes away: nobody waits for the
+        application any more.
+        """
+        session_id = self.asked.upload.session.session_id
+        again = self.begin(session_id, 0, TOTAL)
+        again.body.lose()
+        for one in (underway, again):
+            self.failureResultOf(one.outcome, BodyIncomplete)
+
+    def answered(self, answer: Answer, **who: Any) -> UUID:
+        """A session that the application has answered about."""
+        session_id = self.create(**who)
+        underway = self.ask(session_id, **who)
+        self.asked.answer(answer)
+        self.assertEqual(underway.outcome.called, True)
+        return session_id
+
+    def write_reply(self, data: bytes) -> None:
+        """The application writes a reply; it does not answer yet."""
+        writer = self.successResultOf(self.asked.reply.open())
+        self.successResultOf(writer.write(data))
+        self.successResultOf(writer.close())

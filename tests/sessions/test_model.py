@@ -3,13 +3,14 @@ Sessions against a model: packets of all kinds in any order, and what must come 
 
 The packets come one after the other here, so the model, ``Upload``, can say what each
 of them is answered: bodies are cut short or too long, storage breaks and is repaired,
-time passes, the server restarts. What several packets at once may do is in
-``test_races``.
+time passes, an application answers this or that, the server restarts with other
+settings. What several packets at once may do is in ``test_races``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
@@ -23,21 +24,39 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from tests.sessions.model import LONGEST_FRAGMENT, TIMEOUT, TOTAL, Store, Upload
-from tests.sessions.support import ALICE, ANYONE, BOB, RecordingBackend, ScriptedBody
+from tests.sessions.support import (
+    ALICE,
+    ANYONE,
+    BOB,
+    RecordingBackend,
+    ScriptedBody,
+    offset_of,
+)
 from txbits.backends.memory import MemoryBackend
 from txbits.errors import (
+    ApplicationError,
+    ApplicationRefused,
+    ApplicationUnreachable,
     BackendError,
     DestinationExists,
     NoSuchSession,
     PolicyError,
     SessionError,
     SessionLimitReached,
+)
+from txbits.interfaces import (
+    Answer,
+    CompleteUpload,
+    INotifier,
+    IReadable,
+    IReply,
 )
 from txbits.protocol.codec import ContentRange
 from txbits.sessions import Caller, SessionManager, Settings
@@ -56,15 +75,53 @@ def outcome_of(deferred: Deferred[Any]) -> Any:
     return outcome[0].value if isinstance(outcome[0], Failure) else outcome[0]
 
 
+@implementer(INotifier)
+class Application:
+    """
+    A server application that does at once what the model says.
+
+    :ivar attempts: The numbers of the attempts that it saw, by session.
+    """
+
+    needs = frozenset({IReadable})
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.attempts: dict[UUID, list[int]] = {}
+        self.wrong: list[str] = []
+
+    def notify(self, upload: CompleteUpload, reply: IReply) -> Deferred[Answer]:
+        stored: Any = upload.session
+        data = stored._joined()
+        if upload.sha256 != sha256(data).digest():
+            self.wrong.append(f"the digest of {data!r} is another one")
+        self.attempts.setdefault(stored.session_id, []).append(upload.attempt)
+        if isinstance(self.store.plan, Exception):
+            return fail(self.store.plan)
+        return succeed(self.store.plan)
+
+
+_PLANS = [
+    Answer(publishes=True),
+    Answer(publishes=True),
+    Answer(status=204),
+    Answer(status=403),
+    ApplicationRefused("not this one", 403),
+    ApplicationRefused("not now", 503),
+    ApplicationUnreachable("connection refused"),
+]
+
+
 class SessionMachine(RuleBasedStateMachine):
     """A server that is sent one packet after the other."""
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(notifies=st.booleans(), at_once=st.booleans())
+    def begin(self, notifies: bool, at_once: bool) -> None:
         self.clock = Clock()
         self.memory = MemoryBackend(self.clock)
         self.backend = RecordingBackend(self.memory)
-        self.store = Store()
+        self.store = Store(notifies=notifies, at_once=at_once)
+        self.application = Application(self.store)
         self.known: list[Upload] = []
         self.start()
 
@@ -77,8 +134,10 @@ class SessionMachine(RuleBasedStateMachine):
                 session_limit=_LIMIT,
                 max_upload_size=TOTAL,
                 max_fragment_size=LONGEST_FRAGMENT,
+                publish_on="last-fragment" if self.store.at_once else "close",
             ),
             self.clock,
+            notifier=self.application if self.store.notifies else None,
         )
         self.started = self.store.now
         assert outcome_of(self.manager.start()) is None
@@ -96,9 +155,10 @@ class SessionMachine(RuleBasedStateMachine):
         outcome = outcome_of(actual)
         try:
             expected = model(*args)
-        except (BackendError, PolicyError, SessionError) as error:
+        except (ApplicationError, BackendError, PolicyError, SessionError) as error:
             assert type(outcome) is type(error), (outcome, error)
-            assert getattr(outcome, "offset", None) == getattr(error, "offset", None)
+            for name in ("offset", "status"):
+                assert getattr(outcome, name, None) == getattr(error, name, None)
         else:
             assert outcome == expected, (outcome, expected)
         return outcome
@@ -197,7 +257,9 @@ class SessionMachine(RuleBasedStateMachine):
         outcome = self.manager.fragment(
             upload.session_id, upload.name, upload.caller, sent, body
         )
-        self.agree(outcome, upload.fragment, sent, len(data), is_whole)
+        self.agree(
+            outcome.addCallback(offset_of), upload.fragment, sent, len(data), is_whole
+        )
 
     @precondition(lambda self: self.known)
     @rule(number=_NUMBERS)
@@ -237,7 +299,10 @@ class SessionMachine(RuleBasedStateMachine):
     @precondition(lambda self: not self.store.broken)
     @rule(
         operation=st.sampled_from(
-            ["open_writer", "write", "publish", "remember_close", "release"]
+            [
+                *("open_writer", "write", "publish", "remember_close", "release"),
+                *("begin_attempt", "keep_answer"),
+            ]
         )
     )
     def storage_breaks(self, operation: str) -> None:
@@ -258,9 +323,14 @@ class SessionMachine(RuleBasedStateMachine):
         if (self.store.now - self.started) // _INTERVAL > before:
             self.clean_up()
 
-    @rule()
-    def restart(self) -> None:
+    @rule(plan=st.sampled_from(_PLANS))
+    def the_application_changes_its_mind(self, plan: Answer | Exception) -> None:
+        self.store.plan = plan
+
+    @rule(notifies=st.booleans(), at_once=st.booleans())
+    def restart(self, notifies: bool, at_once: bool) -> None:
         assert outcome_of(self.manager.stop()) is None
+        self.store.notifies, self.store.at_once = notifies, at_once
         for upload in self.known:
             upload.restart()
         self.start()
@@ -285,8 +355,17 @@ class SessionMachine(RuleBasedStateMachine):
         assert self.sessions() == expected
 
     @invariant()
+    def the_application_is_asked_as_often_as_the_model_says(self) -> None:
+        for upload in self.known:
+            seen = self.application.attempts.get(upload.session_id, [])
+            assert seen == list(range(1, upload.attempts + 1))
+        assert self.application.wrong == []
+
+    @invariant()
     def the_bytes_held_are_a_prefix_of_the_source(self) -> None:
         for upload in self.known:
+            if upload.is_published:
+                continue
             if upload.state in ("open", "discarding", "cancelling"):
                 found: Any = outcome_of(self.memory.find(upload.session_id))
                 assert (found.offset, found.total) == (upload.held, upload.total)

@@ -23,31 +23,51 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.sessions.support import ALICE, RecordingBackend, ScriptedBody
+from tests.sessions.support import ALICE, RecordingBackend, ScriptedBody, offset_of
 from tests.sessions.test_model import outcome_of
 from txbits.backends.memory import MemoryBackend
 from txbits.errors import (
+    ApplicationError,
+    ApplicationRefused,
+    ApplicationUnreachable,
     BackendError,
     BodyIncomplete,
     NoSuchSession,
     OutOfStep,
     ServerStopping,
+    Superseded,
     TotalLengthChanged,
 )
+from txbits.interfaces import Answer, IWriter
 from txbits.protocol.codec import ContentRange
 from txbits.sessions import SessionManager, Settings
+from txbits.testing import HoldableNotifier
+from txbits.testing.notifiers import Asked
 
 _TOTAL = 12
 _TIMEOUT = 100.0
 
 #: What may fail besides being held. A write or a ``close()`` that was held off
 #: altogether leaves the inner writer open, which no real one does.
-_MAY_FAIL = ["find", "open_writer", "publish", "release", "remember_close", "sessions"]
-_MAY_WAIT = [*_MAY_FAIL, "clean_up", "close", "recalls_close", "write"]
+_MAY_FAIL = [
+    *("find", "open_writer", "publish", "release", "remember_close", "sessions"),
+    *("begin_attempt", "keep_answer"),
+]
+_MAY_WAIT = [*(*_MAY_FAIL, "clean_up", "close", "recalls_close", "write", "open_reply")]
+
+_ANSWERS: list[Answer | Exception] = [
+    Answer(publishes=True),
+    Answer(publishes=True),
+    Answer(),
+    ApplicationRefused("not this one", 403),
+    ApplicationRefused("not now", 503),
+    ApplicationUnreachable("connection refused"),
+]
 
 
 @define(eq=False)
@@ -75,8 +95,10 @@ class _Upload:
 class RaceMachine(RuleBasedStateMachine):
     """A server that is sent everything at once."""
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(notifies=st.booleans(), at_once=st.booleans())
+    def begin(self, notifies: bool, at_once: bool) -> None:
+        self.application = HoldableNotifier()
+        self.notifies, self.at_once = notifies, at_once
         self.clock = Clock()
         self.memory = MemoryBackend(self.clock)
         self.backend = RecordingBackend(self.memory)
@@ -89,8 +111,13 @@ class RaceMachine(RuleBasedStateMachine):
     def start(self) -> None:
         self.manager = SessionManager(
             self.backend,
-            Settings(session_timeout=_TIMEOUT, cleanup_interval=10 * _TIMEOUT),
+            Settings(
+                session_timeout=_TIMEOUT,
+                cleanup_interval=10 * _TIMEOUT,
+                publish_on="last-fragment" if self.at_once else "close",
+            ),
             self.clock,
+            notifier=self.application if self.notifies else None,
         )
         assert outcome_of(self.manager.start()) is None
 
@@ -138,9 +165,10 @@ class RaceMachine(RuleBasedStateMachine):
         self.bodies.append((body, pieces))
         sent = ContentRange(first, first + len(data) - 1, _TOTAL)
         upload.begun = True
-        outcome = self.manager.fragment(
+        received = self.manager.fragment(
             upload.session_id, upload.name, ALICE, sent, body
         )
+        outcome = received.addCallback(offset_of)
         self.unanswered += 1
         outcome.addBoth(self.fragment_answered, upload)
         for _ in range(at_once):
@@ -175,6 +203,36 @@ class RaceMachine(RuleBasedStateMachine):
         self.unanswered += 1
         outcome.addBoth(self.close_answered, upload, must_publish)
 
+    @precondition(lambda self: self.asked)
+    @rule(
+        number=st.integers(0, 3), answer=st.sampled_from(_ANSWERS), writes=st.booleans()
+    )
+    def the_application_answers(
+        self, number: int, answer: Answer | Exception, writes: bool
+    ) -> None:
+        asked = self.asked[number % len(self.asked)]
+        if writes:
+            self.write_reply(asked)
+        if isinstance(answer, Exception):
+            asked.fail(answer)
+        else:
+            asked.answer(answer)
+
+    def write_reply(self, asked: Asked) -> None:
+        """Some of it: nobody waits, so that the answer may come before the end."""
+
+        def write(writer: IWriter) -> Deferred[None]:
+            return writer.write(b"well done")
+
+        opening = asked.reply.open()
+        opening.addCallback(write)
+        opening.addErrback(lambda failure: failure.trap(BackendError))
+
+    @property
+    def asked(self) -> list[Asked]:
+        """The applications that have not answered yet."""
+        return [one for one in self.application.asked if one.is_waiting]
+
     @precondition(lambda self: self.uploads)
     @rule(number=st.integers(0, 5))
     def cancel(self, number: int) -> None:
@@ -204,15 +262,15 @@ class RaceMachine(RuleBasedStateMachine):
             # A Close that came before any Fragment says that the file is empty.
             self.expect(upload.may_end, "the total has not changed", outcome)
         else:
-            self.failed(outcome, upload, BodyIncomplete)
+            self.failed(outcome, upload, BodyIncomplete, ApplicationError)
 
     def close_answered(self, outcome: Any, upload: _Upload, must_publish: bool) -> None:
         self.unanswered -= 1
         if outcome is not None:
-            self.failed(outcome, upload)
+            self.failed(outcome, upload, Superseded, ApplicationError)
             return
         self.gone(upload)
-        if must_publish and not upload.may_be_cancelled:
+        if must_publish and not upload.may_be_cancelled and not self.notifies:
             self.expect(
                 self.memory.files.get(upload.name) == upload.source,
                 "closed, and not published",
@@ -226,7 +284,16 @@ class RaceMachine(RuleBasedStateMachine):
             return
         self.gone(upload)
         self.expect(
-            upload.name not in self.memory.files, "cancelled, and published", upload
+            upload.name not in self.memory.files or self.at_once,
+            "cancelled, and published",
+            upload,
+        )
+        self.expect(
+            all(
+                one.upload.session.session_id != upload.session_id for one in self.asked
+            ),
+            "cancelled, and still asked about",
+            upload,
         )
 
     def gone(self, upload: _Upload) -> None:
@@ -283,6 +350,21 @@ class RaceMachine(RuleBasedStateMachine):
         self.bodies.clear()
         self.start()
 
+    @invariant()
+    def nobody_is_asked_twice_at_once(self) -> None:
+        ids = [one.upload.session.session_id for one in self.asked]
+        assert len(ids) == len(set(ids))
+
+    @invariant()
+    def attempts_are_counted(self) -> None:
+        for upload in self.uploads:
+            attempts = [
+                one.upload.attempt
+                for one in self.application.asked
+                if one.upload.session.session_id == upload.session_id
+            ]
+            assert attempts == sorted(set(attempts))
+
     def all_storage_goes_on(self) -> None:
         for operation in _MAY_WAIT:
             self.backend.hold(operation).open()
@@ -329,6 +411,9 @@ class RaceMachine(RuleBasedStateMachine):
         self.all_storage_goes_on()
         for body, _ in self.bodies:
             body.lose()
+        # The next may be asked when an earlier one has answered.
+        while self.asked:
+            self.asked[0].answer(Answer(publishes=True))
         assert self.unanswered == 0
         for upload in self.uploads:
             outcome = outcome_of(

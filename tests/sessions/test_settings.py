@@ -30,6 +30,10 @@ class SettingsTests(SynchronousTestCase):
         self.assertEqual(settings.session_timeout, 14 * 24 * 3600)
         self.assertEqual(settings.session_limit, 50)
         self.assertEqual(settings.cleanup_interval, 12 * 3600)
+        self.assertEqual(settings.publish_on, "close")
+        self.assertFalse(settings.allow_downloads)
+        self.assertIsNone(settings.host_id)
+        self.assertEqual(settings.host_id_fallback_timeout, 24 * 3600)
 
     def test_values_that_make_no_sense_are_refused(self) -> None:
         wrong: list[dict[str, Any]] = [
@@ -40,6 +44,10 @@ class SettingsTests(SynchronousTestCase):
             {"session_timeout": -1.5},
             {"session_limit": -1},
             {"cleanup_interval": 0},
+            {"publish_on": "fragment"},
+            {"host_id": ""},
+            {"host_id": "http://uploads"},
+            {"host_id_fallback_timeout": 0},
         ]
         for one in wrong:
             self.assertRaises(ValueError, Settings, **one)
@@ -47,6 +55,7 @@ class SettingsTests(SynchronousTestCase):
     def test_values_at_the_edge_are_taken(self) -> None:
         Settings(max_upload_size=1, max_fragment_size=1, session_limit=0)
         Settings(session_timeout=0.5, cleanup_interval=0.5)
+        Settings(host_id="[::1]:8080", host_id_fallback_timeout=1)
 
     def test_they_are_named_not_counted(self) -> None:
         self.assertRaises(TypeError, Settings, True)
@@ -65,7 +74,7 @@ class NamesTests(SynchronousTestCase):
     def test_what_is_public_is_exported(self) -> None:
         self.assertEqual(
             txbits.sessions.__all__,
-            ["Caller", "IRequestBody", "SessionManager", "Settings"],
+            ["Caller", "IRequestBody", "Received", "SessionManager", "Settings"],
         )
         for name in txbits.sessions.__all__:
             self.assertIsNotNone(getattr(txbits.sessions, name).__doc__)

@@ -18,10 +18,9 @@ from txbits.errors import (
     OutOfStep,
     Superseded,
     TotalLengthChanged,
-    UploadTooLarge,
 )
 from txbits.interfaces import IReleasable
-from txbits.sessions import IRequestBody, Settings
+from txbits.sessions import IRequestBody
 from txbits.sessions._turns import Turn, Turns
 
 
@@ -273,15 +272,6 @@ class RefusedNewerTests(ManagerCase):
         body.send(SOURCE[3:8])
         body.end()
         self.assertEqual(self.successResultOf(outcome), 8)
-
-    def test_a_file_too_large_does_not_end_the_older(self) -> None:
-        session_id = self.create()
-        body, outcome = self.stall(session_id)
-        # A total that is too large has no older fragment, unless the limit came down.
-        self.manager.settings = Settings(max_upload_size=TOTAL - 1)
-        self.failureResultOf(self.send(session_id, 3, SOURCE[3:]), UploadTooLarge)
-        self.assertFalse(body.is_stopped)
-        self.assertNoResult(outcome)
 
 
 class TurnTests(SynchronousTestCase):

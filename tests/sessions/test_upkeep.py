@@ -358,9 +358,9 @@ class CleanUpTests(ManagerCase):
         del self.memory._sessions[session_id]
         self.clock.advance(HOUR)
         self.assertNotIn(session_id, self.manager._table)
-        self.assertNotIn(session_id, self.manager._owned["alice"])
+        self.assertNotIn(session_id, self.manager.quota._owned["alice"])
         self.assertIn(kept, self.manager._table)
-        self.assertIn(kept, self.manager._owned["alice"])
+        self.assertIn(kept, self.manager.quota._owned["alice"])
 
     def test_a_session_that_is_being_made_is_not_forgotten(self) -> None:
         gate = self.backend.hold("create")
@@ -368,4 +368,4 @@ class CleanUpTests(ManagerCase):
         self.clock.advance(HOUR)
         gate.open()
         session_id = self.successResultOf(creating)
-        self.assertEqual(self.manager._owned, {"alice": {session_id}})
+        self.assertEqual(self.manager.quota._owned, {"alice": {session_id}})

@@ -23,7 +23,7 @@ from zope.interface import implementer
 
 from txbits.backends.memory import MemoryBackend
 from txbits.errors import AccessDenied
-from txbits.interfaces import IAccessPolicy, IBackend
+from txbits.interfaces import IAccessPolicy, IBackend, INotifier
 from txbits.protocol.refusals import REFUSALS, Refusal
 from txbits.sessions import Settings
 from txbits.testing.faults import HoldableBackend
@@ -225,10 +225,12 @@ class WebCase(SynchronousTestCase):
     A directory in a site in memory.
 
     :ivar settings: Of the directory. Set before ``setUp``, as ``limits``.
+    :ivar notifier: The same, of whatever is served from then on.
     """
 
     settings = Settings()
     limits = Limits()
+    notifier: INotifier | None = None
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -257,6 +259,7 @@ class WebCase(SynchronousTestCase):
             backend,
             self.settings if settings is None else settings,
             policy=policy,
+            notifier=self.notifier,
             reactor=self.clock,
         )
         self.successResultOf(resource.manager.start())
@@ -328,13 +331,18 @@ class WebCase(SynchronousTestCase):
         self.assertEqual(ack["BITS-Session-Id"], expected)
 
     def assert_refused(
-        self, ack: Response, name: str, session_id: bytes | None = None
+        self,
+        ack: Response,
+        name: str,
+        session_id: bytes | None = None,
+        application_status: int = 0,
     ) -> None:
         """It is an Ack that refuses, as the failure table says."""
         row = refusal(name)
+        status, code = row.answer(application_status)
         self.assert_ack(ack)
         expected = None if session_id is None else [session_id.decode("ascii")]
-        hresult = [f"0x{row.hresult:08X}"]
+        hresult = [f"0x{code:08X}"]
         self.assertEqual(
             (
                 ack.status,
@@ -343,7 +351,7 @@ class WebCase(SynchronousTestCase):
                 ack.headers.get("bits-error-context"),
                 ack.headers.get("bits-session-id"),
             ),
-            (row.status, hresult, hresult, ["0x5"], expected),
+            (status, hresult, hresult, [f"0x{row.context:X}"], expected),
         )
 
 

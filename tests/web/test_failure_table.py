@@ -25,7 +25,11 @@ from tests.web.support import (
     responses,
 )
 from txbits.errors import (
+    ApplicationRefused,
+    ApplicationTimedOut,
+    ApplicationUnreachable,
     BackendError,
+    BadAnswer,
     DestinationExists,
     DestinationForbidden,
     DestinationIsDirectory,
@@ -35,6 +39,7 @@ from txbits.errors import (
 )
 from txbits.protocol.refusals import REFUSALS
 from txbits.sessions import Settings
+from txbits.testing import HoldableNotifier
 from txbits.web import NotMounted
 
 # A name of every kind of header that is limited.
@@ -466,7 +471,40 @@ class FailureTableTests(WebCase):
             packet(b"Create-Session"), "internal-error", kind=ZeroDivisionError
         )
 
+    def test_application_refused(self) -> None:
+        # All but 403: test_notification has what is remembered.
+        for status, answered in ((404, 404), (500, 500), (413, 500), (416, 500)):
+            error = ApplicationRefused("the secret is 42", status)
+            ack = self.answered_by(error)
+            self.assert_refused(ack, "application-refused", self.asked_id, status)
+            self.assertEqual(ack.status, answered)
+            self.assertEqual(ack["BITS-Error-Code"], f"0x8019{status:04X}")
+            self.assertEqual(ack["BITS-Error-Context"], "0x7")
+
+    def test_application_unreachable(self) -> None:
+        ack = self.answered_by(ApplicationUnreachable("connection refused"))
+        self.assert_refused(ack, "application-unreachable", self.asked_id)
+
+    def test_application_timed_out(self) -> None:
+        ack = self.answered_by(ApplicationTimedOut("no answer in 300 seconds"))
+        self.assert_refused(ack, "application-timed-out", self.asked_id)
+
+    def test_application_answer_unusable(self) -> None:
+        ack = self.answered_by(BadAnswer("a URL of 3,000 characters"))
+        self.assert_refused(ack, "application-answer-unusable", self.asked_id)
+
     # What the tests above are written with
+
+    def answered_by(self, error: Exception) -> Response:
+        """The Ack of a last fragment when the application fails."""
+        notifier = self.notifier = HoldableNotifier()
+        self.serve()
+        self.asked_id = self.create()
+        peer = self.peer()
+        peer.send(fragment(self.asked_id, 0, b"hello", 5))
+        self.assert_silent(peer)
+        notifier.asked[0].fail(error)
+        return self.answer(peer)
 
     def fail_with(self, operation: str, error: Exception):
         """Let one operation of the backend fail from now on."""
@@ -515,7 +553,6 @@ class OrderOfChecksTests(WebCase):
 
     def test_each_check_comes_before_those_behind_it(self) -> None:
         """A request that is wrong in every way, which is mended bit by bit."""
-        session_id = self.create_holding(b"hello", 100)
         strict = Settings(max_upload_size=50, max_fragment_size=2)
         policy = DenyingPolicy()
         wrong = {
@@ -536,6 +573,8 @@ class OrderOfChecksTests(WebCase):
         self.assert_refused(answer(), "method-not-allowed", UNKNOWN_ID)
         wrong["method"] = b"BITS_POST"
         self.assert_refused(answer(), "uploads-disabled", UNKNOWN_ID)
+        self.serve()
+        session_id = self.create_holding(b"hello", 100)
         settings = strict
         self.assert_refused(answer(), "unknown-packet-type", UNKNOWN_ID)
         wrong["bits_packet_type"] = b"Fragment"

@@ -187,6 +187,24 @@ class ChannelTests(SynchronousTestCase):
         self.assertFalse(self.channel._waitingForTransport)
         self.assertEqual(self.transport.producerState, "producing")
 
+    def test_a_producer_may_begin_though_the_transport_waits(self) -> None:
+        """Ours may not: see ``StreamingChannel.registerProducer``."""
+        calls: list[str] = []
+
+        class Producer:
+            def __getattr__(self, name: str) -> Any:
+                return lambda: calls.append(name)
+
+        self.channel.pauseProducing()
+        self.channel.registerProducer(Producer(), True)
+        self.assertEqual(calls, [])
+        self.channel.resumeProducing()
+        self.channel.pauseProducing()
+        self.channel.stopProducing()
+        self.channel.unregisterProducer()
+        self.channel.resumeProducing()
+        self.assertEqual(calls, ["resumeProducing", "pauseProducing", "stopProducing"])
+
     def test_bad_request_is_answered_and_the_connection_closed(self) -> None:
         self.channel._respondToBadRequestAndDisconnect()
         self.assertEqual(self.transport.value(), b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -262,6 +280,10 @@ class TransportTests(SynchronousTestCase):
         descriptor = FileDescriptor(reactor=Clock())
         self.assertEqual(descriptor.dataBuffer, b"")
         self.assertEqual(descriptor._tempDataBuffer, [])
+        descriptor.connected = True
+        descriptor.startWriting = lambda: None
+        descriptor.write(b"abc")
+        self.assertEqual((descriptor._tempDataLen, descriptor.offset), (3, 0))
 
     def test_something_is_written_at_once_by_a_method(self) -> None:
         self.assertTrue(callable(Connection.writeSomeData))

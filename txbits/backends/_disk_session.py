@@ -21,10 +21,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txbits._deferreds import deferred
+from txbits.backends._disk_answers import DiskAnswers
 from txbits.backends._disk_writer import DiskWriter
 from txbits.backends._paths import checked_segments
 from txbits.backends._reading import Reading
-from txbits.backends._staging import Staging
+from txbits.backends._staging import Staging, reply_name
 from txbits.backends._syncs import all_done
 from txbits.backends._table import Phase, part_name
 from txbits.backends._work import Joint, at_once, storage_error, translated
@@ -36,7 +37,16 @@ from txbits.errors import (
     ParentMissing,
     StagedDataLost,
 )
-from txbits.interfaces import IAddressable, IReadable, IUploadSession, IWriter
+from txbits.interfaces import (
+    Answer,
+    IAddressable,
+    IAnswerable,
+    IReadable,
+    IReplyAddressable,
+    IStoredFile,
+    IUploadSession,
+    IWriter,
+)
 
 # Freeing the blocks of a longer file, or storing it safely, takes a while.
 _SHORT = 1 << 20
@@ -46,7 +56,7 @@ _NEW = _WRITE | os.O_CREAT | os.O_TRUNC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-@implementer(IUploadSession, IReadable, IAddressable)
+@implementer(IUploadSession, IReadable, IAddressable, IAnswerable, IReplyAddressable)
 @define(eq=False, weakref_slot=False)
 class DiskSession:
     """
@@ -57,6 +67,7 @@ class DiskSession:
     :ivar is_safe: Whether all bytes of the file are known to survive a crash of the
         machine.
     :ivar is_recorded: Whether the staged file's name, and the total length, are.
+    :ivar answers: What an application answered, ``None`` if none was asked.
     """
 
     session_id: UUID
@@ -70,6 +81,7 @@ class DiskSession:
     published: bool = False
     releasing: bool = False
     in_doubt: bool = False
+    answers: DiskAnswers | None = None
     writer: DiskWriter | None = None
     is_safe: bool = False
     is_recorded: bool = False
@@ -376,7 +388,7 @@ class DiskSession:
         is_busy = self._securing is not None or (
             self.writer is not None and self.writer.closing is not None
         )
-        if self.offset <= _SHORT and not is_busy:
+        if self.offset <= _SHORT and not is_busy and self.answers is None:
             return at_once(self._release_in_thread)
         ending = self._ending = Joint()
         answer = ending.join()
@@ -394,7 +406,11 @@ class DiskSession:
             await self.writer.closing.join().addErrback(lambda _: None)
         if self._securing is not None:
             await self._securing.join()
-        if self.offset <= _SHORT:
+        is_long = self.offset > _SHORT
+        if self.answers is not None:
+            await self.answers.rest()
+            is_long = is_long or translated(self.answers.is_long)
+        if not is_long:
             translated(self._release_in_thread)
         else:
             await self.staging.in_thread(translated, self._release_in_thread)
@@ -407,7 +423,12 @@ class DiskSession:
             # If that fails it is closed all the same, and what it held is not wanted.
             with suppress(OSError):
                 self.writer.shut()
-        if self.total is None or self.published:
+        if self.answers is not None:
+            self._mark(Phase.RELEASING)
+            self.answers.remove()
+            self._unlink_part()
+            staging.table.drop(self.session_id)
+        elif self.total is None or self.published:
             # Without its record a staged file is nobody's, whatever comes between. Also
             # if the total is unknown there may be one: it could not be written down.
             staging.table.drop(self.session_id)
@@ -443,6 +464,51 @@ class DiskSession:
             await Reading(consumer, read).run(start, end)
         finally:
             files.close(fd)
+
+    @property
+    def attempts(self) -> int:
+        """See :class:`~txbits.interfaces.IAnswerable`."""
+        return 0 if self.answers is None else self.answers.attempts
+
+    @property
+    def answer(self) -> Answer | None:
+        """See :class:`~txbits.interfaces.IAnswerable`."""
+        return None if self.answers is None else self.answers.answer
+
+    def _asked(self) -> DiskAnswers:
+        if self.releasing:
+            raise BackendError("the session is being released")
+        if self.answers is None:
+            self.answers = DiskAnswers(self.staging, self.session_id)
+        return self.answers
+
+    @deferred
+    async def begin_attempt(self) -> int:
+        """Count it; see :class:`~txbits.interfaces.IAnswerable`."""
+        return await self._asked().begin_attempt()
+
+    @deferred
+    async def open_reply(self) -> IWriter:
+        """Begin its file; see :class:`~txbits.interfaces.IAnswerable`."""
+        return await self._asked().open_reply()
+
+    @deferred
+    async def keep_answer(self, answer: Answer) -> None:
+        """Write it down; see :class:`~txbits.interfaces.IAnswerable`."""
+        await self._asked().keep_answer(answer)
+
+    @deferred
+    async def reply(self) -> IStoredFile:
+        """Open its file; see :class:`~txbits.interfaces.IAnswerable`."""
+        return await self._asked().reply()
+
+    def reply_address(self) -> str:
+        """The reply's path; see :class:`~txbits.interfaces.IReplyAddressable`."""
+        return f"{self.staging.path}/{reply_name(self.session_id)}"
+
+    def has_reply(self) -> Deferred[bool]:
+        """Look for its file; see :class:`~txbits.interfaces.IReplyAddressable`."""
+        return at_once(lambda: self._asked().has_reply())
 
 
 def _refusal(error: OSError, segments: tuple[str, ...]) -> BackendError:

@@ -9,6 +9,9 @@ from __future__ import annotations
 import fcntl
 import os
 
+#: Read only what the page cache has; 0 where the kernel cannot be asked so.
+_NO_WAIT = getattr(os, "RWF_NOWAIT", 0)
+
 
 class Files:
     """
@@ -33,6 +36,25 @@ class Files:
     rename = staticmethod(os.rename)
     statvfs = staticmethod(os.statvfs)
     unlink = staticmethod(os.unlink)
+
+    @staticmethod
+    def pread_cached(fd: int, length: int, offset: int) -> bytes | None:
+        """
+        Read what can be read without waiting for a disk.
+
+        :returns: Some bytes, none at the end of the file; ``None`` if it would wait,
+            or that cannot be told.
+        """
+        if not _NO_WAIT:
+            return None
+        buffer = bytearray(length)
+        try:
+            count = os.preadv(fd, [buffer], offset, _NO_WAIT)
+        except OSError:
+            # It would wait, or this file system cannot tell; or there is a fault, which
+            # whoever reads without this comes upon as well.
+            return None
+        return bytes(memoryview(buffer)[:count])
 
     @staticmethod
     def listdir(directory: int) -> list[str]:

@@ -8,6 +8,8 @@ is read back.
     sessions-1              the records of the sessions, see _table.py
     {GUID}.json             a record that is too long for that
     {GUID}.part             the bytes of a session; the file's length is the offset
+    {GUID}.answer           what a server application answered, see _disk_answers.py
+    {GUID}.reply            its reply
     closed/0000000001       closes that are remembered, see _closes.py
 
 A staged file without a record is nobody's: the release of its session was cut short,
@@ -52,14 +54,24 @@ RESERVE = 1 << 20
 # How wrong the clock may have been when the machine was started, in seconds.
 _CLOCK_ERROR = 60.0
 
-_OF_A_SESSION = re.compile(
-    r"([0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12})\.(part|json)"
-)
+# Also what an application may have put there on its way to a reply.
+_OF_A_SESSION = re.compile(r"([0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12})\.(?s:.+)")
+_ANSWER = ".answer"
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _BELOW = _DIRECTORY | os.O_NOFOLLOW
 _WRITE = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def answer_name(session_id: UUID) -> str:
+    """The name of the file of what an application answered to a session."""
+    return f"{str(session_id).upper()}{_ANSWER}"
+
+
+def reply_name(session_id: UUID) -> str:
+    """The name of the file of its reply."""
+    return f"{str(session_id).upper()}.reply"
 
 
 @frozen
@@ -98,6 +110,8 @@ class Staging:
     :ivar fsync: When bytes are made to survive a crash of the machine.
     :ivar in_thread: Calls what may take long.
     :ivar sync: Calls fsync.
+    :ivar answered: The sessions that an application was asked about, so that the others
+        need not be looked at for that.
     """
 
     files: Files
@@ -112,6 +126,7 @@ class Staging:
     in_thread: InThread
     sync: Sync
     _lock: int
+    answered: set[UUID]
     sync_table: SharedSync = field(init=False)
     _sync_root: SharedSync = field(init=False)
     sync_directory: SharedSync = field(init=False)
@@ -175,6 +190,7 @@ class Staging:
                 )
             closes = Closes(files, opened("closed", _BELOW, dir_fd=directory))
             table = Table.opened(files, directory)
+            answered = _answered(files.listdir(directory))
         except BaseException as error:
             for descriptor in descriptors:
                 files.close(descriptor)
@@ -199,6 +215,7 @@ class Staging:
             in_thread,
             sync,
             lock,
+            answered,
         )
 
     def close(self) -> None:
@@ -262,7 +279,7 @@ class Staging:
             raise BackendError(f"{part} has {staged.st_size} bytes")
         # After a crash of the machine the record may be wrong: the link may be lost.
         published = (
-            phase is Phase.PUBLISHED and not self._may_have_crashed(staged.st_ctime)
+            phase is Phase.PUBLISHED and not self.may_have_crashed(staged.st_ctime)
         ) or self._is_linked(record.destination, staged, total)
         return Found(record, staged.st_size, staged.st_mtime, published, in_doubt)
 
@@ -305,9 +322,10 @@ class Staging:
 
     def _is_in_doubt(self, last_progress: float) -> bool:
         # The page cache survives the process, but not the machine.
-        return self.fsync != "fragment" and self._may_have_crashed(last_progress)
+        return self.fsync != "fragment" and self.may_have_crashed(last_progress)
 
-    def _may_have_crashed(self, since: float) -> bool:
+    def may_have_crashed(self, since: float) -> bool:
+        """Whether the machine may have, after that time."""
         return since < self.booted() + _CLOCK_ERROR
 
     def summaries(self) -> tuple[list[SessionSummary], list[BackendError]]:
@@ -373,3 +391,9 @@ class Staging:
                     f"{self.path} was removed; restart txbits to begin anew"
                 ) from None
             return None
+
+
+def _answered(names: list[str]) -> set[UUID]:
+    # Also where it was not there yet under its own name.
+    matches = map(_OF_A_SESSION.fullmatch, names)
+    return {UUID(one[1]) for one in matches if one and _ANSWER in one[0]}

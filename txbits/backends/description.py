@@ -222,7 +222,7 @@ class S3BackendParser:
         """
         Make an :class:`~txbits.backends.s3.S3Backend`.
 
-        :param context: Its reactor.
+        :param context: Its reactor, and whether an application is told of uploads.
         :param args: The bucket.
         :param kwargs: Settings, by the names in the reference.
         :raises InvalidSetting: If one of them is wrong, or botocore is not installed.
@@ -240,4 +240,8 @@ def _s3(context: BackendContext, bucket: str, **settings: str) -> IBackend:
         raise InvalidSetting(
             "s3: needs botocore; install it with pip install 'txbits[s3]'"
         ) from error
-    return S3Backend(from_description(bucket, settings), context.reactor)
+    return S3Backend(
+        from_description(bucket, settings),
+        context.reactor,
+        notifies=context.notifies,
+    )

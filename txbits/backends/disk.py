@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Any
 from uuid import UUID
 
@@ -20,16 +20,32 @@ from attrs import define, field, validators
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 from zope.interface import implementer
+from zope.interface.interface import InterfaceClass
 
 from txbits._deferreds import deferred
+from txbits.backends._disk_answers import DiskAnswers
+from txbits.backends._disk_file import open_plain_file, stored_file
 from txbits.backends._disk_session import DiskSession
 from txbits.backends._files import Files
 from txbits.backends._paths import checked_segments
 from txbits.backends._staging import FsyncPolicy, Staging
+from txbits.backends._stored import StoredFile
 from txbits.backends._syncs import KernelSyncs, Sync, all_done
 from txbits.backends._work import InThread, Threads, at_once, translated
 from txbits.errors import BackendError, NoSuchSession, ParentMissing
-from txbits.interfaces import IBackend, IUploadSession, SessionSummary
+from txbits.interfaces import (
+    IAbilities,
+    IAddressable,
+    IAnswerable,
+    IBackend,
+    IDownloadable,
+    IExclusive,
+    IReadable,
+    IReplyAddressable,
+    IStoredFile,
+    IUploadSession,
+    SessionSummary,
+)
 
 _log = Logger()
 
@@ -42,7 +58,7 @@ def _absolute(path: str) -> str:
     return os.path.abspath(path)
 
 
-@implementer(IBackend)
+@implementer(IBackend, IAbilities, IExclusive, IDownloadable)
 @define(eq=False)
 class DiskBackend:
     """
@@ -79,12 +95,25 @@ class DiskBackend:
     _syncs: KernelSyncs | None = field(default=None, init=False)
     _recalling: DeferredLock = field(factory=DeferredLock, init=False)
     _opened: Staging | None = field(default=None, init=False)
+    _served: dict[int, StoredFile] = field(factory=dict, init=False)
+    _stopping: bool = field(default=False, init=False)
+
+    @property
+    def session_abilities(self) -> Set[InterfaceClass]:
+        """All there are; see :class:`~txbits.interfaces.IAbilities`."""
+        return frozenset({IReadable, IAddressable, IAnswerable, IReplyAddressable})
 
     @property
     def _staging(self) -> Staging:
         if self._opened is None:
             raise BackendError(f"the backend of {self.root} is not started")
         return self._opened
+
+    def disputes(self, other: IBackend) -> bool:
+        """See :class:`~txbits.interfaces.IExclusive`; roots may lie in one another."""
+        return isinstance(other, DiskBackend) and (
+            os.path.realpath(self.root) == os.path.realpath(other.root)
+        )
 
     @deferred
     async def start(self) -> None:
@@ -118,6 +147,9 @@ class DiskBackend:
     @deferred
     async def stop(self) -> None:
         """Give the directory back; see :class:`~txbits.interfaces.IBackend`."""
+        self._stopping = True
+        for served in list(self._served.values()):
+            await served.release()
         syncs, self._syncs = self._syncs, None
         if syncs is not None:
             await syncs.stop()
@@ -210,6 +242,9 @@ class DiskBackend:
             await staging.in_thread(
                 translated, self._sync_published_in_thread, record.destination
             )
+        answers = None
+        if session_id in staging.answered:
+            answers = await at_once(DiskAnswers.found, staging, session_id)
         return DiskSession(
             session_id,
             record.destination,
@@ -222,6 +257,7 @@ class DiskBackend:
             found.published,
             found.releasing,
             found.in_doubt,
+            answers,
         )
 
     def _sync_published_in_thread(self, destination: tuple[str, ...]) -> None:
@@ -282,3 +318,28 @@ class DiskBackend:
             translated, staging.clean_up, closed_before, concluded
         ):
             _log.error("clean-up left something: {fault}", fault=fault)
+
+    @deferred
+    async def open_file(self, destination: tuple[str, ...]) -> IStoredFile:
+        """Open a published file; see :class:`~txbits.interfaces.IDownloadable`."""
+        staging = self._staging
+        segments = checked_segments(destination)
+        fd: int = await staging.in_thread(
+            translated, open_plain_file, staging.tree, self._files, segments
+        )
+        try:
+            if self._stopping:
+                raise BackendError("the backend is stopping")
+            there = translated(self._files.fstat, fd)
+        except BaseException:
+            translated(self._files.close, fd)
+            raise
+        served = self._served[fd] = stored_file(
+            fd,
+            there,
+            self._files,
+            staging.in_thread,
+            staging.seconds(),
+            lambda: self._served.pop(fd, None),
+        )
+        return served

@@ -8,29 +8,41 @@ is a file is no directory, and the other way about.
 
 from __future__ import annotations
 
+import secrets
+import time
 from collections import Counter
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence, Set
+from itertools import count
+from typing import ClassVar
 from uuid import UUID
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IConsumer, IReactorTime
 from zope.interface import implementer
+from zope.interface.interface import InterfaceClass
 
 from txbits._deferreds import deferred
 from txbits.backends._paths import checked_segments
 from txbits.backends._reading import Reading
+from txbits.backends._stored import StoredFile, by_pieces
 from txbits.errors import (
     BackendError,
     DestinationExists,
     DestinationIsDirectory,
+    NoSuchFile,
     NoSuchSession,
     ParentMissing,
     StagedDataLost,
 )
 from txbits.interfaces import (
+    Answer,
+    IAbilities,
+    IAnswerable,
     IBackend,
+    IDownloadable,
     IReadable,
+    IStoredFile,
     IUploadSession,
     IWriter,
     SessionSummary,
@@ -60,7 +72,37 @@ class _MemoryWriter:
         return succeed(None)
 
 
-@implementer(IUploadSession, IReadable)
+@implementer(IWriter)
+@define(eq=False)
+class _ReplyWriter:
+    _session: MemorySession
+    _pieces: list[bytes] = field(factory=list)
+    _open: bool = True
+
+    @deferred
+    async def write(self, data: bytes) -> None:
+        if not self._open or self._session.releasing:
+            raise BackendError("this writer is closed")
+        self._pieces.append(data)
+
+    @deferred
+    async def close(self) -> None:
+        if self._open and not self._session.releasing:
+            self._session._reply = b"".join(self._pieces)
+        self._open = False
+
+
+def _stored(content: bytes, modified: float, etag: str) -> StoredFile:
+    """Open bytes to be served."""
+    whole = memoryview(content)
+
+    def read(offset: int, length: int) -> Deferred[bytes]:
+        return succeed(bytes(whole[offset : offset + length]))
+
+    return StoredFile(len(content), modified, etag, by_pieces(read))
+
+
+@implementer(IUploadSession, IReadable, IAnswerable)
 @define(eq=False)
 class MemorySession:
     """One upload; see :class:`~txbits.interfaces.IUploadSession`."""
@@ -78,6 +120,10 @@ class MemorySession:
     in_doubt: bool = False
     _pieces: list[bytes] = field(factory=list)
     _writer: _MemoryWriter | None = None
+    attempts: int = 0
+    answer: Answer | None = None
+    _answered_at: float = 0.0
+    _reply: bytes | None = None
 
     @deferred
     async def open_writer(self, total: int) -> IWriter:
@@ -112,6 +158,7 @@ class MemorySession:
             self._writer._open = False
             self._writer = None
         self._pieces.clear()
+        self._reply = self.answer = None
         self._backend._sessions.pop(self.session_id, None)
         return succeed(None)
 
@@ -127,6 +174,39 @@ class MemorySession:
 
         await Reading(consumer, read).run(start, end)
 
+    @deferred
+    async def begin_attempt(self) -> int:
+        """Count an attempt; see :class:`~txbits.interfaces.IAnswerable`."""
+        self._require_standing()
+        self.attempts += 1
+        self._reply = None
+        return self.attempts
+
+    @deferred
+    async def open_reply(self) -> IWriter:
+        """Begin a reply; see :class:`~txbits.interfaces.IAnswerable`."""
+        self._require_standing()
+        return _ReplyWriter(self)
+
+    @deferred
+    async def keep_answer(self, answer: Answer) -> None:
+        """Keep what was answered; see :class:`~txbits.interfaces.IAnswerable`."""
+        self._require_standing()
+        self.answer = evolve(answer, has_reply=self._reply is not None)
+        self._answered_at = self._backend._clock.seconds()
+
+    @deferred
+    async def reply(self) -> IStoredFile:
+        """Open the reply; see :class:`~txbits.interfaces.IAnswerable`."""
+        if self.answer is None or not self.answer.has_reply or self._reply is None:
+            raise NoSuchFile(f"session {self.session_id} has no reply")
+        # It is the only one that the session will ever have.
+        return _stored(self._reply, self._answered_at, str(self.session_id))
+
+    def _require_standing(self) -> None:
+        if self.releasing:
+            raise NoSuchSession(f"session {self.session_id} was released")
+
     def _joined(self) -> bytes:
         # Joined where the whole is asked for, so that appending never copies.
         if len(self._pieces) != 1:
@@ -139,11 +219,16 @@ class PublishedFiles(MutableMapping[tuple[str, ...], bytes]):
     """
     Files by their destinations, and the directories that these make up.
 
+    :param seconds: Tells the time.
     :ivar directories: How many files lie in each, however deep.
     """
 
+    _seconds: Callable[[], float] = time.time
     _files: dict[tuple[str, ...], bytes] = field(factory=dict, init=False)
     directories: Counter[tuple[str, ...]] = field(factory=Counter, init=False)
+    _changes: dict[tuple[str, ...], tuple[float, str]] = field(factory=dict, init=False)
+    _serial: Iterator[int] = field(factory=count, init=False)
+    _name: str = field(factory=lambda: secrets.token_hex(8), init=False)
 
     def __getitem__(self, destination: tuple[str, ...]) -> bytes:
         return self._files[destination]
@@ -152,9 +237,20 @@ class PublishedFiles(MutableMapping[tuple[str, ...], bytes]):
         if destination not in self._files:
             self.directories.update(_above(destination))
         self._files[destination] = content
+        # No other process, nor this one after a restart, has the same name.
+        tag = f"{self._name}-{next(self._serial):x}"
+        self._changes[destination] = (self._seconds(), tag)
+
+    def opened(self, destination: tuple[str, ...]) -> StoredFile:
+        """
+        Open a file to be served.
+
+        :raises KeyError: If there is none.
+        """
+        return _stored(self._files[destination], *self._changes[destination])
 
     def __delitem__(self, destination: tuple[str, ...]) -> None:
-        del self._files[destination]
+        del self._files[destination], self._changes[destination]
         for directory in _above(destination):
             self.directories[directory] -= 1
             if not self.directories[directory]:
@@ -174,7 +270,7 @@ def _above(destination: tuple[str, ...]) -> list[tuple[str, ...]]:
     return [destination[:end] for end in range(1, len(destination))]
 
 
-@implementer(IBackend)
+@implementer(IBackend, IAbilities, IDownloadable)
 @define(eq=False)
 class MemoryBackend:
     """
@@ -183,12 +279,19 @@ class MemoryBackend:
     :ivar files: The published files. An embedder may read, add and remove them.
     """
 
+    session_abilities: ClassVar[Set[InterfaceClass]] = frozenset(
+        {IReadable, IAnswerable}
+    )
+
     _clock: IReactorTime
-    files: PublishedFiles = field(factory=PublishedFiles, init=False)
+    files: PublishedFiles = field(init=False)
     _sessions: dict[UUID, MemorySession] = field(factory=dict, init=False)
     _closed: dict[tuple[UUID, tuple[str, ...], str | None], float] = field(
         factory=dict, init=False
     )
+
+    def __attrs_post_init__(self) -> None:
+        self.files = PublishedFiles(self._clock.seconds)
 
     def start(self) -> Deferred[None]:
         """Nothing is needed."""
@@ -263,6 +366,17 @@ class MemoryBackend:
         for record in [at for at, when in self._closed.items() if when < closed_before]:
             del self._closed[record]
         return succeed(None)
+
+    @deferred
+    async def open_file(self, destination: tuple[str, ...]) -> IStoredFile:
+        """Open a published file; see :class:`~txbits.interfaces.IDownloadable`."""
+        checked_segments(destination)
+        if destination in self.files.directories:
+            raise DestinationIsDirectory(f"{destination!a} is a directory")
+        try:
+            return self.files.opened(destination)
+        except KeyError:
+            raise NoSuchFile(f"no {destination!a}") from None
 
     def _check(self, destination: tuple[str, ...], overwrite: bool) -> None:
         """Refuse a destination that cannot be published to as things stand."""

@@ -8,35 +8,27 @@ source of a body raises).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from attrs import define, field
 from OpenSSL.SSL import Error as TLSError
 from service_identity import VerificationError
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import (
-    ConnectError,
     ConnectingCancelledError,
-    ConnectionClosed,
 )
 from twisted.internet.interfaces import (
-    IDelayedCall,
-    IReactorTime,
     IStreamClientEndpoint,
 )
 from twisted.internet.task import deferLater
 from twisted.web.client import (
     HTTPConnectionPool,
-    RequestGenerationFailed,
-    RequestTransmissionFailed,
-    ResponseFailed,
 )
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
 
-from txbits._agents import ExactURL
+from txbits._agents import FAILURES, ExactURL, Watch, in_words, reasons_of
 from txbits._deferreds import deferred
 from txbits.client._auth import Authorizer
 from txbits.client._http import make_agent
@@ -95,34 +87,6 @@ class Connections(HTTPConnectionPool):
         # Twisted 24.10 fails if one of TLS is gone already.
         if transport is not None and getattr(transport, "connected", True):
             transport.abortConnection()
-
-
-@define
-class _Watch:
-    """A time-out that begins anew with each sign of life."""
-
-    clock: IReactorTime
-    expired: float | None = field(init=False, default=None)
-    _request: Deferred[Any] | None = field(init=False, default=None)
-    _call: IDelayedCall | None = field(init=False, default=None)
-
-    def restart(self, seconds: float) -> None:
-        self.end()
-        self._call = self.clock.callLater(seconds, self._expire, seconds)
-
-    def guard(self, request: Deferred[Any]) -> None:
-        self._request = request
-
-    def end(self) -> None:
-        call, self._call = self._call, None
-        if call is not None:
-            call.cancel()
-
-    def _expire(self, seconds: float) -> None:
-        self._call = None
-        self.expired = seconds
-        if self._request is not None:
-            self._request.cancel()
 
 
 class Body(Protocol):
@@ -238,7 +202,7 @@ class Requests:
         headers: Iterable[tuple[bytes, bytes]],
         make_body: Callable[[Callable[[], None]], Body | None],
     ) -> Any:
-        watch = _Watch(self._clock)
+        watch = Watch(self._clock)
         settings = self._settings
 
         def restart() -> None:
@@ -262,7 +226,7 @@ class Requests:
         watch.guard(request)
         try:
             response = await request
-        except _FAILURES as error:
+        except (*FAILURES, ProxyRefused) as error:
             raise _sorted(error, watch.expired) from error
         finally:
             watch.end()
@@ -303,32 +267,8 @@ class Requests:
         return authorizer.challenged(asked)
 
 
-#: What a request may fail with for a reason that lies in the network, or in what the
-#: body comes from. Anything else is a mistake of ours.
-_FAILURES = (
-    RequestGenerationFailed,
-    RequestTransmissionFailed,
-    ResponseFailed,
-    ConnectError,
-    ConnectionClosed,
-    ConnectingCancelledError,
-    CancelledError,
-    ProxyRefused,
-    TLSError,
-    VerificationError,
-    OSError,
-)
-
-
-def _reasons(error: BaseException) -> Iterator[BaseException]:
-    """All that an error of ``twisted.web.client`` is made of, the innermost first."""
-    for failure in getattr(error, "reasons", ()):
-        yield from _reasons(failure.value)
-    yield error
-
-
 def _sorted(error: BaseException, expired: float | None) -> BaseException:
-    reasons = list(_reasons(error))
+    reasons = list(reasons_of(error))
     for reason in reasons:
         if isinstance(reason, SourceError):
             return reason
@@ -343,6 +283,4 @@ def _sorted(error: BaseException, expired: float | None) -> BaseException:
             return NoTrust("the server's certificate is not trusted")
         if isinstance(reason, ProxyRefused) and not is_transient(reason.status):
             return NoWay(str(reason))
-    innermost = reasons[0]
-    words = " ".join(str(innermost).split()).rstrip(".")
-    return NoAnswer(words or type(innermost).__name__)
+    return NoAnswer(in_words(error))

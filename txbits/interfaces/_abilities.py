@@ -12,7 +12,7 @@ from zope.interface import Attribute, Interface
 from zope.interface.interface import InterfaceClass
 
 from txbits.interfaces._notification import Answer
-from txbits.interfaces._storage import IReleasable, IWriter
+from txbits.interfaces._storage import IBackend, IReleasable, IWriter
 
 
 class IReadable(Interface):
@@ -51,6 +51,23 @@ class IAddressable(Interface):
         """
 
 
+class IExclusive(Interface):
+    """
+    An optional ability of an :class:`IBackend`: it knows what must be its alone.
+
+    Two virtual directories of a server cannot have backends that dispute a place.
+    """
+
+    def disputes(other: IBackend) -> bool:
+        """
+        Tell whether another backend would meddle with what is this one's, or this one
+        with what is the other's. Asked before either is started; it looks at nothing
+        but how they were made.
+
+        :param other: A backend of any kind.
+        """
+
+
 class IShared(Interface):
     """
     An optional ability of an :class:`IBackend`: other processes act in its sessions
@@ -58,7 +75,8 @@ class IShared(Interface):
 
     What this process knows of a session may be behind. All its sessions provide
     :class:`IRefreshable`; ``IBackend.find`` is asked for each packet, and may answer
-    from what it knows.
+    from what it knows. The Deferreds of ``IBackend.sessions`` and ``IBackend.clean_up``
+    are cancelled when the server stops: the store may be away.
     """
 
 
@@ -115,7 +133,7 @@ class IStoredFile(IReleasable):
 
         One reading at a time; another may follow.
 
-        :param consumer: It is given a producer, which it may pause and stop.
+        :param consumer: It is given a push producer, which it may pause and stop.
         :param start: Offset of the first byte.
         :param end: Offset behind the last byte, at most :attr:`length`.
         :returns: A Deferred that fires with ``None`` when all was written and the
@@ -203,6 +221,7 @@ class IAnswerable(Interface):
         """
         Record what the application answered; it is not asked again.
 
+        :param answer: The answer; whether there is a reply is found out here.
         :returns: A Deferred that fires with ``None`` when :attr:`answer` is that, and
             would be after the process is killed, with the whole reply if it has one
             (and after the machine is, as far as the backend was set to promise

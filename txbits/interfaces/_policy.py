@@ -10,7 +10,7 @@ from zope.interface import Interface
 
 class IAccessPolicy(Interface):
     """
-    Decides who may upload where.
+    Decides who may upload where, and who may read what was uploaded.
 
     Authentication comes before it, from outside (see
     :meth:`txbits.web.BITSResource.for_user`); this is about permission.
@@ -22,9 +22,13 @@ class IAccessPolicy(Interface):
         """
         Permit a packet, or refuse it. Asked for every packet, before its body.
 
+        It is asked for downloads, too. Replies of server applications belong to the
+        user who created the session, and nobody is asked for them.
+
         :param caller: The authenticated user; ``None`` if anonymous.
         :param destination: The destination, not yet checked by the backend.
-        :param packet_type: Such as ``"Create-Session"``, as the protocol spells it.
+        :param packet_type: Such as ``"Create-Session"``, as the protocol spells it;
+            ``"GET"`` or ``"HEAD"`` for a download.
         :returns: A Deferred that fires with ``None`` if it is permitted. It fails with
             :class:`~txbits.errors.AccessDenied` if not.
         """

@@ -180,7 +180,8 @@ class IBackend(Interface):
 
     A backend knows storage and nothing of HTTP. It is asked about a session only by
     one caller at a time, except that :meth:`create` and :meth:`find` of different
-    sessions, and :meth:`sessions`, may overlap with anything.
+    sessions, and :meth:`sessions`, may overlap with anything; and that replies may be
+    opened, and read, beside anything else but the release of their session.
     """
 
     def start() -> Deferred[None]:

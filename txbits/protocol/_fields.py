@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from itertools import islice
 from uuid import UUID
 
@@ -68,6 +69,20 @@ _CONTENT_RANGE = re.compile(
 # No source says how Windows writes the range of an empty file. These are the three
 # ways that a client can be thought to; all say that the total is 0.
 _EMPTY_RANGE = re.compile(rb"bytes[ \t]+(?:0-0|\*|0--1)/0", re.IGNORECASE)
+
+# MC-BUP 2.2.3.2 on BITS-Host-Id: "It MUST have the host format specified in [RFC1738]
+# section 5 or the IPv6address specified in [RFC2373] Appendix B." The former has no
+# host names that end in a number, and RFC 1123 2.1 lets the other labels begin with a
+# digit. The port is IIS's ("server name, IP address, or host:port").
+_HOST_NAME = re.compile(
+    r"(?:LABEL\.)*(?=[A-Za-z0-9-]*[A-Za-z])LABEL".replace(
+        "LABEL", "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+    )
+)
+_LONGEST_HOST_NAME = 253
+_HOST_AND_PORT = re.compile(
+    r"(?:\[(?P<six>[^\[\]]*)\]|(?P<host>[^:\[\]]*))(?::(?P<port>[0-9]{1,5}))?"
+)
 
 # MC-BUP 2.2.1.2 calls BITS-Error "an HRESULT value"; MS-ERREF prints those with
 # eight digits behind 0x, and so do the reference pages and IIS.
@@ -203,3 +218,47 @@ def parse_hresult(value: bytes) -> int:
 def format_hresult(hresult: int) -> bytes:
     """Write an HRESULT with its eight digits."""
     return b"0x%08X" % hresult
+
+
+def check_host_id(text: str) -> str:
+    """
+    Check a BITS-Host-Id (MC-BUP 2.2.3.2): a host name, an IPv4 or an IPv6 address.
+
+    A port may follow, behind an IPv6 address only if that is in brackets.
+
+    :returns: The same.
+    :raises LocalProtocolError: If it is none of them; the text is for an operator.
+    """
+    if not text.isascii():
+        raise LocalProtocolError(
+            "must be ASCII: an international name begins with xn--"
+        )
+    match = _HOST_AND_PORT.fullmatch(text)
+    if match is not None:
+        is_port = match["port"] is None or 0 < int(match["port"]) < 65536
+        if is_port and (
+            _is_address(IPv6Address, match["six"])
+            if match["host"] is None
+            else _is_host(match["host"])
+        ):
+            return text
+    elif _is_address(IPv6Address, text):
+        return text
+    raise LocalProtocolError(
+        "must be a host name, an IPv4 address or an IPv6 address, and may have a port"
+    )
+
+
+def _is_host(text: str) -> bool:
+    if len(text) > _LONGEST_HOST_NAME:
+        return False
+    return _is_address(IPv4Address, text) or _HOST_NAME.fullmatch(text) is not None
+
+
+def _is_address(kind: type[IPv4Address | IPv6Address], text: str) -> bool:
+    try:
+        kind(text)
+    except AddressValueError:
+        return False
+    # The zone of an address means something on one machine only.
+    return "%" not in text

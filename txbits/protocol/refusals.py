@@ -31,10 +31,18 @@ class HResult(IntEnum):
     ERROR_BUSY = 0x800700AA
     BG_E_SESSION_NOT_FOUND = 0x8020001F
     BG_E_TOO_LARGE = 0x80200020
+    # MC-BUP 3.3.6 prints it like this; as a Win32 error it is none that fits.
+    APPLICATION_TIMED_OUT = 0x80070112
+    ERROR_INTERNET_CANNOT_CONNECT = 0x80072EFD
+    # The HTTP status of a server application, 400 and up, is added to it.
+    HTTP_STATUS = 0x80190000
 
 
 #: MC-BUP 2.2.1.2: the error was found by the server.
 CONTEXT_SERVER = 0x5
+
+#: MC-BUP 2.2.1.2: the error was found by the server application.
+CONTEXT_APPLICATION = 0x7
 
 
 @frozen
@@ -43,8 +51,9 @@ class Refusal:
     A row of the failure table.
 
     :ivar name: What tests and logs call it.
-    :ivar status: The HTTP status.
-    :ivar hresult: The value of BITS-Error-Code and BITS-Error.
+    :ivar status: The HTTP status; 0 for that of a server application.
+    :ivar hresult: The value of BITS-Error-Code and BITS-Error; ``HTTP_STATUS`` stands
+        for itself with that status added.
     :ivar cause: What is wrong, for operators.
     :ivar remedy: What to do about it, for operators.
     """
@@ -56,13 +65,31 @@ class Refusal:
     remedy: str
     context: int = CONTEXT_SERVER
 
+    def answer(self, application_status: int = 0) -> tuple[int, int]:
+        """
+        Tell what goes onto the wire.
+
+        :param application_status: The HTTP status of the server application, if it has
+            answered.
+        :returns: The status and the HRESULT.
+        """
+        if self.status:
+            return self.status, self.hresult
+        if not 300 <= application_status <= 599:
+            # It has not said what is wrong.
+            application_status = 500
+        # These two would make a client send smaller fragments, or others.
+        status = 500 if application_status in (413, 416) else application_status
+        return status, self.hresult + application_status
+
 
 METHOD_NOT_ALLOWED = Refusal(
     "method-not-allowed",
     405,
     HResult.E_INVALIDARG,
     "the method is none that this URL takes",
-    "Upload with BITS_POST; a plain GET or PUT does nothing here.",
+    "Upload with BITS_POST. Files are read with GET and HEAD where allow-downloads is "
+    "set; PUT is for nothing here.",
 )
 NOT_MOUNTED = Refusal(
     "not-mounted",
@@ -252,6 +279,39 @@ INTERNAL_ERROR = Refusal(
     HResult.E_FAIL,
     "something unforeseen happened",
     "Read the traceback in the server's log, and report it; the client comes again.",
+)
+
+APPLICATION_REFUSED = Refusal(
+    "application-refused",
+    0,
+    HResult.HTTP_STATUS,
+    "the server application answered an error",
+    "Ask whoever runs the application; only after 403 is it not asked again.",
+    CONTEXT_APPLICATION,
+)
+APPLICATION_UNREACHABLE = Refusal(
+    "application-unreachable",
+    502,
+    HResult.ERROR_INTERNET_CANNOT_CONNECT,
+    "the server application cannot be reached, or speaks no HTTP",
+    "Start the application, or correct notify-url; the client comes again.",
+    CONTEXT_APPLICATION,
+)
+APPLICATION_TIMED_OUT = Refusal(
+    "application-timed-out",
+    408,
+    HResult.APPLICATION_TIMED_OUT,
+    "the server application did not answer in time",
+    "Make it faster, or raise notify-timeout; the client comes again.",
+    CONTEXT_APPLICATION,
+)
+APPLICATION_ANSWER_UNUSABLE = Refusal(
+    "application-answer-unusable",
+    400,
+    HResult.E_INVALIDARG,
+    "the server application's answer cannot be used",
+    "Have it answer with an absolute URL of at most 2,200 characters, or without.",
+    CONTEXT_APPLICATION,
 )
 
 #: Every row, in the order in which the documentation lists them.

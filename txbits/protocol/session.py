@@ -8,6 +8,18 @@ is complete as before, and the client's next Close tries again. Once the file st
 at its destination there is no way back: whatever is still to be released is
 released by that Close, by the next one, or by the clean-up.
 
+Where a server application is to be asked about uploads (MC-BUP 3.3), a session that
+holds the last byte is *unanswered* at first: whatever wants to go on, a Fragment or a
+Close-Session, has to ask, until there is an answer for good. The application lets the
+file be published; or it has *taken* the upload, so that nothing is left for
+Close-Session but to release it; or it has *refused* it, which every later Fragment and
+Close is told as well. Any other failure leaves the session unanswered.
+
+Where files are to be published at the last fragment, a session that has nobody left
+to ask is *due*: the file is published before that Ack, or by whichever packet gets
+through next. Then it is *standing*, file and session, until Close-Session, Cancel or
+the time-out releases what there is besides the file, such as a reply.
+
 Close-Session on a session that is not complete discards it, since half a file is
 of no use to anyone; but one that no Fragment ever reached is an empty file, for
 that is how clients upload those.
@@ -26,8 +38,8 @@ one may have failed to; nothing brings a session back from there.
 Nothing here does anything. An input that a packet causes returns the
 :class:`Move` that the server has to make, and the inputs that are facts tell what
 came of it. The machine can start in any state, which is how a session goes on after
-a restart (:func:`resumed`). The states follow MC-BUP 3.2.1.4; its STATE_NOTIFY lies
-between *receiving* and *complete*.
+a restart (:func:`resumed`). The states follow MC-BUP 3.2.1.4; its STATE_NOTIFY is
+*unanswered*.
 
 The machine is two tables, looked up once an input: every packet asks it three times or
 more, so a general machine would be a tenth of all that a small upload costs.
@@ -44,12 +56,21 @@ State = Literal[
     "created",
     "receiving",
     "in_doubt",
+    "unanswered",
     "complete",
+    "due",
+    "taken",
+    "refused",
+    "standing",
     "published",
     "discarding",
     "cancelling",
     "gone",
 ]
+
+
+#: How a session can be that holds all bytes; as a fact, that it is so now.
+Completion = Literal["unanswered", "completed", "due", "taken", "refused"]
 
 
 class Move(Enum):
@@ -61,11 +82,17 @@ class Move(Enum):
     REPEAT = auto()
     """Take the fragment; there is nothing left to store."""
 
+    ASK = auto()
+    """Ask the server application, or wait for whoever does; then try again."""
+
+    REFUSE = auto()
+    """Answer what the server application did: it does not want the upload."""
+
     PUBLISH = auto()
-    """Make the file appear at its destination, then release the rest."""
+    """Make the file appear at its destination; at Close, then release the rest."""
 
     PUBLISH_EMPTY = auto()
-    """The same, for a file of no bytes."""
+    """Take the file for one of no bytes, which is complete; then try again."""
 
     FINISH = auto()
     """The file stands at its destination; release the rest, as a success of Close."""
@@ -103,6 +130,22 @@ PACKETS: dict[tuple[State, str], tuple[Move, State]] = {
     # Until published() the session stays complete: publishing may fail.
     ("complete", "close"): (Move.PUBLISH, "complete"),
     ("complete", "cancel"): (Move.RELEASE, "cancelling"),
+    ("unanswered", "fragment"): (Move.ASK, "unanswered"),
+    ("unanswered", "close"): (Move.ASK, "unanswered"),
+    ("unanswered", "cancel"): (Move.RELEASE, "cancelling"),
+    ("due", "fragment"): (Move.PUBLISH, "due"),
+    ("due", "close"): (Move.PUBLISH, "due"),
+    ("due", "cancel"): (Move.RELEASE, "cancelling"),
+    ("taken", "fragment"): (Move.REPEAT, "taken"),
+    ("taken", "close"): (Move.DISCARD, "discarding"),
+    ("taken", "cancel"): (Move.RELEASE, "cancelling"),
+    ("refused", "fragment"): (Move.REFUSE, "refused"),
+    ("refused", "close"): (Move.REFUSE, "refused"),
+    ("refused", "cancel"): (Move.RELEASE, "cancelling"),
+    ("standing", "fragment"): (Move.REPEAT, "standing"),
+    ("standing", "close"): (Move.FINISH, "published"),
+    # The file stays; whoever cancels knew that it would.
+    ("standing", "cancel"): (Move.RELEASE, "cancelling"),
     ("published", "fragment"): (Move.UNKNOWN, "published"),
     ("published", "close"): (Move.FINISH, "published"),
     ("published", "cancel"): (Move.FINISH, "published"),
@@ -122,9 +165,26 @@ FACTS: dict[tuple[State, str], State] = {
     ("created", "begun"): "receiving",
     ("receiving", "begun"): "receiving",
     ("receiving", "completed"): "complete",
+    ("receiving", "unanswered"): "unanswered",
+    ("receiving", "due"): "due",
+    # An answer outlives bytes that were lost, and came again.
+    ("receiving", "taken"): "taken",
+    ("receiving", "refused"): "refused",
     ("receiving", "lost"): "in_doubt",
     ("in_doubt", "begun"): "receiving",
     ("in_doubt", "lost"): "in_doubt",
+    ("unanswered", "begun"): "unanswered",
+    ("unanswered", "completed"): "complete",
+    ("unanswered", "due"): "due",
+    ("unanswered", "taken"): "taken",
+    ("unanswered", "refused"): "refused",
+    ("unanswered", "lost"): "in_doubt",
+    ("due", "begun"): "due",
+    ("due", "lost"): "in_doubt",
+    ("due", "published"): "standing",
+    ("taken", "begun"): "taken",
+    ("refused", "begun"): "refused",
+    ("standing", "begun"): "standing",
     ("complete", "begun"): "complete",
     ("complete", "lost"): "in_doubt",
     ("complete", "published"): "published",
@@ -143,6 +203,11 @@ class LifeCycle:
     """
 
     _state: State
+
+    @property
+    def state(self) -> State:
+        """Where it stands, for the log."""
+        return self._state
 
     def fragment(self) -> Move:
         """A Fragment arrived."""
@@ -163,9 +228,13 @@ class LifeCycle:
         """A fact: a Fragment came, whatever became of it."""
         self._learn("begun")
 
-    def completed(self) -> None:
-        """A fact: the last byte is held."""
-        self._learn("completed")
+    def completed(self, completion: Completion = "completed") -> None:
+        """
+        A fact: the last byte is held, or the server application has answered.
+
+        :param completion: What is to be done next, as :func:`answered` says.
+        """
+        self._learn(completion)
 
     def lost(self) -> None:
         """A fact: bytes that were held are gone."""
@@ -191,6 +260,21 @@ def begin() -> LifeCycle:
     return LifeCycle("created")
 
 
+def answered(*, status: int, publishes: bool, at_once: bool) -> Completion:
+    """
+    What a server application's answer makes of a complete session.
+
+    :param status: The HTTP status of the answer: of success, or 403.
+    :param publishes: Whether the application lets the file be published.
+    :param at_once: Whether files are published at the last fragment.
+    """
+    if status == 403:
+        return "refused"
+    if not publishes:
+        return "taken"
+    return "due" if at_once else "completed"
+
+
 def resumed(
     *,
     offset: int,
@@ -198,6 +282,8 @@ def resumed(
     is_published: bool,
     is_releasing: bool,
     is_in_doubt: bool,
+    completion: Completion = "completed",
+    at_once: bool = False,
 ) -> LifeCycle:
     """
     The life of a session that was found in the store.
@@ -207,13 +293,18 @@ def resumed(
     :param is_published: Whether the file stands at its destination.
     :param is_releasing: Whether its release had begun.
     :param is_in_doubt: Whether bytes that were acknowledged may be missing.
+    :param completion: What is to be done with it if it is complete.
+    :param at_once: Whether files are published at the last fragment, and their
+        sessions stay.
     """
+    if is_published and at_once:
+        return LifeCycle("cancelling" if is_releasing else "standing")
     if is_published:
         return LifeCycle("published")
     if is_releasing:
         return LifeCycle("cancelling")
     if offset == total:
-        return LifeCycle("complete")
+        return LifeCycle(FACTS["receiving", completion])
     if is_in_doubt:
         return LifeCycle("in_doubt")
     return LifeCycle("created" if total is None else "receiving")

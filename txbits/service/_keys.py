@@ -9,153 +9,23 @@ what is accepted. Defaults stand where they are used, in
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-from math import isfinite
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from attrs import frozen
 
 from txbits.errors import InvalidSetting
-
-#: So many characters of a wrong value are shown.
-_LONGEST_SHOWN = 80
-
-
-def shown(value: object) -> str:
-    """
-    Write a wrong value into an error message: on one line, and not all of a long one.
-    """
-    text = str(value).lower() if isinstance(value, bool) else repr(value)
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
-
-
-def closest(word: str, words: list[str]) -> str:
-    """
-    Help someone who has mistyped a word.
-
-    :returns: The end of an error message: what was meant, or nothing.
-    """
-    matches = get_close_matches(word.replace("_", "-"), words, n=1)
-    return f"; did you mean {matches[0]!r}?" if matches else ""
-
-
-class Kind(Protocol):
-    """What values a key takes."""
-
-    def parse(self, text: str) -> object:
-        """
-        Read a value from the command line; :meth:`check` then decides on it.
-        """
-
-    def check(self, value: object) -> object:
-        """
-        Check a value as TOML gives it.
-
-        :returns: The value as our own classes take it.
-        :raises InvalidSetting: If it cannot be used; the text goes behind the key.
-        """
-
-
-@frozen
-class Flag:
-    """On or off; on the command line it is on if named."""
-
-    def parse(self, text: str) -> object:
-        return text
-
-    def check(self, value: object) -> object:
-        if not isinstance(value, bool):
-            raise InvalidSetting(f"must be true or false, not {shown(value)}")
-        return value
-
-
-@frozen
-class Text:
-    """Any text that is not empty."""
-
-    def parse(self, text: str) -> object:
-        return text
-
-    def check(self, value: object) -> object:
-        if not isinstance(value, str) or not value:
-            raise InvalidSetting(
-                f"must be a text that is not empty, not {shown(value)}"
-            )
-        return value
-
-
-@frozen
-class Texts:
-    """One or more texts; the option is repeated for more than one."""
-
-    def parse(self, text: str) -> object:
-        return [text]
-
-    def check(self, value: object) -> object:
-        if not isinstance(value, list) or not value:
-            raise InvalidSetting(f"must be a list of texts, not {shown(value)}")
-        return tuple(Text().check(item) for item in value)
-
-
-@frozen
-class Choice:
-    """
-    One of a few words.
-
-    :ivar words: The words.
-    """
-
-    words: tuple[str, ...]
-
-    def parse(self, text: str) -> object:
-        return text
-
-    def check(self, value: object) -> object:
-        if not isinstance(value, str) or value not in self.words:
-            known = ", ".join(map(repr, self.words))
-            raise InvalidSetting(f"must be one of {known}, not {shown(value)}")
-        return value
-
-
-@frozen
-class Number:
-    """
-    A count of something.
-
-    :ivar unit: What it counts, in the plural.
-    :ivar minimum: The smallest number that is accepted.
-    :ivar whole: Whether it must be whole.
-    :ivar zero_is_none: Whether 0 stands for "no limit" and is given on as ``None``.
-    """
-
-    unit: str
-    minimum: float
-    whole: bool = True
-    zero_is_none: bool = False
-
-    def parse(self, text: str) -> object:
-        for read in (int, float):
-            try:
-                return read(text)
-            except ValueError:
-                continue
-        return text
-
-    def check(self, value: object) -> object:
-        # A bool is an int to Python, and "session-limit = true" a mistake to everyone.
-        kinds = (int,) if self.whole else (int, float)
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, kinds)
-            or not isfinite(value)
-            or value < self.minimum
-        ):
-            a_number = "a whole number" if self.whole else "a number"
-            raise InvalidSetting(
-                f"must be {a_number} of {self.unit}, at least {self.minimum:g}, "
-                f"not {shown(value)}"
-            )
-        return None if self.zero_is_none and not value else value
+from txbits.service._kinds import (
+    Choice,
+    Flag,
+    Host,
+    Kind,
+    Number,
+    Optional,
+    Proxies,
+    Text,
+    Texts,
+    Url,
+)
 
 
 @frozen
@@ -164,27 +34,32 @@ class Key:
     One setting.
 
     :ivar name: Its name, with hyphens.
-    :ivar scope: Whether it holds for a virtual directory's place (``"place"``), a
-        virtual directory's rules (``"rules"``) or the server (``"server"``,
-        ``"limits"``).
+    :ivar scope: Whether it holds for a virtual directory's place (``"place"``), its
+        rules (``"rules"``), its server application (``"notify"``), or the server
+        (``"server"``, ``"limits"``).
     :ivar kind: What values it takes.
     :ivar help: What it does, for ``--help``.
+    :ivar unset: What holds where nothing is said, if that is no value of its own.
     """
 
     name: str
-    scope: Literal["place", "rules", "server", "limits"]
+    scope: Literal["place", "rules", "notify", "server", "limits"]
     kind: Kind
     help: str
+    unset: str = "0"
 
     @property
     def attribute(self) -> str:
         """The name of the attribute that it becomes."""
-        return self.name.replace("-", "_")
+        name = (
+            self.name.removeprefix("notify-") if self.scope == "notify" else self.name
+        )
+        return name.replace("-", "_")
 
     @property
     def of_a_directory(self) -> bool:
         """Whether each virtual directory may have a value of its own."""
-        return self.scope in ("place", "rules")
+        return self.scope in ("place", "rules", "notify")
 
     def checked(self, value: Any, where: str) -> object:
         """
@@ -219,6 +94,12 @@ KEYS = (
     ),
     Key("mount", "place", Text(), "URL prefix that takes uploads."),
     Key("enabled", "rules", Flag(), "Take uploads."),
+    Key(
+        "allow-downloads",
+        "rules",
+        Flag(),
+        "Answer GET and HEAD with the files that were published.",
+    ),
     Key("allow-overwrites", "rules", Flag(), "Let uploads replace files that exist."),
     Key("create-directories", "rules", Flag(), "Make missing parent directories."),
     Key(
@@ -252,11 +133,96 @@ KEYS = (
         "Seconds between two rounds of the clean-up.",
     ),
     Key(
+        "publish-on",
+        "rules",
+        Choice(("close", "last-fragment")),
+        "When files appear at their destinations: close or last-fragment.",
+    ),
+    Key(
         "fsync",
         "place",
         Choice(("close", "fragment", "never")),
         "When uploads are made to survive a crash of the machine: close, fragment or "
         "never.",
+    ),
+    Key(
+        "host-id",
+        "rules",
+        Host(),
+        "Host that clients are told to send the rest of a session to, such as "
+        "node-1.example.org or 192.0.2.7:8080.",
+        unset="none",
+    ),
+    Key(
+        "host-id-fallback-timeout",
+        "rules",
+        Number("seconds", 1),
+        "Seconds without progress there after which clients come back.",
+    ),
+    Key(
+        "notify-url",
+        "notify",
+        Url(may_be_relative=True),
+        "URL of the server application that is told of complete uploads; a relative "
+        "one needs --public-url.",
+        unset="none",
+    ),
+    Key(
+        "notify-by",
+        "notify",
+        Choice(("reference", "value")),
+        "How the application gets an upload: reference (where it is) or value (its "
+        "bytes).",
+    ),
+    Key(
+        "notify-timeout",
+        "notify",
+        Number("seconds", _LONGER_THAN_A_MOMENT, whole=False),
+        "Seconds for each of the three steps below.",
+    ),
+    Key(
+        "notify-send-timeout",
+        "notify",
+        Number("seconds", _LONGER_THAN_A_MOMENT, whole=False),
+        "Seconds for which the application may take nothing of what it is sent.",
+        unset="notify-timeout",
+    ),
+    Key(
+        "notify-response-timeout",
+        "notify",
+        Number("seconds", _LONGER_THAN_A_MOMENT, whole=False),
+        "Seconds that the headers of its answer may take.",
+        unset="notify-timeout",
+    ),
+    Key(
+        "notify-reply-timeout",
+        "notify",
+        Number("seconds", _LONGER_THAN_A_MOMENT, whole=False),
+        "Seconds for which nothing of a reply in its answer may come.",
+        unset="notify-timeout",
+    ),
+    Key(
+        "notify-secret-file",
+        "notify",
+        Optional(),
+        "File with the secret that signs what the application is sent.",
+        unset="none",
+    ),
+    Key(
+        "public-url",
+        "place",
+        Url(is_prefix=True),
+        "URL of this server's root as clients see it, such as "
+        "https://uploads.example.org.",
+        unset="none",
+    ),
+    Key(
+        "trusted-proxies",
+        "server",
+        Proxies(),
+        "Address or network of a proxy whose Forwarded or X-Forwarded-* headers are "
+        "believed, or unix; may be given more than once.",
+        unset="none",
     ),
     Key(
         "max-connections",

@@ -7,7 +7,7 @@ would have finished.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from attrs import define, field, frozen
@@ -24,6 +24,7 @@ from twisted.python.failure import Failure
 
 from txbits._deferreds import deferred
 from txbits.errors import BackendError, InvalidSetting
+from txbits.service._served import Served
 from txbits.service.options import one_line
 from txbits.web import BITSSite
 
@@ -41,16 +42,6 @@ _HANG_UP_INTERVAL = 0.05
 _FORCE_AFTER = 5.0
 
 
-class IManager(Protocol):
-    """What the service needs of a :class:`~txbits.sessions.SessionManager`."""
-
-    def start(self) -> Deferred[None]:
-        """Get ready."""
-
-    def stop(self) -> Deferred[None]:
-        """Bring everything to an end."""
-
-
 class IProcess(Protocol):
     """What the service needs of a :class:`~txbits.service._process.Process`."""
 
@@ -66,22 +57,18 @@ class IProcess(Protocol):
     def settle(self) -> None:
         """All is built."""
 
+    def on_hangup(self, react: Callable[[], None]) -> None:
+        """Do something at each SIGHUP."""
 
-@frozen
-class Served:
-    """
-    A virtual directory as it is served.
 
-    :ivar where: What an error message about its backend begins with.
-    :ivar mount: Its URL prefix.
-    :ivar backend: The description of its backend.
-    :ivar manager: Settles its packets.
-    """
+class IReloader(Protocol):
+    """What the service needs of a :class:`~txbits.service._reload.Reloader`."""
 
-    where: str
-    mount: str
-    backend: str
-    manager: IManager
+    def hangup(self) -> None:
+        """Read the settings again."""
+
+    def stop(self) -> Deferred[None]:
+        """Wait until that is over."""
 
 
 @frozen
@@ -115,15 +102,19 @@ class UploadService(Service):
     :param listeners: What to listen on, once all of them have started.
     :param connections: How many connections there may be.
     :param shutdown_timeout: Seconds that stopping may take.
+    :ivar reloader: Reads the settings again at SIGHUP.
     """
 
     reactor: Any
     process: IProcess
     site: BITSSite
-    directories: Sequence[Served]
+    directories: list[Served]
     listeners: Sequence[Listener]
     connections: int
     shutdown_timeout: float = SHUTDOWN_TIMEOUT
+    reloader: IReloader | None = field(default=None, init=False)
+    _is_settled: bool = field(default=False, init=False)
+    _is_hung_up: bool = field(default=False, init=False)
     _started: list[Served] = field(factory=list, init=False)
     _ports: list[IListeningPort] = field(factory=list, init=False)
     _starting: Deferred[None] | None = field(default=None, init=False)
@@ -145,8 +136,39 @@ class UploadService(Service):
         super().stopService()
         return self._stop()
 
+    def admit(self, served: Served) -> None:
+        """
+        Serve one more directory, which has started.
+        """
+        self.directories.append(served)
+        self._started.append(served)
+
+    @deferred
+    async def dismiss(self, served: Served) -> None:
+        """
+        Serve a directory no longer. Its sessions stay in its store, as at a stop.
+
+        :returns: A Deferred that fires with ``None`` when it has stopped; it does not
+            fail.
+        """
+        self.directories.remove(served)
+        self._started.remove(served)
+        await _all("stop", [served.manager.stop()])
+
+    def _hang_up_came(self) -> None:
+        """
+        Read the settings again, but not before all has started.
+        """
+        if self.reloader is None:
+            return
+        if self._is_settled:
+            self.reloader.hangup()
+        else:
+            self._is_hung_up = True
+
     def _begin(self) -> None:
         if self.running:
+            self.process.on_hangup(self._hang_up_came)
             self._starting = self._start().addErrback(self._cannot_start)
 
     @deferred
@@ -172,10 +194,13 @@ class UploadService(Service):
                 "listening on {address} for uploads to {mounts}",
                 address=str(port.getHost()),
                 endpoint=listener.description,
-                mounts=", ".join(served.mount for served in self.directories),
-                backends=[served.backend for served in self.directories],
+                mounts=", ".join(one.directory.mount for one in self.directories),
+                backends=[one.directory.backend for one in self.directories],
             )
         self.process.settle()
+        self._is_settled = True
+        if self._is_hung_up:
+            self._hang_up_came()
 
     def _cannot_start(self, failure: Failure) -> None:
         if failure.check(_CannotStart):
@@ -214,6 +239,8 @@ class UploadService(Service):
             await self._starting
         ports, self._ports = self._ports, []
         await _all("stop listening", [maybeDeferred(p.stopListening) for p in ports])
+        if self.reloader is not None:
+            await self.reloader.stop()
         started, self._started = self._started, []
         _log.info("stopping; no new packet is taken")
         await _all("stop", [served.manager.stop() for served in started])

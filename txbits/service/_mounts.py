@@ -25,7 +25,15 @@ class Mounts(NotMounted):
 
     def __init__(self, mounts: Mapping[tuple[bytes, ...], IResource]) -> None:
         super().__init__()
-        self._mounts = mounts
+        self.replace(mounts)
+
+    def replace(self, mounts: Mapping[tuple[bytes, ...], IResource]) -> None:
+        """
+        Serve others from now on; what a request has found already goes on.
+
+        :param mounts: As at the beginning.
+        """
+        self._mounts = dict(mounts)
         self._depths = sorted({len(segments) for segments in mounts}, reverse=True)
 
     def getChild(self, path: bytes, request: Request) -> IResource:

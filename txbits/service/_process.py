@@ -11,6 +11,7 @@ import atexit
 import gc
 import os
 import resource
+import signal
 import sys
 from collections.abc import Callable
 from threading import Timer
@@ -75,6 +76,20 @@ class Process:
             self.reactor.stop()
         except ReactorNotRunning:
             _log.debug("the reactor is being stopped already")
+
+    def on_hangup(self, react: Callable[[], None]) -> None:
+        """
+        Do something at each SIGHUP, in the reactor's thread.
+
+        Without this the signal ends the process. Twisted has no use for it; logs are
+        rotated at SIGUSR1.
+        """
+
+        def handle(*_: object) -> None:
+            # As Twisted does with its own: a handler may interrupt anything.
+            self.reactor.callFromThread(react)
+
+        signal.signal(signal.SIGHUP, handle)
 
     def end_by_force(self, seconds: float) -> None:
         """

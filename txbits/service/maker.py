@@ -7,23 +7,21 @@ Whatever this builds, an embedder builds in three lines; see
 
 from __future__ import annotations
 
-from os.path import realpath
 from typing import Any
 
 from twisted.application.service import IService
 from twisted.internet.endpoints import serverFromString
-from twisted.web.resource import IResource
+from twisted.internet.threads import deferToThreadPool
 
-from txbits.backends import backend_from_description
-from txbits.backends.disk import DiskBackend
 from txbits.errors import InvalidSetting
-from txbits.interfaces import BackendContext, IBackend
-from txbits.service._life import Listener, Served, UploadService
+from txbits.service._life import Listener, UploadService
 from txbits.service._mounts import Mounts
 from txbits.service._process import Process
+from txbits.service._reload import Reloader
+from txbits.service._served import Builder
 from txbits.service.options import Options, one_line
-from txbits.service.settings import Configuration, Directory
-from txbits.web import BITSResource, BITSSite
+from txbits.service.settings import Configuration
+from txbits.web import BITSSite
 
 __all__ = ["Options", "assemble", "makeService"]
 
@@ -49,55 +47,33 @@ def assemble(configuration: Configuration, reactor: Any) -> UploadService:
 
     :raises InvalidSetting: If a backend's description or an endpoint string is wrong.
     """
-    served = []
-    mounts: dict[tuple[bytes, ...], IResource] = {}
-    roots: dict[str, Directory] = {}
-    for directory in configuration.directories:
-        backend = _backend(directory, reactor)
-        _refuse_shared_root(directory, backend, roots)
-        resource = BITSResource(backend, directory.settings, reactor=reactor)
-        mounts[directory.segments] = resource
-        served.append(
-            Served(
-                f"{directory.where}backend: {directory.backend}",
-                directory.mount,
-                directory.backend,
-                resource.manager,
-            )
-        )
+    builder = Builder(reactor)
+    served = [
+        builder.build(directory, configuration.trusted_proxies)
+        for directory in configuration.directories
+    ]
+    mounts = Mounts({one.directory.segments: one.resource for one in served})
     listeners = [
         _listener(endpoint, f"{configuration.listen_from}listen: {endpoint}", reactor)
         for endpoint in configuration.listen
     ]
     limits = configuration.limits
-    return UploadService(
+    service = UploadService(
         reactor,
         Process(reactor),
-        BITSSite(Mounts(mounts), reactor=reactor, limits=limits, only_uploads=True),
+        BITSSite(mounts, reactor=reactor, limits=limits, only_uploads=True),
         served,
         listeners,
         limits.max_connections,
     )
-
-
-def _backend(directory: Directory, reactor: Any) -> IBackend:
-    context = BackendContext(reactor, directory.fsync)
-    try:
-        return backend_from_description(directory.backend, context)
-    except InvalidSetting as error:
-        raise InvalidSetting(f"{directory.where}backend: {error}") from None
-
-
-def _refuse_shared_root(
-    directory: Directory, backend: IBackend, roots: dict[str, Directory]
-) -> None:
-    if isinstance(backend, DiskBackend):
-        other = roots.setdefault(realpath(backend.root), directory)
-        if other is not directory:
-            raise InvalidSetting(
-                f"{directory.where}backend: {directory.backend} is the root of "
-                f"{other.mount} already; each directory needs a root of its own"
-            )
+    service.reloader = Reloader(
+        service,
+        configuration,
+        mounts,
+        builder,
+        lambda function: deferToThreadPool(reactor, reactor.getThreadPool(), function),
+    )
+    return service
 
 
 def _listener(description: str, where: str, reactor: Any) -> Listener:

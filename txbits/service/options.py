@@ -15,11 +15,15 @@ from twisted.python import usage
 
 from txbits.backends import available_parsers
 from txbits.errors import InvalidSetting
-from txbits.service._keys import BY_NAME, KEYS, Flag, Key, Texts, closest
+from txbits.service._keys import BY_NAME, KEYS, Key
+from txbits.service._kinds import Flag, Proxies, Texts, closest
 from txbits.service.settings import Configuration, default_of, from_options
 
 #: A directory that is not enabled makes sense beside others only.
 _NO_OPTIONS = ("enabled",)
+
+#: The kinds of those that are given once for each of several values.
+_REPEATED = (Texts, Proxies)
 
 
 def one_line(error: object) -> str:
@@ -55,7 +59,7 @@ class Options(usage.Options):
         *(
             [key.name, None, None, _help(key)]
             for key in KEYS
-            if not isinstance(key.kind, (Flag, Texts))
+            if not isinstance(key.kind, (Flag, *_REPEATED))
         ),
         [
             "config",
@@ -67,12 +71,17 @@ class Options(usage.Options):
 
     def __init__(self) -> None:
         super().__init__()
-        self.listen: list[str] = []
+        self.repeated: dict[str, list[str]] = {}
 
     def opt_listen(self, endpoint: str) -> None:
-        self.listen.append(endpoint)
+        self.repeated.setdefault("listen", []).append(endpoint)
 
     opt_listen.__doc__ = _help(BY_NAME["listen"])
+
+    def opt_trusted_proxies(self, network: str) -> None:
+        self.repeated.setdefault("trusted-proxies", []).append(network)
+
+    opt_trusted_proxies.__doc__ = _help(BY_NAME["trusted-proxies"])
 
     def opt_help_backends(self) -> None:
         """
@@ -109,7 +118,7 @@ class Options(usage.Options):
 
         :raises InvalidSetting: If something cannot be used.
         """
-        given: dict[str, Any] = {"listen": self.listen} if self.listen else {}
+        given: dict[str, Any] = dict(self.repeated)
         for name, value in self.items():
             if name in BY_NAME:
                 kind = BY_NAME[name].kind

@@ -3,22 +3,26 @@ What ``twistd -n txbits`` is to do, as a value: from options, or from a TOML fil
 
 Everything that can be told to be wrong from the words alone is told here, as
 :class:`~txbits.errors.InvalidSetting` with one line; nothing here opens a store or a
-port. What stands at the top of the file holds for every ``[[directory]]`` that does
-not say otherwise.
+port, but the files of secrets are read. What stands at the top of the file holds for
+every ``[[directory]]`` that does not say otherwise.
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from os.path import abspath
 from pathlib import Path
 from typing import Any, Literal, cast
 from urllib.parse import unquote_to_bytes
 
-from attrs import evolve, field, fields_dict, frozen
+from attrs import NOTHING, evolve, field, fields_dict, frozen
 
 from txbits.errors import InvalidSetting
-from txbits.service._keys import BY_NAME, KEYS, Key, closest, shown
+from txbits.service._keys import BY_NAME, KEYS, Key
+from txbits.service._kinds import closest, is_relative, shown
+from txbits.service._notify import Notification, read_secret
 from txbits.sessions.settings import Settings
 from txbits.web import Limits
 
@@ -27,6 +31,7 @@ DEFAULT_BACKEND = "disk:uploads"
 DEFAULT_MOUNT = "/"
 
 _OF_DIRECTORIES = [key.name for key in KEYS if key.of_a_directory]
+_OF_NOTIFICATION = [key.name for key in KEYS if key.scope == "notify"]
 
 
 @frozen(kw_only=True)
@@ -39,6 +44,8 @@ class Directory:
     :ivar backend: The description of its backend.
     :ivar fsync: As in :class:`~txbits.interfaces.BackendContext`.
     :ivar settings: Its rules.
+    :ivar notification: The server application that is told of its uploads.
+    :ivar public_url: The URL of the server's root as clients see it.
     """
 
     where: str
@@ -46,6 +53,8 @@ class Directory:
     backend: str = DEFAULT_BACKEND
     fsync: Literal["close", "fragment", "never"] = "close"
     settings: Settings = field(factory=Settings)
+    notification: Notification | None = None
+    public_url: str | None = None
 
     @property
     def segments(self) -> tuple[bytes, ...]:
@@ -62,12 +71,21 @@ class Configuration:
     :ivar listen: Endpoint strings of Twisted.
     :ivar listen_from: What an error message about one of them begins with.
     :ivar limits: Limits on connections.
+    :ivar trusted_proxies: Addresses and networks of proxies that are believed what they
+        say of a client.
+    :ivar path: The file that it was read from, if any.
+    :ivar reread: Reads that again, and blocks meanwhile.
     """
 
     directories: tuple[Directory, ...]
     listen: tuple[str, ...] = DEFAULT_LISTEN
     listen_from: str = "--"
     limits: Limits = field(factory=Limits)
+    trusted_proxies: tuple[str, ...] = ()
+    path: str | None = None
+    reread: Callable[[], Configuration] | None = field(
+        default=None, eq=False, repr=False
+    )
 
 
 def default_of(key: Key) -> str:
@@ -76,12 +94,18 @@ def default_of(key: Key) -> str:
     """
     if key.name == "listen":
         return ", ".join(DEFAULT_LISTEN)
-    owner = {"place": Directory, "rules": Settings, "limits": Limits}[key.scope]
+    owner = {
+        "place": Directory,
+        "rules": Settings,
+        "notify": Notification,
+        "limits": Limits,
+        "server": Configuration,
+    }[key.scope]
     value = fields_dict(owner)[key.attribute].default
     if isinstance(value, bool):
         return str(value).lower()
-    if value is None:
-        return "0"
+    if value in (None, NOTHING, ()):
+        return key.unset
     return f"{value:.0f}" if isinstance(value, float) else str(value)
 
 
@@ -132,7 +156,11 @@ def from_options(given: Mapping[str, object]) -> Configuration:
             f"--{name} cannot be combined with --config; write it into a "
             f"[[directory]] of {path}"
         )
-    return _server(from_file(str(path)), server, "--")
+    configuration = _server(from_file(str(path)), server, "--")
+    # A daemon may go to another directory after this.
+    path = abspath(str(path))
+    reread = partial(from_options, {**server, "config": path})
+    return evolve(configuration, path=path, reread=reread)
 
 
 def from_file(path: str) -> Configuration:
@@ -171,7 +199,8 @@ def from_file(path: str) -> Configuration:
         name: document.pop(name) for name in _OF_DIRECTORIES if name in document
     }
     # Said at the top, a wrong value is the top's fault, not the first directory's.
-    _directory(everywhere, {}, f"{path}: ", "")
+    for name, value in everywhere.items():
+        BY_NAME[name].checked(value, f"{path}: {name}")
     directories = []
     for number, table in enumerate(tables, 1):
         where = f"{path}: directory {number}"
@@ -180,6 +209,10 @@ def from_file(path: str) -> Configuration:
         _refuse_unknown(table, _OF_DIRECTORIES, f"{where}: ")
         directories.append(_directory(table, everywhere, f"{where}: ", ""))
     _refuse_shared_mounts(directories)
+    if not any(one.notification for one in directories) and not everywhere.get(
+        "notify-url"
+    ):
+        _refuse_without_application(everywhere, f"{path}: ")
     return _server(Configuration(directories=tuple(directories)), document, f"{path}: ")
 
 
@@ -207,18 +240,56 @@ def _directory(
     :param where: What an error message begins with.
     :param dashes: What stands before a key's name there.
     """
-    places: dict[str, Any] = {}
-    rules: dict[str, Any] = {}
+    found: dict[str, dict[str, Any]] = {"place": {}, "rules": {}, "notify": {}}
     for name, value in {**everywhere, **table}.items():
         key = BY_NAME[name]
         checked = key.checked(value, f"{where}{dashes}{name}")
-        (rules if key.scope == "rules" else places)[key.attribute] = checked
-    directory = Directory(where=where or dashes, settings=Settings(**rules), **places)
+        found[key.scope][key.attribute] = checked
+    before = f"{where}{dashes}"
+    notification = None
+    if found["notify"].get("url") is not None:
+        notification = _notification(found["notify"], before)
+    else:
+        _refuse_without_application(table, before)
+    directory = Directory(
+        where=where or dashes,
+        settings=Settings(**found["rules"]),
+        notification=notification,
+        **found["place"],
+    )
     try:
         mount_segments(directory.mount)
     except InvalidSetting as error:
-        raise InvalidSetting(f"{where}{dashes}mount: {error}") from None
+        raise InvalidSetting(f"{before}mount: {error}") from None
+    if notification and directory.public_url is None and is_relative(notification.url):
+        raise InvalidSetting(
+            f"{before}notify-url: {shown(notification.url)} is relative, to a "
+            f"{dashes}public-url that is not there"
+        )
     return directory
+
+
+def _notification(values: Mapping[str, Any], before: str) -> Notification:
+    """
+    Build what is known of a server application.
+
+    :param before: What an error message begins with, before the key's name.
+    """
+    notification = Notification(**values)
+    if notification.secret_file is None:
+        return notification
+    try:
+        secret = read_secret(notification.secret_file)
+    except InvalidSetting as error:
+        raise InvalidSetting(f"{before}notify-secret-file: {error}") from None
+    return evolve(notification, secret=secret)
+
+
+def _refuse_without_application(table: Mapping[str, Any], before: str) -> None:
+    for name in table:
+        # An empty URL or file says in a directory that it has none, nothing else.
+        if name in _OF_NOTIFICATION and table[name] != "":
+            raise InvalidSetting(f"{before}{name}: there is no notify-url")
 
 
 def _refuse_shared_mounts(directories: Sequence[Directory]) -> None:
@@ -245,7 +316,10 @@ def _server(
         checked = key.checked(value, f"{where}{name}")
         if key.scope == "limits":
             limits[key.attribute] = checked
-        else:
+        elif key.name == "listen":
             listen = cast(tuple[str, ...], checked)
             configuration = evolve(configuration, listen=listen, listen_from=where)
+        else:
+            proxies = cast(tuple[str, ...], checked)
+            configuration = evolve(configuration, trusted_proxies=proxies)
     return evolve(configuration, limits=evolve(configuration.limits, **limits))

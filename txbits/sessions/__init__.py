@@ -5,8 +5,10 @@ Nothing here knows of requests and responses, and nothing of files: the web is a
 backends are below, and a :class:`~twisted.internet.task.Clock` turns the time.
 """
 
+from txbits.sessions._fragments import Received
+from txbits.sessions._session import Caller
 from txbits.sessions._turns import IRequestBody
-from txbits.sessions.manager import Caller, SessionManager
+from txbits.sessions.manager import SessionManager
 from txbits.sessions.settings import Settings
 
-__all__ = ["Caller", "IRequestBody", "SessionManager", "Settings"]
+__all__ = ["Caller", "IRequestBody", "Received", "SessionManager", "Settings"]

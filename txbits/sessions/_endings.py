@@ -10,20 +10,37 @@ from typing import TYPE_CHECKING
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from txbits.errors import BackendError, DestinationExists, NoSuchSession
+from txbits.errors import DestinationExists, NoSuchSession
 from txbits.protocol.session import Move
+from txbits.sessions._fragments import publish, refused
+from txbits.sessions._notification import have_answered
 from txbits.sessions._release import Shared, release_in_order
 from txbits.sessions._session import Session
+from txbits.sessions._turns import Turn
 from txbits.sessions.naming import destination_name, session_name
 
 if TYPE_CHECKING:
-    from txbits.sessions.manager import Caller, SessionManager
+    from txbits.sessions._session import Caller
+    from txbits.sessions.manager import SessionManager
 
 _log = Logger()
 
 
+#: Why an upload that was complete is lost when its time is out.
+_LOST = {
+    "complete": "no Close-Session came",
+    "unanswered": "the application did not take it",
+    "refused": "the application refused it",
+    "due": "it could not be published",
+}
+
+
 async def close_session(
-    manager: SessionManager, session: Session, caller: Caller
+    manager: SessionManager,
+    session: Session,
+    turn: Turn,
+    caller: Caller,
+    request_url: str,
 ) -> None:
     """
     Close a session whose turn it is: publish its file, or discard it.
@@ -35,29 +52,35 @@ async def close_session(
         # What is discarded, or taken for empty, is so for all processes.
         await manager.refresh(session)
     move = session.life.close()
-    if move is Move.UNKNOWN:
-        raise NoSuchSession("the session was cancelled")
+    # A Fragment may have come before a restart, and have been refused: a file that
+    # exists is not replaced by an empty one on a guess.
+    is_guess = (
+        move is Move.PUBLISH_EMPTY
+        and session.is_found
+        # There it is stored that a Fragment was refused.
+        and not manager.is_shared
+    )
     if move is Move.PUBLISH_EMPTY:
         await (await upload.open_writer(0)).close()
         session.life.begun()
-        session.life.completed()
-    if move in (Move.PUBLISH, Move.PUBLISH_EMPTY):
-        # A Fragment may have come before a restart, and have been refused: a file
-        # that exists is not replaced by an empty one on a guess.
-        is_guess = (
-            move is Move.PUBLISH_EMPTY
-            and session.is_found
-            # There it is stored that a Fragment was refused.
-            and not manager.is_shared
-        )
-        overwrite = manager.settings.allow_overwrites
+        session.life.completed(session.rules.completion_of(upload))
+        move = session.life.close()
+    if move is Move.ASK:
+        await have_answered(manager, session, turn, request_url)
+        move = session.life.close()
+    if move is Move.UNKNOWN:
+        raise NoSuchSession("the session was cancelled")
+    if move is Move.REFUSE:
+        raise refused(session)
+    if move is Move.PUBLISH:
+        overwrite = session.rules.settings.allow_overwrites
         try:
-            await _publish(manager, session, overwrite and not is_guess)
+            await publish(session, overwrite and not is_guess)
         except DestinationExists:
             if not (is_guess and overwrite):
                 raise
             session.life.lost()
-            move = session.life.close()
+        move = session.life.close()
     if move is Move.LOSE:
         await _release(manager, session)
         _log.error(
@@ -75,32 +98,20 @@ async def close_session(
         upload.session_id, upload.destination, upload.owner
     )
     await _release(manager, session)
+    if move is Move.FINISH:
+        log_format = "published with {bytes} bytes"
+    elif upload.offset == upload.total:
+        log_format = "its {bytes} bytes were the application's"
+    else:
+        log_format = "discarded with {bytes} of {total} bytes"
     _log.info(
-        "session {session} closed by {client}, discarded with {bytes} of {total} "
-        "bytes: {destination}"
-        if move is Move.DISCARD
-        else "session {session} closed by {client}, published with {bytes} bytes: "
-        "{destination}",
+        "session {session} closed by {client}, " + log_format + ": {destination}",
         session=session_name(upload.session_id),
         client=caller.address,
         destination=destination_name(upload.destination),
         bytes=upload.offset,
         total=upload.total,
     )
-
-
-async def _publish(manager: SessionManager, session: Session, overwrite: bool) -> None:
-    upload = session.upload
-    try:
-        await upload.publish(
-            overwrite=overwrite,
-            create_directories=manager.settings.create_directories,
-        )
-    except BackendError:
-        if upload.offset != upload.total:
-            session.life.lost()
-        raise
-    session.life.published()
 
 
 def cancel_session(
@@ -124,12 +135,19 @@ def cancel_session(
         turn = manager.enter(session, None)
         try:
             await turn.begins()
+            if session.asking is not None:
+                await session.asking.release()
             upload = session.upload
             await manager.refresh(session)
             if caller is None and not manager.has_ended(session):
                 # Another process has moved it on.
                 return
-            move = session.life.cancel()
+            state = session.life.state
+            if caller is None and state == "standing":
+                # As a Close would: a client that comes late has uploaded its file.
+                move = session.life.close()
+            else:
+                move = session.life.cancel()
             if move is Move.UNKNOWN:
                 raise NoSuchSession("the session was closed meanwhile")
             if move is Move.FINISH:
@@ -137,7 +155,7 @@ def cancel_session(
                     upload.session_id, upload.destination, upload.owner
                 )
             await _release(manager, session)
-            if move is Move.FINISH:
+            if move is Move.FINISH and state != "standing":
                 raise NoSuchSession("the file was published already")
             _log.info(
                 "session {session} released with {bytes} of {total} bytes, "
@@ -152,6 +170,17 @@ def cancel_session(
                 total=upload.total,
                 reason=reason,
             )
+            if caller is None and state in _LOST:
+                _log.warn(
+                    "the upload of session {session} is lost, {bytes} bytes from "
+                    "{owner}: {why}, and {reason}: {destination}",
+                    session=session_name(upload.session_id),
+                    owner=upload.owner,
+                    destination=destination_name(upload.destination),
+                    bytes=upload.offset,
+                    why=_LOST[state],
+                    reason=reason,
+                )
         finally:
             manager.give_back(session, turn)
 
@@ -159,6 +188,7 @@ def cancel_session(
 
 
 async def _release(manager: SessionManager, session: Session) -> None:
-    await release_in_order(session.upload)
+    # Whoever reads a reply is ended before the reply goes.
+    await release_in_order(*(session.replies or ()), session.upload)
     session.life.released()
     manager.forget(session)

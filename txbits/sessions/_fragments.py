@@ -6,10 +6,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attrs import define
+from attrs import define, frozen
 from twisted.internet.defer import Deferred, succeed
 
+from txbits._deferreds import begun
 from txbits.errors import (
+    ApplicationRefused,
+    BackendError,
     BodyIncomplete,
     BodyMismatch,
     FragmentTooLarge,
@@ -22,16 +25,32 @@ from txbits.errors import (
     TotalLengthChanged,
     UploadTooLarge,
 )
-from txbits.interfaces import IWriter
+from txbits.interfaces import IAnswerable, IWriter
 from txbits.protocol.codec import ContentRange
 from txbits.protocol.placement import Placement, place
 from txbits.protocol.session import Move
+from txbits.sessions._digest import Digest
+from txbits.sessions._notification import FORBIDDEN, have_answered
 from txbits.sessions._session import Session
 from txbits.sessions._turns import IRequestBody, Turn
-from txbits.sessions.settings import Settings
 
 if TYPE_CHECKING:
     from txbits.sessions.manager import SessionManager
+
+
+@frozen
+class Received:
+    """
+    What the Ack of a Fragment says.
+
+    :ivar offset: The offset of the byte that is wanted next.
+    :ivar has_reply: Whether the server application's reply can be fetched.
+    :ivar reply_url: Where instead, if the application said so.
+    """
+
+    offset: int
+    has_reply: bool = False
+    reply_url: str | None = None
 
 
 @define(eq=False)
@@ -39,6 +58,7 @@ class _Sink:
     """Takes a fragment's bytes: skips what is held, stores the rest, counts all."""
 
     writer: IWriter | None
+    digest: Digest | None
     skip: int
     append: int
     length: int
@@ -51,8 +71,12 @@ class _Sink:
             self.skip -= skipped
             data = data[skipped:]
         if self.append and data and self.writer is not None:
-            stored = self.writer.write(data[: self.append])
-            self.append -= min(self.append, len(data))
+            data = data[: self.append]
+            self.append -= len(data)
+            hashed = None if self.digest is None else self.digest.update(data)
+            stored = self.writer.write(data)
+            if hashed is not None:
+                stored = begun(_both(stored, hashed))
         else:
             stored = succeed(None)
         if self.received > self.length:
@@ -64,9 +88,14 @@ class _Sink:
         raise BodyMismatch(f"over the {self.length} bytes of the range")
 
 
-def placed(
-    session: Session, settings: Settings, content_range: ContentRange
-) -> tuple[Move, Placement]:
+async def _both(stored: Deferred[None], hashed: Deferred[None]) -> None:
+    try:
+        await stored
+    finally:
+        await hashed
+
+
+def placed(session: Session, content_range: ContentRange) -> tuple[Move, Placement]:
     """
     Find out what a fragment brings that is new.
 
@@ -91,6 +120,7 @@ def placed(
             f"{upload.offset} bytes are held",
             upload.offset,
         )
+    settings = session.rules.settings
     limit = settings.max_upload_size
     if limit is not None and content_range.total > limit:
         raise UploadTooLarge(f"{content_range.total} bytes, allowed are {limit}")
@@ -110,7 +140,7 @@ async def _placed_for_sure(
     the session for that of an empty file.
     """
     try:
-        return placed(session, manager.settings, content_range)
+        return placed(session, content_range)
     except (SessionError, NoSuchSession):
         if not manager.is_shared:
             raise
@@ -119,7 +149,7 @@ async def _placed_for_sure(
         raise
     await manager.refresh(session)
     try:
-        return placed(session, manager.settings, content_range)
+        return placed(session, content_range)
     except (SessionError, PolicyError):
         await _note_fragment(manager, session, content_range)
         raise
@@ -138,25 +168,30 @@ async def receive_fragment(
     turn: Turn,
     content_range: ContentRange,
     body: IRequestBody,
-) -> int:
+    request_url: str,
+) -> Received:
     """
     Take a fragment whose turn it is.
 
-    :returns: The offset of the byte that is wanted next.
     :raises Exception: As ``SessionManager.fragment`` fails.
     """
     upload = session.upload
     manager.require_running()
+    manager.require_enabled()
     # Whoever was before us may have moved the offset, or ended the session.
     move, placement = await _placed_for_sure(manager, session, content_range)
-    writer = None
+    if move is Move.REFUSE:
+        raise refused(session)
+    writer = digest = None
     if move is Move.RECEIVE:
+        if session.rules.notifier is not None:
+            digest = manager.digests.going_on(upload.session_id, upload.offset)
         try:
             writer = await upload.open_writer(content_range.total)
         except StagedDataLost:
             session.life.lost()
             raise
-    sink = _Sink(writer, placement.skip, placement.append, content_range.length)
+    sink = _Sink(writer, digest, placement.skip, placement.append, content_range.length)
     try:
         whole = await body.receive(sink.consume)
         if whole:
@@ -165,7 +200,7 @@ async def receive_fragment(
         if writer is not None:
             await writer.close()
             if upload.offset == upload.total:
-                session.life.completed()
+                session.life.completed(session.rules.completion_of(upload))
     if not whole:
         if turn.superseded:
             raise Superseded("a newer packet came, or the server is stopping")
@@ -175,4 +210,61 @@ async def receive_fragment(
             f"the chunked body had {sink.received} bytes, its range "
             f"{content_range.length}"
         )
-    return upload.offset
+    if upload.offset != upload.total:
+        return Received(upload.offset)
+    move = session.life.fragment()
+    if move is Move.REPEAT and session.rules.notifier is None:
+        return Received(upload.offset)
+    return await _completed(manager, session, turn, move, request_url)
+
+
+async def _completed(
+    manager: SessionManager, session: Session, turn: Turn, move: Move, request_url: str
+) -> Received:
+    """Do what there is before a last fragment's Ack, however often it comes."""
+    upload = session.upload
+    if move is Move.ASK:
+        await have_answered(manager, session, turn, request_url)
+        move = session.life.fragment()
+    if move is Move.UNKNOWN:
+        raise NoSuchSession("the session was closed or cancelled")
+    if move is Move.REFUSE:
+        raise refused(session)
+    if move is Move.PUBLISH:
+        await publish(session, session.rules.settings.allow_overwrites)
+    if session.rules.notifier is None:
+        return Received(upload.offset)
+    answer = IAnswerable(upload).answer
+    if answer is None:
+        return Received(upload.offset)
+    # "In place of a stored reply".
+    has_reply = answer.has_reply and answer.reply_url is None
+    return Received(upload.offset, has_reply, answer.reply_url)
+
+
+def refused(session: Session) -> ApplicationRefused:
+    """What a session is answered that the application does not want."""
+    return ApplicationRefused(
+        f"the application answered {FORBIDDEN} to attempt "
+        f"{IAnswerable(session.upload).attempts}",
+        FORBIDDEN,
+    )
+
+
+async def publish(session: Session, overwrite: bool) -> None:
+    """
+    Make a session's file appear.
+
+    :raises BackendError: As ``IUploadSession.publish`` fails.
+    """
+    upload = session.upload
+    try:
+        await upload.publish(
+            overwrite=overwrite,
+            create_directories=session.rules.settings.create_directories,
+        )
+    except BackendError:
+        if upload.offset != upload.total:
+            session.life.lost()
+        raise
+    session.life.published()

@@ -50,6 +50,26 @@ class Shared(Generic[T]):
         Deferred.fromCoroutine(start()).addBoth(self._end)
         return mine
 
+    @property
+    def is_running(self) -> bool:
+        """Whether a run is under way."""
+        return self._waiting is not None
+
+    def over(self) -> Deferred[None]:
+        """
+        Wait until no run is under way.
+
+        :returns: A Deferred that fires with ``None`` then, whatever came of it.
+        """
+        done: Deferred[None] = Deferred()
+        if self._waiting is None:
+            done.callback(None)
+        else:
+            ended: Deferred[T] = Deferred()
+            ended.addBoth(lambda _: done.callback(None))
+            self._waiting.append(ended)
+        return done
+
     def _end(self, outcome: T | Failure) -> None:
         waiting, self._waiting = self._waiting, None
         for one in waiting or ():

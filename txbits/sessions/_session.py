@@ -4,12 +4,31 @@ An active session, as the manager knows it.
 
 from __future__ import annotations
 
-from attrs import define, field
+from typing import TYPE_CHECKING
 
-from txbits.interfaces import IUploadSession
-from txbits.protocol.session import LifeCycle, resumed
+from attrs import define, field, frozen
+
+from txbits.interfaces import IReleasable, IUploadSession
+from txbits.protocol.session import LifeCycle
 from txbits.sessions._release import Shared
+from txbits.sessions._rules import Rules
 from txbits.sessions._turns import Turns
+
+if TYPE_CHECKING:
+    from txbits.sessions._notification import Asking
+
+
+@frozen
+class Caller:
+    """
+    Who sent a packet.
+
+    :ivar user: The name of the authenticated user; ``None`` if anonymous.
+    :ivar address: Where it came from, for the log.
+    """
+
+    user: str | None = None
+    address: str = ""
 
 
 @define(eq=False)
@@ -18,20 +37,21 @@ class Session(Turns):
     An active session: what is stored of it, its life, and who acts in it.
 
     Thousands are open and idle at a time, so it is kept small.
+
+    :ivar rules: What it goes by.
+    :ivar asking: The server application is being asked about it.
+    :ivar replies: The replies of it that are open.
     """
 
     upload: IUploadSession = field(kw_only=True)
     life: LifeCycle = field(kw_only=True)
+    rules: Rules = field(kw_only=True)
     is_found: bool = False
     cancellation: Shared[None] | None = None
+    asking: Asking | None = None
+    replies: set[IReleasable] | None = None
 
-
-def life_of(upload: IUploadSession) -> LifeCycle:
-    """The life of a session as the store has it."""
-    return resumed(
-        offset=upload.offset,
-        total=upload.total,
-        is_published=upload.published,
-        is_releasing=upload.releasing,
-        is_in_doubt=upload.in_doubt,
-    )
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing goes on in it."""
+        return self.newest is None and self.asking is None and not self.replies

@@ -9,13 +9,16 @@ locked out of its own upload; so the newest wins. The older request is ended: wh
 it brought is kept, its connection is dropped, and only when its writer is closed does
 the newer one begin.
 
-Only a request whose body is still arriving is ended like this. One that the server is
-busy with, such as the publication at Close-Session, is waited for.
+Only a request whose body is still arriving is ended like this, and one that waits for
+a server application: what it waits for goes on without it, and the newer one waits for
+the same. One that the server is busy with, such as the publication at Close-Session, is
+waited for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from attrs import define
 from twisted.internet.defer import Deferred
@@ -48,6 +51,12 @@ class IRequestBody(Interface):
         """
 
 
+class Stoppable(Protocol):
+    """What a packet waits for: it can be made to end."""
+
+    def stop(self) -> None: ...
+
+
 @implementer(IReleasable)
 @define(eq=False)
 class Turn:
@@ -57,7 +66,7 @@ class Turn:
     Its ``release()`` ends it as far as it can be ended, and fires when it is over.
     """
 
-    _body: IRequestBody | None
+    _body: Stoppable | None
     _previous: Turn | None = None
     superseded: bool = False
     _over: bool = False
@@ -96,6 +105,19 @@ class Turn:
     def arrived(self) -> None:
         """Its body is here: it cannot be ended any more, only waited for."""
         self._body = None
+
+    def waits_for(self, thing: Stoppable) -> None:
+        """
+        Its packet begins to wait for something that goes on without it: from now on, it
+        can be ended.
+
+        :param thing: It is stopped then, or now, if somebody has tried already.
+        """
+        if self._waiting:
+            self.superseded = True
+            thing.stop()
+        else:
+            self._body = thing
 
     def end(self) -> None:
         """It is over; whoever waited for that goes on."""

@@ -12,11 +12,11 @@ packet of its session.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable
 from uuid import UUID, uuid4
 
-from attrs import define, field, frozen
-from twisted.internet.defer import Deferred
+from attrs import define, field
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -27,19 +27,26 @@ from txbits.errors import (
     NoSuchSession,
     ServerStopping,
     SessionError,
-    SessionLimitReached,
 )
 from txbits.interfaces import (
     IBackend,
+    INotifier,
     IRefreshable,
     IShared,
+    IStoredFile,
 )
 from txbits.protocol.codec import ContentRange
 from txbits.protocol.session import begin
+from txbits.sessions._digest import Digests
+from txbits.sessions._disabling import Disabling
 from txbits.sessions._endings import cancel_session, close_session
-from txbits.sessions._fragments import placed, receive_fragment
+from txbits.sessions._fragments import Received, placed, receive_fragment
+from txbits.sessions._notification import Asking, require_abilities
+from txbits.sessions._quota import Quota
 from txbits.sessions._release import Shared
-from txbits.sessions._session import Session, life_of
+from txbits.sessions._replies import open_reply
+from txbits.sessions._rules import Rules
+from txbits.sessions._session import Caller, Session
 from txbits.sessions._turns import IRequestBody, Turn
 from txbits.sessions._upkeep import Upkeep
 from txbits.sessions.naming import destination_name, session_name
@@ -47,28 +54,8 @@ from txbits.sessions.settings import Settings
 
 _log = Logger()
 
-#: Seconds after which a client refused for its number of sessions may come again: the
-#: delay that Windows takes by itself.
-_LIMIT_RETRY_AFTER = 600
-
-#: For how many seconds a count of sessions holds that other processes make, too.
-_COUNT_HOLDS = 60.0
-
 #: Seconds after which a client refused by a server that stops may come again.
 _STOPPING_RETRY_AFTER = 30
-
-
-@frozen
-class Caller:
-    """
-    Who sent a packet.
-
-    :ivar user: The name of the authenticated user; ``None`` if anonymous.
-    :ivar address: Where it came from, for the log.
-    """
-
-    user: str | None = None
-    address: str = ""
 
 
 @define(eq=False)
@@ -80,18 +67,23 @@ class SessionManager:
     :param settings: The rules of the virtual directory.
     :param clock: Tells the time, and runs the clean-up.
     :param new_id: Makes the ids of new sessions.
+    :param notifier: Asks a server application about complete uploads, if there is one.
+    :raises InvalidSetting: If the backend cannot do what the notifier needs.
     """
 
     backend: IBackend
     settings: Settings
     clock: IReactorTime
     _new_id: Callable[[], UUID] = uuid4
+    notifier: INotifier | None = None
+    digests: Digests = field(init=False)
+    _rules: Rules = field(init=False)
+    _disabling: Disabling = field(init=False)
     _table: dict[UUID, Session] = field(factory=dict, init=False)
     _loading: dict[UUID, Shared[Session]] = field(factory=dict, init=False)
-    _owned: dict[str, set[UUID]] = field(factory=dict, init=False)
     _creating: set[UUID] = field(factory=set, init=False)
-    _gone: set[UUID] = field(factory=set, init=False)
     _upkeep: Upkeep = field(init=False)
+    quota: Quota = field(init=False)
     is_shared: bool = field(init=False)
     _stopping: bool = field(default=False, init=False)
     _busy: int = field(default=0, init=False)
@@ -100,6 +92,12 @@ class SessionManager:
     def __attrs_post_init__(self) -> None:
         self._upkeep = Upkeep(self, self.clock)
         self.is_shared = IShared.providedBy(self.backend)
+        self.quota = Quota(self._upkeep, self.is_shared)
+        self.digests = Digests(self.clock)
+        self._rules = Rules(self.settings, self.notifier)
+        self._disabling = Disabling(self, self._upkeep, not self.settings.enabled)
+        if self.notifier is not None:
+            require_abilities(self.backend, self.notifier)
 
     # Life of the manager
 
@@ -121,24 +119,88 @@ class SessionManager:
         Refuse what comes from now on, end what is arriving, and stop the backend.
 
         The bytes of fragments under way are kept; their clients go on from there
-        later. A Close or Cancel under way is finished.
+        later. A Close or Cancel under way is finished. A server application that is
+        being asked is asked again, later.
 
         :returns: A Deferred that fires with ``None`` when nothing is going on.
         """
         self._stopping = True
         cleaned = self._upkeep.stop()
+        releases: list[Deferred[None]] = []
         for session in list(self._table.values()):
             if session.newest is not None:
                 session.newest.release()
+            if session.asking is not None:
+                session.asking.release()
+            releases += [reply.release() for reply in tuple(session.replies or ())]
         await cleaned
+        for released in releases:
+            try:
+                await released
+            except BackendError:
+                _log.failure("a reply could not be closed")
         if self._busy:
             self._idle = Deferred()
             await self._idle
         await self.backend.stop()
 
+    def reconfigure(
+        self, settings: Settings, notifier: INotifier | None = None
+    ) -> Deferred[None]:
+        """
+        Go by other rules from now on. Sessions that are there keep theirs, but those
+        that a server application is to be told of are told to the new one.
+
+        :param settings: The rules of the virtual directory.
+        :param notifier: As at the beginning.
+        :returns: A Deferred that fires with ``None``: at once, or, if ``enabled`` is
+            off, as that of :meth:`disable`.
+        :raises InvalidSetting: If the backend cannot do what the notifier needs.
+        """
+        if notifier is not None:
+            require_abilities(self.backend, notifier)
+        if settings.cleanup_interval != self.settings.cleanup_interval:
+            self._upkeep.change(settings.cleanup_interval)
+        self.settings, self.notifier = settings, notifier
+        self._rules = Rules(settings, notifier)
+        if settings.enabled:
+            self._disabling.enable()
+            return succeed(None)
+        return self.disable()
+
+    @property
+    def is_disabled(self) -> bool:
+        """Whether every packet is refused."""
+        return self._disabling.is_disabled
+
+    @deferred
+    async def disable(self) -> None:
+        """
+        Refuse every packet from now on, and release every session (MC-BUP 3.2.4.2).
+
+        A fragment that is arriving is ended; a Close or Cancel under way is finished.
+
+        :returns: A Deferred that fires with ``None`` when none is left, or uploads are
+            enabled again. It fails with :class:`~txbits.errors.BackendError` if one is,
+            for the clean-up to go on with, or :class:`~txbits.errors.ServerStopping`.
+        """
+        self._enter()
+        try:
+            await self._disabling.disable()
+        finally:
+            self._leave()
+
+    def enable(self) -> None:
+        """Take packets again."""
+        self._disabling.enable()
+
     def _enter(self) -> None:
         self.require_running()
         self._busy += 1
+
+    def _enter_packet(self) -> None:
+        self.require_enabled()
+        self._enter()
 
     def _leave(self) -> None:
         self._busy -= 1
@@ -163,27 +225,39 @@ class SessionManager:
             ``IBackend.create`` does, or with
             :class:`~txbits.errors.ServerStopping`.
         """
-        self._enter()
+        self._enter_packet()
         try:
+            rules = self._rules
             session_id = self._new_id()
             self._creating.add(session_id)
+            self._disabling.creation_begins()
             try:
-                await self._reserve(session_id, caller.user)
+                await self.quota.reserve(
+                    session_id,
+                    caller.user,
+                    rules.settings.session_limit,
+                )
                 upload = await self.backend.create(
                     session_id,
                     destination,
                     owner=caller.user,
                     content_name=content_name,
-                    overwrite=self.settings.allow_overwrites,
-                    create_directories=self.settings.create_directories,
+                    overwrite=rules.settings.allow_overwrites,
+                    create_directories=rules.settings.create_directories,
                 )
+                if self.is_disabled:
+                    await upload.release()
+                    self.require_enabled()
             except BaseException:
-                self._disown(session_id, caller.user)
+                self.quota.give_back(session_id, caller.user)
                 raise
             finally:
                 self._creating.discard(session_id)
+                self._disabling.creation_ends()
             if not self.is_shared:
-                self._table[session_id] = Session(upload=upload, life=begin())
+                self._table[session_id] = Session(
+                    upload=upload, life=begin(), rules=rules
+                )
             _log.info(
                 "session {session} created for {destination} by {client}",
                 session=session_name(session_id),
@@ -203,7 +277,8 @@ class SessionManager:
         caller: Caller,
         content_range: ContentRange,
         body: IRequestBody,
-    ) -> int:
+        request_url: str = "",
+    ) -> Received:
         """
         Settle a Fragment (MC-BUP 3.2.5.2.6).
 
@@ -212,8 +287,10 @@ class SessionManager:
         :param caller: Who sent it.
         :param content_range: Which bytes it carries.
         :param body: The bytes; not a single one is read before all checks.
-        :returns: A Deferred that fires with the offset of the byte that is wanted next,
-            when all before it are stored. It fails with
+        :param request_url: The URL that it came to, for a server application.
+        :returns: A Deferred that fires with a :class:`Received` when all bytes up to
+            its offset are stored and, if these are all there are, the server
+            application has taken them. It fails with
             :class:`~txbits.errors.NoSuchSession`,
             :class:`~txbits.errors.TotalLengthChanged`,
             :class:`~txbits.errors.OutOfStep`,
@@ -221,16 +298,18 @@ class SessionManager:
             :class:`~txbits.errors.FragmentTooLarge`, as ``IUploadSession.open_writer``
             and ``IWriter`` do, with :class:`~txbits.errors.BodyMismatch`, with
             :class:`~txbits.errors.BodyIncomplete` or
-            :class:`~txbits.errors.Superseded` when there is nobody left to answer, or
-            with :class:`~txbits.errors.ServerStopping`.
+            :class:`~txbits.errors.Superseded` when there is nobody left to answer,
+            with :class:`~txbits.errors.ApplicationError`, as ``IUploadSession.publish``
+            does where files are published at the last fragment, or with
+            :class:`~txbits.errors.ServerStopping`.
         """
-        self._enter()
+        self._enter_packet()
         try:
             session = await self._find(session_id, destination, caller)
             if session.newest is not None:
                 # A packet that fails a check does not disturb the one before it.
                 try:
-                    placed(session, self.settings, content_range)
+                    placed(session, content_range)
                 except (SessionError, NoSuchSession):
                     # Another process may have moved the session on.
                     if not self.is_shared:
@@ -239,7 +318,9 @@ class SessionManager:
             try:
                 if turn.has_to_wait:
                     await turn.begins()
-                return await receive_fragment(self, session, turn, content_range, body)
+                return await receive_fragment(
+                    self, session, turn, content_range, body, request_url
+                )
             except BodyIncomplete as error:
                 _log.info(
                     "fragment of session {session} from {client} ended early, "
@@ -258,7 +339,11 @@ class SessionManager:
 
     @deferred
     async def close(
-        self, session_id: UUID, destination: tuple[str, ...], caller: Caller
+        self,
+        session_id: UUID,
+        destination: tuple[str, ...],
+        caller: Caller,
+        request_url: str = "",
     ) -> None:
         """
         Settle a Close-Session (MC-BUP 3.2.5.2.7).
@@ -266,13 +351,16 @@ class SessionManager:
         :param session_id: The session it names.
         :param destination: The destination it names.
         :param caller: Who sent it.
+        :param request_url: The URL that it came to, for a server application.
         :returns: A Deferred that fires with ``None`` when the file stands at its
-            destination and everything else of the session is gone, now or by an
-            earlier Close. It fails with
+            destination, unless a server application kept it, and everything else of the
+            session is gone, now or by an earlier Close. It fails with
             :class:`~txbits.errors.NoSuchSession`, as ``IUploadSession.publish`` and
-            ``release`` do, or with :class:`~txbits.errors.ServerStopping`.
+            ``release`` do, with :class:`~txbits.errors.ApplicationError`, with
+            :class:`~txbits.errors.Superseded` if a newer packet came while the
+            application was asked, or with :class:`~txbits.errors.ServerStopping`.
         """
-        self._enter()
+        self._enter_packet()
         try:
             try:
                 session = await self._find(session_id, destination, caller)
@@ -280,7 +368,7 @@ class SessionManager:
                 try:
                     if turn.has_to_wait:
                         await turn.begins()
-                    await close_session(self, session, caller)
+                    await close_session(self, session, turn, caller, request_url)
                 finally:
                     self.give_back(session, turn)
             except NoSuchSession:
@@ -312,10 +400,29 @@ class SessionManager:
             then stays, for the next Cancel to finish), or with
             :class:`~txbits.errors.ServerStopping`.
         """
-        self._enter()
+        self._enter_packet()
         try:
             session = await self._find(session_id, destination, caller)
             await cancel_session(self, session, "cancelled", caller)
+        finally:
+            self._leave()
+
+    @deferred
+    async def open_reply(self, session_id: UUID, caller: Caller) -> IStoredFile:
+        """
+        Open a server application's reply, to be served.
+
+        :param session_id: The session that it is the reply of.
+        :param caller: Who wants it.
+        :returns: A Deferred that fires with the file, which is to be released. When the
+            session ends it is released from here, and reading it fails. It fails with
+            :class:`~txbits.errors.NoSuchSession`, as ``IAnswerable.reply`` does, or
+            with :class:`~txbits.errors.ServerStopping`.
+        """
+        self._enter_packet()
+        try:
+            session = await self._find(session_id, None, caller)
+            return await open_reply(self, session)
         finally:
             self._leave()
 
@@ -335,8 +442,11 @@ class SessionManager:
         try:
             session = await self._load(session_id)
             session = self._table.get(session_id, session)
-            upload = session.upload
-            if upload.published or upload.releasing or self._is_expired(session):
+            if (
+                self.is_disabled
+                or session.rules.is_left_over(session.upload)
+                or self._is_expired(session)
+            ):
                 await self._expire(session)
         except NoSuchSession:
             return
@@ -349,56 +459,37 @@ class SessionManager:
         finally:
             self._leave()
 
-    async def reconcile(self, listed: Set[UUID]) -> None:
-        """
-        Forget sessions that are not in the store any more: somebody has removed them.
+    def is_busy_with(self, session_id: UUID) -> bool:
+        """Whether something goes on in a session, or it is only being made."""
+        session = self._table.get(session_id)
+        if session is not None and not session.is_idle:
+            return True
+        return session_id in self._creating
 
-        :param listed: Those that the store has listed lately.
-        """
-        owned = {one for ids in self._owned.values() for one in ids}
-        for session_id in {*self._table, *owned} - listed - self._creating:
-            session = self._table.get(session_id)
-            if session is not None and session.newest is not None:
-                continue
-            try:
-                await self.backend.find(session_id)
-            except NoSuchSession:
-                _log.warn(
-                    "session {session} is gone from the storage",
-                    session=session_name(session_id),
-                )
-                self._table.pop(session_id, None)
-                for owner in list(self._owned):
-                    self._disown(session_id, owner)
-            except BackendError:
-                continue  # the backend has logged it; the rest is still to be done
+    def forget_lost(self, session_id: UUID) -> None:
+        """Somebody has removed a session from the store."""
+        self._table.pop(session_id, None)
+        self.quota.give_back_of_any(session_id)
 
-    def inventory(self, session_id: UUID, owner: str | None) -> None:
-        """Count a session that was found in the store toward its owner's limit."""
-        if owner is not None and session_id not in self._gone:
-            self._owned.setdefault(owner, set()).add(session_id)
+    def active(self) -> set[UUID]:
+        """The sessions that this process knows."""
+        return {*self._table}
 
-    def owned(self) -> dict[UUID, str]:
-        """The sessions that are counted, and their owners."""
-        return {one: owner for owner, ids in self._owned.items() for one in ids}
-
-    def recount(self, before: dict[UUID, str], listed: dict[UUID, str]) -> None:
-        """
-        Count those that the store has listed, in place of all.
-
-        :param before: What was counted when the listing began: what has come and gone
-            here since then is known better here.
-        :param listed: The sessions that the store has listed, and their owners.
-        """
-        now = self.owned()
-        gone = before.keys() - now.keys()
-        come = {one: owner for one, owner in now.items() if one not in before}
-        self._owned.clear()
-        for one, owner in {**listed, **come}.items():
-            if one not in gone:
-                self._owned.setdefault(owner, set()).add(one)
+    def timeout_of(self, session_id: UUID) -> float:
+        """For how many seconds a session may be without progress."""
+        session = self._table.get(session_id)
+        rules = self._rules if session is None else session.rules
+        return rules.settings.session_timeout
 
     # For the acts of a session
+
+    def require_enabled(self) -> None:
+        """
+        Take nothing new when uploads are disabled.
+
+        :raises UploadsDisabled: If they are.
+        """
+        self._disabling.require_enabled()
 
     def require_running(self) -> None:
         """
@@ -411,19 +502,52 @@ class SessionManager:
 
     def has_ended(self, session: Session) -> bool:
         """Whether all that is left to do is to release it."""
-        upload = session.upload
-        return upload.published or upload.releasing or self._is_old(session)
+        return (
+            self.is_disabled
+            or session.rules.is_left_over(session.upload)
+            or self._is_old(session)
+        )
+
+    def notifier_of(self, session: Session) -> INotifier | None:
+        """
+        What is to ask about a session, if anything is.
+
+        A session that was to be asked about is, by whatever does so by now: an operator
+        who mends the URL of an application mends it for uploads under way.
+        """
+        if session.rules.notifier is None:
+            return None
+        return self.notifier or session.rules.notifier
+
+    def asks(self, session: Session, asking: Asking) -> None:
+        """The server application is asked about a session from now on."""
+        self._busy += 1
+        session.asking = asking
+
+    def asked(self, session: Session) -> None:
+        """That is over."""
+        session.asking = None
+        self.let_go(session)
+        self._leave()
 
     def enter(self, session: Session, body: IRequestBody | None) -> Turn:
         """Begin to act in a session; the turn is to be given back."""
         if self.is_shared:
-            self._table[session.upload.session_id] = session
+            self.hold(session)
         return session.enter(body)
 
     def give_back(self, session: Session, turn: Turn) -> None:
         """End a turn."""
         session.give_back(turn)
-        if self.is_shared and session.newest is None:
+        self.let_go(session)
+
+    def hold(self, session: Session) -> None:
+        """Something goes on in a session."""
+        self._table[session.upload.session_id] = session
+
+    def let_go(self, session: Session) -> None:
+        """Something that went on in a session does no longer."""
+        if self.is_shared and session.is_idle:
             # The next packet may act in another process, and the one after that here.
             self._table.pop(session.upload.session_id, None)
 
@@ -433,51 +557,22 @@ class SessionManager:
 
         :raises NoSuchSession: If one has ended it.
         """
-        if self.is_shared:
+        # What is being asked about is complete; and it is not to be disturbed.
+        if self.is_shared and session.asking is None:
             upload: object = session.upload
             if IRefreshable.providedBy(upload):
                 await upload.refresh()
-            session.life = life_of(session.upload)
+            session.life = session.rules.life_of(session.upload)
 
     def forget(self, session: Session) -> None:
         """Nothing of a session is left."""
         upload = session.upload
         self._table.pop(upload.session_id, None)
-        self._disown(upload.session_id, upload.owner)
+        if session.rules.notifier is not None:
+            self.digests.forget(upload.session_id)
+        self.quota.give_back(upload.session_id, upload.owner)
 
     # Below: how it is done
-
-    async def _reserve(self, session_id: UUID, owner: str | None) -> None:
-        limit = self.settings.session_limit
-        if owner is None:
-            return
-        if limit:
-            # Sessions from before a restart count as well.
-            await self._upkeep.when_counted()
-            if self.is_shared and (
-                len(self._owned.get(owner, ())) >= limit
-                or self.clock.seconds() - self._upkeep.counted_at > _COUNT_HOLDS
-            ):
-                await self._upkeep.count_anew()
-        owned = self._owned.setdefault(owner, set())
-        if limit and len(owned) >= limit:
-            raise SessionLimitReached(
-                f"{owner} has {len(owned)} sessions open", _LIMIT_RETRY_AFTER
-            )
-        owned.add(session_id)
-
-    def counted(self) -> None:
-        """All sessions that the store held at the start have been counted."""
-        self._gone.clear()
-
-    def _disown(self, session_id: UUID, owner: str | None) -> None:
-        if not self._upkeep.has_counted:
-            # It may be among those that are being listed just now.
-            self._gone.add(session_id)
-        if owner is not None and (owned := self._owned.get(owner)) is not None:
-            owned.discard(session_id)
-            if not owned:
-                del self._owned[owner]
 
     async def _load(self, session_id: UUID) -> Session:
         session = self._table.get(session_id)
@@ -488,7 +583,13 @@ class SessionManager:
         async def look_up() -> Session:
             try:
                 upload = await self.backend.find(session_id)
-                found = Session(upload=upload, life=life_of(upload), is_found=True)
+                rules = self._rules
+                found = Session(
+                    upload=upload,
+                    life=rules.life_of(upload),
+                    rules=rules,
+                    is_found=True,
+                )
                 if not self.is_shared:
                     self._table[session_id] = found
                 return found
@@ -498,12 +599,12 @@ class SessionManager:
         return await loading.run(look_up)
 
     async def _find(
-        self, session_id: UUID, destination: tuple[str, ...], caller: Caller
+        self, session_id: UUID, destination: tuple[str, ...] | None, caller: Caller
     ) -> Session:
         session = self._table.get(session_id) or await self._load(session_id)
         session = self._table.get(session_id, session)
         upload = session.upload
-        if upload.destination != destination or upload.owner != caller.user:
+        if upload.owner != caller.user or destination not in (upload.destination, None):
             raise NoSuchSession("the session is another destination's, or caller's")
         if self._is_expired(session):
             await self._expire(session)
@@ -512,16 +613,23 @@ class SessionManager:
         return session
 
     def _is_expired(self, session: Session) -> bool:
-        return session.newest is None and self._is_old(session)
+        # Whoever waits for a server application waits no longer then.
+        waits = session.newest is None or session.asking is not None
+        return waits and self._is_old(session)
 
     def _is_old(self, session: Session) -> bool:
         age = self.clock.seconds() - session.upload.last_progress
-        return age > self.settings.session_timeout
+        return age > session.rules.settings.session_timeout
 
     async def _expire(self, session: Session) -> None:
         try:
-            timeout = self.settings.session_timeout
-            await cancel_session(self, session, f"no progress for {timeout:g} seconds")
+            timeout = session.rules.settings.session_timeout
+            reason = (
+                "uploads are disabled"
+                if self.is_disabled
+                else f"no progress for {timeout:g} seconds"
+            )
+            await cancel_session(self, session, reason)
         except NoSuchSession:
             # It was published long ago, and only its release was missing.
             return

@@ -9,11 +9,20 @@ from __future__ import annotations
 
 from typing import Literal
 
-from attrs import field, frozen, validators
+from attrs import Attribute, field, frozen, validators
+
+from txbits.protocol._fields import LocalProtocolError, check_host_id
 
 #: How long a successful close is remembered, in seconds: a client whose Ack was lost
 #: may send Close-Session again much later.
 CLOSE_MEMORY = 24 * 3600
+
+
+def _is_host_id(settings: object, attribute: Attribute[str], value: str) -> None:
+    try:
+        check_host_id(value)
+    except LocalProtocolError as error:
+        raise ValueError(f"host_id {error}, not {value!r}") from None
 
 
 @frozen(kw_only=True)
@@ -21,8 +30,8 @@ class Settings:
     """
     How a virtual directory treats uploads.
 
-    :ivar enabled: Whether uploads are taken (BITSUploadEnabled). If not, every packet
-        is answered with 501.
+    :ivar enabled: Whether uploads are taken (BITSUploadEnabled). If not, every request
+        is answered with 501, and the sessions that are there are released.
     :ivar allow_overwrites: Whether a file that exists may be replaced
         (BITSAllowOverwrites).
     :ivar create_directories: Whether missing parent directories are made.
@@ -39,7 +48,8 @@ class Settings:
         and the time-out then only release the rest.
     :ivar allow_downloads: Whether GET and HEAD are answered with published files.
     :ivar host_id: The host that clients are told to send the rest of a session to
-        (BITSHostId); ``None`` for this one.
+        (BITSHostId), a host name or an address, with a port or without; ``None`` for
+        this one.
     :ivar host_id_fallback_timeout: Seconds without progress there after which clients
         come back (BITSHostIdFallbackTimeout).
     :ivar cleanup_interval: Seconds between two rounds of the clean-up
@@ -61,6 +71,8 @@ class Settings:
         default="close", validator=validators.in_(("close", "last-fragment"))
     )
     allow_downloads: bool = False
-    host_id: str | None = None
+    host_id: str | None = field(
+        default=None, validator=validators.optional(_is_host_id)
+    )
     host_id_fallback_timeout: int = field(default=86_400, validator=validators.gt(0))
     cleanup_interval: float = field(default=12 * 3600, validator=validators.gt(0))

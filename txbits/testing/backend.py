@@ -5,8 +5,10 @@ The contract of a backend, as tests: whoever writes one runs these against it.
 from __future__ import annotations
 
 from txbits.testing._abilities_contract import AbilitiesContract
+from txbits.testing._answer_contract import AnswerContract
 from txbits.testing._contract import contract
 from txbits.testing._creation_contract import HOSTILE, CreationContract
+from txbits.testing._download_contract import DownloadContract
 from txbits.testing._record_contract import RecordContract
 from txbits.testing._session_contract import (
     PublishingContract,
@@ -24,6 +26,8 @@ class BackendContract(
     PublishingContract,
     ReleasingContract,
     AbilitiesContract,
+    AnswerContract,
+    DownloadContract,
 ):
     """
     Tests of everything that :mod:`txbits.interfaces` promises of a backend.

@@ -13,19 +13,27 @@ end::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Any, TypeVar
 from uuid import UUID
 
 from attrs import define, evolve, field
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IConsumer
 from zope.interface import alsoProvides, implementer
+from zope.interface.interface import InterfaceClass
 
 from txbits._deferreds import deferred
 from txbits.interfaces import (
+    Answer,
+    IAbilities,
     IAddressable,
+    IAnswerable,
     IBackend,
+    IDownloadable,
     IReadable,
+    IReplyAddressable,
+    IStoredFile,
     IUploadSession,
     IWriter,
     SessionSummary,
@@ -36,15 +44,21 @@ T = TypeVar("T")
 #: What can be held: the methods of a backend, of its sessions and of their writers.
 OPERATIONS = frozenset(
     {
+        "begin_attempt",
         "clean_up",
         "close",
         "create",
         "find",
+        "keep_answer",
+        "open_file",
+        "open_reply",
         "open_writer",
         "publish",
+        "read_into",
         "recalls_close",
         "release",
         "remember_close",
+        "reply",
         "sessions",
         "write",
     }
@@ -103,22 +117,33 @@ class Gate:
         self._calls.remove(call)
 
 
+# Without slots, so that it can be told to provide what the other one does.
 @implementer(IBackend)
-@define(eq=False)
+@define(eq=False, slots=False)
 class HoldableBackend:
     """
     Does what another backend does, when its gates allow.
 
     A held call has done nothing yet: a session whose release is held, or has failed, is
     still there, though its ``releasing`` is set and stays so. Nothing is held until
-    :meth:`hold` is called.
+    :meth:`hold` is called. Files can be read if the other backend's can.
 
     :ivar backend: The other backend.
     """
 
     backend: IBackend
+    session_abilities: Set[InterfaceClass] = field(init=False)
     _gates: dict[str, Gate] = field(factory=dict, init=False)
     _releasing: set[UUID] = field(factory=set, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        other: object = self.backend
+        self.session_abilities = frozenset()
+        if IAbilities.providedBy(other):
+            self.session_abilities = IAbilities(other).session_abilities
+            alsoProvides(self, IAbilities)
+        if IDownloadable.providedBy(other):
+            alsoProvides(self, IDownloadable)
 
     def hold(self, operation: str) -> Gate:
         """
@@ -211,6 +236,11 @@ class HoldableBackend:
         """Clean up, when ``hold("clean_up")`` allows."""
         return self.through("clean_up", lambda: self.backend.clean_up(closed_before))
 
+    def open_file(self, destination: tuple[str, ...]) -> Deferred[IStoredFile]:
+        """Open a published file, when ``hold("open_file")`` allows."""
+        backend: Any = self.backend
+        return self.through("open_file", lambda: backend.open_file(destination))
+
 
 @implementer(IUploadSession)
 class _HoldableSession:
@@ -219,7 +249,7 @@ class _HoldableSession:
     def __init__(self, backend: HoldableBackend, session: IUploadSession) -> None:
         self._backend = backend
         self._session = session
-        for ability in (IReadable, IAddressable):
+        for ability in (IReadable, IAddressable, IAnswerable, IReplyAddressable):
             if ability.providedBy(session):
                 alsoProvides(self, ability)
 
@@ -244,6 +274,27 @@ class _HoldableSession:
             lambda: self._session.publish(
                 overwrite=overwrite, create_directories=create_directories
             ),
+        )
+
+    def read_into(self, consumer: IConsumer, start: int, end: int) -> Deferred[None]:
+        return self._through("read_into", consumer, start, end)
+
+    def begin_attempt(self) -> Deferred[int]:
+        return self._through("begin_attempt")
+
+    @deferred
+    async def open_reply(self) -> IWriter:
+        return _HoldableWriter(self._backend, await self._through("open_reply"))
+
+    def keep_answer(self, answer: Answer) -> Deferred[None]:
+        return self._through("keep_answer", answer)
+
+    def reply(self) -> Deferred[IStoredFile]:
+        return self._through("reply")
+
+    def _through(self, operation: str, *args: Any) -> Deferred[Any]:
+        return self._backend.through(
+            operation, lambda: getattr(self._session, operation)(*args)
         )
 
     def release(self) -> Deferred[None]:

@@ -39,6 +39,10 @@ _ANSWERS: tuple[tuple[type[Exception], Refusal], ...] = (
     (errors.OutOfStep, refusals.OUT_OF_STEP),
     (errors.TotalLengthChanged, refusals.TOTAL_CHANGED),
     (errors.BodyMismatch, refusals.BAD_RANGE),
+    (errors.ApplicationRefused, refusals.APPLICATION_REFUSED),
+    (errors.ApplicationUnreachable, refusals.APPLICATION_UNREACHABLE),
+    (errors.ApplicationTimedOut, refusals.APPLICATION_TIMED_OUT),
+    (errors.BadAnswer, refusals.APPLICATION_ANSWER_UNUSABLE),
 )
 
 
@@ -76,6 +80,9 @@ def refuse(
     error: BaseException,
     destination: tuple[str, ...],
     packet_type: str = "a request",
+    *,
+    client: str | None = None,
+    allowed: bytes = METHOD,
 ) -> None:
     """
     Answer a packet that failed, and say so in the log.
@@ -85,20 +92,26 @@ def refuse(
         to the log, never to the wire.
     :param destination: Where it was to go.
     :param packet_type: What kind of packet it was.
+    :param client: Who sent it, if that is better known than its connection tells.
+    :param allowed: The methods that would have been.
     """
     if isinstance(error, errors.BodyIncomplete):
-        # There is nobody left to answer. The manager has logged it.
+        # There is nobody left to answer, and a client that is there comes again, on
+        # another connection. The manager has logged it.
+        if not request._disconnected:
+            request.loseConnection()
         return
     refusal = refusal_of(error)
+    status, hresult = refusal.answer(getattr(error, "status", 0))
     session_id = session_id_of(headers_of(request))
     log_format = "refused {packet} from {client} for {destination}: {cause} ({detail})"
     fields: dict[str, Any] = {
         "packet": packet_type,
-        "client": getattr(request.getClientAddress(), "host", "-"),
+        "client": client or getattr(request.getClientAddress(), "host", "-"),
         "session": None if session_id is None else session_name(session_id),
         "destination": destination_name(destination),
         "refusal": refusal.name,
-        "status": refusal.status,
+        "status": status,
         "cause": refusal.cause,
         "detail": shown(str(error)),
     }
@@ -107,15 +120,15 @@ def refuse(
     else:
         _log.info(log_format, **fields)
     ack = Ack(
-        refusal.status,
+        status,
         session_id,
         received=getattr(error, "offset", None),
-        hresult=refusal.hresult,
+        hresult=hresult,
         context=refusal.context,
         retry_after=getattr(error, "retry_after", None),
     )
     if refusal is refusals.METHOD_NOT_ALLOWED:
         # RFC 9110 15.5.6.
-        write_ack(request, ack, (b"Allow", METHOD))
+        write_ack(request, ack, (b"Allow", allowed))
     else:
         write_ack(request, ack)

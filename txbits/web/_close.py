@@ -13,5 +13,7 @@ class CloseResource(PacketResource[CloseSession]):
 
     async def settle(self, request: Request) -> Ack:
         session_id = self.packet.session_id
-        await self.manager.close(session_id, self.destination, self.caller)
+        await self.manager.close(
+            session_id, self.destination, self.caller, self.request_url(request)
+        )
         return Ack(200, session_id)

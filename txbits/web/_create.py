@@ -19,4 +19,15 @@ class CreateResource(PacketResource[CreateSession]):
         )
         # Clients that send POST (python-onedrive is one) insist on 201.
         status = 200 if request.method == METHOD else 201
-        return Ack(status, session_id, protocol=BITS_UPLOAD_PROTOCOL)
+        settings = self.manager.settings
+        has_host = settings.host_id is not None
+        return Ack(
+            status,
+            session_id,
+            protocol=BITS_UPLOAD_PROTOCOL,
+            host_id=settings.host_id,
+            # IIS sends it with every host id, and never without one.
+            host_id_fallback_timeout=(
+                settings.host_id_fallback_timeout if has_host else None
+            ),
+        )

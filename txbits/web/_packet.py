@@ -14,6 +14,7 @@ from txbits.interfaces import IAccessPolicy
 from txbits.protocol.packets import Ack, Packet
 from txbits.sessions import Caller, SessionManager
 from txbits.web._ack import refuse, write_ack
+from txbits.web._origin import Origins
 
 P = TypeVar("P", bound=Packet)
 
@@ -27,6 +28,7 @@ class PacketResource(Resource, Generic[P]):
     :param packet: The packet.
     :param destination: The destination it is for.
     :param caller: Who sent it.
+    :param origins: Knows the URLs that clients use.
     """
 
     isLeaf = True
@@ -38,6 +40,7 @@ class PacketResource(Resource, Generic[P]):
         packet: P,
         destination: tuple[str, ...],
         caller: Caller,
+        origins: Origins | None = None,
     ) -> None:
         super().__init__()
         self.manager = manager
@@ -45,6 +48,7 @@ class PacketResource(Resource, Generic[P]):
         self.packet = packet
         self.destination = destination
         self.caller = caller
+        self.origins = Origins() if origins is None else origins
 
     def render(self, request: Request) -> int:
         begun(self._answer(request))
@@ -58,9 +62,25 @@ class PacketResource(Resource, Generic[P]):
                 )
             ack = await self.settle(request)
         except Exception as error:  # noqa: BLE001 - the edge: every error is answered
-            refuse(request, error, self.destination, self.packet.packet_type)
+            refuse(
+                request,
+                error,
+                self.destination,
+                self.packet.packet_type,
+                client=self.caller.address,
+            )
         else:
             write_ack(request, ack)
+
+    def request_url(self, request: Request) -> str:
+        """
+        The destination URL as the client gave it, with its query.
+
+        :returns: Nothing where nobody will ask for it.
+        """
+        if self.manager.notifier is None:
+            return ""
+        return self.origins.destination(request)
 
     async def settle(self, request: Request) -> Ack:
         """

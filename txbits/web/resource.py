@@ -4,17 +4,20 @@ The resource that receives uploads: reads the packet, picks the resource for it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote_to_bytes as unquote
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from txbits.errors import UploadsDisabled
-from txbits.interfaces import IAccessPolicy, IBackend
+from txbits.errors import InvalidSetting, UploadsDisabled
+from txbits.interfaces import IAccessPolicy, IBackend, IDownloadable, INotifier
 from txbits.protocol.codec import (
+    METHOD,
     RemoteProtocolError,
     is_upload_request,
     parse_request,
@@ -33,10 +36,14 @@ from txbits.web._ack import refuse
 from txbits.web._cancel import CancelResource
 from txbits.web._close import CloseResource
 from txbits.web._create import CreateResource
+from txbits.web._files import FileResource
 from txbits.web._fragment import FragmentResource
+from txbits.web._origin import Origins
 from txbits.web._packet import PacketResource
 from txbits.web._ping import PingResource
 from txbits.web._streaming import has_short_head, headers_of, path_of
+from txbits.web.downloads import DownloadResource
+from txbits.web.replies import ReplyResource, reply_of
 
 _RESOURCES: dict[type[Packet], type[PacketResource[Any]]] = {
     Ping: PingResource,
@@ -46,6 +53,10 @@ _RESOURCES: dict[type[Packet], type[PacketResource[Any]]] = {
     CancelSession: CancelResource,
 }
 
+
+#: The methods that files are read with, and all of a directory whose files can be.
+_READING = (b"GET", b"HEAD")
+_ALLOWED = b", ".join([METHOD, *_READING])
 
 # A connection brings many packets of one caller.
 _caller = lru_cache(1024)(Caller)
@@ -60,9 +71,15 @@ def _destination_of(request: Request) -> tuple[str, ...]:
     return tuple([one.decode("utf-8", "surrogateescape") for one in segments])
 
 
+def _require_downloads(backend: IBackend, settings: Settings) -> None:
+    if settings.allow_downloads and not IDownloadable.providedBy(backend):
+        raise InvalidSetting("downloads are allowed, but this backend has none")
+
+
 class BITSResource(Resource):
     """
-    A virtual directory: takes the uploads to all URLs below its own.
+    A virtual directory: takes the uploads to all URLs below its own, hands out the
+    replies to them, and, if the settings say so, the files that are there.
 
     Under a :class:`~txbits.web.BITSSite` bodies stream into the backend. In a plain
     ``twisted.web.server.Site`` it works as well, with bodies that Twisted has buffered
@@ -71,7 +88,15 @@ class BITSResource(Resource):
     :param backend: Where uploads go.
     :param settings: The rules.
     :param policy: Permits or refuses each packet; everything is permitted without one.
+    :param notifier: Tells a server application of complete uploads.
     :param reactor: Tells the time, and runs the clean-up; the global one if not given.
+    :param public_url: The URL at which clients see the root of the server; without it,
+        URLs that are handed to them begin as the one that they used.
+    :param trusted_proxies: Addresses and networks of proxies that are believed what
+        they say of a client and its URL in ``Forwarded`` or ``X-Forwarded-`` headers;
+        ``unix`` is for those that come over a socket of the file system.
+    :raises InvalidSetting: If one of these is wrong, or the backend cannot do what the
+        settings or the notifier need.
     :ivar manager: The sessions of this directory. Its ``start()`` must have fired
         before packets come, and its ``stop()`` should before the process ends.
     """
@@ -84,18 +109,46 @@ class BITSResource(Resource):
         settings: Settings | None = None,
         *,
         policy: IAccessPolicy | None = None,
+        notifier: INotifier | None = None,
         reactor: IReactorTime | None = None,
+        public_url: str | None = None,
+        trusted_proxies: Iterable[str] = (),
     ) -> None:
         super().__init__()
         if reactor is None:
             from twisted.internet import reactor as global_reactor
 
             reactor = IReactorTime(global_reactor)
-        self.manager = SessionManager(
-            backend, Settings() if settings is None else settings, reactor
-        )
+        settings = Settings() if settings is None else settings
+        _require_downloads(backend, settings)
+        self.manager = SessionManager(backend, settings, reactor, notifier=notifier)
         self.policy = policy
+        self.origins = Origins.of(public_url, trusted_proxies)
         self.user: str | None = None
+
+    def reconfigure(
+        self,
+        settings: Settings,
+        *,
+        notifier: INotifier | None = None,
+        public_url: str | None = None,
+        trusted_proxies: Iterable[str] = (),
+    ) -> Deferred[None]:
+        """
+        Go by other settings from now on; uploads under way go by theirs.
+
+        What :meth:`for_user` has returned before sees clients and URLs as before.
+
+        :param settings: The rules. Where they turn ``enabled`` off, all sessions are
+            released.
+        :returns: As of :meth:`txbits.sessions.SessionManager.reconfigure`.
+        :raises InvalidSetting: As at the beginning. Nothing has changed then.
+        """
+        _require_downloads(self.manager.backend, settings)
+        origins = Origins.of(public_url, trusted_proxies)
+        changed = self.manager.reconfigure(settings, notifier)
+        self.origins = origins
+        return changed
 
     def for_user(self, name: str) -> IResource:
         """
@@ -110,6 +163,7 @@ class BITSResource(Resource):
         view = BITSResource.__new__(BITSResource)
         Resource.__init__(view)
         view.manager, view.policy, view.user = self.manager, self.policy, name
+        view.origins = self.origins
         return view
 
     def render(self, request: Request) -> int:
@@ -119,22 +173,53 @@ class BITSResource(Resource):
         try:
             # The order of the checks is that of the failure table.
             if not is_upload_request(request.method, headers):
+                file = self._file(request, destination)
+                if file is not None:
+                    return file.render(request)
                 raise RemoteProtocolError(
                     f"the method is {request.method!r}", METHOD_NOT_ALLOWED
                 )
-            if not self.manager.settings.enabled:
-                raise UploadsDisabled("enabled is false")
+            self.manager.require_enabled()
             packet = parse_request(
                 request.method, headers, is_short=has_short_head(request)
             )
         except (RemoteProtocolError, UploadsDisabled) as error:
-            refuse(request, error, destination)
+            refuse(
+                request,
+                error,
+                destination,
+                client=self.origins.client(request),
+                allowed=_ALLOWED if self._serves(destination) else METHOD,
+            )
             return NOT_DONE_YET
-        address = getattr(request.getClientAddress(), "host", "-")
-        caller = _caller(self.user, address)
+        caller = self._caller(request)
         return _RESOURCES[type(packet)](
-            self.manager, self.policy, packet, destination, caller
+            self.manager, self.policy, packet, destination, caller, self.origins
         ).render(request)
+
+    def _caller(self, request: Request) -> Caller:
+        return _caller(self.user, self.origins.client(request))
+
+    def _serves(self, destination: tuple[str, ...]) -> bool:
+        """Whether this is a URL that files are read at."""
+        return (
+            self.manager.settings.allow_downloads or reply_of(destination) is not None
+        )
+
+    def _file(
+        self, request: Request, destination: tuple[str, ...]
+    ) -> FileResource | None:
+        """What answers a request to read a file; ``None`` if this is none."""
+        if request.method not in _READING:
+            return None
+        session_id = reply_of(destination)
+        if session_id is not None:
+            return ReplyResource(self.manager, session_id, self._caller(request))
+        if not self.manager.settings.allow_downloads:
+            return None
+        return DownloadResource(
+            self.manager, self.policy, destination, self._caller(request)
+        )
 
 
 class NotMounted(Resource):

@@ -18,9 +18,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from tests.clocks import Ahead
 from tests.seaweedfs import ENVIRONMENT, REGION, Bucket
 from txbits.backends.s3 import S3Backend, S3Settings
-from txbits.backends.s3._client import Client, S3Error, S3Unreachable
+from txbits.backends.s3._answers import S3Error, S3Unreachable
+from txbits.backends.s3._client import Client
+from txbits.backends.s3._memory import Budget
 from txbits.backends.s3._records import LEAST_OPEN
 from txbits.errors import NoSuchSession
 from txbits.testing._contract import ContractBase
@@ -51,16 +54,20 @@ class MortalClient(Client):
         self._dies_after = False
         self._dead = False
         self._holds = {}
+        self._answer_holds = {}
         self._losing = {}
         self._answers = {}
 
-    def answer(self, bodies, status):
+    def answer(self, bodies, status, headers=None):
         """
         Give the next attempts of some operations an answer that is not S3's.
 
         :param bodies: What it is, by the operation.
+        :param headers: Its headers.
         """
-        self._answers = {name: (status, body) for name, body in bodies.items()}
+        self._answers = {
+            name: (status, body, headers or {}) for name, body in bodies.items()
+        }
 
     def lose(self, operation, times=1):
         """Lose the answers to the next attempts of an operation; S3 has sent them."""
@@ -68,8 +75,9 @@ class MortalClient(Client):
 
     async def _attempt(self, request, *args):
         if request.operation in self._answers:
-            status, body = self._answers.pop(request.operation)
-            return self._read(request, status, {}, body, False)
+            self.counts[request.operation] += 1
+            status, body, headers = self._answers.pop(request.operation)
+            return await self._reader.read(request, status, headers, body, False)
         answer = super()._attempt(request, *args)
         if not self._losing.get(request.operation):
             return await answer
@@ -110,6 +118,11 @@ class MortalClient(Client):
         self._holds[operation] = held, goes_on
         return held, goes_on
 
+    def hold_answer(self, operation):
+        """The same, when it has been carried out."""
+        held, goes_on = self._answer_holds[operation] = Deferred(), Deferred()
+        return held, goes_on
+
     async def ask(self, request):
         if self._calls_left is not None and not self._dead:
             if not self._calls_left:
@@ -122,12 +135,18 @@ class MortalClient(Client):
             raise Killed
         self.asked.append(request.operation)
         if request.operation in self._holds:
-            held, goes_on = self._holds.pop(request.operation)
-            held.callback(request)
-            await goes_on
-            if self._dead:
-                raise Killed
-        return await super().ask(request)
+            await self._hold(self._holds.pop(request.operation), request)
+        answer = await super().ask(request)
+        if request.operation in self._answer_holds:
+            await self._hold(self._answer_holds.pop(request.operation), request)
+        return answer
+
+    async def _hold(self, hold, request):
+        held, goes_on = hold
+        held.callback(request)
+        await goes_on
+        if self._dead:
+            raise Killed
 
 
 class OnS3(_Case):
@@ -137,6 +156,7 @@ class OnS3(_Case):
     records_total_at_once = False
     settings: dict[str, Any] = {}
     prefix = "in/"
+    notifies = False
 
     def setUp(self):
         super().setUp()
@@ -152,8 +172,13 @@ class OnS3(_Case):
         else:
             os.environ[name] = old
 
-    def node(self, **settings):
-        """A backend on the bucket, not started."""
+    def node(self, budget=None, **settings):
+        """
+        A backend on the bucket, not started.
+
+        :param budget: The memory that it shares; its own by default, since those that
+            die here give nothing back.
+        """
         given = {
             "prefix": self.prefix,
             "endpoint": self.bucket.server.endpoint,
@@ -165,7 +190,9 @@ class OnS3(_Case):
         return S3Backend(
             S3Settings(bucket=self.bucket.name, **given),
             reactor,
+            notifies=self.notifies,
             make_client=MortalClient,
+            budget=budget or Budget(),
         )
 
     def client(self, backend) -> Any:
@@ -211,6 +238,12 @@ class S3Case(OnS3, ContractBase, TestCase):
     def make_backend(self):
         return self.node()
 
+    async def turn(self):
+        """Give the reactor a turn: what has called us goes on until it waits."""
+        pause: Deferred[None] = Deferred()
+        reactor.callLater(0, pause.callback, None)  # type: ignore[attr-defined]
+        await pause
+
     def data(self, length):
         """So many bytes, no two MiB of which are the same."""
         block = bytes(range(256)) * 64
@@ -227,6 +260,15 @@ class S3Case(OnS3, ContractBase, TestCase):
         """A fragment, in pieces as they come from a network."""
         pieces = (data[at : at + 250_000] for at in range(0, len(data), 250_000))
         await self.append(session, total, *pieces)
+
+    async def clean_up_late(self, backend):
+        """What a clean-up removes when all that nobody owns is old."""
+        staging = backend.staging
+        clock, staging.clock = staging.clock, Ahead(2 * 86_400.0)
+        try:
+            await backend.clean_up(0)
+        finally:
+            staging.clock = clock
 
     async def close(self, backend, session, overwrite=False):
         """What the manager does at Close."""

@@ -207,6 +207,17 @@ class CredentialsTests(S3Case):
         self.assertIsNot(access._frozen, first)
 
     @contract
+    async def test_a_look_that_is_refused_without_a_word_may_be_because_of_them(self):
+        self._offer(1)
+        backend = await self._start(self.node(profile="rotating"))
+        bucket = backend.staging.bucket
+        first = bucket.client.access._frozen
+        self._offer(60)
+        bucket.client.answer({"HeadObject": b""}, 400)
+        self.assertIsNone(await bucket.head("in/nothing"))
+        self.assertIsNot(bucket.client.access._frozen, first)
+
+    @contract
     async def test_a_program_that_fails_is_told_at_the_start(self):
         with self.assertRaises(BackendError) as caught:
             await self.node(profile="rotating").start()

@@ -7,27 +7,15 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from twisted.internet import reactor
-
 from tests.backends.s3.support import MIB, S3Case
-from txbits.backends.s3._client import S3Error, S3Unreachable
+from tests.clocks import Ahead
+from tests.fault_proxy import FaultProxy
+from txbits._deferreds import begun
+from txbits.backends.s3._answers import S3Error, S3Unreachable
 from txbits.errors import BackendError
 from txbits.testing.backend import contract
 
 NAME = ("name.txt",)
-
-
-class Skewed:
-    """The reactor, of a machine whose clock is wrong."""
-
-    def __init__(self, seconds):
-        self._wrong_by = seconds
-
-    def seconds(self):
-        return reactor.seconds() + self._wrong_by  # type: ignore[attr-defined]
-
-    def __getattr__(self, name):
-        return getattr(reactor, name)
 
 
 class LostAnswerTests(S3Case):
@@ -179,7 +167,7 @@ class ClientTests(S3Case):
     async def test_a_wrong_clock_is_corrected(self):
         for seconds in (-3600, 3600):
             backend = self.node()
-            skewed: Any = Skewed(seconds)
+            skewed: Any = Ahead(seconds)
             backend._reactor = skewed
             await self._start(backend)
             access = backend.staging.bucket.client.access
@@ -246,9 +234,10 @@ class ClientTests(S3Case):
 
     @contract
     async def test_many_requests_use_few_connections(self):
-        backend = await self._start(self.node(connections=3))
-        made = [self.new(backend, (str(n),)) for n in range(40)]
+        proxy = FaultProxy.start(self, self.bucket.server.port)
+        backend = await self._start(self.node(connections=3, endpoint=proxy.endpoint))
+        made = [begun(self.new(backend, (str(n),))) for n in range(40)]
         for one in made:
             await one
-        (connections,) = backend._pool._connections.values()
-        self.assertLessEqual(len(connections), 3)
+        self.assertGreaterEqual(len(proxy.requests), 80)
+        self.assertEqual((proxy.most, proxy.connections), (3, 3))

@@ -12,3 +12,9 @@ from txbits.testing import BackendContract
 
 class S3Tests(OnS3, BackendContract, TestCase):
     """The default settings, but for the shortest parts."""
+
+
+class NotifyingTests(S3Tests):
+    """The same, where a server application is asked about each upload."""
+
+    notifies = True

@@ -22,7 +22,7 @@ NAME = ("name.txt",)
 class CrashCase(S3Case):
     """Deaths, in order."""
 
-    async def rounds(self, act, least=3):
+    async def rounds(self, act, least=3, useless=64):
         """
         Act, and die.
 
@@ -32,11 +32,14 @@ class CrashCase(S3Case):
         :param act: Called with a backend and a dict for what it wants to be
             remembered.
         :param least: How many requests it takes, at least.
+        :param useless: How many tails of no use are removed before the end.
         :returns: For each round the dict, a node that goes on, and whether the first
             one survived.
         """
         first = await self.started()
         second = await self.another(first)
+        for node in (first, second):
+            node.staging.most_useless = useless
         for carried_out in (False, True):
             for calls in range(100):
                 self.bucket.clear()
@@ -95,27 +98,29 @@ class CrashCase(S3Case):
 class UploadCrashTests(CrashCase):
     """Death while bytes arrive, and while they are published."""
 
-    settings = {"orphan_age": 0}
-
-    async def _test(self, length, step, overwrite=False):
+    async def _test(self, length, step, overwrite=False, useless=64):
         data = self.data(length)
+        asked = []
 
         async def act(backend, known):
             if overwrite:
                 await self.put(backend, NAME, b"old")
+            self.client(backend).asked.clear()
             session = await self.uploaded(backend, known, data, step, overwrite)
+            asked[:] = self.client(backend).asked
             await self.close(backend, session, overwrite)
             known["closed"] = True
 
-        async for known, node, _ in self.rounds(act):
+        async for known, node, _ in self.rounds(act, useless=useless):
             if await node.recalls_close(known["id"], NAME, None):
                 self.assertTrue(data == await self.file_at(node, NAME))
             else:
                 self.assertFalse(known.get("closed"))
-                await node.clean_up(0)
+                await self.clean_up_late(node)
                 await self.finished(node, known, data, overwrite)
-            await node.clean_up(0)
+            await self.clean_up_late(node)
             await self.assert_nothing_left(node)
+        return asked
 
     @contract
     async def test_a_small_file_goes_on_after_a_kill_at_any_request(self):
@@ -132,6 +137,12 @@ class UploadCrashTests(CrashCase):
     @contract
     async def test_a_long_file_goes_on_after_a_kill_at_any_request(self):
         await self._test(11 * MIB, 6 * MIB)
+
+    @contract
+    async def test_tails_of_no_use_are_removed_after_a_kill_at_any_request(self):
+        asked = await self._test(7 * MIB, 2 * MIB, useless=2)
+        # That is what the one that survived did before its Close.
+        self.assertEqual(asked.count("DeleteObjects"), 1)
 
     @contract
     async def test_a_long_file_replaces_another_after_a_kill_at_any_request(self):

@@ -153,6 +153,50 @@ class EndingTests(S3Case):
         self.assertEqual(self.bucket.everything(), [])
 
     @contract
+    async def test_what_took_the_place_of_such_a_file_stays(self):
+        first = await self.started()
+        second = await self.another(first)
+        session = await self.complete(first)
+        client = self.client(first)
+        held, goes_on = client.hold("PutObject")
+        publishing = session.publish(overwrite=False, create_directories=False)
+        await held
+        await (await second.find(session.session_id)).release()
+        goes_on.callback(None)
+        await publishing
+        held, goes_on = client.hold("DeleteObject")
+        closing = first.remember_close(session.session_id, NAME, None)
+        request = await held
+        head = self.bucket.client.head_object(
+            Bucket=self.bucket.name, Key="in/name.txt"
+        )
+        # Not every store heeds it; this one does.
+        self.assertEqual(request.headers, {"if-match": head["ETag"]})
+        await self.put(first, NAME, b"newer")
+        goes_on.callback(None)
+        await self.fails(NoSuchSession, closing)
+        self.assertEqual(await self.file_at(first, NAME), b"newer")
+
+    @contract
+    async def test_the_offset_goes_back_with_an_upload_that_is_another_one(self):
+        first = await self.started()
+        second = await self.another(first)
+        data = self.data(16 * MIB)
+        one = await self.new(first)
+        await self.send(one, len(data), data[: 11 * MIB])
+        other = await second.find(one.session_id)
+        for key, upload in self.bucket.uploads():
+            self.bucket.client.abort_multipart_upload(
+                Bucket=self.bucket.name, Key=key, UploadId=upload
+            )
+        writer = await other.open_writer(len(data))
+        await writer.write(data[11 * MIB : 15 * MIB])
+        await self.fails(BackendError, writer.close())
+        await self.send(other, len(data), data[: 6 * MIB])
+        await one.reread()
+        self.assertEqual((one.parts, one.offset), (set(), 0))
+
+    @contract
     async def test_tails_that_somebody_removed_are_missed(self):
         backend = await self.started()
         data = self.data(2 * MIB)

@@ -7,11 +7,11 @@ from __future__ import annotations
 import contextlib
 from uuid import uuid4
 
-from twisted.internet import reactor
 from twisted.internet.defer import DeferredList
 
 from tests.backends.s3.support import MIB, S3Case
 from tests.backends.s3.test_requests import CALLER, Body, RequestCase
+from tests.clocks import Ahead
 from txbits._deferreds import begun
 from txbits.errors import (
     BackendError,
@@ -183,22 +183,53 @@ class NodesTests(S3Case):
             await self.assert_nothing_left(first)
 
     @contract
-    async def test_a_cancel_during_a_close_leaves_nothing_or_the_file(self):
-        for length in (1000, 2 * MIB, 12 * MIB):
-            for operation in ("PutObject", "ListObjectsV2"):
-                data = self.data(length)
-                name = (f"{length}-{operation}",)
-                first, _, one, other = await self.two(length, data, name)
-                one.seen = None
-                held, goes_on = self.client(first).hold(operation)
-                closing = self._closed(first, one)
-                await held
-                await other.release()
-                goes_on.callback(None)
-                with contextlib.suppress(NoSuchSession):
-                    await closing
-                self.assertIn(await self.file_at(first, name), (None, data))
-                self.assertEqual(self.left(first.settings), [])
+    async def test_a_cancel_that_ends_before_a_close_does_leaves_nothing(self):
+        """Wherever the Close is when the Cancel comes, and is answered."""
+        moments = (
+            (1000, "hold", "ListObjectsV2"),
+            (1000, "hold", "PutObject"),
+            (1000, "hold_answer", "PutObject"),
+            (2 * MIB, "hold", "ListObjectsV2"),
+            (2 * MIB, "hold", "PutObject"),
+            (2 * MIB, "hold_answer", "PutObject"),
+            (12 * MIB, "hold", "ListObjectsV2"),
+            (12 * MIB, "hold", "ListParts"),
+            (12 * MIB, "hold", "PutObject"),
+            (12 * MIB, "hold_answer", "PutObject"),
+            (12 * MIB, "hold", "CompleteMultipartUpload"),
+            (12 * MIB, "hold_answer", "CompleteMultipartUpload"),
+        )
+        for length, how, operation in moments:
+            data = self.data(length)
+            name = (f"{length}-{how}-{operation}",)
+            first, _, one, other = await self.two(length, data, name)
+            one.seen = None
+            held, goes_on = getattr(self.client(first), how)(operation)
+            closing = self._closed(first, one)
+            await held
+            await other.release()
+            goes_on.callback(None)
+            with self.assertRaises(NoSuchSession, msg=name):
+                await closing
+            self.assertIsNone(await self.file_at(first, name), name)
+            self.assertFalse(await first.recalls_close(one.session_id, name, None))
+            self.assertEqual(self.bucket.everything(), [], name)
+
+    @contract
+    async def test_a_close_that_ends_before_a_cancel_does_leaves_the_file(self):
+        for length, operation in ((2 * MIB, "PutObject"), (12 * MIB, "PutObject")):
+            data = self.data(length)
+            name = (f"{length}-{operation}",)
+            first, second, one, other = await self.two(length, data, name)
+            held, goes_on = self.client(second).hold(operation)
+            releasing = other.release()
+            await held
+            await self.close(first, one)
+            goes_on.callback(None)
+            await releasing
+            self.assertTrue(data == await self.file_at(first, name), name)
+            self.assertTrue(await second.recalls_close(one.session_id, name, None))
+            await self.assert_nothing_left(first)
 
     @contract
     async def test_clean_ups_at_once_are_harmless(self):
@@ -227,8 +258,6 @@ class NodesTests(S3Case):
 class OrphanTests(S3Case):
     """What no session owns is removed."""
 
-    settings = {"orphan_age": 0}
-
     @contract
     async def test_multipart_uploads_that_nobody_owns_are_aborted(self):
         backend = await self.started()
@@ -238,7 +267,7 @@ class OrphanTests(S3Case):
         client = self.bucket.client
         for key in ("in/name.txt", "in/other", "elsewhere"):
             client.create_multipart_upload(Bucket=self.bucket.name, Key=key)
-        await backend.clean_up(0)
+        await self.clean_up_late(backend)
         self.assertEqual(
             sorted(self.bucket.uploads()),
             sorted(
@@ -253,8 +282,7 @@ class OrphanTests(S3Case):
 
     @contract
     async def test_young_ones_are_left_alone(self):
-        backend = self.node(orphan_age=3600)
-        await self._start(backend)
+        backend = await self.started()
         self.bucket.client.create_multipart_upload(
             Bucket=self.bucket.name, Key="in/other"
         )
@@ -394,26 +422,13 @@ class ManagersTests(RequestCase):
 
     @contract
     async def test_a_session_that_expired_on_one_node_is_looked_at_again(self):
-        class Late:
-            """A clock that can be put forward."""
-
-            ahead = 0.0
-
-            def seconds(self):
-                return reactor.seconds() + self.ahead  # type: ignore[attr-defined]
-
-            def __getattr__(self, name):
-                return getattr(reactor, name)
-
         nodes = [await self.manager(session_timeout=1000) for _ in range(2)]
         data = self.data(5000)
         one = await nodes[0].create(NAME, CALLER, None)
         await self.fragments(nodes[0], one, data, 0, 100)
         (await nodes[0].backend.find(one)).last_progress -= 2000
         await self.fragments(nodes[0], one, data, 100, 200)
-        late = Late()
-        late.ahead = 2000.0
-        nodes[0].clock = late
+        nodes[0].clock = Ahead(2000.0)
         with self.assertRaises(NoSuchSession):
             await self.fragments(nodes[0], one, data, 200, 300)
         with self.assertRaises(BackendError):

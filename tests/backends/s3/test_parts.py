@@ -6,15 +6,19 @@ from __future__ import annotations
 
 import gc
 
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
 from tests.backends.s3.support import MIB, S3Case
+from txbits.backends import backend_from_description
+from txbits.backends.s3._memory import OF_PROCESS, Budget
 from txbits.errors import (
     BackendError,
     DestinationExists,
     NoSuchSession,
     StagedDataLost,
 )
+from txbits.interfaces import BackendContext
 from txbits.testing.backend import contract
 
 
@@ -242,6 +246,34 @@ class MemoryTests(S3Case):
         await self.assert_nothing_left(backend)
 
     @contract
+    async def test_what_is_being_sent_is_waited_for_before_a_half_is_put_away(self):
+        backend = await self.started()
+        client = self.client(backend)
+        held, goes_on = client.hold("UploadPart")
+        writers = []
+        for number in range(4):
+            session = await self.new(backend, (str(number),))
+            writers.append(await session.open_writer(30 * MIB))
+        await writers[0].write(self.data(9 * MIB))
+        await held
+        for writer in writers[1:3]:
+            await writer.write(self.data(9 * MIB // 2))
+        asked = client.asked.copy()
+        # Memory is for 20 MiB, 18 are held, and 5 of them being sent.
+        waiting = [
+            writers[3].write(self.data(3 * MIB)),
+            writers[1].write(self.data(MIB // 4)),
+        ]
+        self.assertEqual([one.called for one in waiting], [False, False])
+        goes_on.callback(None)
+        for one in waiting:
+            await one
+        self.assertEqual(client.asked, asked)
+        for writer in writers:
+            await writer.close()
+        self.assertEqual(backend.staging.memory.leaving, 0)
+
+    @contract
     async def test_clients_that_stall_do_not_lock_others_out(self):
         backend = await self.started()
         stalled = []
@@ -272,9 +304,24 @@ class MemoryTests(S3Case):
             writers.append(await session.open_writer(30 * MIB))
             await writers[-1].write(self.data(9 * MIB // 2))
         self.assertFalse(first.copy)
+        # Nobody looks through all sessions for copies each time.
+        self.assertEqual(list(backend.staging.known._copies), [])
         self.assertEqual(backend.staging.memory.used, 18 * MIB)
         for writer in writers:
             await writer.close()
+
+    @contract
+    async def test_copies_are_kept_as_long_as_there_is_room(self):
+        backend = await self.started()
+        data = self.data(10 * MIB)
+        sessions = [await self.new(backend, (str(n),)) for n in range(3)]
+        for session in sessions:
+            await self.send(session, len(data), data[: 4 * MIB])
+        self.assertEqual(backend.staging.memory.used, 12 * MIB)
+        self.client(backend).asked.clear()
+        for session in sessions:
+            await self.send(session, len(data), data[4 * MIB :])
+        self.assertNotIn("GetObject", self.client(backend).asked)
 
     @contract
     async def test_writers_that_wait_for_memory_end_with_their_session(self):
@@ -301,6 +348,60 @@ class MemoryTests(S3Case):
         await first.release()
         self.assertEqual(backend.staging.memory.used, 0)
         await self.assert_nothing_left(backend)
+
+
+class BudgetTests(S3Case):
+    """All backends of a process share one bound."""
+
+    @contract
+    async def test_what_one_directory_holds_counts_for_the_other(self):
+        budget = Budget()
+        first = await self._start(self.node(budget, prefix="a/", memory=20 * MIB))
+        second = await self._start(self.node(budget, prefix="b/", memory=20 * MIB))
+        writers = []
+        for backend in (first, second) * 3:
+            session = await self.new(backend, (str(len(writers)),))
+            writers.append(await session.open_writer(10 * MIB))
+            await writers[-1].write(self.data(9 * MIB // 2))
+        self.assertLessEqual(budget.memory.peak, 20 * MIB)
+        self.assertGreater(budget.memory.used, 10 * MIB)
+        for writer in writers:
+            await writer.close()
+
+    @contract
+    async def test_copies_of_the_other_directory_go_first(self):
+        budget = Budget()
+        first = await self._start(self.node(budget, prefix="a/", memory=20 * MIB))
+        second = await self._start(self.node(budget, prefix="b/"))
+        session = await self.new(first)
+        await self.send(session, 10 * MIB, self.data(4 * MIB))
+        for number in range(4):
+            other = await self.new(second, (str(number),))
+            writer = await other.open_writer(10 * MIB)
+            await writer.write(self.data(9 * MIB // 2))
+        self.assertEqual(session.copy, [])
+        self.assertEqual(budget.memory.used, 18 * MIB)
+
+    @contract
+    async def test_the_largest_bound_holds_while_its_backend_is_started(self):
+        budget = Budget()
+        limits = []
+        nodes = [
+            await self._start(self.node(budget, prefix=f"{memory}/", memory=memory))
+            for memory in (None, 20 * MIB, 40 * MIB, 30 * MIB)
+        ]
+        limits.append(budget.memory.limit)
+        limits.append(budget.for_small())
+        for node in reversed(nodes):
+            await node.stop()
+            limits.append(budget.memory.limit)
+        self.assertEqual([limit / MIB for limit in limits], [40, 2.5, 40, 20, 128, 128])
+        self.assertEqual(budget.memory._drop_copies, [])
+
+    def test_a_description_is_given_that_of_the_process(self):
+        context = BackendContext(reactor)
+        nodes = [backend_from_description(f"s3:{name}", context) for name in "abc"]
+        self.assertEqual({node._budget for node in nodes}, {OF_PROCESS})
 
 
 class KnownTests(S3Case):

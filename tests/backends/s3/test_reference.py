@@ -11,6 +11,7 @@ from attrs import fields
 from twisted.trial.unittest import SynchronousTestCase
 
 from txbits.backends.s3 import S3Settings
+from txbits.backends.s3._memory import DEFAULT_MEMORY
 from txbits.backends.s3._settings import size
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "s3.md"
@@ -35,3 +36,4 @@ class SettingsTableTests(SynchronousTestCase):
                 self.assertEqual(size(said.strip("`"), one.name), one.default)
             elif one.default:
                 self.assertEqual(said, f"`{one.default}`")
+        self.assertEqual(size(self.rows["memory"].strip("`"), "it"), DEFAULT_MEMORY)

@@ -42,9 +42,7 @@ class RequestCase(S3Case):
         self.addCleanup(manager.stop)
         await manager._upkeep.count_anew()
         while manager._upkeep._running:
-            pause: Deferred[None] = Deferred()
-            reactor.callLater(0, pause.callback, None)  # type: ignore[attr-defined]
-            await pause
+            await self.turn()
         self.asked(manager)
         return manager
 
@@ -62,7 +60,7 @@ class RequestCase(S3Case):
             CALLER,
             ContentRange(first, first + len(data) - 1, total),
             Body(data),
-        )
+        ).addCallback(lambda received: received.offset)
 
 
 class WarmTests(RequestCase):

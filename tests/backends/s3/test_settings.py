@@ -6,12 +6,13 @@ from __future__ import annotations
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
 
 from txbits.backends import backend_from_description
 from txbits.backends.s3 import S3Backend, S3Settings
 from txbits.backends.s3._settings import from_description, size
 from txbits.errors import InvalidSetting
-from txbits.interfaces import BackendContext, IBackend, IShared
+from txbits.interfaces import BackendContext, IBackend, IExclusive, IShared
 
 MIB = 1 << 20
 
@@ -81,6 +82,8 @@ class SettingsTests(SynchronousTestCase):
             ("s3:b:ca=/not/there", "/not/there"),
             ("s3:b:memory=16MiB", "memory"),
             ("s3:b:timeout=300", "timeout"),
+            ("s3:b:orphan-age=3599", "orphan-age must be from 3600"),
+            ("s3:b:part-size=64MiB", "memory must be from"),
             ("s3:b:nonsense=1", "nonsense"),
             ("s3:b:staging=x", "staging"),
             ("s3:b:c", "s3:BUCKET"),
@@ -107,3 +110,4 @@ class SettingsTests(SynchronousTestCase):
         backend = S3Backend(S3Settings(bucket="b"), Clock())
         self.assertTrue(IBackend.providedBy(backend))
         self.assertTrue(IShared.providedBy(backend))
+        verifyObject(IExclusive, backend)

@@ -21,7 +21,7 @@ from typing import Any
 
 import botocore.session
 from attrs import define, field
-from botocore.auth import SIGV4_TIMESTAMP, S3SigV4Auth
+from botocore.auth import SIGV4_TIMESTAMP, S3SigV4Auth, S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest, AWSResponse, HeadersDict
 from botocore.config import Config
 from botocore.credentials import RefreshableCredentials
@@ -51,8 +51,24 @@ _REFRESH_INTERVAL = 60.0
 _SHORT = 120
 
 
-class _Signer(S3SigV4Auth):  # type: ignore[misc]
-    """botocore's signature, by a clock and of a payload's hash that it is given."""
+class _Timed:
+    """A signature of botocore's, by a clock that it is given."""
+
+    _now: float
+
+    def add_auth(self, request: Any) -> None:
+        # As the original, which asks the machine for the time.
+        now = datetime.fromtimestamp(self._now, UTC)
+        request.context["timestamp"] = now.strftime(SIGV4_TIMESTAMP)
+        signer: Any = self
+        signer._modify_request_before_signing(request)
+        canonical = signer.canonical_request(request)
+        to_sign = signer.string_to_sign(request, canonical)
+        signer._inject_signature_to_request(request, signer.signature(to_sign, request))
+
+
+class _Signer(_Timed, S3SigV4Auth):  # type: ignore[misc]
+    """A signature in headers, of a payload's hash that it is given."""
 
     def __init__(self, credentials: Any, service: str, region: str, now: float) -> None:
         super().__init__(credentials, service, region)
@@ -61,14 +77,15 @@ class _Signer(S3SigV4Auth):  # type: ignore[misc]
     def payload(self, request: Any) -> Any:
         return request.context["payload"]
 
-    def add_auth(self, request: Any) -> None:
-        # As the original, which asks the machine for the time.
-        now = datetime.fromtimestamp(self._now, UTC)
-        request.context["timestamp"] = now.strftime(SIGV4_TIMESTAMP)
-        self._modify_request_before_signing(request)
-        canonical = self.canonical_request(request)
-        to_sign = self.string_to_sign(request, canonical)
-        self._inject_signature_to_request(request, self.signature(to_sign, request))
+
+class _Presigner(_Timed, S3SigV4QueryAuth):  # type: ignore[misc]
+    """A signature in a URL, for whoever has it."""
+
+    def __init__(
+        self, credentials: Any, service: str, region: str, now: float, seconds: int
+    ) -> None:
+        super().__init__(credentials, service, region, expires=seconds)
+        self._now = now
 
 
 @define(eq=False)
@@ -170,6 +187,18 @@ class Access:
         request.context["payload"] = payload
         _Signer(self._frozen, self.service, self.region, self.now()).add_auth(request)
         return dict(request.headers.items())
+
+    def presigned(self, method: str, url: str, seconds: int) -> str:
+        """
+        Sign a URL. :meth:`ready` has been waited for.
+
+        :param seconds: For how long it is good.
+        """
+        request = AWSRequest(method=method, url=url)
+        _Presigner(
+            self._frozen, self.service, self.region, self.now(), seconds
+        ).add_auth(request)
+        return str(request.url)
 
 
 def resolved(settings: S3Settings, clock: IReactorTime, in_thread: InThread) -> Access:

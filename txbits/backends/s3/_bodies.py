@@ -5,7 +5,7 @@ Bodies of requests to S3, and of its answers.
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import md5, sha256
 from typing import Any
 from zlib import crc32
@@ -19,6 +19,7 @@ from twisted.web.client import ResponseDone
 from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
 
+from txbits.backends._work import InThread
 from txbits.errors import BackendError
 
 #: How many bytes are handed to the transport at a time.
@@ -27,6 +28,9 @@ PIECE = 1 << 18
 #: Bodies that are longer are hashed in a thread.
 LONG = 1 << 17
 
+#: Bytes that are still coming are hashed so many at a time.
+_STRIDE = 1 << 19
+
 #: The SHA-256 of nothing.
 EMPTY_SHA256 = sha256().hexdigest()
 
@@ -34,7 +38,7 @@ EMPTY_SHA256 = sha256().hexdigest()
 @define(eq=False)
 class Digest:
     """
-    What is said of bytes that are still coming, worked out as they come.
+    What is said of bytes, worked out as they come.
 
     :ivar kind: Of the checksum: ``"crc32"`` or ``"md5"``.
     :ivar is_signed: Whether the SHA-256 is wanted as well.
@@ -47,6 +51,10 @@ class Digest:
     _crc: int = field(default=0, init=False)
     _md5: Any = field(default=None, init=False)
     _sha256: Any = field(default=None, init=False)
+    _fed: list[bytes] = field(factory=list, init=False)
+    _fed_length: int = field(default=0, init=False)
+    _is_busy: bool = field(default=False, init=False)
+    _settling: list[Deferred[None]] = field(factory=list, init=False)
 
     def __attrs_post_init__(self) -> None:
         if self.kind == "md5":
@@ -54,15 +62,68 @@ class Digest:
         if self.is_signed:
             self._sha256 = sha256()
 
-    def update(self, chunk: bytes) -> None:
-        """Go on with the next bytes."""
-        self.length += len(chunk)
+    def update(self, chunks: Iterable[bytes]) -> None:
+        """Go on with the next bytes, here and now."""
+        for chunk in chunks:
+            self.length += len(chunk)
+            self._update(chunk)
+
+    def _update(self, chunk: bytes) -> None:
         if self._md5 is not None:
             self._md5.update(chunk)
         else:
             self._crc = crc32(chunk, self._crc)
         if self._sha256 is not None:
             self._sha256.update(chunk)
+
+    def feed(self, chunk: bytes, in_thread: InThread) -> None:
+        """
+        Go on with the next bytes while others are on their way.
+
+        :param in_thread: Where that is done.
+        """
+        self.length += len(chunk)
+        self._fed.append(chunk)
+        self._fed_length += len(chunk)
+        if self._fed_length >= _STRIDE and not self._is_busy:
+            self._begin(in_thread)
+
+    def settled(self, in_thread: InThread) -> Deferred[None]:
+        """
+        Work out what has been fed.
+
+        :returns: A Deferred that fires with ``None`` when that is done.
+        """
+        if not self._is_busy:
+            if self._fed_length < LONG:
+                self._update_all(self._taken())
+                return succeed(None)
+            self._begin(in_thread)
+        waiting: Deferred[None] = Deferred()
+        self._settling.append(waiting)
+        return waiting
+
+    def _taken(self) -> list[bytes]:
+        fed, self._fed, self._fed_length = self._fed, [], 0
+        return fed
+
+    def _update_all(self, chunks: Sequence[bytes]) -> None:
+        for chunk in chunks:
+            self._update(chunk)
+
+    def _begin(self, in_thread: InThread) -> None:
+        self._is_busy = True
+        in_thread(self._update_all, self._taken()).addCallback(self._done, in_thread)
+
+    def _done(self, _: None, in_thread: InThread) -> None:
+        self._is_busy = False
+        if self._fed_length >= (LONG if self._settling else _STRIDE):
+            self._begin(in_thread)
+        elif self._settling:
+            self._update_all(self._taken())
+            settling, self._settling = self._settling, []
+            for one in settling:
+                one.callback(None)
 
     def checksum(self) -> str:
         """Tell the checksum so far, in base64."""
@@ -114,8 +175,7 @@ class Body:
         """
         if self.digest is None or not self.is_digested(kind, is_signed):
             digest = Digest(kind, is_signed)
-            for chunk in self.chunks:
-                digest.update(chunk)
+            digest.update(self.chunks)
             self.digest = digest
         return self.digest
 

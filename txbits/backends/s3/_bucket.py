@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
-from urllib.parse import unquote_plus
+from urllib.parse import quote, unquote_plus
 from xml.sax.saxutils import escape
 
 from attrs import define, frozen
 
 from txbits.backends.s3._access import seconds_of
+from txbits.backends.s3._answers import Answer, Request, S3Error, S3Unreachable
 from txbits.backends.s3._bodies import Body
-from txbits.backends.s3._client import Answer, Client, Request, S3Error
-from txbits.errors import BackendError
+from txbits.backends.s3._client import Client
+from txbits.backends.s3._grid import Span
+from txbits.errors import BackendError, StagedDataLost
 
 #: How many objects one request removes at most.
 _BATCH = 1000
@@ -32,7 +34,7 @@ class Found:
     An object that is there.
 
     :ivar etag: Its ETag, as it stands in headers.
-    :ivar size: Its length in a listing; that of :attr:`body` elsewhere.
+    :ivar size: Its length.
     :ivar modified: When it was stored, by the store's clock.
     :ivar session: The session that published it, in the words of the header; ``None``
         if none did, or in a listing.
@@ -67,6 +69,19 @@ class Upload:
 
 
 @frozen
+class Begun:
+    """
+    A multipart upload that was begun.
+
+    :ivar upload: Its id.
+    :ivar is_repeated: Whether others may have been, whose answers were lost.
+    """
+
+    upload: str
+    is_repeated: bool
+
+
+@frozen
 class Listing:
     """One page of a listing, and where the next begins, if there is one."""
 
@@ -89,6 +104,10 @@ class NotMet(BackendError):
 
 class NoUpload(BackendError):
     """There is no such multipart upload: it is complete, aborted, or never was."""
+
+
+class UnknownUploads(BackendError):
+    """A multipart upload may have been begun, and nobody has its id."""
 
 
 class WrongPart(BackendError):
@@ -176,11 +195,25 @@ class Bucket:
             raise
         return answer.headers["etag"]
 
-    async def delete(self, key: str) -> None:
-        """Remove an object; that there is none is success."""
-        await self.client.ask(
-            Request(operation="DeleteObject", method="DELETE", key=key)
-        )
+    async def delete(self, key: str, only: str | None = None) -> None:
+        """
+        Remove an object; that there is none is success.
+
+        :param only: The ETag of the one that is meant; another one stays, where the
+            store heeds that.
+        """
+        try:
+            await self.client.ask(
+                Request(
+                    operation="DeleteObject",
+                    method="DELETE",
+                    key=key,
+                    headers={} if only is None else {"if-match": only},
+                )
+            )
+        except S3Error as error:
+            if only is None or error.status not in (404, 412):
+                raise
 
     async def delete_all(self, keys: Sequence[str]) -> None:
         """Remove objects; that some are not there is success."""
@@ -262,8 +295,12 @@ class Bucket:
 
     # Multipart uploads
 
-    async def begin_upload(self, key: str, headers: Mapping[str, str]) -> str:
-        """Begin a multipart upload, and tell its id."""
+    async def begin_upload(self, key: str, headers: Mapping[str, str]) -> Begun:
+        """
+        Begin a multipart upload.
+
+        :raises UnknownUploads: If that failed, but may have begun some.
+        """
         sent = dict(headers)
         sent.update(self._encryption())
         if self.client.settings.checksum == "crc32":
@@ -271,18 +308,24 @@ class Bucket:
             # to complete it, and not every store lists them.
             sent["x-amz-checksum-algorithm"] = "CRC32"
             sent["x-amz-checksum-type"] = "FULL_OBJECT"
-        answer = await self.client.ask(
-            Request(
-                operation="CreateMultipartUpload",
-                method="POST",
-                key=key,
-                query={"uploads": ""},
-                headers=sent,
-                body=Body(()),
-                is_parsed=True,
-            )
+        request = Request(
+            operation="CreateMultipartUpload",
+            method="POST",
+            key=key,
+            query={"uploads": ""},
+            headers=sent,
+            body=Body(()),
+            is_parsed=True,
         )
-        return str(answer.parsed["UploadId"])
+        try:
+            answer = await self.client.ask(request)
+        except S3Error as error:
+            if error.is_repeated:
+                raise UnknownUploads(str(error)) from error
+            raise
+        except S3Unreachable as error:
+            raise UnknownUploads(str(error)) from error
+        return Begun(str(answer.parsed["UploadId"]), answer.is_repeated)
 
     async def put_part(self, key: str, upload: str, number: int, body: Body) -> None:
         """
@@ -299,6 +342,42 @@ class Bucket:
                 body=body,
             )
         )
+
+    async def copy_part(
+        self, key: str, upload: str, number: int, source: Found, span: Span
+    ) -> None:
+        """
+        Upload a part, counted from 0, that the store copies from another object.
+
+        :param source: The object.
+        :param span: Which of its bytes.
+        :raises NoUpload: If there is no such upload.
+        :raises StagedDataLost: If the object is gone, or another.
+        """
+        bucket = self.client.settings.bucket
+        within = f"{bucket}/object" if bucket.startswith("arn:") else bucket
+        headers = {
+            "x-amz-copy-source": quote(f"{within}/{source.key}", safe="/~"),
+            "x-amz-copy-source-if-match": source.etag,
+        }
+        if span.length < source.size:
+            headers["x-amz-copy-source-range"] = f"bytes={span.start}-{span.end - 1}"
+        try:
+            await self._of_upload(
+                Request(
+                    operation="UploadPartCopy",
+                    method="PUT",
+                    key=key,
+                    query={"uploadId": upload, "partNumber": str(number + 1)},
+                    headers=headers,
+                    body=Body(()),
+                    is_parsed=True,
+                )
+            )
+        except S3Error as error:
+            if error.status == 412 or error.code == "NoSuchKey":
+                raise StagedDataLost(str(error)) from error
+            raise
 
     async def parts(self, key: str, upload: str) -> list[Part]:
         """
@@ -453,7 +532,8 @@ def _found(key: str, answer: Answer, body: bytes) -> Found:
     return Found(
         key,
         headers.get("etag", ""),
-        len(body),
+        # In an answer to HEAD it is that of the object.
+        int(headers.get("content-length", len(body))),
         _http_date(headers.get("last-modified", "")),
         headers.get(SESSION_HEADER),
         body,

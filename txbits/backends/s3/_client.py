@@ -10,16 +10,13 @@ from there.
 from __future__ import annotations
 
 import random
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote
 
-from attrs import define, field, frozen
-from botocore.awsrequest import HeadersDict
-from botocore.parsers import ResponseParserError, create_parser
+from attrs import define, field
 from OpenSSL.SSL import Error as TLSError
 from service_identity import VerificationError
 from treq.client import HTTPClient
@@ -39,30 +36,39 @@ from twisted.web.client import (
 )
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent
+from twisted.web.iweb import IAgent, IResponse
 
 from txbits._agents import ExactURL
 from txbits.backends._work import InThread
 from txbits.backends.s3._access import UNSIGNED, Access
+from txbits.backends.s3._answers import (
+    Answer,
+    Reader,
+    Request,
+    S3Error,
+    S3Unreachable,
+    S3Untrusted,
+)
 from txbits.backends.s3._bodies import (
     EMPTY_SHA256,
     LONG,
-    Body,
     BodyProducer,
     Collector,
     Digest,
     TooLong,
 )
 from txbits.backends.s3._settings import S3Settings
-from txbits.errors import BackendError, OutOfSpace
 
 _log = Logger()
 
 #: Seconds that one attempt may take, besides what its body takes at the slowest.
 ATTEMPT_TIMEOUT = 15.0
 
-# S3 may take minutes to complete an upload of many parts.
-_LENGTHY = frozenset({"CompleteMultipartUpload"})
+# S3 may take minutes to complete an upload of many parts, or to copy a long one.
+_LENGTHY = frozenset({"CompleteMultipartUpload", "UploadPartCopy"})
+
+# These have no checksum of a body: there is none, or it is not an object's bytes.
+_UNCHECKED = frozenset({"UploadPartCopy"})
 
 #: The slowest that a body may be sent, or received, in bytes a second.
 _SLOWEST = 1 << 17
@@ -71,22 +77,22 @@ _SLOWEST = 1 << 17
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 8.0
 
-#: Answers of S3 are no longer, unless they are an object's bytes. A listing of a
-#: thousand keys of 1,024 bytes, all of them escaped, fits.
-MOST_ANSWER = 8 << 20
-
 #: So long an answer that says what is wrong may be, in bytes.
 _MOST_ERROR = 1 << 16
 
 _PASSING = frozenset({429, 500, 502, 503, 504})
 _PASSING_CODES = frozenset(
-    {"ConditionalRequestConflict", "OperationAborted", "RequestTimeout", "SlowDown"}
+    {
+        "ConditionalRequestConflict",
+        "InternalError",
+        "OperationAborted",
+        "RequestTimeout",
+        "ServiceUnavailable",
+        "SlowDown",
+    }
 )
-_FULL_CODES = frozenset(
-    {"InsufficientStorage", "QuotaExceeded", "XMinioStorageFull", "EntityTooLarge"}
-)
-
-_ERROR = re.compile(rb"\s*(?:<\?xml[^>]*>)?\s*<Error[\s>]")
+#: By how many seconds a clock is wrong that a store complains of; most say at 900.
+_SKEWED = 300.0
 
 _LOST = (
     CancelledError,
@@ -99,74 +105,6 @@ _LOST = (
     RequestTransmissionFailed,
     ResponseFailed,
 )
-
-
-@frozen
-class Answer:
-    """
-    An answer of S3's that is a success.
-
-    :ivar headers: By their names in lower case.
-    :ivar parsed: What botocore reads in the body; empty if it was not asked to.
-    :ivar is_repeated: Whether an earlier attempt may have been carried out.
-    """
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-    parsed: Mapping[str, Any]
-    is_repeated: bool
-
-
-class S3Error(BackendError):
-    """
-    S3 refused.
-
-    :ivar code: S3's own word for why, such as ``"NoSuchUpload"``; the status for an
-        answer to HEAD, which has no body to say it in.
-    :ivar is_repeated: Whether an earlier attempt may have been carried out.
-    """
-
-    def __init__(
-        self, text: str, status: int, code: str, is_repeated: bool = False
-    ) -> None:
-        super().__init__(text)
-        self.status = status
-        self.code = code
-        self.is_repeated = is_repeated
-
-
-class S3Full(S3Error, OutOfSpace):
-    """S3 has no room, or this account none."""
-
-
-class S3Unreachable(BackendError):
-    """There was no answer, or none that settled it, in the time there was."""
-
-
-class S3Untrusted(S3Unreachable):
-    """Who answers has a certificate that is not trusted."""
-
-
-@frozen(kw_only=True)
-class Request:
-    """
-    A request to S3.
-
-    :ivar operation: Its name in S3's reference.
-    :ivar key: The object's key; ``None`` if it is about the bucket.
-    :ivar most: How many bytes the answer's body has at most.
-    :ivar is_parsed: Whether botocore shall read the answer's body.
-    """
-
-    operation: str
-    method: str
-    key: str | None = None
-    query: Mapping[str, str] = field(factory=dict)
-    headers: Mapping[str, str] = field(factory=dict)
-    body: Body | None = None
-    most: int = MOST_ANSWER
-    is_parsed: bool = False
 
 
 @define(eq=False)
@@ -189,11 +127,12 @@ class Client:
     counts: Counter[str] = field(factory=Counter, init=False)
     _random: Callable[[float, float], float] = field(default=random.uniform)
     _at_once: DeferredSemaphore = field(init=False)
-    _parser: Any = field(init=False)
+    _reader: Reader = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._at_once = DeferredSemaphore(self.settings.connections)
-        self._parser = create_parser(self.access.model.protocol)
+        access = self.access
+        self._reader = Reader(access.model, access.region, self._in_thread)
 
     async def ask(self, request: Request) -> Answer:
         """
@@ -201,6 +140,8 @@ class Client:
 
         :raises S3Error: If S3 refuses it.
         :raises S3Unreachable: If nothing settles it in time.
+        :raises CancelledError: If the Deferred of whoever asks was cancelled. Only what
+            merely reads, or may be done at any time, can be given up like that.
         """
         await self._at_once.acquire()
         try:
@@ -229,10 +170,8 @@ class Client:
                 why = error
                 is_repeated = True
             except S3Error as error:
-                if error.code in ("ExpiredToken", "RequestTimeTooSkewed") and (
-                    not has_renewed
-                ):
-                    # Both are put right by now, and were not carried out.
+                if not has_renewed and self._puts_right(request, error):
+                    # It was not carried out.
                     has_renewed = True
                     continue
                 if error.status not in _PASSING and error.code not in _PASSING_CODES:
@@ -260,10 +199,14 @@ class Client:
             return EMPTY_SHA256, headers
         kind = "md5" if request.operation == "DeleteObjects" else self.settings.checksum
         is_signed = not self.access.is_safe
-        if body.length > LONG and not body.is_digested(kind, is_signed):
+        if body.digest is not None and body.is_digested(kind, is_signed):
+            await body.digest.settled(self._in_thread)
+        elif body.length > LONG:
             await self._in_thread(body.digested, kind, is_signed)
         digest = body.digested(kind, is_signed)
-        if request.method == "PUT" or request.operation == "DeleteObjects":
+        if request.operation == "DeleteObjects" or (
+            request.method == "PUT" and request.operation not in _UNCHECKED
+        ):
             name = "content-md5" if kind == "md5" else "x-amz-checksum-crc32"
             headers[name] = digest.checksum()
         return digest.sha256() if is_signed else UNSIGNED, headers
@@ -272,7 +215,12 @@ class Client:
         """Begin to work out what will be said of a body that is still coming."""
         return Digest(self.settings.checksum, not self.access.is_safe)
 
-    def _url(self, request: Request) -> str:
+    def digest(self, digest: Digest, chunk: bytes) -> None:
+        """Go on with the next bytes of such a body."""
+        digest.feed(chunk, self._in_thread)
+
+    def url(self, request: Request) -> str:
+        """Tell the URL of what a request is about."""
         url = self.access.base
         # A bucket's own URL ends in a slash, whatever way it is addressed.
         url += "/" + quote(request.key or "", safe="/~")
@@ -292,7 +240,7 @@ class Client:
         is_repeated: bool,
     ) -> Answer:
         self.counts[request.operation] += 1
-        url = self._url(request)
+        url = self.url(request)
         signed = self.access.signed(request.method, url, headers, payload)
         client = HTTPClient(ExactURL(self._agent, url.encode("ascii")))
         body = request.body
@@ -321,22 +269,27 @@ class Client:
         try:
             response = await waiting
             is_refusal = response.code >= 300
+            if request.is_left_open and not is_refusal:
+                return Answer(
+                    response.code, _named(response), b"", {}, is_repeated, response
+                )
             collector = Collector(_MOST_ERROR if is_refusal else request.most)
             waiting = collector.collected
             response.deliverBody(collector)
             content = await waiting
         except _LOST as error:
+            if not is_late and _is_cancelled(error):
+                raise CancelledError(f"{request.operation} was given up") from error
             raise self._lost(error, is_late, seconds) from error
         except TooLong as error:
             raise S3Unreachable(f"S3 answered {request.operation} {error}") from error
         finally:
             if timer.active():
                 timer.cancel()
-        names = {
-            name.decode("ascii").lower(): values[-1].decode("latin-1")
-            for name, values in response.headers.getAllRawHeaders()
-        }
-        return self._read(request, response.code, names, content, is_repeated)
+        names = _named(response)
+        return await self._reader.read(
+            request, response.code, names, content, is_repeated
+        )
 
     def _lost(self, error: Exception, is_late: bool, seconds: float) -> S3Unreachable:
         reasons = [one.value for one in getattr(error, "reasons", ())] or [error]
@@ -350,76 +303,54 @@ class Client:
         said = "; ".join(str(one) or repr(one) for one in reasons)
         return S3Unreachable(f"{self.access.base} cannot be reached: {said}")
 
-    def _read(
-        self,
-        request: Request,
-        status: int,
-        headers: Mapping[str, str],
-        body: bytes,
-        is_repeated: bool,
-    ) -> Answer:
-        parsed: Mapping[str, Any] = {}
-        # Copies and completions may fail after their status has been sent.
-        failed = status >= 300 or (request.is_parsed and _ERROR.match(body) is not None)
-        if failed or request.is_parsed:
-            model = self.access.model.operation_model(request.operation)
-            try:
-                parsed = self._parser.parse(
-                    {
-                        "status_code": max(status, 500)
-                        if failed and status < 300
-                        else status,
-                        "headers": HeadersDict(headers),
-                        "body": body,
-                    },
-                    model.output_shape,
-                )
-            except ResponseParserError as error:
-                raise S3Unreachable(
-                    f"S3 answered {request.operation} with what cannot be read: {error}"
-                ) from error
-        if failed:
-            raise self._refused(request, status, headers, parsed)
-        return Answer(status, headers, body, parsed, is_repeated)
-
-    def _refused(
-        self,
-        request: Request,
-        status: int,
-        headers: Mapping[str, str],
-        parsed: Mapping[str, Any],
-    ) -> S3Error:
-        error = parsed.get("Error", {})
-        code = str(error.get("Code") or status)
-        if code == "RequestTimeTooSkewed":
-            self._correct_clock(headers.get("date", ""))
-        elif code == "ExpiredToken":
+    def _puts_right(self, request: Request, error: S3Error) -> bool:
+        """
+        Tell whether something can be done about an error so that the next attempt is
+        better, and do it.
+        """
+        # Answers to HEAD have no body that could say why.
+        is_silent = request.method == "HEAD"
+        if error.code == "ExpiredToken" or (is_silent and error.status == 400):
             self.access.forget()
-        elif code == "InternalError":
-            status = max(status, 500)
-        kind = S3Full if status == 507 or code in _FULL_CODES else S3Error
-        text = f"S3 refused {request.operation}"
-        if request.key is not None:
-            text += f" of {request.key!a}"
-        text += f": {status} {code}"
-        if error.get("Message"):
-            text += f": {' '.join(str(error['Message']).split())[:200]}"
-        region = error.get("Region") or headers.get("x-amz-bucket-region")
-        if region and region != self.access.region:
-            text += f"; the bucket's region is {region}"
-        return kind(text, status, code)
+            return True
+        if error.code == "RequestTimeTooSkewed":
+            return self._correct_clock(error.date, 0.0)
+        return (
+            is_silent
+            and error.status == 403
+            and self._correct_clock(error.date, _SKEWED)
+        )
 
-    def _correct_clock(self, date: str) -> None:
+    def _correct_clock(self, date: str, least: float) -> bool:
         try:
             theirs = parsedate_to_datetime(date).timestamp()
         except ValueError:
-            return
+            return False
+        if abs(theirs - self.access.now()) < least:
+            return False
         self.access.skew = theirs - self._reactor.seconds()
         _log.warn(
             "this machine's clock is {skew:.0f} s behind S3's; requests are signed "
             "with S3's time",
             skew=self.access.skew,
         )
+        return True
+
+
+def _named(response: IResponse) -> dict[str, str]:
+    return {
+        name.decode("ascii").lower(): values[-1].decode("latin-1")
+        for name, values in response.headers.getAllRawHeaders()
+    }
+
+
+def _is_cancelled(error: Exception) -> bool:
+    """Tell whether who asked does not want to know any more."""
+    reasons = [one.value for one in getattr(error, "reasons", ())]
+    return any(
+        isinstance(one, (CancelledError, ConnectingCancelledError))
+        for one in (error, *reasons)
+    )
 
 
 def _seconds_for(request: Request) -> float:

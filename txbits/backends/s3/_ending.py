@@ -12,15 +12,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from twisted.internet.task import deferLater
+from twisted.logger import Logger
 
 from txbits.backends.s3._bodies import Body
 from txbits.backends.s3._bucket import NotMet, NoUpload, Part, WrongPart
-from txbits.backends.s3._grid import reach
+from txbits.backends.s3._grid import Grid, reach
 from txbits.backends.s3._staging import RECORD, Seen
 from txbits.errors import BackendError, DestinationExists, StagedDataLost
 
 if TYPE_CHECKING:
     from txbits.backends.s3._session import S3Session
+
+_log = Logger()
 
 #: How often a condition is renewed, parts are listed, or leftovers are looked for.
 _MOST_ROUNDS = 10
@@ -97,7 +100,7 @@ async def publish_parts(session: S3Session, overwrite: bool) -> None:
     key = staging.settings.key(session.destination)
     for _ in range(_MOST_ROUNDS):
         try:
-            parts = _whole(session, await bucket.parts(key, upload))
+            parts = whole(session, await bucket.parts(key, upload))
             # Not before all parts were seen: when the upload has ended, this says that
             # it was completed.
             await session.mark("publishing")
@@ -118,14 +121,24 @@ async def publish_parts(session: S3Session, overwrite: bool) -> None:
     raise BackendError(f"the parts of {session.session_id} do not come to rest")
 
 
-def _whole(session: S3Session, parts: list[Part]) -> list[Part]:
-    """Choose the parts that are the file, and insist that they are."""
-    grid = session.grid
+def fitting(grid: Grid, parts: list[Part]) -> dict[int, Part]:
+    """Choose parts that are as long as their cells, one for each number."""
     right: dict[int, Part] = {}
     for one in parts:
         # Some stores list a part that was put again for each time, the latest first.
         if grid.is_part(one.number, one.size):
             right.setdefault(one.number, one)
+    return right
+
+
+def whole(session: S3Session, parts: list[Part]) -> list[Part]:
+    """
+    Choose the parts that are the file.
+
+    :raises StagedDataLost: If they are not all there.
+    """
+    grid = session.grid
+    right = fitting(grid, parts)
     if len(right) < grid.cells:
         session.parts = set(right)
         session.offset = reach([*map(grid.cell, right), *session.tails])
@@ -155,11 +168,12 @@ async def clear(session: S3Session) -> None:
     :raises BackendError: If something is left.
     """
     staging = session.staging
-    record = session.record
-    if record.is_small:
+    if session.is_only_record:
         return
-    if record.upload is not None and not session.published:
-        await _abort(session, record.upload)
+    for key, upload in await session.uploads():
+        await _abort(session, key, upload)
+    if session.has_strays or session.record.has_strays:
+        await _abort_strays(session)
     directory = staging.directory(session.session_id)
     for _ in range(_MOST_ROUNDS):
         keys = [one.key for one in await staging.bucket.every(directory)]
@@ -171,9 +185,46 @@ async def clear(session: S3Session) -> None:
     raise BackendError(f"objects of {session.session_id} remain")
 
 
-async def _abort(session: S3Session, upload: str) -> None:
+async def _abort_strays(session: S3Session) -> None:
+    """
+    Abort multipart uploads of this session that nobody has the ids of.
+
+    The store does not tell whose an upload is, and other sessions may have some to the
+    same key. So first the uploads are listed, and then the records are read: who had
+    begun one of them has a record, which names it by then, or none at all. If there is
+    one of the second kind, nothing is touched, and the clean-up does it later.
+    """
     staging = session.staging
     key = staging.settings.key(session.destination)
+    try:
+        found = {
+            one.upload for one in await staging.bucket.uploads(key) if one.key == key
+        }
+        if not found:
+            return
+        for record in await staging.records():
+            if (
+                record.session_id == session.session_id
+                or record.destination != session.destination
+                or not record.has_parts
+            ):
+                continue
+            if record.publication is None:
+                return
+            found.discard(record.publication)
+        for upload in found:
+            await staging.bucket.abort(key, upload)
+    except BackendError as error:
+        _log.warn(
+            "multipart uploads of session {session} that nobody knows are left to the "
+            "clean-up: {why}",
+            session=session.session_id,
+            why=str(error),
+        )
+
+
+async def _abort(session: S3Session, key: str, upload: str) -> None:
+    staging = session.staging
     for number in range(_MOST_ROUNDS):
         await staging.bucket.abort(key, upload)
         try:

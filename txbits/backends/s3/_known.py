@@ -7,6 +7,7 @@ It is a memory, and nothing rests on it: what falls out of it is read from the b
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 from uuid import UUID
 from weakref import WeakValueDictionary
@@ -27,16 +28,18 @@ class Known:
 
     One that somebody is working on is found here also when it is not kept.
 
-    :param most_bytes: How many bytes of small files they may have in their records.
+    :param most_bytes: Tells how many bytes of small files they may have in their
+        records.
     """
 
-    _most_bytes: int
+    _most_bytes: Callable[[], int]
     _alive: WeakValueDictionary[UUID, S3Session] = field(
         factory=WeakValueDictionary, init=False
     )
     _kept: OrderedDict[UUID, tuple[S3Session, int]] = field(
         factory=OrderedDict, init=False
     )
+    _copies: OrderedDict[UUID, S3Session] = field(factory=OrderedDict, init=False)
     bytes_held: int = field(default=0, init=False)
 
     def get(self, session_id: UUID) -> S3Session | None:
@@ -48,10 +51,14 @@ class Known:
         self._alive[session.session_id] = session
         self._weigh(session)
         self._kept.move_to_end(session.session_id)
+        if session.copy:
+            self._copies[session.session_id] = session
+            self._copies.move_to_end(session.session_id)
         while len(self._kept) > 1 and (
-            len(self._kept) > MOST_KNOWN or self.bytes_held > self._most_bytes
+            len(self._kept) > MOST_KNOWN or self.bytes_held > self._most_bytes()
         ):
-            _, (oldest, weight) = self._kept.popitem(last=False)
+            session_id, (oldest, weight) = self._kept.popitem(last=False)
+            self._copies.pop(session_id, None)
             self.bytes_held -= weight
             oldest.drop_copy()
 
@@ -69,6 +76,7 @@ class Known:
     def forget(self, session_id: UUID) -> None:
         """Know a session no more."""
         self._alive.pop(session_id, None)
+        self._copies.pop(session_id, None)
         session, weight = self._kept.pop(session_id, (None, 0))
         self.bytes_held -= weight
         if session is not None:
@@ -85,9 +93,9 @@ class Known:
 
         :param too_many: How many, at least.
         """
-        # Of a copy: who gets what is let go of may ask for a session at once.
-        for session, _ in list(self._kept.values()):
-            if too_many <= 0:
-                return
+        # Some have given theirs to a writer since; those are met once. Who gets what is
+        # let go of may ask for a session at once.
+        while too_many > 0 and self._copies:
+            _, session = self._copies.popitem(last=False)
             too_many -= sum(map(len, session.copy))
             session.drop_copy()

@@ -5,17 +5,24 @@ Clients are slow by design: hundreds of them may each have sent half a part. So 
 is reserved for what may come. Bytes are counted as they arrive, and when there are
 too many of them, those that are held longest for nothing go first: copies of what the
 bucket has already, and then the halves of parts, which are put into the bucket as
-they are.
+they are. Bytes that are being sent are waited for before a half is put away: to read it
+back costs more.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Protocol
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, succeed
+
+#: The bound if no description names one, in bytes.
+DEFAULT_MEMORY = 128 << 20
+
+#: What part of the memory for uploads small ones may take between their packets.
+_SMALL_SHARE = 4
 
 
 class IHolder(Protocol):
@@ -37,11 +44,14 @@ class Memory:
     :ivar limit: The bound.
     :ivar used: How many there are.
     :ivar peak: How many there were at most.
+    :ivar leaving: How many of them are being sent, and go without anything else being
+        waited for.
     """
 
     limit: int
     used: int = field(default=0, init=False)
     peak: int = field(default=0, init=False)
+    leaving: int = field(default=0, init=False)
     holders: set[IHolder] = field(factory=set, init=False)
     _drop_copies: list[Callable[[int], None]] = field(factory=list, init=False)
     _waiting: deque[tuple[int, Deferred[None]]] = field(factory=deque, init=False)
@@ -49,6 +59,17 @@ class Memory:
     def fits(self, length: int) -> bool:
         """Tell whether so many bytes more would be all right at once."""
         return not self._waiting and self.used + length <= self.limit
+
+    def fits_soon(self, length: int) -> bool:
+        """
+        Tell whether so many bytes more will be all right when those that are leaving
+        have left, and all who wait already have been served.
+
+        Whoever waits for that may go on holding bytes meanwhile: nobody has to put any
+        away for it.
+        """
+        waited_for = sum(needed for needed, _ in self._waiting)
+        return self.used - self.leaving + waited_for + length <= self.limit
 
     def take(self, length: int) -> Deferred[None]:
         """
@@ -89,11 +110,63 @@ class Memory:
         """
         self._drop_copies.append(drop)
 
+    def drop_no_copies_by(self, drop: Callable[[int], None]) -> None:
+        """Take that back. Again is fine."""
+        if drop in self._drop_copies:
+            self._drop_copies.remove(drop)
+
     def _count(self, length: int) -> None:
         self.used += length
         self.peak = max(self.peak, self.used)
 
     def _relieve(self) -> None:
+        needed, _ = self._waiting[0]
+        if self.used - self.leaving + needed <= self.limit:
+            return
         largest = max(self.holders, key=lambda one: one.held, default=None)
         if largest is not None and largest.held:
             largest.put_away()
+
+
+@define(eq=False)
+class Budget:
+    """
+    The memory that all backends of a process have together.
+
+    Its bound is the largest that any of them asks for, while that one is started:
+    who writes a number means the process, and a smaller one beside it is not enough for
+    what that backend may have to hold.
+
+    :ivar memory: What is held.
+    """
+
+    _wanted: dict[Hashable, int | None] = field(factory=dict, init=False)
+    memory: Memory = field(factory=lambda: Memory(DEFAULT_MEMORY), init=False)
+
+    def join(self, who: Hashable, wanted: int | None) -> Memory:
+        """
+        Have a share.
+
+        :param who: A backend.
+        :param wanted: The bound that it asks for; ``None`` for any.
+        """
+        self._wanted[who] = wanted
+        self._bound()
+        return self.memory
+
+    def leave(self, who: Hashable) -> None:
+        """Have none any more. Again is fine."""
+        self._wanted.pop(who, None)
+        self._bound()
+
+    def for_small(self) -> int:
+        """Tell how many bytes of small files one backend may have between packets."""
+        return self.memory.limit // _SMALL_SHARE // max(1, len(self._wanted))
+
+    def _bound(self) -> None:
+        wanted = [one for one in self._wanted.values() if one is not None]
+        self.memory.limit = max(wanted, default=DEFAULT_MEMORY)
+
+
+#: The one that backends have unless they are given another.
+OF_PROCESS = Budget()

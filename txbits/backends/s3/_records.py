@@ -15,9 +15,10 @@ from hashlib import sha256
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
-from attrs import evolve, field, frozen, validators
+from attrs import asdict, evolve, field, frozen, validators
 
 from txbits.errors import BackendError
+from txbits.interfaces import Answer
 
 _VERSION = 1
 
@@ -27,8 +28,11 @@ LEAST_OPEN = 1024
 #: Files up to this length lie in the record itself.
 MOST_INLINE = 1 << 16
 
-#: No record is longer: a destination and names escaped in full, and the bytes.
-MOST_RECORD = MOST_INLINE + (1 << 16)
+#: The first line of a new record is no longer: a destination and names escaped in full.
+MOST_NAMES = 1 << 16
+
+#: No record is longer: such a line, an answer with a URL, and the bytes.
+MOST_RECORD = MOST_NAMES + (1 << 16) + MOST_INLINE
 
 
 class Unreadable(BackendError):
@@ -53,6 +57,20 @@ class Record:
     :ivar part_size: The grid's; ``None`` before the length is known.
     :ivar upload: The id of the multipart upload; ``None`` if there is none.
     :ivar inline: The bytes held, if the file is a small one.
+    :ivar in_doubt: Whether a multipart upload of it was aborted by somebody else, and
+        no other one begun since.
+    :ivar has_strays: Whether multipart uploads may have been begun whose ids nobody
+        knows, since the answers were lost.
+    :ivar is_staged: Whether a server application may be asked about it, so that its
+        bytes are put together within the staging area first.
+    :ivar file: The ETag of the object that is all of its bytes; ``None`` before there
+        is one.
+    :ivar copy: The id of the multipart upload that copies that object to the
+        destination; ``None`` if there is none.
+    :ivar attempts: How often the application was asked.
+    :ivar answer: What it answered for good.
+    :ivar reply: Which attempt its reply is from, and the reply's ETag; ``None`` if
+        there is no reply.
     """
 
     session_id: UUID
@@ -66,11 +84,31 @@ class Record:
     part_size: int | None = None
     upload: str | None = None
     inline: bytes = b""
+    in_doubt: bool = False
+    has_strays: bool = False
+    is_staged: bool = False
+    file: str | None = None
+    copy: str | None = None
+    attempts: int = 0
+    answer: Answer | None = None
+    reply: tuple[int, str] | None = None
 
     @property
     def is_small(self) -> bool:
         """Whether its bytes lie in the record."""
         return self.total is not None and self.total <= MOST_INLINE
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether it has a multipart upload to the destination, or is to have one."""
+        if self.total is None or self.part_size is None:
+            return False
+        return self.total > (MOST_INLINE if self.is_staged else self.part_size)
+
+    @property
+    def publication(self) -> str | None:
+        """The id of that upload; ``None`` if there is none."""
+        return self.copy if self.is_staged else self.upload
 
     def changed(self, **changes: Any) -> Record:
         """Make the next version."""
@@ -99,21 +137,31 @@ def encoded(record: Record | Closed) -> bytes:
     if isinstance(record, Closed):
         return json.dumps({"version": _VERSION, "closed": record.digest}).encode()
     # In ASCII, so that a client's name for the file may be no UTF-8.
-    line = json.dumps(
-        {
-            "version": _VERSION,
-            "session": str(record.session_id),
-            "destination": record.destination,
-            "owner": record.owner,
-            "content_name": record.content_name,
-            "created": record.created,
-            "state": record.state,
-            "stamp": record.stamp,
-            "total": record.total,
-            "part_size": record.part_size,
-            "upload": record.upload,
+    said = {
+        "version": _VERSION,
+        "session": str(record.session_id),
+        "destination": record.destination,
+        "owner": record.owner,
+        "content_name": record.content_name,
+        "created": record.created,
+        "state": record.state,
+        "stamp": record.stamp,
+        "total": record.total,
+        "part_size": record.part_size,
+        "upload": record.upload,
+        "in_doubt": record.in_doubt,
+        "has_strays": record.has_strays,
+    }
+    if record.is_staged:
+        answer = record.answer
+        said["staged"] = {
+            "file": record.file,
+            "copy": record.copy,
+            "attempts": record.attempts,
+            "answer": None if answer is None else asdict(answer),
+            "reply": record.reply,
         }
-    ).encode()
+    line = json.dumps(said).encode()
     return line.ljust(LEAST_OPEN - 1) + b"\n" + record.inline
 
 
@@ -143,6 +191,10 @@ def decoded(text: bytes, key: str) -> Record | Closed:
             part_size=state["part_size"],
             upload=state["upload"],
             inline=inline,
+            # Older versions do not say these.
+            in_doubt=state.get("in_doubt", False) is True,
+            has_strays=state.get("has_strays", False) is True,
+            **_staged(state.get("staged")),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise Unreadable(f"the record {key} cannot be read: {error!r}") from error
@@ -150,14 +202,39 @@ def decoded(text: bytes, key: str) -> Record | Closed:
         not all(isinstance(segment, str) for segment in record.destination)
         or not all(
             isinstance(name, str | None)
-            for name in (record.owner, record.content_name, record.upload)
+            for name in (
+                record.owner,
+                record.content_name,
+                record.upload,
+                record.file,
+                record.copy,
+            )
         )
         or not all(
             isinstance(number, int | None)
-            for number in (record.total, record.part_size)
+            for number in (record.total, record.part_size, record.attempts)
         )
         or (record.total is not None and not record.part_size)
         or (inline and (not record.is_small or len(inline) > (record.total or 0)))
     ):
         raise Unreadable(f"the record {key} is wrong")
     return record
+
+
+def _staged(said: Any) -> dict[str, Any]:
+    """
+    Read what only the record of a session has that is staged first.
+
+    :raises ValueError: If it is wrong, like KeyError and TypeError.
+    """
+    if said is None:
+        return {}
+    answer, reply = said["answer"], said["reply"]
+    return {
+        "is_staged": True,
+        "file": said["file"],
+        "copy": said["copy"],
+        "attempts": said["attempts"],
+        "answer": None if answer is None else Answer(**answer),
+        "reply": None if reply is None else (int(reply[0]), str(reply[1])),
+    }

@@ -10,7 +10,7 @@ for
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -22,7 +22,7 @@ from zope.interface import implementer
 from txbits._deferreds import begun, deferred
 from txbits.backends._work import Joint
 from txbits.backends.s3._bodies import Body, Digest
-from txbits.backends.s3._bucket import NoUpload, Part
+from txbits.backends.s3._bucket import NoUpload, Part, UnknownUploads
 from txbits.backends.s3._ending import clear, publish_parts, publish_whole
 from txbits.backends.s3._grid import Grid, Span, cover, part_size_for, reach, tail_span
 from txbits.backends.s3._records import Closed, Record, State, closed
@@ -48,6 +48,8 @@ class S3Session:
 
     :ivar etag: Of the record that all this was read from, or written with.
     :ivar confirmed: When the bucket said so last, by our clock.
+    :ivar has_strays: Whether this node may have begun multipart uploads whose ids it
+        does not know.
     :ivar parts: The cells that are parts of the multipart upload.
     :ivar tails: What lies in tails.
     :ivar copy: Bytes of the cell that is not full yet, from its beginning up to
@@ -66,6 +68,7 @@ class S3Session:
     published: bool = False
     releasing: bool = False
     in_doubt: bool = False
+    has_strays: bool = False
     is_over: bool = False
     parts: set[int] = field(factory=set)
     tails: set[Span] = field(factory=set)
@@ -115,6 +118,21 @@ class S3Session:
         return Grid(record.total, record.part_size)
 
     @property
+    def upload_key(self) -> str:
+        """The key that its multipart upload is to."""
+        return self.staging.settings.key(self.destination)
+
+    @property
+    def upload_headers(self) -> dict[str, str]:
+        """What that upload is begun with."""
+        return self.staging.published_headers(self.session_id)
+
+    @property
+    def is_only_record(self) -> bool:
+        """Whether there is nothing of it in the bucket but its record."""
+        return self.record.is_small
+
+    @property
     def is_complete(self) -> bool:
         """Whether all bytes are held."""
         return self.total is not None and self.offset == self.total
@@ -141,6 +159,7 @@ class S3Session:
             )
         if self.record.upload not in (None, stored.record.upload):
             self.parts.clear()
+            self.offset = reach(self.tails)
         self.record, self.etag = stored.record, stored.etag
         self.last_progress = max(self.last_progress, stored.modified)
         self.confirmed = self.staging.clock.seconds()
@@ -182,7 +201,7 @@ class S3Session:
             is_ended = await self._measure_grid()
         self._total = None
         # Somebody has aborted the upload, and acknowledged bytes with it.
-        self.in_doubt = is_ended and record.state == "open"
+        self.in_doubt = record.in_doubt or (is_ended and record.state == "open")
         if is_ended and record.state == "publishing":
             # That was written when all parts were listed. Only completing and aborting
             # end an upload, and before aborting the record would say "releasing". The
@@ -233,9 +252,8 @@ class S3Session:
         """List the parts; ``None`` if the multipart upload has ended."""
         if self.record.upload is None:
             return []
-        key = self.staging.settings.key(self.destination)
         try:
-            return await self.staging.bucket.parts(key, self.record.upload)
+            return await self.staging.bucket.parts(self.upload_key, self.record.upload)
         except NoUpload:
             return None
 
@@ -344,18 +362,18 @@ class S3Session:
         :raises BackendError: If only its multipart upload was: what was in it has to
             be sent again, into another one.
         """
-        staging = self.staging
-        key = staging.settings.key(self.destination)
-        upload = self.record.upload or await self._begun_upload(key)
+        upload = self.record.upload or await self._begun_upload()
         try:
-            await staging.bucket.put_part(key, upload, number, body)
+            await self.staging.bucket.put_part(self.upload_key, upload, number, body)
         except NoUpload as error:
             await self.reread()
-            if self.record.state == "publishing":
-                raise BackendError("the file is published already") from error
+            if await self.is_whole():
+                raise BackendError("all parts were there already") from error
             await self.update(
                 lambda record: (
-                    record.changed(upload=None) if record.upload == upload else None
+                    record.changed(upload=None, in_doubt=True)
+                    if record.upload == upload
+                    else None
                 )
             )
             await self.measure()
@@ -364,35 +382,68 @@ class S3Session:
             ) from error
         self.parts.add(number)
 
-    async def _begun_upload(self, key: str) -> str:
+    async def is_whole(self) -> bool:
+        """Tell whether the multipart upload has ended because it was completed."""
+        return self.record.state == "publishing"
+
+    async def _begun_upload(self) -> str:
         """Begin the multipart upload, once for all parts that are being sent."""
         await self._beginning.acquire()
         try:
-            return self.record.upload or await self._begin_upload(key)
+            return self.record.upload or await self._begin_upload()
         finally:
             self._beginning.release()
 
-    async def _begin_upload(self, key: str) -> str:
-        staging = self.staging
-        headers = staging.published_headers(self.session_id)
-        upload = await staging.bucket.begin_upload(key, headers)
+    async def _begin_upload(self) -> str:
+        upload = await self.began(self.upload_key, self.upload_headers)
 
         def change(record: Record) -> Record | None:
             self.standing()
-            return None if record.upload else record.changed(upload=upload)
+            if record.upload:
+                return None
+            return record.changed(
+                upload=upload,
+                in_doubt=False,
+                has_strays=record.has_strays or self.has_strays,
+            )
 
+        await self.named(self.upload_key, upload, change)
+        return self.chosen(self.record.upload)
+
+    async def began(self, key: str, headers: Mapping[str, str]) -> str:
+        """Begin a multipart upload, and note whether there may be others by that."""
+        try:
+            one = await self.staging.bucket.begin_upload(key, headers)
+        except UnknownUploads:
+            self.has_strays = True
+            raise
+        self.has_strays = self.has_strays or one.is_repeated
+        return one.upload
+
+    async def named(
+        self, key: str, upload: str, change: Callable[[Record], Record | None]
+    ) -> None:
+        """
+        Write a multipart upload that was begun into the record.
+
+        :param change: Does it, unless the record names one already; the one that is not
+            in the record is aborted.
+        """
+        bucket = self.staging.bucket
         try:
             await self.update(change)
         except NoSuchSession:
-            await staging.bucket.abort(key, upload)
+            await bucket.abort(key, upload)
             raise
         # After any other failure the record may name it, and another node use it.
-        chosen = self.record.upload
-        if chosen is None:
+        if upload not in (self.record.upload, self.record.copy):
+            await bucket.abort(key, upload)
+
+    def chosen(self, upload: str | None) -> str:
+        """Insist that the record names an upload."""
+        if upload is None:
             raise BackendError("the record does not name its multipart upload")
-        if chosen != upload:
-            await staging.bucket.abort(key, upload)
-        return chosen
+        return upload
 
     def reached(self, offset: int) -> None:
         """Note that all bytes before an offset are in the bucket."""
@@ -419,8 +470,7 @@ class S3Session:
                 [staging.tail_key(self.session_id, span) for span in tails]
             )
             if self.record.upload is not None:
-                destination = staging.settings.key(self.destination)
-                await staging.bucket.abort(destination, self.record.upload)
+                await staging.bucket.abort(self.upload_key, self.record.upload)
             raise
 
     async def read_tails(self, start: int, end: int) -> list[bytes]:
@@ -518,10 +568,15 @@ class S3Session:
         if release is not None:
             release.end(outcome)
 
+    async def uploads(self) -> list[tuple[str, str]]:
+        """Tell the multipart uploads that are to be aborted, by their keys."""
+        upload = self.record.upload
+        return [] if upload is None or self.published else [(self.upload_key, upload)]
+
     async def _discard(self) -> None:
         try:
-            # A small file is nothing but its record; to remove that is one step.
-            if not self.published and not self.record.is_small:
+            # To remove a record is one step.
+            if not self.published and not self.is_only_record:
                 await self.mark("releasing")
         except NoSuchSession:
             # Another node was faster; whatever it has not come to yet goes here.
@@ -536,7 +591,7 @@ class S3Session:
     async def _close(self) -> None:
         try:
             if not self.published and not (
-                self.record.is_small and self.record.state == "open"
+                self.is_only_record and self.record.state == "open"
             ):
                 await self.mark("closing")
             await clear(self)
@@ -581,6 +636,9 @@ class S3Session:
         staging = self.staging
         if self.seen is None or self.seen.etag is not None:
             return
-        if await staging.is_published(self.destination, self.session_id) is not None:
-            await staging.bucket.delete(staging.settings.key(self.destination))
+        found = await staging.is_published(self.destination, self.session_id)
+        if found is not None:
+            # Not what somebody may have put in its place just now.
+            key = staging.settings.key(self.destination)
+            await staging.bucket.delete(key, only=found.etag)
             self._is_taken_back = True

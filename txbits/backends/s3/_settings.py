@@ -4,12 +4,13 @@ What a description of an S3 backend says, as a value.
 
 from __future__ import annotations
 
-import os.path
+import os
 import re
 from urllib.parse import urlsplit
 
 from attrs import field, fields_dict, frozen
 
+from txbits.backends.s3._memory import DEFAULT_MEMORY
 from txbits.errors import InvalidSetting
 
 _KIB = 1 << 10
@@ -18,14 +19,27 @@ _MIB = 1 << 20
 #: Amazon and most others take no shorter part but the last.
 LEAST_PART = 5 * _MIB
 
+#: As long as the fragments that ``txbits upload`` sends: none of their bytes has to be
+#: put twice.
+DEFAULT_PART = 10 * _MIB
+
 #: Nor a longer one.
 MOST_PART = 5 << 30
+
+#: The longest that a signed URL is good, in seconds.
+MOST_PRESIGN = 7 * 86_400
+
+#: What a node has just begun, and has not said so yet, is not so old, in seconds.
+LEAST_ORPHAN_AGE = 3600
 
 _SIZE = re.compile(r"([0-9]{1,16})\s*([KMG]i?B?)?", re.IGNORECASE)
 _UNITS = {"": 1, "k": _KIB, "m": _MIB, "g": 1 << 30}
 
 # What every store takes is narrower; this keeps out what could not stand in a URL.
 _BUCKET = re.compile(r"[A-Za-z0-9.\-_:/]{1,255}")
+#: What passes for a name, and cannot be written in the XML of requests and answers.
+NOT_IN_XML = re.compile("[\ufffe\uffff]")
+
 _TOKEN = re.compile(r"[A-Za-z0-9:_./\-]{1,2048}")
 
 
@@ -49,10 +63,13 @@ class S3Settings:
     :ivar addressing: Where the bucket's name stands in URLs: ``"path"``, ``"virtual"``,
         or ``"auto"``, as botocore thinks best.
     :ivar ca: A file of PEM certificates to trust in place of the system's.
-    :ivar memory: How many bytes of uploads this process holds at most.
+    :ivar memory: How many bytes of uploads this process holds at most, in all its
+        backends; ``None`` for as many as others say.
     :ivar checksum: What the store verifies each upload by: ``"crc32"`` or ``"md5"``.
     :ivar connections: How many requests are under way at most.
     :ivar timeout: For how many seconds a request is tried again.
+    :ivar presign: For how many seconds URLs are good that clients are sent to for
+        published files; ``None`` to serve these ourselves.
     :ivar orphan_age: After how many seconds a multipart upload below the prefix that no
         session owns is aborted.
     """
@@ -62,24 +79,29 @@ class S3Settings:
     endpoint: str | None = None
     region: str | None = None
     profile: str | None = None
-    part_size: int = 8 * _MIB
+    part_size: int = DEFAULT_PART
     max_parts: int = 10_000
     storage_class: str | None = None
     sse: str | None = None
     sse_key: str | None = None
     addressing: str = "auto"
     ca: str | None = None
-    memory: int = 128 * _MIB
+    memory: int | None = None
     checksum: str = "crc32"
     connections: int = 32
     timeout: float = 100.0
+    presign: int | None = None
     orphan_age: float = 86_400.0
     staging: str = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         if not _BUCKET.fullmatch(self.bucket):
             raise InvalidSetting(f"s3: {self.bucket!a} is no name of a bucket")
-        if self.prefix.startswith("/") or re.search(r"[\x00-\x1f\x7f]", self.prefix):
+        if (
+            self.prefix.startswith("/")
+            or re.search(r"[\x00-\x1f\x7f]", self.prefix)
+            or NOT_IN_XML.search(self.prefix)
+        ):
             raise InvalidSetting(
                 f"s3: prefix must not begin with a slash, nor hold control characters, "
                 f"not {self.prefix!a}"
@@ -108,15 +130,37 @@ class S3Settings:
             ("max_parts", 1, 10_000),
             ("connections", 1, 1_000),
             ("timeout", 1, 240),
-            ("orphan_age", 0, 365 * 86_400),
+            ("orphan_age", LEAST_ORPHAN_AGE, 365 * 86_400),
             ("memory", 4 * self.part_size, 1 << 40),
         ):
-            if not least <= getattr(self, name) <= most:
+            value = getattr(self, name)
+            if name == "memory" and value is None:
+                value = DEFAULT_MEMORY
+            if not least <= value <= most:
                 raise InvalidSetting(
-                    f"s3: {_said(name)} must be from {least} to {most}, not "
-                    f"{getattr(self, name)}"
+                    f"s3: {_said(name)} must be from {least} to {most}, not {value}"
                 )
+        if self.presign is not None and not 1 <= self.presign <= MOST_PRESIGN:
+            raise InvalidSetting(
+                f"s3: presign must be from 1 to {MOST_PRESIGN} seconds, not "
+                f"{self.presign}"
+            )
         object.__setattr__(self, "staging", f"{self.prefix}.bits-sessions/")
+
+    @property
+    def store(self) -> str:
+        """Tell stores apart, as far as that is possible before anything is resolved."""
+        # These two are what botocore looks at first.
+        said = (
+            self.endpoint
+            or os.environ.get("AWS_ENDPOINT_URL_S3")
+            or os.environ.get("AWS_ENDPOINT_URL")
+        )
+        if said is None:
+            return ""
+        parts = urlsplit(said)
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+        return f"{parts.hostname}:{port}{parts.path.rstrip('/')}"
 
     def key(self, destination: tuple[str, ...]) -> str:
         """Tell the key of a published file."""
@@ -168,9 +212,10 @@ def from_description(bucket: str, given: dict[str, str]) -> S3Settings:
         attribute = known[name]
         if name in ("part-size", "memory"):
             values[attribute.name] = size(text, name)
-        elif isinstance(attribute.default, (int, float)):
+        elif name == "presign" or isinstance(attribute.default, (int, float)):
+            kind = int if attribute.default is None else type(attribute.default)
             try:
-                values[attribute.name] = type(attribute.default)(text)
+                values[attribute.name] = kind(text)
             except ValueError:
                 raise InvalidSetting(
                     f"s3: {name} must be a number, not {text!a}"

@@ -4,9 +4,12 @@ Where sessions lie in the bucket, and how their records are read and written.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
+from typing import Any
 from uuid import UUID
 
-from attrs import define, frozen
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from txbits.backends.s3._bodies import Body
@@ -27,6 +30,12 @@ from txbits.errors import (
     DestinationExists,
     DestinationIsDirectory,
 )
+
+#: The longest key that S3 takes, in bytes of UTF-8.
+MOST_KEY = 1024
+
+#: How many names that begin with a destination's are looked at.
+_MOST_SIBLINGS = 20
 
 #: The name of a session's record.
 RECORD = "record"
@@ -77,6 +86,9 @@ class Staging:
 
     :ivar memory: Bounds what all sessions hold.
     :ivar known: The sessions that this node knows.
+    :ivar copy_part: How much the store copies at a time, in bytes.
+    :ivar most_useless: When so many tails of a session are of no use any more, they are
+        removed before its end.
     """
 
     settings: S3Settings
@@ -84,6 +96,27 @@ class Staging:
     memory: Memory
     clock: IReactorTime
     known: Known
+    copy_part: int = field(default=256 << 20, kw_only=True)
+    most_useless: int = field(default=64, kw_only=True)
+    _records: Callable[[], Coroutine[Deferred[Any], Any, list[Record]]] | None = field(
+        default=None, init=False
+    )
+
+    def read_records_by(
+        self, read: Callable[[], Coroutine[Deferred[Any], Any, list[Record]]]
+    ) -> None:
+        """Name who reads the records of all sessions that stand."""
+        self._records = read
+
+    async def records(self) -> list[Record]:
+        """
+        Read the records of all sessions that stand.
+
+        :raises BackendError: If one of them cannot be read.
+        """
+        if self._records is None:
+            raise BackendError("nobody reads all records")
+        return await self._records()
 
     # Names
 
@@ -99,9 +132,21 @@ class Staging:
         """Tell the key of a tail."""
         return self.directory(session_id) + tail_name(span)
 
+    def file_key(self, session_id: UUID) -> str:
+        """Tell the key of the object that is all bytes of a session."""
+        return f"{self.directory(session_id)}file"
+
+    def reply_key(self, session_id: UUID, attempt: int) -> str:
+        """Tell the key of what an application replies to an attempt."""
+        return f"{self.directory(session_id)}reply-{attempt}"
+
     def ours(self, modified: float) -> float:
         """Translate a time of the store's clock into one of ours."""
         return modified - self.bucket.client.access.skew
+
+    def is_key(self, key: str) -> bool:
+        """Tell whether S3 takes a key of this length."""
+        return len(key.encode()) <= MOST_KEY
 
     # Records
 
@@ -176,15 +221,16 @@ class Staging:
         """
         Look whether something stands at a destination.
 
-        One listing shows the file, since no key that begins with its name sorts before
-        it, and almost always also whether there are any files below it.
+        One short listing shows the file, since no key that begins with its name sorts
+        before it, and also whether there are any files below it, unless there are many
+        whose names go on with what sorts before a slash.
 
         :raises DestinationExists: If a file does, and may not be replaced.
         :raises DestinationIsDirectory: If there are files below it.
         """
         key = self.settings.key(destination)
         now = self.clock.seconds()
-        page = await self.bucket.page(key, delimiter="/")
+        page = await self.bucket.page(key, delimiter="/", most=_MOST_SIBLINGS)
         if page.next is not None or f"{key}/" in page.prefixes:
             # Some stores go on showing a folder when the last file in it is gone.
             below = await self.bucket.page(f"{key}/", most=1)

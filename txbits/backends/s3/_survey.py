@@ -12,14 +12,12 @@ from collections.abc import AsyncIterator
 from uuid import UUID
 
 from attrs import define, field
-from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.logger import Logger
 
-from txbits._deferreds import begun
 from txbits.backends.s3._bucket import Found, Upload
 from txbits.backends.s3._records import LEAST_OPEN, Record, Unreadable
 from txbits.backends.s3._staging import RECORD, Staging
-from txbits.backends.s3._together import together
+from txbits.backends.s3._together import a_few_at_a_time
 from txbits.interfaces import SessionSummary
 
 _log = Logger()
@@ -57,16 +55,9 @@ class Survey:
 
     async def sessions(self) -> list[SessionSummary]:
         """List the sessions; see :class:`~txbits.interfaces.IBackend`."""
-        at_once = DeferredSemaphore(_AT_ONCE)
-        waiting: list[Deferred[SessionSummary | None]] = []
-        async for group in self._groups():
-            if group.is_open:
-                waiting.append(at_once.run(self._summary_of, group))
-        summaries = await together(waiting)
+        groups = [group async for group in self._groups() if group.is_open]
+        summaries = await a_few_at_a_time(_AT_ONCE, self._summary, groups)
         return [one for one in summaries if one is not None]
-
-    def _summary_of(self, group: _Group) -> Deferred[SessionSummary | None]:
-        return begun(self._summary(group))
 
     async def _summary(self, group: _Group) -> SessionSummary | None:
         try:
@@ -111,6 +102,16 @@ class Survey:
                 self._kept.popitem(last=False)
         return stored.record
 
+    async def records(self) -> list[Record]:
+        """
+        Read the records of all sessions that stand.
+
+        :raises BackendError: If one of them cannot be read.
+        """
+        groups = [group async for group in self._groups() if group.is_open]
+        records = await a_few_at_a_time(_AT_ONCE, self._record, groups)
+        return [one for one in records if one is not None]
+
     async def clean_up(self, closed_before: float) -> None:
         """Remove what is old; see :class:`~txbits.interfaces.IBackend`."""
         staging = self._staging
@@ -118,12 +119,10 @@ class Survey:
         stale: list[str] = []
         owned: set[str] = set()
         candidates = await self._old_uploads()
-        at_once = DeferredSemaphore(_AT_ONCE)
-        reading: list[Deferred[Record | None]] = []
+        open_groups: list[_Group] = []
         async for group in self._groups():
             if group.is_open:
-                if candidates:
-                    reading.append(at_once.run(self._read_of, group))
+                open_groups.append(group)
                 continue
             is_closed = group.record is not None
             stale += [
@@ -139,9 +138,11 @@ class Survey:
                 await staging.bucket.delete_all(stale)
                 stale = []
         await staging.bucket.delete_all(stale)
-        for record in await together(reading):
-            if record is not None and record.upload is not None:
-                owned.add(record.upload)
+        if not candidates:
+            return
+        for record in await a_few_at_a_time(_AT_ONCE, self._record, open_groups):
+            if record is not None:
+                owned.update(one for one in (record.upload, record.copy) if one)
         for one in candidates:
             if one.upload not in owned:
                 _log.info(
@@ -150,9 +151,6 @@ class Survey:
                     key=one.key,
                 )
                 await staging.bucket.abort(one.key, one.upload)
-
-    def _read_of(self, group: _Group) -> Deferred[Record | None]:
-        return begun(self._record(group))
 
     async def _old_uploads(self) -> list[Upload]:
         staging = self._staging

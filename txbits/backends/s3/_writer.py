@@ -26,9 +26,6 @@ from txbits.interfaces import IWriter
 if TYPE_CHECKING:
     from txbits.backends.s3._session import S3Session
 
-#: When so many tails are of no use any more, they are removed before the close.
-_MOST_USELESS = 64
-
 #: Pieces are joined up to this length, in bytes.
 _SHORT_CHUNK = 16 * 1024
 
@@ -120,7 +117,7 @@ class S3Writer:
                 await self._make_room(len(piece))
                 self._append(piece)
                 if self._digest is not None:
-                    self._digest.update(piece)
+                    self._session.staging.bucket.client.digest(self._digest, piece)
                 self._position += len(piece)
                 if self._position == cell.end and not self.is_small:
                     await self._send_part()
@@ -146,7 +143,8 @@ class S3Writer:
 
     async def _make_room(self, length: int) -> None:
         memory = self._session.staging.memory
-        if not memory.fits(length):
+        if not memory.fits(length) and not memory.fits_soon(length):
+            # Nothing may be held while others may have to put away for what is needed.
             await self._put_away()
         await memory.take(length)
         if self._is_abandoned:
@@ -276,7 +274,11 @@ class S3Writer:
                 held += start - cell.start
                 chunks = await self._read_back(number, start) + chunks
             if number not in session.parts:
-                await session.store_part(number, Body(chunks, digest))
+                memory.leaving += held
+                try:
+                    await session.store_part(number, Body(chunks, digest))
+                finally:
+                    memory.leaving -= held
             await self._remove_useless()
         finally:
             memory.give(held)
@@ -301,8 +303,8 @@ class S3Writer:
         useless = [
             span for span in session.tails if number_at(span.start) in session.parts
         ]
-        if len(useless) >= _MOST_USELESS:
-            staging = session.staging
+        staging = session.staging
+        if len(useless) >= staging.most_useless:
             await staging.bucket.delete_all(
                 [staging.tail_key(session.session_id, span) for span in useless]
             )
@@ -379,8 +381,8 @@ class S3Writer:
             and self._is_at_cell(self._start)
             # Another node may have gone on meanwhile, and these would not be the last.
             and session.offset == self._position
+            # When memory gets short, copies are the first to go.
             and memory.fits(0)
-            and 2 * memory.used <= memory.limit
         ):
             session.copy, self._chunks = self._chunks, []
             session.copy_end = self._position

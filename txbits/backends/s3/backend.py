@@ -10,7 +10,7 @@ that is right.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Any
 from uuid import UUID, uuid4
 from weakref import WeakSet
@@ -21,27 +21,29 @@ from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.internet.task import deferLater
 from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool
 from zope.interface import implementer
+from zope.interface.interface import InterfaceClass
 
 from txbits._deferreds import begun, deferred
 from txbits.backends._paths import checked_segments
 from txbits.backends._work import Threads
 from txbits.backends.s3._access import resolved
+from txbits.backends.s3._answering import AnsweringSession
 from txbits.backends.s3._bodies import Body
 from txbits.backends.s3._bucket import Bucket, NotMet
 from txbits.backends.s3._client import Client
+from txbits.backends.s3._downloads import location, open_file
 from txbits.backends.s3._known import Known
-from txbits.backends.s3._memory import Memory
+from txbits.backends.s3._memory import OF_PROCESS, Budget
 from txbits.backends.s3._records import (
-    MOST_INLINE,
-    MOST_RECORD,
+    MOST_NAMES,
     Closed,
     Record,
     closed,
     encoded,
 )
 from txbits.backends.s3._session import S3Session
-from txbits.backends.s3._settings import S3Settings
-from txbits.backends.s3._staging import Changed, Seen, Staging, Stored
+from txbits.backends.s3._settings import NOT_IN_XML, S3Settings
+from txbits.backends.s3._staging import MOST_KEY, Changed, Seen, Staging, Stored
 from txbits.backends.s3._survey import Survey
 from txbits.backends.s3._together import together
 from txbits.errors import (
@@ -50,19 +52,27 @@ from txbits.errors import (
     NoSuchSession,
     ParentMissing,
 )
-from txbits.interfaces import IBackend, IShared, IUploadSession, SessionSummary
-
-#: The longest key that S3 takes, in bytes of UTF-8.
-MOST_KEY = 1024
+from txbits.interfaces import (
+    IAbilities,
+    IAddressable,
+    IAnswerable,
+    IBackend,
+    IDownloadable,
+    IExclusive,
+    IReadable,
+    IRedirecting,
+    IReplyAddressable,
+    IShared,
+    IStoredFile,
+    IUploadSession,
+    SessionSummary,
+)
 
 #: For how many seconds what this node knows of a session is good enough to begin with.
 TRUST = 60.0
 
 #: How many folders are remembered as such.
 _MOST_PARENTS = 4096
-
-#: What part of the memory for uploads small ones may take between their packets.
-_KNOWN_SHARE = 4
 
 #: Seconds that connections may take to close.
 _CLOSE_TIMEOUT = 2.0
@@ -72,7 +82,7 @@ _CLOSE_ROUNDS = 200
 _AT_REST = frozenset({"QUIESCENT", "CONNECTION_LOST"})
 
 
-@implementer(IBackend, IShared)
+@implementer(IBackend, IAbilities, IExclusive, IShared, IDownloadable, IRedirecting)
 @define(eq=False)
 class S3Backend:
     """
@@ -80,18 +90,30 @@ class S3Backend:
 
     :ivar settings: Which bucket, where, and how.
     :param reactor: The clock, the network, and where work in threads is reported.
+    :param notifies: Whether a server application is told of complete uploads: their
+        bytes are put together where it can read them, and copied from there.
     :param make_client: Makes what asks S3, from the same arguments as
         :class:`~txbits.backends.s3._client.Client`.
+    :param budget: The memory that it shares with others; that of the process.
     """
 
     settings: S3Settings
     _reactor: Any
+    _notifies: bool = field(default=False, kw_only=True)
     _make_client: Callable[..., Client] = field(default=Client, kw_only=True)
+    _budget: Budget = field(default=OF_PROCESS, kw_only=True)
     _threads: Threads | None = field(default=None, init=False)
     _pool: _Pool | None = field(default=None, init=False)
     _opened: Staging | None = field(default=None, init=False)
     _parents: OrderedDict[str, float] = field(factory=OrderedDict, init=False)
     _surveyor: Survey | None = field(default=None, init=False)
+
+    @property
+    def session_abilities(self) -> Set[InterfaceClass]:
+        """Those of notification; see :class:`~txbits.interfaces.IAbilities`."""
+        if not self._notifies:
+            return frozenset()
+        return frozenset({IReadable, IAddressable, IAnswerable, IReplyAddressable})
 
     @property
     def staging(self) -> Staging:
@@ -103,8 +125,23 @@ class S3Backend:
     @property
     def _survey(self) -> Survey:
         if self._surveyor is None:
-            self._surveyor = Survey(self.staging)
+            raise BackendError(f"the backend of {self.settings.bucket} is not started")
         return self._surveyor
+
+    def disputes(self, other: IBackend) -> bool:
+        """
+        See :class:`~txbits.interfaces.IExclusive`.
+
+        Multipart uploads below the prefix that no session of this backend owns are
+        aborted, so no other's prefix may begin with it.
+        """
+        if not isinstance(other, S3Backend):
+            return False
+        ours, theirs = self.settings, other.settings
+        return (ours.bucket, ours.store) == (theirs.bucket, theirs.store) and (
+            ours.prefix.startswith(theirs.prefix)
+            or theirs.prefix.startswith(ours.prefix)
+        )
 
     # Life
 
@@ -124,12 +161,14 @@ class S3Backend:
             client = self._make_client(
                 self.settings, access, agent, self._reactor, threads
             )
-            memory = Memory(self.settings.memory)
-            known = Known(self.settings.memory // _KNOWN_SHARE)
+            memory = self._budget.join(self, self.settings.memory)
+            known = Known(self._budget.for_small)
             memory.drop_copies_by(known.drop_copies)
             self._opened = Staging(
                 self.settings, Bucket(client), memory, self._reactor, known
             )
+            self._surveyor = Survey(self._opened)
+            self._opened.read_records_by(self._surveyor.records)
             await self._try_out()
         except BaseException:
             await self.stop()
@@ -177,6 +216,8 @@ class S3Backend:
         self._surveyor = None
         if opened is not None:
             opened.known.forget_all()
+            opened.memory.drop_no_copies_by(opened.known.drop_copies)
+        self._budget.leave(self)
         pool, self._pool = self._pool, None
         if pool is not None:
             await pool.close()
@@ -201,7 +242,9 @@ class S3Backend:
         staging = self.staging
         checked_segments(destination)
         key = self.settings.key(destination)
-        if len(key.encode()) > MOST_KEY:
+        if NOT_IN_XML.search(key):
+            raise DestinationForbidden(f"a character that S3 cannot list in {key!a}")
+        if not staging.is_key(key):
             raise DestinationForbidden(f"the key {key!a} is over {MOST_KEY} bytes")
         looks: list[Deferred[Any]] = [
             begun(staging.look(destination, overwrite=overwrite)),
@@ -215,14 +258,15 @@ class S3Backend:
             owner=owner,
             content_name=content_name,
             created=now,
+            is_staged=self._notifies,
         )
-        if len(encoded(record)) > MOST_RECORD - MOST_INLINE:
+        if len(encoded(record)) > MOST_NAMES:
             raise BackendError("the names in the record are too long")
         try:
             etag = await staging.write(record, None)
         except Changed as error:
             raise BackendError(f"there is a session {session_id} already") from error
-        session = S3Session(staging, record, etag, now, now, seen)
+        session = self._kind(record)(staging, record, etag, now, now, seen)
         staging.known.keep(session)
         return session
 
@@ -273,12 +317,19 @@ class S3Backend:
         if stored is None or isinstance(stored.record, Closed):
             raise NoSuchSession(f"no session {session_id}")
         session = self._session(stored, stored.record)
+        if isinstance(session, AnsweringSession):
+            await session.adopt()
         await session.measure()
         staging.known.keep(session)
         return session
 
+    def _kind(self, record: Record) -> type[S3Session]:
+        # Also one that was begun when this node was, or others were, set otherwise.
+        is_staged = self._notifies or record.is_staged
+        return AnsweringSession if is_staged else S3Session
+
     def _session(self, stored: Stored, record: Record) -> S3Session:
-        return S3Session(
+        return self._kind(record)(
             self.staging,
             record,
             stored.etag,
@@ -335,6 +386,18 @@ class S3Backend:
     async def clean_up(self, closed_before: float) -> None:
         """Remove what is old; see :class:`~txbits.interfaces.IBackend`."""
         await self._survey.clean_up(closed_before)
+
+    # Published files
+
+    @deferred
+    async def open_file(self, destination: tuple[str, ...]) -> IStoredFile:
+        """Look at a file; see :class:`~txbits.interfaces.IDownloadable`."""
+        return await open_file(self.staging, destination)
+
+    @deferred
+    async def location(self, destination: tuple[str, ...], method: str) -> str | None:
+        """Sign a URL; see :class:`~txbits.interfaces.IRedirecting`."""
+        return await location(self.staging, destination, method)
 
 
 class _Pool(HTTPConnectionPool):

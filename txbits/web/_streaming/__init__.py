@@ -15,6 +15,9 @@ What is leaned on, and pinned by tests on the lowest and the latest Twisted supp
 - ``HTTPChannel._handlingRequest`` and raw mode keeping what comes behind a request in
   ``_dataBuffer``, the only thing that it stops reading for;
 - ``Request.requestReceived`` setting the request up and calling ``process``;
+- ``HTTPChannel.registerProducer``, ``pauseProducing`` and ``resumeProducing``, with
+  ``_waitingForTransport`` between the last two, and ``dataBuffer``, ``offset`` and
+  ``_tempDataLen`` of a connection as what is still to be sent;
 - what ``Request.__init__`` sets, ``Request.finish`` ending in ``_cleanup``, and
   ``Site.getResourceFor``, which are done here with less.
 

@@ -27,6 +27,7 @@ from txbits.web._streaming.bodies import (
 )
 from txbits.web._streaming.head import Head, read_head
 from txbits.web._streaming.request import StreamingRequest
+from txbits.web._streaming.taking import untaken
 
 if TYPE_CHECKING:
     from txbits.web._streaming.site import BITSSite
@@ -49,7 +50,8 @@ _BAD_REQUEST = (
 
 _log = Logger()
 
-#: What must arrive of a body within ``body_timeout``, in bytes.
+#: What must arrive of a body within ``body_timeout``, or be taken of one that we send,
+#: in bytes.
 MINIMUM_PROGRESS = 1024
 
 #: The longest head of a request, in bytes: Kerberos tickets are long.
@@ -86,6 +88,8 @@ class StreamingChannel(HTTPChannel):
     _in_other_body = False
     _other_received = 0
     _idle = True
+    _sending = False
+    _untaken: int | None = None
     _body_paused = False
     _lingering = False
     _discarded = 0
@@ -115,6 +119,9 @@ class StreamingChannel(HTTPChannel):
                 self._progress = received
                 self._set_deadline(self.site.limits.body_timeout)
                 return
+        if (self._sending or self._idle) and self._is_taking():
+            self._set_deadline(self.site.limits.body_timeout)
+            return
         if self._idle and not self.transport.disconnecting:
             # Politely; if the peer does not take it, the next deadline is final.
             self._set_deadline(_LINGER)
@@ -125,8 +132,21 @@ class StreamingChannel(HTTPChannel):
         )
         self.abort()
 
+    def _is_taking(self) -> bool:
+        """Whether the peer has taken some of what it is sent since the last look."""
+        before, now = self._untaken, untaken(self.transport)
+        self._untaken = now
+        return now > 0 and (before is None or before - now >= MINIMUM_PROGRESS)
+
     def _set_deadline(self, seconds: float) -> None:
         self.deadline = self.site.reactor.seconds() + seconds
+
+    def _hurry(self) -> None:
+        """From here on it is for us to hurry, unless the peer has to take something."""
+        if self._sending:
+            self._set_deadline(self.site.limits.body_timeout)
+        else:
+            self.deadline = inf
 
     # Addresses: the local one costs a system call each time
 
@@ -188,8 +208,7 @@ class StreamingChannel(HTTPChannel):
         self, request: StreamingRequest, head: Head, data: bytes, length: int
     ) -> None:
         """Begin a request that has all arrived: nothing has to be decoded for it."""
-        # From here on it is for us to hurry.
-        self.deadline = inf
+        self._hurry()
         self.persistent = self.checkPersistence(request, head.version)
         if length:
             request.whole_body = WholeBody(
@@ -268,8 +287,8 @@ class StreamingChannel(HTTPChannel):
         self.persistent = self.checkPersistence(request, self._version)
         if self.length == 0:
             return
-        # Until somebody wants the body it is for us to hurry.
-        self.deadline = inf
+        # Until somebody wants the body.
+        self._hurry()
         expect = request.lower_headers().get(b"expect", [b""])[0]
         self._body = request.streaming_body = StreamingBody(
             self,
@@ -296,8 +315,7 @@ class StreamingChannel(HTTPChannel):
             # To learn of a lost connection, HTTPChannel reads a little of what follows.
             self.resume_body()
         self._in_other_body = False
-        # From here on it is for us to hurry.
-        self.deadline = inf
+        self._hurry()
         super().allContentReceived()
 
     def requestDone(self, request: Request) -> None:
@@ -306,9 +324,7 @@ class StreamingChannel(HTTPChannel):
             self._linger()
             return
         self._idle = True
-        self._set_deadline(
-            self.site.limits.idle_timeout if self.persistent else _LINGER
-        )
+        self._set_final_deadline()
         if self.persistent and not self._dataBuffer:
             # Nothing came behind it that HTTPChannel would have to go on with, or have
             # stopped reading for.
@@ -317,6 +333,17 @@ class StreamingChannel(HTTPChannel):
             self.line_mode = 1
         else:
             super().requestDone(request)
+        if self._sending and not self._handlingRequest:
+            # Before it asks for more, the peer has to take what it has asked for.
+            self._networkProducer.pauseProducing()
+
+    def _set_final_deadline(self) -> None:
+        """When the connection ends, if nothing comes after this answer."""
+        limits = self.site.limits
+        if self._sending:
+            self._set_deadline(limits.body_timeout)
+        else:
+            self._set_deadline(limits.idle_timeout if self.persistent else _LINGER)
 
     def read_up_to(self, position: int) -> None:
         """Let the next read end at a multiple of the most that is read at a time."""
@@ -329,11 +356,12 @@ class StreamingChannel(HTTPChannel):
         """Read no more of the body for now."""
         if not self._body_paused:
             self._body_paused = True
-            self.deadline = inf
+            self._hurry()
             self._networkProducer.pauseProducing()
 
     def await_body(self) -> None:
         """From now on it is for the peer to hurry."""
+        self._sending = False
         self.resume_body()
         if self._body is not None:
             self._progress = self._body.received
@@ -347,13 +375,32 @@ class StreamingChannel(HTTPChannel):
             if not self._waitingForTransport:
                 self._networkProducer.resumeProducing()
 
+    def pauseProducing(self) -> None:
+        # There is as much to be sent as is kept for a peer: now it has to take some.
+        super().pauseProducing()
+        self._sending = True
+        self._untaken = untaken(self.transport)
+        self._set_deadline(self.site.limits.body_timeout)
+
     def resumeProducing(self) -> None:
         # The peer has taken what we sent, which is no reason to read its body.
+        if self._sending:
+            self._sending, self._untaken = False, None
+            if self._idle:
+                self._set_final_deadline()
+            else:
+                self._hurry()
         super().resumeProducing()
         if self._body_paused:
             self._networkProducer.pauseProducing()
 
     # Writing
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        super().registerProducer(producer, streaming)
+        if self._waitingForTransport and streaming:
+            # HTTPChannel would let it begin.
+            producer.pauseProducing()
 
     def send_continue(self) -> None:
         """Tell the peer that its body is wanted."""
@@ -394,6 +441,7 @@ class StreamingChannel(HTTPChannel):
     def _linger(self) -> None:
         # To close a socket with unread data resets the connection, and the peer may
         # never see the answer. So end our side only, and throw away what comes.
+        self._sending = False
         self._set_deadline(_LINGER)
         self._body_paused = False
         self._networkProducer.resumeProducing()

@@ -30,7 +30,8 @@ class Limits:
     What one peer, and all peers together, may take of a site.
 
     :ivar header_timeout: Seconds for a request's head to arrive.
-    :ivar body_timeout: Seconds within which at least 1 KiB of a body must arrive.
+    :ivar body_timeout: Seconds within which at least 1 KiB of a body must arrive, or be
+        taken of what is sent.
     :ivar idle_timeout: Seconds that a connection may rest between two requests. Windows
         keeps one a job, and proxies pool them: at least 120.
     :ivar max_other_body: How many bytes the body of a request for another resource may

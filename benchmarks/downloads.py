@@ -1,0 +1,193 @@
+"""
+Part (e): how fast a published file is fetched, and what that costs the server.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from threading import Thread
+
+from attrs import define, field, frozen
+
+from benchmarks.conditions import Bystanders
+from benchmarks.driver import LoadFailed
+from benchmarks.report import Goal, goals, middle, table
+from benchmarks.servers import Server, Side, running
+
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+
+_NAME = "download"
+_TIMEOUT = 60.0
+
+
+@frozen
+class Fetch:
+    """
+    One run.
+
+    :ivar seconds: From the first request to the last byte.
+    :ivar cpu: The server's CPU seconds meanwhile.
+    :ivar others: The share of one CPU that other programs had meanwhile.
+    """
+
+    seconds: float
+    cpu: float
+    others: float
+
+
+@define
+class _Client:
+    """
+    Fetches a part of the file on a connection of its own, and throws it away.
+
+    :ivar problem: What went wrong, if anything did.
+    """
+
+    _port: int
+    _first: int
+    _last: int
+    _expected: bytes | None
+    problem: str | None = None
+    _buffer: bytearray = field(factory=lambda: bytearray(MIB))
+
+    def run(self) -> None:
+        try:
+            self._run()
+        except OSError as error:
+            self.problem = str(error)
+
+    def _run(self) -> None:
+        address = ("127.0.0.1", self._port)
+        with socket.create_connection(address, timeout=_TIMEOUT) as connection:
+            connection.sendall(
+                b"GET /%b HTTP/1.1\r\nHost: localhost\r\nRange: bytes=%d-%d\r\n"
+                b"Connection: close\r\n\r\n" % (_NAME.encode(), self._first, self._last)
+            )
+            received = b""
+            while b"\r\n\r\n" not in received:
+                data = connection.recv(4096)
+                if not data:
+                    break
+                received += data
+            head, _, body = received.partition(b"\r\n\r\n")
+            if not head.startswith(b"HTTP/1.1 206 "):
+                self.problem = f"answered {head[:100]!r}"
+                return
+            count = self._take(0, body)
+            while read := connection.recv_into(self._buffer):
+                count = self._take(count, memoryview(self._buffer)[:read])
+        if count != self._last + 1 - self._first and not self.problem:
+            self.problem = f"{count} bytes came"
+
+    def _take(self, count: int, data: bytes | memoryview) -> int:
+        end = count + len(data)
+        if self._expected is not None:
+            expected = self._expected[self._first + count : self._first + end]
+            if bytes(data) != expected:
+                self.problem = f"other bytes came after {count}"
+        return end
+
+
+def measure(
+    sides: Sequence[Side],
+    directory: Path,
+    *,
+    connections: Sequence[int],
+    repetitions: int,
+    total: int,
+) -> None:
+    """
+    Run all sides in turn, as often as asked, and print what came out.
+
+    :param directory: Where the folders of the runs are made.
+    :param connections: The numbers of connections to try, each of which fetches its
+        share.
+    :param total: The length of the file.
+    """
+    content = os.urandom(MIB) * (total // MIB)
+    results: dict[tuple[int, str], list[Fetch]] = {}
+    for repetition in range(repetitions):
+        for side in sides:
+            folder = directory / f"downloads-{repetition}-{side.name}"
+            with running(side, folder) as server:
+                path = server.run.files / _NAME
+                path.write_bytes(content)
+                # So that all have it in the page cache; and the first is compared.
+                _run(server, 1, content)
+                for count in connections:
+                    run = _run(server, count, content, is_checked=not repetition)
+                    results.setdefault((count, side.name), []).append(run)
+                path.unlink()
+    for count in connections:
+        _tell(count, {side: results[count, side.name] for side in sides}, total)
+
+
+def _run(
+    server: Server, connections: int, content: bytes, *, is_checked: bool = False
+) -> Fetch:
+    if is_checked:
+        _run_clients(server, connections, len(content), content)
+    bystanders = Bystanders()
+    busy = server.cpu_seconds() + time.process_time()
+    start, cpu = time.perf_counter(), server.cpu_seconds()
+    _run_clients(server, connections, len(content), None)
+    seconds = time.perf_counter() - start
+    used = server.cpu_seconds() - cpu
+    others = bystanders.share(server.cpu_seconds() + time.process_time() - busy)
+    return Fetch(seconds, used, others)
+
+
+def _run_clients(
+    server: Server, connections: int, total: int, expected: bytes | None
+) -> None:
+    share = total // connections
+    clients = [
+        _Client(server.run.port, number * share, (number + 1) * share - 1, expected)
+        for number in range(connections)
+    ]
+    threads = [Thread(target=client.run) for client in clients]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    problems = [client.problem for client in clients if client.problem]
+    if problems:
+        raise LoadFailed(f"a download failed: {problems[0]}")
+
+
+def _tell(count: int, results: dict[Side, list[Fetch]], total: int) -> None:
+    mib, gib = total / MIB, total / GIB
+    on = f"on {count} connection{'s' if count > 1 else ''}"
+    rates = {
+        side.name: [mib / run.seconds for run in runs] for side, runs in results.items()
+    }
+    cpu = {side.name: [run.cpu / gib for run in runs] for side, runs in results.items()}
+    table(
+        f"(e) {mib:.0f} MiB fetched {on}: median (lowest-highest)",
+        ["side", "MiB/s", "server CPU s/GiB", "others, at most"],
+        [
+            [
+                side.name,
+                middle(rates[side.name], 0),
+                middle(cpu[side.name]),
+                f"{max(run.others for run in runs):.0%}",
+            ]
+            for side, runs in results.items()
+        ],
+    )
+    if {"txbits", "nginx"} <= rates.keys():
+        rate = median(rates["txbits"]) / median(rates["nginx"])
+        cost = median(cpu["txbits"]) / median(cpu["nginx"])
+        goals(
+            f"(e) {on}, for information",
+            [
+                Goal("MiB/s, txbits / nginx", rate),
+                Goal("CPU s/GiB, txbits / nginx", cost, "at most"),
+            ],
+        )

@@ -1,0 +1,492 @@
+"""
+SIGHUP: the file is read again, in a service whose directories are real and whose
+reactor is not. What takes a thread is done at once.
+"""
+
+from pathlib import Path
+
+from attrs import define, evolve
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import LogLevel, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+from txbits.errors import BackendError, ServerStopping, UploadsDisabled
+from txbits.service.maker import assemble
+from txbits.service.options import Options
+from txbits.service.settings import from_options
+from txbits.sessions import Caller
+
+READ = "the file was read again: "
+LATER = "it takes a new start of the server: "
+TOP = 'listen = ["tcp:1"]\n'
+NAME = ("a.txt",)
+
+
+class ReloadCase(SynchronousTestCase):
+    """A service that was started with a file."""
+
+    def setUp(self):
+        self.path = Path(self.mktemp()).absolute()
+        self.reactor = MemoryReactorClock()
+        self.events = []
+        globalLogPublisher.addObserver(self.events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
+
+    def start(self, *directories, top=TOP, **options):
+        self.write(*directories, top=top)
+        configuration = from_options({"config": str(self.path), **options})
+        self.service = assemble(configuration, self.reactor)
+        self.service.process = self.process = FakeProcess()
+        self.reloader = self.service.reloader
+        self.reloader.in_thread = maybeDeferred
+        self.service.startService()
+        self.reactor.run()
+        self.addCleanup(self.end)
+
+    def end(self):
+        stopped = self.service.stopService()
+        self.reactor.advance(0)
+        self.successResultOf(stopped)
+
+    def write(self, *directories, top=TOP):
+        tables = "".join(f"[[directory]]\n{one}\n" for one in directories)
+        self.path.write_text(top + tables)
+
+    def reload(self, *directories, top=TOP):
+        """The file changes, and SIGHUP comes."""
+        self.write(*directories, top=top)
+        self.hang_up()
+
+    def hang_up(self):
+        self.events.clear()
+        self.process.hang_up()
+
+    def lines(self, *levels):
+        """What was logged at these levels."""
+        return [
+            event["log_format"].format(**event)
+            for event in self.events
+            if event["log_level"] in levels
+        ]
+
+    def assert_nothing_changed(self, reason):
+        self.assertEqual(
+            self.lines(LogLevel.error, LogLevel.critical),
+            [f"the file was read again, and nothing has changed: {reason}"],
+        )
+        self.assertEqual(self.lines(LogLevel.info, LogLevel.warn), [])
+
+    def assert_changed(self, changed="none", added="none", removed="none"):
+        self.assertEqual(
+            [one for one in self.lines(LogLevel.info) if "read again" in one],
+            [f"{READ}{changed} changed, {added} new, {removed} gone"],
+        )
+        self.assertEqual(self.lines(LogLevel.error, LogLevel.critical), [])
+
+    def manager(self, mount):
+        (served,) = [
+            one for one in self.service.directories if one.directory.mount == mount
+        ]
+        return served.manager
+
+    def create(self, mount):
+        return self.successResultOf(self.manager(mount).create(NAME, Caller(), "a.txt"))
+
+    def mounted(self):
+        return {b"/".join(segments) for segments in self.reloader.mounts._mounts}
+
+
+class FakeProcess:
+    """Leaves the process of the tests alone."""
+
+    def make_room(self, connections):
+        self.room = connections
+
+    def settle(self):
+        self.is_settled = True
+
+    def on_hangup(self, react):
+        self.hang_up = react
+
+    def fail(self, line):
+        self.line = line
+
+
+@define(eq=False)
+class FailingResource:
+    """A directory whose sessions cannot be released."""
+
+    manager: object
+    error: Exception
+
+    def reconfigure(self, settings, **more):
+        return fail(self.error)
+
+
+@define(eq=False)
+class PlainManager:
+    """The manager of a backend that knows nothing of applications."""
+
+    actual: object
+    backend: object = None
+    notifier: object = None
+
+    def stop(self):
+        return self.actual.stop()
+
+
+class PlainResource:
+    """Its directory, which remembers what it is to be."""
+
+    def __init__(self, manager):
+        self.manager = PlainManager(manager)
+
+    def reconfigure(self, settings, *, notifier, **more):
+        self.settings, self.notifier = settings, notifier
+        return succeed(None)
+
+
+A = 'mount = "/a"\nbackend = "memory:"'
+BY_REFERENCE = "notify-url = 'http://x/'\nnotify-by = 'reference'"
+B = 'mount = "/b"\nbackend = "memory:"'
+
+
+class SettingsTests(ReloadCase):
+    """Directories that stay."""
+
+    def test_new_settings_are_those_of_new_sessions(self):
+        self.start(f"{A}\nmax-upload-size = 10")
+        before = self.create("/a")
+        self.reload(f"{A}\nmax-upload-size = 20\nallow-overwrites = true")
+        self.assert_changed("/a")
+        after = self.create("/a")
+        manager = self.manager("/a")
+        self.assertEqual(manager._table[before].rules.settings.max_upload_size, 10)
+        self.assertEqual(manager._table[after].rules.settings.max_upload_size, 20)
+        self.assertTrue(manager.settings.allow_overwrites)
+
+    def test_a_file_that_says_the_same_changes_nothing(self):
+        self.start(A, B)
+        managers = [self.manager("/a"), self.manager("/b")]
+        settings = [one.settings for one in managers]
+        self.reload(A, B)
+        self.assert_changed()
+        self.assertEqual([self.manager("/a"), self.manager("/b")], managers)
+        for manager, before in zip(managers, settings, strict=True):
+            self.assertIs(manager.settings, before)
+
+    def test_the_order_in_the_file_is_of_no_consequence(self):
+        self.start(A, f"{B}\nsession-limit = 5")
+        self.reload(f"{B}\nsession-limit = 5", A)
+        self.assert_changed()
+
+    def test_a_mount_that_is_written_in_another_way_is_the_same(self):
+        self.start(A)
+        self.reload('mount = "/%61/"\nbackend = "memory:"')
+        self.assert_changed()
+
+    def test_what_stands_at_the_top_changes_all_that_do_not_say_otherwise(self):
+        self.start(A, f"{B}\nsession-limit = 5")
+        self.reload(A, f"{B}\nsession-limit = 5", top=f"{TOP}session-limit = 3\n")
+        self.assert_changed("/a")
+        self.assertEqual(self.manager("/a").settings.session_limit, 3)
+        self.assertEqual(self.manager("/b").settings.session_limit, 5)
+
+    def test_an_application_may_come_change_and_go(self):
+        self.start(A)
+        manager = self.manager("/a")
+        self.reload(f"{A}\nnotify-url = 'http://one.example/'")
+        self.assert_changed("/a")
+        first = manager.notifier
+        self.assertIsNotNone(first)
+        self.reload(f"{A}\nnotify-url = 'http://one.example/'\nsession-limit = 1")
+        self.assertIs(manager.notifier, first, "it is as it was")
+        self.reload(f"{A}\nnotify-url = 'http://two.example/'")
+        self.assertIsNot(manager.notifier, first)
+        self.reload(A)
+        self.assertIsNone(manager.notifier)
+
+    def test_a_secret_is_read_again(self):
+        secret = Path(self.mktemp()).absolute()
+        secret.write_bytes(b"x" * 20)
+        secret.chmod(0o600)
+        text = f"{A}\nnotify-url = 'http://a.example'\nnotify-secret-file = '{secret}'"
+        self.start(text)
+        before = self.manager("/a").notifier
+        self.reload(text)
+        self.assert_changed()
+        secret.write_bytes(b"y" * 20)
+        self.reload(text)
+        self.assert_changed("/a")
+        self.assertIsNot(self.manager("/a").notifier, before)
+        self.assertNotIn("yyyy", str(self.events))
+
+    def test_trusted_proxies_and_the_public_url_change(self):
+        self.start(A)
+        (served,) = self.service.directories
+        self.reload(
+            f"{A}\npublic-url = 'https://u.example'",
+            top=f"{TOP}trusted-proxies = ['10.0.0.0/8']\n",
+        )
+        self.assert_changed("/a")
+        origins = served.resource.origins
+        self.assertEqual(origins.public_url, "https://u.example")
+        self.assertEqual(origins.trusted.names, ("10.0.0.0/8",))
+
+    def test_the_clean_up_goes_on_at_the_new_interval(self):
+        self.start(f"{A}\nsession-timeout = 10\ncleanup-interval = 1000")
+        self.reload(f"{A}\nsession-timeout = 10\ncleanup-interval = 50")
+        session = self.create("/a")
+        self.reactor.advance(51)
+        self.assertNotIn(session, self.manager("/a").active())
+
+
+class DisablingTests(ReloadCase):
+    """``enabled`` changes."""
+
+    def test_sessions_are_released_and_nothing_is_taken(self):
+        self.start(A)
+        self.create("/a")
+        self.reload(f"{A}\nenabled = false")
+        self.assert_changed("/a")
+        manager = self.manager("/a")
+        self.assertEqual(self.successResultOf(manager.backend.sessions()), [])
+        self.failureResultOf(manager.create(NAME, Caller(), None), UploadsDisabled)
+        self.reload(A)
+        self.create("/a")
+
+    def test_a_release_that_fails_is_logged(self):
+        self.start(A)
+        (served,) = self.service.directories
+        manager = served.manager
+        served.resource = FailingResource(manager, BackendError("stuck"))
+        self.reload(f"{A}\nenabled = false")
+        self.assertEqual(len(self.flushLoggedErrors(BackendError)), 1)
+        served.resource = FailingResource(manager, ServerStopping("it stops", 0))
+        self.reload(A)
+        self.assertEqual(self.lines(LogLevel.critical, LogLevel.error), [])
+
+
+class DirectoryTests(ReloadCase):
+    """Directories that come and go."""
+
+    def test_one_that_is_new_is_started_and_mounted(self):
+        self.start(A)
+        self.reload(A, B)
+        self.assert_changed(added="/b")
+        self.assertEqual(self.mounted(), {b"a", b"b"})
+        self.create("/b")
+
+    def test_one_that_is_gone_is_stopped_and_answers_no_more(self):
+        self.start(A, B)
+        gone = self.manager("/b")
+        self.reload(A)
+        self.assert_changed(removed="/b")
+        self.assertEqual(self.mounted(), {b"a"})
+        self.failureResultOf(gone.create(NAME, Caller(), None), ServerStopping)
+        self.create("/a")
+
+    def test_two_on_one_root_are_refused(self):
+        root = Path(self.mktemp()).absolute()
+        self.start(A)
+        self.reload(
+            f'mount = "/d"\nbackend = "disk:{root}"',
+            f'mount = "/e"\nbackend = "disk:{root}/"',
+        )
+        self.assert_nothing_changed(
+            f"{self.path}: directory 2 (/e): backend: disk:{root}/ is the place of /d "
+            f"already (disk:{root}); each directory needs a place of its own"
+        )
+
+
+class LaterTests(ReloadCase):
+    """What takes a new start, is said, each time, and the rest holds at once."""
+
+    def test_another_backend(self):
+        self.start(A, "fsync = 'close'\n" + B)
+        backend = self.manager("/a").backend
+        where = f"{LATER}{self.path}: directory"
+        for _ in range(2):
+            self.reload(
+                'mount = "/a"\nbackend = "disk:/nowhere"\nsession-limit = 1',
+                "fsync = 'never'\n" + B,
+            )
+            self.assertEqual(
+                self.lines(LogLevel.warn),
+                [
+                    f"{where} 1 (/a): backend: until then memory:",
+                    f"{where} 2 (/b): fsync: until then close",
+                ],
+            )
+        self.assertIs(self.manager("/a").backend, backend)
+        self.assertEqual(self.manager("/a").settings.session_limit, 1)
+
+    def test_another_backend_that_can_do_more(self):
+        root = Path(self.mktemp()).absolute()
+        self.start(A)
+        self.reload(f'mount = "/a"\nbackend = "disk:{root}"\n{BY_REFERENCE}')
+        where = f"{LATER}{self.path}: directory 1 (/a):"
+        self.assertEqual(
+            self.lines(LogLevel.warn),
+            [
+                f"{where} backend: until then memory:",
+                f"{where} all else of it: until then as it was",
+            ],
+        )
+        self.assertEqual(self.lines(LogLevel.error), [])
+        self.assertIsNone(self.manager("/a").notifier)
+
+    def test_another_backend_that_is_none_is_a_mistake(self):
+        self.start(A)
+        self.reload('mount = "/a"\nbackend = "nonsense:"')
+        (line,) = self.lines(LogLevel.error)
+        self.assertIn("directory 1 (/a): backend: ", line)
+        self.assertEqual(self.lines(LogLevel.warn), [])
+
+    def test_an_application_where_the_backend_was_not_made_for_one(self):
+        s3 = "s3:b:endpoint=http\\://127.0.0.1\\:1"
+        self.start(A)
+        (served,) = self.service.directories
+        # As S3's is, which stages uploads in another way then; its start takes a store.
+        served.directory = evolve(served.directory, backend=s3)
+        served.resource = PlainResource(served.manager)
+        told = f"mount = '/a'\nbackend = '{s3}'\nnotify-url = 'http://app.example'"
+        for _ in range(2):
+            self.reload(f"{told}\nsession-limit = 1")
+            self.assertEqual(
+                self.lines(LogLevel.warn),
+                [f"{LATER}{self.path}: directory 1 (/a): notify-url: until then none"],
+            )
+            self.assertEqual(self.lines(LogLevel.error), [])
+            self.assertEqual(served.resource.settings.session_limit, 1)
+            self.assertIsNone(served.resource.notifier)
+
+    def test_listening_and_limits(self):
+        self.start(A)
+        self.reload(A, top='listen = ["tcp:2"]\nidle-timeout = 300\n')
+        self.assert_changed()
+        self.assertEqual(
+            self.lines(LogLevel.warn),
+            [
+                f"{LATER}{self.path}: listen: until then tcp:1",
+                f"{LATER}{self.path}: idle-timeout: until then 180",
+            ],
+        )
+
+    def test_an_option_that_wins_over_the_file_goes_on_winning(self):
+        self.start(A, listen=["tcp:7"])
+        self.reload(A, top='listen = ["tcp:2"]\n')
+        self.assert_changed()
+        self.assertEqual(self.lines(LogLevel.warn), [])
+
+
+class BrokenFileTests(ReloadCase):
+    """A mistake changes nothing, and is said in one line."""
+
+    def test_mistakes_of_all_kinds(self):
+        self.start(A)
+        for text, reason in (
+            ("nonsense = [", "is not TOML: "),
+            (f"{TOP}[[directory]]\nmontu='/'", "directory 1: unknown key 'montu'"),
+            (TOP, "directory: there is none"),
+            (f"{TOP}[[directory]]\nbackend='x:'", "directory 1: backend: "),
+            (
+                f"{TOP}[[directory]]\n{A}\nnotify-by='value'",
+                "directory 1 (/a): notify-by: there is no notify-url",
+            ),
+            (
+                f"{TOP}[[directory]]\n{A}\n{BY_REFERENCE}",
+                "directory 1 (/a): notify-by: cannot be used with memory:",
+            ),
+        ):
+            self.path.write_text(text)
+            self.hang_up()
+            (line,) = self.lines(LogLevel.error, LogLevel.critical)
+            self.assertIn(f"nothing has changed: {self.path}: {reason}", line)
+            self.assertEqual(line.splitlines(), [line])
+            self.assertEqual(self.mounted(), {b"a"})
+            self.create("/a")
+            self.manager("/a").backend.files.clear()
+
+    def test_a_file_that_is_gone(self):
+        self.start(A)
+        self.path.unlink()
+        self.hang_up()
+        self.assert_nothing_changed(
+            f"{self.path}: cannot be read: No such file or directory"
+        )
+
+    def test_what_nobody_has_foreseen_is_logged_and_the_service_goes_on(self):
+        self.start(A)
+        self.reloader.in_thread = lambda function: fail(ZeroDivisionError())
+        self.hang_up()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.reloader.in_thread = maybeDeferred
+        self.reload(A, B)
+        self.assert_changed(added="/b")
+
+
+class TimeTests(ReloadCase):
+    """Reading takes its time."""
+
+    def hold(self):
+        """The thread is slow."""
+        self.waiting = []
+
+        def in_thread(function):
+            held = Deferred()
+            self.waiting.append(held)
+            return held.addCallback(lambda _: function())
+
+        self.reloader.in_thread = in_thread
+
+    def test_signals_that_come_meanwhile_are_one_more_reading(self):
+        self.start(A)
+        self.hold()
+        for _ in range(3):
+            self.reload(A, B)
+        self.assertEqual(len(self.waiting), 1)
+        self.waiting[0].callback(None)
+        self.assertEqual(len(self.waiting), 2)
+        self.waiting[1].callback(None)
+        self.assertEqual(len(self.waiting), 2)
+        self.assertEqual(self.mounted(), {b"a", b"b"})
+
+    def test_packets_are_served_meanwhile(self):
+        self.start(A)
+        self.hold()
+        self.reload(f"{A}\nenabled = false")
+        self.create("/a")
+        self.waiting[0].callback(None)
+        self.assertTrue(self.manager("/a").is_disabled)
+
+    def test_a_stop_waits_and_nothing_new_is_left_running(self):
+        self.start(A)
+        self.hold()
+        self.reload(A, B)
+        stopped = self.service.stopService()
+        self.reactor.advance(0)
+        self.assertNoResult(stopped)
+        self.waiting[0].callback(None)
+        self.reactor.advance(0)
+        self.successResultOf(stopped)
+        self.assertEqual(self.mounted(), {b"a"})
+
+
+class WithoutFileTests(ReloadCase):
+    """Settings of a command line."""
+
+    def test_there_is_nothing_to_be_read_and_that_is_said(self):
+        options = Options()
+        options.parseOptions(["--backend", "memory:"])
+        self.service = assemble(options["configuration"], self.reactor)
+        self.service.process = self.process = FakeProcess()
+        self.service.startService()
+        self.reactor.run()
+        self.addCleanup(self.end)
+        self.hang_up()
+        self.assertEqual(
+            self.lines(LogLevel.info),
+            ["SIGHUP: there is no file to be read again (--config)"],
+        )

@@ -1,0 +1,215 @@
+"""
+What S3 is asked, and what it answers, told apart from what anybody else answers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import define, field, frozen
+from botocore.awsrequest import HeadersDict
+from botocore.parsers import ResponseParserError, create_parser
+
+from txbits.backends._work import InThread
+from txbits.backends.s3._bodies import Body
+from txbits.errors import BackendError, OutOfSpace
+
+#: Answers of S3 are no longer, unless they are an object's bytes. A listing of a
+#: thousand keys of 1,024 bytes, all of them escaped, fits.
+MOST_ANSWER = 8 << 20
+
+_FULL_CODES = frozenset(
+    {"InsufficientStorage", "QuotaExceeded", "XMinioStorageFull", "EntityTooLarge"}
+)
+
+_ROOT = re.compile(rb"\s*(?:<\?xml[^>]*>)?\s*<([A-Za-z]+)[\s/>]")
+
+# What an answer that is a success says. Whatever else has status 200 comes from
+# somebody in front of S3; to take it for an empty listing would be a great mistake.
+_ROOTS = {
+    "CompleteMultipartUpload": b"CompleteMultipartUploadResult",
+    "CreateMultipartUpload": b"InitiateMultipartUploadResult",
+    "ListMultipartUploads": b"ListMultipartUploadsResult",
+    "ListObjectsV2": b"ListBucketResult",
+    "ListParts": b"ListPartsResult",
+}
+_WITH_ETAG = frozenset({"GetObject", "HeadObject", "PutObject", "UploadPart"})
+_MEMBERS = {"CompleteMultipartUpload": "ETag", "CreateMultipartUpload": "UploadId"}
+
+#: Longer answers are read in a thread, in bytes; one of a thousand keys takes 40 ms.
+_LONG_ANSWER = 1 << 14
+
+
+@frozen
+class Answer:
+    """
+    An answer of S3's that is a success.
+
+    :ivar headers: By their names in lower case.
+    :ivar parsed: What botocore reads in the body; empty if it was not asked to.
+    :ivar is_repeated: Whether an earlier attempt may have been carried out.
+    :ivar open: Delivers the body, if it was left open.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    parsed: Mapping[str, Any]
+    is_repeated: bool
+    open: Any = None
+
+
+class S3Error(BackendError):
+    """
+    S3 refused.
+
+    :ivar code: S3's own word for why, such as ``"NoSuchUpload"``; the status for an
+        answer to HEAD, which has no body to say it in.
+    :ivar is_repeated: Whether an earlier attempt may have been carried out.
+    :ivar date: What time it is there, as it stands in the header.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        status: int,
+        code: str,
+        is_repeated: bool = False,
+        date: str = "",
+    ) -> None:
+        super().__init__(text)
+        self.status = status
+        self.code = code
+        self.is_repeated = is_repeated
+        self.date = date
+
+
+class S3Full(S3Error, OutOfSpace):
+    """S3 has no room, or this account none."""
+
+
+class S3Unreachable(BackendError):
+    """There was no answer, or none that settled it, in the time there was."""
+
+
+class S3Untrusted(S3Unreachable):
+    """Who answers has a certificate that is not trusted."""
+
+
+@frozen(kw_only=True)
+class Request:
+    """
+    A request to S3.
+
+    :ivar operation: Its name in S3's reference.
+    :ivar key: The object's key; ``None`` if it is about the bucket.
+    :ivar most: How many bytes the answer's body has at most.
+    :ivar is_parsed: Whether botocore shall read the answer's body.
+    :ivar is_left_open: Whether the body of an answer that is a success is left to
+        whoever asked. How long that takes is up to others, so it does not count among
+        the requests that are under way.
+    """
+
+    operation: str
+    method: str
+    key: str | None = None
+    query: Mapping[str, str] = field(factory=dict)
+    headers: Mapping[str, str] = field(factory=dict)
+    body: Body | None = None
+    most: int = MOST_ANSWER
+    is_parsed: bool = False
+    is_left_open: bool = False
+
+
+@define(eq=False)
+class Reader:
+    """
+    Reads answers.
+
+    :param model: botocore's of S3.
+    :param region: The one that is asked.
+    :param in_thread: Where long answers are read.
+    """
+
+    _model: Any
+    _region: str
+    _in_thread: InThread
+    _parser: Any = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._parser = create_parser(self._model.protocol)
+
+    async def read(
+        self,
+        request: Request,
+        status: int,
+        headers: Mapping[str, str],
+        body: bytes,
+        is_repeated: bool,
+    ) -> Answer:
+        """
+        Read an answer.
+
+        :param headers: By their names in lower case.
+        :param is_repeated: Whether an earlier attempt may have been carried out.
+        :raises S3Error: If S3 refuses.
+        :raises S3Unreachable: If it is none of S3's.
+        """
+        parsed: Mapping[str, Any] = {}
+        found = None if request.operation == "GetObject" else _ROOT.match(body)
+        root = b"" if found is None else found[1]
+        # Some requests fail after their status has been sent.
+        failed = status >= 300 or root == b"Error"
+        if failed or request.is_parsed:
+            model = self._model.operation_model(request.operation)
+            answer = {
+                "status_code": max(status, 500) if failed and status < 300 else status,
+                "headers": HeadersDict(headers),
+                "body": body,
+            }
+            try:
+                if len(body) < _LONG_ANSWER:
+                    parsed = self._parser.parse(answer, model.output_shape)
+                else:
+                    parsed = await self._in_thread(
+                        self._parser.parse, answer, model.output_shape
+                    )
+            except ResponseParserError as error:
+                raise S3Unreachable(
+                    f"S3 answered {request.operation} with what cannot be read: {error}"
+                ) from error
+        if failed:
+            raise self._refused(request, status, headers, parsed)
+        operation = request.operation
+        if (
+            root != _ROOTS.get(operation, root)
+            or (operation in _WITH_ETAG and "etag" not in headers)
+            or (operation in _MEMBERS and not parsed.get(_MEMBERS[operation]))
+        ):
+            raise S3Unreachable(
+                f"{operation} was answered with status {status}, but not by S3"
+            )
+        return Answer(status, headers, body, parsed, is_repeated)
+
+    def _refused(
+        self,
+        request: Request,
+        status: int,
+        headers: Mapping[str, str],
+        parsed: Mapping[str, Any],
+    ) -> S3Error:
+        error = parsed.get("Error", {})
+        code = str(error.get("Code") or status)
+        kind = S3Full if status == 507 or code in _FULL_CODES else S3Error
+        text = f"S3 refused {request.operation}"
+        if request.key is not None:
+            text += f" of {request.key!a}"
+        text += f": {status} {code}"
+        if error.get("Message"):
+            text += f": {' '.join(str(error['Message']).split())[:200]}"
+        region = error.get("Region") or headers.get("x-amz-bucket-region")
+        if region and region != self._region:
+            text += f"; the bucket's region is {region}"
+        return kind(text, status, code, date=headers.get("date", ""))

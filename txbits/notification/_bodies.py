@@ -1,0 +1,248 @@
+"""
+The bodies of a request and its response: the upload out of storage, the reply into it.
+
+Both go at the pace of the slower side, and hold no more than the pieces that were under
+way when it stopped.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IConsumer, IProducer, IPushProducer
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseDone
+from twisted.web.http import PotentialDataLoss
+from twisted.web.iweb import IBodyProducer
+from zope.interface import implementer
+
+from txbits._agents import in_words
+from txbits._deferreds import begun
+from txbits.errors import ApplicationUnreachable, BadAnswer, StagedDataLost
+from txbits.interfaces import IReadable, IReply, IWriter
+from txbits.notification._waiting import Once
+
+
+@implementer(IBodyProducer, IConsumer)
+@define(eq=False)
+class UploadBody:
+    """
+    An upload as the body of a request.
+
+    To the connection it is a producer, to the session a consumer.
+
+    :ivar session: Whose bytes they are.
+    :ivar length: How many.
+    :ivar moved: Called each time that the connection has taken some, and when it has
+        taken all of them.
+    :ivar is_out: Whether it has taken all of them.
+    :ivar error: What reading failed with, unless that was because it was stopped.
+    :ivar ended: Happens when nothing is read any more, or will be.
+    """
+
+    session: IReadable
+    length: int
+    moved: Callable[[], None]
+    is_out: bool = field(init=False)
+    error: BaseException | None = field(default=None, init=False)
+    ended: Once = field(factory=Once, init=False)
+    _has_begun: bool = field(default=False, init=False)
+    _is_paused: bool = field(default=False, init=False)
+    _is_stopped: bool = field(default=False, init=False)
+    _sent: int = field(default=0, init=False)
+    _consumer: IConsumer | None = field(default=None, init=False)
+    _producer: IPushProducer | None = field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.is_out = self.length == 0
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        """Begin; see :class:`twisted.web.iweb.IBodyProducer`."""
+        finished: Deferred[None] = Deferred(lambda _: self.stopProducing())
+        if self._is_stopped or not self.length:
+            if not self._is_stopped:
+                finished.callback(None)
+            return finished
+
+        def fail(failure: Failure) -> None:
+            self._consumer = None
+            if not self._is_stopped:
+                self.error = failure.value
+                finished.errback(failure)
+
+        def end(_: None) -> None:
+            if self._sent < self.length:
+                raise StagedDataLost(f"only {self._sent} bytes of {self.length} came")
+            self._consumer = None
+            if not self._is_stopped:
+                self.is_out = True
+                finished.callback(None)
+                self.moved()
+
+        self._consumer = consumer
+        self._has_begun = True
+        reading = self.session.read_into(self, 0, self.length)
+        reading.addCallback(end).addErrback(fail)
+        reading.addBoth(lambda _: self.ended.happen())
+        return finished
+
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
+        """Called by the session, with what can be paused."""
+        self._producer = pausable = IPushProducer(producer)
+        if self._is_stopped:
+            pausable.stopProducing()
+        elif self._is_paused:
+            pausable.pauseProducing()
+
+    def unregisterProducer(self) -> None:
+        """Called by the session when it is done."""
+        self._producer = None
+
+    def write(self, data: bytes) -> None:
+        """Called by the session with the next bytes."""
+        if self._consumer is None or self._is_stopped:
+            return
+        self._sent += len(data)
+        self._consumer.write(data)
+        self.moved()
+
+    def pauseProducing(self) -> None:
+        """Called by the connection: it has enough for now."""
+        self._is_paused = True
+        if self._producer is not None:
+            self._producer.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """Called by the connection: it takes more."""
+        self._is_paused = False
+        if self._producer is not None:
+            self._producer.resumeProducing()
+
+    def stopProducing(self) -> None:
+        """Called by the connection, or by us: no more, ever."""
+        if self._is_stopped:
+            return
+        self._is_stopped = True
+        if self._producer is not None:
+            self._producer.stopProducing()
+        if not self._has_begun:
+            self.ended.happen()
+
+
+@define(eq=False)
+class ReplyBody(Protocol):
+    """
+    The body of a response, written to where the reply goes.
+
+    What has no byte is no reply: nothing is opened for it.
+
+    :ivar reply: Where it goes.
+    :ivar waits: Called with ``True`` when the application is waited for, and with
+        ``False`` when it no longer is.
+    :ivar error: What went wrong, if anything did.
+    :ivar ended: Happens when the response is over, and the writer closed.
+    """
+
+    reply: IReply
+    waits: Callable[[bool], None]
+    error: BaseException | None = field(default=None, init=False)
+    ended: Once = field(factory=Once, init=False)
+    _pieces: deque[bytes] = field(factory=deque, init=False)
+    _reason: Failure | None = field(default=None, init=False)
+    _more: Deferred[None] | None = field(default=None, init=False)
+
+    def connectionMade(self) -> None:
+        """Called when there may be bytes."""
+
+        def end(outcome: Failure | None) -> None:
+            if outcome is not None:
+                self.error = outcome.value
+            self.ended.happen()
+
+        # Nothing cancels this: a writer is to be waited for, and closed.
+        begun(self._written()).addBoth(end)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Called with the next bytes."""
+        if self.ended.happened:
+            return
+        self._pieces.append(data)
+        self._wake()
+        transport: Any = self.transport
+        if self._more is None and transport is not None:
+            transport.pauseProducing()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Called when the response is over, whatever kind of end it is."""
+        self._reason = reason
+        self._wake()
+
+    def _wake(self) -> None:
+        more, self._more = self._more, None
+        if more is not None:
+            more.callback(None)
+
+    async def _written(self) -> None:
+        writer: IWriter | None = None
+        try:
+            while (piece := await self._next()) is not None:
+                if writer is None:
+                    writer = await self.reply.open()
+                await writer.write(piece)
+        finally:
+            if writer is not None:
+                await writer.close()
+        _check_end(self._reason)
+
+    async def _next(self) -> bytes | None:
+        """Wait for bytes; ``None`` when there will be no more."""
+        if not self._pieces and self._reason is None:
+            self._more = Deferred()
+            self.waits(True)
+            transport: Any = self.transport
+            transport.resumeProducing()
+            if self._more is not None:
+                await self._more
+            self.waits(False)
+        return self._pieces.popleft() if self._pieces else None
+
+
+def _check_end(reason: Failure | None) -> None:
+    """Raise what is wrong with the end of a response, if anything is."""
+    if reason is None or reason.check(ResponseDone):
+        return
+    if reason.check(PotentialDataLoss):
+        raise BadAnswer(
+            "the application's response has no Content-Length, so that nobody can tell "
+            "whether its reply is whole"
+        )
+    raise ApplicationUnreachable(
+        f"the application's reply broke off: {in_words(reason.value or reason)}"
+    )
+
+
+class Drain(Protocol):
+    """
+    Takes a body that nobody wants, so that its sender is not cut short.
+
+    :ivar ended: Happens when it is over, or longer than it may be.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._left = most
+        self.ended = Once()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Called with the next bytes."""
+        self._left -= len(data)
+        if self._left < 0:
+            self.ended.happen()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Called when the response is over, whatever kind of end it is."""
+        self.ended.happen()

@@ -1,0 +1,171 @@
+"""
+Conditional requests for files: which content is meant, and whether it is wanted.
+
+The rules are RFC 9110's (13); MC-BUP 3.5.5 asks for those of its predecessor. Windows
+sends ``If-Unmodified-Since`` with every range after the first.
+"""
+
+from __future__ import annotations
+
+import re
+from calendar import timegm
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import formatdate
+from enum import Enum, auto
+
+from attrs import frozen
+
+from txbits.protocol._fields import MAX_VALUE_LENGTH
+
+#: Header values by lower-case name, in the order in which they came.
+Headers = Mapping[bytes, Sequence[bytes]]
+
+# RFC 9110 8.8.3: entity-tag = [ weak ] opaque-tag.
+_ENTITY_TAG = re.compile(rb'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
+
+# RFC 9110 5.6.7: IMF-fixdate, and the two obsolete forms that recipients take, too.
+_MONTHS = (
+    *(b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun"),
+    *(b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"),
+)
+_MONTH = b"(?P<month>" + b"|".join(_MONTHS) + b")"
+_TIME = rb"(?P<time>[0-9]{2}:[0-9]{2}:[0-9]{2})"
+_DATES = tuple(
+    re.compile(form)
+    for form in (
+        rb"[A-Z][a-z]{2}, (?P<day>[0-9]{2}) %b (?P<year>[0-9]{4}) %b GMT"
+        % (_MONTH, _TIME),
+        rb"[A-Z][a-z]{5,8}, (?P<day>[0-9]{2})-%b-(?P<year>[0-9]{2}) %b GMT"
+        % (_MONTH, _TIME),
+        rb"[A-Z][a-z]{2} %b (?P<day>[ 0-9][0-9]) %b (?P<year>[0-9]{4})"
+        % (_MONTH, _TIME),
+    )
+)
+
+#: How old a time of modification must be, in seconds, before it stands for one content
+#: alone: what has changed lately may have changed twice within a second.
+_STRONG_AFTER = 60
+
+
+class Verdict(Enum):
+    """What the conditions of a request come to."""
+
+    PROCEED = auto()
+    NOT_MODIFIED = auto()
+    FAILED = auto()
+
+
+@frozen
+class Validators:
+    """
+    What tells one content of a file from another.
+
+    :ivar etag: A strong entity tag, without its quotes.
+    :ivar modified: When it was last changed, in whole seconds.
+    """
+
+    etag: bytes
+    modified: int
+
+    @property
+    def quoted(self) -> bytes:
+        """The value of an ETag header."""
+        return b'"%b"' % self.etag
+
+
+def format_date(seconds: int) -> bytes:
+    """Write an HTTP-date."""
+    return formatdate(seconds, usegmt=True).encode("ascii")
+
+
+def parse_date(value: bytes, now: int) -> int | None:
+    """
+    Read an HTTP-date, in any of its three forms.
+
+    :param now: For years of two digits: one that seems to be over 50 years ahead is of
+        the century before.
+    :returns: Seconds since the epoch; ``None`` if it is none.
+    """
+    if len(value) > MAX_VALUE_LENGTH:
+        return None
+    match = next((m for form in _DATES if (m := form.fullmatch(value))), None)
+    if match is None:
+        return None
+    year = int(match["year"])
+    try:
+        if len(match["year"]) == 2:
+            this_year = datetime.fromtimestamp(now, UTC).year
+            year = this_year + (year - this_year + 49) % 100 - 49
+        hour, minute, second = map(int, match["time"].split(b":"))
+        day = datetime(
+            year,
+            _MONTHS.index(match["month"]) + 1,
+            int(match["day"]),
+            hour,
+            minute,
+            59 if second == 60 else second,  # a leap second
+        )
+    except (ValueError, OverflowError):
+        return None
+    return timegm(day.timetuple())
+
+
+def examine(headers: Headers, current: Validators, now: int) -> Verdict:
+    """
+    Weigh the conditions of a GET or HEAD (RFC 9110 13.2.2).
+
+    :param headers: The request's headers.
+    :param current: What there is.
+    :param now: The time.
+    """
+    if (wanted := headers.get(b"if-match")) is not None:
+        has_failed = not _matches(wanted, current.etag, weakly=False)
+    else:
+        since = _date(headers, b"if-unmodified-since", now)
+        has_failed = since is not None and current.modified > since
+    if has_failed:
+        return Verdict.FAILED
+    if (had := headers.get(b"if-none-match")) is not None:
+        is_known = _matches(had, current.etag, weakly=True)
+    else:
+        since = _date(headers, b"if-modified-since", now)
+        is_known = since is not None and current.modified <= since
+    return Verdict.NOT_MODIFIED if is_known else Verdict.PROCEED
+
+
+def honours_range(headers: Headers, current: Validators, now: int) -> bool:
+    """
+    Tell whether a Range is to be looked at, as far as If-Range goes (RFC 9110 13.1.5).
+
+    :param headers: The request's headers.
+    :param current: What there is.
+    :param now: The time.
+    """
+    values = headers.get(b"if-range")
+    if values is None:
+        return True
+    if len(values) != 1:
+        return False
+    value = values[0].strip()
+    tag = _ENTITY_TAG.fullmatch(value)
+    if tag is not None:
+        return tag[1] is None and tag[2] == current.etag
+    date = parse_date(value, now)
+    return date == current.modified and now - current.modified >= _STRONG_AFTER
+
+
+def _date(headers: Headers, name: bytes, now: int) -> int | None:
+    values = headers.get(name, ())
+    return parse_date(values[0].strip(), now) if len(values) == 1 else None
+
+
+def _matches(values: Sequence[bytes], etag: bytes, *, weakly: bool) -> bool:
+    """Whether a list of entity tags, or ``*``, names this one."""
+    for value in values:
+        if value.strip() == b"*":
+            return True
+        for weak, tag in _ENTITY_TAG.findall(value):
+            if tag == etag and (weakly or not weak):
+                return True
+    return False

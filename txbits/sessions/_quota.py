@@ -1,0 +1,100 @@
+"""
+How many sessions each user has open, those from before a restart among them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from attrs import define, field
+
+from txbits.errors import SessionLimitReached
+
+if TYPE_CHECKING:
+    from txbits.sessions._upkeep import Upkeep
+
+#: Seconds after which a client refused for its number of sessions may come again: the
+#: delay that Windows takes by itself.
+_LIMIT_RETRY_AFTER = 600
+
+
+@define(eq=False)
+class Quota:
+    """
+    Counts the sessions of one directory.
+
+    :param upkeep: Lists what the store has.
+    :param is_shared: Whether other processes make sessions as well.
+    """
+
+    _upkeep: Upkeep
+    _is_shared: bool
+    _owned: dict[str, set[UUID]] = field(factory=dict, init=False)
+    _gone: set[UUID] = field(factory=set, init=False)
+
+    async def reserve(self, session_id: UUID, owner: str | None, limit: int) -> None:
+        """
+        Count a session that is about to be made.
+
+        :param limit: How many its owner may have; 0 for any number.
+        :raises SessionLimitReached: If that is one too many.
+        """
+        if owner is None:
+            return
+        if limit:
+            # Sessions from before a restart count as well.
+            await self._upkeep.when_counted()
+            known = len(self._owned.get(owner, ()))
+            if self._is_shared and self._upkeep.is_count_old(known, limit):
+                await self._upkeep.count_anew()
+        owned = self._owned.setdefault(owner, set())
+        if limit and len(owned) >= limit:
+            raise SessionLimitReached(
+                f"{owner} has {len(owned)} sessions open", _LIMIT_RETRY_AFTER
+            )
+        owned.add(session_id)
+
+    def give_back(self, session_id: UUID, owner: str | None) -> None:
+        """Count a session no longer."""
+        if not self._upkeep.has_counted:
+            # It may be among those that are being listed just now.
+            self._gone.add(session_id)
+        if owner is not None and (owned := self._owned.get(owner)) is not None:
+            owned.discard(session_id)
+            if not owned:
+                del self._owned[owner]
+
+    def give_back_of_any(self, session_id: UUID) -> None:
+        """Count a session no longer, whosever it was."""
+        for owner in list(self._owned):
+            self.give_back(session_id, owner)
+
+    def inventory(self, session_id: UUID, owner: str | None) -> None:
+        """Count a session that was found in the store toward its owner's limit."""
+        if owner is not None and session_id not in self._gone:
+            self._owned.setdefault(owner, set()).add(session_id)
+
+    def counted(self) -> None:
+        """All sessions that the store held at the start have been counted."""
+        self._gone.clear()
+
+    def owned(self) -> dict[UUID, str]:
+        """The sessions that are counted, and their owners."""
+        return {one: owner for owner, ids in self._owned.items() for one in ids}
+
+    def recount(self, before: dict[UUID, str], listed: dict[UUID, str]) -> None:
+        """
+        Count those that the store has listed, in place of all.
+
+        :param before: What was counted when the listing began: what has come and gone
+            here since then is known better here.
+        :param listed: The sessions that the store has listed, and their owners.
+        """
+        now = self.owned()
+        gone = before.keys() - now.keys()
+        come = {one: owner for one, owner in now.items() if one not in before}
+        self._owned.clear()
+        for one, owner in {**listed, **come}.items():
+            if one not in gone:
+                self._owned.setdefault(owner, set()).add(one)

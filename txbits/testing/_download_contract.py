@@ -1,0 +1,203 @@
+"""
+The contract of backends whose published files can be read.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IConsumer
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from txbits.errors import (
+    BackendError,
+    DestinationForbidden,
+    DestinationIsDirectory,
+    NoSuchFile,
+)
+from txbits.interfaces import IBackend, IDownloadable, IStoredFile
+from txbits.testing._abilities_contract import _Sink
+from txbits.testing._contract import ContractBase, contract
+from txbits.testing._creation_contract import HOSTILE
+
+_NAME = ("name.txt",)
+_LONG = bytes(range(256)) * 4096
+
+
+@implementer(IConsumer)
+class _Stalled(_Sink):
+    """Takes one piece, and nothing more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first: Deferred[None] = Deferred()
+
+    def write(self, data: bytes) -> None:
+        self.received += data
+        self.producer.pauseProducing()
+        if not self.first.called:
+            self.first.callback(None)
+
+
+class DownloadContract(ContractBase):
+    """What ``IDownloadable`` promises, of backends that provide it."""
+
+    async def downloadable(self) -> Any:
+        """A started backend whose files can be read; ``None`` if they cannot."""
+        backend: IBackend = await self.started()
+        return backend if IDownloadable.providedBy(backend) else None
+
+    async def content(self, file: IStoredFile) -> bytes:
+        """All that a file holds; it is closed then."""
+        sink = _Sink()
+        await file.read_into(sink, 0, file.length)
+        self.assertIsNone(sink.producer)
+        await file.release()
+        return sink.received
+
+    @contract
+    async def test_a_published_file_can_be_read(self) -> None:
+        backend = await self.downloadable()
+        if backend is None:
+            return
+        verifyObject(IDownloadable, backend)
+        before = self.now(backend)
+        session = await self.complete(backend, data=_LONG)
+        await session.publish(overwrite=False, create_directories=False)
+        file = await backend.open_file(_NAME)
+        verifyObject(IStoredFile, file)
+        self.assertEqual(file.length, len(_LONG))
+        self.assertRegex(file.etag, r'^[^"\x00-\x20\x7f-\U0010ffff]+$')
+        # Clocks of stores differ, and some count seconds.
+        self.assertLess(abs(file.modified - before), 600)
+        self.assertEqual(await self.content(file), _LONG)
+
+    @contract
+    async def test_files_that_no_upload_brought_can_be_read(self) -> None:
+        backend = await self.downloadable()
+        if backend is None:
+            return
+        for name, data in ((("a", "b", "c.txt"), b"c"), (("empty",), b"")):
+            await self.put(backend, name, data)
+            file = await backend.open_file(name)
+            self.assertEqual(file.length, len(data))
+            self.assertEqual(await self.content(file), data)
+
+    @contract
+    async def test_a_file_is_read_in_part_and_again(self) -> None:
+        backend = await self.downloadable()
+        if backend is None:
+            return
+        await self.put(backend, _NAME, _LONG)
+        file = await backend.open_file(_NAME)
+        for start, end in ((5, 6), (1, 300_001), (7, 7), (len(_LONG) - 1, len(_LONG))):
+            sink = _Sink()
+            await file.read_into(sink, start, end)
+            self.assertEqual(sink.received, _LONG[start:end])
+        self.assertEqual(await self.content(file), _LONG)
+
+    @contract
+    async def test_each_content_has_a_tag_of_its_own(self) -> None:
+        backend = await self.downloadable()
+        if backend is None:
+            return
+        tags = set()
+        for data in (b"1", b"2", b"3", b"4"):
+            await self.put(backend, _NAME, data)
+            file = await backend.open_file(_NAME)
+            tags.add(file.etag)
+            self.assertEqual(await self.content(file), data)
+        self.assertEqual(len(tags), 4)
+
+    @contract
+    async def test_an_open_file_shows_no_other_content(self) -> None:
+        backend = await self.downloadable()
+        if backend is None:
+            return
+        await self.put(backend, _NAME, b"before")
+        file = await backend.open_file(_NAME)
+        session = await self.complete(backend, data=b"after.", overwrite=True)
+        await session.publish(overwrite=True, create_directories=False)
+        try:
+            found = await self.content(file)
+        except BackendError:
+            await file.release()
+        else:
+            self.assertEqual(found, b"before")
+
+    @contract
+    async def test_what_is_not_published_cannot_be_read(self) -> None:
+        backend = await self.downloadable()
+        if backend is None:
+            return
+        await self.fails(NoSuchFile, backend.open_file(_NAME))
+        session = await self.complete(backend)
+        await self.fails(NoSuchFile, backend.open_file(_NAME))
+        await session.publish(overwrite=False, create_directories=False)
+        await self.fails(NoSuchFile, backend.open_file((*_NAME, "below")))
+        await self.fails(NoSuchFile, backend.open_file(("no", "such", "file")))
+
+    @contract
+    async def test_directories_cannot_be_read(self) -> None:
+        backend = await self.downloadable()
+        if backend is None:
+            return
+        await self.put(backend, ("a", "b"), b"c")
+        with self.assertRaises((DestinationIsDirectory, NoSuchFile)):
+            await backend.open_file(("a",))
+        for name in ((), ("",), ("a", "")):
+            await self.fails(DestinationIsDirectory, backend.open_file(name))
+
+    @contract
+    async def test_hostile_names_cannot_be_read(self) -> None:
+        backend = await self.downloadable()
+        if backend is None:
+            return
+        for name in (*HOSTILE, (".bits-sessions", "lock"), ("BITS-Sessions", "x")):
+            with self.assertRaises((DestinationForbidden, DestinationIsDirectory)):
+                await backend.open_file(name)
+
+    @contract
+    async def test_a_closed_file_cannot_be_read(self) -> None:
+        backend = await self.downloadable()
+        if backend is None:
+            return
+        await self.put(backend, _NAME, b"data")
+        file = await backend.open_file(_NAME)
+        await file.release()
+        await file.release()
+        with self.assertRaises(BackendError):
+            await file.read_into(_Sink(), 0, 4)
+
+    @contract
+    async def test_closing_ends_a_reading(self) -> None:
+        backend = await self.downloadable()
+        if backend is None:
+            return
+        await self.put(backend, _NAME, _LONG)
+        file = await backend.open_file(_NAME)
+        stalled = _Stalled()
+        reading = file.read_into(stalled, 0, len(_LONG))
+        await stalled.first
+        await file.release()
+        with self.assertRaises(BackendError):
+            await reading
+        self.assertIsNone(stalled.producer)
+        self.assertLess(len(stalled.received), len(_LONG))
+
+    @contract
+    async def test_a_reader_may_go_away(self) -> None:
+        backend = await self.downloadable()
+        if backend is None:
+            return
+        await self.put(backend, _NAME, _LONG)
+        file = await backend.open_file(_NAME)
+        stalled = _Stalled()
+        reading = file.read_into(stalled, 0, len(_LONG))
+        await stalled.first
+        stalled.producer.stopProducing()
+        with self.assertRaises(BackendError):
+            await reading
+        self.assertEqual(await self.content(file), _LONG)

@@ -1,0 +1,278 @@
+"""
+GET and HEAD of a file: what downloads and replies have in common.
+
+Conditions are weighed and ranges are chosen before a byte is read. A response goes out
+whole, as long as its head said; or its connection is dropped, and the client knows.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+from attrs import frozen
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
+
+from txbits import errors
+from txbits._deferreds import begun
+from txbits.interfaces import IStoredFile
+from txbits.protocol.conditions import (
+    Validators,
+    Verdict,
+    examine,
+    format_date,
+    honours_range,
+)
+from txbits.protocol.ranges import (
+    ByteRange,
+    Multipart,
+    chosen_ranges,
+    unsatisfied_range,
+)
+from txbits.sessions import Caller, SessionManager
+from txbits.sessions.naming import shown
+from txbits.web._sending import ClientGone, Sending
+from txbits.web._streaming import headers_of
+
+_log = Logger()
+
+#: What every file is sent as: nobody has said what is in it, and nobody is to guess.
+CONTENT_TYPE = b"application/octet-stream"
+
+#: What errors are answered with; a subclass stands before its base. Why a file is not
+#: there, is for the log.
+_STATUSES: tuple[tuple[type[Exception], int], ...] = (
+    (errors.AccessDenied, 403),
+    (errors.UploadsDisabled, 501),
+    (errors.ServerStopping, 503),
+    (errors.NoSuchFile, 404),
+    (errors.NoSuchSession, 404),
+    (errors.DestinationForbidden, 404),
+    (errors.DestinationIsDirectory, 404),
+)
+
+
+@frozen
+class Response:
+    """
+    What to answer with.
+
+    :ivar status: The status.
+    :ivar headers: The headers, but for Content-Length.
+    :ivar length: That; ``None`` to leave it out.
+    :ivar parts: What the body consists of: bytes, then a part of the file.
+    """
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    length: int | None = 0
+    parts: Sequence[tuple[bytes, ByteRange | None]] = ()
+
+
+@frozen
+class Redirect:
+    """
+    The file is to be had elsewhere.
+
+    :ivar location: At this URL.
+    """
+
+    location: str
+
+    def response(self) -> Response:
+        """The answer that says so."""
+        location = (b"Location", self.location.encode("ascii"))
+        # It is good for a while only.
+        return Response(307, [location, (b"Cache-Control", b"no-store")])
+
+
+class FileResource(Resource):
+    """
+    Answers GET and HEAD with a file.
+
+    :param manager: The sessions of its directory.
+    :param caller: Who asks.
+    :param name: What it is called in the log.
+    """
+
+    isLeaf = True
+
+    def __init__(self, manager: SessionManager, caller: Caller, name: str) -> None:
+        super().__init__()
+        self.manager = manager
+        self.caller = caller
+        self.name = name
+
+    async def open(self, method: str) -> IStoredFile | Redirect:
+        """
+        Ask for permission, and open the file.
+
+        :param method: ``"GET"`` or ``"HEAD"``.
+        :returns: The file, or where the client is to fetch it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} opens nothing")
+
+    def render(self, request: Request) -> int:
+        begun(self._answer(request))
+        return NOT_DONE_YET
+
+    async def _answer(self, request: Request) -> None:
+        file: IStoredFile | None = None
+        try:
+            self.manager.require_enabled()
+            found = await self.open(request.method.decode("ascii"))
+            if isinstance(found, Redirect):
+                response = found.response()
+            else:
+                file = found
+                response = respond(request, file, int(self.manager.clock.seconds()))
+        except Exception as error:  # noqa: BLE001 - the edge: every error is answered
+            self._refuse(request, error)
+        else:
+            await self._send(request, file, response)
+        finally:
+            if file is not None:
+                await file.release()
+
+    def _refuse(self, request: Request, error: Exception) -> None:
+        status = next((to for kind, to in _STATUSES if isinstance(error, kind)), 500)
+        log_format = "refused {method} of {file} to {client}: {detail}"
+        fields = self._fields(request, status=status, detail=shown(str(error)))
+        if status == 500:
+            _log.failure(log_format, Failure(error), **fields)
+        else:
+            _log.info(log_format, **fields)
+        retry_after = getattr(error, "retry_after", None)
+        self._end(
+            request,
+            status,
+            [] if retry_after is None else [(b"Retry-After", b"%d" % retry_after)],
+        )
+
+    def _fields(self, request: Request, **more: Any) -> dict[str, Any]:
+        return {
+            "method": request.method.decode("ascii"),
+            "file": self.name,
+            "client": self.caller.address,
+            "user": self.caller.user,
+            **more,
+        }
+
+    async def _send(
+        self, request: Request, file: IStoredFile | None, response: Response
+    ) -> None:
+        if file is None or not response.parts or request.method == b"HEAD":
+            self._end(request, response.status, response.headers, response.length)
+            return
+        sending = Sending(request)
+        try:
+            sending.begin()
+        except ClientGone:
+            return
+        try:
+            self._begin(request, response.status, response.headers, response.length)
+            for before, part in response.parts:
+                if before:
+                    await sending.send(before)
+                if part is not None:
+                    await sending.send_file(file, part.first, part.end)
+        except ClientGone:
+            _log.info(
+                "{client} went away in the middle of {file}", **self._fields(request)
+            )
+            return
+        except Exception as error:  # noqa: BLE001 - what has begun cannot be refused
+            fields = self._fields(request, detail=shown(str(error)))
+            if isinstance(error, errors.StagedDataLost):
+                # Its session has ended, or somebody has changed it.
+                _log.info("{file} to {client} was broken off: {detail}", **fields)
+            else:
+                _log.failure("{file} to {client} was broken off: {detail}", **fields)
+            # There is no other way to say that this is not all.
+            transport: Any = request.transport
+            transport.abortConnection()
+            return
+        finally:
+            sending.end()
+        request.finish()
+
+    def _begin(
+        self,
+        request: Request,
+        status: int,
+        headers: list[tuple[bytes, bytes]],
+        length: int | None = 0,
+    ) -> None:
+        """Set the head of a response; it goes out with the first byte of its body."""
+        request.setResponseCode(status)
+        request.setHeader(b"Server", b"txbits")
+        # Of the clock that Last-Modified is compared with.
+        now = int(self.manager.clock.seconds())
+        request.setHeader(b"Date", format_date(now))
+        # twisted.web would call an answer without a body text/html.
+        request.defaultContentType = None
+        for name, value in headers:
+            request.setHeader(name, value)
+        if length is not None:
+            request.setHeader(b"Content-Length", b"%d" % length)
+
+    def _end(
+        self,
+        request: Request,
+        status: int,
+        headers: list[tuple[bytes, bytes]],
+        length: int | None = 0,
+    ) -> None:
+        """Answer without a body, unless the connection is gone."""
+        if not request._disconnected:
+            self._begin(request, status, headers, length)
+            request.finish()
+
+
+def respond(request: Request, file: IStoredFile, now: int) -> Response:
+    """
+    Choose the answer to a GET or HEAD of a file.
+
+    A HEAD is answered as the GET would be (MC-BUP 3.5.5.2), also if it has a Range.
+    """
+    asked = headers_of(request)
+    # RFC 9110 8.8.2.1: not later than the Date.
+    modified = max(0, min(int(file.modified), now))
+    current = Validators(file.etag.encode("ascii"), modified)
+    headers = [
+        (b"Last-Modified", format_date(current.modified)),
+        (b"ETag", current.quoted),
+        (b"Accept-Ranges", b"bytes"),
+    ]
+    verdict = examine(asked, current, now)
+    if verdict is Verdict.FAILED:
+        return Response(412, headers)
+    if verdict is Verdict.NOT_MODIFIED:
+        return Response(304, headers, length=None)
+    total = file.length
+    ranges = None
+    if b"range" in asked and honours_range(asked, current, now):
+        ranges = chosen_ranges(asked[b"range"], total)
+    if ranges == ():
+        return Response(416, [*headers, (b"Content-Range", unsatisfied_range(total))])
+    headers.append((b"X-Content-Type-Options", b"nosniff"))
+    if ranges is None:
+        whole = ByteRange(0, total - 1) if total else None
+        return Response(
+            200, [*headers, (b"Content-Type", CONTENT_TYPE)], total, [(b"", whole)]
+        )
+    if len(ranges) == 1:
+        (one,) = ranges
+        headers.append((b"Content-Type", CONTENT_TYPE))
+        headers.append((b"Content-Range", one.content_range(total)))
+        return Response(206, headers, one.length, [(b"", one)])
+    boundary = secrets.token_hex(20).encode("ascii")
+    multipart = Multipart(ranges, total, CONTENT_TYPE, boundary)
+    headers.append((b"Content-Type", multipart.outer_type))
+    return Response(
+        206, headers, multipart.length, [*multipart.parts(), (multipart.end, None)]
+    )

@@ -1,0 +1,170 @@
+"""
+What proxies say of the requests that they pass on: ``Forwarded`` (RFC 7239), and the
+``X-Forwarded-`` headers that came before it.
+
+Pure, and bounded: everything here may have been written by a client. Whom to believe is
+for :mod:`txbits.web._origin` to decide.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from attrs import frozen
+
+Address = IPv4Address | IPv6Address
+
+#: Longer values than this, in bytes of all headers of a name together, and more hops,
+#: are not looked at.
+MAX_LENGTH = 4096
+MAX_HOPS = 32
+
+_MAX_PREFIX = 1024
+
+# RFC 7239 4. Unquoted values may have the colon and the brackets of addresses here,
+# since there are proxies that do not quote them.
+_NAME = r"[-!#$%&'*+.^_`|~0-9A-Za-z]+"
+_PAIR = re.compile(
+    rf"[ \t]*(?:({_NAME})=(?:([-!#$%&'*+.^_`|~0-9A-Za-z:\[\]]+)"
+    r'|"((?:[^"\\]|\\.)*)")[ \t]*)?([;,]|$)'
+)
+_ESCAPED = re.compile(r"\\(.)")
+
+_HOST = re.compile(r"(?:([-.\w]{1,255})|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{1,5}))?", re.A)
+_PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[-.~!$&'()*+,;=:@\w]+)+", re.A)
+_PORT = re.compile(r":[0-9]{1,5}$")
+
+
+@frozen
+class Hop:
+    """
+    What one proxy has said of a request.
+
+    :ivar address: Who sent it to that proxy; ``None`` if that is no address.
+    :ivar scheme: ``"http"`` or ``"https"``; ``None`` if it is not told.
+    :ivar host: The host that was asked for, perhaps with a port, likewise.
+    :ivar prefix: What the proxy has taken away from the path.
+    """
+
+    address: Address | None = None
+    scheme: str | None = None
+    host: str | None = None
+    prefix: str = ""
+
+
+def read_hops(headers: Mapping[bytes, Sequence[bytes]]) -> list[Hop]:
+    """
+    Read what proxies have said, the first one first.
+
+    If there is a ``Forwarded``, the other headers are not looked at. What is malformed
+    is nothing.
+
+    :param headers: Values by lower-case name.
+    """
+    forwarded = _joined(headers, b"forwarded")
+    if forwarded is not None:
+        return _parse_forwarded(forwarded)
+    addresses = _elements(headers, b"x-forwarded-for")[-MAX_HOPS:]
+    hops = [Hop(parse_address(one)) for one in addresses[:-1]]
+    last = addresses[-1] if addresses else ""
+    scheme = _elements(headers, b"x-forwarded-proto")
+    host = _elements(headers, b"x-forwarded-host")
+    prefix = _elements(headers, b"x-forwarded-prefix")
+    said = Hop(
+        parse_address(last),
+        checked_scheme(scheme[-1]) if scheme else None,
+        checked_host(host[-1]) if host else None,
+        checked_prefix(prefix[-1]) if prefix else "",
+    )
+    # These three have no place for several proxies: the one next to us sets them.
+    return [*hops, said]
+
+
+def _parse_forwarded(value: str) -> list[Hop]:
+    hops: list[Hop] = []
+    pairs: dict[str, str] = {}
+    position = 0
+    while position <= len(value):
+        match = _PAIR.match(value, position)
+        if match is None:
+            return []
+        name, token, quoted, separator = match.groups()
+        if name is not None:
+            text = token if quoted is None else _ESCAPED.sub(r"\1", quoted)
+            if pairs.setdefault(name.lower(), text) is not text:
+                return []
+        if separator != ";" and pairs:
+            hops.append(
+                Hop(
+                    parse_address(pairs.get("for", "")),
+                    checked_scheme(pairs.get("proto", "")),
+                    checked_host(pairs.get("host", "")),
+                )
+            )
+            pairs = {}
+        position = match.end() if separator else len(value) + 1
+    return hops[-MAX_HOPS:]
+
+
+def parse_address(text: str) -> Address | None:
+    """
+    Read an address, perhaps with a port, or in brackets.
+
+    :returns: ``None`` if it is none, such as ``unknown``.
+    """
+    if text.startswith("["):
+        text = _PORT.sub("", text) if not text.endswith("]") else text
+        if not text.endswith("]"):
+            return None
+        text = text[1:-1]
+    elif text.count(":") == 1:
+        text = _PORT.sub("", text)
+    if "%" in text:
+        return None  # a zone means something to the other machine only
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
+
+
+def checked_scheme(text: str) -> str | None:
+    """The scheme, in lower case; ``None`` if it is none that we serve."""
+    return lower if (lower := text.lower()) in ("http", "https") else None
+
+
+def checked_host(text: str) -> str | None:
+    """The host, perhaps with a port, as it stands in a URL; ``None`` if it is none."""
+    match = _HOST.fullmatch(text)
+    if match is None:
+        return None
+    name, address, port = match.groups()
+    if port is not None and not 0 < int(port) < 65536:
+        return None
+    if name is None:
+        found = parse_address(address)
+        if not isinstance(found, IPv6Address):
+            return None
+    return text
+
+
+def checked_prefix(text: str) -> str:
+    """The prefix of a path, without a slash at its end; empty if it is none."""
+    text = text.rstrip("/")
+    return text if len(text) <= _MAX_PREFIX and _PREFIX.fullmatch(text) else ""
+
+
+def _joined(headers: Mapping[bytes, Sequence[bytes]], name: bytes) -> str | None:
+    values = headers.get(name)
+    if values is None:
+        return None
+    joined = b",".join(values)
+    return joined.decode("latin-1") if len(joined) <= MAX_LENGTH else ""
+
+
+def _elements(headers: Mapping[bytes, Sequence[bytes]], name: bytes) -> list[str]:
+    joined = _joined(headers, name)
+    return [] if joined is None else [one.strip() for one in joined.split(",")]
