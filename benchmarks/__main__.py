@@ -68,7 +68,7 @@ def _options() -> argparse.Namespace:
         default=[],
         help="one more word for that command; may be repeated",
     )
-    add("--total", type=int, default=1024, help="MiB of a run but of sessions")
+    add("--total", type=int, default=1024, help="MiB of a run but of small uploads")
     add("--fragment", type=int, default=10, help="MiB of a Fragment or PUT")
     add("--connections", default="1,8", help="how many, but for small uploads")
     add("--sessions", type=int, default=6000, help="uploads of a sessions run")

@@ -1,5 +1,5 @@
 """
-Part (e): ``txbits upload`` beside ``curl -T``, each to the server that it is made for.
+Part (f): ``txbits upload`` beside ``curl -T``, each to the server that it is made for.
 
 Both are processes that send the same file. What is measured begins when they are
 started and ends when they have exited, so that the start of Python counts. nginx leaves
@@ -158,7 +158,7 @@ def _peak(pid: int) -> float:
 
 def _tell(results: dict[str, Sequence[Sent]], total: int) -> None:
     table(
-        f"(e) a file of {total / MIB:.0f} MiB: median (lowest-highest)",
+        f"(f) a file of {total / MIB:.0f} MiB: median (lowest-highest)",
         [
             "client",
             "wall s",
@@ -190,4 +190,4 @@ def _tell(results: dict[str, Sequence[Sent]], total: int) -> None:
         reached.append(Goal("wall s, txbits upload / curl -T", ratio, "at most", 1.5))
     peak = max(run.peak for run in [*ours, *results[FSYNCED]])
     reached.append(Goal("peak MiB of txbits upload", peak, "at most", 60))
-    goals("(e) goals", reached)
+    goals("(f) goals", reached)

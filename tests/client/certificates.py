@@ -36,16 +36,26 @@ def authority(name: str = "Authority of the tests") -> Identity:
     return _signed(builder, key, key)
 
 
-def issued_by(issuer: Identity, name: str, address: str | None = None) -> Identity:
-    """Make a certificate that an authority vouches for."""
+def issued_by(
+    issuer: Identity, name: str, address: str | None = None, *, ca: bool = False
+) -> Identity:
+    """
+    Make a certificate that an authority vouches for.
+
+    :param address: The address that it is for, if it is a server's.
+    :param ca: Whether it is that of another authority.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
-    ca = x509.load_pem_x509_certificate(issuer.certificate)
-    ca_key = serialization.load_pem_private_key(issuer.key, None)
-    builder = _builder(_name(name), ca.subject, key)
+    above = x509.load_pem_x509_certificate(issuer.certificate)
+    above_key = serialization.load_pem_private_key(issuer.key, None)
+    builder = _builder(_name(name), above.subject, key)
+    if ca:
+        constraints = x509.BasicConstraints(ca=True, path_length=None)
+        builder = builder.add_extension(constraints, critical=True)
     if address is not None:
         names = x509.SubjectAlternativeName([x509.IPAddress(ip_address(address))])
         builder = builder.add_extension(names, critical=False)
-    return _signed(builder, key, ca_key)
+    return _signed(builder, key, above_key)
 
 
 def _name(text: str) -> x509.Name:

@@ -229,6 +229,16 @@ class CancelTests(JobTestCase):
         creating.callback(self.exchange.server.receive(self.exchange.packets[0], b""))
         self.assert_cancelled(job, result)
 
+    def test_a_session_that_cannot_be_created_is_not_waited_for_twice(self) -> None:
+        creating: Deferred[Ack] = Deferred()
+        job = self.job(creating)
+        result = job.start()
+        ended = job.cancel()
+        creating.callback(Ack(503, retry_after=30))
+        self.successResultOf(ended)
+        self.failureResultOf(result, UploadCancelled)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_before_there_is_a_session_nothing_is_said(self) -> None:
         job = self.job(lost())
         result = job.start()

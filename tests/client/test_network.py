@@ -32,7 +32,7 @@ from twisted.web.guard import (
 from twisted.web.http import HTTPFactory
 from twisted.web.proxy import Proxy
 from twisted.web.resource import IResource, Resource
-from twisted.web.server import Site
+from twisted.web.server import NOT_DONE_YET, Site
 from twisted.web.static import Data
 from zope.interface import implementer
 
@@ -211,6 +211,20 @@ class CertificateTests(TLSTestCase):
         await self.assert_delivered(url, authorities=trusted, certificate=together)
         await self.refuse(url, authorities=trusted)
 
+    async def test_the_certificates_between_are_shown_as_well(self) -> None:
+        clients = authority()
+        between = issued_by(clients, "between", ca=True)
+        mine = issued_by(between, "me")
+        url = await self.listen_tls(self.of_server(), clients)
+        trusted = self.authority.certificate
+        chain = mine.certificate + between.certificate
+        await self.assert_delivered(
+            url, authorities=trusted, certificate=chain, key=mine.key
+        )
+        await self.refuse(
+            url, authorities=trusted, certificate=mine.certificate, key=mine.key
+        )
+
     async def test_what_is_no_certificate_is_said(self) -> None:
         mine = issued_by(self.authority, "me")
         for settings in (
@@ -372,6 +386,31 @@ class ReplyTests(NetworkTestCase):
         self.assertEqual((error.status, error.transient), (404, False))
         self.assertFalse(os.path.exists(path))
         self.assertIsNone(self.server.published)
+
+    async def test_a_reply_that_is_cut_short_is_downloaded_again(self) -> None:
+        attempts: list[int] = []
+
+        class Shaky(Resource):
+            isLeaf = True
+
+            def render_GET(self, request: Any) -> Any:
+                attempts.append(1)
+                if len(attempts) == 1:
+                    request.setResponseCode(503)
+                    return b"later"
+                request.setHeader(b"Content-Length", b"1000")
+                request.write(b"r" * 500)
+                if len(attempts) == 2:
+                    request.transport.loseConnection()
+                    return NOT_DONE_YET
+                return b"r" * 500
+
+        path = self.mktemp()
+        await self.send(self.replying(Shaky(), "\\reply"), reply=path)
+        with open(path, "rb") as file:
+            self.assertEqual(file.read(), b"r" * 1000)
+        self.assertEqual(len(attempts), 3)
+        self.assertEqual(os.listdir(os.path.dirname(path)), [os.path.basename(path)])
 
     async def test_passwords_go_to_no_other_server(self) -> None:
         seen: list[Any] = []

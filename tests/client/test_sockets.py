@@ -34,6 +34,7 @@ class ModelResource(Resource):
         half of their bytes are taken, and there is no Ack.
     :ivar stuck: Fires when the first packet came that is not to be answered at all, if
         it is set.
+    :ivar unanswered: That packet's request.
     """
 
     isLeaf = True
@@ -43,6 +44,7 @@ class ModelResource(Resource):
         self.model = server
         self.drops = 0
         self.stuck: Deferred[None] | None = None
+        self.unanswered: Any = None
         self.connections: set[object] = set()
 
     def render(self, request: Any) -> Any:
@@ -55,6 +57,7 @@ class ModelResource(Resource):
         body = request.content.read()
         if body and self.stuck is not None:
             stuck, self.stuck = self.stuck, None
+            self.unanswered = request
             stuck.callback(None)
             return NOT_DONE_YET
         if body and self.drops:
@@ -170,9 +173,10 @@ class Command(ProcessProtocol):
 class CommandTests(SocketsTestCase):
     """``python -m txbits upload``."""
 
-    def spawn(self, url: str, *options: str) -> Command:
+    def spawn(self, url: str, *options: str, shell: str = 'exec "$@"') -> Command:
         command = Command()
         argv = [sys.executable, "-m", "txbits", "upload", self.path, url, *options]
+        argv = ["/bin/sh", "-c", shell, "sh", *argv]
         # A checkout that is not installed is found by where the tests found it.
         paths = os.pathsep.join(filter(None, sys.path))
         environment = {
@@ -180,7 +184,7 @@ class CommandTests(SocketsTestCase):
             "PYTHONPATH": paths,
             "XDG_STATE_HOME": os.path.abspath(self.state),
         }
-        process = reactor.spawnProcess(command, sys.executable, argv, environment)
+        process = reactor.spawnProcess(command, argv[0], argv, environment)
         self.addCleanup(lambda: process.pid and process.signalProcess("KILL"))
         command.transport = process
         return command
@@ -227,6 +231,17 @@ class CommandTests(SocketsTestCase):
         self.assertEqual(await command.ended, 130)
         self.assertIn(b"txbits: interrupted; the same command goes on", command.err)
         self.assertEqual(len(self.server.held), 1)
+
+    async def test_an_interrupt_that_was_ignored_stays_so(self) -> None:
+        # As in the background of a shell's script.
+        stuck: Deferred[None] = Deferred()
+        self.resource.stuck = stuck
+        command = self.spawn(self.url, shell='trap "" INT; exec "$@"')
+        await stuck
+        command.transport.signalProcess(signal.SIGINT)
+        self.resource.unanswered.transport.abortConnection()
+        self.assertEqual(await command.ended, 0)
+        self.assertEqual(self.server.published, self.data)
 
     async def test_the_same_command_goes_on_after_a_kill(self) -> None:
         stuck: Deferred[None] = Deferred()

@@ -77,6 +77,10 @@ class FragmentSizesTests(SynchronousTestCase):
         sizes.too_large(10_000)
         self.assertEqual(sizes.size, 5000)
 
+    def test_there_may_be_less_room_than_the_network_has(self) -> None:
+        self.assertEqual(settled(1e12, FragmentSizes.up_to(2**22)).size, 2**22)
+        self.assertEqual(FragmentSizes.up_to(10_000).size, 10_000)
+
     @given(
         st.lists(
             st.one_of(

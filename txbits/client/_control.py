@@ -88,10 +88,13 @@ class Control:
         """
         if self.wish is Wish.STOP:
             raise CancelledError
-        if self.wish is Wish.PAUSE or (
-            self.wish is Wish.CANCEL and not self.cancelling
-        ):
+        if self._interrupts():
             raise Interrupted
+
+    def _interrupts(self) -> bool:
+        if self.wish is Wish.CANCEL:
+            return not self.cancelling
+        return self.wish is Wish.PAUSE
 
     async def wait(self, awaited: Deferred[T], *, precious: bool = False) -> T:
         """
@@ -102,7 +105,7 @@ class Control:
         :raises CancelledError: If nothing more is wanted.
         """
         self._awaited, self._precious = awaited, precious
-        if self.wish is Wish.STOP:
+        if self.wish is Wish.STOP or (self._interrupts() and not precious):
             awaited.cancel()
         try:
             return await awaited

@@ -226,7 +226,7 @@ class Requests:
         watch.guard(request)
         try:
             response = await request
-        except _FAILURES as error:
+        except (*FAILURES, ProxyRefused) as error:
             raise _sorted(error, watch.expired) from error
         finally:
             watch.end()
@@ -265,11 +265,6 @@ class Requests:
         else:
             return False
         return authorizer.challenged(asked)
-
-
-#: What a request may fail with for a reason that lies in the network, at the proxy, or
-#: in what the body comes from. Anything else is a mistake of ours.
-_FAILURES = (*FAILURES, ProxyRefused)
 
 
 def _sorted(error: BaseException, expired: float | None) -> BaseException:

@@ -27,6 +27,9 @@ from txbits.client.source import (
     SourceError,
 )
 
+#: How many bytes a fragment of what can be read only once has at most: they are kept.
+LARGEST_KEPT = 4 * 1024 * 1024
+
 #: How much is read from a pipe at a time.
 _CHUNK = 256 * 1024
 

@@ -80,6 +80,12 @@ class Interrupts:
         self.interrupt()
 
 
+def _install(interrupts: Interrupts) -> None:
+    # A shell has background jobs ignore it, and so it shall stay.
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, interrupts.handle)
+
+
 def _leave() -> None:
     if sys.stdout.isatty():
         # Whatever drew a bar has hidden the cursor.
@@ -123,9 +129,7 @@ async def start(reactor: Any, options: argparse.Namespace) -> None:
     run = begin(context, options)
     interrupts = Interrupts(lambda: reactor.callFromThread(run.interrupt), leave=_leave)
     # Twisted installs its own handler when the reactor starts.
-    reactor.callWhenRunning(
-        reactor.callLater, 0, signal.signal, signal.SIGINT, interrupts.handle
-    )
+    reactor.callWhenRunning(reactor.callLater, 0, _install, interrupts)
     status = await run.status
     if status is not Status.DONE:
         raise SystemExit(int(status))

@@ -25,7 +25,12 @@ from txbits.client._record import Record
 from txbits.client._reply import fetch_reply
 from txbits.client._requests import ExchangeError, NoAnswer, NoTrust, NoWay
 from txbits.client._retry import Backoff
-from txbits.client._streams import source_of
+from txbits.client._streams import (
+    LARGEST_KEPT,
+    PipeSource,
+    ProducerSource,
+    source_of,
+)
 from txbits.client._url import InvalidURL, resolve_reply, to_wire, with_host
 from txbits.client.events import (
     Created,
@@ -189,10 +194,15 @@ class UploadJob:
                 self._opened.close()
 
     def _new_machine(self) -> Upload:
-        size = self.fragment_size
+        if self.fragment_size is not None:
+            sizes = FragmentSizes.fixed(self.fragment_size)
+        elif isinstance(self._opened, (PipeSource, ProducerSource)):
+            sizes = FragmentSizes.up_to(LARGEST_KEPT)
+        else:
+            sizes = FragmentSizes()
         return Upload(
             self._opened.length,
-            FragmentSizes() if size is None else FragmentSizes.fixed(size),
+            sizes,
             self._opened.content_name,
             self.ping_connections,
             self.reactor.seconds,

@@ -51,6 +51,13 @@ class FragmentSizes:
         """
         return cls(size, adapts=False)
 
+    @classmethod
+    def up_to(cls, limit: int) -> FragmentSizes:
+        """Follow the network, but send no more than so many bytes at a time."""
+        sizes = cls(min(limit, FIRST_FRAGMENT))
+        sizes._limit = limit
+        return sizes
+
     def acknowledged(self, length: int, seconds: float) -> None:
         """
         A fragment was taken.
