@@ -13,17 +13,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import treq
 from attrs import define, field
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.internet.ssl import DefaultOpenSSLContextFactory
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.internet.threads import deferToThread
 from twisted.protocols.portforward import ProxyFactory
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
-from twisted.web.client import ResponseDone
+from twisted.web.client import HTTPConnectionPool, ResponseDone
 from twisted.web.http_headers import Headers
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
@@ -32,6 +33,7 @@ from twisted.web.static import File
 from tests.backends.s3.test_access import certificate
 from tests.client.fakes import Pipe
 from tests.client.test_sockets import Command
+from txbits.backends.memory import MemoryBackend
 from txbits.client import (
     ConnectionSettings,
     Credentials,
@@ -46,6 +48,8 @@ from txbits.client._partial import Origin, Partial, boot_id
 from txbits.client._requests import NoAnswer
 from txbits.client.cli import parse
 from txbits.client.commands._command import Context, Status, run
+from txbits.sessions import Settings
+from txbits.web import BITSResource, BITSSite
 
 reactor: Any = _reactor
 
@@ -455,6 +459,50 @@ class TwistedTests(DownloadCase):
         self.place(b"x" * 1000, "Sun, 09 Sep 2001 01:46:39 GMT")
         result = await self.download()
         self.assert_arrived()
+        self.assertEqual(result.received, len(DATA))
+
+
+class OwnServerTests(DownloadCase):
+    """From txbits itself, whose files have strong ETags."""
+
+    async def serve_own(self):
+        backend = MemoryBackend(reactor)
+        backend.files["x",] = DATA
+        settings = Settings(allow_downloads=True)
+        resource = BITSResource(backend, settings, reactor=reactor)
+        await resource.manager.start()
+        self.addCleanup(resource.manager.stop)
+        root = Resource()
+        root.putChild(b"in", resource)
+        site = BITSSite(root, reactor=reactor)
+        port = reactor.listenTCP(0, site, interface="127.0.0.1")
+        self.addCleanup(self.wait_for, site)
+        self.addCleanup(port.stopListening)
+        self.url = f"http://127.0.0.1:{port.getHost().port}/in/x"
+        return backend
+
+    async def wait_for(self, site):
+        while site.channels:
+            await deferLater(reactor, 0)
+
+    async def etag(self):
+        pool = HTTPConnectionPool(reactor, persistent=False)
+        response = await treq.head(self.url, pool=pool)
+        return response.headers.getRawHeaders(b"ETag")[0].decode()
+
+    async def test_it_goes_on(self):
+        await self.serve_own()
+        self.place(DATA[:1000], await self.etag())
+        result = await self.download()
+        self.assert_arrived()
+        self.assertEqual(result.received, len(DATA) - 1000)
+
+    async def test_a_changed_file_comes_anew(self):
+        backend = await self.serve_own()
+        self.place(DATA[:1000], await self.etag())
+        backend.files["x",] = DATA[::-1]
+        result = await self.download()
+        self.assert_arrived(DATA[::-1])
         self.assertEqual(result.received, len(DATA))
 
 
