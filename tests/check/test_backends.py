@@ -1,8 +1,8 @@
 """
 The kit against txbits itself, over sockets on loopback, on every backend.
 
-All that applies passes, also what only txbits promises, and nothing is left but the
-files that were to be published.
+Everything passes, also what only txbits promises, and nothing is left but the files
+that were to be published.
 """
 
 from __future__ import annotations
@@ -26,18 +26,13 @@ from txbits.backends.disk import DiskBackend
 from txbits.backends.memory import MemoryBackend
 from txbits.check import CHECKS, Outcome, Unreachable, check
 from txbits.client import ConnectionSettings
+from txbits.sessions import Settings
 from txbits.web import BITSResource, BITSSite
 
 reactor: Any = _reactor
 
-#: What a server without downloads and host ids cannot be asked, and what depends on the
-#: room of the disk.
-_MAY_NOT_APPLY = {
-    "create-host-id-has-timeout",
-    "file-appears-at-close",
-    "file-is-as-sent",
-    "fragment-of-a-long-file",
-}
+#: What depends on the room of the disk.
+_MAY_NOT_APPLY = {"fragment-of-a-long-file"}
 
 
 class Unnegotiated(Factory):
@@ -68,7 +63,8 @@ class KitCase(TestCase):
     timeout = 120
 
     async def serve(self, backend: Any, description: str = "tcp:0") -> str:
-        resource = BITSResource(backend, reactor=reactor)
+        settings = Settings(allow_downloads=True, host_id="127.0.0.1")
+        resource = BITSResource(backend, settings, reactor=reactor)
         await resource.manager.start()
         self.addCleanup(resource.manager.stop)
         root = Resource()
