@@ -91,7 +91,7 @@ class _ExactRequest:
         )
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Asking:
     """
     One attempt to get an answer.
