@@ -378,8 +378,8 @@ async def have_answered(
         session.life.completed(session.rules.completion_of(session.upload))
         return
     else:
-        manager.require_running()
         await manager.refresh(session)
+        manager.require_running()
         if session.life.fragment() is not Move.ASK:
             # Another process has asked.
             return

@@ -561,9 +561,13 @@ class SessionManager:
         """
         # What is being asked about is complete; and it is not to be disturbed.
         if self.is_shared and session.asking is None:
-            upload: object = session.upload
+            upload = session.upload
             if IRefreshable.providedBy(upload):
-                await upload.refresh()
+                held = upload.offset
+                await IRefreshable(upload).refresh()
+                if upload.offset != held:
+                    # What has passed here is not what is there.
+                    self.digests.forget(upload.session_id)
             session.life = session.rules.life_of(session.upload)
 
     def forget(self, session: Session) -> None:
