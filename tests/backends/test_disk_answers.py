@@ -209,6 +209,8 @@ class KeepingTests(AnswerCase):
             backend = self.start()
             session = self.answered(backend, publishes=True)
             self.successResultOf(self.publish(session, overwrite))
+            (summary,) = self.successResultOf(backend.sessions())
+            self.assertTrue(summary.published)
             for one in self.now_and_later(backend, session):
                 self.assertTrue(one.published)
                 self.assertEqual(self.read(one), REPLY)

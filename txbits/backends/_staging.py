@@ -375,6 +375,7 @@ class Staging:
                         one.record.owner,
                         one.last_progress,
                         one.published or one.releasing,
+                        one.published and not one.releasing,
                     )
                 )
         return found, faults

@@ -477,11 +477,10 @@ class SessionManager:
         """The sessions that this process knows."""
         return {*self._table}
 
-    def timeout_of(self, session_id: UUID) -> float:
-        """For how many seconds a session may be without progress."""
+    def rules_of(self, session_id: UUID) -> Rules:
+        """What a session goes by."""
         session = self._table.get(session_id)
-        rules = self._rules if session is None else session.rules
-        return rules.settings.session_timeout
+        return self._rules if session is None else session.rules
 
     # For the acts of a session
 
