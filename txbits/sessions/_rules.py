@@ -9,7 +9,7 @@ each session keeps the rules under which this process has met it.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import cast
+from typing import Any
 
 from attrs import frozen
 
@@ -28,7 +28,8 @@ def answer_of(upload: IUploadSession) -> Answer | None:
     """What a server application has answered for good, if one has."""
     if not _keeps_answers(type(upload)) and not IAnswerable.providedBy(upload):
         return None
-    return cast(IAnswerable, upload).answer
+    answerable: Any = upload
+    return answerable.answer  # type: ignore[no-any-return]
 
 
 @frozen(eq=False)

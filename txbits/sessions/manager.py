@@ -195,11 +195,13 @@ class SessionManager:
         self._disabling.enable()
 
     def _enter(self) -> None:
-        self.require_running()
+        if self._stopping:
+            self.require_running()
         self._busy += 1
 
     def _enter_packet(self) -> None:
-        self.require_enabled()
+        if self._disabling.is_disabled:
+            self.require_enabled()
         self._enter()
 
     def _leave(self) -> None:
