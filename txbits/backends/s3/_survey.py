@@ -69,10 +69,13 @@ class Survey:
             return None
         staging = self._staging
         is_published = False
-        if record.state == "publishing" or (
-            record.state == "open"
-            and record.is_small
-            and len(record.inline) == record.total
+        if not record.is_taken and (
+            record.state == "publishing"
+            or (
+                record.state == "open"
+                and record.is_small
+                and len(record.inline) == record.total
+            )
         ):
             is_published = (
                 await staging.is_published(record.destination, record.session_id)
