@@ -39,7 +39,7 @@ from txbits.protocol.codec import ContentRange
 from txbits.protocol.session import begin
 from txbits.sessions._digest import Digests
 from txbits.sessions._disabling import Disabling
-from txbits.sessions._endings import cancel_session, close_session
+from txbits.sessions._endings import cancel_session, close_session, expire_session
 from txbits.sessions._fragments import Received, placed, receive_fragment
 from txbits.sessions._notification import Asking, require_abilities
 from txbits.sessions._quota import Quota
@@ -451,7 +451,7 @@ class SessionManager:
                 or session.rules.is_left_over(session.upload)
                 or self._is_expired(session)
             ):
-                await self._expire(session)
+                await expire_session(self, session)
         except NoSuchSession:
             return
         except BackendError:
@@ -614,7 +614,7 @@ class SessionManager:
         if upload.owner != caller.user or destination not in (upload.destination, None):
             raise NoSuchSession("the session is another destination's, or caller's")
         if self._is_expired(session):
-            await self._expire(session)
+            await expire_session(self, session)
             if not self.is_shared or self._is_expired(session):
                 raise NoSuchSession("the session has expired")
         return session
@@ -627,16 +627,3 @@ class SessionManager:
     def _is_old(self, session: Session) -> bool:
         age = self.clock.seconds() - session.upload.last_progress
         return age > session.rules.settings.session_timeout
-
-    async def _expire(self, session: Session) -> None:
-        try:
-            timeout = session.rules.settings.session_timeout
-            reason = (
-                "uploads are disabled"
-                if self.is_disabled
-                else f"no progress for {timeout:g} seconds"
-            )
-            await cancel_session(self, session, reason)
-        except NoSuchSession:
-            # It was published long ago, and only its release was missing.
-            return
