@@ -209,6 +209,8 @@ class KeepingTests(AnswerCase):
             backend = self.start()
             session = self.answered(backend, publishes=True)
             self.successResultOf(self.publish(session, overwrite))
+            (summary,) = self.successResultOf(backend.sessions())
+            self.assertTrue(summary.published)
             for one in self.now_and_later(backend, session):
                 self.assertTrue(one.published)
                 self.assertEqual(self.read(one), REPLY)
@@ -308,3 +310,50 @@ class ApplicationsReplyTests(AnswerCase):
         self.successResultOf(session.release())
         self.successResultOf(self.backend.clean_up(0.0))
         self.assertEqual(self.leftovers(self.backend), [])
+
+    def test_an_upload_that_it_has_taken_is_complete_wherever_the_bytes_are(self):
+        elsewhere = os.path.abspath(self.mktemp())
+
+        def to_the_destination(staged):
+            os.link(staged, os.path.join(self.backend.root, "name"))
+
+        def longer(staged):
+            with open(staged, "ab") as file:
+                file.write(b"more")
+
+        for take in (
+            lambda staged: os.rename(staged, elsewhere),
+            os.unlink,
+            lambda staged: os.truncate(staged, 1),
+            longer,
+            to_the_destination,
+        ):
+            for status in (200, 403):
+                self.backend = self.start()
+                session = self.complete(self.backend, ("name",))
+                self.begun(session)
+                with open(session.reply_address(), "wb") as reply:
+                    reply.write(REPLY)
+                take(session.address())
+                self.successResultOf(session.keep_answer(Answer(status=status)))
+                self.backend = self.reopened(self.backend)
+                (summary,) = self.successResultOf(self.backend.sessions())
+                self.assertFalse(summary.releasing)
+                session = self.found(self.backend, session)
+                self.assertEqual(
+                    (session.offset, session.published, session.in_doubt),
+                    (session.total, False, False),
+                )
+                self.assertEqual(self.read(session), REPLY)
+                self.successResultOf(session.release())
+                self.assertEqual(self.leftovers(self.backend), [])
+
+    def test_one_that_it_has_moved_lives_from_the_answer_on(self):
+        session = self.asked()
+        os.unlink(session.address())
+        self.successResultOf(session.keep_answer(Answer()))
+        os.utime(session.reply_address().replace(".reply", ".answer"), (5e9, 5e9))
+        self.backend = self.reopened(self.backend)
+        (summary,) = self.successResultOf(self.backend.sessions())
+        self.assertEqual(summary.last_progress, 5e9)
+        self.assertEqual(self.found(self.backend, session).last_progress, 5e9)

@@ -42,6 +42,7 @@ class Program(ProcessProtocol):
         self.status = None
         self._listening = Deferred()
         self._ended = Deferred()
+        self._awaited = []
 
     @classmethod
     def start(
@@ -81,6 +82,21 @@ class Program(ProcessProtocol):
         """Fires with its port when it listens; fails if it ends before."""
         return self._listening if self.port is None else succeed(self.port)
 
+    def says(self, text):
+        """Fires when it has written something to standard output."""
+        said = Deferred()
+        self._awaited.append((text, said))
+        self._look()
+        return said
+
+    def _look(self):
+        awaited, self._awaited = self._awaited, []
+        for text, said in awaited:
+            if text in self.stdout:
+                said.callback(None)
+            else:
+                self._awaited.append((text, said))
+
     def end(self, how=signal.SIGTERM):
         """Send it a signal; fires when it has ended."""
         if self.status is None and self.transport.pid is not None:
@@ -106,6 +122,7 @@ class Program(ProcessProtocol):
         if match is not None and self.port is None:
             self.port = int(match[1])
             self._listening.callback(self.port)
+        self._look()
 
     def errReceived(self, data):
         self.stderr += data.decode("utf-8", "replace")

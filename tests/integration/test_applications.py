@@ -16,6 +16,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.integration.cluster import free_ports, remains
 from tests.integration.programs import ROOT, TWIST, Program
+from tests.integration.s3_application import reply_to
 from tests.integration.wire import Lost, Wire, leftovers
 from tests.seaweedfs import ENVIRONMENT, Bucket
 
@@ -160,6 +161,34 @@ class KleinTests(ApplicationCase):
 
     async def test_it_refuses_who_has_another_secret(self):
         await self.assert_refuses(self.application(secret="another"), "reference")
+
+
+class S3ReferenceTests(ApplicationCase):
+    """``s3_application.py``, by reference: both programs see the same bucket."""
+
+    async def test_it_reads_uploads_and_writes_replies_in_the_bucket(self):
+        bucket = Bucket(self)
+        program = Program.start(
+            self,
+            *("-m", "tests.integration.s3_application", bucket.server.endpoint),
+            cwd=self.cwd,
+        )
+        number = await program.listening()
+        port = await self.serve(
+            f"http://127.0.0.1:{number}/", "reference", bucket.description()
+        )
+        wire = await self.connect(port)
+        # In the record of the session, in one piece, and in parts.
+        for size in (1000, len(DATA), 11 << 20):
+            data = (DATA * (size // len(DATA) + 1))[:size]
+            session, (status, ack) = await self.sent(wire, data=data)
+            self.assertEqual(status, 200, f"{ack}\n{program.output}")
+            self.assertEqual(await deferToThread(bucket.read, "today.log"), None)
+            reply = await self.finish(wire, session, ack)
+            self.assertEqual(reply, reply_to(data))
+            self.assertEqual(await deferToThread(bucket.read, "today.log"), data)
+            self.assertEqual(await deferToThread(remains, bucket), [])
+            await deferToThread(bucket.clear)
 
 
 class Silent(Protocol):

@@ -32,6 +32,7 @@ from twisted.internet.ssl import (
     trustRootFromCertificates,
 )
 from twisted.internet.task import deferLater
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.protocols.basic import FileSender
 from twisted.protocols.policies import WrappingFactory
 from twisted.python.failure import Failure
@@ -155,6 +156,15 @@ class ImpoliteFactory(Factory):
 
 class PoliteTests(SocketsCase):
     """An ordinary site."""
+
+    async def test_nothing_is_logged_but_by_the_application(self) -> None:
+        events: list[LogEvent] = []
+        url = self.listen(Site(Echo()))
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        await self.ask(url, secret=b"a secret of both")
+        (line,) = [formatEvent(event) for event in events]
+        self.assertIn('"POST /notify HTTP/1.1" 200', line)
 
     async def test_an_upload_goes_and_comes_back(self) -> None:
         url = self.listen(Site(Echo()))

@@ -13,7 +13,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from txbits.errors import InvalidSetting
 from txbits.notification._url import (
     check_url,
-    is_absolute,
     resolve,
     visible,
     visible_path,
@@ -191,9 +190,3 @@ class WrittenTests(SynchronousTestCase):
     def test_a_url_keeps_its_percent_signs(self) -> None:
         self.assertEqual(visible_path("s3://bucket/a%20b"), "s3://bucket/a%20b")
         self.assertEqual(visible("http://h/ü%20"), "http://h/%C3%BC%20")
-
-    def test_absolute_urls_are_told_from_others(self) -> None:
-        for url in ("http://a/x", "https://a:8/x?y#z", "HTTP://a"):
-            self.assertTrue(is_absolute(url), url)
-        for url in ("/x", "x", "ftp://a/x", "http:///x", "//a/x", "http:x", ""):
-            self.assertFalse(is_absolute(url), url)

@@ -283,6 +283,7 @@ class AnswerTests(NotifyingCase):
             Answer(status=500),
             Answer(status=302),
             Answer(reply_url="/relative"),
+            Answer(reply_url="ftp://example.org/x"),
             Answer(reply_url="https://example.org/" + 2200 * "x"),
             Answer(reply_url="https://example.org/a b"),
             Answer(reply_url="https://example.org/\r\nX-Evil: 1"),

@@ -148,6 +148,16 @@ class OpeningTests(ReplyCase):
             self.manager.open_reply(self.session_id, ALICE), ServerStopping
         )
 
+    def test_nor_does_one_that_stops_while_the_session_is_looked_for(self) -> None:
+        self.restart()
+        gate = self.backend.hold("find")
+        opening = self.manager.open_reply(self.session_id, ALICE)
+        stopping = self.manager.stop()
+        self.assertNoResult(stopping)
+        gate.open()
+        self.failureResultOf(opening, ServerStopping)
+        self.successResultOf(stopping)
+
 
 class EndingTests(ReplyCase):
     """Whoever reads a reply is ended before its session is released."""

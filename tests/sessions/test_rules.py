@@ -17,6 +17,7 @@ from tests.sessions.support import (
     ManagerCase,
     NotifyingCase,
     RecordingBackend,
+    ScriptedBody,
 )
 from txbits.errors import (
     DestinationExists,
@@ -28,6 +29,7 @@ from txbits.errors import (
     UploadTooLarge,
 )
 from txbits.interfaces import Answer, IAddressable, IShared
+from txbits.protocol.codec import ContentRange
 from txbits.sessions import Settings
 from txbits.testing import HoldableNotifier
 
@@ -164,6 +166,21 @@ class ApplicationTests(NotifyingCase):
         self.assertFalse(self.asked.is_aborted)
         self.asked.answer(Answer(publishes=True))
         self.successResultOf(underway.outcome)
+
+    def test_a_reply_is_told_of_after_a_restart_without_one(self) -> None:
+        session_id = self.create()
+        underway = self.ask(session_id)
+        self.write_reply(b"well done")
+        self.asked.answer(Answer())
+        self.successResultOf(underway.outcome)
+        self.notifier = None
+        self.restart()
+        body = ScriptedBody()
+        body.send(SOURCE)
+        body.end()
+        whole = ContentRange(0, TOTAL - 1, TOTAL)
+        received = self.manager.fragment(session_id, NAME, ALICE, whole, body)
+        self.assertTrue(self.successResultOf(received).has_reply)
 
     def test_uploads_that_were_to_be_told_are_when_there_is_none_any_more(
         self,

@@ -10,7 +10,6 @@ by the next attempt.
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from collections.abc import Coroutine
@@ -23,17 +22,15 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from txbits._deferreds import begun, deferred
+from txbits.backends._answer_file import answer_name, encoded, reply_name
 from txbits.backends._disk_file import stored_file
-from txbits.backends._staging import Staging, answer_name, reply_name
+from txbits.backends._staging import Staging
 from txbits.backends._work import Joint, at_once, translated
 from txbits.errors import BackendError, NoSuchFile, OutOfSpace
 from txbits.interfaces import Answer, IStoredFile, IWriter
 
 # Freeing the blocks of a longer file takes a while.
 _SHORT = 1 << 20
-
-# Far more than an answer takes: a URL in it has at most 2,200 characters.
-_MOST = 1 << 16
 
 # Opening a pipe would wait for whoever writes into it.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -103,36 +100,6 @@ class DiskAnswers:
     is_torn: bool = False
     working: Joint | None = None
 
-    @classmethod
-    def found(cls, staging: Staging, session_id: UUID) -> DiskAnswers:
-        """
-        Read them back.
-
-        :raises OSError: If that cannot be done.
-        :raises BackendError: If what is there makes no sense.
-        """
-        files = staging.files
-        name = answer_name(session_id)
-        try:
-            fd = files.open(name, _READ, dir_fd=staging.directory)
-        except FileNotFoundError:
-            # Its release, or its first attempt, was cut short.
-            return cls(staging, session_id)
-        try:
-            text = files.pread(fd, _MOST, 0)
-            there = files.fstat(fd)
-        finally:
-            files.close(fd)
-        try:
-            attempts, answer = _decoded(text)
-        except (ValueError, TypeError, LookupError) as error:
-            if staging.may_have_crashed(there.st_ctime):
-                # Only that the application was asked is not made to survive that, or
-                # nothing is.
-                return cls(staging, session_id)
-            raise BackendError(f"{name} cannot be read: {error!r}") from error
-        return cls(staging, session_id, attempts, answer)
-
     # -- asking
 
     def begin_attempt(self) -> Deferred[int]:
@@ -164,7 +131,7 @@ class DiskAnswers:
         staging = self.staging
         files = staging.files
         name = answer_name(self.session_id)
-        text = _encoded(attempts, answer)
+        text = encoded(attempts, answer)
         # Here first: a release looks for files only if it is.
         staging.answered.add(self.session_id)
         fd = translated(self._open_new, f"{name}-new", os.O_TRUNC, 0o600)
@@ -337,36 +304,3 @@ class DiskAnswers:
 
 def _nothing_more() -> None:
     """A reply that is closed is closed."""
-
-
-def _encoded(attempts: int, answer: Answer | None) -> bytes:
-    said = None
-    if answer is not None:
-        said = {
-            "status": answer.status,
-            "publishes": answer.publishes,
-            "reply_url": answer.reply_url,
-            "has_reply": answer.has_reply,
-        }
-    return json.dumps({"attempts": attempts, "answer": said}).encode()
-
-
-def _decoded(text: bytes) -> tuple[int, Answer | None]:
-    """
-    Read them back.
-
-    :raises ValueError: If it is none, like TypeError and LookupError.
-    """
-    state: Any = json.loads(text)
-    attempts, said = int(state["attempts"]), state["answer"]
-    if said is None:
-        return attempts, None
-    url = said["reply_url"]
-    if not isinstance(url, str | None):
-        raise ValueError("the URL is no text")
-    return attempts, Answer(
-        status=int(said["status"]),
-        publishes=bool(said["publishes"]),
-        reply_url=url,
-        has_reply=bool(said["has_reply"]),
-    )

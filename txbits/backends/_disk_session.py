@@ -21,11 +21,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txbits._deferreds import deferred
+from txbits.backends._answer_file import reply_name
 from txbits.backends._disk_answers import DiskAnswers
 from txbits.backends._disk_writer import DiskWriter
 from txbits.backends._paths import checked_segments
 from txbits.backends._reading import Reading
-from txbits.backends._staging import Staging, reply_name
+from txbits.backends._staging import Staging
 from txbits.backends._syncs import all_done
 from txbits.backends._table import Phase, part_name
 from txbits.backends._work import Joint, at_once, storage_error, translated

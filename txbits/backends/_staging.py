@@ -8,7 +8,7 @@ is read back.
     sessions-1              the records of the sessions, see _table.py
     {GUID}.json             a record that is too long for that
     {GUID}.part             the bytes of a session; the file's length is the offset
-    {GUID}.answer           what a server application answered, see _disk_answers.py
+    {GUID}.answer           what a server application answered, see _answer_file.py
     {GUID}.reply            its reply
     closed/0000000001       closes that are remembered, see _closes.py
 
@@ -29,6 +29,12 @@ from uuid import UUID
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 
+from txbits.backends._answer_file import (
+    ENDING,
+    Asked,
+    UnreadableAnswer,
+    read_answer,
+)
 from txbits.backends._closes import Closes
 from txbits.backends._files import Files
 from txbits.backends._paths import checked_segments
@@ -56,22 +62,11 @@ _CLOCK_ERROR = 60.0
 
 # Also what an application may have put there on its way to a reply.
 _OF_A_SESSION = re.compile(r"([0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12})\.(?s:.+)")
-_ANSWER = ".answer"
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _BELOW = _DIRECTORY | os.O_NOFOLLOW
 _WRITE = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-def answer_name(session_id: UUID) -> str:
-    """The name of the file of what an application answered to a session."""
-    return f"{str(session_id).upper()}{_ANSWER}"
-
-
-def reply_name(session_id: UUID) -> str:
-    """The name of the file of its reply."""
-    return f"{str(session_id).upper()}.reply"
 
 
 @frozen
@@ -83,6 +78,7 @@ class Found:
     :ivar last_progress: When they were, in seconds since the epoch.
     :ivar published: Whether its file stands at the destination.
     :ivar in_doubt: Whether bytes that were acknowledged may be missing.
+    :ivar asked: What an application answered, ``None`` if none was asked.
     """
 
     record: Record
@@ -90,6 +86,7 @@ class Found:
     last_progress: float
     published: bool
     in_doubt: bool
+    asked: Asked | None = None
 
     @property
     def releasing(self) -> bool:
@@ -258,30 +255,56 @@ class Staging:
                     f"{part} may be of a session whose record cannot be read"
                 ) from self.table.damaged[0]
             raise
+        asked = self._asked(session_id)
+        if asked is not None and asked.has_taken:
+            # The application may have moved or changed the bytes, or linked them to
+            # wherever it likes.
+            last = asked.written if staged is None else staged.st_mtime
+            return Found(record, record.total or 0, last, False, False, asked)
         total, phase = record.total, record.phase
         if staged is None:
             published = phase in (Phase.PUBLISHING, Phase.PUBLISHED)
             return Found(
                 record,
                 (total or 0) if published else 0,
-                record.created,
+                record.created if asked is None else asked.written,
                 published,
                 # There was a staged file once.
                 self._is_in_doubt(record.created)
                 or (phase is Phase.OPEN and total is not None),
+                asked,
             )
         in_doubt = self._is_in_doubt(staged.st_mtime)
         if total is None:
             # A crash of the machine has lost the total, and the Ack that it came
             # before, if there was one, was not for keeping.
-            return Found(record, 0, record.created, False, in_doubt)
+            return Found(record, 0, record.created, False, in_doubt, asked)
         if staged.st_size > total:
             raise BackendError(f"{part} has {staged.st_size} bytes")
         # After a crash of the machine the record may be wrong: the link may be lost.
         published = (
             phase is Phase.PUBLISHED and not self.may_have_crashed(staged.st_ctime)
         ) or self._is_linked(record.destination, staged, total)
-        return Found(record, staged.st_size, staged.st_mtime, published, in_doubt)
+        return Found(
+            record, staged.st_size, staged.st_mtime, published, in_doubt, asked
+        )
+
+    def _asked(self, session_id: UUID) -> Asked | None:
+        """
+        Read back what an application answered.
+
+        :raises BackendError: If it cannot be read.
+        """
+        if session_id not in self.answered:
+            return None
+        try:
+            return read_answer(self.files, self.directory, session_id)
+        except UnreadableAnswer as error:
+            if self.may_have_crashed(error.changed):
+                # Only that the application was asked is not made to survive that, or
+                # nothing is.
+                return Asked()
+            raise BackendError(str(error)) from error
 
     def measure(self, session_id: UUID) -> int:
         """
@@ -352,6 +375,7 @@ class Staging:
                         one.record.owner,
                         one.last_progress,
                         one.published or one.releasing,
+                        one.published and not one.releasing,
                     )
                 )
         return found, faults
@@ -396,4 +420,4 @@ class Staging:
 def _answered(names: list[str]) -> set[UUID]:
     # Also where it was not there yet under its own name.
     matches = map(_OF_A_SESSION.fullmatch, names)
-    return {UUID(one[1]) for one in matches if one and _ANSWER in one[0]}
+    return {UUID(one[1]) for one in matches if one and ENDING in one[0]}

@@ -243,8 +243,8 @@ class DiskBackend:
                 translated, self._sync_published_in_thread, record.destination
             )
         answers = None
-        if session_id in staging.answered:
-            answers = await at_once(DiskAnswers.found, staging, session_id)
+        if (asked := found.asked) is not None:
+            answers = DiskAnswers(staging, session_id, asked.attempts, asked.answer)
         return DiskSession(
             session_id,
             record.destination,

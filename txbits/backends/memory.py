@@ -343,6 +343,7 @@ class MemoryBackend:
                     one.owner,
                     one.last_progress,
                     one.published or one.releasing,
+                    one.published and not one.releasing,
                 )
                 for one in self._sessions.values()
             ]

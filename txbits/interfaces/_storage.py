@@ -166,12 +166,16 @@ class SessionSummary:
     :ivar last_progress: When bytes were last stored, or it was created.
     :ivar releasing: Whether it is published, or its release has begun: all that is left
         to do is to release it.
+    :ivar published: Whether it is published, and its release has not begun: where files
+        appear before their sessions end, it stays. A store that cannot tell says
+        ``False``, and such a session is looked at in each round of the clean-up.
     """
 
     session_id: UUID
     owner: str | None
     last_progress: float
     releasing: bool = False
+    published: bool = False
 
 
 class IBackend(Interface):

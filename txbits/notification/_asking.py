@@ -38,8 +38,9 @@ from txbits.notification._connection import (
     Head,
     TappedEndpoints,
 )
-from txbits.notification._url import LONGEST_URL, Target, is_absolute, visible
+from txbits.notification._url import Target
 from txbits.notification._waiting import Once
+from txbits.protocol.urls import fault_of_reply_url
 
 #: How much of a body that nobody wants is taken, and for how many seconds.
 _MOST_DRAINED = 1 << 16
@@ -91,7 +92,7 @@ class _ExactRequest:
         )
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Asking:
     """
     One attempt to get an answer.
@@ -349,11 +350,6 @@ def _reply_url(response: IResponse) -> str | None:
     url = urls.pop()
     if urls:
         raise BadAnswer("the application gives several reply URLs")
-    if len(url) > LONGEST_URL:
-        raise BadAnswer(
-            f"the application's reply URL has {len(url):,} characters; at most "
-            f"{LONGEST_URL:,} are taken"
-        )
-    if not is_absolute(url) or url != visible(url):
-        raise BadAnswer(f"the application's reply URL {url!a} is no absolute URL")
+    if (fault := fault_of_reply_url(url)) is not None:
+        raise BadAnswer(f"the application's reply URL {fault}")
     return url

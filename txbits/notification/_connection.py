@@ -92,7 +92,7 @@ class Head:
         return self.status is not None and self.status < 200
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Connection:
     """
     A connection, from before it is made until it is gone.
@@ -173,16 +173,18 @@ class _Tap(Protocol):
 
 
 @implementer(IProtocolFactory)
-@define(eq=False)
+@define(eq=False, repr=False)
 class _TapFactory:
     _connection: Connection
     _inner: IProtocolFactory
 
     def doStart(self) -> None:
-        self._inner.doStart()
+        # The inner one, which is used once, would do nothing but write itself to the
+        # log: what it says of the endpoint, and by that of all that we know.
+        pass
 
     def doStop(self) -> None:
-        self._inner.doStop()
+        pass
 
     def buildProtocol(self, addr: IAddress) -> _Tap | None:
         inner = self._inner.buildProtocol(addr)
@@ -190,7 +192,7 @@ class _TapFactory:
 
 
 @implementer(IStreamClientEndpoint)
-@define(eq=False)
+@define(eq=False, repr=False)
 class _TappedEndpoint:
     _connection: Connection
     _endpoint: IStreamClientEndpoint

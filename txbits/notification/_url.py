@@ -15,20 +15,10 @@ from urllib.parse import quote, urljoin
 from attrs import frozen
 
 from txbits.errors import InvalidSetting
-
-#: The longest notification URL that is taken, and the longest reply URL
-#: (BITSServerNotificationURL; BITS-Static-Response-URL).
-LONGEST_URL = 2200
+from txbits.protocol.urls import ABSOLUTE, LONGEST_URL
 
 #: All characters that a URL or a header value may show as they are.
 _VISIBLE = "".join(map(chr, range(0x21, 0x7F)))
-
-_ABSOLUTE = re.compile(
-    r"(?P<scheme>https?)://"
-    r"(?P<host>\[(?P<ipv6>[0-9a-f:.]+)\]|[a-z0-9._~-]+)(?::(?P<port>[0-9]{1,5}))?"
-    r"(?P<path>/[^?#]*)?(?:\?(?P<query>[^#]*))?",
-    re.IGNORECASE,
-)
 
 #: What comes before the path in a destination URL, as clients write it.
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#]*", re.IGNORECASE)
@@ -86,11 +76,6 @@ def visible_path(address: str) -> str:
     written = visible(address, _VISIBLE.replace("%", "") + " ")
     # A space at the end of a header is none.
     return f"{written[:-1]}%20" if written.endswith(" ") else written
-
-
-def is_absolute(url: str) -> bool:
-    """Tell whether something is the absolute URL of a page: http or https."""
-    return _ABSOLUTE.fullmatch(url.partition("#")[0]) is not None
 
 
 def check_url(url: str, public_url: str | None) -> None:
@@ -151,7 +136,7 @@ def resolve(url: str, public_url: str | None, request_url: str) -> Target:
 
 
 def _parsed(url: str, what: str) -> Target:
-    match = _ABSOLUTE.fullmatch(url)
+    match = ABSOLUTE.fullmatch(url)
     if match is None:
         remedy = "write http://HOST/PATH or https://HOST/PATH"
         if "@" in url.partition("//")[2].partition("/")[0]:

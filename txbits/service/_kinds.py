@@ -16,6 +16,7 @@ from attrs import frozen
 
 from txbits.errors import InvalidSetting
 from txbits.protocol._fields import LocalProtocolError, check_host_id
+from txbits.protocol.urls import LONGEST_URL
 
 #: So many characters of a wrong value are shown.
 _LONGEST_SHOWN = 80
@@ -118,10 +119,6 @@ class Host(Optional):
             return check_host_id(text)
         except LocalProtocolError as error:
             raise InvalidSetting(f"{error}; not {shown(text)}") from None
-
-
-#: MC-BUP 2.2.1.2 and the reference pages: a URL has at most so many characters.
-LONGEST_URL = 2200
 
 
 def is_relative(url: str) -> bool:

@@ -187,6 +187,25 @@ def cancel_session(
     return session.cancellation.run(release)
 
 
+async def expire_session(manager: SessionManager, session: Session) -> None:
+    """
+    Release a session that nobody is to go on with.
+
+    :raises BackendError: If something is left.
+    """
+    try:
+        timeout = session.rules.settings.session_timeout
+        reason = (
+            "uploads are disabled"
+            if manager.is_disabled
+            else f"no progress for {timeout:g} seconds"
+        )
+        await cancel_session(manager, session, reason)
+    except NoSuchSession:
+        # It was published long ago, and only its release was missing.
+        return
+
+
 async def _release(manager: SessionManager, session: Session) -> None:
     # Whoever reads a reply is ended before the reply goes.
     await release_in_order(*(session.replies or ()), session.upload)

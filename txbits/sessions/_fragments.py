@@ -31,6 +31,7 @@ from txbits.protocol.placement import Placement, place
 from txbits.protocol.session import Move
 from txbits.sessions._digest import Digest
 from txbits.sessions._notification import FORBIDDEN, have_answered
+from txbits.sessions._rules import answer_of
 from txbits.sessions._session import Session
 from txbits.sessions._turns import IRequestBody, Turn
 
@@ -184,13 +185,17 @@ async def receive_fragment(
         raise refused(session)
     writer = digest = None
     if move is Move.RECEIVE:
-        if session.rules.notifier is not None:
-            digest = manager.digests.going_on(upload.session_id, upload.offset)
+        held = upload.offset
         try:
             writer = await upload.open_writer(content_range.total)
         except StagedDataLost:
             session.life.lost()
             raise
+        if upload.offset != held:
+            # A store may find more, or less, than it knew of.
+            placement = await _placed_again(session, content_range, writer)
+        if session.rules.notifier is not None:
+            digest = manager.digests.going_on(upload.session_id, upload.offset)
     sink = _Sink(writer, digest, placement.skip, placement.append, content_range.length)
     try:
         whole = await body.receive(sink.consume)
@@ -198,7 +203,12 @@ async def receive_fragment(
             turn.arrived()
     finally:
         if writer is not None:
-            await writer.close()
+            try:
+                await writer.close()
+            finally:
+                if digest is not None and digest.length != upload.offset:
+                    # Others may fill the gap, and with other bytes.
+                    manager.digests.forget(upload.session_id)
             if upload.offset == upload.total:
                 session.life.completed(session.rules.completion_of(upload))
     if not whole:
@@ -213,16 +223,26 @@ async def receive_fragment(
     if upload.offset != upload.total:
         return Received(upload.offset)
     move = session.life.fragment()
-    if move is Move.REPEAT and session.rules.notifier is None:
-        return Received(upload.offset)
-    return await _completed(manager, session, turn, move, request_url)
+    if move is not Move.REPEAT:
+        await _complete(manager, session, turn, move, request_url)
+    return _received(session)
 
 
-async def _completed(
+async def _placed_again(
+    session: Session, content_range: ContentRange, writer: IWriter
+) -> Placement:
+    try:
+        _, placement = placed(session, content_range)
+    except BaseException:
+        await writer.close()
+        raise
+    return placement
+
+
+async def _complete(
     manager: SessionManager, session: Session, turn: Turn, move: Move, request_url: str
-) -> Received:
+) -> None:
     """Do what there is before a last fragment's Ack, however often it comes."""
-    upload = session.upload
     if move is Move.ASK:
         await have_answered(manager, session, turn, request_url)
         move = session.life.fragment()
@@ -232,9 +252,12 @@ async def _completed(
         raise refused(session)
     if move is Move.PUBLISH:
         await publish(session, session.rules.settings.allow_overwrites)
-    if session.rules.notifier is None:
-        return Received(upload.offset)
-    answer = IAnswerable(upload).answer
+
+
+def _received(session: Session) -> Received:
+    """What a last fragment is answered, and one that is sent again."""
+    upload = session.upload
+    answer = answer_of(upload)
     if answer is None:
         return Received(upload.offset)
     # "In place of a stored reply".

@@ -41,6 +41,7 @@ from txbits.interfaces import (
     IWriter,
 )
 from txbits.protocol.session import Move
+from txbits.protocol.urls import fault_of_reply_url
 from txbits.sessions._digest import ReadingBack
 from txbits.sessions._release import Shared
 from txbits.sessions.naming import destination_name, session_name, shown
@@ -51,9 +52,6 @@ if TYPE_CHECKING:
     from txbits.sessions.manager import SessionManager
 
 _log = Logger()
-
-#: MC-BUP 3.3: the longest URL that an application may hand to clients, in characters.
-LONGEST_URL = 2200
 
 #: After this status an application is not asked again (MC-BUP 3.3).
 FORBIDDEN = 403
@@ -348,15 +346,10 @@ def _check(answer: Answer) -> None:
     """
     if answer.status != FORBIDDEN and not 200 <= answer.status < 300:
         raise BadAnswer(f"{answer.status} is neither success nor 403")
-    url = answer.reply_url
-    if url is not None and (
-        len(url) > LONGEST_URL
-        or not url.isascii()
-        or not url.isprintable()
-        or " " in url
-        or "://" not in url
-    ):
-        raise BadAnswer(f"{shown(url)!r} is no URL, or one over {LONGEST_URL} long")
+    if answer.reply_url is None:
+        return
+    if (fault := fault_of_reply_url(answer.reply_url)) is not None:
+        raise BadAnswer(f"the application's reply URL {shown(fault)}")
 
 
 async def have_answered(
@@ -378,8 +371,8 @@ async def have_answered(
         session.life.completed(session.rules.completion_of(session.upload))
         return
     else:
-        manager.require_running()
         await manager.refresh(session)
+        manager.require_running()
         if session.life.fragment() is not Move.ASK:
             # Another process has asked.
             return

@@ -84,6 +84,7 @@ async def open_reply(manager: SessionManager, session: Session) -> IStoredFile:
     :raises NoSuchSession: If the session has ended.
     :raises NoSuchFile: If it has no reply.
     :raises BackendError: If it cannot be opened.
+    :raises ServerStopping: If everything ends.
     """
     upload: object = session.upload
     if not IAnswerable.providedBy(upload):
@@ -102,6 +103,8 @@ async def open_reply(manager: SessionManager, session: Session) -> IStoredFile:
         raise NoSuchSession("the session was closed or cancelled")
     if move is Move.REFUSE or answer is None or not answer.has_reply:
         raise NoSuchFile("the session has no reply")
+    # From here on it is known to stop(), which may have come meanwhile.
+    manager.require_running()
     reply = _Reply(manager, session)
     if session.replies is None:
         session.replies = set()

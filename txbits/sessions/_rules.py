@@ -8,11 +8,28 @@ each session keeps the rules under which this process has met it.
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Any
+
 from attrs import frozen
 
-from txbits.interfaces import Answer, INotifier, IUploadSession
+from txbits.interfaces import Answer, IAnswerable, INotifier, IUploadSession
 from txbits.protocol.session import Completion, LifeCycle, answered, resumed
 from txbits.sessions.settings import Settings
+
+
+@lru_cache
+def _keeps_answers(kind: type) -> bool:
+    # That something provides it by itself takes longer to find out than all the rest.
+    return bool(IAnswerable.implementedBy(kind))
+
+
+def answer_of(upload: IUploadSession) -> Answer | None:
+    """What a server application has answered for good, if one has."""
+    if not _keeps_answers(type(upload)) and not IAnswerable.providedBy(upload):
+        return None
+    answerable: Any = upload
+    return answerable.answer  # type: ignore[no-any-return]
 
 
 @frozen(eq=False)
@@ -34,8 +51,7 @@ class Rules:
 
     def completion_of(self, upload: IUploadSession) -> Completion:
         """What is to be done with a session that holds all bytes."""
-        # Asked once an upload; providedBy() would take longer than all the rest.
-        answer: Answer | None = getattr(upload, "answer", None)
+        answer = answer_of(upload)
         at_once = self.settings.publish_on == "last-fragment"
         if answer is not None:
             return answered(

@@ -141,11 +141,13 @@ class Upkeep:
             now = self._clock.seconds()
             turn_ends = now + _LONGEST_TURN
             for summary in summaries:
-                timeout = manager.timeout_of(summary.session_id)
+                rules = manager.rules_of(summary.session_id)
+                # One that stays until Close-Session, or until its time is out.
+                stands = summary.published and rules.publishes_at_once
                 if (
-                    summary.releasing
+                    (summary.releasing and not stands)
                     or manager.is_disabled
-                    or now - summary.last_progress > timeout
+                    or now - summary.last_progress > rules.settings.session_timeout
                 ):
                     await manager.expire(summary.session_id)
                 if self._clock.seconds() > turn_ends:

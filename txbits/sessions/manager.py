@@ -39,7 +39,7 @@ from txbits.protocol.codec import ContentRange
 from txbits.protocol.session import begin
 from txbits.sessions._digest import Digests
 from txbits.sessions._disabling import Disabling
-from txbits.sessions._endings import cancel_session, close_session
+from txbits.sessions._endings import cancel_session, close_session, expire_session
 from txbits.sessions._fragments import Received, placed, receive_fragment
 from txbits.sessions._notification import Asking, require_abilities
 from txbits.sessions._quota import Quota
@@ -195,11 +195,13 @@ class SessionManager:
         self._disabling.enable()
 
     def _enter(self) -> None:
-        self.require_running()
+        if self._stopping:
+            self.require_running()
         self._busy += 1
 
     def _enter_packet(self) -> None:
-        self.require_enabled()
+        if self._disabling.is_disabled:
+            self.require_enabled()
         self._enter()
 
     def _leave(self) -> None:
@@ -447,7 +449,7 @@ class SessionManager:
                 or session.rules.is_left_over(session.upload)
                 or self._is_expired(session)
             ):
-                await self._expire(session)
+                await expire_session(self, session)
         except NoSuchSession:
             return
         except BackendError:
@@ -475,11 +477,10 @@ class SessionManager:
         """The sessions that this process knows."""
         return {*self._table}
 
-    def timeout_of(self, session_id: UUID) -> float:
-        """For how many seconds a session may be without progress."""
+    def rules_of(self, session_id: UUID) -> Rules:
+        """What a session goes by."""
         session = self._table.get(session_id)
-        rules = self._rules if session is None else session.rules
-        return rules.settings.session_timeout
+        return self._rules if session is None else session.rules
 
     # For the acts of a session
 
@@ -559,9 +560,13 @@ class SessionManager:
         """
         # What is being asked about is complete; and it is not to be disturbed.
         if self.is_shared and session.asking is None:
-            upload: object = session.upload
+            upload = session.upload
             if IRefreshable.providedBy(upload):
-                await upload.refresh()
+                held = upload.offset
+                await IRefreshable(upload).refresh()
+                if upload.offset != held:
+                    # What has passed here is not what is there.
+                    self.digests.forget(upload.session_id)
             session.life = session.rules.life_of(session.upload)
 
     def forget(self, session: Session) -> None:
@@ -607,7 +612,7 @@ class SessionManager:
         if upload.owner != caller.user or destination not in (upload.destination, None):
             raise NoSuchSession("the session is another destination's, or caller's")
         if self._is_expired(session):
-            await self._expire(session)
+            await expire_session(self, session)
             if not self.is_shared or self._is_expired(session):
                 raise NoSuchSession("the session has expired")
         return session
@@ -620,16 +625,3 @@ class SessionManager:
     def _is_old(self, session: Session) -> bool:
         age = self.clock.seconds() - session.upload.last_progress
         return age > session.rules.settings.session_timeout
-
-    async def _expire(self, session: Session) -> None:
-        try:
-            timeout = session.rules.settings.session_timeout
-            reason = (
-                "uploads are disabled"
-                if self.is_disabled
-                else f"no progress for {timeout:g} seconds"
-            )
-            await cancel_session(self, session, reason)
-        except NoSuchSession:
-            # It was published long ago, and only its release was missing.
-            return

@@ -153,6 +153,14 @@ class RecordContract(ContractBase):
         self.assertIsNone(listed[second.session_id].owner)
 
     @contract
+    async def test_one_that_is_published_is_listed_for_release(self) -> None:
+        backend = await self.started()
+        session = await self.complete(backend)
+        await session.publish(overwrite=False, create_directories=False)
+        (summary,) = await backend.sessions()
+        self.assertTrue(summary.releasing)
+
+    @contract
     async def test_a_close_is_recalled_by_just_its_arguments(self) -> None:
         backend = await self.started()
         one, where = uuid4(), ("a", "näme")

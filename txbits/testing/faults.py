@@ -210,7 +210,9 @@ class HoldableBackend:
     async def sessions(self) -> Sequence[SessionSummary]:
         """List the sessions, when ``hold("sessions")`` allows."""
         return [
-            evolve(one, releasing=True) if one.session_id in self._releasing else one
+            evolve(one, releasing=True, published=False)
+            if one.session_id in self._releasing
+            else one
             for one in await self.through("sessions", self.backend.sessions)
         ]
 

@@ -19,6 +19,7 @@ from txbits.errors import (
     StagedDataLost,
 )
 from txbits.interfaces import (
+    Answer,
     IAddressable,
     IAnswerable,
     IReadable,
@@ -72,6 +73,34 @@ class AnsweringCase(S3Case):
 
 class StagingTests(AnsweringCase):
     """One object, before anything is published."""
+
+    @contract
+    async def test_one_that_the_application_has_taken_may_be_copied_anywhere(self):
+        backend = await self.started()
+        for length in LENGTHS:
+            session = await self.uploaded(backend, b"x" * length)
+            await session.begin_attempt()
+            parts = urlsplit(session.address())
+            source = {"Bucket": parts.netloc, "Key": parts.path.removeprefix("/")}
+            await session.keep_answer(Answer())
+            # With its metadata, which say whose upload it was.
+            await deferToThread(
+                self.bucket.client.copy_object,
+                CopySource=source,
+                Bucket=self.bucket.name,
+                Key=backend.staging.settings.key(NAME),
+            )
+            await deferToThread(self.bucket.client.delete_object, **source)
+            (summary,) = await backend.sessions()
+            self.assertFalse(summary.releasing)
+            backend = await self.reopened(backend)
+            found = await backend.find(session.session_id)
+            await found.refresh()
+            self.assertEqual((found.offset, found.published), (length, False))
+            await backend.remember_close(found.session_id, found.destination, None)
+            await found.release()
+            self.assertEqual(await self.file_at(backend, NAME), b"x" * length)
+            self.bucket.clear()
 
     @contract
     async def test_sessions_can_more_only_if_the_backend_says_so(self):

@@ -80,6 +80,15 @@ class RecordTests(S3Case):
         self.assertEqual(summary.session_id, session.session_id)
 
     @contract
+    async def test_one_that_is_published_is_listed_as_such(self):
+        backend = await self.started()
+        session = await self.complete(backend)
+        for is_published in (False, True):
+            (summary,) = await backend.sessions()
+            self.assertEqual(summary.published, is_published)
+            await session.publish(overwrite=False, create_directories=False)
+
+    @contract
     async def test_one_that_is_in_the_way_is_told(self):
         backend = await self.started()
         one = uuid4()

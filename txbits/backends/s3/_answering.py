@@ -134,8 +134,10 @@ class AnsweringSession(S3Session):
                 self.in_doubt = True
             elif is_ended:
                 self.offset = record.total
-        if record.state == "publishing" or (
-            record.state == "open" and record.is_small and self.is_complete
+        # What the application has may stand there with our mark: a copy keeps it.
+        if not record.is_taken and (
+            record.state == "publishing"
+            or (record.state == "open" and record.is_small and self.is_complete)
         ):
             self.published = await self._is_copied() or (
                 await self.staging.is_published(self.destination, self.session_id)

@@ -94,6 +94,11 @@ class Record:
     reply: tuple[int, str] | None = None
 
     @property
+    def is_taken(self) -> bool:
+        """Whether an application has the upload, and nothing is to be published."""
+        return self.answer is not None and not self.answer.publishes
+
+    @property
     def is_small(self) -> bool:
         """Whether its bytes lie in the record."""
         return self.total is not None and self.total <= MOST_INLINE

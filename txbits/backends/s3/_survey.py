@@ -68,19 +68,26 @@ class Survey:
         if record is None or group.record is None:
             return None
         staging = self._staging
-        is_ended = record.state in ("releasing", "closing")
-        if record.state == "publishing" or (
-            record.state == "open"
-            and record.is_small
-            and len(record.inline) == record.total
+        is_published = False
+        if not record.is_taken and (
+            record.state == "publishing"
+            or (
+                record.state == "open"
+                and record.is_small
+                and len(record.inline) == record.total
+            )
         ):
-            is_ended = (
+            is_published = (
                 await staging.is_published(record.destination, record.session_id)
                 is not None
             )
         latest = max(one.modified for one in [group.record, *group.others])
         return SessionSummary(
-            record.session_id, record.owner, staging.ours(latest), is_ended
+            record.session_id,
+            record.owner,
+            staging.ours(latest),
+            is_published or record.state in ("releasing", "closing"),
+            is_published,
         )
 
     async def _record(self, group: _Group) -> Record | None:
