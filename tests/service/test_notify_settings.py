@@ -149,6 +149,17 @@ class FileTests(SynchronousTestCase):
             "directory 1: notify-url: must have at most 2,200 characters, not 2,201",
         )
 
+    def test_a_password_is_not_shown(self):
+        for url in (
+            "https://me:geheim@host/",
+            "https://me:geheim@host:x/",
+            "//me:geheim@h",
+        ):
+            for key in ("notify-url", "public-url"):
+                said = self.complaint(f"{key} = '{url}'\n[[directory]]")
+                self.assertIn("//...@h", said)
+                self.assertNotIn("geheim", said)
+
     def test_a_wrong_secret_file_names_the_directory(self):
         path = self.mktemp()
         self.assertEqual(

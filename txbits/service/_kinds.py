@@ -6,6 +6,7 @@ Each kind reads a value from the command line, and checks one as TOML gives it.
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 from ipaddress import ip_network
 from math import isfinite
@@ -16,6 +17,7 @@ from attrs import frozen
 
 from txbits.errors import InvalidSetting
 from txbits.protocol._fields import LocalProtocolError, check_host_id
+from txbits.web._origin import checked_public_url
 
 #: So many characters of a wrong value are shown.
 _LONGEST_SHOWN = 80
@@ -123,6 +125,9 @@ class Host(Optional):
 #: MC-BUP 2.2.1.2 and the reference pages: a URL has at most so many characters.
 LONGEST_URL = 2200
 
+# They do not belong into a URL, nor into a log.
+_NAME_AND_PASSWORD = re.compile("//[^/]*@")
+
 
 def is_relative(url: str) -> bool:
     """Whether a URL that was found to be right is relative to another one."""
@@ -142,6 +147,7 @@ class Url(Optional):
     may_be_relative: bool = False
 
     def read(self, text: str) -> str:
+        told = _NAME_AND_PASSWORD.sub("//...@", text)
         if len(text) > LONGEST_URL:
             raise InvalidSetting(
                 f"must have at most {LONGEST_URL:,} characters, not {len(text):,}"
@@ -149,25 +155,27 @@ class Url(Optional):
         if not all("!" <= character <= "~" for character in text):
             raise InvalidSetting(
                 "must be ASCII without spaces, other characters percent-encoded; "
-                f"not {shown(text)}"
+                f"not {shown(told)}"
             )
         if "#" in text:
-            raise InvalidSetting(f"must have no #, not {shown(text)}")
+            raise InvalidSetting(f"must have no #, not {shown(told)}")
         try:
             parts = urlsplit(text)
             is_port = parts.port is None or parts.port > 0
         except ValueError as error:
-            raise InvalidSetting(f"{error}; not {shown(text)}") from None
+            raise InvalidSetting(f"{error}; not {shown(told)}") from None
         if self.may_be_relative and not parts.scheme and not parts.netloc:
             return text
         if parts.scheme not in ("http", "https") or not parts.hostname or not is_port:
             raise InvalidSetting(
-                f"must begin with http:// or https:// and a host, not {shown(text)}"
+                f"must begin with http:// or https:// and a host, not {shown(told)}"
             )
         if "@" in parts.netloc:
-            raise InvalidSetting(f"must have no user name in it, not {shown(text)}")
-        if self.is_prefix and "?" in text:
-            raise InvalidSetting(f"must have no ?, not {shown(text)}")
+            raise InvalidSetting(f"must have no user name in it, not {shown(told)}")
+        if self.is_prefix:
+            if "?" in text:
+                raise InvalidSetting(f"must have no ?, not {shown(told)}")
+            checked_public_url(text)
         return text
 
 
