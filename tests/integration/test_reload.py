@@ -191,6 +191,19 @@ class ReloadTests(ServiceTestCase):
         self.assertEqual(status, 200)
         self.assertEqual((self.cwd / "one" / "x").read_bytes(), DATA)
 
+    async def test_a_directory_moves_to_another_mount_with_its_uploads(self):
+        await self.serve('mount = "/one"\nbackend = "disk:one"')
+        session = await deferToThread(self.wire.create, b"/one/x")
+        await deferToThread(self.wire.fragment, b"/one/x", session, DATA, 0, 6)
+        self.write('mount = "/two"\nbackend = "disk:one"')
+        await self.hang_up("/two changed, none new, none gone")
+        self.assertEqual(await self.packet(self.wire.packet, b"/one/x", b"Ping"), 404)
+        status = await self.packet(self.wire.fragment, b"/two/x", session, DATA, 6, 10)
+        self.assertEqual(status, 200)
+        status = await self.packet(self.wire.close_session, b"/two/x", session)
+        self.assertEqual(status, 200)
+        self.assertEqual((self.cwd / "one" / "x").read_bytes(), DATA)
+
     async def test_a_broken_file_and_one_that_cannot_start_change_nothing(self):
         (self.cwd / "file").touch()
         good = 'mount = "/"\nbackend = "disk:root"'
