@@ -236,6 +236,9 @@ class SecretTests(SynchronousTestCase):
             content = b"x" * length
             self.assertEqual(read_secret(self.file(content + b"\r\n")), content)
 
+    def test_is_refused_when_no_file_can_have_its_name(self):
+        self.assertEqual(self.complaint("a\0b"), "'a\\x00b' is no name of a file")
+
     def test_is_refused_when_it_is_no_plain_file(self):
         pipe = self.mktemp()
         os.mkfifo(pipe, 0o600)

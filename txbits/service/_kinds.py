@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from difflib import get_close_matches
 from ipaddress import ip_network
-from math import isfinite
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -19,6 +18,9 @@ from txbits.errors import InvalidSetting
 from txbits.protocol._fields import LocalProtocolError, check_host_id
 from txbits.web._origin import checked_public_url
 
+#: Numbers over this, be it of bytes or of seconds, are no limits.
+_MOST = 2**63
+
 #: So many characters of a wrong value are shown.
 _LONGEST_SHOWN = 80
 
@@ -27,7 +29,10 @@ def shown(value: object) -> str:
     """
     Write a wrong value into an error message: on one line, and not all of a long one.
     """
-    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    try:
+        text = str(value).lower() if isinstance(value, bool) else repr(value)
+    except ValueError:  # Python writes no number of so many digits
+        text = "a number of thousands of digits"
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
@@ -242,7 +247,7 @@ class Number:
         if (
             isinstance(value, bool)
             or not isinstance(value, kinds)
-            or not isfinite(value)
+            or not -_MOST <= value <= _MOST
             or value < self.minimum
         ):
             a_number = "a whole number" if self.whole else "a number"

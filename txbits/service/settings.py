@@ -120,6 +120,10 @@ def mount_segments(mount: str) -> tuple[bytes, ...]:
     """
     if not mount.startswith("/"):
         raise InvalidSetting(f"must begin with a slash, not {shown(mount)}")
+    try:
+        mount.encode()
+    except UnicodeEncodeError:
+        raise InvalidSetting(f"must be UTF-8, not {shown(mount)}") from None
     path = mount.removeprefix("/").removesuffix("/")
     if not path:
         return ()
@@ -176,7 +180,8 @@ def from_file(path: str) -> Configuration:
         raise InvalidSetting(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise InvalidSetting(f"{path}: is not UTF-8: {error}") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
+        # Not only TOMLDecodeError: numbers may be too long, and lists too deep.
         raise InvalidSetting(f"{path}: is not TOML: {error}") from None
     tables = document.pop("directory", [])
     if not isinstance(tables, list) or not all(isinstance(t, dict) for t in tables):
