@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from twisted.internet.threads import deferToThread
 
-from tests.integration.programs import Program
+from tests.integration.programs import TWISTD, Program
 from tests.integration.test_service import LOOPBACK, ServiceTestCase, pause
 from tests.integration.wire import Wire
 
@@ -244,6 +244,24 @@ class ReloadTests(ServiceTestCase):
             wire = self.connect()
             self.assertEqual(await self.packet(wire.packet, b"/x", b"Ping"), 200)
             await self.program.end(signal.SIGTERM)
+
+    async def test_relative_paths_begin_where_the_server_was_started(self):
+        (self.cwd / "elsewhere").mkdir()
+        secret = self.cwd / "secret"
+        secret.write_bytes(b"x" * 20)
+        secret.chmod(0o600)
+        one = (
+            'mount = "/one"\nbackend = "disk:one"\nnotify-url = "http://127.0.0.1:1/"\n'
+            'notify-secret-file = "secret"'
+        )
+        self.write(one)
+        arguments = ("--rundir", "elsewhere", "-n", "txbits", "--config", "txbits.toml")
+        self.program = Program.start(self, *TWISTD, *arguments, cwd=self.cwd)
+        self.port = await self.program.listening()
+        self.write(one, 'mount = "/two"\nbackend = "disk:two"')
+        await self.hang_up("none changed, /two new, none gone")
+        self.assertTrue((self.cwd / "two").is_dir())
+        self.assertEqual(list((self.cwd / "elsewhere").glob("t*o")), [])
 
     async def test_a_daemon_reads_its_file_again_and_still_rotates_its_log(self):
         self.write('mount = "/"\nbackend = "memory:"')
