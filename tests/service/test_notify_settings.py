@@ -154,6 +154,7 @@ class FileTests(SynchronousTestCase):
             "https://me:geheim@host/",
             "https://me:geheim@host:x/",
             "//me:geheim@h",
+            "https://me:geheim/x@h",
         ):
             for key in ("notify-url", "public-url"):
                 said = self.complaint(f"{key} = '{url}'\n[[directory]]")

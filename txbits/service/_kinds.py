@@ -131,7 +131,7 @@ class Host(Optional):
 LONGEST_URL = 2200
 
 # They do not belong into a URL, nor into a log.
-_NAME_AND_PASSWORD = re.compile("//[^/]*@")
+_NAME_AND_PASSWORD = re.compile("//.*@")
 
 
 def is_relative(url: str) -> bool:
@@ -167,8 +167,9 @@ class Url(Optional):
         try:
             parts = urlsplit(text)
             is_port = parts.port is None or parts.port > 0
-        except ValueError as error:
-            raise InvalidSetting(f"{error}; not {shown(told)}") from None
+        except ValueError:
+            # What it says may have the end of a password in it.
+            raise InvalidSetting(f"is no URL: {shown(told)}") from None
         if self.may_be_relative and not parts.scheme and not parts.netloc:
             return text
         if parts.scheme not in ("http", "https") or not parts.hostname or not is_port:
