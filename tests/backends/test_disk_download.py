@@ -65,6 +65,12 @@ class WhichFileTests(OpenCase):
         self.write("root", "file")
         self.assertEqual(self.content(self.opened("file")), b"data")
 
+    def test_a_backend_that_is_started_again_serves_again(self):
+        self.write("root", "file")
+        self.successResultOf(self.backend.stop())
+        self.successResultOf(self.backend.start())
+        self.assertEqual(self.content(self.opened("file")), b"data")
+
     def test_a_symbolic_link_is_no_plain_file(self):
         self.write("elsewhere", "secret")
         self.write("root", "file")

@@ -8,11 +8,19 @@ import io
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from attrs import define, field
+from attrs import define, field, frozen
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.interfaces import IConsumer, IProducer
+from twisted.internet.interfaces import (
+    IConsumer,
+    IHostnameResolver,
+    IHostResolution,
+    IProducer,
+    IReactorPluggableNameResolver,
+    IResolutionReceiver,
+)
 from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
+from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
@@ -262,3 +270,50 @@ class ShutdownClock(Clock):
     def shut_down(self) -> Sequence[Any]:
         """Do what a reactor does that is stopped."""
         return [trigger() for trigger in self.triggers]
+
+
+@implementer(IHostResolution)
+@frozen
+class _Resolution:
+    """A name that is found at once."""
+
+    name: str
+
+    def cancel(self) -> None:
+        """There is nothing to wait for."""
+
+
+@implementer(IHostnameResolver)
+class _Addresses:
+    """Finds the names that are addresses already."""
+
+    def resolveHostName(
+        self,
+        resolutionReceiver: IResolutionReceiver,  # noqa: N803
+        hostName: str,  # noqa: N803
+        portNumber: int = 0,  # noqa: N803
+        addressTypes: Any = None,  # noqa: N803
+        transportSemantics: str = "TCP",  # noqa: N803
+    ) -> IResolutionReceiver:
+        resolutionReceiver.resolutionBegan(_Resolution(hostName))
+        resolutionReceiver.addressResolved(
+            IPv4Address(transportSemantics, hostName, portNumber)
+        )
+        resolutionReceiver.resolutionComplete()
+        return resolutionReceiver
+
+
+@implementer(IReactorPluggableNameResolver)
+class ResolvingReactor(MemoryReactorClock):
+    """
+    A reactor whose connections are to addresses.
+
+    Before Twisted 25 those are looked up as names are; without a resolver in a thread,
+    and by the reactor that runs the tests.
+    """
+
+    nameResolver = _Addresses()
+
+    def installNameResolver(self, resolver: IHostnameResolver) -> IHostnameResolver:
+        replaced, self.nameResolver = self.nameResolver, resolver
+        return replaced

@@ -15,13 +15,17 @@ from service_identity import VerificationError
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionRefusedError, DNSLookupError
 from twisted.internet.task import Clock
-from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import Agent, ResponseNeverReceived
 from zope.interface.verify import verifyObject
 
-from tests.client.fakes import Connector, MemorySource, ScriptedExchange
+from tests.client.fakes import (
+    Connector,
+    MemorySource,
+    ResolvingReactor,
+    ScriptedExchange,
+)
 from txbits.client._auth import Authorizer
 from txbits.client._bodies import CHUNK
 from txbits.client._exchange import HTTPExchange, IExchange, exchange_over_network
@@ -477,7 +481,7 @@ class CloseTests(ExchangeTestCase):
         self.successResultOf(self.exchange.close())
 
     def test_an_exchange_over_the_network_connects_to_its_host(self) -> None:
-        reactor = MemoryReactorClock()
+        reactor = ResolvingReactor()
         exchange = exchange_over_network(
             reactor, "http://127.0.0.1:81/x", ConnectionSettings()
         )

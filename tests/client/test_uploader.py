@@ -15,11 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
-from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 import txbits.client
-from tests.client.fakes import AckLost, Answer, MemorySource, ScriptedExchange, lost
+from tests.client.fakes import (
+    AckLost,
+    Answer,
+    MemorySource,
+    ResolvingReactor,
+    ScriptedExchange,
+    lost,
+)
 from tests.protocol.model_server import ModelServer
 from txbits.client import (
     Created,
@@ -143,7 +149,7 @@ class DeliveryTests(UploadTestCase):
         self.assertEqual(len(os.listdir("/proc/self/fd")), len(before))
 
     def test_without_an_exchange_the_network_is_used(self) -> None:
-        reactor = MemoryReactorClock()
+        reactor = ResolvingReactor()
         result = upload(self.source, "http://127.0.0.1:81/x", reactor=reactor)
         # Twisted 24.10 connects in the next turn.
         reactor.advance(0)

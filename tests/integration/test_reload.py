@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from twisted.internet.threads import deferToThread
 
-from tests.integration.programs import Program
+from tests.integration.programs import TWISTD, Program
 from tests.integration.test_service import LOOPBACK, ServiceTestCase, pause
 from tests.integration.wire import Wire
 
@@ -191,6 +191,19 @@ class ReloadTests(ServiceTestCase):
         self.assertEqual(status, 200)
         self.assertEqual((self.cwd / "one" / "x").read_bytes(), DATA)
 
+    async def test_a_directory_moves_to_another_mount_with_its_uploads(self):
+        await self.serve('mount = "/one"\nbackend = "disk:one"')
+        session = await deferToThread(self.wire.create, b"/one/x")
+        await deferToThread(self.wire.fragment, b"/one/x", session, DATA, 0, 6)
+        self.write('mount = "/two"\nbackend = "disk:one"')
+        await self.hang_up("/two changed, none new, none gone")
+        self.assertEqual(await self.packet(self.wire.packet, b"/one/x", b"Ping"), 404)
+        status = await self.packet(self.wire.fragment, b"/two/x", session, DATA, 6, 10)
+        self.assertEqual(status, 200)
+        status = await self.packet(self.wire.close_session, b"/two/x", session)
+        self.assertEqual(status, 200)
+        self.assertEqual((self.cwd / "one" / "x").read_bytes(), DATA)
+
     async def test_a_broken_file_and_one_that_cannot_start_change_nothing(self):
         (self.cwd / "file").touch()
         good = 'mount = "/"\nbackend = "disk:root"'
@@ -231,6 +244,24 @@ class ReloadTests(ServiceTestCase):
             wire = self.connect()
             self.assertEqual(await self.packet(wire.packet, b"/x", b"Ping"), 200)
             await self.program.end(signal.SIGTERM)
+
+    async def test_relative_paths_begin_where_the_server_was_started(self):
+        (self.cwd / "elsewhere").mkdir()
+        secret = self.cwd / "secret"
+        secret.write_bytes(b"x" * 20)
+        secret.chmod(0o600)
+        one = (
+            'mount = "/one"\nbackend = "disk:one"\nnotify-url = "http://127.0.0.1:1/"\n'
+            'notify-secret-file = "secret"'
+        )
+        self.write(one)
+        arguments = ("--rundir", "elsewhere", "-n", "txbits", "--config", "txbits.toml")
+        self.program = Program.start(self, *TWISTD, *arguments, cwd=self.cwd)
+        self.port = await self.program.listening()
+        self.write(one, 'mount = "/two"\nbackend = "disk:two"')
+        await self.hang_up("none changed, /two new, none gone")
+        self.assertTrue((self.cwd / "two").is_dir())
+        self.assertEqual(list((self.cwd / "elsewhere").glob("t*o")), [])
 
     async def test_a_daemon_reads_its_file_again_and_still_rotates_its_log(self):
         self.write('mount = "/"\nbackend = "memory:"')

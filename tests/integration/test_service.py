@@ -71,6 +71,7 @@ class WrongSettingTests(ServiceTestCase):
     async def test_wrong_endpoint(self):
         for start in (self.twistd, self.twist):
             await self.is_refused(start("--listen", "tcp:http"), "tcp:http")
+            await self.is_refused(start("--listen", "tcp:99999"), "--listen: tcp:99999")
 
     async def test_wrong_file(self):
         file = self.cwd / "txbits.toml"

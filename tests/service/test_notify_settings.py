@@ -149,6 +149,18 @@ class FileTests(SynchronousTestCase):
             "directory 1: notify-url: must have at most 2,200 characters, not 2,201",
         )
 
+    def test_a_password_is_not_shown(self):
+        for url in (
+            "https://me:geheim@host/",
+            "https://me:geheim@host:x/",
+            "//me:geheim@h",
+            "https://me:geheim/x@h",
+        ):
+            for key in ("notify-url", "public-url"):
+                said = self.complaint(f"{key} = '{url}'\n[[directory]]")
+                self.assertIn("//...@h", said)
+                self.assertNotIn("geheim", said)
+
     def test_a_wrong_secret_file_names_the_directory(self):
         path = self.mktemp()
         self.assertEqual(
@@ -224,6 +236,9 @@ class SecretTests(SynchronousTestCase):
         for length in (16, 4096):
             content = b"x" * length
             self.assertEqual(read_secret(self.file(content + b"\r\n")), content)
+
+    def test_is_refused_when_no_file_can_have_its_name(self):
+        self.assertEqual(self.complaint("a\0b"), "'a\\x00b' is no name of a file")
 
     def test_is_refused_when_it_is_no_plain_file(self):
         pipe = self.mktemp()

@@ -170,6 +170,16 @@ class OptionsTests(SynchronousTestCase):
                     complaint.startswith(f"txbits: --{option}: "), complaint
                 )
 
+    def test_numbers_beyond_all_limits_are_refused(self):
+        for number in ("1" + "0" * 400, "-1" + "0" * 400, "9" * 5000, "1e400"):
+            complaint = self.complaint("--session-limit", number)
+            self.assertIn("--session-limit: must be a whole number", complaint)
+            self.assertLess(len(complaint), 300)
+
+    def test_mount_that_is_no_utf_8_is_refused(self):
+        complaint = self.complaint("--mount", "/\udcff")
+        self.assertEqual(complaint, "txbits: --mount: must be UTF-8, not '/\\udcff'")
+
     def test_long_values_are_cut_and_line_ends_are_shown(self):
         complaint = self.complaint("--fsync", "x\n" * 10_000)
         self.assertIn("x\\nx", complaint)

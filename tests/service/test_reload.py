@@ -409,6 +409,15 @@ class BrokenFileTests(ReloadCase):
             self.create("/a")
             self.manager("/a").backend.files.clear()
 
+    def test_one_that_clients_could_not_use_changes_no_other_directory(self):
+        self.start(A, B)
+        self.reload(f"{A}\nsession-limit = 7", f"{B}\npublic-url = 'https://a!b'")
+        self.assert_nothing_changed(
+            f"{self.path}: directory 2 (/b): public-url: 'https://a!b' names no host "
+            "that clients could ask for"
+        )
+        self.assertEqual(self.manager("/a").settings.session_limit, 50)
+
     def test_a_file_that_is_gone(self):
         self.start(A)
         self.path.unlink()

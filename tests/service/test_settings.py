@@ -98,6 +98,16 @@ class FileTests(SynchronousTestCase):
         complaint = self.complaint("listen = [\n")
         self.assertTrue(complaint.startswith("is not TOML: "), complaint)
 
+    def test_what_python_cannot_read_is_refused_in_one_line(self):
+        for text in ("x = " + "9" * 5000, "x = " + "[" * 5000 + "]" * 5000):
+            complaint = self.complaint(text)
+            self.assertTrue(complaint.startswith("is not TOML: "), complaint)
+            self.assertEqual(complaint.splitlines(), [complaint])
+        self.assertIn(
+            "directory 1: session-limit: must be a whole number",
+            self.complaint("[[directory]]\nsession-limit = 0x" + "f" * 5000),
+        )
+
     def test_key_given_twice_is_refused(self):
         self.assertIn("is not TOML", self.complaint("fsync='never'\nfsync='close'"))
 

@@ -87,8 +87,8 @@ class DisablingTests(ManagerCase):
         self.assertEqual(self.sessions(), {stuck})
         gate.open()
         self.successResultOf(closed)
-        # It may have been one after which the reactor is given a turn.
-        self.clock.pump([0])
+        # The reactor gets a turn behind every twentieth, which this may have been.
+        self.clock.advance(0)
         self.successResultOf(disabled)
 
     def test_files_that_were_published_stay(self) -> None:
@@ -266,6 +266,19 @@ class EnablingTests(ManagerCase):
         self.assertIn(new, left)
         self.assertGreater(len(left), 20)
         self.upload(new)
+
+    def test_disabled_again_meanwhile_nothing_is_left(self) -> None:
+        for _ in range(30):
+            self.create()
+        gate = self.backend.hold("release")
+        disabled = self.manager.disable()
+        self.manager.enable()
+        again = self.manager.disable()
+        gate.open()
+        self.clock.pump([0] * 10)
+        self.successResultOf(disabled)
+        self.successResultOf(again)
+        self.assertEqual(self.sessions(), set())
 
 
 class AtTheStartTests(ManagerCase):

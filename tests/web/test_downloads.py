@@ -100,6 +100,16 @@ class WholeTests(DownloadCase):
         self.assertEqual(answer["Date"], "Mon, 12 Jan 1970 14:46:40 GMT")
         self.assertRegex(answer["ETag"] or "", '^"[!-~]+"$')
 
+    def test_caches_keep_for_one_user_what_is_not_for_everybody(self) -> None:
+        self.assertIsNone(self.ask(get())["Cache-Control"])
+        self.site = self.bits_site(self.resource.for_user("alice"))
+        self.assertEqual(self.ask(get())["Cache-Control"], "private")
+        self.serve(policy=Policy())
+        for data in (get(), get(range=b"bytes=0-1"), get(b"/none")):
+            self.assertEqual(self.ask(data)["Cache-Control"], "private")
+        not_modified = self.head(get(if_none_match=b"*"))
+        self.assertEqual(not_modified["Cache-Control"], "private")
+
     def test_head_has_the_same_head(self) -> None:
         whole = self.ask(get())
         answer = self.head(get(method=b"HEAD"))

@@ -138,6 +138,17 @@ class ServingTests(ReplyCase):
         self.assertEqual((answer.status, answer.body), (200, REPLY))
         self.assertEqual(answer["Content-Type"], "application/octet-stream")
 
+    def test_no_cache_keeps_it(self) -> None:
+        session_id, url = self.upload()
+        path = self.path(url)
+        for data in (get(path), get(path, range=b"bytes=0-1"), get(path + b"?x")):
+            answer = self.ask(data)
+            self.assertEqual(answer["Cache-Control"], "private, no-store")
+        other = path.replace(session_id.strip(b"{}"), UNKNOWN_ID.strip(b"{}"))
+        answer = self.ask(get(other))
+        self.assertEqual(answer.status, 404)
+        self.assertEqual(answer["Cache-Control"], "private, no-store")
+
     def test_it_is_read_in_ranges(self) -> None:
         path = self.path(self.upload()[1])
         peer = self.peer()

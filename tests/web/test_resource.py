@@ -68,6 +68,16 @@ class RequestTests(WebCase):
         ack = self.ask(packet(b"Ping", method=b"PUT"))
         self.assert_refused(ack, "method-not-allowed")
 
+    def test_a_request_that_is_no_packet_is_answered_by_one_server_at_one_time(
+        self,
+    ) -> None:
+        """``twisted.web`` has a Server and a Date of its own for those."""
+        for data in (request(b"PUT"), request(b"POST", content_length=b"0")):
+            ack = self.ask(data)
+            self.assert_refused(ack, "method-not-allowed")
+            self.assertEqual(ack.headers["server"], ["txbits"])
+            self.assertEqual(ack.headers["date"], ["Mon, 12 Jan 1970 13:46:40 GMT"])
+
     def test_post_of_a_form_is_no_form_when_it_is_a_packet(self) -> None:
         session_id = self.create()
         for kind in (b"application/x-www-form-urlencoded", b"multipart/form-data"):

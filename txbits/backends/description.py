@@ -12,6 +12,7 @@ made, since twistd loads every plugin that it lists.
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Iterable, Iterator
 
 from attrs import frozen
@@ -200,6 +201,7 @@ def _disk(context: BackendContext, path: str) -> IBackend:
 
     if not path or "\0" in path:
         raise InvalidSetting(f"disk:{path!a} names no directory; write disk:PATH")
+    path = os.path.join(context.directory, path)
     return DiskBackend(path, context.reactor, fsync=context.fsync)
 
 
@@ -240,6 +242,8 @@ def _s3(context: BackendContext, bucket: str, **settings: str) -> IBackend:
         raise InvalidSetting(
             "s3: needs botocore; install it with pip install 'txbits[s3]'"
         ) from error
+    if settings.get("ca"):
+        settings["ca"] = os.path.join(context.directory, settings["ca"])
     return S3Backend(
         from_description(bucket, settings),
         context.reactor,

@@ -118,6 +118,7 @@ class DiskBackend:
     @deferred
     async def start(self) -> None:
         """Take the directory; see :class:`~txbits.interfaces.IBackend`."""
+        self._stopping = False
         in_thread, sync, files = self._in_thread, self._sync, self._files
         run = in_thread
         if run is None:

@@ -25,11 +25,15 @@ class BackendContext:
     :ivar notifies: Whether a server application is told of complete uploads, so that
         their bytes are read before they are published. A backend for which that makes
         no difference ignores it.
+    :ivar directory: Where relative paths of files begin: a daemon may have gone to
+        another directory than the one that it was started in. Nothing for that of the
+        process.
     """
 
     reactor: Any
     fsync: Literal["close", "fragment", "never"] = "close"
     notifies: bool = False
+    directory: str = ""
 
 
 class IBackendParser(IPlugin):

@@ -6,9 +6,9 @@ Each kind reads a value from the command line, and checks one as TOML gives it.
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 from ipaddress import ip_network
-from math import isfinite
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -17,6 +17,10 @@ from attrs import frozen
 from txbits.errors import InvalidSetting
 from txbits.protocol._fields import LocalProtocolError, check_host_id
 from txbits.protocol.urls import LONGEST_URL
+from txbits.web._origin import checked_public_url
+
+#: Numbers over this, be it of bytes or of seconds, are no limits.
+_MOST = 2**63
 
 #: So many characters of a wrong value are shown.
 _LONGEST_SHOWN = 80
@@ -26,7 +30,10 @@ def shown(value: object) -> str:
     """
     Write a wrong value into an error message: on one line, and not all of a long one.
     """
-    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    try:
+        text = str(value).lower() if isinstance(value, bool) else repr(value)
+    except ValueError:  # Python writes no number of so many digits
+        text = "a number of thousands of digits"
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
@@ -121,6 +128,10 @@ class Host(Optional):
             raise InvalidSetting(f"{error}; not {shown(text)}") from None
 
 
+# They do not belong into a URL, nor into a log.
+_NAME_AND_PASSWORD = re.compile("//.*@")
+
+
 def is_relative(url: str) -> bool:
     """Whether a URL that was found to be right is relative to another one."""
     return not urlsplit(url).scheme
@@ -139,6 +150,7 @@ class Url(Optional):
     may_be_relative: bool = False
 
     def read(self, text: str) -> str:
+        told = _NAME_AND_PASSWORD.sub("//...@", text)
         if len(text) > LONGEST_URL:
             raise InvalidSetting(
                 f"must have at most {LONGEST_URL:,} characters, not {len(text):,}"
@@ -146,25 +158,28 @@ class Url(Optional):
         if not all("!" <= character <= "~" for character in text):
             raise InvalidSetting(
                 "must be ASCII without spaces, other characters percent-encoded; "
-                f"not {shown(text)}"
+                f"not {shown(told)}"
             )
         if "#" in text:
-            raise InvalidSetting(f"must have no #, not {shown(text)}")
+            raise InvalidSetting(f"must have no #, not {shown(told)}")
         try:
             parts = urlsplit(text)
             is_port = parts.port is None or parts.port > 0
-        except ValueError as error:
-            raise InvalidSetting(f"{error}; not {shown(text)}") from None
+        except ValueError:
+            # What it says may have the end of a password in it.
+            raise InvalidSetting(f"is no URL: {shown(told)}") from None
         if self.may_be_relative and not parts.scheme and not parts.netloc:
             return text
         if parts.scheme not in ("http", "https") or not parts.hostname or not is_port:
             raise InvalidSetting(
-                f"must begin with http:// or https:// and a host, not {shown(text)}"
+                f"must begin with http:// or https:// and a host, not {shown(told)}"
             )
         if "@" in parts.netloc:
-            raise InvalidSetting(f"must have no user name in it, not {shown(text)}")
-        if self.is_prefix and "?" in text:
-            raise InvalidSetting(f"must have no ?, not {shown(text)}")
+            raise InvalidSetting(f"must have no user name in it, not {shown(told)}")
+        if self.is_prefix:
+            if "?" in text:
+                raise InvalidSetting(f"must have no ?, not {shown(told)}")
+            checked_public_url(text)
         return text
 
 
@@ -231,7 +246,7 @@ class Number:
         if (
             isinstance(value, bool)
             or not isinstance(value, kinds)
-            or not isfinite(value)
+            or not -_MOST <= value <= _MOST
             or value < self.minimum
         ):
             a_number = "a whole number" if self.whole else "a number"

@@ -187,7 +187,8 @@ class UploadService(Service):
                 return
             try:
                 port = await listener.endpoint.listen(self.site)
-            except (CannotListenError, OSError) as error:
+            except (CannotListenError, OSError, OverflowError, ValueError) as error:
+                # The last two are what sockets say of ports and names that are none.
                 raise _CannotStart(f"{listener.where}: {error}") from error
             self._ports.append(port)
             _log.info(

@@ -63,6 +63,8 @@ def read_secret(path: str) -> bytes:
     :raises InvalidSetting: If there is none that keeps one; the text goes behind the
         key.
     """
+    if "\0" in path:
+        raise InvalidSetting(f"{path!a} is no name of a file")
     try:
         # A pipe would be waited for without an end.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -8,7 +8,7 @@ may wait for a disk, is done in a thread; uploads go on meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from attrs import define, evolve, field, fields, frozen
@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from txbits._deferreds import deferred
 from txbits.errors import BackendError, InvalidSetting, ServerStopping
-from txbits.interfaces import INotifier
+from txbits.interfaces import IExclusive, INotifier
 from txbits.service._mounts import Mounts
 from txbits.service._served import Builder, Served
 from txbits.service.settings import Configuration, Directory
@@ -147,6 +147,14 @@ class Reloader:
                 continue
             plan.kept.append(self._kept(served, directory, plan.later))
         known = {directory.segments for _, directory, _ in plan.kept}
+        for directory in new.directories:
+            served = None
+            if directory.segments not in known:
+                served = _at_place_of(directory, left.values())
+            if served is not None:
+                del left[served.directory.segments]
+                plan.kept.append(self._kept(served, directory, plan.later))
+        known = {directory.segments for _, directory, _ in plan.kept}
         plan.removed.extend(left.values())
         for directory in new.directories:
             if directory.segments not in known:
@@ -211,12 +219,13 @@ class Reloader:
         for served, directory, notifier in plan.kept:
             before = served.directory
             is_other = _without_place(before) != _without_place(directory)
+            is_moved = before.segments != directory.segments
             served.directory = directory
             if is_other or old.trusted_proxies != new.trusted_proxies:
                 served.reconfigure(directory, new.trusted_proxies, notifier).addErrback(
                     _not_released, directory.mount
                 )
-            if is_other:
+            if is_other or is_moved:
                 changed.append(served)
         for served in plan.added:
             self.host.admit(served)
@@ -244,6 +253,23 @@ class Reloader:
         )
         for line in plan.later:
             _log.warn("it takes a new start of the server: {line}", line=line)
+
+
+def _at_place_of(directory: Directory, left: Iterable[Served]) -> Served | None:
+    """
+    Find what has another mount from now on.
+
+    Its place cannot be taken anew before it is given back; and its uploads go on, since
+    they are known by the paths below the mount.
+
+    :param left: The directories whose mounts are gone.
+    """
+    for served in left:
+        if served.directory.backend == directory.backend and IExclusive.providedBy(
+            served.manager.backend
+        ):
+            return served
+    return None
 
 
 def _not_released(failure: Failure, mount: str) -> None:

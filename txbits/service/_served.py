@@ -4,6 +4,7 @@ Virtual directories as they are served: what a directory of the settings becomes
 
 from __future__ import annotations
 
+import os
 from typing import Any, Protocol
 
 from attrs import define, field
@@ -89,6 +90,7 @@ class Builder:
     """
 
     reactor: Any
+    _started_in: str = field(factory=os.getcwd, init=False)
     _made: list[tuple[Directory, IBackend]] = field(factory=list, init=False)
 
     def begin_anew(self) -> None:
@@ -151,7 +153,7 @@ class Builder:
     def context(self, directory: Directory) -> BackendContext:
         """What the backend of a directory is told besides its description."""
         notifies = directory.notification is not None
-        return BackendContext(self.reactor, directory.fsync, notifies)
+        return BackendContext(self.reactor, directory.fsync, notifies, self._started_in)
 
     def check(self, directory: Directory, served: Served) -> INotifier | None:
         """

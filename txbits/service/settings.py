@@ -12,7 +12,8 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from os.path import abspath
+from os import getcwd
+from os.path import abspath, join
 from pathlib import Path
 from typing import Any, Literal, cast
 from urllib.parse import unquote_to_bytes
@@ -120,6 +121,10 @@ def mount_segments(mount: str) -> tuple[bytes, ...]:
     """
     if not mount.startswith("/"):
         raise InvalidSetting(f"must begin with a slash, not {shown(mount)}")
+    try:
+        mount.encode()
+    except UnicodeEncodeError:
+        raise InvalidSetting(f"must be UTF-8, not {shown(mount)}") from None
     path = mount.removeprefix("/").removesuffix("/")
     if not path:
         return ()
@@ -133,11 +138,13 @@ def mount_segments(mount: str) -> tuple[bytes, ...]:
     return segments
 
 
-def from_options(given: Mapping[str, object]) -> Configuration:
+def from_options(given: Mapping[str, object], base: str = "") -> Configuration:
     """
     Build the configuration of a command line.
 
     :param given: The values of the options that were given, by their names.
+    :param base: Where relative paths in a file begin; nothing for the directory of the
+        process.
     :raises InvalidSetting: If one cannot be used, or two do not go together.
     """
     server = {
@@ -156,16 +163,18 @@ def from_options(given: Mapping[str, object]) -> Configuration:
             f"--{name} cannot be combined with --config; write it into a "
             f"[[directory]] of {path}"
         )
-    configuration = _server(from_file(str(path)), server, "--")
+    configuration = _server(from_file(str(path), base), server, "--")
     # A daemon may go to another directory after this.
     path = abspath(str(path))
-    reread = partial(from_options, {**server, "config": path})
+    reread = partial(from_options, {**server, "config": path}, base or getcwd())
     return evolve(configuration, path=path, reread=reread)
 
 
-def from_file(path: str) -> Configuration:
+def from_file(path: str, base: str = "") -> Configuration:
     """
     Read a TOML file.
+
+    :param base: As of :func:`from_options`.
 
     :raises InvalidSetting: If it cannot be read or understood; the text names the
         file and the key.
@@ -176,7 +185,8 @@ def from_file(path: str) -> Configuration:
         raise InvalidSetting(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise InvalidSetting(f"{path}: is not UTF-8: {error}") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
+        # Not only TOMLDecodeError: numbers may be too long, and lists too deep.
         raise InvalidSetting(f"{path}: is not TOML: {error}") from None
     tables = document.pop("directory", [])
     if not isinstance(tables, list) or not all(isinstance(t, dict) for t in tables):
@@ -207,7 +217,7 @@ def from_file(path: str) -> Configuration:
         if isinstance(table.get("mount"), str):
             where += f" ({table['mount']})"
         _refuse_unknown(table, _OF_DIRECTORIES, f"{where}: ")
-        directories.append(_directory(table, everywhere, f"{where}: ", ""))
+        directories.append(_directory(table, everywhere, f"{where}: ", "", base))
     _refuse_shared_mounts(directories)
     if not any(one.notification for one in directories) and not everywhere.get(
         "notify-url"
@@ -230,7 +240,11 @@ def _refuse_unknown(table: Mapping[str, Any], known: list[str], where: str) -> N
 
 
 def _directory(
-    table: Mapping[str, Any], everywhere: Mapping[str, Any], where: str, dashes: str
+    table: Mapping[str, Any],
+    everywhere: Mapping[str, Any],
+    where: str,
+    dashes: str,
+    base: str = "",
 ) -> Directory:
     """
     Build one virtual directory.
@@ -248,7 +262,7 @@ def _directory(
     before = f"{where}{dashes}"
     notification = None
     if found["notify"].get("url") is not None:
-        notification = _notification(found["notify"], before)
+        notification = _notification(found["notify"], before, base)
     else:
         _refuse_without_application(table, before)
     directory = Directory(
@@ -269,7 +283,7 @@ def _directory(
     return directory
 
 
-def _notification(values: Mapping[str, Any], before: str) -> Notification:
+def _notification(values: Mapping[str, Any], before: str, base: str) -> Notification:
     """
     Build what is known of a server application.
 
@@ -279,7 +293,7 @@ def _notification(values: Mapping[str, Any], before: str) -> Notification:
     if notification.secret_file is None:
         return notification
     try:
-        secret = read_secret(notification.secret_file)
+        secret = read_secret(join(base, notification.secret_file))
     except InvalidSetting as error:
         raise InvalidSetting(f"{before}notify-secret-file: {error}") from None
     return evolve(notification, secret=secret)

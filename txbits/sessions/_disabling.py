@@ -50,6 +50,7 @@ class Disabling:
     _upkeep: Upkeep
     is_disabled: bool
     _releasing: Shared[None] = field(factory=Shared, init=False)
+    _times_enabled: int = field(default=0, init=False)
     _creating: int = field(default=0, init=False)
     _for_creation: list[Deferred[None]] = field(factory=list, init=False)
 
@@ -77,6 +78,7 @@ class Disabling:
     def enable(self) -> None:
         """Take uploads again."""
         self.is_disabled = False
+        self._times_enabled += 1
 
     def disable(self) -> Deferred[None]:
         """
@@ -90,6 +92,27 @@ class Disabling:
         return self._releasing.run(self._release_all)
 
     async def _release_all(self) -> None:
+        before, found = -1, 0
+        while self.is_disabled and before != self._times_enabled:
+            # Who is enabled and disabled again meanwhile leaves off in the middle.
+            before = self._times_enabled
+            found = await self._release_those_there()
+        if not self.is_disabled:
+            return
+        left = await self._upkeep.sessions()
+        if left and self.is_disabled:
+            raise BackendError(
+                f"{len(left)} of {found} sessions could not be released; the "
+                "clean-up tries again"
+            )
+        _log.info("uploads are disabled: {sessions} sessions released", sessions=found)
+
+    async def _release_those_there(self) -> int:
+        """
+        Release sessions as long as uploads are disabled.
+
+        :returns: How many there were.
+        """
         manager = self._manager
         if self._creating:
             created: Deferred[None] = Deferred()
@@ -104,17 +127,7 @@ class Disabling:
         ):
             if not success:
                 _log.failure("releasing sessions failed", failure)
-        if not self.is_disabled:
-            return
-        left = await self._upkeep.sessions()
-        if left and self.is_disabled:
-            raise BackendError(
-                f"{len(left)} of {len(found)} sessions could not be released; the "
-                "clean-up tries again"
-            )
-        _log.info(
-            "uploads are disabled: {sessions} sessions released", sessions=len(found)
-        )
+        return len(found)
 
     @deferred
     async def _release_from(self, todo: Iterator[UUID]) -> None:

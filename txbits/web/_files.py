@@ -97,9 +97,12 @@ class FileResource(Resource):
     :param manager: The sessions of its directory.
     :param caller: Who asks.
     :param name: What it is called in the log.
+    :ivar caching: What caches on the way may do with the answers, unless they say more;
+        ``None`` if that is theirs to decide.
     """
 
     isLeaf = True
+    caching: bytes | None = None
 
     def __init__(self, manager: SessionManager, caller: Caller, name: str) -> None:
         super().__init__()
@@ -215,6 +218,8 @@ class FileResource(Resource):
         request.setHeader(b"Date", format_date(now))
         # twisted.web would call an answer without a body text/html.
         request.defaultContentType = None
+        if self.caching is not None:
+            request.setHeader(b"Cache-Control", self.caching)
         for name, value in headers:
             request.setHeader(name, value)
         if length is not None:

@@ -29,6 +29,10 @@ class DownloadResource(FileResource):
         super().__init__(manager, caller, destination_name(destination))
         self.policy = policy
         self.destination = destination
+        if policy is not None or caller.user is not None:
+            # Who is told apart otherwise than by Authorization would get others' files
+            # from a cache that many share.
+            self.caching = b"private"
 
     async def open(self, method: str) -> IStoredFile | Redirect:
         self.manager.require_running()

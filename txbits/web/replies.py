@@ -56,6 +56,9 @@ class ReplyResource(FileResource):
     :param session_id: Whose.
     """
 
+    # It is one client's, and is to be gone when its session is.
+    caching = b"private, no-store"
+
     def __init__(
         self, manager: SessionManager, session_id: UUID, caller: Caller
     ) -> None:

@@ -258,6 +258,9 @@ class StreamingRequest(Request):
             self.startedWriting = 1
             # Unless somebody asked for them, there are none.
             if "responseHeaders" in self.__dict__:
+                # twisted.web sets these for what is no packet; they are there already.
+                self.responseHeaders.removeHeader(b"Server")
+                self.responseHeaders.removeHeader(b"Date")
                 for name, values in self.responseHeaders.getAllRawHeaders():
                     for value in values:
                         self._answer += b"\r\n%b: %b" % (name, value)
