@@ -390,6 +390,31 @@ class ChangeTests(AnsweringCase):
             self.bucket.clear()
 
     @contract
+    async def test_a_node_that_still_asks_nobody_leaves_nothing(self):
+        self.notifies = False
+        plain = await self.started()
+        data = self.data(12 * MIB)
+        session = await self.new(plain)
+        await self.send(session, len(data), data[:1000])
+        self.notifies = True
+        backend = await self.another(plain)
+        found = await backend.find(session.session_id)
+        writer = await session.open_writer(len(data))
+        await writer.write(data[1000 : 5 * MIB + 1000])
+        await self.fails(BackendError, writer.close())
+        self.assertEqual(self.bucket.uploads(), [])
+        # That it is to be asked about is known now.
+        again = await plain.find(session.session_id)
+        self.assertIsNot(again, session)
+        self.assertEqual(again.offset, 1000)
+        await self.send(again, len(data), data[1000 : 6 * MIB])
+        await found.refresh()
+        self.assertEqual(found.offset, 6 * MIB)
+        await self.send(found, len(data), data[6 * MIB :])
+        await found.begin_attempt()
+        await self.assert_published(backend, found, data)
+
+    @contract
     async def test_one_whose_parts_nobody_can_read_is_sent_again(self):
         self.notifies = False
         plain = await self.started()

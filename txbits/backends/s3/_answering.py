@@ -31,7 +31,7 @@ from txbits.backends.s3._bucket import (
 )
 from txbits.backends.s3._copies import publish_copy
 from txbits.backends.s3._downloads import served
-from txbits.backends.s3._ending import whole
+from txbits.backends.s3._ending import has_published, whole
 from txbits.backends.s3._grid import reach
 from txbits.backends.s3._records import Record
 from txbits.backends.s3._replies import ReplyWriter
@@ -86,8 +86,9 @@ class AnsweringSession(S3Session):
     @property
     def is_only_record(self) -> bool:
         """Whether there is nothing of it in the bucket but its record."""
-        record = self.record
-        return record.is_small and record.file is None and not record.attempts
+        # When all bytes are held, they may have been put together, and the node have
+        # died before the record said so.
+        return self.record.is_small and not self.is_complete
 
     @property
     def _reply_key(self) -> str:
@@ -153,7 +154,7 @@ class AnsweringSession(S3Session):
         try:
             await self.staging.bucket.parts(key, record.copy)
         except NoUpload:
-            return True
+            return await has_published(self)
         return False
 
     async def is_whole(self) -> bool:
