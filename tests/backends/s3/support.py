@@ -30,6 +30,9 @@ from txbits.testing._contract import ContractBase
 
 MIB = 1 << 20
 
+#: A list of parts that has none.
+NO_PARTS = b"<ListPartsResult><IsTruncated>false</IsTruncated></ListPartsResult>"
+
 if TYPE_CHECKING:
     _Case = TestCase
 else:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from twisted.internet.defer import DeferredList
 from twisted.internet.threads import deferToThread
 
-from tests.backends.s3.support import MIB, S3Case
+from tests.backends.s3.support import MIB, NO_PARTS, S3Case
 from tests.backends.s3.test_downloads import Slow
 from txbits.errors import (
     BackendError,
@@ -149,6 +149,23 @@ class StagingTests(AnsweringCase):
             for each in (one, other):
                 self.assertTrue(data == await self.back(each))
             await self.assert_published(second, other, data)
+
+    @contract
+    async def test_what_is_left_of_parts_while_it_is_made_is_no_loss(self):
+        first = await self.started()
+        second = await self.another(first)
+        data = self.data(12 * MIB)
+        one = await self.uploaded(first, data)
+        other = await second.find(one.session_id)
+        await other.begin_attempt()
+        self.client(first).answer({"ListParts": NO_PARTS}, 200)
+        self.assertEqual(await one.begin_attempt(), 2)
+        self.assertEqual(one.offset, len(data))
+        await other.publish(overwrite=True, create_directories=False)
+        await one.refresh()
+        one.published = False
+        self.client(first).answer({"ListParts": NO_PARTS}, 200)
+        await self.assert_published(first, one, data, overwrite=True)
 
     @contract
     async def test_lost_answers_are_found_out(self):

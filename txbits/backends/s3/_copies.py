@@ -78,7 +78,7 @@ async def publish_copy(
             await session.reread()
             raise
         except WrongPart:
-            # Another node has copied the same part again.
+            # Another node has copied the same part again, or completed it.
             continue
         except NotMet as error:
             if await staging.is_published(destination, session.session_id):
@@ -144,5 +144,6 @@ async def _copied(
         await together([at_once.run(copy, number) for number in missing])
         parts = fitting(grid, await bucket.parts(key, upload))
         if len(parts) < grid.cells:
-            raise BackendError(f"parts of the copy of {session.session_id} are missing")
+            # Some stores list what is left of one that another node completes just now.
+            raise WrongPart(f"parts of the copy of {session.session_id} are missing")
     return [parts[number] for number in range(grid.cells)]
