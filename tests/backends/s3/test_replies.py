@@ -7,6 +7,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from twisted.internet.defer import DeferredList
+from twisted.internet.threads import deferToThread
 
 from tests.backends.s3.support import MIB
 from tests.backends.s3.test_answering import NAME, AnsweringCase
@@ -136,6 +137,33 @@ class WriterTests(ReplyCase):
                 self.assertTrue(self.data(length) == await self.read(session))
                 await session.release()
                 await self.assert_nothing_left(backend)
+
+    @contract
+    async def test_one_that_was_completed_unheard_is_whole(self):
+        backend = await self.started()
+        reply = self.data(6 * MIB)
+        client = self.client(backend)
+        refusal = b"<Error><Code>NoSuchUpload</Code></Error>"
+        for is_there in (True, False):
+            session = await self.asked(backend, (str(is_there),))
+            writer = await session.open_reply()
+            await writer.write(reply)
+            held, goes_on = client.hold("CompleteMultipartUpload")
+            closing = writer.close()
+            await held
+            if is_there:
+                await deferToThread(self.bucket.complete, *self.bucket.uploads()[0])
+            client.answer({"CompleteMultipartUpload": refusal}, 404)
+            goes_on.callback(None)
+            if is_there:
+                await closing
+                await session.keep_answer(Answer())
+                self.assertTrue(reply == await self.read(session))
+            else:
+                await self.fails(BackendError, closing)
+                await self.fails(BackendError, session.keep_answer(Answer()))
+            await session.release()
+            await self.assert_nothing_left(backend)
 
     @contract
     async def test_a_reply_that_could_not_be_stored_is_none(self):
