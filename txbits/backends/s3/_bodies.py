@@ -252,8 +252,8 @@ def hang_up(transport: Any) -> None:
     """
     End the connection that the body of an answer comes on; fine when it has ended.
 
-    ``loseConnection`` would be polite, and over TLS wait for the other side to be polite
-    as well. That may be the one that says nothing any more.
+    ``loseConnection`` would be polite, and over TLS wait for the other side to be
+    polite as well. That may be the one that says nothing any more.
     """
     if transport is not None:
         transport.stopProducing()
