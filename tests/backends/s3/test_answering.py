@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from twisted.internet.defer import DeferredList
 from twisted.internet.threads import deferToThread
 
-from tests.backends.s3.support import MIB, NO_PARTS, S3Case
+from tests.backends.s3.support import MIB, NO_PARTS, Killed, S3Case
 from tests.backends.s3.test_downloads import Slow
 from txbits.errors import (
     BackendError,
@@ -185,6 +185,23 @@ class StagingTests(AnsweringCase):
                 self.assertEqual(await session.begin_attempt(), 1)
                 self.assertTrue(data == await self.back(session))
                 await self.assert_published(backend, session, data)
+
+    @contract
+    async def test_an_upload_of_a_node_that_died_goes_with_the_session(self):
+        first = await self.started()
+        second = await self.another(first)
+        session = await self.new(first)
+        held, goes_on = self.client(first).hold_answer("CreateMultipartUpload")
+        writer = await session.open_writer(12 * MIB)
+        await writer.write(self.data(6 * MIB))
+        await held
+        self.client(first).die()
+        goes_on.callback(None)
+        with self.assertRaises(Killed):
+            await writer.close()
+        self.assertEqual(len(self.bucket.uploads()), 1)
+        await (await second.find(session.session_id)).release()
+        self.assertEqual(self.bucket.everything(), [])
 
     @contract
     async def test_an_old_fragment_does_no_harm_afterwards(self):
@@ -448,6 +465,25 @@ class ChangeTests(AnsweringCase):
         await found.begin_attempt()
         self.assertTrue(data == await self.at_url(found.address()))
         await self.assert_published(backend, found, data)
+
+    @contract
+    async def test_such_parts_go_also_when_the_node_died_that_gave_them_up(self):
+        self.notifies = False
+        plain = await self.started()
+        data = self.data(12 * MIB)
+        session = await self.uploaded(plain, data)
+        self.notifies = True
+        backend = await self.another(plain)
+        other = await self.another(plain)
+        found = await backend.find(session.session_id)
+        held, goes_on = self.client(backend).hold("AbortMultipartUpload")
+        found.begin_attempt().addErrback(lambda failure: failure.trap(Killed))
+        await held
+        self.client(backend).die()
+        goes_on.callback(None)
+        self.assertEqual(len(self.bucket.uploads()), 1)
+        await (await other.find(session.session_id)).release()
+        self.assertEqual(self.bucket.everything(), [])
 
     @contract
     async def test_a_node_that_asks_nobody_publishes_it_as_well(self):

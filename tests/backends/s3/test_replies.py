@@ -244,6 +244,21 @@ class AddressTests(ReplyCase):
         self.bucket.client.delete_object(Bucket=self.bucket.name, Key=key)
         await self.fails(NoSuchFile, session.reply())
 
+    @contract
+    async def test_a_clean_up_leaves_what_it_has_begun(self):
+        backend = await self.started()
+        session = await self.asked(backend)
+        key = urlsplit(session.reply_address()).path.removeprefix("/")
+        self.bucket.client.create_multipart_upload(Bucket=self.bucket.name, Key=key)
+        await self.clean_up_late(backend)
+        self.assertEqual(len(self.bucket.uploads()), 1)
+        await session.release()
+        await self.assert_nothing_left(backend)
+        # What comes after the end is nobody's.
+        self.bucket.client.create_multipart_upload(Bucket=self.bucket.name, Key=key)
+        await self.clean_up_late(backend)
+        await self.assert_nothing_left(backend)
+
 
 class NodesTests(ReplyCase):
     """An application that two nodes have asked."""

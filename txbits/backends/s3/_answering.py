@@ -271,7 +271,8 @@ class AnsweringSession(S3Session):
             lambda record: (
                 None
                 if record.is_staged
-                else record.changed(is_staged=True, upload=None)
+                # Should this node die before it is aborted, the release looks for it.
+                else record.changed(is_staged=True, upload=None, has_strays=True)
             )
         )
         if upload is not None:
@@ -447,8 +448,9 @@ class AnsweringSession(S3Session):
             uploads.append((self.upload_key, record.upload))
         if record.copy is not None and not self.published:
             uploads.append((staging.settings.key(self.destination), record.copy))
-        if record.attempts or record.has_strays or self.has_strays:
-            # The record does not name those of replies, nor those of lost answers.
+        if not self.is_only_record:
+            # The record does not name those of replies, nor one that a node had just
+            # begun when it died.
             directory = staging.directory(self.session_id)
             found = await staging.bucket.uploads(directory)
             uploads += [(one.key, one.upload) for one in found]
