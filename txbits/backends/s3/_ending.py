@@ -212,6 +212,25 @@ async def _upload_is_gone(
     raise StagedDataLost("somebody has ended the multipart upload") from error
 
 
+async def taken_back(session: S3Session) -> bool:
+    """
+    Take a file away again: another node cancelled the session while this one published
+    it.
+
+    :returns: Whether there was one to take; one that replaced another stays.
+    """
+    staging = session.staging
+    if session.seen is None or session.seen.etag is not None:
+        return False
+    found = await staging.is_published(session.destination, session.session_id)
+    if found is None:
+        return False
+    # Not what somebody may have put in its place just now.
+    key = staging.settings.key(session.destination)
+    await staging.bucket.delete(key, only=found.etag)
+    return True
+
+
 async def clear(session: S3Session) -> None:
     """
     Remove all objects and parts of a session, but for its record.

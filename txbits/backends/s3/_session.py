@@ -28,6 +28,7 @@ from txbits.backends.s3._ending import (
     has_published,
     publish_parts,
     publish_whole,
+    taken_back,
 )
 from txbits.backends.s3._grid import Grid, Span, cover, part_size_for, reach, tail_span
 from txbits.backends.s3._records import Closed, Record, State, closed
@@ -645,20 +646,8 @@ class S3Session:
                 await staging.write_closed(self.session_id, record, self.etag)
             except Changed as changed:
                 if changed.found is None and self.published:
-                    await self._take_back()
+                    self._is_taken_back = await taken_back(self)
                 self.take(changed.found)
             else:
                 return
         raise BackendError(f"the record of {self.session_id} does not come to rest")
-
-    async def _take_back(self) -> None:
-        """Another node cancelled the session while this one published it."""
-        staging = self.staging
-        if self.seen is None or self.seen.etag is not None:
-            return
-        found = await staging.is_published(self.destination, self.session_id)
-        if found is not None:
-            # Not what somebody may have put in its place just now.
-            key = staging.settings.key(self.destination)
-            await staging.bucket.delete(key, only=found.etag)
-            self._is_taken_back = True
