@@ -16,7 +16,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import downloads, small, throughput
+from benchmarks import client, downloads, small, throughput
 from benchmarks.conditions import spread_folders
 from benchmarks.driver import LoadFailed
 from benchmarks.servers import (
@@ -36,6 +36,7 @@ _PARTS = {
     "memory": ["txbits"],
     "s3": ["txbits", "boto3", "boto3-threads"],
     "downloads": ["txbits", "nginx", "nginx-sendfile"],
+    "client": ["txbits", "nginx"],
 }
 _ALSO = {
     "throughput": ["bare-threads"],
@@ -43,6 +44,7 @@ _ALSO = {
     "memory": ["buffered"],
     "s3": [],
     "downloads": [],
+    "client": [],
 }
 
 
@@ -66,7 +68,7 @@ def _options() -> argparse.Namespace:
         default=[],
         help="one more word for that command; may be repeated",
     )
-    add("--total", type=int, default=1024, help="MiB of a run but of small uploads")
+    add("--total", type=int, default=1024, help="MiB of a run but of sessions")
     add("--fragment", type=int, default=10, help="MiB of a Fragment or PUT")
     add("--connections", default="1,8", help="how many, but for small uploads")
     add("--sessions", type=int, default=6000, help="uploads of a sessions run")
@@ -136,7 +138,14 @@ def _run(options: argparse.Namespace, directory: Path) -> None:
         chosen = _chosen(part, options, sides)
         if not chosen:
             continue
-        if part == "throughput":
+        if part == "client":
+            client.measure(
+                {side.name: side for side in chosen},
+                directory,
+                repetitions=options.repetitions,
+                total=options.total * throughput.MIB,
+            )
+        elif part == "throughput":
             throughput.measure(
                 chosen,
                 directory,

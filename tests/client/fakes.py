@@ -17,7 +17,8 @@ from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
 from tests.protocol.model_server import ModelServer
-from txbits.client._exchange import IExchange, NoAnswer
+from txbits.client._exchange import IExchange
+from txbits.client._requests import NoAnswer
 from txbits.client.source import ISource, SourceChanged
 from txbits.protocol.packets import Ack, Fragment, Packet
 
@@ -32,6 +33,7 @@ class MemorySource:
     changed: bool = False
     held: Deferred[None] | None = None
     largest: int = 0
+    forgotten: int = 0
 
     @property
     def length(self) -> int:
@@ -51,6 +53,9 @@ class MemorySource:
         if self.changed:
             return fail(SourceChanged("it was changed during the upload"))
         return succeed(None)
+
+    def forget(self, offset: int) -> None:
+        self.forgotten = offset
 
 
 @implementer(IConsumer)
@@ -94,6 +99,7 @@ class ScriptedExchange:
     server: ModelServer = field(factory=ModelServer)
     packets: list[Packet] = field(factory=list)
     names: list[str | None] = field(factory=list)
+    hosts: list[str | None] = field(factory=list)
     closed: int = 0
 
     def send(
@@ -102,8 +108,10 @@ class ScriptedExchange:
         source: ISource,
         content_name: str | None,
         moved: Callable[[int], None],
+        host: str | None,
     ) -> Deferred[Ack]:
         self.packets.append(packet)
+        self.hosts.append(host)
         self.names.append(content_name)
         answer = self.script.pop(0) if self.script else None
         if isinstance(answer, Deferred):
@@ -244,6 +252,12 @@ class ShutdownClock(Clock):
     ) -> None:
         assert (phase, event) == ("before", "shutdown")
         self.triggers.append(function)
+
+    def getThreadPool(self) -> None:
+        """Nothing is done in threads here."""
+
+    def callWhenRunning(self, function: Callable[..., Any], *args: Any) -> None:
+        """It never runs."""
 
     def shut_down(self) -> Sequence[Any]:
         """Do what a reactor does that is stopped."""

@@ -5,12 +5,13 @@ Bodies: exact lengths, bounded memory, and a loop that can be paused and stopped
 from __future__ import annotations
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.iweb import IBodyProducer
 from zope.interface.verify import verifyObject
 
 from tests.client.fakes import MemorySource, Sink
-from txbits.client._bodies import CHUNK, NoBody, RangeBody
+from txbits.client._bodies import CHUNK, NoBody, RangeBody, Throttle
 from txbits.client.source import SourceChanged
 
 
@@ -35,9 +36,12 @@ class RangeBodyTests(SynchronousTestCase):
         self.source = MemorySource(bytes(range(256)) * (CHUNK // 100))
         self.sink = Sink()
         self.moves: list[int] = []
+        self.clock = Clock()
+        self.rate: int | None = None
 
     def body(self, first: int, length: int) -> RangeBody:
-        return RangeBody(self.source, first, length, self.moves.append)
+        throttle = Throttle(self.clock, self.rate)
+        return RangeBody(self.source, first, length, throttle, self.moves.append)
 
     def test_it_is_a_body_producer(self) -> None:
         verifyObject(IBodyProducer, self.body(0, 1))
@@ -121,3 +125,39 @@ class RangeBodyTests(SynchronousTestCase):
         self.source.changed = True
         result = self.body(0, 10).startProducing(self.sink)
         self.failureResultOf(result, SourceChanged)
+
+    def test_a_throttle_spreads_it_over_time(self) -> None:
+        self.rate = 1000
+        body = self.body(0, 1000)
+        result = body.startProducing(self.sink)
+        self.assertEqual(self.moves, [250])
+        for moved in (500, 750, 1000):
+            self.assertNoResult(result)
+            self.clock.advance(0.25)
+            self.assertEqual(self.moves[-1], moved)
+        self.successResultOf(result)
+        self.assertEqual(self.sink.taken, self.source.data[:1000])
+
+    def test_stopping_ends_a_wait_for_the_throttle(self) -> None:
+        self.rate = 1000
+        body = self.body(0, 1000)
+        result = body.startProducing(self.sink)
+        body.stopProducing()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertNoResult(result)
+        self.assertEqual(self.moves, [250])
+
+
+class ThrottleTests(SynchronousTestCase):
+    """So many bytes in a second."""
+
+    def test_a_pause_is_as_long_as_what_was_sent_before_takes(self) -> None:
+        clock = Clock()
+        throttle = Throttle(clock, 100)
+        self.assertEqual([throttle.pause(50) for _ in range(3)], [0, 0.5, 1.0])
+        clock.advance(10)
+        self.assertEqual(throttle.pause(50), 0)
+
+    def test_chunks_are_short_at_low_rates(self) -> None:
+        for rate, chunk in ((1, 1), (100, 25), (10**9, CHUNK), (None, CHUNK)):
+            self.assertEqual(Throttle(Clock(), rate).chunk, chunk)

@@ -10,18 +10,17 @@ import os
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
-from uuid import UUID
 
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.client.fakes import Pipe, ScriptedExchange, ShutdownClock, Terminal, lost
-from txbits.client import SourceChanged, UploadFailed, UploadResult, upload
-from txbits.client.cli import Status, main, parse, run, start
+from txbits.client import SourceChanged, UploadFailed
+from txbits.client.cli import Interrupts, main, parse, start
+from txbits.client.commands._command import Context, Status, run
 from txbits.protocol.packets import Ack
 
 URL = "http://h/x"
-NULL_ID = UUID(int=0)
 
 
 class ArgumentTests(SynchronousTestCase):
@@ -40,8 +39,8 @@ class ArgumentTests(SynchronousTestCase):
 
     def test_defaults_are_as_documented(self) -> None:
         options = parse(["upload", "a.txt", URL])
-        self.assertEqual((options.file, options.url), ("a.txt", URL))
-        self.assertEqual(options.fragment_size, 10 * 1024 * 1024)
+        self.assertEqual((options.files, options.url), (["a.txt"], URL))
+        self.assertIsNone(options.fragment_size)
         self.assertEqual(options.retry_for, 600)
 
     def test_options_may_stand_anywhere(self) -> None:
@@ -67,9 +66,9 @@ class ArgumentTests(SynchronousTestCase):
         for text in ("0", "x", "1.5", "", "²"):
             words = self.refuse("upload", "a", URL, "--fragment-size", text)
             self.assertIn("is not a number of bytes", words)
-        for text in ("-1", "x", "nan", "inf"):
+        for text in ("-1", "x", "nan", "inf", "1w", ""):
             words = self.refuse("upload", "a", URL, f"--retry-for={text}")
-            self.assertIn("is not a number of seconds", words)
+            self.assertIn("is not a duration", words)
 
     def test_help_is_no_failure(self) -> None:
         for argv in (["--help"], ["upload", "--help"]):
@@ -84,7 +83,7 @@ class RunTests(SynchronousTestCase):
     """What the command does, and what it exits with."""
 
     def setUp(self) -> None:
-        self.path = self.mktemp()
+        self.path, self.home = self.mktemp(), self.mktemp()
         with open(self.path, "wb") as file:
             file.write(b"x" * 1000)
         self.clock = ShutdownClock()
@@ -100,17 +99,24 @@ class RunTests(SynchronousTestCase):
     ) -> Deferred[Status]:
         """Run it with answers as of :class:`ScriptedExchange`."""
         self.exchange.script.extend(script)
-
-        def perform(*args: Any, **kwargs: Any) -> Deferred[UploadResult]:
-            return upload(*args, exchange=self.exchange, **kwargs)
-
-        return run(self.clock, self.options(*options), self.out, self.err, perform)
+        context = Context(
+            self.clock,
+            self.out,
+            self.err,
+            maybeDeferred,
+            {"HOME": os.path.abspath(self.home)},
+            lambda *_: self.exchange,
+        )
+        return run(context, self.options(*options))
 
     def fail_with(self, error: Exception) -> Deferred[Status]:
-        """Run it with an upload that fails."""
-        return run(
-            self.clock, self.options(), self.out, self.err, lambda *_, **__: fail(error)
-        )
+        """Run a command that fails."""
+
+        async def perform(context: Context, options: argparse.Namespace) -> Status:
+            raise error
+
+        context = Context(self.clock, self.out, self.err, maybeDeferred)
+        return run(context, argparse.Namespace(perform=perform))
 
     def assert_status(
         self, result: Deferred[Status], status: int, words: str = ""
@@ -146,8 +152,13 @@ class RunTests(SynchronousTestCase):
 
     def test_a_file_that_is_none_is_1(self) -> None:
         os.remove(self.path)
-        os.mkdir(self.path)
+        os.mkfifo(self.path)
         self.assert_status(self.run_with(), 1, "is not an ordinary file")
+
+    def test_a_directory_is_sent_only_if_that_is_wanted(self) -> None:
+        os.remove(self.path)
+        os.mkdir(self.path)
+        self.assert_status(self.run_with(), 1, "is a directory; -r sends")
 
     def test_a_name_that_no_file_can_have_is_1(self) -> None:
         self.path = "a\0b"
@@ -178,7 +189,7 @@ class RunTests(SynchronousTestCase):
         self.assertNoResult(result)
         for stopped in self.clock.shut_down():
             self.successResultOf(stopped)
-        self.assert_status(result, 130, "interrupted")
+        self.assert_status(result, 130, "interrupted; the same command goes on")
         self.assertNotIn("Cancel-Session", self.exchange.kinds)
 
     def test_the_reactor_waits_until_the_upload_has_stopped(self) -> None:
@@ -212,10 +223,27 @@ class RunTests(SynchronousTestCase):
     def test_on_a_terminal_the_last_line_starts_anew(self) -> None:
         self.out = Terminal()  # type: ignore[assignment]
         self.assert_status(self.run_with(), 0)
-        self.assertIn(
-            f"100 % 1,000 of 1,000 bytes\n1,000 bytes are at {URL}\n",
-            self.out.getvalue(),
-        )
+        self.assertIn(f"1,000 bytes are at {URL}\n", self.out.getvalue())
+
+    def test_the_same_command_goes_on_where_one_was_stopped(self) -> None:
+        self.run_with([None, None, Deferred()], ["--fragment-size", "400"])
+        self.clock.shut_down()
+        self.exchange.packets.clear()
+        self.err = Pipe()
+        self.assert_status(self.run_with(), 0)
+        self.assertEqual(self.exchange.kinds, ["Ping", "Fragment", "Close-Session"])
+        self.assertEqual(self.exchange.server.published, b"x" * 1000)
+
+    def test_nothing_is_written_down_if_that_is_not_wanted(self) -> None:
+        self.run_with([None, None, Deferred()], ["--no-state"])
+        self.clock.shut_down()
+        self.assertEqual(self.err.getvalue(), "txbits: interrupted\n")
+        self.assertFalse(os.path.exists(self.home))
+
+    def test_two_runs_of_the_same_upload_do_not_meet(self) -> None:
+        first = self.run_with([None, Deferred()])
+        self.assert_status(self.run_with(), 1, "another txbits is at this upload")
+        self.assertNoResult(first)
 
     def test_an_upload_goes_on_when_nobody_reads(self) -> None:
         self.out.broken = True
@@ -223,30 +251,37 @@ class RunTests(SynchronousTestCase):
         self.assertEqual(self.exchange.server.published, b"x" * 1000)
 
 
+class InterruptTests(SynchronousTestCase):
+    """Ctrl-C."""
+
+    def test_the_first_ends_in_good_order_and_the_second_at_once(self) -> None:
+        seen: list[str] = []
+        interrupts = Interrupts(
+            lambda: seen.append("in order"), lambda: seen.append("at once")
+        )
+        interrupts.handle(2, None)
+        self.assertEqual(seen, ["in order"])
+        interrupts.handle(2, None)
+        self.assertEqual(seen[1], "at once")
+
+
 class StartTests(SynchronousTestCase):
     """The edge to :func:`twisted.internet.task.react`."""
 
-    def start(self, path: str) -> tuple[Deferred[None], str, str]:
-        out, err = Pipe(), Pipe()
-        options = parse(["upload", path, URL])
-        with redirect_stdout(out), redirect_stderr(err):
-            result = start(
-                ShutdownClock(),
-                options,
-                lambda source, *_, **__: succeed(
-                    UploadResult(NULL_ID, source.length, None)
-                ),
-            )
-        return result, out.getvalue(), err.getvalue()
+    def start(self, status: Status) -> Deferred[None]:
+        async def perform(context: Context, options: argparse.Namespace) -> Status:
+            context.say("performed")
+            return status
+
+        out = Pipe()
+        with redirect_stdout(out), redirect_stderr(out):
+            result = start(ShutdownClock(), argparse.Namespace(perform=perform))
+        self.assertEqual(out.getvalue(), "performed\n")
+        return result
 
     def test_success_is_no_exit(self) -> None:
-        result, out, err = self.start(__file__)
-        self.successResultOf(result)
-        self.assertIn("bytes are at", out)
-        self.assertEqual(err, "")
+        self.successResultOf(self.start(Status.DONE))
 
     def test_failure_is_an_exit_with_its_status(self) -> None:
-        result, out, err = self.start(self.mktemp())
-        self.assertEqual(self.failureResultOf(result, SystemExit).value.code, 1)
-        self.assertEqual(out, "")
-        self.assertIn("No such file", err)
+        result = self.start(Status.CHANGED)
+        self.assertEqual(self.failureResultOf(result, SystemExit).value.code, 4)

@@ -4,19 +4,43 @@ What is shown of an upload, on terminals and elsewhere.
 
 from __future__ import annotations
 
+import json
+from uuid import UUID
+
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.client.fakes import Pipe, Terminal
-from txbits.client._display import PlainDisplay, TerminalDisplay, display_for, write
-from txbits.client.uploader import Progress, Waiting
+from txbits.client._display import (
+    Display,
+    JSONDisplay,
+    NoDisplay,
+    PlainDisplay,
+    Rate,
+    TerminalDisplay,
+    describe_seconds,
+    display_for,
+    write,
+)
+from txbits.client._rich import RichDisplay, print_table
+from txbits.client.events import Created, Event, Paused, Progress, Waiting
+
+SESSION = UUID("7DF0354D-249B-430F-820D-3D2A9BEF4931")
 
 
 class ChoiceTests(SynchronousTestCase):
     """Which display fits."""
 
-    def test_terminals_get_a_line_that_is_rewritten(self) -> None:
-        self.assertIsInstance(display_for(Terminal(), Clock()), TerminalDisplay)
+    def test_terminals_get_a_bar(self) -> None:
+        self.assertIsInstance(display_for(Terminal(), Clock()), RichDisplay)
+
+    def test_or_without_rich_a_line_that_is_rewritten(self) -> None:
+        display = display_for(Terminal(), Clock(), plain=True)
+        self.assertIsInstance(display, TerminalDisplay)
+
+    def test_whoever_wants_to_see_all_gets_lines(self) -> None:
+        display = display_for(Terminal(), Clock(), verbose=True)
+        self.assertIsInstance(display, PlainDisplay)
 
     def test_anything_else_gets_plain_lines(self) -> None:
         self.assertIsInstance(display_for(Pipe(), Clock()), PlainDisplay)
@@ -96,8 +120,14 @@ class TerminalTests(SynchronousTestCase):
         self.clock.advance(1)
         self.display.show(Progress(20, 10, 100))
         self.assertEqual(
-            self.out.getvalue(), "\r 10 % 10 of 100 bytes\r 20 % 20 of 100 bytes"
+            self.out.getvalue(),
+            "\r[##                  ]  10 % 10 of 100 bytes"
+            "\r[####                ]  20 % 20 of 100 bytes, 0.0 MB/s, 0:08 left",
         )
+
+    def test_a_long_line_is_cut_to_the_terminal(self) -> None:
+        self.display.show(Waiting(1, "x" * 200))
+        self.assertEqual(len(self.out.getvalue()), 80)
 
     def test_it_is_not_rewritten_too_often(self) -> None:
         for sent in range(100):
@@ -111,7 +141,7 @@ class TerminalTests(SynchronousTestCase):
         self.assertIn("100 % 100 of 100 bytes", self.out.getvalue())
 
     def test_a_shorter_line_covers_a_longer_one(self) -> None:
-        self.display.show(Waiting(1, "a long story"))
+        self.display.show(Waiting(1, "a story that is rather long"))
         self.clock.advance(1)
         self.display.show(Progress(0, 0, 1))
         first, second = self.out.getvalue()[1:].split("\r")
@@ -123,3 +153,144 @@ class TerminalTests(SynchronousTestCase):
         self.display.end()
         self.display.end()
         self.assertEqual(self.out.getvalue().count("\n"), 1)
+
+    def test_a_pause_is_said_and_a_session_is_not(self) -> None:
+        self.display.show(Created(SESSION))
+        self.display.show(Paused(1000))
+        self.assertEqual(self.out.getvalue(), "\rpaused; the server holds 1,000 bytes")
+
+
+class VerboseTests(SynchronousTestCase):
+    """Lines for all that happens."""
+
+    def test_each_fragment_and_session_has_a_line(self) -> None:
+        out = Pipe()
+        display = PlainDisplay(out, Clock(), verbose=True)
+        for event in (
+            Created(SESSION),
+            Progress(0, 0, 1000),
+            Progress(5, 0, 1000),
+            Progress(5, 5, 1000),
+            Progress(9, 9, 1000),
+            Paused(9),
+        ):
+            display.show(event)
+        self.assertEqual(
+            out.getvalue().splitlines(),
+            [
+                "session 7DF0354D-249B-430F-820D-3D2A9BEF4931",
+                "  0 % 0 of 1,000 bytes",
+                "  0 % 5 of 1,000 bytes",
+                "  0 % 9 of 1,000 bytes",
+                "paused; the server holds 9 bytes",
+            ],
+        )
+
+
+class RateTests(SynchronousTestCase):
+    """How fast, and how long still."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.rate = Rate(self.clock)
+
+    def test_nothing_is_known_at_first(self) -> None:
+        self.rate.moved(1_000_000)
+        self.assertEqual(self.rate.describe(1), "")
+
+    def test_a_steady_rate_is_told(self) -> None:
+        for second in range(10):
+            self.rate.moved(second * 2_000_000)
+            self.clock.advance(1)
+        self.assertEqual(self.rate.describe(120_000_000), "2.0 MB/s, 1:00 left")
+        self.assertEqual(self.rate.describe(0), "2.0 MB/s")
+
+    def test_sending_again_does_not_count_backwards(self) -> None:
+        self.rate.moved(0)
+        self.clock.advance(1)
+        self.rate.moved(5_000_000)
+        self.rate.moved(0)
+        self.clock.advance(1)
+        self.rate.moved(5_000_000)
+        self.assertEqual(self.rate.value, 5_000_000)
+
+    def test_long_times_have_hours(self) -> None:
+        self.assertEqual(describe_seconds(59.6), "1:00")
+        self.assertEqual(describe_seconds(3 * 3600 + 62), "3:01:02")
+
+
+class JSONTests(SynchronousTestCase):
+    """Lines for programs."""
+
+    def test_each_event_is_a_line_of_json(self) -> None:
+        out = Pipe()
+        display = JSONDisplay(out, Clock())
+        for event in (
+            Created(SESSION),
+            Progress(0, 0, 9),
+            Waiting(0.5, "cable cut"),
+            Progress(9, 9, 9),
+            Paused(9),
+        ):
+            display.show(event)
+        display.end()
+        self.assertEqual(
+            [json.loads(line) for line in out.getvalue().splitlines()],
+            [
+                {"event": "session", "session": str(SESSION).upper()},
+                {"event": "progress", "sent": 0, "acknowledged": 0, "total": 9},
+                {"event": "waiting", "seconds": 0.5, "cause": "cable cut"},
+                {"event": "progress", "sent": 9, "acknowledged": 9, "total": 9},
+                {"event": "paused", "acknowledged": 9},
+            ],
+        )
+
+    def test_what_is_on_its_way_is_told_now_and_then(self) -> None:
+        out, clock = Pipe(), Clock()
+        display = JSONDisplay(out, clock)
+        for sent in range(100):
+            display.show(Progress(sent, 0, 100))
+            clock.advance(0.05)
+        self.assertEqual(len(out.getvalue().splitlines()), 5)
+
+
+class RichTests(SynchronousTestCase):
+    """What rich draws."""
+
+    def test_a_bar_shows_how_far_it_is(self) -> None:
+        out, clock = Terminal(), Clock()
+        display: Display = RichDisplay(out, clock)
+        display.show(Progress(0, 0, 4_000_000))
+        clock.advance(1)
+        display.show(Waiting(1.0, "the [red]cable[/red] was cut"))
+        display.show(Progress(2_000_000, 0, 4_000_000))
+        display.show(Paused(0))
+        display.show(Progress(4_000_000, 4_000_000, 4_000_000))
+        display.end()
+        display.end()
+        self.assertIn("the [red]cable[/red] was cut; trying again", out.getvalue())
+        self.assertIn("4.0/4.0 MB", out.getvalue())
+        self.assertIn("100%", out.getvalue())
+
+    def test_what_happens_before_the_bar_is_not_drawn(self) -> None:
+        out = Terminal()
+        display = RichDisplay(out, Clock())
+        events: list[Event] = [Created(SESSION), Waiting(1.0, "cable cut")]
+        for event in events:
+            display.show(event)
+        display.end()
+        self.assertEqual(out.getvalue(), "")
+
+    def test_tables_show_what_is_in_them(self) -> None:
+        out = Pipe()
+        print_table(out, ["one", "two"], [["[a]", "b"]])
+        self.assertIn("[a]", out.getvalue())
+
+
+class NoDisplayTests(SynchronousTestCase):
+    """Nothing."""
+
+    def test_nothing_comes_of_it(self) -> None:
+        display = NoDisplay()
+        display.show(Progress(0, 0, 1))
+        display.end()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
+from attrs import evolve
 from OpenSSL.SSL import Error as TLSError
 from service_identity import VerificationError
 from twisted.internet.defer import CancelledError, Deferred
@@ -21,15 +22,11 @@ from twisted.web.client import Agent, ResponseNeverReceived
 from zope.interface.verify import verifyObject
 
 from tests.client.fakes import Connector, MemorySource, ScriptedExchange
+from txbits.client._auth import Authorizer
 from txbits.client._bodies import CHUNK
-from txbits.client._exchange import (
-    Connections,
-    HTTPExchange,
-    IExchange,
-    NoAnswer,
-    NoTrust,
-    exchange_over_network,
-)
+from txbits.client._exchange import HTTPExchange, IExchange, exchange_over_network
+from txbits.client._requests import Connections, NoAnswer, NoTrust, Requests
+from txbits.client.settings import ConnectionSettings, Credentials
 from txbits.client.source import SourceChanged
 from txbits.protocol.codec import ContentRange, RemoteProtocolError
 from txbits.protocol.packets import (
@@ -58,19 +55,22 @@ class ExchangeTestCase(SynchronousTestCase):
         self.clock = Clock()
         self.connector = Connector()
         self.connections = Connections(self.clock)
-        self.exchange = HTTPExchange(
-            self.clock,
-            self.url,
-            self.connections,
-            Agent.usingEndpointFactory(self.clock, self.connector, self.connections),
-            request_timeout=10,
-            response_timeout=20,
-        )
+        self.exchange = self.exchange_with(ConnectionSettings())
         self.source = MemorySource(bytes(range(256)) * 8192)
         self.moves: list[int] = []
 
-    def send(self, packet: Packet) -> Deferred[Ack]:
-        return self.exchange.send(packet, self.source, "größe.bin", self.moves.append)
+    def exchange_with(self, settings: ConnectionSettings) -> HTTPExchange:
+        settings = evolve(settings, request_timeout=10, response_timeout=20)
+        agent = Agent.usingEndpointFactory(self.clock, self.connector, self.connections)
+        requests = Requests(
+            self.clock, self.connections, agent, settings, Authorizer(None)
+        )
+        return HTTPExchange(self.clock, self.url, requests, settings.limit_rate)
+
+    def send(self, packet: Packet, host: str | None = None) -> Deferred[Ack]:
+        return self.exchange.send(
+            packet, self.source, "größe.bin", self.moves.append, host
+        )
 
     def transport(self) -> Any:
         return self.connector.connections[-1][1]
@@ -216,6 +216,129 @@ class AnswerTests(ExchangeTestCase):
         self.successResultOf(result)
         self.assertEqual(len(self.connector.connections), 2)
 
+    def test_a_date_to_come_back_at_is_told_by_the_server_s_own_clock(self) -> None:
+        for date, seconds in (
+            (b"Tue, 24 Nov 2026 12:00:30 GMT", 30),
+            (b"Tue, 24 Nov 2026 11:00:00 GMT", 0),
+            (b"tomorrow", None),
+        ):
+            result = self.send(CreateSession())
+            self.connector.answer(
+                b"HTTP/1.1 503 Busy",
+                b"Content-Length: 0",
+                b"Date: Tue, 24 Nov 2026 12:00:00 GMT",
+                b"Retry-After: " + date,
+            )
+            self.assertEqual(self.successResultOf(result).retry_after, seconds)
+
+
+class HostTests(ExchangeTestCase):
+    """Packets that go to another host than the URL's."""
+
+    def test_a_host_takes_the_place_of_that_of_the_url(self) -> None:
+        result = self.send(CreateSession(), "node2.example")
+        self.assertEqual(self.connector.uris, [b"http://node2.example/a%2fb?sig=x"])
+        self.assertIn(b"Host: node2.example", self.connector.request())
+        self.connector.answer(*OK)
+        self.successResultOf(result)
+        self.send(CreateSession())
+        self.assertEqual(self.connector.uris[-1], b"http://h/a%2fb?sig=x")
+
+
+class SettingsTests(ExchangeTestCase):
+    """What goes with each request, because someone wants it to."""
+
+    def lines(self) -> list[bytes]:
+        return self.connector.request().partition(b"\r\n\r\n")[0].split(b"\r\n")
+
+    def challenge(self, *challenges: bytes, status: bytes = b"401 Who") -> None:
+        self.connector.answer(
+            b"HTTP/1.1 " + status,
+            b"Content-Length: 0",
+            *(b"WWW-Authenticate: " + challenge for challenge in challenges),
+        )
+
+    def with_password(self) -> None:
+        credentials = Credentials("me", "secret")
+        self.exchange = self.exchange_with(ConnectionSettings(credentials=credentials))
+
+    def test_headers_are_added_and_may_replace_ours(self) -> None:
+        self.exchange = self.exchange_with(
+            ConnectionSettings(
+                headers=[("X-Token", "t"), ("user-agent", "mine"), ("X-Token", "ü")]
+            )
+        )
+        self.send(CreateSession())
+        lines = self.lines()
+        for line in (b"X-Token: t", "X-Token: ü".encode(), b"User-Agent: mine"):
+            self.assertIn(line, lines)
+        self.assertNotIn(b"User-Agent: txbits", lines)
+
+    def test_a_password_is_not_said_before_it_is_asked_for(self) -> None:
+        self.with_password()
+        self.send(CreateSession())
+        self.assertNotIn(b"Authorization", b"".join(self.lines()))
+
+    def test_a_packet_is_sent_again_with_the_password(self) -> None:
+        self.with_password()
+        result = self.send(CreateSession())
+        self.lines()
+        self.challenge(b'Basic realm="r"')
+        self.assertIn(b"Authorization: Basic bWU6c2VjcmV0", self.lines())
+        self.connector.answer(*OK)
+        self.assertEqual(self.successResultOf(result).status, 200)
+
+    def test_and_so_are_those_that_follow(self) -> None:
+        self.test_a_packet_is_sent_again_with_the_password()
+        self.send(fragment(0, 9, 100))
+        self.assertIn(b"Authorization: Basic bWU6c2VjcmV0", self.lines())
+
+    def test_a_password_that_is_wrong_is_not_said_twice(self) -> None:
+        self.with_password()
+        result = self.send(CreateSession())
+        for _ in range(2):
+            self.challenge(b'Basic realm="r"')
+        self.assertEqual(self.successResultOf(result).status, 401)
+
+    def test_a_fragment_is_sent_again_when_a_digest_is_too_old(self) -> None:
+        self.with_password()
+        result = self.send(fragment(0, 9, 100))
+        self.challenge(b'Digest realm="r", nonce="1", qop="auth"')
+        self.assertIn(b'nonce="1"', self.connector.request())
+        self.challenge(b'Digest realm="r", nonce="2", qop="auth", stale=true')
+        self.assertIn(b'nonce="2"', self.connector.request())
+        self.connector.answer(*OK)
+        self.assertEqual(self.successResultOf(result).status, 200)
+        self.assertEqual(self.moves, [10, 10, 10])
+
+    def test_without_a_password_the_question_is_the_answer(self) -> None:
+        result = self.send(CreateSession())
+        self.challenge(b'Basic realm="r"')
+        self.assertEqual(self.successResultOf(result).status, 401)
+
+    def test_what_is_said_to_a_human_is_not_read(self) -> None:
+        self.with_password()
+        result = self.send(CreateSession())
+        self.connector.answer(
+            b"HTTP/1.1 401 Who",
+            b"Content-Length: 100000",
+            b"WWW-Authenticate: Basic",
+            body=b"<html>",
+        )
+        self.assertTrue(self.connector.connections[0][1].aborted)
+        self.clock.advance(0)
+        self.connector.answer(*OK)
+        self.assertEqual(self.successResultOf(result).status, 200)
+
+    def test_a_rate_is_not_exceeded(self) -> None:
+        self.exchange = self.exchange_with(ConnectionSettings(limit_rate=1000))
+        self.send(fragment(0, 1999, 10_000))
+        moved = []
+        for _ in range(8):
+            moved.append(self.moves[-1])
+            self.clock.advance(0.25)
+        self.assertEqual(moved, [250, 500, 750, 1000, 1250, 1500, 1750, 2000])
+
 
 class FailureTests(ExchangeTestCase):
     """What goes wrong, sorted."""
@@ -356,9 +479,9 @@ class CloseTests(ExchangeTestCase):
     def test_an_exchange_over_the_network_connects_to_its_host(self) -> None:
         reactor = MemoryReactorClock()
         exchange = exchange_over_network(
-            reactor, "http://127.0.0.1:81/x", request_timeout=1, response_timeout=1
+            reactor, "http://127.0.0.1:81/x", ConnectionSettings()
         )
-        exchange.send(CreateSession(), self.source, None, self.moves.append)
+        exchange.send(CreateSession(), self.source, None, self.moves.append, None)
         # Twisted 24.10 connects in the next turn.
         reactor.advance(0)
         self.assertEqual(reactor.tcpClients[0][:2], ("127.0.0.1", 81))

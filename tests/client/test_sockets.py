@@ -84,7 +84,7 @@ class SocketsTestCase(TestCase):
         self.addCleanup(port.stopListening)
         self.url = f"http://127.0.0.1:{self.port}/x"
         self.data = os.urandom(1000) * 3000
-        self.path = self.mktemp()
+        self.path, self.state = self.mktemp(), self.mktemp()
         with open(self.path, "wb") as file:
             file.write(self.data)
 
@@ -175,7 +175,11 @@ class CommandTests(SocketsTestCase):
         argv = [sys.executable, "-m", "txbits", "upload", self.path, url, *options]
         # A checkout that is not installed is found by where the tests found it.
         paths = os.pathsep.join(filter(None, sys.path))
-        environment = {**os.environ, "PYTHONPATH": paths}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": paths,
+            "XDG_STATE_HOME": os.path.abspath(self.state),
+        }
         process = reactor.spawnProcess(command, sys.executable, argv, environment)
         self.addCleanup(lambda: process.pid and process.signalProcess("KILL"))
         command.transport = process
@@ -187,6 +191,26 @@ class CommandTests(SocketsTestCase):
         self.assertEqual(self.server.published, self.data)
         self.assertEqual(command.err, b"")
         self.assertIn(b"3,000,000 bytes are at", command.out)
+
+    async def test_standard_input_arrives(self) -> None:
+        # The first fragment is sent twice, though a pipe can be read only once.
+        self.resource.drops = 1
+        self.path = "-"
+        length = str(len(self.data))
+        command = self.spawn(self.url, "--length", length)
+        command.transport.write(self.data)
+        command.transport.closeStdin()
+        self.assertEqual(await command.ended, 0)
+        self.assertEqual(self.server.published, self.data)
+
+    async def test_standard_input_that_ends_too_soon_is_4(self) -> None:
+        self.path = "-"
+        command = self.spawn(self.url, "--length", str(len(self.data) + 1))
+        command.transport.write(self.data)
+        command.transport.closeStdin()
+        self.assertEqual(await command.ended, 4)
+        self.assertIn(b"ended after 3,000,000 of 3,000,001 bytes", command.err)
+        self.assertEqual(self.server.held, {})
 
     async def test_a_refusal_is_one_line_and_2(self) -> None:
         self.server.largest = 0
@@ -201,5 +225,53 @@ class CommandTests(SocketsTestCase):
         await stuck
         command.transport.signalProcess(signal.SIGINT)
         self.assertEqual(await command.ended, 130)
-        self.assertEqual(command.err, b"txbits: interrupted\n")
+        self.assertIn(b"txbits: interrupted; the same command goes on", command.err)
         self.assertEqual(len(self.server.held), 1)
+
+    async def test_the_same_command_goes_on_after_a_kill(self) -> None:
+        stuck: Deferred[None] = Deferred()
+        self.resource.stuck = stuck
+        command = self.spawn(self.url)
+        await stuck
+        command.transport.signalProcess(signal.SIGKILL)
+        await command.ended
+        command = self.spawn(self.url)
+        self.assertEqual(await command.ended, 0)
+        self.assertEqual(self.server.published, self.data)
+        self.assertEqual(self.server._count, 1)
+        self.assertEqual(os.listdir(os.path.join(self.state, "txbits")), [])
+
+
+class WithoutRichTests(TestCase):
+    """Where the extra ``cli`` is not installed."""
+
+    timeout = 60
+
+    async def test_there_are_lines_in_place_of_bars_and_tables(self) -> None:
+        program = """
+import sys
+sys.modules["rich"] = None
+from tests.client.fakes import Terminal
+from twisted.internet.task import Clock
+from txbits.client._display import display_for
+print(type(display_for(Terminal(), Clock())).__name__)
+from txbits.client.commands.status import _say_table
+from txbits.client.commands._command import Context
+out = Terminal()
+_say_table(Context(None, out, out, None), [["a", "b", "c", "d", "e", "f"]])
+print(out.getvalue().splitlines()[1].split())
+"""
+        command = Command()
+        paths = os.pathsep.join(filter(None, sys.path))
+        process = reactor.spawnProcess(
+            command,
+            sys.executable,
+            [sys.executable, "-c", program],
+            {**os.environ, "PYTHONPATH": paths},
+        )
+        self.addCleanup(lambda: process.pid and process.signalProcess("KILL"))
+        self.assertEqual(await command.ended, 0, command.err)
+        self.assertEqual(
+            command.out.decode().splitlines(),
+            ["TerminalDisplay", "['a', 'b', 'c', 'd', 'e', 'f']"],
+        )

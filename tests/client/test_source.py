@@ -4,7 +4,9 @@ Files that are to be uploaded, and what can happen to them meanwhile.
 
 from __future__ import annotations
 
+import io
 import os
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -13,6 +15,7 @@ from tests.client.fakes import MemorySource
 from txbits.client.source import (
     FileSource,
     ISource,
+    ObjectSource,
     SourceChanged,
     SourceError,
     printable,
@@ -69,10 +72,27 @@ class FileSourceTests(SynchronousTestCase):
         # It was cut between the check and the read.
         self.failureResultOf(self.source.read(5, 6), SourceChanged)
 
-    def test_another_file_of_the_same_name_is_no_change(self) -> None:
+    def test_another_file_of_the_same_name_is_a_change(self) -> None:
         os.rename(self.path, self.path + ".old")
-        self.write(b"something else")
+        self.write(b"0123456789")
+        failure = self.failureResultOf(self.source.check(), SourceChanged)
+        self.assertIn("was replaced by another file", str(failure.value))
+
+    def test_a_file_without_a_name_is_still_the_same(self) -> None:
+        os.remove(self.path)
+        self.assertIsNone(self.successResultOf(self.source.check()))
         self.assertEqual(self.successResultOf(self.source.read(0, 10)), b"0123456789")
+
+    def test_its_identity_tells_it_from_what_it_was(self) -> None:
+        identity = self.source.identity
+        assert identity is not None
+        self.assertEqual(
+            (identity.path, identity.length), (os.path.realpath(self.path), 10)
+        )
+        os.utime(self.path, (1, 1))
+        later = FileSource.open(self.path)
+        self.addCleanup(later.close)
+        self.assertNotEqual(later.identity, identity)
 
     def test_closing_twice_is_safe(self) -> None:
         self.source.close()
@@ -111,6 +131,44 @@ class FileSourceTests(SynchronousTestCase):
         source = FileSource.open(name)
         self.addCleanup(source.close)
         self.assertEqual(source.content_name, "a\ufffd\ufffdX: y\ufffd")
+
+
+class ObjectSourceTests(SynchronousTestCase):
+    """What behaves like a file."""
+
+    def test_it_is_a_source(self) -> None:
+        verifyObject(ISource, ObjectSource(io.BytesIO()))
+
+    def test_it_begins_where_the_object_stands(self) -> None:
+        file = io.BytesIO(b"0123456789")
+        file.seek(4)
+        source = ObjectSource(file)
+        self.assertEqual(source.length, 6)
+        self.assertEqual(self.successResultOf(source.read(1, 3)), b"567")
+        self.assertIsNone(self.successResultOf(source.check()))
+
+    def test_a_length_that_changes_is_a_change(self) -> None:
+        file = io.BytesIO(b"0123456789")
+        source = ObjectSource(file)
+        file.truncate(3)
+        self.failureResultOf(source.check(), SourceChanged)
+        self.failureResultOf(source.read(0, 10), SourceChanged)
+
+    def test_one_that_is_closed_cannot_be_read(self) -> None:
+        file = io.BytesIO(b"0123456789")
+        source = ObjectSource(file)
+        file.close()
+        self.failureResultOf(source.check(), SourceError)
+        self.failureResultOf(source.read(0, 10), SourceError)
+
+    def test_text_is_not_uploaded(self) -> None:
+        text: Any = io.StringIO("0123456789")
+        failure = self.failureResultOf(ObjectSource(text).read(0, 10), SourceError)
+        self.assertIn("binary mode", str(failure.value))
+
+
+class NameTests(SynchronousTestCase):
+    """Names, where they are shown."""
 
     def test_printable_leaves_ordinary_names_alone(self) -> None:
         self.assertEqual(printable("Größe 1.txt"), "Größe 1.txt")

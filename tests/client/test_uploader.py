@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from typing import Any
+from uuid import UUID
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +22,7 @@ import txbits.client
 from tests.client.fakes import AckLost, Answer, MemorySource, ScriptedExchange, lost
 from tests.protocol.model_server import ModelServer
 from txbits.client import (
+    Created,
     Event,
     InvalidURL,
     Progress,
@@ -31,7 +33,7 @@ from txbits.client import (
     Waiting,
     upload,
 )
-from txbits.client._exchange import NoTrust
+from txbits.client._requests import NoTrust
 from txbits.protocol.codec import RemoteProtocolError
 from txbits.protocol.packets import Ack, Fragment
 from txbits.protocol.refusals import UNKNOWN_PACKET_TYPE, HResult
@@ -110,6 +112,7 @@ class DeliveryTests(UploadTestCase):
             self.events,
             [
                 Progress(0, 0, 100),
+                Created(UUID(int=1)),
                 Progress(0, 0, 100),
                 Progress(40, 0, 100),
                 Progress(40, 40, 100),
@@ -125,7 +128,7 @@ class DeliveryTests(UploadTestCase):
             raise RuntimeError("the observer's own fault")
 
         self.assert_delivered(self.upload(on_event=fail))
-        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 8)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 9)
 
     def test_a_path_is_opened_and_closed(self) -> None:
         path = self.mktemp()

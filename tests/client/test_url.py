@@ -6,7 +6,16 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txbits.client._url import InvalidURL, to_wire
+from txbits.client._url import (
+    InvalidURL,
+    parse_proxy,
+    resolve_reply,
+    same_server,
+    target_of,
+    to_wire,
+    with_host,
+    without_query,
+)
 
 
 class URLTests(SynchronousTestCase):
@@ -63,4 +72,76 @@ class URLTests(SynchronousTestCase):
 
     def test_a_user_name_is_refused_without_showing_its_password(self) -> None:
         error = self.assertRaises(InvalidURL, to_wire, "http://me:secret@h/")
+        self.assertNotIn("secret", str(error))
+
+
+class HostTests(SynchronousTestCase):
+    """Another host in the same URL."""
+
+    def test_only_the_host_is_another(self) -> None:
+        for host, url in (
+            ("h2", "http://h2:8080/a%2fb?q"),
+            ("h2:81", "http://h2:81/a%2fb?q"),
+            ("::1", "http://[::1]:8080/a%2fb?q"),
+            ("[::1]", "http://[::1]:8080/a%2fb?q"),
+            ("[::1]:81", "http://[::1]:81/a%2fb?q"),
+        ):
+            self.assertEqual(with_host("http://h:8080/a%2fb?q", host), url)
+        self.assertEqual(with_host("http://h/a", "h2"), "http://h2/a")
+
+    def test_servers_are_told_apart_by_scheme_and_place(self) -> None:
+        self.assertTrue(same_server("http://h/a", "http://h/b?c"))
+        for other in ("https://h/a", "http://h:81/a", "http://i/a"):
+            self.assertFalse(same_server("http://h/a", other))
+
+
+class ReplyTests(SynchronousTestCase):
+    """Reply URLs, as servers give them."""
+
+    def test_they_are_resolved_against_the_destination(self) -> None:
+        for given, url in (
+            ("http://i/r?x=%20y", "http://i/r?x=%20y"),
+            ("/BITS-Sessions/{1}/r", "http://h/BITS-Sessions/%7B1%7D/r"),
+            ("\\BITS-Sessions\\{1}\\r", "http://h/BITS-Sessions/%7B1%7D/r"),
+            ("replies\\r 1.bin", "http://h/a/replies/r%201.bin"),
+            ("//i/r", "http://i/r"),
+            (" http://i/r#part ", "http://i/r"),
+        ):
+            self.assertEqual(resolve_reply("http://h/a/b?q", given), url)
+
+    def test_what_cannot_be_downloaded_from_is_refused(self) -> None:
+        for given in ("ftp://h/r", "file:///etc/passwd", "http://[/"):
+            self.assertRaises(InvalidURL, resolve_reply, "http://h/a", given)
+
+
+class PartTests(SynchronousTestCase):
+    """Parts of URLs."""
+
+    def test_the_first_line_of_a_request_has_path_and_query(self) -> None:
+        for url, target in (
+            ("http://h", b"/"),
+            ("http://h?q", b"/?q"),
+            ("http://h/a%2fb?q", b"/a%2fb?q"),
+        ):
+            self.assertEqual(target_of(url), target)
+
+    def test_a_query_is_left_away(self) -> None:
+        self.assertEqual(without_query("http://h/a?sig=x"), "http://h/a")
+        self.assertEqual(without_query("http://h/a"), "http://h/a")
+
+    def test_proxies_are_read(self) -> None:
+        for text, place in (
+            ("http://p:3128", ("p", 3128)),
+            ("http://p/", ("p", 8080)),
+            ("p:3128", ("p", 3128)),
+            ("http://[::1]:3128", ("::1", 3128)),
+        ):
+            self.assertEqual(parse_proxy(text), place)
+
+    def test_what_is_no_proxy_is_refused(self) -> None:
+        for text in ("https://p", "http://p:0", "http://p:99999", "", "http://p/x"):
+            self.assertRaises(InvalidURL, parse_proxy, text)
+
+    def test_a_password_in_a_proxy_s_url_is_refused_and_not_repeated(self) -> None:
+        error = self.assertRaises(InvalidURL, parse_proxy, "http://me:secret@p")
         self.assertNotIn("secret", str(error))

@@ -245,6 +245,9 @@ class WatchedSource:
     def check(self):
         return succeed(None)
 
+    def forget(self, offset):
+        """All of it stays."""
+
 
 class Killer:
     """

@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.protocol.model_server import ModelServer
 from txbits.protocol._fields import ContentRange, LocalProtocolError
+from txbits.protocol.fragment_sizes import SMALLEST_FRAGMENT, FragmentSizes
 from txbits.protocol.packets import (
     Ack,
     CancelSession,
@@ -20,20 +21,15 @@ from txbits.protocol.packets import (
     CreateSession,
     Fragment,
 )
-from txbits.protocol.refusals import HResult
-from txbits.protocol.upload import (
-    SMALLEST_FRAGMENT,
-    TOLERATED_SETBACKS,
+from txbits.protocol.reactions import (
     Again,
     Cancelled,
     Done,
     Later,
-    Phase,
     Refused,
-    Upload,
-    describe,
-    is_transient,
 )
+from txbits.protocol.refusals import HResult
+from txbits.protocol.upload import TOLERATED_SETBACKS, Phase, Upload
 
 SESSION = UUID("7DF0354D-249B-430F-820D-3D2A9BEF4931")
 NOT_FOUND = Ack(500, SESSION, hresult=HResult.BG_E_SESSION_NOT_FOUND, context=5)
@@ -41,7 +37,7 @@ NOT_FOUND = Ack(500, SESSION, hresult=HResult.BG_E_SESSION_NOT_FOUND, context=5)
 
 def sending(total: int = 100, fragment_size: int = 40) -> Upload:
     """An upload that has its session."""
-    upload = Upload(total, fragment_size)
+    upload = Upload(total, FragmentSizes.fixed(fragment_size))
     upload.answered(Ack(200, SESSION))
     return upload
 
@@ -69,7 +65,7 @@ class ReactionTests(SynchronousTestCase):
         self.assertEqual(upload.next_packet(), CreateSession(content_name="a.txt"))
 
     def test_fragments_follow_the_session(self) -> None:
-        upload = Upload(100, 40)
+        upload = Upload(100, FragmentSizes.fixed(40))
         reaction = upload.answered(Ack(201, SESSION))
         self.assertEqual(reaction, Again(progress=False))
         self.assert_range(upload, 0, 39)
@@ -292,7 +288,7 @@ class ReactionTests(SynchronousTestCase):
 
     def test_sizes_that_make_no_sense_are_refused(self) -> None:
         self.assertRaises(ValueError, Upload, -1)
-        self.assertRaises(ValueError, Upload, 1, 0)
+        self.assertRaises(ValueError, FragmentSizes.fixed, 0)
 
 
 class CancelTests(SynchronousTestCase):
@@ -328,30 +324,6 @@ class CancelTests(SynchronousTestCase):
         self.assertIsInstance(upload.answered(Ack(403)), Refused)
 
 
-class WordsTests(SynchronousTestCase):
-    """What users read."""
-
-    def test_known_codes_are_named(self) -> None:
-        self.assertEqual(
-            describe(Ack(403, hresult=0x80070005, context=5)),
-            "the server answered 403 Forbidden (E_ACCESSDENIED, 0x80070005)",
-        )
-
-    def test_the_application_behind_the_server_is_told_apart(self) -> None:
-        self.assertEqual(
-            describe(Ack(404, hresult=0x80190194, context=7)),
-            "the server application answered 404 Not Found (0x80190194)",
-        )
-
-    def test_unknown_statuses_are_numbers(self) -> None:
-        self.assertEqual(describe(Ack(599)), "the server answered 599")
-
-    def test_transient_statuses_are_as_documented(self) -> None:
-        transient = [status for status in range(100, 700) if is_transient(status)]
-        expected = [408, 409, *(s for s in range(500, 600) if s not in (501, 505))]
-        self.assertEqual(transient, expected)
-
-
 MISHAPS = st.lists(
     st.one_of(
         st.just(("deliver", 0)),
@@ -385,7 +357,7 @@ class ModelTests(SynchronousTestCase):
         # Not so many fragments that an example takes seconds.
         fragment_size = max(fragment_size, len(data) // 50 + 1)
         server = ModelServer(largest)
-        upload = Upload(len(data), fragment_size)
+        upload = Upload(len(data), FragmentSizes.fixed(fragment_size))
         pending = list(reversed(mishaps))
         for _ in range(10_000):
             packet = upload.next_packet()
@@ -419,7 +391,7 @@ class ModelTests(SynchronousTestCase):
     def test_nothing_is_sent_twice_where_nothing_is_lost(self) -> None:
         data = bytes(range(256)) * 40
         server = ModelServer()
-        upload = Upload(len(data), 1000)
+        upload = Upload(len(data), FragmentSizes.fixed(1000))
         while True:
             packet = upload.next_packet()
             body = b""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IConsumer
+from twisted.internet.interfaces import IConsumer, IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
@@ -20,6 +20,38 @@ from txbits.client.source import ISource
 
 #: How many bytes are read, and handed to the transport, at a time.
 CHUNK = 256 * 1024
+
+
+@define
+class Throttle:
+    """
+    Lets so many bytes pass in a second, and not more, over all fragments of an upload.
+
+    :ivar clock: Tells the time.
+    :ivar rate: Bytes in a second; ``None`` for all there are.
+    """
+
+    clock: IReactorTime
+    rate: int | None = None
+    _free_at: float = field(init=False, default=0.0)
+
+    @property
+    def chunk(self) -> int:
+        """How many bytes to send at a time, so that the pauses are short."""
+        return CHUNK if self.rate is None else max(1, min(CHUNK, self.rate // 4))
+
+    def pause(self, count: int) -> float:
+        """
+        So many bytes are about to be sent.
+
+        :returns: After how many seconds they may be.
+        """
+        if self.rate is None:
+            return 0.0
+        now = self.clock.seconds()
+        start = max(now, self._free_at)
+        self._free_at = start + count / self.rate
+        return start - now
 
 
 @implementer(IBodyProducer)
@@ -56,6 +88,7 @@ class RangeBody:
     :ivar source: Whose bytes they are.
     :ivar first: Offset of the first byte.
     :ivar length: How many bytes.
+    :ivar throttle: Makes it wait.
     :ivar moved: Called with the number of bytes that the transport has taken so far,
         each time that it took some.
     :ivar finished: Whether the transport has taken all of them.
@@ -64,10 +97,13 @@ class RangeBody:
     source: ISource
     first: int
     length: int
+    throttle: Throttle
     moved: Callable[[int], None]
     finished: bool = field(init=False, default=False)
     _stopped: bool = field(init=False, default=False)
     _paused: Deferred[None] | None = field(init=False, default=None)
+    _call: IDelayedCall | None = field(init=False, default=None)
+    _throttled: Deferred[None] | None = field(init=False, default=None)
 
     def startProducing(self, consumer: IConsumer) -> Deferred[None]:
         """
@@ -93,7 +129,13 @@ class RangeBody:
         done = 0
         while done < self.length:
             offset = self.first + done
-            data = await self.source.read(offset, min(CHUNK, self.length - done))
+            size = min(self.throttle.chunk, self.length - done)
+            data = await self.source.read(offset, size)
+            seconds = self.throttle.pause(len(data))
+            if seconds > 0 and not self._stopped:
+                self._throttled = Deferred()
+                self._call = self.throttle.clock.callLater(seconds, self._unthrottle)
+                await self._throttled
             if self._paused is not None:
                 await self._paused
             if self._stopped:
@@ -119,4 +161,12 @@ class RangeBody:
         # Nothing is cancelled: this may be called by what moved() calls, while the
         # loop above is running.
         self._stopped = True
+        if self._call is not None and self._call.active():
+            self._call.cancel()
+            self._unthrottle()
         self.resumeProducing()
+
+    def _unthrottle(self) -> None:
+        throttled, self._throttled = self._throttled, None
+        if throttled is not None:
+            throttled.callback(None)

@@ -1,27 +1,36 @@
 """
 How far an upload is, for whoever watches it.
 
-On a terminal one line is rewritten; anywhere else, as in the mail of a cron job,
-there are a few plain lines.
+On a terminal one line is rewritten, or, where rich is installed, a bar is drawn.
+Anywhere else, as in the mail of a cron job, there are a few plain lines; and for
+programs there is a line of JSON for each event.
 """
 
 from __future__ import annotations
 
+import json
+import os
 from contextlib import suppress
-from typing import Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 
-from txbits.client.uploader import Event, Progress, Waiting
+from txbits.client.events import Created, Event, Paused, Progress, Waiting
 
 #: A terminal's line is not rewritten more often than this, in seconds.
-_REDRAW_INTERVAL = 0.1
+REDRAW_INTERVAL = 0.1
 
 #: Without a terminal there is a line for every step of so many percent, and one after
 #: so many seconds if a step takes longer.
 _STEP_PERCENT = 10
 _STEP_SECONDS = 60.0
+
+#: Over how many seconds a rate is taken, about.
+_RATE_SECONDS = 5.0
+
+#: How many signs wide a bar is.
+_BAR = 20
 
 
 class Display(Protocol):
@@ -49,7 +58,7 @@ def write(out: TextIO, text: str) -> None:
 
 def describe_progress(event: Progress, count: int) -> str:
     """Say how far an upload is that has moved *count* bytes."""
-    return f"{_percent(count, event.total):3d} % {count:,} of {event.total:,} bytes"
+    return f"{percent(count, event.total):3d} % {count:,} of {event.total:,} bytes"
 
 
 def describe_waiting(event: Waiting) -> str:
@@ -57,12 +66,60 @@ def describe_waiting(event: Waiting) -> str:
     return f"{event.cause}; trying again in {event.seconds:.1f} s"
 
 
+def describe_paused(event: Paused) -> str:
+    """Say that nothing is waited for."""
+    return f"paused; the server holds {event.acknowledged:,} bytes"
+
+
+def describe_seconds(seconds: float) -> str:
+    """Say how long something takes, as a clock would show it."""
+    minutes, rest = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+@define
+class Rate:
+    """How many bytes move in a second, these days."""
+
+    clock: IReactorTime
+    value: float | None = field(init=False, default=None)
+    _count: int | None = field(init=False, default=None)
+    _at: float = field(init=False, default=0.0)
+
+    def moved(self, count: int) -> None:
+        """So many bytes have moved in all."""
+        now = self.clock.seconds()
+        seconds = now - self._at
+        if self._count is None or count < self._count:
+            # It began, or began again.
+            self._count, self._at = count, now
+        elif seconds >= REDRAW_INTERVAL:
+            rate = (count - self._count) / seconds
+            weight = min(1.0, seconds / _RATE_SECONDS)
+            old = rate if self.value is None else self.value
+            self.value = old + (rate - old) * weight
+            self._count, self._at = count, now
+
+    def describe(self, left: int) -> str:
+        """Say it, and how long so many bytes take; nothing if that is not known."""
+        if not self.value or self.value < 1:
+            return ""
+        rate = f"{self.value / 1e6:.1f} MB/s"
+        return f"{rate}, {describe_seconds(left / self.value)} left" if left else rate
+
+
 @define
 class PlainDisplay:
-    """Lines."""
+    """
+    Lines.
+
+    :ivar verbose: Whether each fragment and each session gets one.
+    """
 
     out: TextIO
     clock: IReactorTime
+    verbose: bool = False
     _step: int = field(init=False, default=-1)
     _shown_at: float = field(init=False, default=0.0)
     _shown: int = field(init=False, default=-1)
@@ -71,10 +128,17 @@ class PlainDisplay:
         """See :class:`Display`."""
         if isinstance(event, Waiting):
             self._write(describe_waiting(event))
-            return
-        step = _percent(event.acknowledged, event.total) // _STEP_PERCENT
+        elif isinstance(event, Paused):
+            self._write(describe_paused(event))
+        elif isinstance(event, Progress):
+            self._show_progress(event)
+        elif self.verbose:
+            self._write(f"session {str(event.session_id).upper()}")
+
+    def _show_progress(self, event: Progress) -> None:
+        step = percent(event.acknowledged, event.total) // _STEP_PERCENT
         now = self.clock.seconds()
-        overdue = now >= self._shown_at + _STEP_SECONDS
+        overdue = self.verbose or now >= self._shown_at + _STEP_SECONDS
         if step > self._step or (overdue and event.acknowledged != self._shown):
             self._step = max(step, self._step)
             self._shown_at = now
@@ -94,20 +158,33 @@ class TerminalDisplay:
 
     out: TextIO
     clock: IReactorTime
+    _rate: Rate = field(init=False)
     _shown_at: float | None = field(init=False, default=None)
     _width: int = field(init=False, default=0)
+
+    def __attrs_post_init__(self) -> None:
+        self._rate = Rate(self.clock)
 
     def show(self, event: Event) -> None:
         """See :class:`Display`."""
         if isinstance(event, Waiting):
             self._write(describe_waiting(event))
-            return
+        elif isinstance(event, Paused):
+            self._write(describe_paused(event))
+        elif isinstance(event, Progress):
+            self._show_progress(event)
+
+    def _show_progress(self, event: Progress) -> None:
+        self._rate.moved(event.sent)
         now = self.clock.seconds()
-        recent = self._shown_at is not None and now < self._shown_at + _REDRAW_INTERVAL
+        recent = self._shown_at is not None and now < self._shown_at + REDRAW_INTERVAL
         if recent and event.acknowledged < event.total:
             return
         self._shown_at = now
-        self._write(describe_progress(event, event.sent))
+        done = _BAR * event.sent // event.total if event.total else _BAR
+        line = f"[{'#' * done:<{_BAR}}] {describe_progress(event, event.sent)}"
+        rate = self._rate.describe(event.total - event.sent)
+        self._write(f"{line}, {rate}" if rate else line)
 
     def end(self) -> None:
         """See :class:`Display`."""
@@ -116,15 +193,93 @@ class TerminalDisplay:
             write(self.out, "\n")
 
     def _write(self, line: str) -> None:
+        # One that wraps could not be rewritten.
+        line = line[: max(1, columns(self.out) - 1)]
         write(self.out, f"\r{line:<{self._width}}")
         self._width = len(line)
 
 
-def display_for(out: TextIO, clock: IReactorTime) -> Display:
-    """Make the display that fits where it is shown."""
-    return TerminalDisplay(out, clock) if out.isatty() else PlainDisplay(out, clock)
+@define
+class JSONDisplay:
+    """A line of JSON for each event."""
+
+    out: TextIO
+    clock: IReactorTime
+    _shown_at: float | None = field(init=False, default=None)
+    _acknowledged: int = field(init=False, default=-1)
+
+    def show(self, event: Event) -> None:
+        """See :class:`Display`."""
+        if isinstance(event, Progress):
+            # What is on its way is told now and then; what arrived, always.
+            now = self.clock.seconds()
+            recent = self._shown_at is not None and now < self._shown_at + 1
+            if recent and event.acknowledged == self._acknowledged:
+                return
+            self._shown_at, self._acknowledged = now, event.acknowledged
+            write_json(
+                self.out,
+                event="progress",
+                sent=event.sent,
+                acknowledged=event.acknowledged,
+                total=event.total,
+            )
+        elif isinstance(event, Waiting):
+            write_json(
+                self.out, event="waiting", seconds=event.seconds, cause=event.cause
+            )
+        elif isinstance(event, Created):
+            session = str(event.session_id).upper()
+            write_json(self.out, event="session", session=session)
+        else:
+            write_json(self.out, event="paused", acknowledged=event.acknowledged)
+
+    def end(self) -> None:
+        """See :class:`Display`."""
 
 
-def _percent(count: int, total: int) -> int:
-    # Rounded down: 100 % means all.
+class NoDisplay:
+    """Nothing."""
+
+    def show(self, event: Event) -> None:
+        """See :class:`Display`."""
+
+    def end(self) -> None:
+        """See :class:`Display`."""
+
+
+def write_json(out: TextIO, **fields: Any) -> None:
+    """Write one line of JSON."""
+    write(out, json.dumps(fields) + "\n")
+
+
+def display_for(
+    out: TextIO, clock: IReactorTime, *, verbose: bool = False, plain: bool = False
+) -> Display:
+    """
+    Make the display that fits where it is shown.
+
+    :param verbose: Whether all that happens is to be seen.
+    :param plain: Whether to do without rich.
+    """
+    if verbose or not out.isatty():
+        return PlainDisplay(out, clock, verbose)
+    if not plain:
+        with suppress(ImportError):
+            from txbits.client._rich import RichDisplay
+
+            return RichDisplay(out, clock)
+    return TerminalDisplay(out, clock)
+
+
+def columns(out: TextIO) -> int:
+    """How many signs fit into a line."""
+    try:
+        return os.get_terminal_size(out.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
+
+
+def percent(count: int, total: int) -> int:
+    """How many of a hundred; rounded down, since 100 % means all."""
     return count * 100 // total if total else 100

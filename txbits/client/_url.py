@@ -1,10 +1,15 @@
 """
-The URL that a user gives, as it goes onto the wire.
+URLs: the one that a user gives, as it goes onto the wire, and those of a server.
 """
 
 from __future__ import annotations
 
+import re
+from urllib.parse import quote, urljoin, urlsplit, urlunsplit
+
 from twisted.python.url import URL
+
+_PROXY = re.compile(r"http://(\[[0-9A-Fa-f:.]+\]|[^\s/:@]+)(?::([0-9]{1,5}))?/?")
 
 
 class InvalidURL(ValueError):
@@ -42,3 +47,74 @@ def to_wire(text: str) -> str:
     if not 0 < (url.port or 0) < 65536:
         raise InvalidURL(f"{text!r} has a port that does not exist")
     return encoded.replace(host=host).to_text() if ":" in host else encoded.to_text()
+
+
+def with_host(url: str, host: str) -> str:
+    """
+    Put another host into a URL (MC-BUP 2.2.3.2, BITS-Host-ID).
+
+    :param host: A name or an address. A port is optional; that of the URL stays
+        otherwise.
+    """
+    parts = urlsplit(url)
+    if host.count(":") > 1 and not host.startswith("["):
+        # RFC 2373 writes addresses without brackets.
+        host = f"[{host}]"
+    has_port = ":" in host.rpartition("]")[2]
+    if parts.port is not None and not has_port:
+        host = f"{host}:{parts.port}"
+    return urlunsplit(parts._replace(netloc=host))
+
+
+def resolve_reply(destination: str, text: str) -> str:
+    """
+    Make something to download of a BITS-Reply-URL.
+
+    IIS gives paths with backslashes, and braces that are not encoded.
+
+    :param destination: What a URL that is no absolute one is relative to.
+    :raises InvalidURL: If it is none, or cannot be downloaded from.
+    """
+    text = text.strip().replace("\\", "/")
+    try:
+        url = urljoin(destination, quote(text, safe="%/:?#[]@!$&'()*+,;=~"))
+        return to_wire(url.partition("#")[0])
+    except ValueError as error:
+        raise InvalidURL(f"the server gave {text!r} as reply URL") from error
+
+
+def same_server(one: str, other: str) -> bool:
+    """Tell whether two URLs of the wire lead to the same scheme, host and port."""
+    return urlsplit(one)[:2] == urlsplit(other)[:2]
+
+
+def parse_proxy(text: str) -> tuple[str, int]:
+    """
+    Read the URL of an HTTP proxy.
+
+    :returns: Host and port.
+    :raises InvalidURL: If it is none, or has a password in it, which others could see.
+    """
+    if "://" not in text:
+        text = f"http://{text}"
+    if "@" in text:
+        raise InvalidURL("a user name in the URL of a proxy is not supported")
+    match = re.fullmatch(
+        r"http://(\[[0-9A-Fa-f:.]+\]|[^\s/:@]+)(?::(\d{1,5}))?/?", text
+    )
+    port = int(match[2] or 8080) if match else 0
+    if match is None or not 0 < port < 65536:
+        raise InvalidURL(f"{text!r} is not the URL of an HTTP proxy")
+    return match[1].strip("[]"), port
+
+
+def without_query(url: str) -> str:
+    """Leave the query away, which may hold a token that nobody else is to see."""
+    return url.partition("?")[0]
+
+
+def target_of(url: str) -> bytes:
+    """What stands in the first line of a request for a URL."""
+    parts = urlsplit(url)
+    path = parts.path or "/"
+    return (f"{path}?{parts.query}" if parts.query else path).encode("ascii")

@@ -1,16 +1,17 @@
 """
 What is uploaded: bytes of a known length that can be read from any offset.
 
-A source knows neither packets nor the network.
+A source knows neither packets nor the network. What can be read once only is in
+:mod:`txbits.client._streams`.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from typing import Any
+from typing import Any, BinaryIO
 
-from attrs import define, field
+from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface, implementer
 
@@ -54,25 +55,69 @@ class ISource(Interface):
             :class:`SourceChanged` if not, or with :class:`SourceError`.
         """
 
+    def forget(offset: int) -> None:  # noqa: N805
+        """
+        Learn that the server holds all bytes before *offset*.
+
+        They are read again only if it loses them; what cannot be read again from where
+        it came need not be kept for that.
+        """
+
+
+@frozen
+class FileIdentity:
+    """
+    Which file it is, and in which state.
+
+    :ivar path: Its name, without symbolic links.
+    :ivar device: The file system it is on, as the kernel numbers them.
+    :ivar inode: Its number there.
+    :ivar length: Its length in bytes.
+    :ivar modified: When it was last written to, in nanoseconds.
+    """
+
+    path: str
+    device: int
+    inode: int
+    length: int
+    modified: int
+
+    @classmethod
+    def of(cls, path: str, status: os.stat_result) -> FileIdentity:
+        """Tell it from what the file system says."""
+        return cls(
+            os.path.realpath(path),
+            status.st_dev,
+            status.st_ino,
+            status.st_size,
+            status.st_mtime_ns,
+        )
+
 
 @implementer(ISource)
 @define(eq=False)
 class FileSource:
     """
-    A local file.
+    A local file, or the rest of one.
 
-    It is opened once: if another file takes its name, the upload goes on with the one
-    that was opened. If it is written to, the upload fails, as one of BITS does.
+    It is opened once. If it is written to, or another file takes its name, the upload
+    fails, as one of BITS does. If it loses its name, the upload goes on.
 
     Reads are done in place, not in a thread: they are short, mostly served from
     memory, and a thread for each would cost more than the read.
+
+    :ivar path: Its name, for messages; ``None`` if it is not known.
+    :ivar identity: Which file it is; ``None`` if its name is not known, or if only a
+        part of it is uploaded.
     """
 
-    path: str
+    path: str | None
     length: int
     content_name: str | None
+    identity: FileIdentity | None
     _descriptor: int
-    _modified: int = field(repr=False)
+    _status: os.stat_result = field(repr=False)
+    _first: int = 0
     _open: bool = field(init=False, default=True)
 
     @classmethod
@@ -93,21 +138,45 @@ class FileSource:
             path=name,
             length=status.st_size,
             content_name=printable(os.path.basename(name))[:MAX_CONTENT_NAME] or None,
+            identity=FileIdentity.of(name, status),
             descriptor=descriptor,
-            modified=status.st_mtime_ns,
+            status=status,
+        )
+
+    @classmethod
+    def from_descriptor(cls, descriptor: int, first: int) -> FileSource:
+        """
+        Take an ordinary file that is open already, from *first* on to its end.
+
+        The descriptor is duplicated. Whoever asks for this has to :meth:`close` it.
+
+        :raises SourceError: If it is not an ordinary file.
+        """
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise SourceError("that is not an ordinary file")
+        return cls(
+            path=None,
+            length=max(0, status.st_size - first),
+            content_name=None,
+            identity=None,
+            descriptor=os.dup(descriptor),
+            status=status,
+            first=first,
         )
 
     @deferred
     async def read(self, offset: int, size: int) -> bytes:
         """See :meth:`ISource.read`."""
         self._check()
+        offset += self._first
         chunks = []
         while size:
             try:
                 chunk = os.pread(self._descriptor, size, offset)
             except OSError as error:
                 raise SourceError(
-                    f"{printable(self.path)} cannot be read: {error.strerror}"
+                    f"{self._name} cannot be read: {error.strerror}"
                 ) from error
             if not chunk:
                 raise self._changed()
@@ -120,6 +189,20 @@ class FileSource:
     async def check(self) -> None:
         """See :meth:`ISource.check`."""
         self._check()
+        if self.path is None:
+            return
+        try:
+            status = os.stat(self.path)
+        except OSError:
+            # It is still open, and nobody can take the one for the other.
+            return
+        if not os.path.samestat(status, self._status):
+            raise SourceChanged(
+                f"{self._name} was replaced by another file during the upload"
+            )
+
+    def forget(self, offset: int) -> None:
+        """See :meth:`ISource.forget`."""
 
     def close(self) -> None:
         """Let go of the file. Closing it twice is safe."""
@@ -129,13 +212,63 @@ class FileSource:
 
     def _check(self) -> None:
         if not self._open:
-            raise SourceError(f"{printable(self.path)} was closed during the upload")
-        status = os.fstat(self._descriptor)
-        if (status.st_size, status.st_mtime_ns) != (self.length, self._modified):
+            raise SourceError(f"{self._name} was closed during the upload")
+        now, then = os.fstat(self._descriptor), self._status
+        if (now.st_size, now.st_mtime_ns) != (then.st_size, then.st_mtime_ns):
             raise self._changed()
 
+    @property
+    def _name(self) -> str:
+        return "the file" if self.path is None else printable(self.path)
+
     def _changed(self) -> SourceChanged:
-        return SourceChanged(f"{printable(self.path)} was changed during the upload")
+        return SourceChanged(f"{self._name} was changed during the upload")
+
+
+@implementer(ISource)
+@define(eq=False)
+class ObjectSource:
+    """
+    What behaves like a file, such as :class:`io.BytesIO`, from where it stands.
+
+    It is read in place. It stays open, and nobody else may use it meanwhile.
+    """
+
+    file: BinaryIO
+    length: int = field(init=False)
+    content_name: str | None = None
+    _first: int = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._first = self.file.tell()
+        self.length = max(0, self.file.seek(0, os.SEEK_END) - self._first)
+
+    @deferred
+    async def read(self, offset: int, size: int) -> bytes:
+        """See :meth:`ISource.read`."""
+        try:
+            self.file.seek(self._first + offset)
+            data = self.file.read(size)
+        except (OSError, ValueError) as error:
+            raise SourceError(f"the file object cannot be read: {error}") from error
+        if not isinstance(data, bytes):
+            raise SourceError("the file object gives no bytes; open it in binary mode")
+        if len(data) != size:
+            raise SourceChanged("the file object became shorter during the upload")
+        return data
+
+    @deferred
+    async def check(self) -> None:
+        """See :meth:`ISource.check`; only the length can be looked at."""
+        try:
+            end = self.file.seek(0, os.SEEK_END)
+        except (OSError, ValueError) as error:
+            raise SourceError(f"the file object cannot be read: {error}") from error
+        if max(0, end - self._first) != self.length:
+            raise SourceChanged("the file object was changed during the upload")
+
+    def forget(self, offset: int) -> None:
+        """See :meth:`ISource.forget`."""
 
 
 def printable(name: str) -> str:

@@ -6,6 +6,11 @@ where the server stands, one fragment after the other (*sending*), and when the 
 holds the last byte it says so (*closing*). An empty file has no fragment: it is
 created and closed.
 
+Before it goes on after a pause, and before it turns to a host that the server named,
+it asks whether anyone is there (*pinging*). It does so on each new connection, too,
+where connections are authenticated and not requests: a Ping is all that is lost then
+to a challenge.
+
 The server's word on where it stands is obeyed, whether it takes a fragment or finds
 it out of step. A fragment that is too large is followed by smaller ones. If the
 server no longer knows the session, the upload begins again with a new one, however
@@ -16,18 +21,25 @@ What a connection that broke leaves open is settled by sending the same packet a
 a fragment from the client's own offset, of which the server skips what it holds, or
 a Close-Session, which may be repeated.
 
-Nothing here does anything. :meth:`Upload.next_packet` tells what to send;
-:meth:`Upload.answered` and :meth:`Upload.unanswered` are told what came of it, and
-say what to do next.
+A server may name another host at Create-Session. All that follows goes there, until
+nothing got further there for as long as the server said; then it goes where the
+upload began.
+
+Nothing here does anything. :meth:`Upload.next_packet` tells what to send, and
+:attr:`Upload.host` to whom; :meth:`Upload.answered` and :meth:`Upload.unanswered` are
+told what came of it, and say what to do next.
 """
 
 from __future__ import annotations
 
+import re
+import time
+from collections.abc import Callable
 from enum import Enum, auto
-from http import HTTPStatus
+from typing import Any
 from uuid import UUID
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from attrs.validators import ge
 
 from txbits.protocol._fields import (
@@ -35,6 +47,7 @@ from txbits.protocol._fields import (
     ContentRange,
     LocalProtocolError,
 )
+from txbits.protocol.fragment_sizes import FragmentSizes
 from txbits.protocol.packets import (
     Ack,
     CancelSession,
@@ -42,14 +55,26 @@ from txbits.protocol.packets import (
     CreateSession,
     Fragment,
     Packet,
+    Ping,
 )
-from txbits.protocol.refusals import CONTEXT_SERVER, HResult
+from txbits.protocol.reactions import (
+    Again,
+    Cancelled,
+    Done,
+    Later,
+    Reaction,
+    Refused,
+    describe,
+    is_transient,
+)
+from txbits.protocol.refusals import HResult
 
-#: How long a fragment is, in bytes, unless the server wants smaller ones.
-DEFAULT_FRAGMENT_SIZE = 10 * 1024 * 1024
-
-#: A server that finds a fragment of this many bytes too large takes none.
-SMALLEST_FRAGMENT = 1024
+# MC-BUP 2.2.3.2: a host as in RFC 1738, section 5, or an address as in RFC 2373. A port
+# behind it is what servers give that are not on the usual one. What is none of these
+# is as good as nothing.
+_HOST = re.compile(
+    r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?|[0-9A-Fa-f:]+:[0-9A-Fa-f:.]*"
+)
 
 #: How often a server may fall back behind what it held before, and still have it
 #: count as progress when it catches up. A server that always loses what it was sent
@@ -57,14 +82,11 @@ SMALLEST_FRAGMENT = 1024
 TOLERATED_SETBACKS = 3
 
 
-_PHRASES = {int(status): status.phrase for status in HTTPStatus}
-_NAMES = {int(hresult): hresult.name for hresult in HResult}
-
-
 class Phase(Enum):
     """Where an upload is."""
 
     CREATING = auto()
+    PINGING = auto()
     SENDING = auto()
     CLOSING = auto()
     CANCELLING = auto()
@@ -72,92 +94,25 @@ class Phase(Enum):
 
 
 @frozen
-class Again:
+class Position:
     """
-    The next packet can be sent at once.
+    How far an upload is: all that another run of the client must know to go on.
 
-    :ivar progress: Whether the server holds more than before.
-    """
-
-    progress: bool
-
-
-@frozen
-class Later:
-    """
-    The next packet should be sent after a pause.
-
-    :ivar cause: What is wrong, in words.
-    :ivar status: The HTTP status, if there was an answer.
-    :ivar hresult: The HRESULT, if the answer had one.
-    :ivar retry_after: How many seconds the server wants the pause to be, at least.
-    """
-
-    cause: str
-    status: int | None = None
-    hresult: int | None = None
-    retry_after: int | None = None
-
-
-@frozen
-class Refused:
-    """
-    The upload cannot go on.
-
-    :ivar cause: What is wrong, in words.
-    :ivar status: The HTTP status.
-    :ivar hresult: The HRESULT, if the answer had one.
-    :ivar transient: Whether the same upload might succeed at another time.
-    """
-
-    cause: str
-    status: int
-    hresult: int | None
-    transient: bool
-
-
-@frozen
-class Done:
-    """
-    The file is at its destination.
-
-    :ivar session_id: The session that brought it there.
+    :ivar session_id: Its session; ``None`` if there is none.
+    :ivar offset: How many bytes the server has said that it holds.
+    :ivar host: The host that the server named, if it is to be used.
+    :ivar host_timeout: After how many seconds without progress there it is left;
+        ``None`` for never.
+    :ivar failing_since: When that began, on the upload's clock; ``None`` if it has not.
     :ivar reply_url: Where the server application's reply is, if there is one.
     """
 
-    session_id: UUID
-    reply_url: str | None
-
-
-@frozen
-class Cancelled:
-    """Nothing of the upload is left on the server."""
-
-
-Reaction = Again | Later | Refused | Done | Cancelled
-
-
-def is_transient(status: int) -> bool:
-    """Tell whether a packet that got this status may succeed if it is sent again."""
-    if 500 <= status < 600:
-        return status not in (501, 505)
-    return status in (408, 409)
-
-
-def describe(ack: Ack) -> str:
-    """Put an Ack that is no success into words, on one line."""
-    who = "the server"
-    if ack.context not in (None, CONTEXT_SERVER):
-        who = "the server application"
-    words = f"{who} answered {ack.status}"
-    phrase = _PHRASES.get(ack.status)
-    if phrase is not None:
-        words = f"{words} {phrase}"
-    if not ack.hresult:
-        return words
-    name = _NAMES.get(ack.hresult)
-    code = f"0x{ack.hresult:08X}"
-    return f"{words} ({code})" if name is None else f"{words} ({name}, {code})"
+    session_id: UUID | None = None
+    offset: int = 0
+    host: str | None = None
+    host_timeout: int | None = None
+    failing_since: float | None = None
+    reply_url: str | None = None
 
 
 @define
@@ -166,22 +121,70 @@ class Upload:
     One upload of one file.
 
     :ivar total: Length of the file in bytes.
-    :ivar fragment_size: How many bytes the next fragment has at most.
+    :ivar sizes: How many bytes the fragments have.
     :ivar content_name: The local name of the file, for the server's operator.
-    :ivar session_id: The present session, ``None`` before there is one.
-    :ivar offset: How many bytes the server is known to hold.
+    :ivar pings_connections: Whether a new connection is to be tried with a Ping, since
+        it may have to be authenticated.
+    :ivar clock: Tells the time, in seconds.
     :ivar phase: Where the upload is.
     """
 
     total: int = field(validator=ge(0))
-    fragment_size: int = field(default=DEFAULT_FRAGMENT_SIZE, validator=ge(1))
+    sizes: FragmentSizes = field(factory=FragmentSizes)
     content_name: str | None = None
-    session_id: UUID | None = field(init=False, default=None)
-    offset: int = field(init=False, default=0)
+    pings_connections: bool = False
+    clock: Callable[[], float] = time.monotonic
     phase: Phase = field(init=False, default=Phase.CREATING)
+    _position: Position = field(init=False, factory=Position)
+    _after_ping: Phase = field(init=False, default=Phase.CREATING)
+    _sent_at: float = field(init=False, default=0.0)
     _highest: int = field(init=False, default=0)
     _setbacks: int = field(init=False, default=0)
-    _reply_url: str | None = field(init=False, default=None)
+
+    def __attrs_post_init__(self) -> None:
+        if self.pings_connections:
+            self.ping()
+
+    @property
+    def position(self) -> Position:
+        """How far it is."""
+        return self._position
+
+    @property
+    def session_id(self) -> UUID | None:
+        """The present session, ``None`` if there is none."""
+        return self._position.session_id
+
+    @property
+    def offset(self) -> int:
+        """How many bytes the server is known to hold."""
+        return self._position.offset
+
+    @property
+    def host(self) -> str | None:
+        """The host that the next packet goes to, ``None`` for that of the URL."""
+        since, timeout = self._position.failing_since, self._position.host_timeout
+        # MC-BUP 3.1.6.3.
+        if (
+            since is not None
+            and timeout is not None
+            and self.clock() - since >= timeout
+        ):
+            self._move(host=None, host_timeout=None, failing_since=None)
+        return self._position.host
+
+    def restore(self, position: Position) -> None:
+        """Go on where another run of the client stopped; it pings first."""
+        self._position = position
+        self._highest = position.offset
+        if position.session_id is not None:
+            self.phase = self._phase_of_position()
+            self.ping()
+
+    def ping(self) -> None:
+        """Ask whether anyone is there before going on, as after a pause."""
+        if self.phase not in (Phase.PINGING, Phase.CANCELLING, Phase.OVER):
+            self._after_ping, self.phase = self.phase, Phase.PINGING
 
     def next_packet(self) -> Packet:
         """
@@ -189,6 +192,9 @@ class Upload:
 
         :raises LocalProtocolError: If the upload is over.
         """
+        self._sent_at = self.clock()
+        if self.phase is Phase.PINGING:
+            return Ping()
         if self.phase is Phase.CREATING:
             return CreateSession(content_name=self.content_name)
         if self.phase is Phase.OVER or self.session_id is None:
@@ -218,12 +224,22 @@ class Upload:
 
         :param cause: What happened, in words.
         """
-        return Later(cause)
+        if self.phase is Phase.SENDING:
+            self.sizes.lost()
+        if self.pings_connections:
+            self.ping()
+        return self._failed(Later(cause))
 
     def answered(self, ack: Ack) -> Reaction:
         """The packet got this answer."""
+        reaction = self._reaction(ack)
+        return self._failed(reaction) if isinstance(reaction, Later) else reaction
+
+    def _reaction(self, ack: Ack) -> Reaction:
         if self.phase is Phase.CANCELLING:
             return self._answer_to_cancel(ack)
+        if self.phase is Phase.PINGING:
+            return self._answer_to_ping(ack)
         if self.phase is Phase.CREATING:
             return self._answer_to_create(ack)
         # MC-BUP 3.1.5.1.7, whatever the status is.
@@ -233,9 +249,30 @@ class Upload:
             return self._answer_to_fragment(ack)
         return self._answer_to_close(ack)
 
+    def _failed(self, later: Later) -> Later:
+        position = self._position
+        # MC-BUP 3.1.5.1.7 starts the timer here, and stops it at a fragment's Ack.
+        if position.host is not None and position.failing_since is None:
+            self._move(failing_since=self.clock())
+        return later
+
     @property
     def _end(self) -> int:
-        return min(self.offset + self.fragment_size, self.total)
+        return min(self.offset + self.sizes.size, self.total)
+
+    def _move(self, **changes: Any) -> None:
+        self._position = evolve(self._position, **changes)
+
+    def _phase_of_position(self) -> Phase:
+        return Phase.SENDING if self.offset < self.total else Phase.CLOSING
+
+    def _answer_to_ping(self, ack: Ack) -> Reaction:
+        # Of the refusals only those that ask for a password are worth a word: a server
+        # that knows no Ping, and there are some, may take the packet that is next.
+        if not ack.success and (is_transient(ack.status) or ack.status in (401, 407)):
+            return self._failure(ack)
+        self.phase = self._after_ping
+        return Again(progress=False)
 
     def _answer_to_create(self, ack: Ack) -> Reaction:
         if not ack.success:
@@ -245,15 +282,27 @@ class Upload:
         # IIS always names it; the servers that do not speak no other.
         if ack.protocol not in (None, BITS_UPLOAD_PROTOCOL):
             return self._nonsense(ack, "the server chose a protocol it was not offered")
-        self.session_id = ack.session_id
-        self.phase = Phase.SENDING if self.total else Phase.CLOSING
+        self._move(session_id=ack.session_id)
+        self.phase = self._phase_of_position()
+        if ack.host_id and _HOST.fullmatch(ack.host_id):
+            # MC-BUP 3.1.2.3: without a time-out it is used for ever.
+            self._move(
+                host=ack.host_id,
+                host_timeout=ack.host_id_fallback_timeout,
+                failing_since=None,
+            )
+            self.ping()
         return Again(progress=False)
 
     def _answer_to_fragment(self, ack: Ack) -> Reaction:
+        length = self._end - self.offset
         if ack.status == 413:
-            return self._shrink(ack)
+            # Half of it, until the server takes it.
+            shorter = self.sizes.too_large(length)
+            return Again(progress=False) if shorter else self._failure(ack)
         if ack.success:
-            self._reply_url = ack.reply_url or self._reply_url
+            if ack.reply_url:
+                self._move(reply_url=ack.reply_url)
             received = self._end if ack.received is None else ack.received
         elif ack.status == 416:
             # Without the header the server has not said where it stands; whatever it
@@ -265,12 +314,14 @@ class Upload:
             return self._nonsense(
                 ack, f"the server holds {received} bytes of a file of {self.total}"
             )
+        if received == self._end and ack.success:
+            self.sizes.acknowledged(length, self.clock() - self._sent_at)
         return self._stand_at(received, ack)
 
     def _answer_to_close(self, ack: Ack) -> Reaction:
         if ack.success and self.session_id is not None:
             self.phase = Phase.OVER
-            return Done(self.session_id, self._reply_url)
+            return Done(self.session_id, self._position.reply_url)
         return self._failure_at_end(ack)
 
     def _answer_to_cancel(self, ack: Ack) -> Reaction:
@@ -280,9 +331,11 @@ class Upload:
         return self._failure_at_end(ack)
 
     def _stand_at(self, received: int, ack: Ack) -> Reaction:
-        before, self.offset = self.offset, received
-        if received == self.total:
-            self.phase = Phase.CLOSING
+        before = self.offset
+        self._move(offset=received)
+        self.phase = self._phase_of_position()
+        if received > before:
+            self._move(failing_since=None)
         if received > self._highest:
             self._highest = received
             self._setbacks = 0
@@ -300,10 +353,9 @@ class Upload:
         )
 
     def _start_over(self, ack: Ack) -> Reaction:
-        self.session_id = None
-        self.offset = 0
+        # The host stays: the session that it lost may have been its own.
+        self._move(session_id=None, offset=0, reply_url=None)
         self.phase = Phase.CREATING
-        self._reply_url = None
         return self._set_back(
             Later(describe(ack), ack.status, ack.hresult, ack.retry_after),
             at_once=True,
@@ -314,13 +366,6 @@ class Upload:
         # server that would be hammered.
         self._setbacks += 1
         return Again(progress=False) if at_once and self._setbacks == 1 else later
-
-    def _shrink(self, ack: Ack) -> Reaction:
-        length = self._end - self.offset
-        if length <= SMALLEST_FRAGMENT:
-            return self._failure(ack)
-        self.fragment_size = max(SMALLEST_FRAGMENT, length // 2)
-        return Again(progress=False)
 
     def _failure(self, ack: Ack) -> Later | Refused:
         # A file that is too large is answered with 500, but stays too large.

@@ -1,0 +1,77 @@
+"""
+Certificates for the tests, made when they are needed.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+
+from attrs import frozen
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+
+@frozen
+class Identity:
+    """
+    A certificate and its key.
+
+    :ivar certificate: In PEM.
+    :ivar key: In PEM, without a passphrase.
+    """
+
+    certificate: bytes
+    key: bytes
+
+
+def authority(name: str = "Authority of the tests") -> Identity:
+    """Make an authority."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = _builder(_name(name), _name(name), key).add_extension(
+        x509.BasicConstraints(ca=True, path_length=None), critical=True
+    )
+    return _signed(builder, key, key)
+
+
+def issued_by(issuer: Identity, name: str, address: str | None = None) -> Identity:
+    """Make a certificate that an authority vouches for."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    ca = x509.load_pem_x509_certificate(issuer.certificate)
+    ca_key = serialization.load_pem_private_key(issuer.key, None)
+    builder = _builder(_name(name), ca.subject, key)
+    if address is not None:
+        names = x509.SubjectAlternativeName([x509.IPAddress(ip_address(address))])
+        builder = builder.add_extension(names, critical=False)
+    return _signed(builder, key, ca_key)
+
+
+def _name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def _builder(subject, issuer, key):
+    now = datetime.now(UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+    )
+
+
+def _signed(builder, key, signer) -> Identity:
+    certificate = builder.sign(signer, hashes.SHA256())
+    return Identity(
+        certificate.public_bytes(serialization.Encoding.PEM),
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        ),
+    )

@@ -1,0 +1,464 @@
+"""
+The commands of ``txbits`` but for what :mod:`tests.client.test_cli` tries: several
+files, standard input, ping, cancel, status.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+from contextlib import redirect_stderr
+from typing import Any
+from uuid import UUID
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.client.fakes import (
+    Answer,
+    Pipe,
+    ScriptedExchange,
+    ShutdownClock,
+    Terminal,
+    lost,
+)
+from txbits.client._exchange import IExchange
+from txbits.client.cli import parse
+from txbits.client.commands._command import Context, Status, run
+from txbits.protocol.packets import Ack, CancelSession
+from txbits.protocol.refusals import HResult
+
+SESSION = UUID("7DF0354D-249B-430F-820D-3D2A9BEF4931")
+
+
+class CommandTestCase(SynchronousTestCase):
+    """A folder with files, and a server for each URL."""
+
+    def setUp(self) -> None:
+        self.clock = ShutdownClock()
+        self.out: Any = Pipe()
+        self.err = Pipe()
+        self.home = os.path.abspath(self.mktemp())
+        self.folder = self.mktemp()
+        self.stdin = -1
+        self.servers: dict[str, ScriptedExchange] = {}
+        self.calendar = 1_700_000_000.0
+
+    def write(self, name: str, data: bytes) -> str:
+        path = os.path.join(self.folder, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(data)
+        return path
+
+    def script(self, url: str, *answers: Answer) -> None:
+        """What the server of that URL answers."""
+        self.servers.setdefault(url, ScriptedExchange()).script.extend(answers)
+
+    def exchange(self, reactor: Any, url: str, settings: Any) -> IExchange:
+        return self.servers.setdefault(url, ScriptedExchange())
+
+    def run_command(self, *argv: str, **environ: str) -> Deferred[Status]:
+        self.err.truncate(0)
+        self.err.seek(0)
+        context = Context(
+            self.clock,
+            self.out,
+            self.err,
+            maybeDeferred,
+            {"HOME": self.home, **environ},
+            self.exchange,
+            stdin=self.stdin,
+            now=lambda: self.calendar,
+        )
+        return run(context, parse(argv))
+
+    def assert_status(self, result: Deferred[Status], status: int) -> None:
+        self.assertEqual(self.successResultOf(result), status, self.err.getvalue())
+
+    def published(self) -> dict[str, bytes | None]:
+        """What stands where."""
+        return {url: each.server.published for url, each in self.servers.items()}
+
+    def journals(self) -> list[str]:
+        return os.listdir(os.path.join(self.home, ".local", "state", "txbits"))
+
+    def lines(self) -> list[dict[str, Any]]:
+        """What was said, in JSON."""
+        return [json.loads(line) for line in self.out.getvalue().splitlines()]
+
+
+class SeveralFilesTests(CommandTestCase):
+    """More than one file, and directories."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.a = self.write("a.txt", b"a" * 100)
+        self.b = self.write("b c.txt", b"b" * 100)
+
+    def test_each_has_its_name_in_the_folder(self) -> None:
+        result = self.run_command("upload", self.a, self.b, "http://h/in/?sig=x")
+        self.assert_status(result, 0)
+        self.assertEqual(
+            self.published(),
+            {
+                "http://h/in/a.txt?sig=x": b"a" * 100,
+                "http://h/in/b%20c.txt?sig=x": b"b" * 100,
+            },
+        )
+        self.assertEqual(self.journals(), [])
+
+    def test_one_file_may_go_into_a_folder_too(self) -> None:
+        self.assert_status(self.run_command("upload", self.a, "http://h/"), 0)
+        self.assertEqual(list(self.published()), ["http://h/a.txt"])
+
+    def test_a_directory_is_sent_with_its_name(self) -> None:
+        self.write("d/2", b"2")
+        self.write("d/e/1", b"1")
+        top = os.path.join(self.folder, "d")
+        os.symlink("2", os.path.join(top, "link"))
+        os.mkfifo(os.path.join(top, "pipe"))
+        result = self.run_command("upload", "-r", top, "http://h/in/")
+        self.assert_status(result, 0)
+        self.assertEqual(
+            self.published(), {"http://h/in/d/2": b"2", "http://h/in/d/e/1": b"1"}
+        )
+        self.assertIn("link is a symbolic link, and left out", self.err.getvalue())
+        self.assertIn("pipe is no ordinary file, and left out", self.err.getvalue())
+
+    def test_a_url_that_is_no_folder_is_wrong_usage(self) -> None:
+        for argv in ((self.a, self.b), ("-r", self.folder)):
+            result = self.run_command("upload", *argv, "http://h/in")
+            self.assert_status(result, 1)
+            self.assertIn("has to end with a slash", self.err.getvalue())
+
+    def test_two_files_of_one_name_are_wrong_usage(self) -> None:
+        other = self.write("d/a.txt", b"other")
+        result = self.run_command("upload", self.a, other, "http://h/")
+        self.assert_status(result, 1)
+        self.assertEqual(self.published(), {})
+
+    def test_a_refusal_does_not_keep_the_others(self) -> None:
+        self.script("http://h/a.txt", Ack(403))
+        result = self.run_command("upload", self.a, self.b, "http://h/")
+        self.assert_status(result, 2)
+        self.assertEqual(self.published()["http://h/b%20c.txt"], b"b" * 100)
+        self.assertIn("a.txt: the server answered 403", self.err.getvalue())
+
+    def test_a_file_that_is_not_there_does_not_either(self) -> None:
+        result = self.run_command("upload", self.a + "x", self.b, "http://h/")
+        self.assert_status(result, 1)
+        self.assertEqual(self.published(), {"http://h/b%20c.txt": b"b" * 100})
+
+    def test_a_server_that_is_gone_does(self) -> None:
+        self.script("http://h/a.txt", lost("no route"))
+        argv = ("upload", "--retry-for", "0", self.a, self.b, "http://h/")
+        self.assert_status(self.run_command(*argv), 3)
+        self.assertNotIn("http://h/b%20c.txt", self.published())
+        self.assertIn("1 files were not tried", self.err.getvalue())
+
+    def test_what_arrived_is_not_sent_again_by_the_same_command(self) -> None:
+        self.script("http://h/b%20c.txt", lost("no route"))
+        argv = ("upload", "--retry-for", "0", self.a, self.b, "http://h/")
+        self.assert_status(self.run_command(*argv), 3)
+        before = len(self.servers["http://h/a.txt"].packets)
+        self.assert_status(self.run_command(*argv), 0)
+        self.assertEqual(len(self.servers["http://h/a.txt"].packets), before)
+        self.assertIn("100 bytes are already at http://h/a.txt", self.out.getvalue())
+        self.assertEqual(self.published()["http://h/b%20c.txt"], b"b" * 100)
+        self.assertEqual(self.journals(), [])
+
+    def test_what_arrived_and_changed_since_is_sent_again(self) -> None:
+        self.script("http://h/b%20c.txt", lost("no route"))
+        argv = ("upload", "--retry-for", "0", self.a, self.b, "http://h/")
+        self.assert_status(self.run_command(*argv), 3)
+        self.write("a.txt", b"A" * 90)
+        self.assert_status(self.run_command(*argv), 0)
+        self.assertEqual(self.published()["http://h/a.txt"], b"A" * 90)
+        kinds = self.servers["http://h/a.txt"].kinds
+        self.assertNotIn("Cancel-Session", kinds, "its session is closed already")
+
+    def test_options_for_one_file_are_not_for_several(self) -> None:
+        for option in (["--reply", "r"], ["--length", "5"], ["--state", "x"]):
+            result = self.run_command("upload", *option, self.a, self.b, "http://h/")
+            self.assert_status(result, 1)
+
+    def test_journals_of_long_ago_go(self) -> None:
+        self.script("http://h/a.txt", None, Deferred())
+        self.run_command("upload", self.a, "http://h/")
+        for stopped in self.clock.shut_down():
+            self.successResultOf(stopped)
+        self.assertEqual(len(self.journals()), 1)
+        self.calendar += 31 * 86400
+        self.assert_status(self.run_command("upload", self.b, "http://h/"), 0)
+        self.assertEqual(self.journals(), [])
+
+
+class StateTests(CommandTestCase):
+    """Where journals are."""
+
+    def test_a_place_that_cannot_be_written_to_is_said_with_what_to_do(self) -> None:
+        path = self.write("a", b"0123456789")
+        self.home = os.path.abspath(path)
+        self.assert_status(self.run_command("upload", path, "http://h/x"), 1)
+        self.assertIn("Not a directory", self.err.getvalue())
+        self.assertIn("--no-state does without", self.err.getvalue())
+        argv = ("upload", "--no-state", path, "http://h/x")
+        self.assert_status(self.run_command(*argv), 0)
+
+    def test_a_journal_may_be_a_file_of_its_own_or_in_a_folder(self) -> None:
+        path, folder = self.write("a", b"0123456789"), self.mktemp()
+        os.mkdir(folder)
+        for place, found in ((f"{folder}/mine", ["mine"]), (folder, None)):
+            self.script("http://h/x", None, Deferred())
+            self.run_command("upload", "--state", place, path, "http://h/x")
+            for stopped in self.clock.shut_down():
+                self.successResultOf(stopped)
+            listed = os.listdir(folder)
+            self.assertEqual(listed if found is None else found, listed)
+            self.assertEqual(len(listed), 1)
+            argv = ("upload", "--state", place, path, "http://h/x")
+            self.assert_status(self.run_command(*argv), 0)
+            self.assertEqual(os.listdir(folder), [])
+
+
+class StandardInputTests(CommandTestCase):
+    """What comes through a pipe, or a file that the shell has opened."""
+
+    def test_a_pipe_needs_its_length(self) -> None:
+        self.stdin, into = os.pipe()
+        self.addCleanup(os.close, self.stdin)
+        self.addCleanup(os.close, into)
+        self.assert_status(self.run_command("upload", "-", "http://h/x"), 1)
+        self.assertIn("needs --length", self.err.getvalue())
+
+    def test_a_file_of_the_shell_s_does_not(self) -> None:
+        path = self.write("a", b"0123456789")
+        self.stdin = os.open(path, os.O_RDONLY)
+        self.addCleanup(os.close, self.stdin)
+        os.lseek(self.stdin, 3, os.SEEK_SET)
+        self.assert_status(self.run_command("upload", "-", "http://h/x"), 0)
+        self.assertEqual(self.published(), {"http://h/x": b"3456789"})
+        result = self.run_command("upload", "--length", "8", "-", "http://h/x")
+        self.assert_status(result, 1)
+        self.assertIn("has 7 bytes, not 8", self.err.getvalue())
+
+    def test_it_goes_alone_to_a_file(self) -> None:
+        for argv in (("-", "a", "http://h/"), ("-", "http://h/")):
+            self.assert_status(self.run_command("upload", *argv), 1)
+
+
+class JSONTests(CommandTestCase):
+    """For programs."""
+
+    def test_an_upload_is_told_from_its_file_to_its_end(self) -> None:
+        path = self.write("a", b"0123456789")
+        self.assert_status(self.run_command("upload", "--json", path, "http://h/x"), 0)
+        first, *_, last = self.lines()
+        self.assertEqual(
+            first, {"event": "file", "file": path, "url": "http://h/x", "length": 10}
+        )
+        self.assertEqual(
+            last,
+            {
+                "event": "done",
+                "file": path,
+                "url": "http://h/x",
+                "length": 10,
+                "session": str(UUID(int=1)),
+                "reply_url": None,
+            },
+        )
+
+    def test_a_failure_is_told_with_its_codes(self) -> None:
+        path = self.write("a", b"0123456789")
+        self.script("http://h/x", Ack(403, hresult=HResult.E_ACCESSDENIED))
+        self.assert_status(self.run_command("upload", "--json", path, "http://h/x"), 2)
+        last = self.lines()[-1]
+        self.assertEqual((last["event"], last["exit"]), ("failed", 2))
+        self.assertEqual((last["status"], last["hresult"]), (403, 0x80070005))
+        self.assertIn("403 Forbidden", last["error"])
+
+    def test_so_is_one_of_several(self) -> None:
+        path = self.write("a", b"0123456789")
+        self.assert_status(
+            self.run_command("upload", "--json", path, path + "x", "http://h/"), 1
+        )
+        self.assertEqual(
+            [line["event"] for line in self.lines()][-2:], ["done", "failed"]
+        )
+
+    def test_quiet_is_quiet(self) -> None:
+        path = self.write("a", b"0123456789")
+        self.assert_status(self.run_command("upload", "-q", path, "http://h/x"), 0)
+        self.assertEqual(self.out.getvalue(), "")
+
+    def test_verbose_tells_the_session(self) -> None:
+        path = self.write("a", b"0123456789")
+        self.assert_status(self.run_command("upload", "-v", path, "http://h/x"), 0)
+        self.assertIn(f"session {UUID(int=1)}", self.out.getvalue())
+
+
+class PingTests(CommandTestCase):
+    """``txbits ping``."""
+
+    def test_a_server_that_answers_is_0(self) -> None:
+        self.assert_status(self.run_command("ping", "http://h/x"), 0)
+        self.assertEqual(self.servers["http://h/x"].kinds, ["Ping"])
+        self.assertIn("a BITS server answers at http://h/x", self.out.getvalue())
+
+    def test_it_can_be_said_in_json(self) -> None:
+        self.assert_status(self.run_command("ping", "--json", "http://h/x"), 0)
+        self.assertEqual(
+            self.lines(), [{"event": "answered", "url": "http://h/x", "seconds": 0.0}]
+        )
+
+    def test_one_that_refuses_is_2_and_one_that_is_gone_3(self) -> None:
+        for answer, status in ((Ack(403), 2), (Ack(503), 3), (lost("no route"), 3)):
+            self.script("http://h/x", answer)
+            self.assert_status(self.run_command("ping", "http://h/x"), status)
+
+    def test_it_can_be_tried_again(self) -> None:
+        self.script("http://h/x", lost("no route"))
+        result = self.run_command("ping", "--retry-for", "10", "http://h/x")
+        self.assertNoResult(result)
+        self.clock.advance(1)
+        self.assert_status(result, 0)
+        self.assertEqual(self.servers["http://h/x"].closed, 1)
+
+
+class CancelTests(CommandTestCase):
+    """``txbits cancel``."""
+
+    def cancel(self, session: str, *options: str) -> Deferred[Status]:
+        return self.run_command("cancel", *options, "http://h/a", session)
+
+    def test_a_session_is_cancelled(self) -> None:
+        self.script("http://h/a", Ack(200))
+        self.assert_status(self.cancel(f"{{{SESSION}}}"), 0)
+        self.assertEqual(self.servers["http://h/a"].packets, [CancelSession(SESSION)])
+        self.assertIn("nothing is left of session 7DF0354D", self.out.getvalue())
+
+    def test_one_that_is_not_known_is_released_already(self) -> None:
+        self.assert_status(self.cancel(str(SESSION), "--json"), 0)
+        self.assertEqual(self.lines()[0]["event"], "cancelled")
+
+    def test_a_server_that_fails_is_asked_again(self) -> None:
+        self.script("http://h/a", Ack(500), lost(), Ack(200))
+        result = self.cancel(str(SESSION))
+        for _ in range(8):
+            self.clock.advance(0.5)
+        self.assert_status(result, 0)
+
+    def test_one_that_refuses_is_not(self) -> None:
+        self.script("http://h/a", Ack(403))
+        self.assert_status(self.cancel(str(SESSION)), 2)
+
+    def test_the_journal_goes_with_the_session(self) -> None:
+        path = self.write("a", b"0123456789")
+        self.script("http://h/a", None, Deferred())
+        self.run_command("upload", path, "http://h/a")
+        for stopped in self.clock.shut_down():
+            self.successResultOf(stopped)
+        self.assertEqual(len(self.journals()), 1)
+        self.assert_status(self.cancel(str(UUID(int=1))), 0)
+        self.assertEqual(self.journals(), [])
+        self.assertEqual(self.servers["http://h/a"].server.held, {})
+
+    def test_without_a_home_there_is_no_journal_to_look_for(self) -> None:
+        self.home = ""
+        self.assert_status(self.cancel(str(SESSION)), 0)
+
+    def test_what_is_no_session_is_wrong_usage(self) -> None:
+        with redirect_stderr(io.StringIO()):
+            error = self.assertRaises(SystemExit, self.cancel, "x")
+        self.assertEqual(error.code, 1)
+
+
+class StatusTests(CommandTestCase):
+    """``txbits status``."""
+
+    def interrupted(self) -> str:
+        path = self.write("a", b"0123456789")
+        self.script("http://h/a?sig=x", None, None, Deferred())
+        argv = ("upload", "--fragment-size", "4", path, "http://h/a?sig=x")
+        self.run_command(*argv)
+        for stopped in self.clock.shut_down():
+            self.successResultOf(stopped)
+        self.out.truncate(0)
+        self.out.seek(0)
+        return os.path.realpath(path)
+
+    def test_nothing_is_said_to_be_nothing(self) -> None:
+        self.assert_status(self.run_command("status"), 0)
+        self.assertIn("no upload", self.out.getvalue())
+
+    def test_an_interrupted_upload_is_a_line(self) -> None:
+        path = self.interrupted()
+        self.assert_status(self.run_command("status"), 0)
+        head, line = self.out.getvalue().splitlines()
+        self.assertEqual(head.split()[:2], ["file", "to"])
+        self.assertEqual(
+            line.split()[:6],
+            [path, "http://h/a", "40", "%", "interrupted", str(UUID(int=1))],
+        )
+
+    def test_one_under_way_is_told_apart(self) -> None:
+        path = self.write("a", b"0123456789")
+        self.script("http://h/a", None, Deferred())
+        self.run_command("upload", "-q", path, "http://h/a")
+        self.assert_status(self.run_command("status"), 0)
+        self.assertIn(" running ", self.out.getvalue())
+
+    def test_it_can_be_said_in_json(self) -> None:
+        path = self.interrupted()
+        self.assert_status(self.run_command("status", "--json"), 0)
+        (line,) = self.lines()
+        self.assertEqual((line["file"], line["url"]), (path, "http://h/a"))
+        self.assertEqual((line["acknowledged"], line["total"]), (4, 10))
+        self.assertEqual(line["state"], "interrupted")
+
+    def test_a_damaged_journal_is_said(self) -> None:
+        self.interrupted()
+        (name,) = self.journals()
+        path = os.path.join(self.home, ".local", "state", "txbits", name)
+        with open(path, "w") as file:
+            file.write("{")
+        self.assert_status(self.run_command("status"), 0)
+        self.assertIn("damaged", self.out.getvalue())
+        self.assert_status(self.run_command("status", "--json"), 0)
+
+    def test_a_journal_can_be_named(self) -> None:
+        self.interrupted()
+        (name,) = self.journals()
+        moved = self.mktemp()
+        path = os.path.join(self.home, ".local", "state", "txbits", name)
+        shutil.move(path, moved)
+        self.assert_status(self.run_command("status", "--state", moved), 0)
+        self.assertIn("interrupted", self.out.getvalue())
+
+    def test_a_terminal_gets_a_table(self) -> None:
+        self.interrupted()
+        self.out = Terminal()
+        self.assert_status(self.run_command("status"), 0)
+        self.assertIn("┃", self.out.getvalue())
+
+    def test_a_journal_holds_no_secret(self) -> None:
+        path = self.write("a", b"0123456789")
+        self.script("http://h/a?sig=sesame", None, Deferred())
+        self.run_command(
+            *("upload", path, "http://h/a?sig=sesame", "--user", "me"),
+            *("--header", "X-Token: sesame"),
+            TXBITS_PASSWORD="sesame",
+        )
+        for name in self.journals():
+            place = os.path.join(self.home, ".local", "state", "txbits", name)
+            with open(place) as file:
+                self.assertNotIn("sesame", file.read())
+
+    def test_without_a_home_it_has_to_be_said_where(self) -> None:
+        self.home = ""
+        self.assert_status(self.run_command("status"), 1)
+        self.assertIn("--state", self.err.getvalue())

@@ -1,0 +1,185 @@
+"""
+Words of the command line, and where passwords come from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.client.fakes import Pipe
+from txbits.client import ConnectionSettings, Credentials
+from txbits.client.cli import parse
+from txbits.client.commands import _types
+from txbits.client.commands._command import Context, UsageError, no_password
+from txbits.client.commands._options import connection_settings
+
+URL = "https://files.example/x"
+
+
+class TypeTests(SynchronousTestCase):
+    """What is taken for what."""
+
+    def refuse(self, kind: Callable[[str], Any], text: str) -> str:
+        error = self.assertRaises(argparse.ArgumentTypeError, kind, text)
+        self.assertEqual(len(str(error).splitlines()), 1)
+        return str(error)
+
+    def test_sizes_may_have_a_unit(self) -> None:
+        for text, size in (("1", 1), ("5K", 5120), ("2M", 2**21), ("1G", 2**30)):
+            self.assertEqual(_types.size(text), size)
+        for text in ("0", "K", "1k", "1.5M", "-1", "", "9" * 40):
+            self.refuse(_types.size, text)
+
+    def test_a_length_may_be_nothing(self) -> None:
+        self.assertEqual(_types.length("0"), 0)
+        self.refuse(_types.length, "x")
+
+    def test_durations_may_have_a_unit(self) -> None:
+        for text, seconds in (
+            ("0", 0),
+            ("1.5", 1.5),
+            ("90s", 90),
+            ("15m", 900),
+            ("12h", 43200),
+            ("14d", 1209600),
+        ):
+            self.assertEqual(_types.duration(text), seconds)
+        for text in ("", "1w", "m", "1e3", "-1", "nan", "9" * 400):
+            self.refuse(_types.duration, text)
+
+    def test_a_password_beside_the_user_is_refused_and_not_repeated(self) -> None:
+        words = self.refuse(_types.user, "me:sesame")
+        self.assertIn("can be seen by others", words)
+        self.assertNotIn("sesame", words)
+        self.refuse(_types.user, "")
+
+    def test_headers_are_names_and_values(self) -> None:
+        self.assertEqual(_types.header("X-A:  b:c "), ("X-A", "b:c"))
+        self.assertEqual(_types.header("@file"), ("", "file"))
+        for text in ("X-A", ": b", "BITS-Session-Id: x", "X-A: \x01"):
+            self.refuse(_types.header, text)
+
+    def test_sessions_are_ids(self) -> None:
+        self.refuse(_types.session, "7DF0354D")
+
+    def test_proxies_are_urls_without_a_password(self) -> None:
+        self.assertEqual(_types.proxy("http://p:1"), "http://p:1")
+        self.assertNotIn("sesame", self.refuse(_types.proxy, "http://me:sesame@p"))
+
+
+class SettingsTests(SynchronousTestCase):
+    """What the options of a command say of a connection."""
+
+    def setUp(self) -> None:
+        self.home = os.path.abspath(self.mktemp())
+        os.mkdir(self.home)
+        self.asked: list[str] = []
+
+    def file(self, name: str, text: str) -> str:
+        path = os.path.join(self.home, name)
+        with open(path, "w") as file:
+            file.write(text)
+        return path
+
+    def settings(
+        self,
+        *argv: str,
+        ask: Callable[[str], str | None] = no_password,
+        **environ: str,
+    ) -> ConnectionSettings:
+        context = Context(
+            Clock(),
+            Pipe(),
+            Pipe(),
+            maybeDeferred,
+            {"HOME": self.home, **environ},
+            ask_password=ask,
+        )
+        options = parse(["ping", URL, *argv])
+        return connection_settings(context, options, URL)
+
+    def refuse(self, *argv: str, **environ: str) -> str:
+        error = self.assertRaises(UsageError, self.settings, *argv, **environ)
+        self.assertEqual(len(str(error).splitlines()), 1)
+        return str(error)
+
+    def test_nothing_said_is_nothing_special(self) -> None:
+        self.assertEqual(self.settings(), ConnectionSettings())
+
+    def test_a_password_comes_from_the_environment(self) -> None:
+        settings = self.settings("--user", "me", TXBITS_PASSWORD="sesame")
+        self.assertEqual(settings.credentials, Credentials("me", "sesame"))
+
+    def test_or_from_netrc(self) -> None:
+        self.file(".netrc", "machine files.example login me password sesame\n")
+        settings = self.settings("--user", "me")
+        self.assertEqual(settings.credentials, Credentials("me", "sesame"))
+        self.assertIn("no password of you", self.refuse("--user", "you"))
+
+    def test_netrc_may_be_elsewhere(self) -> None:
+        path = self.file("n", "machine files.example login me password sesame\n")
+        settings = self.settings("--user", "me", NETRC=path)
+        self.assertEqual(settings.credentials, Credentials("me", "sesame"))
+
+    def test_or_from_whoever_sits_there(self) -> None:
+        def ask(prompt: str) -> str:
+            self.asked.append(prompt)
+            return "sesame"
+
+        settings = self.settings("--user", "me", ask=ask)
+        self.assertEqual(settings.credentials, Credentials("me", "sesame"))
+        self.assertEqual(self.asked, ["Password of me at files.example: "])
+
+    def test_without_any_of_them_it_is_wrong_usage(self) -> None:
+        self.assertIn("TXBITS_PASSWORD", self.refuse("--user", "me"))
+
+    def test_a_broken_netrc_is_said_and_not_repeated(self) -> None:
+        self.file(".netrc", "machine files.example sesame\n")
+        words = self.refuse("--user", "me")
+        self.assertIn("is no netrc file", words)
+        self.assertNotIn("sesame", words)
+
+    def test_a_proxy_has_a_password_of_its_own(self) -> None:
+        argv = ("--proxy", "http://p:1", "--proxy-user", "me")
+        settings = self.settings(*argv, TXBITS_PROXY_PASSWORD="sesame")
+        self.assertEqual(settings.proxy_credentials, Credentials("me", "sesame"))
+        self.assertIsNone(settings.credentials)
+        self.assertIn("--proxy", self.refuse("--proxy-user", "me"))
+
+    def test_headers_may_be_in_a_file(self) -> None:
+        path = self.file("h", "X-A: b\n\nX-C: d: e\n")
+        settings = self.settings("--header", "X-Z: y", "--header", f"@{path}")
+        self.assertEqual(
+            settings.headers, (("X-Z", "y"), ("X-A", "b"), ("X-C", "d: e"))
+        )
+
+    def test_what_is_no_header_there_is_not_repeated(self) -> None:
+        for text in ("sesame\n", "X-A: sesame\x01\n"):
+            words = self.refuse("--header", "@" + self.file("h", text))
+            self.assertNotIn("sesame", words)
+
+    def test_certificates_are_read_from_files(self) -> None:
+        a, b, c = (self.file(name, name) for name in "abc")
+        settings = self.settings("--cacert", a, "--cert", b, "--key", c)
+        self.assertEqual(
+            (settings.authorities, settings.certificate, settings.key),
+            (b"a", b"b", b"c"),
+        )
+
+    def test_files_that_cannot_be_read_are_named(self) -> None:
+        for option in ("--cacert", "--cert", "--header"):
+            path = f"@{self.home}/none" if option == "--header" else f"{self.home}/none"
+            self.assertIn("none: No such file", self.refuse(option, path))
+        self.assertIn("Is a directory", self.refuse("--cacert", self.home))
+        large = self.file("large", "x" * (4 * 1024 * 1024 + 1))
+        self.assertIn("too long", self.refuse("--cacert", large))
+
+    def test_a_key_needs_its_certificate(self) -> None:
+        self.assertIn("--cert", self.refuse("--key", self.file("k", "k")))

@@ -1,0 +1,349 @@
+"""
+What a check works with: connections, packets, sessions; and the tidying up after it.
+
+Whatever a server takes for the creation of a session is remembered, also where the
+check expected a refusal, and cancelled at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+
+from txbits.check._messages import PROTOCOL, Message, content_range
+from txbits.check._model import Failed, NotApplicable
+from txbits.check._target import Target
+from txbits.check._wire import Answer, NoAnswer, Wire
+from txbits.protocol._fields import LocalProtocolError, parse_content_range
+from txbits.protocol.refusals import HResult
+
+#: The file that most checks send: so many bytes.
+LENGTH = 1000
+DATA = bytes(n * 7 % 251 for n in range(LENGTH))
+
+#: How often a Cancel is sent that fails for a passing reason, and the pause between
+#: two, in seconds.
+_CANCELS = 3
+_CANCEL_PAUSE = 1.0
+
+
+@frozen
+class Session:
+    """
+    A session of a check.
+
+    :ivar id: As the server wrote it.
+    :ivar name: The file's name.
+    :ivar target: Its request target.
+    """
+
+    id: bytes
+    name: bytes
+    target: bytes
+
+
+def expect(is_so: bool, otherwise: str) -> None:
+    """
+    Expect something.
+
+    :raises Failed: With the text, if it is not so.
+    """
+    if not is_so:
+        raise Failed(otherwise)
+
+
+def expect_refusal(
+    answer: Answer, *statuses: int, hresult: HResult | None = None
+) -> None:
+    """
+    Expect that a packet was refused.
+
+    :param statuses: With one of these statuses.
+    :param hresult: And with this HRESULT. That there is one at all is another check.
+    :raises Failed: If it was not.
+    """
+    expected = " or ".join(map(str, statuses))
+    expect(answer.status in statuses, f"answered {answer}; expected {expected}")
+    if hresult is not None and answer.hresult is not None:
+        expect(
+            answer.hresult == hresult,
+            f"answered {answer}; expected 0x{hresult:08X} with it",
+        )
+
+
+def expect_success(answer: Answer) -> None:
+    """
+    Expect that a packet was taken.
+
+    :raises Failed: If it was not.
+    """
+    expect(answer.is_success, f"answered {answer}; expected a success")
+
+
+@define(eq=False)
+class Bench:
+    """
+    What one check works with.
+
+    :ivar target: Where.
+    :ivar connect: Makes a connection.
+    :ivar clock: Tells the time.
+    :ivar published: The files that were left at their destinations, one line each.
+    :ivar answers: How many answers there were.
+    """
+
+    target: Target
+    connect: Callable[[], Deferred[Wire]]
+    clock: IReactorTime
+    published: list[str] = field(init=False, factory=list)
+    answers: int = field(init=False, default=0)
+    _wires: list[Wire] = field(init=False, factory=list)
+    _main: Wire | None = field(init=False, default=None)
+    _open: dict[bytes, Session] = field(init=False, factory=dict)
+    _complete: dict[bytes, bytes] = field(init=False, factory=dict)
+
+    async def wire(self) -> Wire:
+        """Make another connection."""
+        try:
+            wire = await self.connect()
+        except Exception as error:
+            raise NoAnswer(f"no connection: {error}") from error
+        self._wires.append(wire)
+        return wire
+
+    async def main(self) -> Wire:
+        """The connection that packets go over, made anew if it is used up."""
+        if self._main is None or not self._main.is_usable:
+            self._main = await self.wire()
+        return self._main
+
+    async def ask(self, message: Message, wire: Wire | None = None) -> Answer:
+        """
+        Send a packet and take the answer.
+
+        :param wire: The connection, if not the usual one.
+        :raises NoAnswer: If there is none, which fails the check.
+        """
+        wire = wire or await self.main()
+        wire.send(message.to_bytes())
+        return self.note(message, await wire.answer())
+
+    async def need(self, message: Message, wire: Wire | None = None) -> Answer:
+        """
+        Send a packet that a check needs, but is not about.
+
+        :raises NotApplicable: If it is not taken.
+        """
+        try:
+            answer = await self.ask(message, wire)
+        except NoAnswer as error:
+            raise NotApplicable(f"{_kind(message)}: {error}") from error
+        if not answer.is_success:
+            raise NotApplicable(f"{_kind(message)} was answered {answer}")
+        return answer
+
+    def note(self, message: Message, answer: Answer) -> Answer:
+        """Take note of what an answer means for the tidying up."""
+        self.answers += 1
+        session_id = answer.session_id
+        kind = _kind(message).lower()
+        if not answer.is_success:
+            return answer
+        headers = dict(message.headers)
+        if kind in ("cancel-session", "close-session"):
+            self._open.pop(_key(headers.get(b"BITS-Session-Id", b"")), None)
+            if kind == "close-session":
+                self._complete.pop(message.target, None)
+        elif kind == "fragment":
+            name = headers.get(b"Content-Name")
+            if name and _is_last(headers.get(b"Content-Range", b"")):
+                self._complete[message.target] = name
+        elif session_id is not None and kind != "ping":
+            name = message.target.partition(b"?")[0].rpartition(b"/")[2]
+            found = Session(session_id, name, message.target)
+            self._open.setdefault(_key(session_id), found)
+        return answer
+
+    def message(self, kind: bytes, target: bytes) -> Message:
+        """Write a packet of some kind."""
+        return Message(
+            target,
+            [
+                (b"Accept", b"*/*"),
+                (b"BITS-Packet-Type", kind),
+                (b"User-Agent", b"txbits-check"),
+                (b"Host", self.target.host),
+                (b"Content-Length", b"0"),
+                *self.target.headers,
+            ],
+        )
+
+    def ping(self) -> Message:
+        """Write a Ping."""
+        return self.message(b"Ping", self.target.target(self.target.new_name()))
+
+    def create(self, name: bytes | None = None) -> Message:
+        """Write a Create-Session."""
+        name = self.target.new_name() if name is None else name
+        return self.message(b"Create-Session", self.target.target(name)).but(
+            {b"BITS-Supported-Protocols": PROTOCOL, b"Content-Name": name}
+        )
+
+    async def session(self, name: bytes | None = None) -> Session:
+        """
+        Create a session that a check needs.
+
+        :raises NotApplicable: If there is none.
+        """
+        message = self.create(name)
+        answer = await self.need(message)
+        if answer.session_id is None:
+            raise NotApplicable("Create-Session was answered without a session id")
+        name = dict(message.headers)[b"Content-Name"]
+        return Session(answer.session_id, name, message.target)
+
+    def fragment(
+        self,
+        session: Session,
+        first: int = 0,
+        length: int | None = None,
+        headers: Mapping[bytes, bytes | None] | None = None,
+    ) -> Message:
+        """
+        Write a Fragment.
+
+        :param length: How many bytes; all that are left if ``None``.
+        """
+        data = DATA[first:] if length is None else DATA[first : first + length]
+        message = self.message(b"Fragment", session.target).but(
+            {
+                b"BITS-Session-Id": session.id,
+                b"Content-Name": session.name,
+                b"Content-Range": content_range(first, len(data), LENGTH),
+            }
+        )
+        return message.with_body(data).but(headers)
+
+    def close(self, session: Session) -> Message:
+        """Write a Close-Session."""
+        return self.message(b"Close-Session", session.target).but(
+            {b"BITS-Session-Id": session.id}
+        )
+
+    def cancel(self, session: Session) -> Message:
+        """Write a Cancel-Session."""
+        return self.message(b"Cancel-Session", session.target).but(
+            {b"BITS-Session-Id": session.id}
+        )
+
+    async def held(self, session: Session) -> int:
+        """
+        Find out how many bytes the server holds, which are not all.
+
+        :raises NotApplicable: If it cannot be told.
+        """
+        # The last byte, which no check sends before; where it is wanted next, it
+        # is taken.
+        try:
+            answer = await self.ask(self.fragment(session, LENGTH - 1))
+        except NoAnswer as error:
+            raise NotApplicable(str(error)) from error
+        if answer.offset is None or answer.status != 416:
+            raise NotApplicable(f"a fragment beyond the others was answered {answer}")
+        return answer.offset
+
+    async def tidy_up(self) -> list[str]:
+        """
+        Drop the connections and cancel the sessions.
+
+        :returns: What could not be taken away, one line each.
+        """
+        for wire in self._wires:
+            wire.drop()
+        self._main = None
+        left = []
+        for session in list(self._open.values()):
+            why = await self._cancel(session)
+            if why is not None:
+                url = self.target.shown(session.target)
+                id_ = session.id.decode("latin-1")
+                left.append(f"session {id_} of {url}: {why}")
+        left += await self._published_too_early()
+        for wire in self._wires:
+            wire.drop()
+        return left
+
+    async def _published_too_early(self) -> list[str]:
+        """
+        Look for files of uploads that were complete, and then cancelled.
+
+        Some servers publish at the last Fragment. That shows where the file may not
+        be created anew.
+        """
+        left = []
+        for target, name in self._complete.items():
+            try:
+                answer = await self.ask(self.create(name))
+            except NoAnswer as error:
+                left.append(f"perhaps file {self.target.shown(target)}: {error}")
+                continue
+            if answer.status in (403, 409):
+                left.append(f"file {self.target.shown(target)}")
+            if answer.is_success and answer.session_id is not None:
+                await self._cancel(Session(answer.session_id, name, target))
+        return [line for line in left if line not in self.published]
+
+    async def _cancel(self, session: Session) -> str | None:
+        why = None
+        for attempt in range(_CANCELS):
+            if attempt:
+                await deferLater(self.clock, _CANCEL_PAUSE)
+            try:
+                answer = await self.ask(self.cancel(session))
+            except NoAnswer as error:
+                why = str(error)
+                continue
+            if answer.is_success or answer.hresult == HResult.BG_E_SESSION_NOT_FOUND:
+                return None
+            why = f"Cancel-Session was answered {answer}"
+            if answer.status < 500:
+                break
+        return why
+
+
+def _kind(message: Message) -> str:
+    kind = dict(message.headers).get(b"BITS-Packet-Type", message.method)
+    return kind.decode("latin-1")
+
+
+def _is_last(value: bytes) -> bool:
+    try:
+        found = parse_content_range(value)
+    except LocalProtocolError:
+        return False
+    return found.last + 1 == found.total
+
+
+def _key(session_id: bytes) -> bytes:
+    return session_id.strip(b"{}").upper()
+
+
+def is_same_id(one: bytes | None, other: bytes) -> bool:
+    """Whether two session ids are the same, however they are written."""
+    return one is not None and _key(one) == _key(other)
+
+
+__all__ = [
+    "DATA",
+    "LENGTH",
+    "Bench",
+    "Session",
+    "expect",
+    "expect_refusal",
+    "expect_success",
+    "is_same_id",
+]

@@ -1,0 +1,155 @@
+"""
+Running checks, one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from attrs import define, field
+from OpenSSL.SSL import Error as TLSError
+from service_identity import VerificationError
+from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
+from twisted.internet.protocol import Factory
+
+from txbits._deferreds import deferred
+from txbits.check._bench import Bench
+from txbits.check._model import (
+    Check,
+    Failed,
+    NotApplicable,
+    Outcome,
+    Report,
+    Result,
+)
+from txbits.check._target import Target
+from txbits.check._wire import NoAnswer, Wire
+
+#: For how many seconds an answer is waited for.
+DEFAULT_PATIENCE = 10.0
+
+#: A check ends after so many times that, whatever the server does.
+_LONGEST = 12
+
+#: After so many checks without a single answer the server is gone, and no more are
+#: waited for.
+_DEAF = 3
+
+_GONE = "the server does not answer any more"
+
+_WITHOUT_PUBLISHING = "leaves a file behind, which must be permitted (--publish)"
+
+
+class Unreachable(Exception):
+    """There is no connection to the server; the text is one line that says why."""
+
+
+def _ignore(result: Result) -> None:
+    """Do nothing."""
+
+
+@define(eq=False)
+class Run:
+    """
+    One run of the kit.
+
+    :ivar target: Where.
+    :ivar endpoint: Connects to the server.
+    :ivar clock: For how long answers are waited for.
+    :ivar patience: That is how many seconds.
+    :ivar may_publish: Whether files may be left behind.
+    :ivar on_result: Called with each result.
+    :ivar left_behind: What could not be taken away again so far, one line each.
+    """
+
+    target: Target
+    endpoint: IStreamClientEndpoint
+    clock: IReactorTime
+    patience: float = DEFAULT_PATIENCE
+    may_publish: bool = False
+    on_result: Callable[[Result], None] = _ignore
+    left_behind: list[str] = field(init=False, factory=list)
+    _unheard: int = field(init=False, default=0)
+
+    @deferred
+    async def start(self, checks: Iterable[Check]) -> Report:
+        """
+        Run checks.
+
+        :returns: A Deferred that fires with a :class:`~txbits.check.Report`. It fails
+            with :class:`Unreachable` if there is no connection at all. When it is
+            cancelled, the check under way is ended and tidied up after.
+        """
+        await self._reach()
+        results = []
+        for check in checks:
+            result = await self._perform(check)
+            self.on_result(result)
+            results.append(result)
+        return Report(self.target.shown(), results, tuple(self.left_behind))
+
+    async def _reach(self) -> None:
+        try:
+            wire = await self._connect()
+        except Exception as error:
+            words = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+            if isinstance(error, TimeoutError):
+                words = f"nothing was heard of it for {self.patience:g} seconds"
+            elif isinstance(error, (TLSError, VerificationError)):
+                words = "its certificate is not trusted, or it has none"
+            raise Unreachable(f"{self.target.shown()}: {words}") from error
+        wire.drop()
+
+    def _connect(self) -> Deferred[Wire]:
+        clock, patience = self.clock, self.patience
+
+        class Connecting(Factory):
+            noisy = False
+
+            def buildProtocol(self, addr: Any) -> Wire:
+                return Wire(clock, patience)
+
+        connecting: Deferred[Any] = self.endpoint.connect(Connecting())
+        if self.target.url.scheme == "https":
+            connecting.addCallback(lambda wire: wire.encrypted())
+        connecting.addTimeout(patience, clock)
+        return connecting
+
+    async def _perform(self, check: Check) -> Result:
+        if check.publishes and not self.may_publish:
+            return Result(check, Outcome.NOT_APPLICABLE, _WITHOUT_PUBLISHING)
+        if self._unheard >= _DEAF:
+            return Result(check, Outcome.NOT_APPLICABLE, _GONE)
+        bench = Bench(self.target, self._connect, self.clock)
+        work = Deferred.fromCoroutine(_coroutine(check, bench))
+        work.addTimeout(self.patience * _LONGEST, self.clock)
+        try:
+            await work
+        except (Failed, NoAnswer) as error:
+            return Result(check, Outcome.FAILED, str(error))
+        except NotApplicable as error:
+            return Result(check, Outcome.NOT_APPLICABLE, str(error))
+        except TimeoutError:
+            return Result(check, Outcome.FAILED, "it came to no end")
+        finally:
+            self._unheard = 0 if bench.answers else self._unheard + 1
+            self.left_behind += await bench.tidy_up()
+            self.left_behind += bench.published
+        return Result(check, Outcome.PASSED)
+
+
+async def _coroutine(check: Check, bench: Bench) -> None:
+    await check.function(bench)
+
+
+def select(checks: Sequence[Check], names: Sequence[str]) -> Sequence[Check]:
+    """
+    Pick checks by their names.
+
+    :param names: Those to pick; none for all.
+    :raises KeyError: With the name that no check has.
+    """
+    by_name = {check.name: check for check in checks}
+    return [by_name[name] for name in names] if names else checks

@@ -1,0 +1,111 @@
+"""
+Where a run takes place: the server's address, and names for files on it.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from itertools import count
+from typing import Any
+from uuid import uuid4
+
+from attrs import define, field
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.python.url import URL
+
+from txbits.client._http import TrustPolicy
+from txbits.client._url import to_wire
+from txbits.client.settings import ConnectionSettings, InvalidSettings
+
+_PORTS = {"http": 80, "https": 443}
+
+
+def _new_prefix() -> str:
+    return f"txbits-check-{uuid4().hex[:12]}"
+
+
+@define(eq=False)
+class Target:
+    """
+    A folder of a server.
+
+    :ivar url: Its URL, in ASCII, ending with a slash; a query, which may be an access
+        token, is kept for all requests.
+    :ivar settings: How the server is reached.
+    """
+
+    url: URL
+    settings: ConnectionSettings = field(factory=ConnectionSettings)
+    prefix: str = field(factory=_new_prefix)
+    _numbers: Any = field(init=False, factory=count)
+
+    @classmethod
+    def of(cls, text: str, settings: ConnectionSettings | None = None) -> Target:
+        """
+        Take the URL that a user gives.
+
+        :raises txbits.client.InvalidURL: If it is none.
+        """
+        url = URL.fromText(to_wire(text))
+        segments = [segment for segment in url.path if segment]
+        folder = url.replace(path=[*segments, ""])
+        return cls(folder, ConnectionSettings() if settings is None else settings)
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """What goes with each request besides, such as credentials."""
+        headers = [
+            (name.encode("ascii"), value.encode("utf-8"))
+            for name, value in self.settings.headers
+        ]
+        credentials = self.settings.credentials
+        if credentials is not None:
+            # Whoever waits to be asked learns nothing of what he came to see.
+            pair = f"{credentials.user}:{credentials.password}".encode()
+            headers.append((b"Authorization", b"Basic " + b64encode(pair)))
+        return headers
+
+    @property
+    def host(self) -> bytes:
+        """The value of the Host header."""
+        name = f"[{self.url.host}]" if ":" in self.url.host else self.url.host
+        is_default = self.url.port == _PORTS[self.url.scheme]
+        return (name if is_default else f"{name}:{self.url.port}").encode("ascii")
+
+    def new_name(self) -> bytes:
+        """Make up a name for a file; each is another."""
+        return f"{self.prefix}-{next(self._numbers)}.bin".encode("ascii")
+
+    def target(self, name: bytes) -> bytes:
+        """Write the request target of a file in the folder, or of the folder."""
+        path = "/".join(self.url.path).encode("ascii")
+        query = self.url.to_text().partition("?")[2].encode("ascii")
+        return b"/%b%b" % (path, name) + (b"?" + query if query else b"")
+
+    def absolute(self, target: bytes) -> bytes:
+        """Write a request target as a URL."""
+        return self.url.scheme.encode("ascii") + b"://" + self.host + target
+
+    def shown(self, target: bytes = b"") -> str:
+        """Write a URL for people: without its query, which may be a secret."""
+        url = self.absolute(target or self.target(b""))
+        return url.partition(b"?")[0].decode("ascii")
+
+    def endpoint(self, reactor: Any, patience: float) -> IStreamClientEndpoint:
+        """
+        Make the endpoint that connects to the server.
+
+        :param patience: How many seconds connecting may take.
+        :raises txbits.client.InvalidSettings: If the settings make no sense.
+        """
+        host, port = self.url.host, self.url.port or _PORTS[self.url.scheme]
+        if self.settings.proxy is not None:
+            raise InvalidSettings("a proxy changes what is said, and is not used here")
+        policy = TrustPolicy.of(self.settings)
+        endpoint = HostnameEndpoint(reactor, host, port, timeout=patience)
+        if self.url.scheme == "http":
+            return endpoint
+        return wrapClientTLS(
+            policy.creatorForNetloc(host.encode("ascii"), port), endpoint
+        )

@@ -1,0 +1,177 @@
+"""
+Answers to those who ask who is there: Basic (RFC 7617) and Digest (RFC 7616).
+
+Nothing is said before it is asked for. After that it is said with each request, until
+the answer is not good enough any more. What authenticates connections and not
+requests, such as NTLM, is for an agent that an application brings along.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from base64 import b64encode
+from collections.abc import Callable, Sequence
+
+from attrs import define, field, frozen
+
+from txbits.client.settings import Credentials
+
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105  a pattern
+
+# A parameter of a challenge, a scheme, or a token68, which ours do not have.
+_PARAMETER = re.compile(
+    rf'(?P<name>{_TOKEN})\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<token>{_TOKEN}))'
+)
+_SCHEME = re.compile(rf"(?P<scheme>{_TOKEN})(?=\s|,|$)")
+
+#: The best first.
+_ALGORITHMS = {
+    "sha-256": hashlib.sha256,
+    "sha-256-sess": hashlib.sha256,
+    "md5": hashlib.md5,
+    "md5-sess": hashlib.md5,
+}
+
+#: How much of a header is read.
+_LONGEST = 4 * 1024
+
+
+@frozen
+class Challenge:
+    """
+    One scheme that a server offers.
+
+    :ivar scheme: Its name, in lower case.
+    :ivar parameters: What comes with it; the names are in lower case.
+    """
+
+    scheme: str
+    parameters: dict[str, str]
+
+
+def parse_challenges(values: Sequence[bytes]) -> list[Challenge]:
+    """Read WWW-Authenticate or Proxy-Authenticate; what makes no sense is left out."""
+    found: list[Challenge] = []
+    for value in values:
+        text = value.decode("latin-1")[:_LONGEST]
+        position = 0
+        while position < len(text):
+            parameter = _PARAMETER.match(text, position)
+            scheme = None if parameter else _SCHEME.match(text, position)
+            if parameter and found:
+                quoted, token = parameter["quoted"], parameter["token"]
+                plain = token if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
+                found[-1].parameters.setdefault(parameter["name"].lower(), plain)
+            elif scheme:
+                found.append(Challenge(scheme["scheme"].lower(), {}))
+            match = parameter or scheme
+            position = match.end() if match else position + 1
+    return found
+
+
+@define
+class Authorizer:
+    """
+    Answers one server, or one proxy.
+
+    :ivar credentials: What to answer with; ``None`` if there is nothing to say.
+    :ivar nonce: Makes what the client adds to a digest.
+    """
+
+    credentials: Credentials | None
+    nonce: Callable[[], str] = lambda: secrets.token_hex(16)
+    _challenge: Challenge | None = field(init=False, default=None)
+    _count: int = field(init=False, default=0)
+
+    def challenged(self, values: Sequence[bytes]) -> bool:
+        """
+        The server asks.
+
+        :param values: What stands in its headers.
+        :returns: Whether there is an answer that it has not had yet.
+        """
+        if self.credentials is None:
+            return False
+        best = _best(parse_challenges(values))
+        before, self._challenge, self._count = self._challenge, best, 0
+        if best is None:
+            return False
+        # The same question again means that the answer was wrong, unless it is said to
+        # have been too old.
+        stale = best.parameters.get("stale", "").lower() == "true"
+        return before is None or before.scheme != best.scheme or stale
+
+    def answer(self, method: bytes, uri: bytes) -> bytes | None:
+        """
+        What to send with a request.
+
+        :param method: The request's.
+        :param uri: What the request asks for, as it stands in its first line.
+        :returns: The value of the header, or ``None`` if nothing was asked for.
+        """
+        if self.credentials is None or self._challenge is None:
+            return None
+        if self._challenge.scheme == "basic":
+            pair = f"{self.credentials.user}:{self.credentials.password}"
+            return b"Basic " + b64encode(pair.encode("utf-8"))
+        return self._digest(self.credentials, self._challenge.parameters, method, uri)
+
+    def _digest(
+        self,
+        credentials: Credentials,
+        parameters: dict[str, str],
+        method: bytes,
+        uri: bytes,
+    ) -> bytes:
+        algorithm = parameters.get("algorithm", "MD5")
+        new = _ALGORITHMS[algorithm.lower()]
+
+        def digest(*parts: str) -> str:
+            return new(":".join(parts).encode("utf-8")).hexdigest()
+
+        realm, nonce = parameters.get("realm", ""), parameters.get("nonce", "")
+        target = uri.decode("latin-1")
+        self._count += 1
+        count, client_nonce = f"{self._count:08x}", self.nonce()
+        secret = digest(credentials.user, realm, credentials.password)
+        if algorithm.lower().endswith("-sess"):
+            secret = digest(secret, nonce, client_nonce)
+        request = digest(method.decode("ascii"), target)
+        fields = [
+            f'username="{_quoted(credentials.user)}"',
+            f'realm="{_quoted(realm)}"',
+            f'nonce="{_quoted(nonce)}"',
+            f'uri="{_quoted(target)}"',
+            f"algorithm={algorithm}",
+        ]
+        if "qop" in parameters:
+            response = digest(secret, nonce, count, client_nonce, "auth", request)
+            fields += ["qop=auth", f"nc={count}", f'cnonce="{client_nonce}"']
+        else:
+            response = digest(secret, nonce, request)
+        fields.append(f'response="{response}"')
+        if "opaque" in parameters:
+            fields.append(f'opaque="{_quoted(parameters["opaque"])}"')
+        return ("Digest " + ", ".join(fields)).encode("utf-8")
+
+
+def _best(challenges: Sequence[Challenge]) -> Challenge | None:
+    """The one to answer: Digest before Basic, since that does not tell the password."""
+    digests = [c for c in challenges if c.scheme == "digest" and _is_known(c)]
+    for algorithm in _ALGORITHMS:
+        for challenge in digests:
+            if challenge.parameters.get("algorithm", "MD5").lower() == algorithm:
+                return challenge
+    return next((c for c in challenges if c.scheme == "basic"), None)
+
+
+def _is_known(challenge: Challenge) -> bool:
+    # Without qop it is a digest of RFC 2069; auth-int alone wants the body hashed.
+    qop = challenge.parameters.get("qop")
+    return qop is None or "auth" in [each.strip().lower() for each in qop.split(",")]
+
+
+def _quoted(text: str) -> str:
+    return re.sub(r'(["\\])', r"\\\1", text)

@@ -1,0 +1,80 @@
+"""
+How far an upload is, for its journal; and how far it was.
+"""
+
+from __future__ import annotations
+
+from attrs import define, evolve, field
+from twisted.internet.interfaces import IReactorTime
+
+from txbits.client.journal import Entry, Journal
+from txbits.protocol.upload import Position
+
+
+@define
+class Record:
+    """
+    Keeps a journal, if there is one.
+
+    The times in it are the calendar's, since another run has another clock.
+
+    :ivar clock: The upload's.
+    :ivar journal: Where to write.
+    """
+
+    clock: IReactorTime
+    journal: Journal | None
+    _saved: Position = field(init=False, factory=Position)
+
+    def stale(self) -> Position | None:
+        """Where an earlier run stopped that sent another state of the file."""
+        journal = self.journal
+        if journal is None or journal.stale is None or journal.stale.done:
+            return None
+        return self._position(journal, journal.stale)
+
+    def found(self) -> Position | None:
+        """Where an earlier run stopped."""
+        journal = self.journal
+        if journal is None or journal.found is None or journal.found.done:
+            return None
+        self._saved = self._position(journal, journal.found)
+        return self._saved
+
+    async def write(self, position: Position) -> None:
+        """
+        The upload is so far.
+
+        :raises JournalError: If that cannot be written down.
+        """
+        if self.journal is not None and position != self._saved:
+            self._saved = position
+            await self.journal.save(self._entry(self.journal, position))
+
+    async def finish(self, position: Position) -> None:
+        """
+        The file is at its destination.
+
+        :raises JournalError: If that cannot be written down.
+        """
+        if self.journal is not None:
+            await self.journal.finish(self._entry(self.journal, position))
+
+    async def remove(self) -> None:
+        """The upload is over, and nothing of it is to be gone on with."""
+        if self.journal is not None:
+            await self.journal.remove()
+
+    def _position(self, journal: Journal, entry: Entry) -> Position:
+        since = entry.position.failing_since
+        if since is None:
+            return entry.position
+        ago = max(0.0, journal.now() - since)
+        return evolve(entry.position, failing_since=self.clock.seconds() - ago)
+
+    def _entry(self, journal: Journal, position: Position) -> Position:
+        since = position.failing_since
+        if since is None:
+            return position
+        ago = self.clock.seconds() - since
+        return evolve(position, failing_since=journal.now() - ago)

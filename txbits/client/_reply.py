@@ -1,0 +1,77 @@
+"""
+The reply of a server application, downloaded before the session is closed.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+from uuid import uuid4
+
+import treq
+from attrs import evolve
+from twisted.web.client import ResponseFailed
+
+from txbits.client._requests import NoAnswer, Requests
+from txbits.client._url import same_server
+from txbits.client.events import UploadFailed
+from txbits.client.settings import ConnectionSettings
+from txbits.protocol.reactions import is_transient
+
+
+async def fetch_reply(
+    reactor: Any,
+    url: str,
+    server: str,
+    settings: ConnectionSettings,
+    path: str | os.PathLike[Any],
+) -> int:
+    """
+    Download a reply into a file, which appears when it is complete.
+
+    :param url: Where it is.
+    :param server: Where the upload went. Passwords and headers that are meant for that
+        server go to no other.
+    :returns: How many bytes it has.
+    :raises NoAnswer: If that may succeed later.
+    :raises UploadFailed: If it will not.
+    :raises OSError: If the file cannot be written.
+    """
+    if not same_server(url, server):
+        settings = evolve(
+            settings, headers=(), credentials=None, certificate=None, key=None
+        )
+    requests = Requests.over_network(reactor, settings)
+    name = os.fsdecode(path)
+    temporary = f"{name}.{uuid4()}"
+    try:
+        length = await _download(requests, url, temporary)
+        os.replace(temporary, name)
+    finally:
+        await requests.close()
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+    return length
+
+
+async def _download(requests: Requests, url: str, path: str) -> int:
+    response = await requests.ask(b"GET", url, [], lambda _: None)
+    if response.code != 200:
+        await requests.discard(response)
+        words = f"the reply cannot be downloaded: the server answered {response.code}"
+        if is_transient(response.code):
+            raise NoAnswer(words)
+        raise UploadFailed(words, status=response.code, transient=False)
+    with open(path, "xb") as file:
+
+        def take(data: bytes) -> None:
+            file.write(data)
+
+        try:
+            await treq.collect(response, take)
+        except ResponseFailed as error:
+            raise NoAnswer("the reply was cut short") from error
+        length = file.tell()
+    if isinstance(response.length, int) and length != response.length:
+        raise NoAnswer("the reply was cut short")
+    return length

@@ -1,0 +1,291 @@
+"""
+Requests and their responses, over HTTP, whatever they are about.
+
+What can go wrong between the two is sorted here into what may pass
+(:class:`NoAnswer`) and what will not (:class:`NoTrust`, :class:`NoWay`, and what the
+source of a body raises).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from OpenSSL.SSL import Error as TLSError
+from service_identity import VerificationError
+from treq.client import HTTPClient
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import (
+    ConnectingCancelledError,
+)
+from twisted.internet.interfaces import (
+    IStreamClientEndpoint,
+)
+from twisted.internet.task import deferLater
+from twisted.web.client import (
+    HTTPConnectionPool,
+)
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent
+
+from txbits._agents import FAILURES, ExactURL, Watch, in_words, reasons_of
+from txbits._deferreds import deferred
+from txbits.client._auth import Authorizer
+from txbits.client._http import make_agent
+from txbits.client._proxy import ProxyRefused
+from txbits.client._url import target_of
+from txbits.client.settings import ConnectionSettings
+from txbits.client.source import SourceError
+from txbits.protocol.reactions import is_transient
+
+#: How long connections that are not used any more may take to close, in seconds.
+_CLOSE_TIMEOUT = 2.0
+
+#: How often one request is sent, at most, while the proxy and the server ask who is
+#: there, and find an answer too old.
+_ATTEMPTS = 4
+
+
+class ExchangeError(Exception):
+    """There is no answer to a request; the text is one line that says why."""
+
+
+class NoAnswer(ExchangeError):
+    """The connection failed, or an answer did not come in time. That may pass."""
+
+
+class NoTrust(ExchangeError):
+    """The server's certificate is not one that is trusted. That will not pass."""
+
+
+class NoWay(ExchangeError):
+    """The proxy lets nothing through to the server. That will not pass."""
+
+
+class Connections(HTTPConnectionPool):
+    """A pool that can drop the connection of the latest request."""
+
+    maxPersistentPerHost = 1
+    # A packet that got no answer may have been received. What to send after that is
+    # for the upload to say.
+    retryAutomatically = False
+    _latest: Any = None
+
+    def getConnection(self, key: Any, endpoint: IStreamClientEndpoint) -> Any:
+        """See :class:`twisted.web.client.HTTPConnectionPool`."""
+
+        def remember(connection: Any) -> Any:
+            self._latest = connection
+            return connection
+
+        return super().getConnection(key, endpoint).addCallback(remember)
+
+    def drop(self) -> None:
+        """Drop that connection, whatever still is to be sent or received on it."""
+        latest, self._latest = self._latest, None
+        transport = None if latest is None else latest.transport
+        # Twisted 24.10 fails if one of TLS is gone already.
+        if transport is not None and getattr(transport, "connected", True):
+            transport.abortConnection()
+
+
+class Body(Protocol):
+    """A body producer that knows whether all of it has been taken."""
+
+    finished: bool
+
+
+class Requests:
+    """
+    Requests to one server and its like, one at a time, on a connection that is kept.
+
+    :param clock: For the time-outs.
+    :param connections: The pool of *agent*.
+    :param agent: What makes the requests.
+    :param settings: What goes with each request, and the time-outs.
+    :param proxy_authorizer: What answers a proxy, if there is one.
+    """
+
+    def __init__(
+        self,
+        clock: Any,
+        connections: Connections,
+        agent: IAgent,
+        settings: ConnectionSettings,
+        proxy_authorizer: Authorizer,
+    ) -> None:
+        self._clock = clock
+        self._connections = connections
+        self._target = ExactURL(agent, b"")
+        self._http = HTTPClient(self._target)
+        self._settings = settings
+        self._authorizer = Authorizer(settings.credentials)
+        self._proxy_authorizer = proxy_authorizer
+
+    @classmethod
+    def over_network(cls, reactor: Any, settings: ConnectionSettings) -> Requests:
+        """
+        Make requests on sockets.
+
+        :raises InvalidSettings: If the settings make no sense.
+        """
+        connections = Connections(reactor)
+        proxy_authorizer = Authorizer(settings.proxy_credentials)
+        agent = make_agent(reactor, settings, connections, proxy_authorizer)
+        return cls(reactor, connections, agent, settings, proxy_authorizer)
+
+    async def ask(
+        self,
+        method: bytes,
+        url: str,
+        headers: Iterable[tuple[bytes, bytes]],
+        make_body: Callable[[Callable[[], None]], Body | None],
+    ) -> Any:
+        """
+        Send a request, again with a password if the server asks for one.
+
+        :param url: In ASCII.
+        :param make_body: Makes the body of one attempt, ``None`` if it has none. It is
+            given what is to be called whenever some of it was taken.
+        :returns: The response, whose body is not read yet.
+        :raises NoAnswer: If there is none, now.
+        :raises NoTrust: If the server's certificate is not trusted.
+        :raises NoWay: If the proxy refuses to ask.
+        :raises SourceError: If the body's bytes cannot be had.
+        """
+        self._target.url = url.encode("ascii")
+        for _ in range(_ATTEMPTS):
+            response = await self._attempt(method, url, headers, make_body)
+            if not self._has_an_answer(response):
+                break
+            await self.discard(response)
+        return response
+
+    async def discard(self, response: Any) -> None:
+        """Read nothing of what a response says, be it there or not."""
+        if response.length == 0:
+            return
+        self.drop()
+        # What came with the head is still being parsed, and may yet put the connection
+        # into the pool, from where close() has to take it.
+        await deferLater(self._clock, 0)
+
+    def drop(self) -> None:
+        """Drop the connection of the latest request, whatever is still under way."""
+        self._connections.drop()
+
+    @deferred
+    async def close(self) -> None:
+        """
+        Let go of the connections.
+
+        :returns: A Deferred that fires with ``None`` when they are closed.
+        """
+        closed: Deferred[None] = Deferred()
+
+        def fire(_: object) -> None:
+            if not closed.called:
+                closed.callback(None)
+
+        self._connections.closeCachedConnections().addBoth(fire)
+        # A TLS connection waits for the other end, which may be gone.
+        patience = self._clock.callLater(_CLOSE_TIMEOUT, fire, None)
+        await closed
+        if patience.active():
+            patience.cancel()
+        self._connections.drop()
+
+    async def _attempt(
+        self,
+        method: bytes,
+        url: str,
+        headers: Iterable[tuple[bytes, bytes]],
+        make_body: Callable[[Callable[[], None]], Body | None],
+    ) -> Any:
+        watch = Watch(self._clock)
+        settings = self._settings
+
+        def restart() -> None:
+            out = body is None or body.finished
+            watch.restart(
+                settings.response_timeout if out else settings.request_timeout
+            )
+
+        body: Any = make_body(restart)
+        restart()
+        request = self._http.request(
+            method.decode("ascii"),
+            # treq sees the name only, which it wants for cookies.
+            url if "[" not in url else "http://address.invalid/",
+            headers=self._headers(method, url, headers),
+            data=body,
+            allow_redirects=False,
+            unbuffered=True,
+            reactor=self._clock,
+        )
+        watch.guard(request)
+        try:
+            response = await request
+        except _FAILURES as error:
+            raise _sorted(error, watch.expired) from error
+        finally:
+            watch.end()
+        # An answer that comes before the body is out says that the rest is not wanted.
+        if body is not None and not body.finished:
+            self.drop()
+        return response
+
+    def _headers(
+        self, method: bytes, url: str, headers: Iterable[tuple[bytes, bytes]]
+    ) -> Headers:
+        made = Headers({b"User-Agent": [b"txbits"], b"Accept": [b"*/*"]})
+        own = [
+            (name.encode("ascii"), text.encode("utf-8"))
+            for name, text in self._settings.headers
+        ]
+        for name, _ in own:
+            made.removeHeader(name)
+        for name, text in own:
+            made.addRawHeader(name, text)
+        for header, value in headers:
+            made.addRawHeader(header, value)
+        answer = self._authorizer.answer(method, target_of(url))
+        if answer is not None:
+            made.setRawHeaders(b"Authorization", [answer])
+        return made
+
+    def _has_an_answer(self, response: Any) -> bool:
+        """Whether the response asks who is there, and can be told."""
+        if response.code == 401:
+            asked = response.headers.getRawHeaders(b"WWW-Authenticate") or []
+            authorizer = self._authorizer
+        elif response.code == 407:
+            asked = response.headers.getRawHeaders(b"Proxy-Authenticate") or []
+            authorizer = self._proxy_authorizer
+        else:
+            return False
+        return authorizer.challenged(asked)
+
+
+#: What a request may fail with for a reason that lies in the network, at the proxy, or
+#: in what the body comes from. Anything else is a mistake of ours.
+_FAILURES = (*FAILURES, ProxyRefused)
+
+
+def _sorted(error: BaseException, expired: float | None) -> BaseException:
+    reasons = list(reasons_of(error))
+    for reason in reasons:
+        if isinstance(reason, SourceError):
+            return reason
+    if expired is not None:
+        return NoAnswer(f"nothing was heard of the server for {expired:g} seconds")
+    for reason in reasons:
+        if isinstance(reason, (CancelledError, ConnectingCancelledError)):
+            return CancelledError()
+        if isinstance(reason, VerificationError) or (
+            isinstance(reason, TLSError) and "certificate" in str(reason)
+        ):
+            return NoTrust("the server's certificate is not trusted")
+        if isinstance(reason, ProxyRefused) and not is_transient(reason.status):
+            return NoWay(str(reason))
+    return NoAnswer(in_words(error))

@@ -1,0 +1,99 @@
+"""
+What rich draws on a terminal: a bar with rate and time left.
+
+This is imported only where rich is installed (``pip install 'txbits[cli]'``).
+"""
+
+from __future__ import annotations
+
+from typing import TextIO
+
+from attrs import define, field
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.progress import Progress as Bars
+from rich.table import Table
+from twisted.internet.interfaces import IReactorTime
+
+from txbits.client._display import (
+    REDRAW_INTERVAL,
+    describe_paused,
+    describe_waiting,
+)
+from txbits.client.events import Event, Paused, Progress, Waiting
+
+
+@define
+class RichDisplay:
+    """A bar. It is drawn when something happens, not by a thread of rich's."""
+
+    out: TextIO
+    clock: IReactorTime
+    _bars: Bars | None = field(init=False, default=None)
+    _task: TaskID = field(init=False, default=TaskID(0))
+    _shown_at: float | None = field(init=False, default=None)
+
+    def show(self, event: Event) -> None:
+        """See :class:`~txbits.client._display.Display`."""
+        if isinstance(event, Progress):
+            self._show_progress(event)
+        elif isinstance(event, Waiting):
+            self._say(describe_waiting(event))
+        elif isinstance(event, Paused):
+            self._say(describe_paused(event))
+
+    def end(self) -> None:
+        """See :class:`~txbits.client._display.Display`."""
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+
+    def _started(self, total: int) -> Bars:
+        if self._bars is None:
+            self._bars = Bars(
+                BarColumn(),
+                TaskProgressColumn(),
+                DownloadColumn(),
+                TransferSpeedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.description}"),
+                console=Console(file=self.out),
+                auto_refresh=False,
+                get_time=self.clock.seconds,
+            )
+            self._bars.start()
+            self._task = self._bars.add_task("", total=total)
+        return self._bars
+
+    def _show_progress(self, event: Progress) -> None:
+        bars = self._started(event.total)
+        bars.update(self._task, completed=event.sent, total=event.total, description="")
+        now = self.clock.seconds()
+        recent = self._shown_at is not None and now < self._shown_at + REDRAW_INTERVAL
+        if not recent or event.acknowledged == event.total:
+            self._shown_at = now
+            bars.refresh()
+
+    def _say(self, words: str) -> None:
+        if self._bars is not None:
+            self._bars.console.print(words, markup=False, highlight=False)
+            self._bars.refresh()
+
+
+def print_table(out: TextIO, columns: list[str], rows: list[list[str]]) -> None:
+    """Print a table."""
+    table = Table()
+    for column in columns:
+        # Nothing is cut off: a session's id is there to be copied.
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console(file=out).print(table, markup=False)

@@ -1,0 +1,27 @@
+"""
+The commands of ``txbits``, one module each.
+"""
+
+from txbits.client.commands import (
+    cancel,
+    check,
+    completion,
+    download,
+    ping,
+    status,
+    upload,
+)
+from txbits.client.commands._command import Command
+
+#: In the order of the help.
+COMMANDS: tuple[Command, ...] = (
+    upload.COMMAND,
+    status.COMMAND,
+    cancel.COMMAND,
+    download.COMMAND,
+    ping.COMMAND,
+    check.COMMAND,
+    completion.COMMAND,
+)
+
+__all__ = ["COMMANDS", "Command"]

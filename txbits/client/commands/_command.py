@@ -1,0 +1,211 @@
+"""
+What a command of ``txbits`` is, and what is common to all of them.
+
+Each command is a module of its own beside this one, which ends with a
+:class:`Command`; :mod:`txbits.client.commands` lists them. A command says what is
+worth knowing while it works to standard output, and fails with an exception: what
+that is for the exit status, and the line on standard error, is the same for all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Coroutine
+from enum import IntEnum
+from typing import Any, TextIO
+
+from attrs import define, field, frozen
+from twisted.internet.defer import CancelledError, Deferred
+
+from txbits._deferreds import deferred
+from txbits.client._display import write, write_json
+from txbits.client._exchange import IExchange, exchange_over_network
+from txbits.client.events import TransferFailed
+from txbits.client.journal import JournalError
+from txbits.client.settings import InvalidSettings
+from txbits.client.source import SourceError
+
+
+class Status(IntEnum):
+    """What ``txbits`` exits with."""
+
+    DONE = 0
+    USAGE = 1
+    REFUSED = 2
+    GAVE_UP = 3
+    CHANGED = 4
+    INTERRUPTED = 130
+
+
+#: The last paragraph of each command's help.
+STATUSES = (
+    "Exit statuses: 0 done; 1 wrong usage; 2 refused by the server; 3 gave up, try "
+    "again later; 4 the local file changed; 130 interrupted."
+)
+
+
+class UsageError(Exception):
+    """An argument is wrong, or what it names cannot be used; the text is one line."""
+
+
+def no_password(prompt: str) -> str | None:
+    """Ask nobody."""
+    return None
+
+
+@define
+class Context:
+    """
+    What a command works with.
+
+    :ivar reactor: Makes the connections, and tells the time.
+    :ivar out: For what is worth knowing.
+    :ivar err: For one line on what went wrong.
+    :ivar run: Runs a function that may take its time, and gives a Deferred, as
+        :func:`twisted.internet.threads.deferToThread` does.
+    :ivar environ: The environment.
+    :ivar exchange: Makes what carries packets to a URL.
+    :ivar ask_password: Asks the user for a password; ``None`` comes back if there is
+        nobody to ask.
+    :ivar stdin: The descriptor of standard input.
+    :ivar now: Tells the time, in seconds since 1970.
+    :ivar hint: What to do next if the command does not succeed, in words.
+    """
+
+    reactor: Any
+    out: TextIO
+    err: TextIO
+    run: Callable[..., Deferred[Any]]
+    environ: dict[str, str] = field(factory=dict)
+    exchange: Callable[..., IExchange] = exchange_over_network
+    ask_password: Callable[[str], str | None] = no_password
+    stdin: int = 0
+    now: Callable[[], float] = time.time
+    hint: str = field(init=False, default="")
+
+    def say(self, line: str) -> None:
+        """Write one line to standard output."""
+        write(self.out, f"{line}\n")
+
+    def say_json(self, **fields: Any) -> None:
+        """Write one line of JSON to standard output."""
+        write_json(self.out, **fields)
+
+    def complain(self, line: str) -> None:
+        """Write one line to standard error."""
+        write(self.err, f"txbits: {line}\n")
+
+
+@frozen
+class Command:
+    """
+    One word after ``txbits``.
+
+    :ivar name: That word.
+    :ivar help: What it does, in a few words.
+    :ivar description: What it does, in a sentence or two.
+    :ivar arguments: Adds its arguments to its parser.
+    :ivar perform: Does it. What it returns is the exit status; what it raises becomes
+        one, see :func:`run`. When it is interrupted, what it awaits is cancelled.
+    """
+
+    name: str
+    help: str
+    description: str
+    arguments: Callable[[argparse.ArgumentParser], None]
+    perform: Callable[[Context, argparse.Namespace], Coroutine[Any, Any, Status]]
+
+    def add_to(self, commands: Any) -> None:
+        """Make its parser one of the sub-parsers *commands*."""
+        parser = commands.add_parser(
+            self.name,
+            allow_abbrev=False,
+            help=self.help,
+            description=self.description,
+            epilog=STATUSES,
+        )
+        self.arguments(parser)
+        parser.set_defaults(perform=self.perform)
+
+
+def explain(error: Exception) -> tuple[Status, str]:
+    """
+    Say what an exception is for the user.
+
+    :returns: The exit status, and one line.
+    """
+    if isinstance(error, CancelledError):
+        return Status.INTERRUPTED, "interrupted"
+    if isinstance(error, (UsageError, JournalError, InvalidSettings)):
+        return Status.USAGE, str(error)
+    if isinstance(error, SourceError):
+        return Status.CHANGED, str(error)
+    if isinstance(error, TransferFailed):
+        return (Status.GAVE_UP if error.transient else Status.REFUSED), str(error)
+    # No traceback is meant for a user.
+    return Status.USAGE, f"a fault of txbits, please report it: {error!r}"
+
+
+@define
+class Run:
+    """
+    A command that is being performed.
+
+    :ivar status: Fires with the exit status, whatever happens.
+    """
+
+    status: Deferred[Status]
+    _work: Deferred[Status]
+
+    def interrupt(self) -> None:
+        """End it, in good order."""
+        self._work.cancel()
+
+
+def begin(context: Context, options: argparse.Namespace) -> Run:
+    """
+    Begin to do what the command line says.
+
+    :param context: What to do it with. When its reactor stops, so does the command.
+    :param options: The parsed command line.
+    """
+    work: Deferred[Status] = Deferred.fromCoroutine(options.perform(context, options))
+    return Run(_concluded(context, options, work), work)
+
+
+@deferred
+async def _concluded(
+    context: Context, options: argparse.Namespace, work: Deferred[Status]
+) -> Status:
+    ended: Deferred[None] = Deferred()
+
+    def stop() -> Deferred[None]:
+        work.cancel()
+        return ended
+
+    context.reactor.addSystemEventTrigger("before", "shutdown", stop)
+    try:
+        return await work
+    except Exception as error:  # noqa: BLE001  all of them are told
+        status, line = explain(error)
+        if getattr(options, "json", False):
+            fields: dict[str, Any] = {"event": "failed", "exit": int(status)}
+            if isinstance(error, TransferFailed):
+                fields["status"] = error.status
+                fields["hresult"] = getattr(error, "hresult", None)
+            context.say_json(**fields, error=line)
+    finally:
+        ended.callback(None)
+    goes_on = status in (Status.INTERRUPTED, Status.GAVE_UP) and context.hint
+    context.complain(f"{line}; {context.hint}" if goes_on else line)
+    return status
+
+
+def run(context: Context, options: argparse.Namespace) -> Deferred[Status]:
+    """
+    Do what the command line says.
+
+    :returns: A Deferred that fires with the exit status, whatever happens.
+    """
+    return begin(context, options).status

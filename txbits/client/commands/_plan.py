@@ -1,0 +1,96 @@
+"""
+Which files go where.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from attrs import frozen
+
+from txbits.client.commands._command import UsageError
+from txbits.client.source import printable
+
+#: What stands for standard input.
+STDIN = "-"
+
+
+@frozen
+class Item:
+    """
+    One file.
+
+    :ivar path: Where it is; ``-`` for standard input.
+    :ivar url: Where it is to appear.
+    """
+
+    path: str
+    url: str
+
+
+def plan(
+    paths: Sequence[str], url: str, *, recursive: bool
+) -> tuple[list[Item], list[str]]:
+    """
+    Tell which files go where. This looks into directories, and may take its time.
+
+    :param url: Where they go; a URL that ends with a slash is a folder, in which each
+        has its own name.
+    :param recursive: Whether a directory stands for all files in it.
+    :returns: The files, and in words what is left out.
+    :raises UsageError: If that makes no sense, or a directory cannot be read.
+    """
+    folder = url.partition("?")[0].endswith("/")
+    if not folder and (len(paths) > 1 or recursive):
+        raise UsageError("with several files or -r the URL has to end with a slash")
+    items: list[Item] = []
+    left_out: list[str] = []
+    for path in paths:
+        if path == STDIN:
+            if len(paths) > 1 or folder:
+                raise UsageError("standard input goes alone, to the URL of a file")
+            items.append(Item(path, url))
+        elif os.path.isdir(path):
+            if not recursive:
+                raise UsageError(
+                    f"{printable(path)} is a directory; -r sends its files"
+                )
+            for name, file in _files(path, left_out):
+                items.append(Item(file, below(url, name)))
+        else:
+            name = os.path.basename(path)
+            items.append(Item(path, below(url, name) if folder else url))
+    urls = {item.url for item in items}
+    if len(urls) != len(items):
+        raise UsageError("two of the files have the same name, and would go to one URL")
+    return items, left_out
+
+
+def below(url: str, name: str) -> str:
+    """The URL of a file of that name in a folder."""
+    path, question, query = url.partition("?")
+    return path + quote(os.fsencode(name)) + question + query
+
+
+def _files(directory: str, left_out: list[str]) -> Iterator[tuple[str, str]]:
+    """All ordinary files below a directory, each with its name from there on."""
+
+    def fail(error: OSError) -> None:
+        raise UsageError(f"{printable(error.filename)}: {error.strerror}") from error
+
+    top = Path(os.path.realpath(directory)).name
+    for folder, folders, names in os.walk(directory, onerror=fail):
+        folders.sort()
+        for name in sorted([*names, *folders]):
+            path = os.path.join(folder, name)
+            mode = os.lstat(path).st_mode
+            if stat.S_ISREG(mode):
+                relative = os.path.relpath(path, directory)
+                yield os.path.join(top, relative), path
+            elif not stat.S_ISDIR(mode):
+                kind = "a symbolic link" if stat.S_ISLNK(mode) else "no ordinary file"
+                left_out.append(f"{printable(path)} is {kind}, and left out")

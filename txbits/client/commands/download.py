@@ -1,0 +1,95 @@
+"""
+``txbits download URL FILE``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from txbits.client._display import Display, JSONDisplay, NoDisplay, display_for
+from txbits.client.commands import _types
+from txbits.client.commands._command import (
+    Command,
+    Context,
+    Status,
+    UsageError,
+)
+from txbits.client.commands._options import add_connection_options, connection_settings
+from txbits.client.downloader import download
+from txbits.client.job import DEFAULT_RETRY_FOR
+from txbits.client.source import printable
+
+_GO_ON = "the same command goes on where it stopped"
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("url", metavar="URL", type=_types.url, help="where the file is")
+    add("file", metavar="FILE", help="where it is to appear")
+    add("--overwrite", action="store_true", help="replace a file that is there")
+    add(
+        "--retry-for",
+        metavar="DURATION",
+        type=_types.duration,
+        default=DEFAULT_RETRY_FOR,
+        help="how long to try again without progress: seconds, or 15m, 12h, 14d "
+        "(default: 10m)",
+    )
+    add_connection_options(parser)
+    group = parser.add_argument_group("what is said").add_mutually_exclusive_group()
+    group.add_argument("--json", action="store_true", help="a line of JSON an event")
+    group.add_argument("-q", "--quiet", action="store_true", help="failures only")
+    group.add_argument("-v", "--verbose", action="store_true", help="each step")
+
+
+async def _perform(context: Context, options: argparse.Namespace) -> Status:
+    settings = connection_settings(context, options, options.url)
+    display = _display(context, options)
+    name = printable(options.file)
+    context.hint = _GO_ON
+    try:
+        result = await download(
+            options.url,
+            options.file,
+            reactor=context.reactor,
+            overwrite=options.overwrite,
+            retry_for=options.retry_for,
+            settings=settings,
+            on_event=display.show,
+            in_thread=context.run,
+        )
+    except FileExistsError as error:
+        raise UsageError(f"{name} is there already (try --overwrite)") from error
+    except OSError as error:
+        raise UsageError(f"{name}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    finally:
+        display.end()
+    place = os.path.abspath(options.file)
+    if options.json:
+        context.say_json(
+            event="done", file=place, length=result.length, received=result.received
+        )
+    elif not options.quiet:
+        context.say(f"{result.length:,} bytes are in {printable(place)}")
+    return Status.DONE
+
+
+def _display(context: Context, options: argparse.Namespace) -> Display:
+    if options.quiet:
+        return NoDisplay()
+    if options.json:
+        return JSONDisplay(context.out, context.reactor)
+    return display_for(context.out, context.reactor, verbose=options.verbose)
+
+
+COMMAND = Command(
+    name="download",
+    help="download a file",
+    description="Download a file, going on where it stopped when a connection is lost, "
+    "and when the same command is run again.",
+    arguments=_arguments,
+    perform=_perform,
+)

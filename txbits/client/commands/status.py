@@ -1,0 +1,116 @@
+"""
+``txbits status``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from txbits.client._display import percent
+from txbits.client._journals import (
+    Found,
+    look_at,
+    look_into,
+)
+from txbits.client.commands._command import Command, Context, Status, UsageError
+from txbits.client.commands._options import add_state_option, state_path
+from txbits.client.source import printable
+
+_COLUMNS = ["file", "to", "sent", "state", "session", "last heard of"]
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    add_state_option(parser)
+    parser.add_argument("--json", action="store_true", help="a line of JSON an upload")
+
+
+async def _perform(context: Context, options: argparse.Namespace) -> Status:
+    place = state_path(context, options)
+    try:
+        found: list[Found] = await context.run(_look, place)
+    except OSError as error:
+        raise UsageError(f"{place}: {error.strerror}") from error
+    if options.json:
+        for each in found:
+            _say_json(context, each)
+    elif found:
+        _say_table(context, [_row(each) for each in found])
+    else:
+        context.say("no upload is under way or was interrupted")
+    return Status.DONE
+
+
+def _look(place: Path) -> list[Found]:
+    if place.is_dir():
+        return list(look_into(place))
+    found = look_at(place)
+    return [] if found is None else [found]
+
+
+def _state(found: Found) -> str:
+    if found.entry is None:
+        return "damaged"
+    if found.running:
+        return "running"
+    return "done" if found.entry.done else "interrupted"
+
+
+def _row(found: Found) -> list[str]:
+    entry = found.entry
+    if entry is None:
+        return [str(found.path), "", "", _state(found), "", ""]
+    session = entry.position.session_id
+    return [
+        printable(entry.file.path),
+        entry.url,
+        f"{percent(entry.position.offset, entry.file.length)} %",
+        _state(found),
+        "" if session is None else str(session).upper(),
+        time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.updated)),
+    ]
+
+
+def _say_json(context: Context, found: Found) -> None:
+    entry = found.entry
+    if entry is None:
+        context.say_json(journal=str(found.path), state=_state(found))
+        return
+    session = entry.position.session_id
+    context.say_json(
+        journal=str(found.path),
+        state=_state(found),
+        file=entry.file.path,
+        url=entry.url,
+        acknowledged=entry.position.offset,
+        total=entry.file.length,
+        session=None if session is None else str(session).upper(),
+        began=entry.began,
+        updated=entry.updated,
+    )
+
+
+def _say_table(context: Context, rows: Sequence[list[str]]) -> None:
+    if context.out.isatty():
+        with suppress(ImportError):
+            from txbits.client._rich import print_table
+
+            print_table(context.out, _COLUMNS, list(rows))
+            return
+    widths = [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
+    for row in [_COLUMNS, *rows]:
+        cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)]
+        context.say("  ".join(cells).rstrip())
+
+
+COMMAND = Command(
+    name="status",
+    help="list uploads that are under way or were interrupted",
+    description="List the uploads of which there is a journal: those that are under "
+    "way, and those that the same command would go on with. No server is asked.",
+    arguments=_arguments,
+    perform=_perform,
+)

@@ -1,0 +1,368 @@
+"""
+Downloads that go on where they stopped.
+
+BITS downloads are plain requests for ranges (MC-BUP 3.6). What has come is kept beside
+the file to be, and asked for no more: not after a lost connection, and not in another
+run, as long as the server has the same state of the file. The file appears when it is
+whole.
+"""
+
+from __future__ import annotations
+
+import os
+import random as _random
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from attrs import define, evolve, field
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txbits._deferreds import deferred
+from txbits.client._auth import Authorizer
+from txbits.client._fetch import Body, Head, Unencoded, moved
+from txbits.client._http import make_agent
+from txbits.client._partial import Busy, Origin, Partial, boot_id
+from txbits.client._requests import (
+    Connections,
+    ExchangeError,
+    NoAnswer,
+    Requests,
+)
+from txbits.client._retry import Backoff
+from txbits.client._url import same_server, to_wire
+from txbits.client.events import (
+    DownloadFailed,
+    DownloadResult,
+    Event,
+    Progress,
+    Waiting,
+)
+from txbits.client.job import DEFAULT_RETRY_FOR
+from txbits.client.settings import ConnectionSettings
+from txbits.protocol.reactions import is_transient
+
+T = TypeVar("T")
+
+#: How often a server may send a download elsewhere, and how often it may give something
+#: that does not fit to what is held, in one run.
+_REDIRECTS = 10
+_RESTARTS = 5
+
+#: For uploads that is final; here nothing is lost by waiting.
+_TOO_MANY_REQUESTS = 429
+
+_MOVED = (301, 302, 303, 307, 308)
+
+
+def _ignore(event: Event) -> None:
+    """Do nothing."""
+
+
+@deferred
+async def download(
+    url: str,
+    path: str | os.PathLike[str],
+    *,
+    reactor: Any,
+    overwrite: bool = False,
+    retry_for: float = DEFAULT_RETRY_FOR,
+    settings: ConnectionSettings | None = None,
+    on_event: Callable[[Event], None] = _ignore,
+    random: Callable[[], float] = _random.random,
+    in_thread: Callable[..., Deferred[Any]] | None = None,
+) -> DownloadResult:
+    """
+    Download a file.
+
+    :param url: Where it is.
+    :param path: Where it is to appear.
+    :param reactor: Makes the connections, and tells the time.
+    :param overwrite: Whether a file that is there may be replaced.
+    :param retry_for: For how many seconds of no progress the download is tried again.
+    :param settings: How the server is reached. Passwords and headers in them go to no
+        other server that this one may point to.
+    :param on_event: Called with each :class:`~txbits.client.Progress` and
+        :class:`~txbits.client.Waiting`. What it raises is logged, and changes nothing.
+    :param random: Gives numbers from 0 up to, not including, 1; it varies the pauses.
+    :param in_thread: Called with a function to run it where it may block; a thread of
+        the reactor's if ``None``.
+    :returns: A Deferred that fires with a :class:`~txbits.client.DownloadResult` when
+        the file is there, whole and on the disk. It fails with
+        :class:`~txbits.client.DownloadFailed`, with :class:`~txbits.client.InvalidURL`
+        or another :class:`ValueError`, or with :class:`OSError` if the file cannot be
+        written. What has come is kept then, and when the Deferred is cancelled.
+    """
+    wire_url = to_wire(url)
+    settings = ConnectionSettings() if settings is None else settings
+    if in_thread is None:
+
+        def in_thread(function: Callable[..., T], *args: Any, **kwargs: Any) -> Any:
+            pool = reactor.getThreadPool()
+            return deferToThreadPool(reactor, pool, function, *args, **kwargs)
+
+    work = _Download(
+        wire_url,
+        os.fspath(path),
+        reactor,
+        overwrite,
+        settings,
+        Backoff(reactor, random, retry_for),
+        on_event,
+        _Threads(in_thread),
+    )
+    return await work.run()
+
+
+@define
+class _Threads:
+    """
+    Runs what blocks, one after the other.
+
+    A thread cannot be cancelled. Whoever waits for it can, and must not pull away what
+    it works with: :meth:`idle` fires when nothing is running.
+    """
+
+    in_thread: Callable[..., Deferred[Any]]
+    _running: Deferred[None] | None = field(init=False, default=None)
+
+    def run(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> Deferred[T]:
+        result: Deferred[T] = Deferred()
+        running: Deferred[None] = Deferred()
+        self._running = running
+
+        def end(outcome: T | Failure) -> None:
+            self._running = None
+            if not result.called:
+                result.callback(outcome)
+            running.callback(None)
+
+        self.in_thread(function, *args, **kwargs).addBoth(end)
+        return result
+
+    def idle(self) -> Deferred[None]:
+        running = self._running
+        if running is None:
+            return succeed(None)
+        waiting: Deferred[None] = Deferred()
+
+        def tell(_: None) -> None:
+            waiting.callback(None)
+
+        running.addCallback(tell)
+        return waiting
+
+
+@define(eq=False)
+class _Download:
+    """A download that is under way."""
+
+    url: str
+    path: str
+    reactor: Any
+    overwrite: bool
+    settings: ConnectionSettings
+    backoff: Backoff
+    on_event: Callable[[Event], None]
+    threads: _Threads
+    _partial: Partial = field(init=False)
+    _own: Requests = field(init=False)
+    _others: Requests = field(init=False)
+    _received: int = field(init=False, default=0)
+    _restarts: int = field(init=False, default=0)
+    _log = Logger()
+
+    async def run(self) -> DownloadResult:
+        """Do it."""
+        self._own = self._requests(self.settings)
+        self._others = self._requests(
+            evolve(
+                self.settings, headers=(), credentials=None, certificate=None, key=None
+            )
+        )
+        if not self.overwrite and os.path.lexists(self.path):
+            raise FileExistsError(17, "File exists", self.path)
+        opened: list[Partial] = []
+
+        def open_partial() -> None:
+            # Into a list: a download that is cancelled meanwhile has to close it.
+            opened.append(Partial.open(self.path))
+
+        try:
+            await self.threads.run(open_partial)
+            (self._partial,) = opened
+            await self._until_whole()
+            await self.threads.run(self._partial.finish, overwrite=self.overwrite)
+        except Busy as error:
+            raise DownloadFailed(str(error), transient=True) from error
+        finally:
+            await self.threads.idle()
+            for partial in opened:
+                partial.close()
+            await self._own.close()
+            await self._others.close()
+        return DownloadResult(self._partial.held, self._received)
+
+    def _requests(self, settings: ConnectionSettings) -> Requests:
+        connections = Connections(self.reactor)
+        authorizer = Authorizer(settings.proxy_credentials)
+        agent = make_agent(self.reactor, settings, connections, authorizer)
+        return Requests(
+            self.reactor, connections, Unencoded(agent), settings, authorizer
+        )
+
+    async def _until_whole(self) -> None:
+        while True:
+            try:
+                if await self._attempt():
+                    return
+            except NoAnswer as error:
+                await self._pause(str(error), None, None)
+            except ExchangeError as error:
+                raise DownloadFailed(str(error), transient=False) from error
+
+    async def _attempt(self) -> bool:
+        """
+        Ask for what is missing, and take it.
+
+        :returns: Whether nothing is missing any more.
+        """
+        partial = self._partial
+        going_on = partial.goes_on(self.url)
+        requests, response = await self._ask(going_on)
+        head = Head.of(response)
+        if going_on and self._fits(head):
+            return await self._receive(requests, response)
+        if going_on and head.status == 416 and head.total == partial.held:
+            # All was there; only the end of the earlier run was missing.
+            await self._discard(requests)
+            return partial.origin is not None and partial.origin.length == head.total
+        if head.status == 200:
+            return await self._begin(requests, response, head)
+        await self._discard(requests)
+        if head.status in (206, 416):
+            await self._restart(head)
+        else:
+            await self._refused(head, response)
+        return False
+
+    async def _ask(self, going_on: bool) -> tuple[Requests, Any]:
+        url = self.url
+        origin = self._partial.origin
+        headers = []
+        if going_on and origin is not None and origin.validator is not None:
+            headers = [
+                (b"Range", b"bytes=%d-" % self._partial.held),
+                (b"If-Range", origin.validator.encode("latin-1")),
+            ]
+        for _ in range(_REDIRECTS):
+            is_own = same_server(url, self.url)
+            requests = self._own if is_own else self._others
+            response = await requests.ask(b"GET", url, headers, lambda _: None)
+            location = Head.of(response).location
+            if response.code not in _MOVED or location is None:
+                return requests, response
+            await self._discard(requests)
+            url = moved(url, location)
+        raise DownloadFailed(
+            f"the server pointed elsewhere {_REDIRECTS} times", transient=False
+        )
+
+    def _fits(self, head: Head) -> bool:
+        """Whether it is the rest of what is held."""
+        partial, origin = self._partial, self._partial.origin
+        if head.status != 206 or origin is None:
+            return False
+        # A server that does not know If-Range tells it by its headers.
+        etag, changed = head.validators
+        told = etag if (origin.validator or "").startswith('"') else changed
+        return (
+            head.first == partial.held
+            and head.total == origin.length
+            and head.length == origin.length - partial.held
+            and told in (None, origin.validator)
+        )
+
+    async def _begin(self, requests: Requests, response: Any, head: Head) -> bool:
+        if head.length is None:
+            await self._discard(requests)
+            words = "the server does not tell how long the file is"
+            raise DownloadFailed(words, transient=False, status=head.status)
+        if head.encoding is not None:
+            await self._discard(requests)
+            words = f"the server gives the file as {head.encoding} only"
+            raise DownloadFailed(words, transient=False, status=head.status)
+        origin = Origin(self.url, head.validator, head.length, boot_id())
+        await self.threads.run(self._partial.begin, origin)
+        return await self._receive(requests, response)
+
+    async def _receive(self, requests: Requests, response: Any) -> bool:
+        partial, origin = self._partial, self._partial.origin
+        if origin is None:
+            raise RuntimeError("nothing has begun")
+        self._tell_progress(origin)
+
+        def take(data: bytes) -> None:
+            partial.write(data)
+            self._received += len(data)
+            self.backoff.progress()
+            self._tell_progress(origin)
+
+        patience = self.settings.request_timeout
+        body = Body(self.reactor, patience, take, requests.drop)
+        response.deliverBody(body)
+        await body.ended
+        if partial.held != origin.length:
+            raise NoAnswer("the connection was lost")
+        return True
+
+    async def _restart(self, head: Head) -> None:
+        """The server gave something that does not fit to what is held."""
+        self._restarts += 1
+        if self._restarts > _RESTARTS or not self._partial.held:
+            words = f"the server answered {head.status} to a request for the whole file"
+            raise DownloadFailed(words, transient=False, status=head.status)
+        nothing = Origin(self.url, None, 0, boot_id())
+        await self.threads.run(self._partial.begin, nothing)
+
+    async def _refused(self, head: Head, response: Any) -> None:
+        words = f"the server answered {head.status}"
+        if not (is_transient(head.status) or head.status == _TOO_MANY_REQUESTS):
+            raise DownloadFailed(words, transient=False, status=head.status)
+        values = response.headers.getRawHeaders(b"Retry-After") or [b""]
+        retry_after = int(values[0]) if values[0].isdigit() else None
+        await self._pause(words, head.status, retry_after)
+
+    async def _discard(self, requests: Requests) -> None:
+        """Read no more of a response."""
+        requests.drop()
+        # What came with the head is still being parsed, and may yet put the connection
+        # into the pool, from where close() has to take it.
+        await deferLater(self.reactor, 0)
+
+    async def _pause(
+        self, cause: str, status: int | None, retry_after: int | None
+    ) -> None:
+        seconds = self.backoff.pause(retry_after)
+        if seconds is None:
+            raise DownloadFailed(
+                f"gave up after {self.backoff.patience:g} seconds without progress: "
+                f"{cause}",
+                status=status,
+                transient=True,
+            )
+        self._tell(Waiting(seconds, cause))
+        await deferLater(self.reactor, seconds)
+
+    def _tell_progress(self, origin: Origin) -> None:
+        held = self._partial.held
+        self._tell(Progress(held, held, origin.length))
+
+    def _tell(self, event: Event) -> None:
+        try:
+            self.on_event(event)
+        except Exception:  # noqa: BLE001  whoever watches must not break what it sees
+            self._log.failure("on_event failed with {event}", event=event)

@@ -1,0 +1,392 @@
+"""
+An upload that can be paused, resumed and cancelled.
+
+:mod:`txbits.protocol.upload` says what to send and what an answer means; here it is
+sent, waited for, written down, and in the end given up.
+"""
+
+from __future__ import annotations
+
+import os
+import random as _random
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from attrs import define, field
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txbits.client._control import Control, Interrupted, Wish
+from txbits.client._exchange import IExchange, exchange_over_network
+from txbits.client._record import Record
+from txbits.client._reply import fetch_reply
+from txbits.client._requests import ExchangeError, NoAnswer, NoTrust, NoWay
+from txbits.client._retry import Backoff
+from txbits.client._streams import source_of
+from txbits.client._url import InvalidURL, resolve_reply, to_wire, with_host
+from txbits.client.events import (
+    Created,
+    Event,
+    Paused,
+    Progress,
+    UploadCancelled,
+    UploadFailed,
+    UploadResult,
+    Waiting,
+)
+from txbits.client.journal import Journal
+from txbits.client.settings import ConnectionSettings
+from txbits.client.source import SourceError
+from txbits.protocol.codec import RemoteProtocolError
+from txbits.protocol.fragment_sizes import FragmentSizes
+from txbits.protocol.packets import Ack, Fragment
+from txbits.protocol.reactions import Again, Cancelled, Done, Later, Reaction, Refused
+from txbits.protocol.upload import Phase, Upload
+
+#: For how many seconds an upload that gets no further is tried again.
+DEFAULT_RETRY_FOR = 600.0
+
+#: How long, in seconds, a server may take to release an upload that failed.
+_ABANDON_TIMEOUT = 10.0
+
+
+def ignore(event: Event) -> None:
+    """Do nothing."""
+
+
+@define(eq=False)
+class UploadJob:
+    """
+    One upload.
+
+    :ivar source: The path of a file, a file object, a body producer of a known length,
+        or anything that provides :class:`~txbits.client.source.ISource`. A file object
+        or a source stays open.
+    :ivar url: Where the file is to appear.
+    :ivar reactor: Makes the connections, and tells the time.
+    :ivar fragment_size: How many bytes are sent at a time, unless the server wants
+        fewer; ``None`` to follow the network.
+    :ivar retry_for: For how many seconds of no progress the upload is tried again.
+    :ivar settings: How the server is reached.
+    :ivar reply: Where to put the server application's reply. If there is none, the
+        upload fails.
+    :ivar journal: Where to write down how far it is, and to find how far it was.
+    :ivar ping_connections: Whether each new connection is to be tried with a Ping, as
+        is right where an agent authenticates connections, like with NTLM.
+    :ivar on_event: Called with each event. What it raises is logged, and changes
+        nothing.
+    :ivar random: Gives numbers from 0 up to, not including, 1; it varies the pauses.
+    :ivar exchange: Carries the packets, in place of a connection to *url*; it is
+        closed at the end.
+    """
+
+    source: Any
+    url: str
+    reactor: Any = field(kw_only=True)
+    fragment_size: int | None = field(default=None, kw_only=True)
+    retry_for: float = field(default=DEFAULT_RETRY_FOR, kw_only=True)
+    settings: ConnectionSettings = field(factory=ConnectionSettings, kw_only=True)
+    reply: str | os.PathLike[Any] | None = field(default=None, kw_only=True)
+    journal: Journal | None = field(default=None, kw_only=True)
+    ping_connections: bool = field(default=False, kw_only=True)
+    on_event: Callable[[Event], None] = field(default=ignore, kw_only=True)
+    random: Callable[[], float] = field(default=_random.random, kw_only=True)
+    exchange: IExchange | None = field(default=None, kw_only=True)
+    _wire_url: str = field(init=False, default="")
+    _opened: Any = field(init=False, default=None)
+    _machine: Upload = field(init=False)
+    _backoff: Backoff = field(init=False)
+    _started: bool = field(init=False, default=False)
+    _control: Control = field(init=False, factory=Control)
+    _record: Record = field(init=False)
+    _reply_of: UUID | None = field(init=False, default=None)
+    _log = Logger()
+
+    def start(self) -> Deferred[UploadResult]:
+        """
+        Begin. That can be done once.
+
+        :returns: A Deferred that fires with an
+            :class:`~txbits.client.events.UploadResult` when the file stands at its
+            destination. It fails with :class:`~txbits.client.events.UploadFailed`, with
+            :class:`~txbits.client.events.UploadCancelled` after :meth:`cancel`, with
+            :class:`~txbits.client.source.SourceChanged` or
+            :class:`~txbits.client.source.SourceError`, with
+            :class:`~txbits.client.InvalidURL` or another :class:`ValueError`, with
+            :class:`~txbits.client.journal.JournalError`, or with :class:`OSError` if a
+            file cannot be opened. When it is cancelled the session stays on the server,
+            and the connection is closed before it fails with
+            :class:`~twisted.internet.defer.CancelledError`.
+        """
+        if self._started:
+            raise RuntimeError("an upload is started once")
+        self._started = True
+        # Cancelling a coroutine works only while it is waiting for something. This
+        # can be cancelled always, which whoever is called with an event may want.
+        control = self._control
+        result: Deferred[UploadResult] = Deferred(lambda _: control.want(Wish.STOP))
+
+        def conclude(outcome: UploadResult | Failure) -> None:
+            control.end()
+            if control.wish is Wish.STOP:
+                if isinstance(outcome, Failure):
+                    outcome.trap(CancelledError)
+            elif isinstance(outcome, Failure):
+                result.errback(outcome)
+            else:
+                result.callback(outcome)
+
+        Deferred.fromCoroutine(self._run()).addBoth(conclude).addErrback(
+            lambda failure: self._log.failure("an upload ended badly", failure)
+        )
+        return result.addErrback(
+            lambda failure: control.until_end().addCallback(lambda _: failure)
+        )
+
+    def pause(self) -> Deferred[None]:
+        """
+        Send nothing more until :meth:`resume`. The session stays on the server.
+
+        :returns: A Deferred that fires with ``None`` when nothing is under way.
+        """
+        return self._control.pause()
+
+    def resume(self) -> None:
+        """Go on after :meth:`pause`, from where the server stands."""
+        if self._control.wish is Wish.PAUSE:
+            self._control.want(Wish.GO_ON)
+
+    def cancel(self) -> Deferred[None]:
+        """
+        Upload nothing more, and have the server release what it holds.
+
+        :returns: A Deferred that fires with ``None`` when the upload is over; whether
+            the server has released everything is what :meth:`start` tells.
+        """
+        ended = self._control.until_end()
+        if self._control.wish in (Wish.GO_ON, Wish.PAUSE):
+            self._control.want(Wish.CANCEL)
+        return ended
+
+    async def _run(self) -> UploadResult:
+        self._wire_url = to_wire(self.url)
+        self._opened, closing = source_of(self.source)
+        try:
+            self._machine = self._new_machine()
+            if self.exchange is None:
+                self.exchange = exchange_over_network(
+                    self.reactor, self._wire_url, self.settings
+                )
+            try:
+                return await self._upload()
+            finally:
+                await self.exchange.close()
+        finally:
+            if closing:
+                self._opened.close()
+
+    def _new_machine(self) -> Upload:
+        size = self.fragment_size
+        return Upload(
+            self._opened.length,
+            FragmentSizes() if size is None else FragmentSizes.fixed(size),
+            self._opened.content_name,
+            self.ping_connections,
+            self.reactor.seconds,
+        )
+
+    async def _upload(self) -> UploadResult:
+        self._backoff = Backoff(self.reactor, self.random, self.retry_for)
+        self._record = Record(self.reactor, self.journal)
+        try:
+            await self._take_up()
+            result = await self._work()
+            await self._record.finish(self._machine.position)
+        except (UploadFailed, UploadCancelled, SourceError) as error:
+            if not getattr(error, "resumable", False):
+                await self._abandon()
+                await self._record.remove()
+            raise
+        return result
+
+    async def _take_up(self) -> None:
+        """Go on where an earlier run stopped, unless the file is another one now."""
+        stale = self._record.stale()
+        if stale is not None:
+            self._machine.restore(stale)
+            await self._abandon()
+            self._machine = self._new_machine()
+        found = self._record.found()
+        if found is not None:
+            self._machine.restore(found)
+
+    async def _work(self) -> UploadResult:
+        self._report(0)
+        while True:
+            try:
+                self._control.check()
+                if self._machine.phase is Phase.CLOSING:
+                    await self._get_reply()
+                reaction = await self._step()
+                result = await self._react(reaction)
+            except Interrupted:
+                await self._obey()
+            else:
+                if result is not None:
+                    return result
+
+    async def _obey(self) -> None:
+        """Do what is wanted instead of going on."""
+        if self._control.wish is not Wish.PAUSE:
+            self._control.cancelling = True
+            if isinstance(self._machine.cancel(), Cancelled):
+                raise UploadCancelled("the upload was cancelled")
+            return
+        if self.exchange is not None:
+            await self.exchange.close()
+        self._tell(Paused(self._machine.offset))
+        await self._control.rest()
+        self._backoff.progress()
+        # MC-BUP 3.1.4.3.
+        self._machine.ping()
+
+    async def _react(self, reaction: Reaction) -> UploadResult | None:
+        await self._record.write(self._machine.position)
+        if isinstance(reaction, Again):
+            if reaction.progress:
+                self._backoff.progress()
+            self._opened.forget(self._machine.offset)
+            self._report(0)
+        elif isinstance(reaction, Later):
+            await self._pause(reaction)
+        elif isinstance(reaction, Refused):
+            # What it has is kept for someone who knows the password.
+            raise UploadFailed(
+                reaction.cause,
+                status=reaction.status,
+                hresult=reaction.hresult,
+                transient=reaction.transient,
+                resumable=reaction.transient or reaction.status in (401, 407),
+            )
+        elif isinstance(reaction, Cancelled):
+            raise UploadCancelled("the upload was cancelled")
+        else:
+            url = self._reply_url(reaction)
+            return UploadResult(reaction.session_id, self._machine.total, url)
+        return None
+
+    async def _step(self) -> Reaction:
+        before = self._machine.session_id
+        if self._machine.phase is not Phase.CANCELLING:
+            # Also before Close-Session: what is closed is what the user sees.
+            await self._control.wait(self._opened.check())
+        # A session whose id has not come yet can be neither resumed nor cancelled.
+        creating = self._machine.phase is Phase.CREATING
+        try:
+            ack = await self._control.wait(self._send(self._report), precious=creating)
+        except NoAnswer as error:
+            return self._machine.unanswered(str(error))
+        except (ExchangeError, RemoteProtocolError) as error:
+            resumable = isinstance(error, (NoTrust, NoWay))
+            raise UploadFailed(
+                str(error), transient=False, resumable=resumable
+            ) from error
+        reaction = self._machine.answered(ack)
+        session_id = self._machine.session_id
+        if session_id is not None and session_id != before:
+            self._tell(Created(session_id))
+        return reaction
+
+    def _send(self, moved: Callable[[int], None]) -> Deferred[Ack]:
+        host = self._machine.host
+        packet = self._machine.next_packet()
+        name = self._machine.content_name if isinstance(packet, Fragment) else None
+        exchange: Any = self.exchange
+        result: Deferred[Ack] = exchange.send(packet, self._opened, name, moved, host)
+        return result
+
+    def _report(self, moved: int) -> None:
+        offset = self._machine.offset
+        self._tell(Progress(offset + moved, offset, self._machine.total))
+
+    def _tell(self, event: Event) -> None:
+        try:
+            self.on_event(event)
+        except Exception:  # noqa: BLE001  whoever watches must not break what it sees
+            self._log.failure("on_event failed with {event}", event=event)
+
+    async def _pause(self, later: Later) -> None:
+        seconds = self._backoff.pause(later.retry_after)
+        if seconds is None:
+            raise UploadFailed(
+                f"gave up after {self._backoff.patience:g} seconds without progress: "
+                f"{later.cause}",
+                status=later.status,
+                hresult=later.hresult,
+                transient=True,
+            )
+        self._tell(Waiting(seconds, later.cause))
+        await self._control.wait(deferLater(self.reactor, seconds))
+
+    def _reply_url(self, done: Done) -> str | None:
+        if done.reply_url is None:
+            return None
+        try:
+            return resolve_reply(self._server_url(), done.reply_url)
+        except InvalidURL as error:
+            self._log.info("{error}", error=error)
+            return None
+
+    def _server_url(self) -> str:
+        host = self._machine.position.host
+        return self._wire_url if host is None else with_host(self._wire_url, host)
+
+    async def _get_reply(self) -> None:
+        """Download the reply, which the server releases at Close-Session."""
+        if self.reply is None or self._reply_of == self._machine.session_id:
+            return
+        text = self._machine.position.reply_url
+        if text is None:
+            # MC-BUP 3.1.5.2.4.
+            raise UploadFailed("the server gave no reply", transient=False)
+        server = self._server_url()
+        try:
+            url = resolve_reply(server, text)
+        except InvalidURL as error:
+            raise UploadFailed(str(error), transient=False) from error
+        while True:
+            getting = Deferred.fromCoroutine(
+                fetch_reply(self.reactor, url, server, self.settings, self.reply)
+            )
+            try:
+                await self._control.wait(getting)
+            except NoAnswer as error:
+                await self._pause(Later(str(error)))
+            except (NoTrust, NoWay) as error:
+                raise UploadFailed(str(error), transient=False) from error
+            else:
+                self._reply_of = self._machine.session_id
+                return
+
+    async def _abandon(self) -> None:
+        """
+        Have the server release what it holds of a file that will never be complete.
+
+        It would keep that for days otherwise. But nobody is made to wait for it long,
+        and the failure that ended the upload is what gets reported.
+        """
+        if self._machine.phase in (Phase.OVER, Phase.CANCELLING):
+            return
+        if not isinstance(self._machine.cancel(), Again):
+            return
+        sending = self._send(lambda _: None)
+        sending.addTimeout(_ABANDON_TIMEOUT, self.reactor)
+        try:
+            ack = await self._control.wait(sending, precious=True)
+        except (ExchangeError, RemoteProtocolError, TimeoutError) as error:
+            self._log.debug("the session was not released: {error}", error=error)
+        else:
+            self._log.debug("the session was released: {ack}", ack=ack)

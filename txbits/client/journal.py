@@ -1,0 +1,307 @@
+"""
+What one run of an upload leaves to the next: a small file.
+
+It names the URL, the session, how far the server was, and which file it is, so that
+nothing of one file gets into another. It holds no password, and of the URL not the
+query, where tokens stand.
+
+It is replaced as a whole, and so is never half written. It is also the lock that
+keeps two runs of the same upload apart: whoever has the file that bears the name
+locked may write. The next version is locked before it takes the name, so that there
+is no moment without.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID
+
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred
+
+from txbits.client._url import without_query
+from txbits.client.source import FileIdentity
+from txbits.protocol.upload import Position
+
+T = TypeVar("T")
+
+_VERSION = 1
+
+#: A file longer than this, in bytes, is no journal.
+LONGEST = 64 * 1024
+
+
+class JournalError(Exception):
+    """The journal cannot be used; the text is one line that says why."""
+
+
+class JournalBusy(JournalError):
+    """Another process is at the same upload."""
+
+
+@frozen
+class Entry:
+    """
+    What a journal says.
+
+    :ivar url: Where the file goes, without a query.
+    :ivar file: Which file it is.
+    :ivar position: How far it is.
+    :ivar done: Whether it is at its destination.
+    :ivar began: When the upload began, in seconds since 1970.
+    :ivar updated: When this was written, in seconds since 1970.
+    """
+
+    url: str
+    file: FileIdentity
+    position: Position
+    done: bool
+    began: float
+    updated: float
+
+    def to_json(self) -> str:
+        """Write it."""
+        position = self.position
+        session = position.session_id
+        return json.dumps(
+            {
+                "version": _VERSION,
+                "url": self.url,
+                "path": self.file.path,
+                "device": self.file.device,
+                "inode": self.file.inode,
+                "length": self.file.length,
+                "modified": self.file.modified,
+                "session": None if session is None else str(session).upper(),
+                "offset": position.offset,
+                "host": position.host,
+                "host_timeout": position.host_timeout,
+                "failing_since": position.failing_since,
+                "reply_url": position.reply_url,
+                "done": self.done,
+                "began": self.began,
+                "updated": self.updated,
+            },
+            indent=1,
+        )
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Entry:
+        """
+        Read it.
+
+        :raises ValueError: If it makes no sense.
+        """
+        try:
+            found = json.loads(text)
+            if found["version"] != _VERSION:
+                raise ValueError(f"version {found['version']} is not known")
+            session = found["session"]
+            entry = cls(
+                url=str(found["url"]),
+                file=FileIdentity(
+                    str(found["path"]),
+                    int(found["device"]),
+                    int(found["inode"]),
+                    int(found["length"]),
+                    int(found["modified"]),
+                ),
+                position=Position(
+                    None if session is None else UUID(session),
+                    int(found["offset"]),
+                    _optional(str, found["host"]),
+                    _optional(int, found["host_timeout"]),
+                    _optional(float, found["failing_since"]),
+                    _optional(str, found["reply_url"]),
+                ),
+                done=bool(found["done"]),
+                began=float(found["began"]),
+                updated=float(found["updated"]),
+            )
+        except (KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"it lacks something: {error!r}") from error
+        if not 0 <= entry.position.offset <= entry.file.length:
+            raise ValueError("its offset lies outside of the file")
+        return entry
+
+
+def _optional(kind: Callable[[Any], T], value: Any) -> T | None:
+    return None if value is None else kind(value)
+
+
+@define(eq=False)
+class Journal:
+    """
+    The journal of one upload, which nobody else can open meanwhile.
+
+    :ivar path: Where it is.
+    :ivar url: Where the file goes, without a query.
+    :ivar file: Which file it is.
+    :ivar now: Tells the time, in seconds since 1970.
+    :ivar run: Runs a function that may take its time, and gives a Deferred of what it
+        returns, as :func:`twisted.internet.threads.deferToThread` does.
+    :ivar keeps_done: Whether it stays when the file is at its destination, so that a
+        later run knows.
+    :ivar found: What an earlier run left, if it was about this file as it is.
+    :ivar stale: What an earlier run left that was about another state of the file.
+    """
+
+    path: Path
+    url: str
+    file: FileIdentity
+    now: Callable[[], float]
+    run: Callable[..., Deferred[Any]]
+    keeps_done: bool = False
+    found: Entry | None = field(init=False, default=None)
+    stale: Entry | None = field(init=False, default=None)
+    _began: float = field(init=False, default=0.0)
+    _descriptor: int | None = field(init=False, default=None)
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        url: str,
+        file: FileIdentity,
+        now: Callable[[], float],
+        run: Callable[..., Deferred[Any]],
+    ) -> Deferred[Journal]:
+        """
+        Open it, and read what an earlier run has left.
+
+        :returns: A Deferred that fires with the journal. It fails with
+            :class:`JournalBusy` if another process has it, or with
+            :class:`JournalError`.
+        """
+        journal = cls(path, without_query(url), file, now, run)
+        return run(journal._open).addCallback(lambda _: journal)
+
+    def save(self, position: Position) -> Deferred[None]:
+        """
+        Write down how far the upload is.
+
+        :returns: A Deferred that fires with ``None`` when that will not be lost if this
+            process ends; or, for a new session, if the machine does. It fails with
+            :class:`JournalError`.
+        """
+        return self.run(self._save, position, False)
+
+    def finish(self, position: Position) -> Deferred[None]:
+        """
+        The file is at its destination.
+
+        :returns: A Deferred that fires with ``None`` when the journal says so, or is
+            removed. It fails with :class:`JournalError`.
+        """
+        if self.keeps_done:
+            return self.run(self._save, position, True)
+        return self.remove()
+
+    def remove(self) -> Deferred[None]:
+        """
+        Leave nothing behind; the journal is closed then.
+
+        :returns: A Deferred that fires with ``None``.
+        """
+        return self.run(self._remove)
+
+    def close(self) -> None:
+        """Let others have it. Closing it twice is safe."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    @property
+    def _temporary(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.new")
+
+    def _open(self) -> None:
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._descriptor = locked(self.path)
+            text = os.pread(self._descriptor, LONGEST, 0)
+        except OSError as error:
+            self.close()
+            raise JournalError(f"{self.path}: {error.strerror or error}") from error
+        self._began = self.now()
+        if not text:
+            return
+        try:
+            entry = Entry.from_json(text)
+        except ValueError as error:
+            self.close()
+            raise JournalError(f"{self.path} is no journal: {error}") from error
+        if entry.url != self.url or entry.file.path != self.file.path:
+            self.close()
+            raise JournalError(
+                f"{self.path} is the journal of another upload: {entry.file.path} to "
+                f"{entry.url}"
+            )
+        if entry.file == self.file:
+            self.found = entry
+            self._began = entry.began
+        else:
+            self.stale = entry
+
+    def _save(self, position: Position, done: bool) -> None:
+        entry = Entry(self.url, self.file, position, done, self._began, self.now())
+        # The session's id is what matters; an offset that is too low costs a fragment
+        # at most, and the server knows it better anyway.
+        durable = self.found is None or (
+            self.found.position.session_id != position.session_id
+        )
+        try:
+            self._replace(entry.to_json().encode("utf-8"), durable)
+        except OSError as error:
+            raise JournalError(f"{self.path}: {error.strerror or error}") from error
+        self.found = entry
+
+    def _replace(self, text: bytes, durable: bool) -> None:
+        temporary = self._temporary
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(temporary, flags, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.write(descriptor, text) != len(text):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if durable:
+                os.fsync(descriptor)
+            os.replace(temporary, self.path)
+        except OSError:
+            os.close(descriptor)
+            raise
+        self.close()
+        self._descriptor = descriptor
+
+    def _remove(self) -> None:
+        try:
+            self.path.unlink(missing_ok=True)
+            self._temporary.unlink(missing_ok=True)
+        except OSError as error:
+            raise JournalError(f"{self.path}: {error.strerror or error}") from error
+        finally:
+            self.close()
+
+
+def locked(path: Path) -> int:
+    """Open the file that bears the name, and lock it."""
+    while True:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(path, flags, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            raise JournalBusy("another txbits is at this upload") from None
+        except FileNotFoundError:
+            pass
+        # It was replaced or removed between opening and locking it.
+        os.close(descriptor)

@@ -1,0 +1,107 @@
+"""
+What an upload does next, and why, in words.
+
+:class:`~txbits.protocol.upload.Upload` answers each event with one of these.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from uuid import UUID
+
+from attrs import frozen
+
+from txbits.protocol.packets import Ack
+from txbits.protocol.refusals import CONTEXT_SERVER, HResult
+
+_PHRASES = {int(status): status.phrase for status in HTTPStatus}
+_NAMES = {int(hresult): hresult.name for hresult in HResult}
+
+
+@frozen
+class Again:
+    """
+    The next packet can be sent at once.
+
+    :ivar progress: Whether the server holds more than before.
+    """
+
+    progress: bool
+
+
+@frozen
+class Later:
+    """
+    The next packet should be sent after a pause.
+
+    :ivar cause: What is wrong, in words.
+    :ivar status: The HTTP status, if there was an answer.
+    :ivar hresult: The HRESULT, if the answer had one.
+    :ivar retry_after: How many seconds the server wants the pause to be, at least.
+    """
+
+    cause: str
+    status: int | None = None
+    hresult: int | None = None
+    retry_after: int | None = None
+
+
+@frozen
+class Refused:
+    """
+    The upload cannot go on.
+
+    :ivar cause: What is wrong, in words.
+    :ivar status: The HTTP status.
+    :ivar hresult: The HRESULT, if the answer had one.
+    :ivar transient: Whether the same upload might succeed at another time.
+    """
+
+    cause: str
+    status: int
+    hresult: int | None
+    transient: bool
+
+
+@frozen
+class Done:
+    """
+    The file is at its destination.
+
+    :ivar session_id: The session that brought it there.
+    :ivar reply_url: Where the server application's reply is, if there is one.
+    """
+
+    session_id: UUID
+    reply_url: str | None
+
+
+@frozen
+class Cancelled:
+    """Nothing of the upload is left on the server."""
+
+
+Reaction = Again | Later | Refused | Done | Cancelled
+
+
+def is_transient(status: int) -> bool:
+    """Tell whether a packet that got this status may succeed if it is sent again."""
+    if 500 <= status < 600:
+        return status not in (501, 505)
+    return status in (408, 409)
+
+
+def describe(ack: Ack) -> str:
+    """Put an Ack that is no success into words, on one line."""
+    who = "the server"
+    if ack.context not in (None, CONTEXT_SERVER):
+        who = "the server application"
+    words = f"{who} answered {ack.status}"
+    phrase = _PHRASES.get(ack.status)
+    if phrase is not None:
+        words = f"{words} {phrase}"
+    if not ack.hresult:
+        return words
+    name = _NAMES.get(ack.hresult)
+    code = f"0x{ack.hresult:08X}"
+    return f"{words} ({code})" if name is None else f"{words} ({name}, {code})"
