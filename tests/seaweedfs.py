@@ -266,6 +266,28 @@ class Bucket:
             return []
         return sorted({(each["PartNumber"], each["Size"]) for each in found})
 
+    def complete(self, key, upload_id):
+        """Complete a multipart upload."""
+        pages = self.client.get_paginator("list_parts").paginate(
+            Bucket=self.name, Key=key, UploadId=upload_id
+        )
+        parts = {
+            each["PartNumber"]: each["ETag"]
+            for page in pages
+            for each in page.get("Parts", ())
+        }
+        self.client.complete_multipart_upload(
+            Bucket=self.name,
+            Key=key,
+            UploadId=upload_id,
+            MultipartUpload={
+                "Parts": [
+                    {"PartNumber": number, "ETag": parts[number]}
+                    for number in sorted(parts)
+                ]
+            },
+        )
+
     def everything(self):
         """All there is: keys, and each part of unfinished uploads as ``KEY#NUMBER``."""
         found = self.keys()

@@ -30,6 +30,9 @@ from txbits.testing._contract import ContractBase
 
 MIB = 1 << 20
 
+#: A list of parts that has none.
+NO_PARTS = b"<ListPartsResult><IsTruncated>false</IsTruncated></ListPartsResult>"
+
 if TYPE_CHECKING:
     _Case = TestCase
 else:
@@ -51,7 +54,6 @@ class MortalClient(Client):
         super().__attrs_post_init__()
         self.asked = []
         self._calls_left = None
-        self._dies_after = False
         self._dead = False
         self._holds = {}
         self._answer_holds = {}
@@ -86,14 +88,9 @@ class MortalClient(Client):
             await answer
         raise S3Unreachable("the answer was lost")
 
-    def die_after(self, calls, carried_out=False):
-        """
-        Die at the call after so many more.
-
-        :param carried_out: Whether that one still reaches S3.
-        """
+    def die_after(self, calls):
+        """Die at the call after so many more, before it reaches S3."""
         self._calls_left = calls
-        self._dies_after = carried_out
 
     @property
     def is_dead(self):
@@ -127,8 +124,6 @@ class MortalClient(Client):
         if self._calls_left is not None and not self._dead:
             if not self._calls_left:
                 self._dead = True
-                if self._dies_after:
-                    await super().ask(request)
                 raise Killed
             self._calls_left -= 1
         if self._dead:

@@ -17,12 +17,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from twisted.internet import reactor
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.endpoints import serverFromString
-from twisted.protocols.portforward import ProxyFactory
+from twisted.internet.task import Clock
+from twisted.protocols.portforward import ProxyFactory, ProxyServer
 
 from tests.backends.s3.support import S3Case
+from tests.backends.s3.test_downloads import Slow
 from tests.seaweedfs import ACCESS_KEY, SECRET_KEY
+from txbits._deferreds import begun
 from txbits.backends.s3 import S3Settings
 from txbits.backends.s3._access import resolved
+from txbits.backends.s3._client import ATTEMPT_TIMEOUT
+from txbits.backends.s3._streams import Stream
 from txbits.errors import BackendError
 from txbits.testing.backend import contract
 
@@ -63,12 +68,14 @@ def certificate(path):
 class TLSTests(S3Case):
     """An S3 server with a certificate of one's own."""
 
-    async def _relay(self):
+    async def _relay(self, protocol=ProxyServer):
         crt, key = certificate(self.mktemp())
         endpoint = serverFromString(
             reactor, f"ssl:0:interface=127.0.0.1:privateKey={key}:certKey={crt}"
         )
-        port = await endpoint.listen(ProxyFactory("127.0.0.1", self.bucket.server.port))
+        factory = ProxyFactory("127.0.0.1", self.bucket.server.port)
+        factory.protocol = protocol
+        port = await endpoint.listen(factory)
         self.addCleanup(lambda: maybeDeferred(port.stopListening))
         return f"https://127.0.0.1:{port.getHost().port}", crt
 
@@ -81,6 +88,40 @@ class TLSTests(S3Case):
         await self.close(backend, session)
         self.assertTrue(data == await self.file_at(backend, ("name.txt",)))
         await self.assert_nothing_left(backend)
+
+    @contract
+    async def test_a_download_survives_a_connection_that_says_nothing_any_more(self):
+        relays = []
+
+        class Relay(ProxyServer):
+            """One that notes itself."""
+
+            def connectionMade(self):
+                relays.append(self)
+                ProxyServer.connectionMade(self)
+
+        url, crt = await self._relay(Relay)
+        backend = await self._start(self.node(endpoint=url, ca=crt))
+        data = self.data(8 << 20)
+        await self.put(backend, ("name.txt",), data)
+        found = await backend.staging.bucket.head("in/name.txt")
+        clock = Clock()
+        consumer = Slow(1 << 20)
+        stream = Stream(consumer, self.client(backend), clock, found.key, found.etag)
+        reading = begun(stream.run(0, len(data)))
+        await consumer.full
+        (relay,) = relays
+        # Not even the end of TLS is answered.
+        relay.transport.pauseProducing()
+        relay.peer.transport.pauseProducing()
+        relay.peer.dataReceived = lambda _: None
+        consumer.producer.resumeProducing()
+        while len(relays) == 1:
+            clock.advance(ATTEMPT_TIMEOUT)
+            await self.turn()
+        reading.addTimeout(30, reactor)
+        await reading
+        self.assertTrue(data == consumer.received)
 
     @contract
     async def test_others_are_not_and_it_is_said_at_once(self):

@@ -93,6 +93,21 @@ class AnswerCrashTests(CrashCase):
         await self._test(6 * MIB, self.data(6 * MIB))
 
     @contract
+    async def test_a_release_before_it_is_asked_leaves_nothing(self):
+        data = self.data(1000)
+
+        async def act(backend, known):
+            client = self.client(backend)
+            left, client._calls_left = client._calls_left, None
+            session = await self.uploaded(backend, known, data, len(data))
+            client._calls_left = left
+            await session.begin_attempt()
+
+        async for known, node, _ in self.rounds(act, least=2):
+            await (await node.find(known["id"])).release()
+            self.assertEqual(self.bucket.everything(), [])
+
+    @contract
     async def test_a_release_goes_on_after_a_kill_at_any_request(self):
         for length in (1000, 6 * MIB):
             data = self.data(length)

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from twisted.internet.defer import DeferredList
 from twisted.internet.threads import deferToThread
 
-from tests.backends.s3.support import MIB, S3Case
+from tests.backends.s3.support import MIB, NO_PARTS, Killed, S3Case
 from tests.backends.s3.test_downloads import Slow
 from txbits.errors import (
     BackendError,
@@ -180,6 +180,23 @@ class StagingTests(AnsweringCase):
             await self.assert_published(second, other, data)
 
     @contract
+    async def test_what_is_left_of_parts_while_it_is_made_is_no_loss(self):
+        first = await self.started()
+        second = await self.another(first)
+        data = self.data(12 * MIB)
+        one = await self.uploaded(first, data)
+        other = await second.find(one.session_id)
+        await other.begin_attempt()
+        self.client(first).answer({"ListParts": NO_PARTS}, 200)
+        self.assertEqual(await one.begin_attempt(), 2)
+        self.assertEqual(one.offset, len(data))
+        await other.publish(overwrite=True, create_directories=False)
+        await one.refresh()
+        one.published = False
+        self.client(first).answer({"ListParts": NO_PARTS}, 200)
+        await self.assert_published(first, one, data, overwrite=True)
+
+    @contract
     async def test_lost_answers_are_found_out(self):
         backend = await self.started()
         for length in LENGTHS:
@@ -197,6 +214,23 @@ class StagingTests(AnsweringCase):
                 self.assertEqual(await session.begin_attempt(), 1)
                 self.assertTrue(data == await self.back(session))
                 await self.assert_published(backend, session, data)
+
+    @contract
+    async def test_an_upload_of_a_node_that_died_goes_with_the_session(self):
+        first = await self.started()
+        second = await self.another(first)
+        session = await self.new(first)
+        held, goes_on = self.client(first).hold_answer("CreateMultipartUpload")
+        writer = await session.open_writer(12 * MIB)
+        await writer.write(self.data(6 * MIB))
+        await held
+        self.client(first).die()
+        goes_on.callback(None)
+        with self.assertRaises(Killed):
+            await writer.close()
+        self.assertEqual(len(self.bucket.uploads()), 1)
+        await (await second.find(session.session_id)).release()
+        self.assertEqual(self.bucket.everything(), [])
 
     @contract
     async def test_an_old_fragment_does_no_harm_afterwards(self):
@@ -419,6 +453,31 @@ class ChangeTests(AnsweringCase):
             self.bucket.clear()
 
     @contract
+    async def test_a_node_that_still_asks_nobody_leaves_nothing(self):
+        self.notifies = False
+        plain = await self.started()
+        data = self.data(12 * MIB)
+        session = await self.new(plain)
+        await self.send(session, len(data), data[:1000])
+        self.notifies = True
+        backend = await self.another(plain)
+        found = await backend.find(session.session_id)
+        writer = await session.open_writer(len(data))
+        await writer.write(data[1000 : 5 * MIB + 1000])
+        await self.fails(BackendError, writer.close())
+        self.assertEqual(self.bucket.uploads(), [])
+        # That it is to be asked about is known now.
+        again = await plain.find(session.session_id)
+        self.assertIsNot(again, session)
+        self.assertEqual(again.offset, 1000)
+        await self.send(again, len(data), data[1000 : 6 * MIB])
+        await found.refresh()
+        self.assertEqual(found.offset, 6 * MIB)
+        await self.send(found, len(data), data[6 * MIB :])
+        await found.begin_attempt()
+        await self.assert_published(backend, found, data)
+
+    @contract
     async def test_one_whose_parts_nobody_can_read_is_sent_again(self):
         self.notifies = False
         plain = await self.started()
@@ -435,6 +494,25 @@ class ChangeTests(AnsweringCase):
         await found.begin_attempt()
         self.assertTrue(data == await self.at_url(found.address()))
         await self.assert_published(backend, found, data)
+
+    @contract
+    async def test_such_parts_go_also_when_the_node_died_that_gave_them_up(self):
+        self.notifies = False
+        plain = await self.started()
+        data = self.data(12 * MIB)
+        session = await self.uploaded(plain, data)
+        self.notifies = True
+        backend = await self.another(plain)
+        other = await self.another(plain)
+        found = await backend.find(session.session_id)
+        held, goes_on = self.client(backend).hold("AbortMultipartUpload")
+        found.begin_attempt().addErrback(lambda failure: failure.trap(Killed))
+        await held
+        self.client(backend).die()
+        goes_on.callback(None)
+        self.assertEqual(len(self.bucket.uploads()), 1)
+        await (await other.find(session.session_id)).release()
+        self.assertEqual(self.bucket.everything(), [])
 
     @contract
     async def test_a_node_that_asks_nobody_publishes_it_as_well(self):

@@ -79,6 +79,14 @@ class FalseSuccessTests(S3Case):
             await self.with_answers(operation, b"<html><body>Welcome</body></html>")
 
     @contract
+    async def test_nor_is_a_length_that_is_no_number(self):
+        listing = (
+            b"<ListBucketResult><Contents><Key>k</Key><Size>long</Size></Contents>"
+            b"</ListBucketResult>"
+        )
+        await self.with_answers("ListObjectsV2", listing)
+
+    @contract
     async def test_bytes_that_look_like_an_error_are_bytes(self):
         backend = await self.started()
         self.bucket.put("in/x", ERROR % b"InternalError")

@@ -7,11 +7,14 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from twisted.internet.task import Clock, deferLater
+
 from tests.backends.s3.support import MIB, S3Case
 from tests.clocks import Ahead
 from tests.fault_proxy import FaultProxy
 from txbits._deferreds import begun
-from txbits.backends.s3._answers import S3Error, S3Unreachable
+from txbits.backends.s3._answers import Request, S3Error, S3Unreachable
+from txbits.backends.s3._client import Client
 from txbits.errors import BackendError
 from txbits.testing.backend import contract
 
@@ -98,6 +101,43 @@ class LostAnswerTests(S3Case):
         found = await again.find(session.session_id)
         # It is not asked for a second time: somebody has it.
         self.assertTrue(found.published)
+
+
+class Unheard(Client):
+    """Asks nobody: no answer comes, after five seconds."""
+
+    async def _attempt(self, request, headers, payload, seconds, is_repeated):
+        self.counts[request.key] += 1
+        await deferLater(self._reactor, 5.0)
+        raise S3Unreachable("nobody answers")
+
+
+class LineTests(S3Case):
+    """Requests that stand in line."""
+
+    @contract
+    async def test_the_time_they_wait_is_part_of_the_time_they_have(self):
+        backend = await self._start(self.node(connections=1, timeout=30))
+        clock = Clock()
+        client = Unheard(
+            backend.settings,
+            self.client(backend).access,
+            None,
+            clock,
+            None,
+            random=lambda least, most: 0.0,
+        )
+        outcomes = [
+            begun(
+                client.ask(Request(operation="HeadObject", method="HEAD", key=key))
+            ).addErrback(lambda failure: failure.trap(S3Unreachable))
+            for key in ("first", "second")
+        ]
+        clock.pump([5.0] * 7)
+        for outcome in outcomes:
+            self.assertIs(self.successResultOf(outcome), S3Unreachable)
+        # The second was asked once, since that may be all it takes.
+        self.assertEqual(client.counts, {"first": 6, "second": 1})
 
 
 class StartTests(S3Case):

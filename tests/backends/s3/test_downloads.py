@@ -8,7 +8,7 @@ from urllib.error import HTTPError
 from urllib.parse import parse_qs, urlsplit
 from urllib.request import Request, urlopen
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IConsumer, IPushProducer
 from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
@@ -17,6 +17,7 @@ from zope.interface import implementer
 from tests.backends.s3.support import MIB, S3Case
 from txbits._deferreds import begun
 from txbits.backends.s3._streams import Stream
+from txbits.backends.s3.backend import _AT_REST
 from txbits.errors import (
     BackendError,
     DestinationForbidden,
@@ -70,6 +71,37 @@ class DownloadCase(S3Case):
         await file.read_into(sink, start, file.length if end is None else end)
         self.assertIsNone(sink.producer)
         return sink.received
+
+
+class Paused(Slow):
+    """Wants nothing yet."""
+
+    def registerProducer(self, producer, streaming):
+        super().registerProducer(producer, streaming)
+        producer.pauseProducing()
+
+
+class GivenUpTests(DownloadCase):
+    """Whoever reads goes away before the first byte was wanted."""
+
+    @contract
+    async def test_the_connection_is_not_kept(self):
+        backend, file = await self.opened(self.data(8 * MIB))
+        held, goes_on = self.client(backend).hold_answer("GetObject")
+        reading = file.read_into(Paused(1), 0, file.length)
+        await held
+        await self.turn()
+        goes_on.callback(None)
+        reading.cancel()
+        with self.assertRaises(CancelledError):
+            await reading
+        for _ in range(1000):
+            if all(one.state in _AT_REST for one in backend._pool._all):
+                break
+            await self.turn()
+        self.assertEqual(
+            {one.state for one in backend._pool._all} - _AT_REST, frozenset()
+        )
 
 
 class ReadingTests(DownloadCase):

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from twisted.internet.defer import DeferredList
 
-from tests.backends.s3.support import MIB, S3Case
+from tests.backends.s3.support import MIB, NO_PARTS, S3Case
 from tests.backends.s3.test_requests import CALLER, Body, RequestCase
 from tests.clocks import Ahead
 from txbits._deferreds import begun
@@ -140,6 +140,18 @@ class NodesTests(S3Case):
             self.assertTrue(data == await self.file_at(first, name))
             self.assertTrue(await first.recalls_close(one.session_id, name, None))
             await self.assert_nothing_left(first)
+
+    @contract
+    async def test_what_is_left_of_parts_while_the_other_closes_is_no_loss(self):
+        data = self.data(12 * MIB)
+        first, second, one, other = await self.two(len(data), data)
+        await other.publish(overwrite=True, create_directories=False)
+        self.client(first).answer({"ListParts": NO_PARTS}, 200)
+        await one.publish(overwrite=True, create_directories=False)
+        self.assertEqual(one.offset, len(data))
+        await self.close(second, other)
+        await self.close(first, one)
+        self.assertTrue(data == await self.file_at(first, NAME))
 
     def _closed(self, backend, session):
         return begun(self.close(backend, session))

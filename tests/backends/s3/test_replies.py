@@ -7,6 +7,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from twisted.internet.defer import DeferredList
+from twisted.internet.threads import deferToThread
 
 from tests.backends.s3.support import MIB
 from tests.backends.s3.test_answering import NAME, AnsweringCase
@@ -138,6 +139,33 @@ class WriterTests(ReplyCase):
                 await self.assert_nothing_left(backend)
 
     @contract
+    async def test_one_that_was_completed_unheard_is_whole(self):
+        backend = await self.started()
+        reply = self.data(6 * MIB)
+        client = self.client(backend)
+        refusal = b"<Error><Code>NoSuchUpload</Code></Error>"
+        for is_there in (True, False):
+            session = await self.asked(backend, (str(is_there),))
+            writer = await session.open_reply()
+            await writer.write(reply)
+            held, goes_on = client.hold("CompleteMultipartUpload")
+            closing = writer.close()
+            await held
+            if is_there:
+                await deferToThread(self.bucket.complete, *self.bucket.uploads()[0])
+            client.answer({"CompleteMultipartUpload": refusal}, 404)
+            goes_on.callback(None)
+            if is_there:
+                await closing
+                await session.keep_answer(Answer())
+                self.assertTrue(reply == await self.read(session))
+            else:
+                await self.fails(BackendError, closing)
+                await self.fails(BackendError, session.keep_answer(Answer()))
+            await session.release()
+            await self.assert_nothing_left(backend)
+
+    @contract
     async def test_a_reply_that_could_not_be_stored_is_none(self):
         backend = await self.started()
         session = await self.asked(backend)
@@ -215,6 +243,21 @@ class AddressTests(ReplyCase):
         await self.fails(StagedDataLost, session.reply())
         self.bucket.client.delete_object(Bucket=self.bucket.name, Key=key)
         await self.fails(NoSuchFile, session.reply())
+
+    @contract
+    async def test_a_clean_up_leaves_what_it_has_begun(self):
+        backend = await self.started()
+        session = await self.asked(backend)
+        key = urlsplit(session.reply_address()).path.removeprefix("/")
+        self.bucket.client.create_multipart_upload(Bucket=self.bucket.name, Key=key)
+        await self.clean_up_late(backend)
+        self.assertEqual(len(self.bucket.uploads()), 1)
+        await session.release()
+        await self.assert_nothing_left(backend)
+        # What comes after the end is nobody's.
+        self.bucket.client.create_multipart_upload(Bucket=self.bucket.name, Key=key)
+        await self.clean_up_late(backend)
+        await self.assert_nothing_left(backend)
 
 
 class NodesTests(ReplyCase):

@@ -68,6 +68,26 @@ class StrayTests(StrayCase):
         self.assertEqual(self.bucket.everything(), [])
 
     @contract
+    async def test_nor_if_the_record_could_not_say_so(self):
+        backend = await self.started()
+        session = await self.new(backend, NAME)
+        client = self.client(backend)
+        writer = await session.open_writer(TOTAL)
+        held, goes_on = client.hold_answer("CreateMultipartUpload")
+        await writer.write(self.data(6 * MIB))
+        await held
+        refusal = b"<Error><Code>AccessDenied</Code></Error>"
+        client.answer({"PutObject": refusal}, 403)
+        goes_on.callback(None)
+        await self.fails(BackendError, writer.close())
+        self.assertEqual(len(self.bucket.uploads()), 1)
+        await self.send(session, TOTAL, self.data(TOTAL)[session.offset :])
+        self.assertEqual(len(self.bucket.uploads()), 2)
+        other = await self.another(backend)
+        await (await other.find(session.session_id)).release()
+        self.assertEqual(self.bucket.everything(), [])
+
+    @contract
     async def test_those_of_another_session_to_the_same_name_stay(self):
         session = await self.with_stray()
         other = await self.new(self.backend, NAME)

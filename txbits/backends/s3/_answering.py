@@ -31,7 +31,7 @@ from txbits.backends.s3._bucket import (
 )
 from txbits.backends.s3._copies import publish_copy
 from txbits.backends.s3._downloads import served
-from txbits.backends.s3._ending import whole
+from txbits.backends.s3._ending import has_published, whole
 from txbits.backends.s3._grid import reach
 from txbits.backends.s3._records import Record
 from txbits.backends.s3._replies import ReplyWriter
@@ -86,8 +86,9 @@ class AnsweringSession(S3Session):
     @property
     def is_only_record(self) -> bool:
         """Whether there is nothing of it in the bucket but its record."""
-        record = self.record
-        return record.is_small and record.file is None and not record.attempts
+        # When all bytes are held, they may have been put together, and the node have
+        # died before the record said so.
+        return self.record.is_small and not self.is_complete
 
     @property
     def _reply_key(self) -> str:
@@ -155,7 +156,7 @@ class AnsweringSession(S3Session):
         try:
             await self.staging.bucket.parts(key, record.copy)
         except NoUpload:
-            return True
+            return await has_published(self)
         return False
 
     async def is_whole(self) -> bool:
@@ -238,6 +239,13 @@ class AnsweringSession(S3Session):
             try:
                 parts = whole(self, await bucket.parts(self.upload_key, upload))
                 await bucket.complete(self.upload_key, upload, parts, only_new=False)
+            except StagedDataLost:
+                # Some stores list what is left of one that another node completes just
+                # now.
+                found = await self._file()
+                if found is None:
+                    raise
+                return found
             except WrongPart:
                 # A node that serves an old fragment has put the same part again.
                 continue
@@ -265,7 +273,8 @@ class AnsweringSession(S3Session):
             lambda record: (
                 None
                 if record.is_staged
-                else record.changed(is_staged=True, upload=None)
+                # Should this node die before it is aborted, the release looks for it.
+                else record.changed(is_staged=True, upload=None, has_strays=True)
             )
         )
         if upload is not None:
@@ -441,8 +450,9 @@ class AnsweringSession(S3Session):
             uploads.append((self.upload_key, record.upload))
         if record.copy is not None and not self.published:
             uploads.append((staging.settings.key(self.destination), record.copy))
-        if record.attempts or record.has_strays or self.has_strays:
-            # The record does not name those of replies, nor those of lost answers.
+        if not self.is_only_record:
+            # The record does not name those of replies, nor one that a node had just
+            # begun when it died.
             directory = staging.directory(self.session_id)
             found = await staging.bucket.uploads(directory)
             uploads += [(one.key, one.upload) for one in found]

@@ -176,7 +176,7 @@ class Reader:
                     parsed = await self._in_thread(
                         self._parser.parse, answer, model.output_shape
                     )
-            except ResponseParserError as error:
+            except (ResponseParserError, ValueError, TypeError) as error:
                 raise S3Unreachable(
                     f"S3 answered {request.operation} with what cannot be read: {error}"
                 ) from error

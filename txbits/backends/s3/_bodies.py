@@ -248,6 +248,17 @@ def _pieces(chunks: Sequence[bytes]) -> Iterator[bytes]:
                 yield chunk[start : start + PIECE]
 
 
+def hang_up(transport: Any) -> None:
+    """
+    End the connection that the body of an answer comes on; fine when it has ended.
+
+    ``loseConnection`` would be polite, and over TLS wait for the other side to be
+    polite as well. That may be the one that says nothing any more.
+    """
+    if transport is not None:
+        transport.stopProducing()
+
+
 class TooLong(BackendError):
     """An answer is longer than it can be."""
 
@@ -291,6 +302,4 @@ class Collector(Protocol):
         self._drop()
 
     def _drop(self) -> None:
-        transport: Any = self.transport
-        if transport is not None:
-            transport.loseConnection()
+        hang_up(self.transport)

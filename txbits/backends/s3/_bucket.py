@@ -103,7 +103,15 @@ class NotMet(BackendError):
 
 
 class NoUpload(BackendError):
-    """There is no such multipart upload: it is complete, aborted, or never was."""
+    """
+    There is no such multipart upload: it is complete, aborted, or never was.
+
+    :ivar is_repeated: Whether an earlier attempt of the same request may have ended it.
+    """
+
+    def __init__(self, error: S3Error) -> None:
+        super().__init__(str(error))
+        self.is_repeated = error.is_repeated
 
 
 class UnknownUploads(BackendError):
@@ -509,7 +517,7 @@ class Bucket:
             return await self.client.ask(request)
         except S3Error as error:
             if error.code == "NoSuchUpload":
-                raise NoUpload(str(error)) from error
+                raise NoUpload(error) from error
             raise
 
     def _encryption(self) -> dict[str, str]:

@@ -143,25 +143,28 @@ class Client:
         :raises CancelledError: If the Deferred of whoever asks was cancelled. Only what
             merely reads, or may be done at any time, can be given up like that.
         """
+        asked = self._reactor.seconds()
         await self._at_once.acquire()
         try:
-            return await self._ask(request)
+            return await self._ask(request, asked)
         finally:
             self._at_once.release()
 
-    async def _ask(self, request: Request) -> Answer:
+    async def _ask(self, request: Request, asked: float) -> Answer:
         payload, headers = await self._described(request)
-        deadline = (
-            self._reactor.seconds() + self.settings.timeout + _seconds_for(request)
-        )
+        # To stand in line counts, so that a store that is away keeps nobody for longer;
+        # but all get their turn.
+        for_body = _seconds_for(request)
+        deadline = asked + self.settings.timeout + for_body
+        once = min(ATTEMPT_TIMEOUT, self.settings.timeout) + for_body
         attempt = 0
         is_repeated = False
         has_renewed = False
         while True:
             await self.access.ready()
-            wait = max(1.0, deadline - self._reactor.seconds())
+            wait = max(1.0 if attempt else once, deadline - self._reactor.seconds())
             if request.operation not in _LENGTHY:
-                wait = min(wait, ATTEMPT_TIMEOUT + _seconds_for(request))
+                wait = min(wait, ATTEMPT_TIMEOUT + for_body)
             try:
                 return await self._attempt(request, headers, payload, wait, is_repeated)
             except S3Untrusted:

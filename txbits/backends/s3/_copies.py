@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, DeferredSemaphore
 
 from txbits._deferreds import begun
 from txbits.backends.s3._bucket import Found, NotMet, NoUpload, Part, WrongPart
-from txbits.backends.s3._ending import fitting
+from txbits.backends.s3._ending import fitting, has_published
 from txbits.backends.s3._grid import Grid, part_size_for
 from txbits.backends.s3._records import Record
 from txbits.backends.s3._together import together
@@ -49,6 +49,7 @@ async def publish_copy(
         raise DestinationExists(f"{destination!a} exists")
     key = staging.settings.key(destination)
     for _ in range(_MOST_ROUNDS):
+        was_there = False
         known = session.record.copy
         upload = known or await _begin(session, key)
         try:
@@ -56,22 +57,28 @@ async def publish_copy(
             # Not before all parts were seen: when the upload has ended, this says that
             # it was completed.
             await session.mark("publishing")
+            was_there = True
             await bucket.complete(key, upload, parts, only_new=not overwrite)
-        except NoUpload:
+        except NoUpload as error:
+            was_there = was_there and not error.is_repeated
             if await staging.is_published(destination, session.session_id):
                 return
             await session.reread()
-            if session.record.state == "publishing":
-                # By another node, or by ourselves, when the answer got lost; whoever
-                # waited for the file was quick.
+            if session.record.state == "publishing" and await has_published(
+                session, was_there=was_there
+            ):
                 return
             await _forget(session, upload)
+            if was_there:
+                # Should another node have completed it after all, that comes to its end
+                # meanwhile, and nothing is copied over what may be newer.
+                raise BackendError(f"somebody has aborted the copy {upload}") from error
         except StagedDataLost:
             # Another node may have ended the session, and removed it.
             await session.reread()
             raise
         except WrongPart:
-            # Another node has copied the same part again.
+            # Another node has copied the same part again, or completed it.
             continue
         except NotMet as error:
             if await staging.is_published(destination, session.session_id):
@@ -106,7 +113,9 @@ async def _begin(session: AnsweringSession, key: str) -> str:
 async def _forget(session: AnsweringSession, upload: str) -> None:
     """Somebody has aborted the copy."""
     await session.update(
-        lambda record: record.changed(copy=None) if record.copy == upload else None
+        lambda record: (
+            record.changed(state="open", copy=None) if record.copy == upload else None
+        )
     )
 
 
@@ -135,5 +144,6 @@ async def _copied(
         await together([at_once.run(copy, number) for number in missing])
         parts = fitting(grid, await bucket.parts(key, upload))
         if len(parts) < grid.cells:
-            raise BackendError(f"parts of the copy of {session.session_id} are missing")
+            # Some stores list what is left of one that another node completes just now.
+            raise WrongPart(f"parts of the copy of {session.session_id} are missing")
     return [parts[number] for number in range(grid.cells)]

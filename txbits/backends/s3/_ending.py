@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from txbits.backends.s3._bodies import Body
 from txbits.backends.s3._bucket import NotMet, NoUpload, Part, WrongPart
 from txbits.backends.s3._grid import Grid, reach
-from txbits.backends.s3._staging import RECORD, Seen
+from txbits.backends.s3._staging import RECORD, Seen, name_of
 from txbits.errors import BackendError, DestinationExists, StagedDataLost
 
 if TYPE_CHECKING:
@@ -27,6 +27,11 @@ _log = Logger()
 
 #: How often a condition is renewed, parts are listed, or leftovers are looked for.
 _MOST_ROUNDS = 10
+
+#: For how many seconds a file that was about to be published, and is not there, is
+#: taken for one that was published, and taken away. Whoever has got no answer to a
+#: Close comes again sooner; who aborts what is old, a rule of the bucket, comes later.
+_TAKEN_AWAY = 3600.0
 
 #: Seconds before parts of an aborted upload are looked for again, for each time before.
 _PAUSE = 0.2
@@ -99,14 +104,24 @@ async def publish_parts(session: S3Session, overwrite: bool) -> None:
         raise DestinationExists(f"{session.destination!a} exists")
     key = staging.settings.key(session.destination)
     for _ in range(_MOST_ROUNDS):
+        was_there = False
         try:
             parts = whole(session, await bucket.parts(key, upload))
             # Not before all parts were seen: when the upload has ended, this says that
             # it was completed.
             await session.mark("publishing")
+            was_there = True
             await bucket.complete(key, upload, parts, only_new=not overwrite)
+        except StagedDataLost:
+            # Some stores list what is left of one that another node completes just now.
+            if await staging.is_published(session.destination, session.session_id):
+                session.offset = session.grid.total
+                return
+            await session.reread()
+            raise
         except NoUpload as error:
-            await _upload_is_gone(session, error)
+            was_there = was_there and not error.is_repeated
+            await _upload_is_gone(session, upload, error, was_there=was_there)
         except WrongPart:
             # A node that serves an old fragment has put the same part again.
             continue
@@ -146,19 +161,74 @@ def whole(session: S3Session, parts: list[Part]) -> list[Part]:
     return [right[number] for number in range(grid.cells)]
 
 
-async def _upload_is_gone(session: S3Session, error: NoUpload) -> None:
-    """Find out whether it was completed."""
+async def has_published(session: S3Session, *, was_there: bool = False) -> bool:
+    """
+    Tell whether a multipart upload to the destination, which has ended, was completed
+    after the record said that it was about to be.
+
+    Only completing and aborting end one, and before we abort one the record says
+    "releasing". If the file does not stand there, it was published, by another node or
+    in an attempt whose answer got lost, and then taken away by whoever waited for it,
+    or replaced; or somebody else has aborted the upload just then.
+
+    :param was_there: Whether this node has just listed it, and asked once to complete
+        it.
+    """
+    staging = session.staging
+    found = await staging.bucket.head(staging.settings.key(session.destination))
+    if found is not None and found.session == name_of(session.session_id):
+        return True
+    if was_there:
+        return False
+    if staging.clock.seconds() - session.written < _TAKEN_AWAY:
+        return True
+    return found is not None and staging.ours(found.modified) >= session.written
+
+
+async def _upload_is_gone(
+    session: S3Session, upload: str, error: NoUpload, *, was_there: bool
+) -> None:
+    """
+    Find out whether it was completed.
+
+    :raises StagedDataLost: If not.
+    """
     staging = session.staging
     if await staging.is_published(session.destination, session.session_id):
         return
     await session.reread()
     if session.record.state == "publishing":
-        # By another node, or by ourselves, when the answer got lost; whoever waited for
-        # the file was quick.
-        return
+        if await has_published(session, was_there=was_there):
+            return
+        await session.update(
+            lambda record: (
+                record.changed(state="open", upload=None, in_doubt=True)
+                if record.upload == upload
+                else None
+            )
+        )
     session.parts = set()
     session.offset = reach(session.tails)
     raise StagedDataLost("somebody has ended the multipart upload") from error
+
+
+async def taken_back(session: S3Session) -> bool:
+    """
+    Take a file away again: another node cancelled the session while this one published
+    it.
+
+    :returns: Whether there was one to take; one that replaced another stays.
+    """
+    staging = session.staging
+    if session.seen is None or session.seen.etag is not None:
+        return False
+    found = await staging.is_published(session.destination, session.session_id)
+    if found is None:
+        return False
+    # Not what somebody may have put in its place just now.
+    key = staging.settings.key(session.destination)
+    await staging.bucket.delete(key, only=found.etag)
+    return True
 
 
 async def clear(session: S3Session) -> None:

@@ -77,7 +77,7 @@ class Memory:
 
         :param length: How many; together with nothing else they are always allowed.
         :returns: A Deferred that fires with ``None`` when they may be held; they count
-            from then on.
+            from then on. Whoever cancels it holds none, and stands in nobody's way.
         """
         if not self.fits(length):
             for drop in self._drop_copies:
@@ -85,10 +85,15 @@ class Memory:
         if self.fits(length) or not self.used:
             self._count(length)
             return succeed(None)
-        waiting: Deferred[None] = Deferred()
+        waiting: Deferred[None] = Deferred(self._no_more)
         self._waiting.append((length, waiting))
         self._relieve()
         return waiting
+
+    def _no_more(self, cancelled: Deferred[None]) -> None:
+        self._waiting = deque(one for one in self._waiting if one[1] is not cancelled)
+        # The one behind it may need less.
+        self.give(0)
 
     def give(self, length: int) -> None:
         """Hold fewer bytes."""

@@ -16,6 +16,7 @@ from zope.interface import implementer
 
 from txbits._deferreds import begun, shielded
 from txbits.backends.s3._bodies import Body
+from txbits.backends.s3._bucket import NoUpload
 from txbits.backends.s3._ending import fitting
 from txbits.backends.s3._grid import Grid
 from txbits.backends.s3._settings import LEAST_PART
@@ -157,12 +158,18 @@ class ReplyWriter:
             parts = fitting(grid, await bucket.parts(self.key, self._upload))
             if len(parts) < grid.cells:
                 raise BackendError(f"parts of {self.key!a} are missing")
-            await bucket.complete(
-                self.key,
-                self._upload,
-                [parts[number] for number in range(grid.cells)],
-                only_new=False,
-            )
+            try:
+                await bucket.complete(
+                    self.key,
+                    self._upload,
+                    [parts[number] for number in range(grid.cells)],
+                    only_new=False,
+                )
+            except NoUpload:
+                # It was completed when the answer got lost; some stores say so then.
+                found = await bucket.head(self.key)
+                if found is None or found.size != self._sent:
+                    raise
             self._upload = None
         try:
             # Another node may have ended the session meanwhile.

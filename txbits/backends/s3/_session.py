@@ -23,7 +23,13 @@ from txbits._deferreds import begun, deferred
 from txbits.backends._work import Joint
 from txbits.backends.s3._bodies import Body, Digest
 from txbits.backends.s3._bucket import NoUpload, Part, UnknownUploads
-from txbits.backends.s3._ending import clear, publish_parts, publish_whole
+from txbits.backends.s3._ending import (
+    clear,
+    has_published,
+    publish_parts,
+    publish_whole,
+    taken_back,
+)
 from txbits.backends.s3._grid import Grid, Span, cover, part_size_for, reach, tail_span
 from txbits.backends.s3._records import Closed, Record, State, closed
 from txbits.backends.s3._settings import MOST_PART
@@ -40,6 +46,10 @@ _MOST_CHANGES = 20
 _LOOK_LASTS = 60.0
 
 
+class _Otherwise(BackendError):
+    """A session is to be staged in another way than is known here."""
+
+
 @implementer(IUploadSession, IRefreshable)
 @define(eq=False)
 class S3Session:
@@ -48,6 +58,7 @@ class S3Session:
 
     :ivar etag: Of the record that all this was read from, or written with.
     :ivar confirmed: When the bucket said so last, by our clock.
+    :ivar written: When the record was written, by our clock.
     :ivar has_strays: Whether this node may have begun multipart uploads whose ids it
         does not know.
     :ivar parts: The cells that are parts of the multipart upload.
@@ -76,12 +87,14 @@ class S3Session:
     copy_end: int = 0
     digest: Digest | None = None
     writer: S3Writer | None = None
+    written: float = field(default=0.0, init=False)
     _total: int | None = field(default=None, init=False)
     _release: Joint | None = field(default=None, init=False)
     _is_taken_back: bool = field(default=False, init=False)
     _beginning: DeferredLock = field(factory=DeferredLock, init=False)
 
     def __attrs_post_init__(self) -> None:
+        self.written = self.last_progress
         self._derive()
 
     @property
@@ -161,6 +174,7 @@ class S3Session:
             self.parts.clear()
             self.offset = reach(self.tails)
         self.record, self.etag = stored.record, stored.etag
+        self.written = stored.modified
         self.last_progress = max(self.last_progress, stored.modified)
         self.confirmed = self.staging.clock.seconds()
         self._derive()
@@ -200,13 +214,8 @@ class S3Session:
         if not record.is_small and record.total is not None:
             is_ended = await self._measure_grid()
         self._total = None
-        # Somebody has aborted the upload, and acknowledged bytes with it.
-        self.in_doubt = record.in_doubt or (is_ended and record.state == "open")
         if is_ended and record.state == "publishing":
-            # That was written when all parts were listed. Only completing and aborting
-            # end an upload, and before aborting the record would say "releasing". The
-            # file was published, and taken away by whoever waited for it, or replaced.
-            self.published = True
+            self.published = await has_published(self)
         elif record.state == "publishing" or (
             # A longer one would say "publishing".
             record.state == "open" and record.is_small and self.is_complete
@@ -215,6 +224,10 @@ class S3Session:
                 await self.staging.is_published(self.destination, self.session_id)
                 is not None
             )
+        # Somebody has aborted the upload, and acknowledged bytes with it.
+        self.in_doubt = record.in_doubt or (
+            is_ended and not self.published and record.state in ("open", "publishing")
+        )
         if self.published and record.total is not None:
             self.offset = record.total
 
@@ -275,7 +288,7 @@ class S3Session:
                 self.take(changed.found)
             else:
                 self.record = record
-                self.confirmed = self.staging.clock.seconds()
+                self.confirmed = self.written = self.staging.clock.seconds()
                 self._derive()
                 return
         raise BackendError(f"the record of {self.session_id} does not come to rest")
@@ -371,7 +384,7 @@ class S3Session:
                 raise BackendError("all parts were there already") from error
             await self.update(
                 lambda record: (
-                    record.changed(upload=None, in_doubt=True)
+                    record.changed(state="open", upload=None, in_doubt=True)
                     if record.upload == upload
                     else None
                 )
@@ -384,7 +397,7 @@ class S3Session:
 
     async def is_whole(self) -> bool:
         """Tell whether the multipart upload has ended because it was completed."""
-        return self.record.state == "publishing"
+        return self.record.state == "publishing" and await has_published(self)
 
     async def _begun_upload(self) -> str:
         """Begin the multipart upload, once for all parts that are being sent."""
@@ -395,10 +408,14 @@ class S3Session:
             self._beginning.release()
 
     async def _begin_upload(self) -> str:
+        is_staged = self.record.is_staged
         upload = await self.began(self.upload_key, self.upload_headers)
 
         def change(record: Record) -> Record | None:
             self.standing()
+            if record.is_staged != is_staged:
+                # It is to another key.
+                raise _Otherwise("another node asks an application about the session")
             if record.upload:
                 return None
             return record.changed(
@@ -432,10 +449,14 @@ class S3Session:
         bucket = self.staging.bucket
         try:
             await self.update(change)
-        except NoSuchSession:
+        except (NoSuchSession, _Otherwise):
             await bucket.abort(key, upload)
             raise
-        # After any other failure the record may name it, and another node use it.
+        except BackendError:
+            # The record may name it, and another node use it. If it does not, nobody
+            # knows its id.
+            self.has_strays = True
+            raise
         if upload not in (self.record.upload, self.record.copy):
             await bucket.abort(key, upload)
 
@@ -625,20 +646,8 @@ class S3Session:
                 await staging.write_closed(self.session_id, record, self.etag)
             except Changed as changed:
                 if changed.found is None and self.published:
-                    await self._take_back()
+                    self._is_taken_back = await taken_back(self)
                 self.take(changed.found)
             else:
                 return
         raise BackendError(f"the record of {self.session_id} does not come to rest")
-
-    async def _take_back(self) -> None:
-        """Another node cancelled the session while this one published it."""
-        staging = self.staging
-        if self.seen is None or self.seen.etag is not None:
-            return
-        found = await staging.is_published(self.destination, self.session_id)
-        if found is not None:
-            # Not what somebody may have put in its place just now.
-            key = staging.settings.key(self.destination)
-            await staging.bucket.delete(key, only=found.etag)
-            self._is_taken_back = True

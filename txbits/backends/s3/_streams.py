@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txbits.backends.s3._answers import Request, S3Error
+from txbits.backends.s3._bodies import hang_up
 from txbits.backends.s3._client import ATTEMPT_TIMEOUT, Client
 from txbits.errors import BackendError, StagedDataLost
 
@@ -68,9 +69,7 @@ class _Receiver(Protocol):
     def drop(self) -> None:
         """Want no more; the end follows."""
         self.is_unwanted = True
-        transport: Any = self.transport
-        if transport is not None:
-            transport.loseConnection()
+        hang_up(self.transport)
 
 
 @implementer(IPushProducer)
@@ -133,13 +132,18 @@ class Stream:
             if error.status in (404, 412, 416):
                 raise StagedDataLost(str(error)) from error
             raise
-        while self._resumed is not None:
-            await self._resumed
         is_right = answer.headers.get("content-range", "").startswith(f"bytes {start}-")
         receiver = self._receiver = _Receiver(self, end - start)
-        if self.is_stopped or not is_right:
+        try:
+            while self._resumed is not None:
+                await self._resumed
+            receiver.is_unwanted = self.is_stopped or not is_right
+        except BaseException:
+            # Whoever waited wants no more; the connection is not to wait for anybody.
             receiver.is_unwanted = True
-        answer.open.deliverBody(receiver)
+            raise
+        finally:
+            answer.open.deliverBody(receiver)
         await receiver.ended
         self._receiver = None
         if not is_right:

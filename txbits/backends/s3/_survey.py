@@ -150,8 +150,12 @@ class Survey:
         for record in await a_few_at_a_time(_AT_ONCE, self._record, open_groups):
             if record is not None:
                 owned.update(one for one in (record.upload, record.copy) if one)
+        alive = {group.name for group in open_groups}
         for one in candidates:
-            if one.upload not in owned:
+            # Within a session's own folder are replies, its application's as well.
+            name = one.key.removeprefix(staging.settings.staging).partition("/")[0]
+            is_within = one.key.startswith(staging.settings.staging) and name in alive
+            if one.upload not in owned and not is_within:
                 _log.info(
                     "multipart upload {upload} to {key} aborted: no session owns it",
                     upload=one.upload,

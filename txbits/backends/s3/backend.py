@@ -303,7 +303,7 @@ class S3Backend:
         """Look a session up; see :class:`~txbits.interfaces.IBackend`."""
         staging = self.staging
         session = staging.known.get(session_id)
-        if session is not None and not session.is_over:
+        if session is not None and not session.is_over and self._is_its_kind(session):
             if (
                 session.writer is not None
                 or session.confirmed > staging.clock.seconds() - TRUST
@@ -311,8 +311,11 @@ class S3Backend:
                 staging.known.keep(session)
                 return session
             await session.refresh()
-            staging.known.keep(session)
-            return session
+            if self._is_its_kind(session):
+                staging.known.keep(session)
+                return session
+        if session is not None:
+            staging.known.forget(session_id)
         stored = await staging.read(session_id)
         if stored is None or isinstance(stored.record, Closed):
             raise NoSuchSession(f"no session {session_id}")
@@ -327,6 +330,12 @@ class S3Backend:
         # Also one that was begun when this node was, or others were, set otherwise.
         is_staged = self._notifies or record.is_staged
         return AnsweringSession if is_staged else S3Session
+
+    def _is_its_kind(self, session: S3Session) -> bool:
+        # Whoever works on it goes on until that fails.
+        return session.writer is not None or isinstance(
+            session, self._kind(session.record)
+        )
 
     def _session(self, stored: Stored, record: Record) -> S3Session:
         return self._kind(record)(
