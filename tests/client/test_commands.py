@@ -26,7 +26,7 @@ from tests.client.fakes import (
 )
 from txbits.client._exchange import IExchange
 from txbits.client.cli import parse
-from txbits.client.commands._command import Context, Status, run
+from txbits.client.commands._command import Context, Status, explain, run
 from txbits.protocol.packets import Ack, CancelSession
 from txbits.protocol.refusals import HResult
 
@@ -462,3 +462,13 @@ class StatusTests(CommandTestCase):
         self.home = ""
         self.assert_status(self.run_command("status"), 1)
         self.assertIn("--state", self.err.getvalue())
+
+
+class ExplainTests(SynchronousTestCase):
+    """What an exception is for the user."""
+
+    def test_a_file_that_cannot_be_had_is_named_and_no_fault_of_ours(self) -> None:
+        error = FileNotFoundError(2, "No such file or directory", "/none/reply")
+        self.assertEqual(
+            explain(error), (Status.USAGE, "/none/reply: No such file or directory")
+        )

@@ -18,6 +18,7 @@ from twisted.internet.defer import maybeDeferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from txbits.client._journals import (
+    forget_old,
     look_at,
     look_into,
     name_of,
@@ -28,6 +29,7 @@ from txbits.client.journal import (
     Journal,
     JournalBusy,
     JournalError,
+    locked,
 )
 from txbits.client.source import FileIdentity
 from txbits.protocol.upload import Position
@@ -198,6 +200,27 @@ class FailureTests(JournalTestCase):
         self.refuse(JournalError)
         self.assertFalse(target.exists())
 
+    def test_a_journal_of_another_user_is_not_believed(self) -> None:
+        self.save(self.open())
+        path = self.path.with_name("y.json")
+        path.write_bytes(self.path.read_bytes())
+        with self.assertRaisesRegex(JournalError, "belongs to another user"):
+            locked(path, os.geteuid() + 1)
+        os.close(locked(path))
+
+    def test_numbers_that_are_none_make_no_journal(self) -> None:
+        journal = self.open()
+        self.save(journal)
+        journal.close()
+        good = json.loads(self.path.read_text())
+        for name in ("offset", "length", "updated", "began", "failing_since"):
+            for number in (float("inf"), float("nan"), -float("inf")):
+                self.path.write_text(json.dumps({**good, name: number}))
+                self.assertIn("is no journal", self.refuse(JournalError))
+                found = look_at(self.path)
+                assert found is not None
+                self.assertIsNone(found.entry)
+
     def test_a_journal_that_cannot_be_replaced_is_said_and_kept(self) -> None:
         journal = self.open()
         self.save(journal)
@@ -247,6 +270,17 @@ class LookTests(JournalTestCase):
         assert running.entry is not None
         self.assertEqual(running.entry.position, POSITION)
         self.assertEqual((damaged.path.name, damaged.entry), ("z.json", None))
+
+    def test_what_is_no_file_is_no_journal_and_nobody_waits_for_it(self) -> None:
+        self.save(self.open())
+        directory = self.path.parent
+        os.mkfifo(directory / "a.json")
+        (directory / "b.json").mkdir()
+        (directory / "c.json").symlink_to("c.json")
+        (directory / "d.json").symlink_to(self.path.name)
+        (found,) = look_into(directory)
+        self.assertEqual(found.path, self.path)
+        forget_old(directory, self.now)
 
     def test_what_is_not_there_is_not_found(self) -> None:
         self.assertIsNone(look_at(self.path))

@@ -172,3 +172,10 @@ class NameTests(SynchronousTestCase):
 
     def test_printable_leaves_ordinary_names_alone(self) -> None:
         self.assertEqual(printable("Größe 1.txt"), "Größe 1.txt")
+
+
+class LengthTests(SynchronousTestCase):
+    """Files that say that they are empty."""
+
+    def test_a_file_of_the_kernel_is_not_taken_for_an_empty_one(self) -> None:
+        self.assertRaises(SourceError, FileSource.open, "/proc/self/status")

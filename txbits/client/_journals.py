@@ -7,6 +7,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import stat
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -22,7 +23,6 @@ from txbits.client.journal import (
     LONGEST,
     Entry,
     Journal,
-    JournalBusy,
     JournalError,
     locked,
 )
@@ -84,7 +84,11 @@ def look_into(directory: Path) -> Iterator[Found]:
     :raises OSError: If it cannot be read.
     """
     for path in sorted(directory.glob(f"*{_SUFFIX}")):
-        found = look_at(path)
+        try:
+            found = look_at(path)
+        except PermissionError:
+            # In a folder of several users. It is nothing that this one can go on with.
+            continue
         if found is not None:
             yield found
 
@@ -104,20 +108,27 @@ def forget_old(directory: Path, now: float) -> None:
             continue
         try:
             descriptor = locked(found.path)
-        except JournalBusy:
+        except (JournalError, PermissionError):
+            # It is in use, or another user's.
             continue
-        found.path.unlink(missing_ok=True)
-        os.close(descriptor)
+        try:
+            found.path.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
 
 
 def look_at(path: Path) -> Found | None:
     """
     Read a journal that may be another process's.
 
-    :returns: ``None`` if there is none, or nothing in it yet.
+    :returns: ``None`` if there is none, or nothing in it yet. What is no ordinary file
+        is none: a pipe would be waited for.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            return None
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(path, flags)
     except FileNotFoundError:
         return None
     try:

@@ -33,6 +33,9 @@ T = TypeVar("T")
 
 _VERSION = 1
 
+#: Later than this, in seconds since 1970, nothing is written. It is in the year 5138.
+_LATEST = 1e11
+
 #: A file longer than this, in bytes, is no journal.
 LONGEST = 64 * 1024
 
@@ -126,6 +129,11 @@ class Entry:
             )
         except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"it lacks something: {error!r}") from error
+        except OverflowError as error:
+            raise ValueError("a number in it is not finite") from error
+        times = (entry.began, entry.updated, entry.position.failing_since or 0.0)
+        if not all(abs(each) < _LATEST for each in times):
+            raise ValueError("a time in it is none")
         if not 0 <= entry.position.offset <= entry.file.length:
             raise ValueError("its offset lies outside of the file")
         return entry
@@ -289,14 +297,25 @@ class Journal:
             self.close()
 
 
-def locked(path: Path) -> int:
-    """Open the file that bears the name, and lock it."""
+def locked(path: Path, user: int | None = None) -> int:
+    """
+    Open the file that bears the name, and lock it.
+
+    :param user: Whose it has to be; that of this process if ``None``. Whoever else can
+        write it could send an upload, and the passwords with it, anywhere.
+    :raises JournalError: If it is another's, or another process has it.
+    """
+    user = os.geteuid() if user is None else user
     while True:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(path, flags, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+            status = os.fstat(descriptor)
+            if os.path.samestat(status, os.stat(path)):
+                if status.st_uid != user:
+                    os.close(descriptor)
+                    raise JournalError(f"{path} belongs to another user")
                 return descriptor
         except BlockingIOError:
             os.close(descriptor)

@@ -134,6 +134,9 @@ class FileSource:
             raise SourceError(f"{printable(name)} is not an ordinary file")
         descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
         status = os.fstat(descriptor)
+        if status.st_size == 0 and os.pread(descriptor, 1, 0):
+            os.close(descriptor)
+            raise SourceError(f"{printable(name)} does not tell its length")
         return cls(
             path=name,
             length=status.st_size,

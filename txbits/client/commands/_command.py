@@ -143,6 +143,9 @@ def explain(error: Exception) -> tuple[Status, str]:
         return Status.CHANGED, str(error)
     if isinstance(error, TransferFailed):
         return (Status.GAVE_UP if error.transient else Status.REFUSED), str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        # Such as a reply that cannot be written.
+        return Status.USAGE, f"{error.filename}: {error.strerror}"
     # No traceback is meant for a user.
     return Status.USAGE, f"a fault of txbits, please report it: {error!r}"
 

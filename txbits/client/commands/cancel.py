@@ -74,7 +74,10 @@ async def _forget(context: Context, options: argparse.Namespace) -> None:
         place = state_path(context, options)
     except UsageError:
         return
-    found = await context.run(_find, place, options.session)
+    try:
+        found = await context.run(_find, place, options.session)
+    except OSError as error:
+        raise UsageError(f"{place}: {error.strerror or error}") from error
     for entry in found:
         try:
             journal = await Journal.open(

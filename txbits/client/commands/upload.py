@@ -43,6 +43,8 @@ from txbits.client.source import FileSource, SourceError, printable
 
 _GO_ON = "the same command goes on where it stopped"
 
+_OTHER_STATE = "--state names another place, --no-state does without"
+
 #: Which exit status counts, of several files: the first that one of them has.
 _WORST = (Status.GAVE_UP, Status.CHANGED, Status.USAGE, Status.REFUSED, Status.DONE)
 
@@ -228,8 +230,12 @@ class _Uploads:
         if options.no_state or source.identity is None:
             return None
         path: Path = state_path(context, options)
-        if options.state is None or path.is_dir():
-            await context.run(forget_old, path, context.now())
+        if options.state is None or os.path.isdir(path):
+            try:
+                await context.run(forget_old, path, context.now())
+            except OSError as error:
+                words = f"{path}: {error.strerror or error}"
+                raise UsageError(f"{words} ({_OTHER_STATE})") from error
             path /= name_of(item.url, source.identity.path)
         try:
             journal: Journal = await Journal.open(
@@ -238,9 +244,7 @@ class _Uploads:
         except JournalBusy:
             raise
         except JournalError as error:
-            raise UsageError(
-                f"{error} (--state names another place, --no-state does without)"
-            ) from error
+            raise UsageError(f"{error} ({_OTHER_STATE})") from error
         journal.keeps_done = self.several
         context.hint = _GO_ON
         stale = journal.stale
