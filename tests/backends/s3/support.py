@@ -66,10 +66,13 @@ class MortalClient(Client):
 
         :param bodies: What it is, by the operation.
         :param headers: Its headers.
+        :returns: A Deferred that fires when the last of them is given.
         """
         self._answers = {
             name: (status, body, headers or {}) for name, body in bodies.items()
         }
+        self._all_given = Deferred()
+        return self._all_given
 
     def lose(self, operation, times=1):
         """Lose the answers to the next attempts of an operation; S3 has sent them."""
@@ -79,6 +82,8 @@ class MortalClient(Client):
         if request.operation in self._answers:
             self.counts[request.operation] += 1
             status, body, headers = self._answers.pop(request.operation)
+            if not self._answers:
+                self._all_given.callback(None)
             return await self._reader.read(request, status, headers, body, False)
         answer = super()._attempt(request, *args)
         if not self._losing.get(request.operation):

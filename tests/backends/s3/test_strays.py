@@ -77,8 +77,10 @@ class StrayTests(StrayCase):
         await writer.write(self.data(6 * MIB))
         await held
         refusal = b"<Error><Code>AccessDenied</Code></Error>"
-        client.answer({"PutObject": refusal}, 403)
+        refused = client.answer({"PutObject": refusal}, 403)
         goes_on.callback(None)
+        # The record is; the tail that close() puts would be another PutObject.
+        await refused
         await self.fails(BackendError, writer.close())
         self.assertEqual(len(self.bucket.uploads()), 1)
         await self.send(session, TOTAL, self.data(TOTAL)[session.offset :])
