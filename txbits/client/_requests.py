@@ -31,6 +31,7 @@ from twisted.web.iweb import IAgent
 from txbits._agents import FAILURES, ExactURL, Watch, in_words, reasons_of
 from txbits._deferreds import deferred
 from txbits.client._auth import Authorizer
+from txbits.client._bodies import CHUNK
 from txbits.client._http import make_agent
 from txbits.client._proxy import ProxyRefused
 from txbits.client._url import target_of
@@ -76,6 +77,9 @@ class Connections(HTTPConnectionPool):
 
         def remember(connection: Any) -> Any:
             self._latest = connection
+            # A chunk of a body in one call: by default Twisted takes it in halves, with
+            # a look at all sockets between them.
+            connection.transport.SEND_LIMIT = CHUNK
             return connection
 
         return super().getConnection(key, endpoint).addCallback(remember)
