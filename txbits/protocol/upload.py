@@ -32,7 +32,6 @@ told what came of it, and say what to do next.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from enum import Enum, auto
@@ -46,6 +45,7 @@ from txbits.protocol._fields import (
     BITS_UPLOAD_PROTOCOL,
     ContentRange,
     LocalProtocolError,
+    check_host_id,
 )
 from txbits.protocol.fragment_sizes import FragmentSizes
 from txbits.protocol.packets import (
@@ -68,13 +68,6 @@ from txbits.protocol.reactions import (
     is_transient,
 )
 from txbits.protocol.refusals import HResult
-
-# MC-BUP 2.2.3.2: a host as in RFC 1738, section 5, or an address as in RFC 2373. A port
-# behind it is what servers give that are not on the usual one. What is none of these
-# is as good as nothing.
-_HOST = re.compile(
-    r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?|[0-9A-Fa-f:]+:[0-9A-Fa-f:.]*"
-)
 
 #: How often a server may fall back behind what it held before, and still have it
 #: count as progress when it catches up. A server that always loses what it was sent
@@ -284,7 +277,7 @@ class Upload:
             return self._nonsense(ack, "the server chose a protocol it was not offered")
         self._move(session_id=ack.session_id)
         self.phase = self._phase_of_position()
-        if ack.host_id and _HOST.fullmatch(ack.host_id):
+        if ack.host_id and _is_host(ack.host_id):
             # MC-BUP 3.1.2.3: without a time-out it is used for ever.
             self._move(
                 host=ack.host_id,
@@ -385,3 +378,12 @@ class Upload:
 
     def _nonsense(self, ack: Ack, cause: str) -> Refused:
         return Refused(cause, ack.status, ack.hresult, transient=False)
+
+
+def _is_host(text: str) -> bool:
+    # What is none is as good as nothing.
+    try:
+        check_host_id(text)
+    except LocalProtocolError:
+        return False
+    return True
