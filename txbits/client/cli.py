@@ -135,6 +135,17 @@ async def start(reactor: Any, options: argparse.Namespace) -> None:
         raise SystemExit(int(status))
 
 
+def _open_closed() -> None:
+    """
+    Open what whoever started us has closed of the standard streams.
+
+    Sockets and files would get their descriptors otherwise.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
+
+
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """
     Be the command ``txbits``.
@@ -142,6 +153,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     :param argv: The arguments; those of the process if ``None``.
     :raises SystemExit: Always, with the exit status.
     """
+    _open_closed()
     options = parse(argv)
     # Twisted logs what it finds odd, with tracebacks, to a standard error that has
     # not been claimed.
