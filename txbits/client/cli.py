@@ -39,7 +39,9 @@ class _Parser(argparse.ArgumentParser):
 def build_parser() -> argparse.ArgumentParser:
     """Make the parser of the command line."""
     parser = _Parser(
-        prog="txbits", description="Upload files to a BITS server.", allow_abbrev=False
+        prog="txbits",
+        description="Upload files to BITS servers, download files, check servers.",
+        allow_abbrev=False,
     )
     commands = parser.add_subparsers(
         dest="command", metavar="COMMAND", required=True, title="commands"
@@ -143,7 +145,8 @@ def _open_closed() -> None:
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
+            stream = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115
+            setattr(sys, name, stream)
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
