@@ -7,6 +7,8 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
@@ -251,6 +253,24 @@ class RunTests(SynchronousTestCase):
         self.assertEqual(self.exchange.server.published, b"x" * 1000)
 
 
+class ClosedStreamTests(SynchronousTestCase):
+    """Standard streams that whoever started the command has closed."""
+
+    def test_they_are_no_fault(self) -> None:
+        folder = self.mktemp()
+        os.mkdir(folder)
+        command = 'exec "$0" -m txbits status'
+        for closed in (">&-", "2>&-", "<&- >&- 2>&-"):
+            ran = subprocess.run(
+                ["sh", "-c", f"{command} {closed}", sys.executable],
+                env={**os.environ, "XDG_STATE_HOME": os.path.abspath(folder)},
+                capture_output=True,
+                timeout=60,
+                check=False,
+            )
+            self.assertEqual((ran.returncode, ran.stderr), (0, b""), closed)
+
+
 class InterruptTests(SynchronousTestCase):
     """Ctrl-C."""
 
@@ -263,6 +283,26 @@ class InterruptTests(SynchronousTestCase):
         self.assertEqual(seen, ["in order"])
         interrupts.handle(2, None)
         self.assertEqual(seen[1], "at once")
+
+
+class ReplyFolderTests(SynchronousTestCase):
+    """Where a reply is to be put."""
+
+    def test_a_folder_that_is_missing_is_found_before_anything_is_sent(self) -> None:
+        path = self.mktemp()
+        with open(path, "wb") as file:
+            file.write(b"abc")
+        exchange = ScriptedExchange([])
+        out, err = io.StringIO(), io.StringIO()
+        context = Context(
+            ShutdownClock(), out, err, maybeDeferred, exchange=lambda *_: exchange
+        )
+        reply = os.path.join(self.mktemp(), "reply")
+        status = run(
+            context, parse(["upload", path, URL, "--no-state", "--reply", reply])
+        )
+        self.assertIs(self.successResultOf(status), Status.USAGE)
+        self.assertIn("is not a folder", err.getvalue())
 
 
 class StartTests(SynchronousTestCase):

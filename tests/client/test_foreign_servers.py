@@ -106,12 +106,12 @@ class ForeignServerTests(TestCase):
         self.addCleanup(port.stopListening)
         return script, port.getHost().port
 
-    async def send(self, port: int, **settings: Any) -> Any:
+    async def send(self, port: int, size: int = 40, **settings: Any) -> Any:
         return await upload(
             self.path,
             f"http://127.0.0.1:{port}/in/x",
             reactor=reactor,
-            fragment_size=40,
+            fragment_size=size,
             random=lambda: 0.0,
             on_event=self.events.append,
             **settings,
@@ -170,10 +170,10 @@ class ForeignServerTests(TestCase):
         script, port = self.listen(
             CREATED, received(10), received(90, 416), received(100), plain()
         )
-        await self.send(port)
+        await self.send(port, 80)
         self.assertEqual(
             [seen.content_range for seen in script.seen[1:4]],
-            ["bytes 0-39/100", "bytes 10-49/100", "bytes 90-99/100"],
+            ["bytes 0-79/100", "bytes 10-89/100", "bytes 90-99/100"],
         )
 
     async def test_either_name_of_the_error_tells_that_a_session_is_gone(self) -> None:
@@ -186,7 +186,7 @@ class ForeignServerTests(TestCase):
                 received(100),
                 plain(),
             )
-            await self.send(port)
+            await self.send(port, 100)
             self.assertEqual(script.packets.count("Create-Session"), 2)
 
     async def test_a_server_that_forgets_every_session_is_given_up(self) -> None:
@@ -200,21 +200,21 @@ class ForeignServerTests(TestCase):
         _, port = self.listen(
             plain(503, Retry_After="1"), CREATED, received(100), plain()
         )
-        await self.send(port)
+        await self.send(port, 100)
         self.assertEqual(self.waits, [1])
 
     async def test_transient_statuses_are_waited_out(self) -> None:
         for status in (408, 409, 500, 502, 504):
             self.events.clear()
             _, port = self.listen(CREATED, plain(status), received(100), plain())
-            await self.send(port)
+            await self.send(port, 100)
             self.assertEqual(self.waits, [0.25])
 
     async def test_close_is_sent_again_after_any_5xx(self) -> None:
         script, port = self.listen(
             CREATED, received(100), plain(500), plain(501), plain()
         )
-        await self.send(port)
+        await self.send(port, 100)
         self.assertEqual(script.packets.count("Close-Session"), 3)
 
     async def test_final_statuses_end_it_and_release_the_session(self) -> None:
@@ -262,7 +262,7 @@ class ForeignServerTests(TestCase):
             "BITS-Host-Id-Fallback-Timeout": "1",
         }
         here, port = self.listen((status, named), plain(), received(100), plain())
-        await self.send(port)
+        await self.send(port, 100)
         self.assertEqual(
             here.packets, ["Create-Session", "Ping", "Fragment", "Close-Session"]
         )

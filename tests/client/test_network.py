@@ -47,6 +47,7 @@ from txbits.client import (
     UploadResult,
     upload,
 )
+from txbits.client._reply import LONGEST_REPLY
 
 reactor: Any = _reactor
 DATA = os.urandom(300_000)
@@ -411,6 +412,39 @@ class ReplyTests(NetworkTestCase):
             self.assertEqual(file.read(), b"r" * 1000)
         self.assertEqual(len(attempts), 3)
         self.assertEqual(os.listdir(os.path.dirname(path)), [os.path.basename(path)])
+
+    async def test_a_reply_that_does_not_go_on_is_downloaded_again(self) -> None:
+        attempts: list[int] = []
+
+        class Stalling(Resource):
+            isLeaf = True
+
+            def render_GET(self, request: Any) -> Any:
+                attempts.append(1)
+                request.setHeader(b"Content-Length", b"10")
+                request.write(b"reply")
+                return NOT_DONE_YET if len(attempts) == 1 else b"reply"
+
+        path = self.mktemp()
+        url = self.replying(Stalling(), "\\reply")
+        await self.send(url, reply=path, response_timeout=0.5)
+        with open(path, "rb") as file:
+            self.assertEqual(file.read(), b"replyreply")
+        self.assertEqual(len(attempts), 2)
+
+    async def test_a_reply_that_would_fill_the_disk_is_refused(self) -> None:
+        class Endless(Resource):
+            isLeaf = True
+
+            def render_GET(self, request: Any) -> Any:
+                request.setHeader(b"Content-Length", b"%d" % (LONGEST_REPLY + 1))
+                request.write(b"r")
+                return NOT_DONE_YET
+
+        path = self.mktemp()
+        error = await self.refuse(self.replying(Endless(), "\\reply"), reply=path)
+        self.assertIn("longer than", str(error))
+        self.assertFalse(os.path.exists(path))
 
     async def test_passwords_go_to_no_other_server(self) -> None:
         seen: list[Any] = []

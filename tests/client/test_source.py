@@ -18,6 +18,7 @@ from txbits.client.source import (
     ObjectSource,
     SourceChanged,
     SourceError,
+    open_ordinary,
     printable,
 )
 
@@ -109,6 +110,11 @@ class FileSourceTests(SynchronousTestCase):
 
     def test_a_missing_file_cannot_be_opened(self) -> None:
         self.assertRaises(OSError, FileSource.open, self.path + ".gone")
+
+    def test_a_pipe_that_takes_the_place_of_a_file_is_not_waited_for(self) -> None:
+        pipe = self.mktemp()
+        os.mkfifo(pipe)
+        self.assertRaises(SourceError, open_ordinary, pipe)
 
     def test_what_is_no_ordinary_file_cannot_be_opened(self) -> None:
         pipe = self.mktemp()

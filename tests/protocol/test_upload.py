@@ -75,7 +75,7 @@ class ReactionTests(SynchronousTestCase):
         self.assertEqual(upload.next_packet(), upload.next_packet())
 
     def test_the_last_fragment_is_as_short_as_it_must_be(self) -> None:
-        upload = sending()
+        upload = sending(fragment_size=80)
         upload.answered(Ack(200, SESSION, received=80))
         self.assert_range(upload, 80, 99)
 
@@ -116,10 +116,32 @@ class ReactionTests(SynchronousTestCase):
         upload.answered(Ack(200, SESSION))
         self.assert_range(upload, 40, 79)
 
-    def test_a_success_that_holds_more_is_obeyed(self) -> None:
+    def test_a_server_that_holds_more_than_it_was_sent_is_refused(self) -> None:
+        for status in (200, 416):
+            for received in (41, 100):
+                upload = sending()
+                reaction = upload.answered(Ack(status, SESSION, received=received))
+                assert isinstance(reaction, Refused)
+                self.assertFalse(reaction.transient)
+                self.assert_range(upload, 0, 39)
+
+    def test_a_server_that_holds_what_was_sent_before_is_obeyed(self) -> None:
+        for status in (200, 416):
+            upload = sending()
+            upload.answered(Ack(200, SESSION))
+            upload.next_packet()
+            upload.unanswered("the Ack was lost")
+            upload.answered(Ack(416, SESSION, received=0))
+            upload.answered(Ack(status, SESSION, received=80))
+            self.assert_range(upload, 80, 99)
+
+    def test_what_another_session_was_sent_does_not_count(self) -> None:
         upload = sending()
-        upload.answered(Ack(200, SESSION, received=70))
-        self.assert_range(upload, 70, 99)
+        upload.answered(Ack(200, SESSION))
+        upload.next_packet()
+        upload.answered(NOT_FOUND)
+        upload.answered(Ack(200, SESSION))
+        self.assertIsInstance(upload.answered(Ack(200, SESSION, received=80)), Refused)
 
     def test_a_success_that_holds_part_of_the_fragment_is_obeyed(self) -> None:
         upload = sending()
@@ -128,22 +150,22 @@ class ReactionTests(SynchronousTestCase):
         self.assert_range(upload, 7, 46)
 
     def test_out_of_step_is_obeyed_at_once(self) -> None:
-        upload = sending()
+        upload = sending(fragment_size=80)
         upload.answered(Ack(200, SESSION, received=80))
         reaction = upload.answered(Ack(416, SESSION, received=3, hresult=0))
         self.assertEqual(reaction, Again(progress=False))
-        self.assert_range(upload, 3, 42)
+        self.assert_range(upload, 3, 82)
 
     def test_out_of_step_of_a_complete_file_is_closed(self) -> None:
-        upload = sending()
+        upload = sending(100, 100)
         upload.answered(Ack(416, SESSION, received=100))
         self.assertEqual(upload.next_packet(), CloseSession(SESSION))
 
     def test_out_of_step_without_an_offset_goes_back_to_the_beginning(self) -> None:
-        upload = sending()
+        upload = sending(fragment_size=80)
         upload.answered(Ack(200, SESSION, received=80))
         upload.answered(Ack(416, SESSION))
-        self.assert_range(upload, 0, 39)
+        self.assert_range(upload, 0, 79)
 
     def test_out_of_step_where_we_stand_is_not_sent_again_at_once(self) -> None:
         upload = sending()
@@ -203,7 +225,7 @@ class ReactionTests(SynchronousTestCase):
         self.assertEqual(reaction.status, 413)
 
     def test_an_unknown_session_is_begun_again(self) -> None:
-        upload = sending()
+        upload = sending(fragment_size=80)
         upload.answered(Ack(200, SESSION, received=80))
         self.assertEqual(upload.answered(NOT_FOUND), Again(progress=False))
         self.assertEqual(upload.next_packet(), CreateSession())

@@ -219,7 +219,8 @@ class HostTests(UploadTestCase):
         self.assertEqual(upload.host, "node2.example")
 
     def test_what_is_no_host_is_passed_over(self) -> None:
-        for host in ("", "a/b", "me@h", "h:port", "a b", "http://h", "[x]", "h:1:x"):
+        no_hosts = "|a/b|me@h|h:port|a b|http://h|[x]|h:1:x|h:0|h:65536|..|a..b|-a|1:"
+        for host in no_hosts.split("|"):
             upload = self.upload()
             upload.answered(Ack(200, SESSION, host_id=host))
             self.assertIsNone(upload.host, host)

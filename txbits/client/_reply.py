@@ -8,15 +8,17 @@ import os
 from typing import Any
 from uuid import uuid4
 
-import treq
 from attrs import evolve
-from twisted.web.client import ResponseFailed
 
+from txbits.client._fetch import Body
 from txbits.client._requests import NoAnswer, Requests
 from txbits.client._url import same_server
 from txbits.client.events import UploadFailed
 from txbits.client.settings import ConnectionSettings
 from txbits.protocol.reactions import is_transient
+
+#: How many bytes a reply may have, so that a server cannot fill the disk.
+LONGEST_REPLY = 2**30
 
 
 async def fetch_reply(
@@ -45,7 +47,9 @@ async def fetch_reply(
     name = os.fsdecode(path)
     temporary = f"{name}.{uuid4()}"
     try:
-        length = await _download(requests, url, temporary)
+        length = await _download(
+            reactor, requests, url, temporary, settings.response_timeout
+        )
         os.replace(temporary, name)
     finally:
         await requests.close()
@@ -54,7 +58,9 @@ async def fetch_reply(
     return length
 
 
-async def _download(requests: Requests, url: str, path: str) -> int:
+async def _download(
+    reactor: Any, requests: Requests, url: str, path: str, patience: float
+) -> int:
     response = await requests.ask(b"GET", url, [], lambda _: None)
     if response.code != 200:
         await requests.discard(response)
@@ -62,15 +68,22 @@ async def _download(requests: Requests, url: str, path: str) -> int:
         if is_transient(response.code):
             raise NoAnswer(words)
         raise UploadFailed(words, status=response.code, transient=False)
+    too_long = UploadFailed(
+        f"the reply is longer than {LONGEST_REPLY} bytes", transient=False
+    )
+    if isinstance(response.length, int) and response.length > LONGEST_REPLY:
+        await requests.discard(response)
+        raise too_long
     with open(path, "xb") as file:
 
         def take(data: bytes) -> None:
+            if file.tell() + len(data) > LONGEST_REPLY:
+                raise too_long
             file.write(data)
 
-        try:
-            await treq.collect(response, take)
-        except ResponseFailed as error:
-            raise NoAnswer("the reply was cut short") from error
+        body = Body(reactor, patience, take, requests.drop)
+        response.deliverBody(body)
+        await body.ended
         length = file.tell()
     if isinstance(response.length, int) and length != response.length:
         raise NoAnswer("the reply was cut short")

@@ -39,7 +39,9 @@ class _Parser(argparse.ArgumentParser):
 def build_parser() -> argparse.ArgumentParser:
     """Make the parser of the command line."""
     parser = _Parser(
-        prog="txbits", description="Upload files to a BITS server.", allow_abbrev=False
+        prog="txbits",
+        description="Upload files to BITS servers, download files, check servers.",
+        allow_abbrev=False,
     )
     commands = parser.add_subparsers(
         dest="command", metavar="COMMAND", required=True, title="commands"
@@ -135,6 +137,18 @@ async def start(reactor: Any, options: argparse.Namespace) -> None:
         raise SystemExit(int(status))
 
 
+def _open_closed() -> None:
+    """
+    Open what whoever started us has closed of the standard streams.
+
+    Sockets and files would get their descriptors otherwise.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115
+            setattr(sys, name, stream)
+
+
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """
     Be the command ``txbits``.
@@ -142,6 +156,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     :param argv: The arguments; those of the process if ``None``.
     :raises SystemExit: Always, with the exit status.
     """
+    _open_closed()
     options = parse(argv)
     # Twisted logs what it finds odd, with tracebacks, to a standard error that has
     # not been claimed.

@@ -129,11 +129,10 @@ class FileSource:
         :raises OSError: If it is not there, or cannot be read.
         """
         name = os.fsdecode(path)
-        # Opening a pipe waits for its other end.
+        # Opening a device may do something to it.
         if not stat.S_ISREG(os.stat(name).st_mode):
             raise SourceError(f"{printable(name)} is not an ordinary file")
-        descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
-        status = os.fstat(descriptor)
+        descriptor, status = open_ordinary(name)
         if status.st_size == 0 and os.pread(descriptor, 1, 0):
             os.close(descriptor)
             raise SourceError(f"{printable(name)} does not tell its length")
@@ -272,6 +271,22 @@ class ObjectSource:
 
     def forget(self, offset: int) -> None:
         """See :meth:`ISource.forget`."""
+
+
+def open_ordinary(name: str) -> tuple[int, os.stat_result]:
+    """
+    Open a file to read it, without waiting if a pipe has just taken its place.
+
+    :returns: Its descriptor, and what it is.
+    :raises SourceError: If it is not an ordinary file.
+    :raises OSError: If it is not there, or cannot be read.
+    """
+    descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise SourceError(f"{printable(name)} is not an ordinary file")
+    return descriptor, status
 
 
 def printable(name: str) -> str:

@@ -11,11 +11,12 @@ it asks whether anyone is there (*pinging*). It does so on each new connection, 
 where connections are authenticated and not requests: a Ping is all that is lost then
 to a challenge.
 
-The server's word on where it stands is obeyed, whether it takes a fragment or finds
-it out of step. A fragment that is too large is followed by smaller ones. If the
-server no longer knows the session, the upload begins again with a new one, however
-far it was. If it is to be cancelled, the client says that until the server has
-released everything, or knows of nothing to release (*cancelling*).
+The server's word on where it stands is obeyed, whether it takes a fragment or finds it
+out of step, unless it claims bytes that its session was never sent. A fragment that is
+too large is followed by smaller ones. If the server no longer knows the session, the
+upload begins again with a new one, however far it was. If it is to be cancelled, the
+client says that until the server has released everything, or knows of nothing to
+release (*cancelling*).
 
 What a connection that broke leaves open is settled by sending the same packet again:
 a fragment from the client's own offset, of which the server skips what it holds, or
@@ -32,7 +33,6 @@ told what came of it, and say what to do next.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from enum import Enum, auto
@@ -46,6 +46,7 @@ from txbits.protocol._fields import (
     BITS_UPLOAD_PROTOCOL,
     ContentRange,
     LocalProtocolError,
+    check_host_id,
 )
 from txbits.protocol.fragment_sizes import FragmentSizes
 from txbits.protocol.packets import (
@@ -68,13 +69,6 @@ from txbits.protocol.reactions import (
     is_transient,
 )
 from txbits.protocol.refusals import HResult
-
-# MC-BUP 2.2.3.2: a host as in RFC 1738, section 5, or an address as in RFC 2373. A port
-# behind it is what servers give that are not on the usual one. What is none of these
-# is as good as nothing.
-_HOST = re.compile(
-    r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?|[0-9A-Fa-f:]+:[0-9A-Fa-f:.]*"
-)
 
 #: How often a server may fall back behind what it held before, and still have it
 #: count as progress when it catches up. A server that always loses what it was sent
@@ -140,6 +134,7 @@ class Upload:
     _sent_at: float = field(init=False, default=0.0)
     _highest: int = field(init=False, default=0)
     _setbacks: int = field(init=False, default=0)
+    _sent: int = field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
         if self.pings_connections:
@@ -177,6 +172,8 @@ class Upload:
         """Go on where another run of the client stopped; it pings first."""
         self._position = position
         self._highest = position.offset
+        # What the earlier run had sent when it ended was not written down.
+        self._sent = self.total
         if position.session_id is not None:
             self.phase = self._phase_of_position()
             self.ping()
@@ -200,6 +197,7 @@ class Upload:
         if self.phase is Phase.OVER or self.session_id is None:
             raise LocalProtocolError("the upload is over; nothing is left to be said")
         if self.phase is Phase.SENDING:
+            self._sent = max(self._sent, self._end)
             content_range = ContentRange(self.offset, self._end - 1, self.total)
             return Fragment(self.session_id, content_range, content_range.length)
         if self.phase is Phase.CLOSING:
@@ -283,8 +281,9 @@ class Upload:
         if ack.protocol not in (None, BITS_UPLOAD_PROTOCOL):
             return self._nonsense(ack, "the server chose a protocol it was not offered")
         self._move(session_id=ack.session_id)
+        self._sent = 0
         self.phase = self._phase_of_position()
-        if ack.host_id and _HOST.fullmatch(ack.host_id):
+        if ack.host_id and _is_host(ack.host_id):
             # MC-BUP 3.1.2.3: without a time-out it is used for ever.
             self._move(
                 host=ack.host_id,
@@ -313,6 +312,12 @@ class Upload:
         if received > self.total:
             return self._nonsense(
                 ack, f"the server holds {received} bytes of a file of {self.total}"
+            )
+        # Whoever believed this would leave bytes out.
+        sent = max(self._sent, self._end)
+        if received > sent:
+            return self._nonsense(
+                ack, f"the server holds {received} bytes, and was sent {sent}"
             )
         if received == self._end and ack.success:
             self.sizes.acknowledged(length, self.clock() - self._sent_at)
@@ -385,3 +390,12 @@ class Upload:
 
     def _nonsense(self, ack: Ack, cause: str) -> Refused:
         return Refused(cause, ack.status, ack.hresult, transient=False)
+
+
+def _is_host(text: str) -> bool:
+    # What is none is as good as nothing.
+    try:
+        check_host_id(text)
+    except LocalProtocolError:
+        return False
+    return True

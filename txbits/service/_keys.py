@@ -178,7 +178,7 @@ KEYS = (
         "notify-timeout",
         "notify",
         Number("seconds", _LONGER_THAN_A_MOMENT, whole=False),
-        "Seconds for each of the three steps below.",
+        "Seconds for sending to the application, its headers, and its reply, each.",
     ),
     Key(
         "notify-send-timeout",

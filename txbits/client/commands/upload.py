@@ -126,6 +126,10 @@ def _check(items: list[Item], options: argparse.Namespace) -> None:
         raise UsageError("--length is for standard input only")
     if len(items) > 1 and options.reply is not None:
         raise UsageError("--reply takes a single file")
+    if options.reply is not None:
+        folder = os.path.dirname(options.reply) or os.curdir
+        if not os.path.isdir(folder):
+            raise UsageError(f"--reply: {printable(folder)} is not a folder")
     if (
         len(items) > 1
         and options.state is not None
