@@ -177,11 +177,6 @@ class CommandTests(TestCase):
         status = await self.run_at(self.serve(), "--timeout", "0")
         self.assertEqual(status, Status.USAGE)
 
-    async def test_a_proxy_is_1(self):
-        status = await self.run_at(self.serve(), "--proxy", "http://h:8080")
-        self.assertEqual(status, Status.USAGE)
-        self.assertIn("a proxy", self.err.getvalue())
-
     async def test_passwords_go_along(self):
         seen = set()
 

@@ -72,6 +72,23 @@ class ArgumentTests(SynchronousTestCase):
             words = self.refuse("upload", "a", URL, f"--retry-for={text}")
             self.assertIn("is not a duration", words)
 
+    def test_a_check_goes_through_no_proxy(self) -> None:
+        self.assertIn("--proxy", self.refuse("check", URL, "--proxy", "http://h:1"))
+
+    def test_each_command_tells_the_statuses_that_it_has(self) -> None:
+        for name, has, has_not in (
+            ("upload", "4 the local file changed", "a check failed"),
+            ("ping", "3 gave up", "4 the local file changed"),
+            ("check", "2 a check failed", "2 refused"),
+            ("completion", "130 interrupted", "2 refused"),
+        ):
+            out = io.StringIO()
+            with redirect_stdout(out):
+                self.assertRaises(SystemExit, main, [name, "--help"])
+            told = " ".join(out.getvalue().split())
+            self.assertIn(has, told)
+            self.assertNotIn(has_not, told)
+
     def test_help_is_no_failure(self) -> None:
         for argv in (["--help"], ["upload", "--help"]):
             out = io.StringIO()

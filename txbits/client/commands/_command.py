@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from enum import IntEnum
 from typing import Any, TextIO
 
@@ -38,11 +38,18 @@ class Status(IntEnum):
     INTERRUPTED = 130
 
 
-#: The last paragraph of each command's help.
-STATUSES = (
-    "Exit statuses: 0 done; 1 wrong usage; 2 refused by the server; 3 gave up, try "
-    "again later; 4 the local file changed; 130 interrupted."
-)
+#: What each status means, but where a command says otherwise.
+_MEANINGS = {
+    Status.DONE: "done",
+    Status.USAGE: "wrong usage",
+    Status.REFUSED: "refused by the server",
+    Status.GAVE_UP: "gave up, try again later",
+    Status.CHANGED: "the local file changed",
+    Status.INTERRUPTED: "interrupted",
+}
+
+#: What a command that asks a server may exit with.
+_OF_SERVERS = (Status.REFUSED, Status.GAVE_UP)
 
 
 class UsageError(Exception):
@@ -108,6 +115,8 @@ class Command:
     :ivar arguments: Adds its arguments to its parser.
     :ivar perform: Does it. What it returns is the exit status; what it raises becomes
         one, see :func:`run`. When it is interrupted, what it awaits is cancelled.
+    :ivar statuses: What it may exit with besides those of every command.
+    :ivar meanings: What statuses mean that mean something else here.
     """
 
     name: str
@@ -115,6 +124,16 @@ class Command:
     description: str
     arguments: Callable[[argparse.ArgumentParser], None]
     perform: Callable[[Context, argparse.Namespace], Coroutine[Any, Any, Status]]
+    statuses: Sequence[Status] = _OF_SERVERS
+    meanings: Mapping[Status, str] = field(factory=dict)
+
+    @property
+    def epilog(self) -> str:
+        """The last paragraph of its help."""
+        ends = {Status.DONE, Status.USAGE, Status.INTERRUPTED, *self.statuses}
+        meanings = {**_MEANINGS, **self.meanings}
+        told = "; ".join(f"{status:d} {meanings[status]}" for status in sorted(ends))
+        return f"Exit statuses: {told}."
 
     def add_to(self, commands: Any) -> None:
         """Make its parser one of the sub-parsers *commands*."""
@@ -123,7 +142,7 @@ class Command:
             allow_abbrev=False,
             help=self.help,
             description=self.description,
-            epilog=STATUSES,
+            epilog=self.epilog,
         )
         self.arguments(parser)
         parser.set_defaults(perform=self.perform)

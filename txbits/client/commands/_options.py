@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import netrc
 import os
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -30,20 +31,29 @@ from txbits.client.settings import (
 )
 from txbits.client.source import printable
 
+_ASKED = "if the server asks, with Basic or Digest"
+_BASIC = "with Basic, in each request"
+
 #: A file of certificates, keys or headers is not longer than this, in bytes.
 _LONGEST = 4 * 1024 * 1024
 
 
-def add_connection_options(parser: argparse.ArgumentParser) -> None:
-    """Add what says how the server is reached."""
+def add_connection_options(
+    parser: argparse.ArgumentParser, *, is_direct: bool = False
+) -> None:
+    """
+    Add what says how the server is reached.
+
+    :param is_direct: Whether there is no way through a proxy, and no Digest.
+    """
     group = parser.add_argument_group("how the server is reached")
     add = group.add_argument
     add(
         "--user",
         metavar="NAME",
         type=_types.user,
-        help="who to be if the server asks, with Basic or Digest; the password is "
-        "that of TXBITS_PASSWORD, of ~/.netrc, or asked for",
+        help=f"who to be {_BASIC if is_direct else _ASKED}; the password is that of "
+        "TXBITS_PASSWORD, of ~/.netrc, or asked for",
     )
     add(
         "--header",
@@ -54,6 +64,16 @@ def add_connection_options(parser: argparse.ArgumentParser) -> None:
         help="send a header with each request; @FILE reads them from a file, one a "
         "line; may be repeated",
     )
+    if is_direct:
+        parser.set_defaults(proxy=None, proxy_user=None)
+    else:
+        _add_proxy_options(add)
+    add("--cacert", metavar="FILE", help="trust these authorities only, in PEM")
+    add("--cert", metavar="FILE", help="show this certificate to the server, in PEM")
+    add("--key", metavar="FILE", help="its key, if that is in a file of its own")
+
+
+def _add_proxy_options(add: Callable[..., argparse.Action]) -> None:
     add(
         "--proxy",
         metavar="URL",
@@ -67,9 +87,6 @@ def add_connection_options(parser: argparse.ArgumentParser) -> None:
         help="who to be if the proxy asks; the password is that of "
         "TXBITS_PROXY_PASSWORD, of ~/.netrc, or asked for",
     )
-    add("--cacert", metavar="FILE", help="trust these authorities only, in PEM")
-    add("--cert", metavar="FILE", help="show this certificate to the server, in PEM")
-    add("--key", metavar="FILE", help="its key, if that is in a file of its own")
 
 
 def add_state_option(parser: argparse.ArgumentParser) -> None:

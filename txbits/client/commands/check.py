@@ -62,7 +62,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_PATIENCE,
         help="how long to wait for an answer (default: 10s)",
     )
-    add_connection_options(parser)
+    add_connection_options(parser, is_direct=True)
     parser.add_argument(
         "--json", action="store_true", help="print the report as JSON, for programs"
     )
@@ -128,4 +128,9 @@ COMMAND = Command(
     "through a proxy, which would change what is said.",
     arguments=_arguments,
     perform=_perform,
+    meanings={
+        Status.DONE: "nothing failed that MC-BUP demands",
+        Status.REFUSED: "a check failed",
+        Status.GAVE_UP: "the server cannot be reached",
+    },
 )

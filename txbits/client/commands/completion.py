@@ -33,4 +33,5 @@ COMMAND = Command(
     "_txbits in a folder of $fpath.",
     arguments=_arguments,
     perform=_perform,
+    statuses=(),
 )

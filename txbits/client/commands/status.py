@@ -113,4 +113,5 @@ COMMAND = Command(
     "way, and those that the same command would go on with. No server is asked.",
     arguments=_arguments,
     perform=_perform,
+    statuses=(),
 )

@@ -332,4 +332,5 @@ COMMAND = Command(
     "or the server or this command is started again.",
     arguments=_arguments,
     perform=_perform,
+    statuses=(Status.REFUSED, Status.GAVE_UP, Status.CHANGED),
 )
