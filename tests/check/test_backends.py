@@ -177,4 +177,10 @@ class TLSTests(KitCase):
         url = url.replace("http:", "https:")
         running = check(url, reactor=reactor, patience=0.5)
         error = await self.assertFailure(running, Unreachable)
-        self.assertIn("nothing was heard of it for 0.5 seconds", str(error))
+        # There may be the end of a line among the random bytes of a hello: what is
+        # before it gets an answer then, as the request that it is not.
+        self.assertRegex(
+            str(error),
+            "nothing was heard of it for 0.5 seconds"
+            "|its certificate is not trusted, or it has none",
+        )
