@@ -14,15 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from txbits.client._journals import (
-    state_directory,
-)
+from txbits.client._journals import state_directory
 from txbits.client._url import parse_proxy
 from txbits.client.commands import _types
 from txbits.client.commands._command import Context, UsageError
-from txbits.client.journal import (
-    JournalError,
-)
+from txbits.client.job import DEFAULT_RETRY_FOR
+from txbits.client.journal import JournalError
 from txbits.client.settings import (
     ConnectionSettings,
     Credentials,
@@ -86,6 +83,18 @@ def _add_proxy_options(add: Callable[..., argparse.Action]) -> None:
         type=_types.user,
         help="who to be if the proxy asks; the password is that of "
         "TXBITS_PROXY_PASSWORD, of ~/.netrc, or asked for",
+    )
+
+
+def add_retry_option(parser: argparse.ArgumentParser) -> None:
+    """Add how long a transfer goes on without progress."""
+    parser.add_argument(
+        "--retry-for",
+        metavar="DURATION",
+        type=_types.duration,
+        default=DEFAULT_RETRY_FOR,
+        help="how long to try again without progress: seconds, or 15m, 12h, 14d "
+        "(default: 10m)",
     )
 
 

@@ -15,9 +15,12 @@ from txbits.client.commands._command import (
     Status,
     UsageError,
 )
-from txbits.client.commands._options import add_connection_options, connection_settings
+from txbits.client.commands._options import (
+    add_connection_options,
+    add_retry_option,
+    connection_settings,
+)
 from txbits.client.downloader import download
-from txbits.client.job import DEFAULT_RETRY_FOR
 from txbits.client.source import printable
 
 _GO_ON = "the same command goes on where it stopped"
@@ -28,14 +31,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     add("url", metavar="URL", type=_types.url, help="where the file is")
     add("file", metavar="FILE", help="where it is to appear")
     add("--overwrite", action="store_true", help="replace a file that is there")
-    add(
-        "--retry-for",
-        metavar="DURATION",
-        type=_types.duration,
-        default=DEFAULT_RETRY_FOR,
-        help="how long to try again without progress: seconds, or 15m, 12h, 14d "
-        "(default: 10m)",
-    )
+    add_retry_option(parser)
     add_connection_options(parser)
     group = parser.add_argument_group("what is said").add_mutually_exclusive_group()
     group.add_argument("--json", action="store_true", help="a line of JSON an event")

@@ -30,13 +30,14 @@ from txbits.client.commands._command import (
 )
 from txbits.client.commands._options import (
     add_connection_options,
+    add_retry_option,
     add_state_option,
     connection_settings,
     state_path,
 )
 from txbits.client.commands._plan import STDIN, Item, plan
 from txbits.client.events import UploadFailed, UploadResult
-from txbits.client.job import DEFAULT_RETRY_FOR, UploadJob
+from txbits.client.job import UploadJob
 from txbits.client.journal import Journal, JournalBusy, JournalError
 from txbits.client.settings import ConnectionSettings
 from txbits.client.source import FileSource, SourceError, printable
@@ -89,14 +90,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         type=_types.size,
         help="send at most so much in a second; K, M and G may follow",
     )
-    add(
-        "--retry-for",
-        metavar="DURATION",
-        type=_types.duration,
-        default=DEFAULT_RETRY_FOR,
-        help="how long to try again without progress: seconds, or 15m, 12h, 14d "
-        "(default: 10m)",
-    )
+    add_retry_option(parser)
     add_state_option(parser)
     add("--no-state", action="store_true", help="write nothing down; begin anew")
     add_connection_options(parser)
