@@ -20,7 +20,7 @@ from txbits.client import (
     DownloadFailed,
     download,
 )
-from txbits.client._partial import Origin, Partial, boot_id
+from txbits.client._partial import Origin, Partial
 
 reactor: Any = _reactor
 
@@ -150,6 +150,6 @@ class DownloadCase(TestCase):
         """Leave a part there, as an earlier run would have."""
         length = len(DATA) if length is None else length
         partial = Partial.open(str(self.path))
-        partial.begin(Origin(url or self.url, validator, length, boot_id()))
+        partial.begin(Origin.of(url or self.url, validator, length))
         partial.write(data)
         partial.close()

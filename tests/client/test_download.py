@@ -8,7 +8,7 @@ import os
 from typing import Any
 
 from twisted.internet import reactor as _reactor
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
@@ -185,15 +185,30 @@ class ResumptionTests(DownloadCase):
         await self.download()
         self.assert_arrived()
 
-    async def test_a_part_from_before_a_restart_of_the_machine_is_thrown_away(self):
-        partial = Partial.open(str(self.path))
-        partial.begin(Origin(self.url, '"1"', len(DATA), "another"))
-        partial.write(bytes(1000))
+    async def test_what_a_crash_may_have_made_zeros_of_comes_again(self):
+        partial = Partial.open(str(self.path), boot="another")
+        partial.begin(Origin.of(self.url, '"1"', len(DATA)))
+        partial.write(DATA[:1000])
+        partial.save()
+        partial.write(bytes(500))
         # As a crash leaves it.
         os.close(partial._descriptor)
         result = await self.download()
         self.assert_arrived()
-        self.assertEqual(result.received, len(DATA))
+        self.assertEqual(result.received, len(DATA) - 1000)
+        self.assertEqual(self.file.asked("Range"), ["bytes=1000-"])
+
+    async def test_what_has_come_is_made_safe_while_the_connection_is_lost(self):
+        self.file.cuts = [50_000]
+        ran = []
+
+        def in_thread(function, *args, **kwargs):
+            ran.append(function.__name__)
+            return maybeDeferred(function, *args, **kwargs)
+
+        await self.download(in_thread=in_thread)
+        self.assert_arrived()
+        self.assertEqual(ran, ["open_partial", "begin", "save", "finish", "close"])
 
     async def test_a_part_of_another_url_is_thrown_away(self):
         self.place(b"old" * 1000, url="http://127.0.0.1/other")
@@ -226,8 +241,10 @@ class ThreadTests(DownloadCase):
     def until_nothing_is_left(self, downloading):
         downloading.cancel()
         self.assertNoResult(downloading)
-        self.waiting.pop().callback(None)
-        return self.assertFailure(downloading, CancelledError)
+        ended = self.assertFailure(downloading, CancelledError)
+        while self.waiting:
+            self.waiting.pop().callback(None)
+        return ended
 
     async def test_while_it_opens_the_part(self):
         downloading = self.download(in_thread=self.later)

@@ -16,7 +16,14 @@ from typing import Any, Protocol, TextIO
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 
-from txbits.client.events import Created, Event, Paused, Progress, Waiting
+from txbits.client.events import (
+    Created,
+    Event,
+    Paused,
+    Progress,
+    Unlocked,
+    Waiting,
+)
 
 #: A terminal's line is not rewritten more often than this, in seconds.
 REDRAW_INTERVAL = 0.1
@@ -132,7 +139,7 @@ class PlainDisplay:
             self._write(describe_paused(event))
         elif isinstance(event, Progress):
             self._show_progress(event)
-        elif self.verbose:
+        elif isinstance(event, Created) and self.verbose:
             self._write(f"session {str(event.session_id).upper()}")
 
     def _show_progress(self, event: Progress) -> None:
@@ -231,6 +238,8 @@ class JSONDisplay:
         elif isinstance(event, Created):
             session = str(event.session_id).upper()
             write_json(self.out, event="session", session=session)
+        elif isinstance(event, Unlocked):
+            write_json(self.out, event="unlocked", file=event.path)
         else:
             write_json(self.out, event="paused", acknowledged=event.acknowledged)
 

@@ -19,13 +19,12 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from txbits._deferreds import deferred
 from txbits.client._auth import Authorizer
 from txbits.client._fetch import Body, Head, Unencoded, moved
 from txbits.client._http import make_agent
-from txbits.client._partial import Busy, Origin, Partial, boot_id
+from txbits.client._partial import Busy, Origin, Partial
 from txbits.client._requests import (
     Connections,
     ExchangeError,
@@ -33,12 +32,14 @@ from txbits.client._requests import (
     Requests,
 )
 from txbits.client._retry import Backoff
+from txbits.client._saving import Saving
 from txbits.client._url import same_server, to_wire
 from txbits.client.events import (
     DownloadFailed,
     DownloadResult,
     Event,
     Progress,
+    Unlocked,
     Waiting,
 )
 from txbits.client.job import DEFAULT_RETRY_FOR
@@ -123,7 +124,8 @@ class _Threads:
     Runs what blocks, one after the other.
 
     A thread cannot be cancelled. Whoever waits for it can, and must not pull away what
-    it works with: :meth:`idle` fires when nothing is running.
+    it works with: :meth:`idle` fires when nothing is running. What is cancelled before
+    its turn has come is left out.
     """
 
     in_thread: Callable[..., Deferred[Any]]
@@ -132,15 +134,23 @@ class _Threads:
     def run(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> Deferred[T]:
         result: Deferred[T] = Deferred()
         running: Deferred[None] = Deferred()
+        before = self.idle()
         self._running = running
 
-        def end(outcome: T | Failure) -> None:
-            self._running = None
+        def begin(_: None) -> None:
+            if result.called:
+                end(None)
+            else:
+                self.in_thread(function, *args, **kwargs).addBoth(end)
+
+        def end(outcome: Any) -> None:
+            if self._running is running:
+                self._running = None
             if not result.called:
                 result.callback(outcome)
             running.callback(None)
 
-        self.in_thread(function, *args, **kwargs).addBoth(end)
+        before.addCallback(begin)
         return result
 
     def idle(self) -> Deferred[None]:
@@ -173,6 +183,7 @@ class _Download:
     _others: Requests = field(init=False)
     _received: int = field(init=False, default=0)
     _restarts: int = field(init=False, default=0)
+    _saving: Saving = field(init=False)
     _log = Logger()
 
     async def run(self) -> DownloadResult:
@@ -194,6 +205,9 @@ class _Download:
         try:
             await self.threads.run(open_partial)
             (self._partial,) = opened
+            self._saving = Saving(self.reactor, self._partial, self.threads.run)
+            if not self._partial.is_alone:
+                self._tell(Unlocked(self._partial.part))
             await self._until_whole()
             await self.threads.run(self._partial.finish, overwrite=self.overwrite)
         except Busy as error:
@@ -201,7 +215,7 @@ class _Download:
         finally:
             await self.threads.idle()
             for partial in opened:
-                partial.close()
+                await self.threads.run(partial.close)
             await self._own.close()
             await self._others.close()
         return DownloadResult(self._partial.held, self._received)
@@ -295,7 +309,7 @@ class _Download:
             await self._discard(requests)
             words = f"the server gives the file as {head.encoding} only"
             raise DownloadFailed(words, transient=False, status=head.status)
-        origin = Origin(self.url, head.validator, head.length, boot_id())
+        origin = Origin.of(self.url, head.validator, head.length)
         await self.threads.run(self._partial.begin, origin)
         return await self._receive(requests, response)
 
@@ -307,6 +321,7 @@ class _Download:
 
         def take(data: bytes) -> None:
             partial.write(data)
+            self._saving.more_came()
             self._received += len(data)
             self.backoff.progress()
             self._tell_progress(origin)
@@ -325,7 +340,7 @@ class _Download:
         if self._restarts > _RESTARTS or not self._partial.held:
             words = f"the server answered {head.status} to a request for the whole file"
             raise DownloadFailed(words, transient=False, status=head.status)
-        nothing = Origin(self.url, None, 0, boot_id())
+        nothing = Origin.of(self.url, None, 0)
         await self.threads.run(self._partial.begin, nothing)
 
     async def _refused(self, head: Head, response: Any) -> None:
@@ -355,6 +370,8 @@ class _Download:
                 transient=True,
             )
         self._tell(Waiting(seconds, cause))
+        if self._partial.unsafe:
+            await self.threads.run(self._partial.save)
         await deferLater(self.reactor, seconds)
 
     def _tell_progress(self, origin: Origin) -> None:

@@ -137,4 +137,15 @@ class DownloadResult:
     received: int
 
 
-Event = Created | Progress | Waiting | Paused
+@frozen
+class Unlocked:
+    """
+    The file system has no locks: nothing keeps two transfers of the same file apart.
+
+    :ivar path: What could not be locked.
+    """
+
+    path: str
+
+
+Event = Created | Progress | Waiting | Paused | Unlocked

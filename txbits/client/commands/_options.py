@@ -34,6 +34,9 @@ _BASIC = "with Basic, in each request"
 #: A file of certificates, keys or headers is not longer than this, in bytes.
 _LONGEST = 4 * 1024 * 1024
 
+#: Said where the file system has no locks.
+NOT_ALONE = "this file system has no locks, so nothing keeps two runs apart"
+
 
 def add_connection_options(
     parser: argparse.ArgumentParser, *, is_direct: bool = False

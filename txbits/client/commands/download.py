@@ -16,11 +16,13 @@ from txbits.client.commands._command import (
     UsageError,
 )
 from txbits.client.commands._options import (
+    NOT_ALONE,
     add_connection_options,
     add_retry_option,
     connection_settings,
 )
 from txbits.client.downloader import download
+from txbits.client.events import Event, Unlocked
 from txbits.client.source import printable
 
 _GO_ON = "the same command goes on where it stopped"
@@ -44,6 +46,12 @@ async def _perform(context: Context, options: argparse.Namespace) -> Status:
     display = _display(context, options)
     name = printable(options.file)
     context.hint = _GO_ON
+
+    def show(event: Event) -> None:
+        if isinstance(event, Unlocked) and not options.quiet:
+            context.complain(NOT_ALONE)
+        display.show(event)
+
     try:
         result = await download(
             options.url,
@@ -52,7 +60,7 @@ async def _perform(context: Context, options: argparse.Namespace) -> Status:
             overwrite=options.overwrite,
             retry_for=options.retry_for,
             settings=settings,
-            on_event=display.show,
+            on_event=show,
             in_thread=context.run,
         )
     except FileExistsError as error:
