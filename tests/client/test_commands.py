@@ -430,6 +430,17 @@ class StatusTests(CommandTestCase):
         self.assertIn("damaged", self.out.getvalue())
         self.assert_status(self.run_command("status", "--json"), 0)
 
+    def test_one_that_a_crash_made_zeros_of_is_said_and_begun_anew(
+        self,
+    ) -> None:
+        path = self.interrupted()
+        (name,) = self.journals()
+        journal = os.path.join(self.home, ".local", "state", "txbits", name)
+        with open(journal, "wb") as file:
+            file.write(bytes(500))
+        self.assert_status(self.run_command("upload", path, "http://h/a"), 0)
+        self.assertIn(f"{name} was lost when the machine crashed", self.err.getvalue())
+
     def test_a_journal_can_be_named(self) -> None:
         self.interrupted()
         (name,) = self.journals()

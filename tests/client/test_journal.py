@@ -4,6 +4,7 @@ Journals: what is in them, who may write, and what is made of damaged ones.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -17,6 +18,8 @@ from hypothesis import strategies as st
 from twisted.internet.defer import maybeDeferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.client.crashes import FATES, FragileDisk
+from txbits.client._files import Files
 from txbits.client._journals import (
     forget_old,
     look_at,
@@ -46,10 +49,13 @@ class JournalTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.path = Path(self.mktemp()) / "state" / "x.json"
         self.now = 1_700_000_000.0
+        self.files = Files()
 
     def open(self, file: FileIdentity = FILE, url: str = URL) -> Journal:
         journal = self.successResultOf(
-            Journal.open(self.path, url, file, lambda: self.now, maybeDeferred)
+            Journal.open(
+                self.path, url, file, lambda: self.now, maybeDeferred, self.files
+            )
         )
         self.addCleanup(journal.close)
         return journal
@@ -206,7 +212,7 @@ class FailureTests(JournalTestCase):
         path.write_bytes(self.path.read_bytes())
         with self.assertRaisesRegex(JournalError, "belongs to another user"):
             locked(path, os.geteuid() + 1)
-        os.close(locked(path))
+        os.close(locked(path)[0])
 
     def test_numbers_that_are_none_make_no_journal(self) -> None:
         journal = self.open()
@@ -225,10 +231,112 @@ class FailureTests(JournalTestCase):
         journal = self.open()
         self.save(journal)
         before = self.path.read_bytes()
-        self.path.with_name(f"{self.path.name}.new").mkdir()
+        temporary = self.path.with_name(f"{self.path.name}.new")
+        temporary.mkdir()
         self.failureResultOf(journal.save(Position(SESSION, 600)), JournalError)
         self.assertEqual(self.path.read_bytes(), before)
         self.refuse(JournalBusy)
+
+
+class CrashTests(JournalTestCase):
+    """Machines that crash."""
+
+    def test_what_was_saved_is_found_whatever_was_being_written(self) -> None:
+        for fate in FATES:
+            self.path = Path(self.mktemp()) / "x.json"
+            disk = FragileDisk(self.path.parent)
+            self.files = disk.files
+            for offset in (0, 100, 200):
+                journal = self.open()
+                self.save(journal, Position(SESSION, offset))
+                # The next version comes only so far.
+                journal.files = Files(fsync=_end)
+                self.failureResultOf(journal.save(POSITION), KeyboardInterrupt)
+                journal.close()
+                disk.crash(fate)
+                journal = self.open()
+                found = journal.found
+                assert found is not None, (fate, offset)
+                self.assertEqual(found.position, Position(SESSION, offset))
+                journal.close()
+
+    def test_the_name_is_made_durable(self) -> None:
+        folders: list[int] = []
+
+        def fsync(descriptor: int) -> None:
+            if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                folders.append(os.fstat(descriptor).st_ino)
+
+        self.files = Files(fsync=fsync)
+        self.save(self.open())
+        self.assertEqual(folders, [self.path.parent.stat().st_ino])
+
+    def test_zeros_are_no_journal_and_are_said(self) -> None:
+        journal = self.open()
+        self.save(journal)
+        journal.close()
+        self.path.write_bytes(bytes(500))
+        journal = self.open()
+        self.assertTrue(journal.was_lost)
+        self.assertIsNone(journal.found)
+        self.save(journal)
+        journal.close()
+        self.assertFalse(self.open().was_lost)
+
+    def test_a_disk_that_fails_is_said(self) -> None:
+        journal = self.open()
+        disk = FragileDisk(self.path.parent, [OSError(errno.EIO, "I/O error")])
+        journal.files = disk.files
+        self.failureResultOf(journal.save(POSITION), JournalError)
+
+
+def _end(descriptor: int) -> None:
+    raise KeyboardInterrupt
+
+
+class FileSystemTests(JournalTestCase):
+    """File systems that cannot do everything, and folders where others have been."""
+
+    def test_without_locks_it_goes_on_and_is_said(self) -> None:
+        for number in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+
+            def flock(descriptor: int, kind: int, number: int = number) -> None:
+                raise OSError(number, os.strerror(number))
+
+            self.files = Files(flock=flock)
+            journal = self.open()
+            self.assertFalse(journal.is_alone)
+            self.save(journal)
+            found = look_at(self.path, self.files)
+            assert found is not None
+            self.assertFalse(found.running)
+            self.successResultOf(journal.remove())
+        self.files = Files()
+        self.assertTrue(self.open().is_alone)
+
+    def test_a_link_in_place_of_the_next_version_is_not_followed(self) -> None:
+        victim = Path(self.mktemp())
+        victim.write_bytes(b"precious")
+        temporary = self.path.with_name(f"{self.path.name}.new")
+        journal = self.open()
+        for make in (temporary.symlink_to, temporary.hardlink_to):
+            make(victim.absolute())
+            self.save(journal)
+            self.assertEqual(victim.read_bytes(), b"precious")
+            self.assertFalse(self.path.is_symlink())
+            self.assertEqual(self.path.stat().st_nlink, 1)
+
+    def test_a_pipe_is_no_journal(self) -> None:
+        self.path.parent.mkdir(parents=True)
+        os.mkfifo(self.path)
+        self.assertIn("is no ordinary file", self.refuse(JournalError))
+
+    def test_folders_that_it_makes_are_closed_to_others(self) -> None:
+        top = Path(self.mktemp())
+        self.path = top / "a" / "b" / "x.json"
+        self.open()
+        for folder in (top, top / "a", top / "a" / "b"):
+            self.assertEqual(stat.S_IMODE(folder.stat().st_mode), 0o700)
 
 
 class PlaceTests(SynchronousTestCase):

@@ -216,6 +216,8 @@ def make_folder(path: Path) -> None:
     """
     if path.is_dir():
         return
+    if os.path.lexists(path):
+        raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
     if path.parent != path:
         make_folder(path.parent)
     path.mkdir(mode=0o700, exist_ok=True)

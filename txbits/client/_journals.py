@@ -18,6 +18,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 
+from txbits.client._files import FILES, Files
 from txbits.client._url import without_query
 from txbits.client.journal import (
     LONGEST,
@@ -107,7 +108,7 @@ def forget_old(directory: Path, now: float) -> None:
         if entry is None or found.running or entry.updated > now - _OLD:
             continue
         try:
-            descriptor = locked(found.path)
+            descriptor, _ = locked(found.path)
         except (JournalError, PermissionError):
             # It is in use, or another user's.
             continue
@@ -117,7 +118,7 @@ def forget_old(directory: Path, now: float) -> None:
             os.close(descriptor)
 
 
-def look_at(path: Path) -> Found | None:
+def look_at(path: Path, files: Files = FILES) -> Found | None:
     """
     Read a journal that may be another process's.
 
@@ -134,7 +135,8 @@ def look_at(path: Path) -> Found | None:
     try:
         text = os.read(descriptor, LONGEST)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            # Without locks nothing tells.
+            files.lock(descriptor, fcntl.LOCK_SH)
             running = False
         except BlockingIOError:
             running = True

@@ -4,11 +4,16 @@ How far an upload is, for its journal; and how far it was.
 
 from __future__ import annotations
 
+from math import inf
+
 from attrs import define, evolve, field
 from twisted.internet.interfaces import IReactorTime
 
 from txbits.client.journal import Entry, Journal
 from txbits.protocol.upload import Position
+
+#: An offset alone is written no sooner than so many seconds after the last one.
+_OFFSET_AFTER = 1.0
 
 
 @define
@@ -16,7 +21,9 @@ class Record:
     """
     Keeps a journal, if there is one.
 
-    The times in it are the calendar's, since another run has another clock.
+    The times in it are the calendar's, since another run has another clock. An offset
+    alone is written now and then only, since each version goes to the disk: one that is
+    too low costs a fragment at most, and the server knows it better anyway.
 
     :ivar clock: The upload's.
     :ivar journal: Where to write.
@@ -25,6 +32,7 @@ class Record:
     clock: IReactorTime
     journal: Journal | None
     _saved: Position = field(init=False, factory=Position)
+    _saved_at: float = field(init=False, default=-inf)
 
     def stale(self) -> Position | None:
         """Where an earlier run stopped that sent another state of the file."""
@@ -47,8 +55,20 @@ class Record:
 
         :raises JournalError: If that cannot be written down.
         """
+        now = self.clock.seconds()
+        is_new_offset_only = evolve(position, offset=self._saved.offset) == self._saved
+        if is_new_offset_only and now - self._saved_at < _OFFSET_AFTER:
+            return
+        await self.catch_up(position)
+
+    async def catch_up(self, position: Position) -> None:
+        """
+        The upload is so far, and may end here.
+
+        :raises JournalError: If that cannot be written down.
+        """
         if self.journal is not None and position != self._saved:
-            self._saved = position
+            self._saved, self._saved_at = position, self.clock.seconds()
             await self.journal.save(self._entry(self.journal, position))
 
     async def finish(self, position: Position) -> None:

@@ -5,12 +5,15 @@ The reply of a server application, downloaded before the session is closed.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
 from attrs import evolve
+from twisted.internet.threads import deferToThreadPool
 
 from txbits.client._fetch import Body
+from txbits.client._files import FILES, Files
 from txbits.client._requests import NoAnswer, Requests
 from txbits.client._url import same_server
 from txbits.client.events import UploadFailed
@@ -27,9 +30,11 @@ async def fetch_reply(
     server: str,
     settings: ConnectionSettings,
     path: str | os.PathLike[Any],
+    files: Files = FILES,
 ) -> int:
     """
-    Download a reply into a file, which appears when it is complete.
+    Download a reply into a file, which appears when it is complete and on the disk: the
+    server releases it when the session is closed.
 
     :param url: Where it is.
     :param server: Where the upload went. Passwords and headers that are meant for that
@@ -50,12 +55,30 @@ async def fetch_reply(
         length = await _download(
             reactor, requests, url, temporary, settings.response_timeout
         )
-        os.replace(temporary, name)
+        # If this is cancelled, the file appears or it does not; a thread goes on.
+        await deferToThreadPool(
+            reactor, reactor.getThreadPool(), _place, temporary, name, files
+        )
+    except OSError as error:
+        if error.filename is None:
+            # Such as that of a disk that is full.
+            error.filename = name
+        raise
     finally:
         await requests.close()
-        if os.path.exists(temporary):
+        with suppress(FileNotFoundError):
             os.unlink(temporary)
     return length
+
+
+def _place(temporary: str, name: str, files: Files) -> None:
+    descriptor = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        files.fsync(descriptor)
+        os.replace(temporary, name)
+        files.sync_folder_of(name, descriptor)
+    finally:
+        os.close(descriptor)
 
 
 async def _download(

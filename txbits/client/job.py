@@ -216,9 +216,14 @@ class UploadJob:
             result = await self._work()
             await self._record.finish(self._machine.position)
         except (UploadFailed, UploadCancelled, SourceError) as error:
-            if not getattr(error, "resumable", False):
+            if getattr(error, "resumable", False):
+                await self._record.catch_up(self._machine.position)
+            else:
                 await self._abandon()
                 await self._record.remove()
+            raise
+        except CancelledError:
+            await self._record.catch_up(self._machine.position)
             raise
         return result
 

@@ -5,18 +5,17 @@ It names the URL, the session, how far the server was, and which file it is, so 
 nothing of one file gets into another. It holds no password, and of the URL not the
 query, where tokens stand.
 
-It is replaced as a whole, and so is never half written. It is also the lock that
-keeps two runs of the same upload apart: whoever has the file that bears the name
-locked may write. The next version is locked before it takes the name, so that there
-is no moment without.
+It is replaced as a whole, by what is on the disk already, and so is never half written,
+not after a crash of the machine either. It is also the lock that keeps two runs of the
+same upload apart: whoever has the file that bears the name locked may write. The next
+version is locked before it takes the name, so that there is no moment without.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +24,7 @@ from uuid import UUID
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 
+from txbits.client._files import FILES, Files, is_at, make_folder
 from txbits.client._url import without_query
 from txbits.client.source import FileIdentity
 from txbits.protocol.upload import Position
@@ -156,8 +156,13 @@ class Journal:
         returns, as :func:`twisted.internet.threads.deferToThread` does.
     :ivar keeps_done: Whether it stays when the file is at its destination, so that a
         later run knows.
+    :ivar files: Does what is done with files.
     :ivar found: What an earlier run left, if it was about this file as it is.
     :ivar stale: What an earlier run left that was about another state of the file.
+    :ivar is_alone: Whether nobody else can open it meanwhile; ``False`` if the file
+        system has no locks.
+    :ivar was_lost: Whether an earlier run has left zeros, as a crash of the machine may
+        make them.
     """
 
     path: Path
@@ -166,6 +171,9 @@ class Journal:
     now: Callable[[], float]
     run: Callable[..., Deferred[Any]]
     keeps_done: bool = False
+    files: Files = FILES
+    is_alone: bool = field(init=False, default=True)
+    was_lost: bool = field(init=False, default=False)
     found: Entry | None = field(init=False, default=None)
     stale: Entry | None = field(init=False, default=None)
     _began: float = field(init=False, default=0.0)
@@ -179,6 +187,7 @@ class Journal:
         file: FileIdentity,
         now: Callable[[], float],
         run: Callable[..., Deferred[Any]],
+        files: Files = FILES,
     ) -> Deferred[Journal]:
         """
         Open it, and read what an earlier run has left.
@@ -187,16 +196,15 @@ class Journal:
             :class:`JournalBusy` if another process has it, or with
             :class:`JournalError`.
         """
-        journal = cls(path, without_query(url), file, now, run)
+        journal = cls(path, without_query(url), file, now, run, files=files)
         return run(journal._open).addCallback(lambda _: journal)
 
     def save(self, position: Position) -> Deferred[None]:
         """
         Write down how far the upload is.
 
-        :returns: A Deferred that fires with ``None`` when that will not be lost if this
-            process ends; or, for a new session, if the machine does. It fails with
-            :class:`JournalError`.
+        :returns: A Deferred that fires with ``None`` when that will not be lost, not if
+            the machine crashes either. It fails with :class:`JournalError`.
         """
         return self.run(self._save, position, False)
 
@@ -231,14 +239,15 @@ class Journal:
 
     def _open(self) -> None:
         try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._descriptor = locked(self.path)
+            make_folder(self.path.parent)
+            self._descriptor, self.is_alone = locked(self.path, files=self.files)
             text = os.pread(self._descriptor, LONGEST, 0)
         except OSError as error:
             self.close()
             raise JournalError(f"{self.path}: {error.strerror or error}") from error
         self._began = self.now()
-        if not text:
+        if not text.strip(b"\0"):
+            self.was_lost = bool(text)
             return
         try:
             entry = Entry.from_json(text)
@@ -259,33 +268,25 @@ class Journal:
 
     def _save(self, position: Position, done: bool) -> None:
         entry = Entry(self.url, self.file, position, done, self._began, self.now())
-        # The session's id is what matters; an offset that is too low costs a fragment
-        # at most, and the server knows it better anyway.
-        durable = self.found is None or (
-            self.found.position.session_id != position.session_id
-        )
         try:
-            self._replace(entry.to_json().encode("utf-8"), durable)
+            self._replace(entry.to_json().encode("utf-8"))
         except OSError as error:
             raise JournalError(f"{self.path}: {error.strerror or error}") from error
         self.found = entry
 
-    def _replace(self, text: bytes, durable: bool) -> None:
-        temporary = self._temporary
-        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-        descriptor = os.open(temporary, flags, 0o600)
+    def _replace(self, text: bytes) -> None:
+        temporary = str(self._temporary)
+        descriptor = self.files.create(temporary)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.write(descriptor, text) != len(text):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            if durable:
-                os.fsync(descriptor)
+            self.files.lock(descriptor)
+            self.files.fill(descriptor, text)
             os.replace(temporary, self.path)
-        except OSError:
+        except BaseException:
             os.close(descriptor)
             raise
         self.close()
         self._descriptor = descriptor
+        self.files.sync_folder_of(str(self.path), descriptor)
 
     def _remove(self) -> None:
         try:
@@ -297,30 +298,36 @@ class Journal:
             self.close()
 
 
-def locked(path: Path, user: int | None = None) -> int:
+def locked(
+    path: Path, user: int | None = None, files: Files = FILES
+) -> tuple[int, bool]:
     """
     Open the file that bears the name, and lock it.
 
     :param user: Whose it has to be; that of this process if ``None``. Whoever else can
         write it could send an upload, and the passwords with it, anywhere.
+    :returns: Its descriptor, and whether it is locked; if not, the file system has no
+        locks.
     :raises JournalError: If it is another's, or another process has it.
     """
     user = os.geteuid() if user is None else user
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     while True:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        descriptor = os.open(path, flags, 0o600)
+        descriptor = files.open(path, flags, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            status = os.fstat(descriptor)
-            if os.path.samestat(status, os.stat(path)):
+            is_alone = files.lock(descriptor)
+            if is_at(descriptor, str(path)):
+                status = os.fstat(descriptor)
                 if status.st_uid != user:
-                    os.close(descriptor)
                     raise JournalError(f"{path} belongs to another user")
-                return descriptor
+                if not stat.S_ISREG(status.st_mode):
+                    raise JournalError(f"{path} is no ordinary file")
+                return descriptor, is_alone
         except BlockingIOError:
             os.close(descriptor)
             raise JournalBusy("another txbits is at this upload") from None
-        except FileNotFoundError:
-            pass
+        except BaseException:
+            os.close(descriptor)
+            raise
         # It was replaced or removed between opening and locking it.
         os.close(descriptor)

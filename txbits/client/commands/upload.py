@@ -29,6 +29,7 @@ from txbits.client.commands._command import (
     explain,
 )
 from txbits.client.commands._options import (
+    NOT_ALONE,
     add_connection_options,
     add_retry_option,
     add_state_option,
@@ -245,13 +246,26 @@ class _Uploads:
             raise UsageError(f"{error} ({_OTHER_STATE})") from error
         journal.keeps_done = self.several
         context.hint = _GO_ON
+        self._warn(item, journal)
+        return journal
+
+    def _warn(self, item: Item, journal: Journal) -> None:
+        context, options = self.context, self.options
+        if options.quiet:
+            return
+        if not journal.is_alone:
+            context.complain(NOT_ALONE)
+        if journal.was_lost:
+            context.complain(
+                f"{journal.path} was lost when the machine crashed; "
+                f"{printable(item.path)} is sent anew"
+            )
         stale = journal.stale
-        if stale is not None and not stale.done and not options.quiet:
+        if stale is not None and not stale.done:
             context.complain(
                 f"{printable(item.path)} has changed since it was sent in part; it is "
                 "sent anew"
             )
-        return journal
 
     async def _forget(self, done: Journal) -> None:
         """Remove a journal that was kept for the others' sake."""
