@@ -20,11 +20,12 @@ from txbits.client.settings import Credentials
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105  a pattern
 
-# A parameter of a challenge, a scheme, or a token68, which ours do not have.
-_PARAMETER = re.compile(
-    rf'(?P<name>{_TOKEN})\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<token>{_TOKEN}))'
-)
-_SCHEME = re.compile(rf"(?P<scheme>{_TOKEN})(?=\s|,|$)")
+# A name, be it of a scheme or of a parameter, and what makes it one or the other; a
+# token68, which our schemes do not have, is neither. A name is taken as a whole or not
+# at all: with one that could be shortened, a server could keep us busy for a minute.
+_NAME = re.compile(_TOKEN)
+_VALUE = re.compile(rf'\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*+)"|(?P<token>{_TOKEN}))')
+_AFTER_SCHEME = re.compile(r"\s|,|$")
 
 #: The best first.
 _ALGORITHMS = {
@@ -34,8 +35,9 @@ _ALGORITHMS = {
     "md5-sess": hashlib.md5,
 }
 
-#: How much of a header is read.
+#: How much of a header is read, and of how many.
 _LONGEST = 4 * 1024
+_MOST = 16
 
 
 @frozen
@@ -54,20 +56,24 @@ class Challenge:
 def parse_challenges(values: Sequence[bytes]) -> list[Challenge]:
     """Read WWW-Authenticate or Proxy-Authenticate; what makes no sense is left out."""
     found: list[Challenge] = []
-    for value in values:
+    for value in values[:_MOST]:
         text = value.decode("latin-1")[:_LONGEST]
         position = 0
         while position < len(text):
-            parameter = _PARAMETER.match(text, position)
-            scheme = None if parameter else _SCHEME.match(text, position)
-            if parameter and found:
+            name = _NAME.match(text, position)
+            if name is None:
+                position += 1
+                continue
+            position = name.end()
+            parameter = _VALUE.match(text, position)
+            if parameter is not None:
+                position = parameter.end()
                 quoted, token = parameter["quoted"], parameter["token"]
                 plain = token if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
-                found[-1].parameters.setdefault(parameter["name"].lower(), plain)
-            elif scheme:
-                found.append(Challenge(scheme["scheme"].lower(), {}))
-            match = parameter or scheme
-            position = match.end() if match else position + 1
+                if found:
+                    found[-1].parameters.setdefault(name[0].lower(), plain)
+            elif _AFTER_SCHEME.match(text, position):
+                found.append(Challenge(name[0].lower(), {}))
     return found
 
 

@@ -4,6 +4,7 @@ Connections through an HTTP proxy: a tunnel to the server (RFC 9110, 9.3.6).
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from attrs import define
@@ -15,10 +16,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txbits._deferreds import deferred
+from txbits._heads import MOST_BYTES, MOST_LINES
 from txbits.client._auth import Authorizer
 
-#: A proxy whose answer is longer than this is none.
-_LONGEST_ANSWER = 64 * 1024
+_STATUS = re.compile(rb"HTTP/1\.[0-9] +([1-9][0-9][0-9])(?![0-9])")
 
 
 class ProxyRefused(Exception):
@@ -56,9 +57,10 @@ class _Asking(Protocol):
             return
         self._answer += data
         head, end, rest = self._answer.partition(b"\r\n\r\n")
+        if len(head) > MOST_BYTES:
+            self._fail(ConnectionLost("the proxy's answer has no end"))
+            return
         if not end:
-            if len(self._answer) > _LONGEST_ANSWER:
-                self._fail(ConnectionLost("the proxy's answer has no end"))
             return
         status, challenges = _parse(head)
         if status is None:
@@ -92,12 +94,12 @@ class _Asking(Protocol):
 
 def _parse(head: bytes) -> tuple[int | None, list[bytes]]:
     first, *lines = head.split(b"\r\n")
-    words = first.split(None, 2)
-    if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or not words[1].isdigit():
+    status = _STATUS.match(first)
+    if status is None or len(lines) > MOST_LINES:
         return None, []
     fields = [line.partition(b":") for line in lines]
     wanted = b"proxy-authenticate"
-    return int(words[1]), [v.strip() for n, _, v in fields if n.lower() == wanted]
+    return int(status[1]), [v.strip() for n, _, v in fields if n.lower() == wanted]
 
 
 @implementer(IStreamClientEndpoint)

@@ -22,14 +22,12 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
 )
 from twisted.internet.task import deferLater
-from twisted.web.client import (
-    HTTPConnectionPool,
-)
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
 
 from txbits._agents import FAILURES, ExactURL, Watch, in_words, reasons_of
 from txbits._deferreds import deferred
+from txbits._heads import BoundedPool
 from txbits.client._auth import Authorizer
 from txbits.client._bodies import CHUNK
 from txbits.client._http import make_agent
@@ -63,7 +61,7 @@ class NoWay(ExchangeError):
     """The proxy lets nothing through to the server. That will not pass."""
 
 
-class Connections(HTTPConnectionPool):
+class Connections(BoundedPool):
     """A pool that can drop the connection of the latest request."""
 
     maxPersistentPerHost = 1

@@ -348,7 +348,9 @@ class _Download:
         if not (is_transient(head.status) or head.status == _TOO_MANY_REQUESTS):
             raise DownloadFailed(words, transient=False, status=head.status)
         values = response.headers.getRawHeaders(b"Retry-After") or [b""]
-        retry_after = int(values[0]) if values[0].isdigit() else None
+        # Longer ones take forever to read, and to wait for.
+        is_number = values[0].isdigit() and len(values[0]) < 10
+        retry_after = int(values[0]) if is_number else None
         await self._pause(words, head.status, retry_after)
 
     async def _discard(self, requests: Requests) -> None:

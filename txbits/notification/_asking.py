@@ -23,6 +23,7 @@ from twisted.web.iweb import (
 from zope.interface import implementer
 
 from txbits._agents import FAILURES, Watch, in_words, reasons_of
+from txbits._heads import BoundedPool, EndlessHead
 from txbits.errors import (
     ApplicationRefused,
     ApplicationTimedOut,
@@ -173,8 +174,9 @@ class Asking:
             )
             self._connection.holds = not body.is_out
         endpoints = TappedEndpoints(self._connection, self.endpoints)
+        pool = BoundedPool(self.reactor, persistent=False)
         agent = _ExactRequest(
-            Agent.usingEndpointFactory(self.reactor, endpoints),
+            Agent.usingEndpointFactory(self.reactor, endpoints, pool),
             self.target.url.encode("ascii"),
         )
         self._restart()
@@ -308,7 +310,9 @@ class Asking:
         reasons = list(reasons_of(error))
         if any(isinstance(one, (TLSError, VerificationError)) for one in reasons):
             why = "its certificate is not trusted, or it speaks no TLS"
-        elif isinstance(reasons[0], (ConnectionClosed, OSError, ConnectError)):
+        elif isinstance(
+            reasons[0], (ConnectionClosed, OSError, ConnectError, EndlessHead)
+        ):
             why = in_words(error)
         else:
             why = _NO_HTTP

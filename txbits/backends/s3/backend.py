@@ -19,11 +19,12 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.internet.task import deferLater
-from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool
+from twisted.web.client import Agent, BrowserLikePolicyForHTTPS
 from zope.interface import implementer
 from zope.interface.interface import InterfaceClass
 
 from txbits._deferreds import begun, deferred
+from txbits._heads import BoundedPool
 from txbits.backends._paths import checked_segments
 from txbits.backends._work import Threads
 from txbits.backends.s3._access import resolved
@@ -409,7 +410,7 @@ class S3Backend:
         return await location(self.staging, destination, method)
 
 
-class _Pool(HTTPConnectionPool):
+class _Pool(BoundedPool):
     """Connections on which the end of a body does not wait for an acknowledgment."""
 
     def __init__(self, reactor: Any) -> None:
