@@ -93,6 +93,28 @@ class WireTests(SynchronousTestCase):
         self.clock.advance(0.1)
         self.failureResultOf(waiting, Silence)
 
+    def test_a_server_that_says_something_now_and_then_has_an_end(self):
+        for said in (
+            b"HTTP/1.1 102 Processing\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nA:",
+            b"x",
+        ):
+            self.setUp()
+            waiting = self.answer()
+            for _ in range(4):
+                self.wire.dataReceived(said)
+                self.assertNoResult(waiting)
+                self.clock.advance(1.25)
+            self.failureResultOf(waiting, Silence)
+
+    def test_so_has_one_that_does_not_close(self):
+        waiting = Deferred.fromCoroutine(self.wire.until_closed())
+        for _ in range(4):
+            self.wire.dataReceived(b"x")
+            self.assertNoResult(waiting)
+            self.clock.advance(1.25)
+        self.assertFalse(self.successResultOf(waiting))
+
     def test_connections_that_cannot_be_kept_are_used_up(self):
         for data in (
             ACK.replace(b"1.1", b"1.0"),

@@ -114,7 +114,7 @@ class Wire(Protocol):
     A connection.
 
     :param clock: For how long answers are waited for.
-    :param patience: That is how many seconds.
+    :param patience: That is how many seconds, for all of one.
     """
 
     def __init__(self, clock: IReactorTime, patience: float) -> None:
@@ -122,6 +122,7 @@ class Wire(Protocol):
         self._patience = patience
         self._data = b""
         self._waiting: Deferred[None] | None = None
+        self._deadline = 0.0
         self._is_used_up = False
         self._shaking: Deferred[Wire] = Deferred(lambda _: self.drop())
         self.is_closed = False
@@ -175,6 +176,7 @@ class Wire(Protocol):
 
         :raises NoAnswer: If there is none.
         """
+        self._begin_to_wait()
         while True:
             found = await self._next()
             if found.status >= 200:
@@ -186,6 +188,7 @@ class Wire(Protocol):
 
         :returns: Whether that came. If not, something else did, or nothing.
         """
+        self._begin_to_wait()
         try:
             head = await self._head()
         except Silence:
@@ -202,6 +205,7 @@ class Wire(Protocol):
 
         :returns: Whether it did.
         """
+        self._begin_to_wait()
         try:
             while not self.is_closed:
                 self._data = b""
@@ -239,11 +243,17 @@ class Wire(Protocol):
             await self._more()
         return self._data.partition(b"\r\n\r\n")[0]
 
+    def _begin_to_wait(self) -> None:
+        # Not with each byte: a server that says something now and then, such as that it
+        # will say more, would never end.
+        self._deadline = self._clock.seconds() + self._patience
+
     async def _more(self) -> None:
         if self.is_closed:
             raise NoAnswer("the connection was closed without a whole answer")
         self._waiting = Deferred()
-        self._waiting.addTimeout(self._patience, self._clock)
+        left = max(0.0, self._deadline - self._clock.seconds())
+        self._waiting.addTimeout(left, self._clock)
         try:
             await self._waiting
         except TimeoutError:
