@@ -22,6 +22,7 @@ from zope.interface.verify import verifyObject
 
 from tests.client.fakes import (
     Connector,
+    HTTPTransport,
     MemorySource,
     ResolvingReactor,
     ScriptedExchange,
@@ -66,10 +67,13 @@ class ExchangeTestCase(SynchronousTestCase):
     def exchange_with(self, settings: ConnectionSettings) -> HTTPExchange:
         settings = evolve(settings, request_timeout=10, response_timeout=20)
         agent = Agent.usingEndpointFactory(self.clock, self.connector, self.connections)
-        requests = Requests(
-            self.clock, self.connections, agent, settings, Authorizer(None)
+        requests, strangers = (
+            Requests(self.clock, self.connections, agent, each, Authorizer(None))
+            for each in (settings, settings.for_strangers)
         )
-        return HTTPExchange(self.clock, self.url, requests, settings.limit_rate)
+        return HTTPExchange(
+            self.clock, self.url, requests, strangers, settings.limit_rate
+        )
 
     def send(self, packet: Packet, host: str | None = None) -> Deferred[Ack]:
         return self.exchange.send(
@@ -247,6 +251,88 @@ class HostTests(ExchangeTestCase):
         self.successResultOf(result)
         self.send(CreateSession())
         self.assertEqual(self.connector.uris[-1], b"http://h/a%2fb?sig=x")
+
+    def test_what_is_meant_for_a_server_goes_to_no_other(self) -> None:
+        settings = ConnectionSettings(
+            headers=[("X-Token", "secret")], credentials=Credentials("me", "pass")
+        )
+        for host, is_told in (
+            ("h", True),
+            ("H", True),
+            ("h:80", True),
+            ("h:8080", False),
+            ("h2", False),
+            ("www.h", False),
+        ):
+            self.connections = Connections(self.clock)
+            self.exchange = self.exchange_with(settings)
+            result = self.send(CreateSession(), host)
+            self.assertEqual(b"X-Token" in self.connector.request(), is_told, host)
+            self.connector.answer(
+                b"HTTP/1.1 401 Who", b"WWW-Authenticate: Basic", b"Content-Length: 0"
+            )
+            if is_told:
+                self.assertIn(b"Authorization: Basic", self.connector.request())
+                self.connector.answer(*OK)
+            self.assertEqual(self.successResultOf(result).success, is_told, host)
+
+    def test_all_connections_are_let_go_of(self) -> None:
+        settings = ConnectionSettings(headers=[("X-Token", "secret")])
+        for trusts in (False, True):
+            reactor = ResolvingReactor()
+            exchange = exchange_over_network(
+                reactor,
+                "http://127.0.0.1:81/x",
+                evolve(settings, trust_host_id=trusts),
+            )
+            self.successResultOf(exchange.close())
+
+
+class ProxyTests(ExchangeTestCase):
+    """What asks for the password of a proxy."""
+
+    def asked(self, url: str) -> bool:
+        """Whether it is told to whoever answers at the other end."""
+        self.connections = Connections(self.clock)
+        agent = Agent.usingEndpointFactory(self.clock, self.connector, self.connections)
+        authorizer = Authorizer(Credentials("me", "pass"))
+        requests = Requests(
+            self.clock, self.connections, agent, ConnectionSettings(), authorizer
+        )
+        self.exchange = HTTPExchange(self.clock, url, requests, requests)
+        self.send(CreateSession())
+        self.connector.request()
+        self.connector.answer(
+            b"HTTP/1.1 407 Who", b"Proxy-Authenticate: Basic", b"Content-Length: 0"
+        )
+        return authorizer.answer(b"GET", b"/") is not None
+
+    def test_a_proxy_does(self) -> None:
+        self.assertTrue(self.asked("http://h/x"))
+
+    def test_a_server_behind_a_tunnel_does_not(self) -> None:
+        self.assertFalse(self.asked("https://h/x"))
+
+
+class TrustTests(SynchronousTestCase):
+    """A host that the server names, over what the network would be."""
+
+    def asked(self, **settings: Any) -> bytes:
+        """What the host is sent."""
+        reactor = ResolvingReactor()
+        made = ConnectionSettings(headers=[("X-Token", "secret")], **settings)
+        exchange = exchange_over_network(reactor, "http://127.0.0.1:81/x", made)
+        exchange.send(CreateSession(), MemorySource(b""), None, len, "127.0.0.2")
+        reactor.advance(0)
+        transport = HTTPTransport()
+        reactor.tcpClients[0][2].buildProtocol(None).makeConnection(transport)
+        sent: bytes = transport.value()
+        self.assertIn(b"Host: 127.0.0.2:81", sent)
+        return sent
+
+    def test_it_is_told_nothing_unless_it_is_trusted(self) -> None:
+        self.assertNotIn(b"X-Token", self.asked())
+        self.assertIn(b"X-Token: secret", self.asked(trust_host_id=True))
 
 
 class SettingsTests(ExchangeTestCase):

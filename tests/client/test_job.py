@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.client.fakes import Answer, ScriptedExchange, lost
 from txbits.client import (
+    ConnectionSettings,
     Created,
     Event,
     FileSource,
@@ -284,6 +285,21 @@ class HostTests(JobTestCase):
         )
         waited = sum(e.seconds for e in self.events if isinstance(e, Waiting))
         self.assertGreaterEqual(waited, 60 - 30)
+
+    def test_a_host_that_wants_what_it_is_not_told_is_named(self) -> None:
+        secrets = ConnectionSettings(headers=[("X-Token", "x")])
+        for settings, is_said in (
+            (secrets, True),
+            (evolve(secrets, trust_host_id=True), False),
+            (ConnectionSettings(), False),
+        ):
+            self.setUp()
+            created = self.exchange.server.receive(_create(), b"")
+            elsewhere = evolve(ELSEWHERE, session_id=created.session_id)
+            job = self.job(elsewhere, Ack(401), settings=settings)
+            error = self.failureResultOf(job.start(), UploadFailed).value
+            self.assertEqual("--trust-host-id" in str(error), is_said)
+            self.assertEqual("node2.example" in str(error), is_said)
 
 
 def _create() -> Any:

@@ -461,3 +461,40 @@ class ReplyTests(NetworkTestCase):
         await self.send(url, reply=self.mktemp(), headers=[("X-Token", "secret")])
         self.assertEqual(len(seen), 1)
         self.assertNotIn(b"X-Token", seen[0])
+
+    async def test_nor_to_one_that_the_server_names_unless_it_is_trusted(self) -> None:
+        told: set[tuple[str, str, bool]] = set()
+
+        class Noting(ModelResource):
+            """Names itself by another name, and notes who is told what."""
+
+            def render(self, request: Any) -> Any:
+                name = request.getRequestHostname().decode()
+                has_token = request.requestHeaders.hasHeader(b"X-Token")
+                told.add((request.method.decode(), name, has_token))
+                if request.method == b"GET":
+                    return b"reply"
+                port = request.getHost().port
+                result = super().render(request)
+                request.setHeader("BITS-Host-Id", f"localhost:{port}")
+                request.setHeader("BITS-Reply-URL", "reply")
+                return result
+
+        for trusted in (False, True):
+            told.clear()
+            self.server = ModelServer()
+            await self.send(
+                self.listen(Noting(self.server)) + "/x",
+                reply=self.mktemp(),
+                headers=[("X-Token", "secret")],
+                trust_host_id=trusted,
+            )
+            self.assertEqual(self.server.published, DATA)
+            self.assertEqual(
+                told,
+                {
+                    ("BITS_POST", "127.0.0.1", True),
+                    ("BITS_POST", "localhost", trusted),
+                    ("GET", "localhost", trusted),
+                },
+            )

@@ -44,3 +44,22 @@ class SettingsTests(SynchronousTestCase):
             key=b"secret",
         )
         self.assertNotIn("secret", repr(settings))
+
+
+class StrangerTests(SynchronousTestCase):
+    """What is meant for one server alone."""
+
+    def test_others_are_told_nothing_of_it(self) -> None:
+        for secret in (
+            {"headers": [("X-Token", "x")]},
+            {"credentials": Credentials("me", "x")},
+            {"certificate": b"x"},
+            {"key": b"x"},
+        ):
+            settings = ConnectionSettings(proxy="http://p", limit_rate=5, **secret)
+            self.assertTrue(settings.has_secrets)
+            for_strangers = settings.for_strangers
+            self.assertFalse(for_strangers.has_secrets)
+            self.assertEqual(
+                for_strangers, ConnectionSettings(proxy="http://p", limit_rate=5)
+            )

@@ -90,8 +90,9 @@ class HostTests(SynchronousTestCase):
         self.assertEqual(with_host("http://h/a", "h2"), "http://h2/a")
 
     def test_servers_are_told_apart_by_scheme_and_place(self) -> None:
-        self.assertTrue(same_server("http://h/a", "http://h/b?c"))
-        for other in ("https://h/a", "http://h:81/a", "http://i/a"):
+        for same in ("http://h/b?c", "http://H/a", "http://h:80/"):
+            self.assertTrue(same_server("http://h/a", same))
+        for other in ("https://h/a", "http://h:81/a", "http://i/a", "http://a.h/"):
             self.assertFalse(same_server("http://h/a", other))
 
 

@@ -17,7 +17,7 @@ from zope.interface import Interface, implementer
 from txbits._deferreds import deferred
 from txbits.client._bodies import NoBody, RangeBody, Throttle
 from txbits.client._requests import Body, Requests
-from txbits.client._url import with_host
+from txbits.client._url import same_server, with_host
 from txbits.client.settings import ConnectionSettings
 from txbits.client.source import ISource
 from txbits.protocol.codec import METHOD, encode_request, parse_ack
@@ -64,16 +64,24 @@ class HTTPExchange:
 
     :param clock: Tells the time.
     :param url: The destination, in ASCII.
-    :param requests: What makes the requests.
+    :param requests: What makes the requests to the server of the URL.
+    :param strangers: What makes those to another one that it names; they tell nothing
+        that is meant for the first alone.
     :param limit_rate: How many bytes of a file may be sent in a second.
     """
 
     def __init__(
-        self, clock: Any, url: str, requests: Requests, limit_rate: int | None = None
+        self,
+        clock: Any,
+        url: str,
+        requests: Requests,
+        strangers: Requests,
+        limit_rate: int | None = None,
     ) -> None:
         self._clock = clock
         self._url = url
         self._requests = requests
+        self._strangers = strangers
         self._throttle = Throttle(clock, limit_rate)
 
     @deferred
@@ -101,18 +109,23 @@ class HTTPExchange:
             )
 
         url = self._url if host is None else with_host(self._url, host)
+        is_own = same_server(url, self._url)
+        requests = self._requests if is_own else self._strangers
         name = content_name if isinstance(packet, Fragment) else None
-        response = await self._requests.ask(
+        response = await requests.ask(
             METHOD, url, encode_request(packet, name), make_body
         )
         # An Ack has no body; what has one comes from something else, and is not worth
         # reading.
-        await self._requests.discard(response)
+        await requests.discard(response)
         return _ack(response)
 
-    def close(self) -> Deferred[None]:
+    @deferred
+    async def close(self) -> None:
         """See :meth:`IExchange.close`."""
-        return self._requests.close()
+        await self._requests.close()
+        if self._strangers is not self._requests:
+            await self._strangers.close()
 
 
 def exchange_over_network(
@@ -123,8 +136,10 @@ def exchange_over_network(
 
     :raises InvalidSettings: If the settings make no sense.
     """
-    requests = Requests.over_network(reactor, settings)
-    return HTTPExchange(reactor, url, requests, settings.limit_rate)
+    requests = strangers = Requests.over_network(reactor, settings)
+    if settings.has_secrets and not settings.trust_host_id:
+        strangers = Requests.over_network(reactor, settings.for_strangers)
+    return HTTPExchange(reactor, url, requests, strangers, settings.limit_rate)
 
 
 def _ack(response: Any) -> Ack:

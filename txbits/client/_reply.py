@@ -9,7 +9,6 @@ from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
-from attrs import evolve
 from twisted.internet.threads import deferToThreadPool
 
 from txbits.client._fetch import Body
@@ -37,17 +36,15 @@ async def fetch_reply(
     server releases it when the session is closed.
 
     :param url: Where it is.
-    :param server: Where the upload went. Passwords and headers that are meant for that
-        server go to no other.
+    :param server: The server that the settings' passwords and headers are meant for;
+        they go to no other.
     :returns: How many bytes it has.
     :raises NoAnswer: If that may succeed later.
     :raises UploadFailed: If it will not.
     :raises OSError: If the file cannot be written.
     """
     if not same_server(url, server):
-        settings = evolve(
-            settings, headers=(), credentials=None, certificate=None, key=None
-        )
+        settings = settings.for_strangers
     requests = Requests.over_network(reactor, settings)
     name = os.fsdecode(path)
     temporary = f"{name}.{uuid4()}"

@@ -261,7 +261,8 @@ class Requests:
         if response.code == 401:
             asked = response.headers.getRawHeaders(b"WWW-Authenticate") or []
             authorizer = self._authorizer
-        elif response.code == 407:
+        elif response.code == 407 and not self._target.url.startswith(b"https:"):
+            # Through a tunnel it is not the proxy that answers.
             asked = response.headers.getRawHeaders(b"Proxy-Authenticate") or []
             authorizer = self._proxy_authorizer
         else:

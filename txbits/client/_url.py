@@ -84,8 +84,20 @@ def resolve_reply(destination: str, text: str) -> str:
 
 
 def same_server(one: str, other: str) -> bool:
-    """Tell whether two URLs of the wire lead to the same scheme, host and port."""
-    return urlsplit(one)[:2] == urlsplit(other)[:2]
+    """
+    Tell whether two URLs of the wire lead to the same scheme, host name and port.
+
+    Another port is another server: on one machine there may be those of several users.
+    Names are compared as they are; that two lead to one address means nothing, and who
+    has registered a name above them cannot be told from it.
+    """
+    return _server_of(one) == _server_of(other)
+
+
+def _server_of(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    return parts.scheme, parts.hostname, port
 
 
 def parse_proxy(text: str) -> tuple[str, int]:

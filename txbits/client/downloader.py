@@ -14,7 +14,7 @@ import random as _random
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from attrs import define, evolve, field
+from attrs import define, field
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
@@ -189,11 +189,7 @@ class _Download:
     async def run(self) -> DownloadResult:
         """Do it."""
         self._own = self._requests(self.settings)
-        self._others = self._requests(
-            evolve(
-                self.settings, headers=(), credentials=None, certificate=None, key=None
-            )
-        )
+        self._others = self._requests(self.settings.for_strangers)
         if not self.overwrite and os.path.lexists(self.path):
             raise FileExistsError(17, "File exists", self.path)
         opened: list[Partial] = []

@@ -31,7 +31,13 @@ from txbits.client._streams import (
     ProducerSource,
     source_of,
 )
-from txbits.client._url import InvalidURL, resolve_reply, to_wire, with_host
+from txbits.client._url import (
+    InvalidURL,
+    resolve_reply,
+    same_server,
+    to_wire,
+    with_host,
+)
 from txbits.client.events import (
     Created,
     Event,
@@ -280,7 +286,7 @@ class UploadJob:
         elif isinstance(reaction, Refused):
             # What it has is kept for someone who knows the password.
             raise UploadFailed(
-                reaction.cause,
+                reaction.cause + self._hint(reaction),
                 status=reaction.status,
                 hresult=reaction.hresult,
                 transient=reaction.transient,
@@ -292,6 +298,18 @@ class UploadJob:
             url = self._reply_url(reaction)
             return UploadResult(reaction.session_id, self._machine.total, url)
         return None
+
+    def _hint(self, refused: Refused) -> str:
+        """What to say besides if a host wants to know what it has not been told."""
+        settings = self.settings
+        if refused.status not in (401, 403) or not settings.has_secrets:
+            return ""
+        if settings.trust_host_id or same_server(self._server_url(), self._wire_url):
+            return ""
+        return (
+            f"; {self._machine.position.host}, which the server named, is told no "
+            "password or header unless it is trusted (--trust-host-id)"
+        )
 
     async def _step(self) -> Reaction:
         before = self._machine.session_id
@@ -372,9 +390,11 @@ class UploadJob:
             url = resolve_reply(server, text)
         except InvalidURL as error:
             raise UploadFailed(str(error), transient=False) from error
+        # A server that another one names is trusted only if that is said.
+        trusted = server if self.settings.trust_host_id else self._wire_url
         while True:
             getting = Deferred.fromCoroutine(
-                fetch_reply(self.reactor, url, server, self.settings, self.reply)
+                fetch_reply(self.reactor, url, trusted, self.settings, self.reply)
             )
             try:
                 await self._control.wait(getting)

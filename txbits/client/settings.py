@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from attrs.validators import ge, gt, optional
 
 #: How long, in seconds, a connection may take nothing of a request, and how long the
@@ -70,6 +70,9 @@ class ConnectionSettings:
     :ivar request_timeout: For how many seconds a connection may take nothing of a
         request.
     :ivar response_timeout: How many seconds an Ack may take.
+    :ivar trust_host_id: Whether *headers*, *credentials* and *certificate* are for the
+        host as well that a server names with BITS-Host-Id. If not, they are for the
+        server of the URL: the same scheme, host name and port.
     """
 
     headers: tuple[tuple[str, str], ...] = field(default=(), converter=_pairs)
@@ -82,6 +85,17 @@ class ConnectionSettings:
     limit_rate: int | None = field(default=None, validator=optional(ge(1)))
     request_timeout: float = field(default=REQUEST_TIMEOUT, validator=gt(0))
     response_timeout: float = field(default=RESPONSE_TIMEOUT, validator=gt(0))
+    trust_host_id: bool = False
+
+    @property
+    def for_strangers(self) -> ConnectionSettings:
+        """The same without what is meant for one server alone."""
+        return evolve(self, headers=(), credentials=None, certificate=None, key=None)
+
+    @property
+    def has_secrets(self) -> bool:
+        """Whether there is anything that is meant for one server alone."""
+        return self != self.for_strangers
 
     @headers.validator
     def _check_headers(

@@ -89,6 +89,16 @@ def _add_proxy_options(add: Callable[..., argparse.Action]) -> None:
     )
 
 
+def add_trust_option(parser: argparse.ArgumentParser) -> None:
+    """Add who else is told what is meant for the server."""
+    parser.add_argument(
+        "--trust-host-id",
+        action="store_true",
+        help="if the server names another host for the upload (BITS-Host-Id), give "
+        "that the password, the headers and the certificate, too",
+    )
+
+
 def add_retry_option(parser: argparse.ArgumentParser) -> None:
     """Add how long a transfer goes on without progress."""
     parser.add_argument(
@@ -143,6 +153,7 @@ def connection_settings(
         certificate=None if certificate is None else read_file(certificate),
         key=None if key is None else read_file(key),
         limit_rate=getattr(options, "limit_rate", None),
+        trust_host_id=getattr(options, "trust_host_id", False),
     )
 
 

@@ -33,6 +33,7 @@ from txbits.client.commands._options import (
     add_connection_options,
     add_retry_option,
     add_state_option,
+    add_trust_option,
     connection_settings,
     state_path,
 )
@@ -95,6 +96,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     add_state_option(parser)
     add("--no-state", action="store_true", help="write nothing down; begin anew")
     add_connection_options(parser)
+    add_trust_option(parser)
     group = parser.add_argument_group("what is said").add_mutually_exclusive_group()
     group.add_argument("--json", action="store_true", help="a line of JSON an event")
     group.add_argument("-q", "--quiet", action="store_true", help="failures only")
