@@ -14,6 +14,8 @@ from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.selectreactor import SelectReactor
+from twisted.python.runtime import seconds
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.client.fakes import Pipe, ScriptedExchange, ShutdownClock, Terminal, lost
@@ -23,6 +25,20 @@ from txbits.client.commands._command import Context, Status, run
 from txbits.protocol.packets import Ack
 
 URL = "http://h/x"
+
+
+class ClockTests(SynchronousTestCase):
+    """A command on a machine whose clock is set meanwhile."""
+
+    def test_its_reactor_does_not_go_by_the_clock_of_the_machine(self) -> None:
+        made: Any = SelectReactor()
+        self.addCleanup(made.removeAll)
+        out = io.StringIO()
+        with redirect_stdout(out):
+            result = start(made, parse(["completion", "bash"]))
+            self.successResultOf(result)
+        for clock in (made.seconds, made.callLater(5, int).seconds):
+            self.assertIsNot(clock, seconds)
 
 
 class ArgumentTests(SynchronousTestCase):

@@ -4,12 +4,18 @@ Pauses, and when to give up, on a clock that the tests turn.
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.selectreactor import SelectReactor
 from twisted.internet.task import Clock
+from twisted.python.runtime import seconds
 from twisted.trial.unittest import SynchronousTestCase
 
+from txbits.client._bodies import Throttle
 from txbits.client._retry import FIRST, LONGEST, Backoff
+from txbits.client._saving import Saving
 
 
 def almost_one() -> float:
@@ -35,6 +41,16 @@ class BackoffTests(SynchronousTestCase):
             found.append(pause)
             self.clock.advance(pause)
         return found
+
+    def test_patience_does_not_go_by_the_clock_of_the_machine(self) -> None:
+        made: Any = SelectReactor()
+        self.addCleanup(made.removeAll)
+        for each in (
+            Backoff(made, zero, 1.0),
+            Throttle(made),
+            Saving(made, None, made),
+        ):
+            self.assertIsNot(each.clock.seconds, seconds)
 
     def test_pauses_double_up_to_the_longest(self) -> None:
         pauses = self.pauses(Backoff(self.clock, almost_one, 100.0))

@@ -23,6 +23,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txbits.clocks import steady
 from txbits.protocol._fields import LocalProtocolError, parse_hresult, parse_offset
 from txbits.protocol.codec import session_id_of
 
@@ -118,7 +119,7 @@ class Wire(Protocol):
     """
 
     def __init__(self, clock: IReactorTime, patience: float) -> None:
-        self._clock = clock
+        self._clock = steady(clock)
         self._patience = patience
         self._data = b""
         self._waiting: Deferred[None] | None = None

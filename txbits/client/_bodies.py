@@ -17,6 +17,7 @@ from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
 
 from txbits.client.source import ISource
+from txbits.clocks import steady
 
 #: How many bytes are read, and handed to the transport, at a time.
 CHUNK = 256 * 1024
@@ -31,7 +32,7 @@ class Throttle:
     :ivar rate: Bytes in a second; ``None`` for all there are.
     """
 
-    clock: IReactorTime
+    clock: IReactorTime = field(converter=steady)
     rate: int | None = None
     _free_at: float = field(init=False, default=0.0)
 

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 
+from txbits.clocks import steady
+
 #: The first pause and the longest, in seconds, before the random part.
 FIRST = 0.5
 LONGEST = 30.0
@@ -34,7 +36,7 @@ class Backoff:
     :ivar patience: Seconds without progress after which to give up.
     """
 
-    clock: IReactorTime
+    clock: IReactorTime = field(converter=steady)
     random: Callable[[], float]
     patience: float
     _failures: int = field(init=False, default=0)

@@ -12,6 +12,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from txbits.clocks import steady
+
 #: What has come is made safe after so many bytes, or so many seconds, so that a crash
 #: of the machine costs no more than what came since.
 SAVED_BYTES = 32 * 1024 * 1024
@@ -39,7 +41,7 @@ class Saving:
     :ivar run: Runs a function that blocks, and gives a Deferred.
     """
 
-    clock: IReactorTime
+    clock: IReactorTime = field(converter=steady)
     partial: Savable
     run: Callable[[Callable[[], None]], Deferred[Any]]
     _began_at: float | None = field(init=False, default=None)

@@ -27,6 +27,7 @@ from twisted.logger import globalLogBeginner
 from txbits._deferreds import deferred
 from txbits.client.commands import COMMANDS
 from txbits.client.commands._command import Context, Status, begin
+from txbits.clocks import keep_steady
 
 
 class _Parser(argparse.ArgumentParser):
@@ -120,6 +121,8 @@ async def start(reactor: Any, options: argparse.Namespace) -> None:
     :returns: A Deferred that fires with ``None`` if all went well, and fails with
         :class:`SystemExit` if not.
     """
+    # A machine without a battery sets its clock, and may do so while we wait.
+    keep_steady(reactor)
     context = Context(
         reactor,
         sys.stdout,

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -51,6 +52,7 @@ from txbits.client.events import (
 from txbits.client.journal import Journal
 from txbits.client.settings import ConnectionSettings
 from txbits.client.source import SourceError
+from txbits.clocks import steady
 from txbits.protocol.codec import RemoteProtocolError
 from txbits.protocol.fragment_sizes import FragmentSizes
 from txbits.protocol.packets import Ack, Fragment
@@ -113,6 +115,7 @@ class UploadJob:
     _started: bool = field(init=False, default=False)
     _control: Control = field(init=False, factory=Control)
     _record: Record = field(init=False)
+    _clock: IReactorTime = field(init=False)
     _reply_of: UUID | None = field(init=False, default=None)
     _log = Logger()
 
@@ -184,6 +187,7 @@ class UploadJob:
 
     async def _run(self) -> UploadResult:
         self._wire_url = to_wire(self.url)
+        self._clock = steady(self.reactor)
         self._opened, closing = source_of(self.source)
         try:
             self._machine = self._new_machine()
@@ -211,12 +215,12 @@ class UploadJob:
             sizes,
             self._opened.content_name,
             self.ping_connections,
-            self.reactor.seconds,
+            self._clock.seconds,
         )
 
     async def _upload(self) -> UploadResult:
         self._backoff = Backoff(self.reactor, self.random, self.retry_for)
-        self._record = Record(self.reactor, self.journal)
+        self._record = Record(self._clock, self.journal)
         try:
             await self._take_up()
             result = await self._work()
