@@ -7,13 +7,13 @@ from typing import Any
 
 from twisted.internet.task import react
 
-from txbits.client import DownloadFailed, Event, Progress, download
+from txbits.client import DownloadFailed, Event, Progress, Waiting, download
 
 
 def show(event: Event) -> None:
     if isinstance(event, Progress):
         print(f"{event.acknowledged} of {event.total} bytes")
-    else:
+    elif isinstance(event, Waiting):
         print(f"{event.cause}; trying again in {event.seconds:.1f} s")
 
 

@@ -5,6 +5,7 @@ files, standard input, ping, cancel, status.
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -25,6 +26,7 @@ from tests.client.fakes import (
     lost,
 )
 from txbits.client._exchange import IExchange
+from txbits.client._files import Files
 from txbits.client.cli import parse
 from txbits.client.commands._command import Context, Status, explain, run
 from txbits.protocol.packets import Ack, CancelSession
@@ -43,6 +45,7 @@ class CommandTestCase(SynchronousTestCase):
         self.home = os.path.abspath(self.mktemp())
         self.folder = self.mktemp()
         self.stdin = -1
+        self.files = Files()
         self.servers: dict[str, ScriptedExchange] = {}
         self.calendar = 1_700_000_000.0
 
@@ -71,6 +74,7 @@ class CommandTestCase(SynchronousTestCase):
             {"HOME": self.home, **environ},
             self.exchange,
             stdin=self.stdin,
+            files=self.files,
             now=lambda: self.calendar,
         )
         return run(context, parse(argv))
@@ -207,6 +211,19 @@ class StateTests(CommandTestCase):
         self.assertIn("--no-state does without", self.err.getvalue())
         argv = ("upload", "--no-state", path, "http://h/x")
         self.assert_status(self.run_command(*argv), 0)
+
+    def test_without_locks_that_is_said_and_the_file_arrives(self) -> None:
+        path = self.write("a", b"data")
+
+        def flock(descriptor: int, kind: int) -> None:
+            raise OSError(errno.ENOLCK, "No locks available")
+
+        self.files = Files(flock=flock)
+        self.assert_status(self.run_command("upload", path, "http://h/x"), 0)
+        self.assertIn("has no locks", self.err.getvalue())
+        self.err.truncate(0)
+        self.assert_status(self.run_command("upload", "-q", path, "http://h/x"), 0)
+        self.assertNotIn("locks", self.err.getvalue())
 
     def test_a_journal_may_be_a_file_of_its_own_or_in_a_folder(self) -> None:
         path, folder = self.write("a", b"0123456789"), self.mktemp()

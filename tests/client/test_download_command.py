@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from twisted.internet.threads import deferToThread
 from tests.client.downloads import DATA, DownloadCase
 from tests.client.fakes import Pipe
 from tests.client.test_sockets import Command
+from txbits.client._files import FILES, Files
 from txbits.client.cli import parse
 from txbits.client.commands._command import Context, Status, run
 
@@ -29,15 +31,32 @@ EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "download.py"
 class CommandTests(DownloadCase):
     """``txbits download``."""
 
-    def run_it(self, *more):
+    def run_it(self, *more, files=FILES):
         self.out, self.err = Pipe(), Pipe()
         options = parse(["download", self.url, str(self.path), *more])
-        return run(Context(reactor, self.out, self.err, deferToThread), options)
+        context = Context(reactor, self.out, self.err, deferToThread, files=files)
+        return run(context, options)
 
     async def test_a_file_arrives(self):
         self.assertEqual(await self.run_it(), Status.DONE)
         self.assert_arrived()
         self.assertIn("200,000 bytes are in /", self.out.getvalue())
+        self.assertEqual(self.err.getvalue(), "")
+
+    async def test_without_locks_that_is_said_and_the_file_arrives(self):
+        def flock(descriptor, kind):
+            raise OSError(errno.ENOLCK, "No locks available")
+
+        files = Files(flock=flock)
+        self.assertEqual(await self.run_it(files=files), Status.DONE)
+        self.assert_arrived()
+        self.assertIn("has no locks", self.err.getvalue())
+        status = await self.run_it("--json", "--overwrite", files=files)
+        self.assertEqual(status, Status.DONE)
+        first = json.loads(self.out.getvalue().splitlines()[0])
+        self.assertEqual(first["event"], "unlocked")
+        self.assertIn(".file.txbits-part", first["file"])
+        await self.run_it("--quiet", "--overwrite", files=files)
         self.assertEqual(self.err.getvalue(), "")
 
     async def test_programs_get_json(self):

@@ -23,6 +23,7 @@ from twisted.logger import Logger
 from txbits._deferreds import deferred
 from txbits.client._auth import Authorizer
 from txbits.client._fetch import Body, Head, Unencoded, moved
+from txbits.client._files import FILES, Files
 from txbits.client._http import make_agent
 from txbits.client._partial import Busy, Origin, Partial
 from txbits.client._requests import (
@@ -75,6 +76,7 @@ async def download(
     on_event: Callable[[Event], None] = _ignore,
     random: Callable[[], float] = _random.random,
     in_thread: Callable[..., Deferred[Any]] | None = None,
+    files: Files = FILES,
 ) -> DownloadResult:
     """
     Download a file.
@@ -87,10 +89,13 @@ async def download(
     :param settings: How the server is reached. Passwords and headers in them go to no
         other server that this one may point to.
     :param on_event: Called with each :class:`~txbits.client.Progress` and
-        :class:`~txbits.client.Waiting`. What it raises is logged, and changes nothing.
+        :class:`~txbits.client.Waiting`, and with :class:`~txbits.client.Unlocked` if
+        nothing keeps another download of the same file away. What it raises is logged,
+        and changes nothing.
     :param random: Gives numbers from 0 up to, not including, 1; it varies the pauses.
     :param in_thread: Called with a function to run it where it may block; a thread of
         the reactor's if ``None``.
+    :param files: Makes, locks and names files.
     :returns: A Deferred that fires with a :class:`~txbits.client.DownloadResult` when
         the file is there, whole and on the disk. It fails with
         :class:`~txbits.client.DownloadFailed`, with :class:`~txbits.client.InvalidURL`
@@ -114,6 +119,7 @@ async def download(
         Backoff(reactor, random, retry_for),
         on_event,
         _Threads(in_thread),
+        files,
     )
     return await work.run()
 
@@ -178,6 +184,7 @@ class _Download:
     backoff: Backoff
     on_event: Callable[[Event], None]
     threads: _Threads
+    files: Files
     _partial: Partial = field(init=False)
     _own: Requests = field(init=False)
     _others: Requests = field(init=False)
@@ -196,7 +203,7 @@ class _Download:
 
         def open_partial() -> None:
             # Into a list: a download that is cancelled meanwhile has to close it.
-            opened.append(Partial.open(self.path))
+            opened.append(Partial.open(self.path, self.files))
 
         try:
             await self.threads.run(open_partial)

@@ -21,6 +21,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from txbits._deferreds import deferred
 from txbits.client._display import write, write_json
 from txbits.client._exchange import IExchange, exchange_over_network
+from txbits.client._files import FILES, Files
 from txbits.client.events import TransferFailed
 from txbits.client.journal import JournalError
 from txbits.client.settings import InvalidSettings
@@ -76,6 +77,7 @@ class Context:
     :ivar ask_password: Asks the user for a password; ``None`` comes back if there is
         nobody to ask.
     :ivar stdin: The descriptor of standard input.
+    :ivar files: Makes, locks and names files.
     :ivar now: Tells the time, in seconds since 1970.
     :ivar hint: What to do next if the command does not succeed, in words.
     """
@@ -88,6 +90,7 @@ class Context:
     exchange: Callable[..., IExchange] = exchange_over_network
     ask_password: Callable[[str], str | None] = no_password
     stdin: int = 0
+    files: Files = FILES
     now: Callable[[], float] = time.time
     hint: str = field(init=False, default="")
 

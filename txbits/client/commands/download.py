@@ -62,6 +62,7 @@ async def _perform(context: Context, options: argparse.Namespace) -> Status:
             settings=settings,
             on_event=show,
             in_thread=context.run,
+            files=context.files,
         )
     except FileExistsError as error:
         raise UsageError(f"{name} is there already (try --overwrite)") from error

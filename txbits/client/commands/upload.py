@@ -240,7 +240,12 @@ class _Uploads:
             path /= name_of(item.url, source.identity.path)
         try:
             journal: Journal = await Journal.open(
-                path, item.url, source.identity, context.now, context.run
+                path,
+                item.url,
+                source.identity,
+                context.now,
+                context.run,
+                context.files,
             )
         except JournalBusy:
             raise
