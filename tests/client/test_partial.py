@@ -15,7 +15,7 @@ from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.client.crashes import FATES, FragileDisk
-from txbits.client._files import Files, NotOurs
+from txbits.client._files import Files, NotOurs, is_owner
 from txbits.client._partial import Busy, Origin, Partial
 
 URL = "http://h/x"
@@ -356,6 +356,15 @@ class PlantedTests(PartialCase):
             self.kill(partial)
             self.record.unlink()
 
+    def test_files_of_others_are_not_ours(self):
+        other = os.geteuid() + 1
+        self.assertTrue(is_owner(os.geteuid(), str(self.part)))
+        self.assertFalse(is_owner(other, str(self.part)))
+        self.assertFalse(is_owner(other, "/proc/none/x"))
+        # On CIFS, and on NFS for root, what we make has an owner of its own.
+        self.assertTrue(is_owner(os.geteuid(), str(self.part), user=other))
+        self.assertEqual(self.names(), ["victim"])
+
 
 class FileSystemTests(PartialCase):
     """File systems that cannot do everything."""
@@ -389,6 +398,14 @@ class FileSystemTests(PartialCase):
         partial = self.begun(b"abcdefghij")
         self.assertRaises(FileExistsError, partial.finish, overwrite=False)
         self.assertEqual(self.path.read_bytes(), b"1234567890")
+
+    def test_what_cannot_be_renamed_leaves_nothing_in_its_place(self):
+        fail = self.fails_with(errno.EINVAL)
+        self.files = Files(link=fail, rename=fail)
+        partial = self.begun(b"1234567890")
+        self.part.unlink()
+        self.assertRaises(FileNotFoundError, partial.finish, overwrite=False)
+        self.assertFalse(self.path.exists())
 
     def test_a_reason_that_is_not_about_links_is_told(self):
         fail = self.fails_with(errno.EROFS)

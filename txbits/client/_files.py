@@ -147,12 +147,15 @@ class Files:
         else:
             return
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        os.close(self.open(target, flags, 0o600))
+        claim = self.open(target, flags, 0o600)
         try:
             os.replace(path, target)
         except BaseException:
-            os.unlink(target)
+            if is_at(claim, target):
+                os.unlink(target)
             raise
+        finally:
+            os.close(claim)
 
     def sync_folder_of(self, path: str, descriptor: int) -> None:
         """
@@ -181,20 +184,43 @@ def check_ours(descriptor: int, path: str) -> None:
 
     Where several users can make files, another one could have planted it: to see what
     we write, to write it himself, or to have us write over a file of our own that he
-    made a link to. Whoever owns the folder could do all that anyway; and on a file
-    system without owners, the files' is that of the folders.
+    made a link to.
 
     :raises NotOurs: If not.
     """
     status = os.fstat(descriptor)
-    owners = (os.geteuid(), os.stat(os.path.dirname(path) or os.curdir).st_uid)
     if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
-        words = "it is no ordinary file, or has another name, too; remove it"
-    elif status.st_uid not in owners:
-        words = "it belongs to another user; remove it"
+        words = "is no ordinary file, or has another name, too"
+    elif not is_owner(status.st_uid, path):
+        words = "belongs to another user"
     else:
         return
-    raise NotOurs(errno.EEXIST, words, path)
+    raise NotOurs(errno.EEXIST, f"{path} {words}; remove it", path)
+
+
+def is_owner(owner: int, path: str, user: int | None = None) -> bool:
+    """
+    Tell whether files of that owner are ours.
+
+    On CIFS and the like, and on NFS for root, what we make is not owned by who we are.
+    There a new file shows who we are taken for.
+
+    :param path: The file, of which it is told; a new one is made beside it, if needed.
+    :param user: Who we are; the user of this process if ``None``.
+    """
+    if owner == (os.geteuid() if user is None else user):
+        return True
+    probe = f"{path}.owner"
+    try:
+        descriptor = FILES.create(probe)
+    except OSError:
+        # Nothing is made here, by us or for us.
+        return False
+    try:
+        os.unlink(probe)
+        return os.fstat(descriptor).st_uid == owner
+    finally:
+        os.close(descriptor)
 
 
 def is_at(descriptor: int, path: str) -> bool:

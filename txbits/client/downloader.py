@@ -217,10 +217,12 @@ class _Download:
             raise DownloadFailed(str(error), transient=True) from error
         finally:
             await self.threads.idle()
-            for partial in opened:
-                await self.threads.run(partial.close)
-            await self._own.close()
-            await self._others.close()
+            try:
+                for partial in opened:
+                    await self.threads.run(partial.close)
+            finally:
+                await self._own.close()
+                await self._others.close()
         return DownloadResult(self._partial.held, self._received)
 
     def _requests(self, settings: ConnectionSettings) -> Requests:

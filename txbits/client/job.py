@@ -49,7 +49,7 @@ from txbits.client.events import (
     UploadResult,
     Waiting,
 )
-from txbits.client.journal import Journal
+from txbits.client.journal import Journal, JournalError
 from txbits.client.settings import ConnectionSettings
 from txbits.client.source import SourceError
 from txbits.clocks import steady
@@ -227,15 +227,22 @@ class UploadJob:
             await self._record.finish(self._machine.position)
         except (UploadFailed, UploadCancelled, SourceError) as error:
             if getattr(error, "resumable", False):
-                await self._record.catch_up(self._machine.position)
+                await self._note_end()
             else:
                 await self._abandon()
                 await self._record.remove()
             raise
         except CancelledError:
-            await self._record.catch_up(self._machine.position)
+            await self._note_end()
             raise
         return result
+
+    async def _note_end(self) -> None:
+        """Write down where another run goes on; it costs a fragment if that fails."""
+        try:
+            await self._record.catch_up(self._machine.position)
+        except JournalError as error:
+            self._log.info("the end is not in the journal: {error}", error=error)
 
     async def _take_up(self) -> None:
         """Go on where an earlier run stopped, unless the file is another one now."""
