@@ -6,6 +6,7 @@ The journal does its work at once here, on files of the test.
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from txbits.client import (
     UploadResult,
     Waiting,
 )
+from txbits.client._files import Files
 from txbits.client._journals import (
     name_of,
 )
@@ -425,6 +427,20 @@ class JournalTests(JobTestCase):
         job.cancel()
         self.failureResultOf(result, UploadCancelled)
         self.assertEqual(os.listdir(self.directory), [])
+
+    def test_a_journal_that_fails_at_the_end_does_not_hide_how_it_ended(self) -> None:
+        def fsync(descriptor: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        journal = self.open()
+        result = self.job(None, None, Deferred(), journal=journal).start()
+        journal.files = Files(fsync=fsync)
+        result.cancel()
+        self.failureResultOf(result, CancelledError)
+        journal.close()
+        found = self.open().found
+        assert found is not None
+        self.assertEqual(found.position.offset, 0)
 
     def test_a_journal_that_is_to_stay_says_that_all_is_done(self) -> None:
         journal = self.open()
