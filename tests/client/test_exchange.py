@@ -513,6 +513,15 @@ class FailureTests(ExchangeTestCase):
         self.assert_no_answer(result, "10 seconds")
         self.assertTrue(self.transport().aborted)
 
+    def test_a_head_that_comes_byte_by_byte_has_its_time_once(self) -> None:
+        result = self.send(CloseSession(SESSION))
+        for _ in range(19):
+            self.connector.connections[-1][0].dataReceived(b"x")
+            self.clock.advance(1)
+        self.assertNoResult(result)
+        self.clock.advance(1)
+        self.assert_no_answer(result, "for 20 seconds")
+
     def test_a_body_that_is_taken_slowly_is_no_failure(self) -> None:
         self.connector.slow = True
         result = self.send(fragment(0, 4 * CHUNK - 1, 4 * CHUNK))
