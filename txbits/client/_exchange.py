@@ -108,9 +108,7 @@ class HTTPExchange:
                 source, content_range.first, content_range.length, self._throttle, taken
             )
 
-        url = self._url if host is None else with_host(self._url, host)
-        is_own = same_server(url, self._url)
-        requests = self._requests if is_own else self._strangers
+        url, requests = self._at(host)
         name = content_name if isinstance(packet, Fragment) else None
         response = await requests.ask(
             METHOD, url, encode_request(packet, name), make_body
@@ -119,6 +117,12 @@ class HTTPExchange:
         # reading.
         await requests.discard(response)
         return _ack(response)
+
+    def _at(self, host: str | None) -> tuple[str, Requests]:
+        """The destination at a host, and what makes the requests there."""
+        url = self._url if host is None else with_host(self._url, host)
+        is_own = same_server(url, self._url)
+        return url, self._requests if is_own else self._strangers
 
     @deferred
     async def close(self) -> None:
