@@ -241,6 +241,10 @@ class Staging:
             return Seen(None, now)
         if not overwrite:
             raise DestinationExists(f"{destination!a} exists")
+        if not found.etag:
+            # Not every store lists it, and it is the condition of what follows.
+            found = await self.bucket.head(key)
+            return Seen(None if found is None else found.etag, now)
         return Seen(found.etag, now)
 
     async def is_published(

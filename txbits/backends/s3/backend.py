@@ -28,6 +28,7 @@ from txbits.backends._paths import checked_segments
 from txbits.backends._work import Threads
 from txbits.backends.s3._access import resolved
 from txbits.backends.s3._answering import AnsweringSession
+from txbits.backends.s3._answers import S3Unfit
 from txbits.backends.s3._bodies import Body
 from txbits.backends.s3._bucket import Bucket, NotMet
 from txbits.backends.s3._client import Client
@@ -183,6 +184,7 @@ class S3Backend:
         bucket = self.staging.bucket
         await bucket.page(self.settings.staging, most=1)
         key = f"{self.settings.staging}probe-{uuid4()}"
+        is_written = False
         # Each write may be repeated, when an answer is lost: then the first is done
         # twice, and the last finds that it has been done.
         try:
@@ -201,13 +203,32 @@ class S3Backend:
                     "this store does not heed If-None-Match and If-Match when it "
                     "writes; txbits cannot keep sessions apart on it"
                 )
+            again = Body([b"txbits again"])
             try:
-                await bucket.put(key, Body([b"txbits again"]), instead_of=etag)
+                etag = await bucket.put(key, again, instead_of=etag)
             except NotMet as error:
                 if not error.is_repeated:
                     raise
+                etag = ""
+            # Who compresses on the way, or changes answers, shows it here.
+            found = await bucket.head(key)
+            if (
+                found is None
+                or found.size != again.length
+                or found.coding is not None
+                or etag not in ("", found.etag)
+            ):
+                raise S3Unfit(
+                    "this store does not tell of an object what was stored: of "
+                    f"{again.length} bytes with the ETag {etag} it says {found}"
+                )
+            is_written = True
         finally:
-            await bucket.delete(key)
+            if is_written:
+                # Together with what is not there, to find out how it removes objects.
+                await bucket.delete_all([key, f"{key}-none"])
+            else:
+                await bucket.delete(key)
 
     @deferred
     async def stop(self) -> None:
