@@ -166,7 +166,12 @@ class S3Backend:
             known = Known(self._budget.for_small)
             memory.drop_copies_by(known.drop_copies)
             self._opened = Staging(
-                self.settings, Bucket(client), memory, self._reactor, known
+                self.settings,
+                Bucket(client),
+                memory.for_uploads(),
+                memory.for_replies(),
+                self._reactor,
+                known,
             )
             self._surveyor = Survey(self._opened)
             self._opened.read_records_by(self._surveyor.records)
@@ -237,7 +242,7 @@ class S3Backend:
         self._surveyor = None
         if opened is not None:
             opened.known.forget_all()
-            opened.memory.drop_no_copies_by(opened.known.drop_copies)
+            opened.memory.memory.drop_no_copies_by(opened.known.drop_copies)
         self._budget.leave(self)
         pool, self._pool = self._pool, None
         if pool is not None:
