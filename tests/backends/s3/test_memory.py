@@ -327,7 +327,7 @@ class BoundTests(SynchronousTestCase):
         for holder in holders:
             for one in holder.waiting:
                 self.assertTrue(one.called)
-        self.assertEqual((memory.used, list(memory._lines)), (0, []))
+        self.assertEqual((memory.used, list(memory.lines)), (0, []))
         self.assertEqual((memory.uploads.waited_for, memory.replies.waited_for), (0, 0))
         self.assertLessEqual(memory.peak, 100)
 

@@ -133,7 +133,12 @@ class Share:
 
     def fits(self, length: int) -> bool:
         """Tell whether so many bytes more would be all right at once."""
-        return self.memory.fits(self.use, length)
+        memory, use = self.memory, self.use
+        return (
+            memory.used + length <= memory.limit
+            and use.used + length <= memory.limit // use.divisor
+            and not (memory.lines and memory.are_waiting(use))
+        )
 
     def fits_soon(self, length: int) -> bool:
         """
@@ -153,6 +158,9 @@ class Share:
         :returns: A Deferred that fires with ``None`` when they may be held; they count
             from then on. Whoever cancels it holds none, and stands in nobody's way.
         """
+        if self.fits(length):
+            self.memory.count(self.use, length)
+            return succeed(None)
         return self.memory.take(self, length)
 
     def give(self, length: int) -> None:
@@ -170,6 +178,7 @@ class Memory:
     :ivar peak: How many there were at most.
     :ivar uploads: What there is of uploads.
     :ivar replies: What there is of replies.
+    :ivar lines: The shares in which somebody waits.
     """
 
     limit: int
@@ -178,8 +187,8 @@ class Memory:
     uploads: Use = field(factory=lambda: Use(1), init=False)
     replies: Use = field(factory=lambda: Use(_REPLIES_SHARE), init=False)
     _drop_copies: list[Callable[[int], None]] = field(factory=list, init=False)
-    # Those in which somebody waits; the first is the next whose turn it is.
-    _lines: deque[Share] = field(factory=deque, init=False)
+    # It is the turn of the first.
+    lines: deque[Share] = field(factory=deque, init=False)
     _given_out: int = field(default=0, init=False)
     _number: int = field(default=0, init=False)
 
@@ -207,13 +216,9 @@ class Memory:
     def _has_room_in(self, use: Use, length: int) -> bool:
         return not use.used or use.used + length <= self.limit // use.divisor
 
-    def fits(self, use: Use, length: int) -> bool:
-        """See :meth:`Share.fits`."""
-        return (
-            self.used + length <= self.limit
-            and self._has_room_in(use, length)
-            and not any(self._concerns(use, line, line.line[0]) for line in self._lines)
-        )
+    def are_waiting(self, use: Use) -> bool:
+        """Tell whether somebody waits for room that is wanted for a use."""
+        return any(self._concerns(use, line, line.line[0]) for line in self.lines)
 
     def _concerns(self, use: Use, line: Share, one: _Waiting) -> bool:
         """
@@ -234,14 +239,14 @@ class Memory:
         )
 
     def take(self, share: Share, length: int) -> Deferred[None]:
-        """See :meth:`Share.take`."""
+        """See :meth:`Share.take`: what does not simply fit."""
         use = share.use
         number = self._number = self._number + 1
         if not self._may_have(use, length, number):
             for drop in self._drop_copies:
                 drop(self.used + length - self.limit)
         if self._may_have(use, length, number):
-            self._count(use, length)
+            self.count(use, length)
             return succeed(None)
 
         def no_more(_: Deferred[None]) -> None:
@@ -251,7 +256,7 @@ class Memory:
 
         one = _Waiting(length, number, self._given_out, Deferred(no_more))
         if not share.line:
-            self._lines.append(share)
+            self.lines.append(share)
         share.line.append(one)
         use.waited_for += length
         self._relieve()
@@ -261,7 +266,7 @@ class Memory:
         """Tell whether there is room, and nobody who is to be waited for."""
         if not self._has_room(use, length):
             return False
-        for line in self._lines:
+        for line in self.lines:
             first = line.line[0]
             if (
                 first.number < number
@@ -276,15 +281,15 @@ class Memory:
         """See :meth:`Share.give`."""
         self.used -= length
         use.used -= length
-        if self._lines:
+        if self.lines:
             self._serve()
 
     def _serve(self) -> None:
         """Serve those who wait, a line after the other, as far as there is room."""
         idle = 0
-        while idle < len(self._lines):
-            share = self._lines[0]
-            self._lines.rotate(-1)
+        while idle < len(self.lines):
+            share = self.lines[0]
+            self.lines.rotate(-1)
             idle = 0 if self._serve_one(share) else idle + 1
         self._relieve()
 
@@ -292,7 +297,7 @@ class Memory:
         for one in islice(share.line, _MOST_LOOKED_AT):
             if self._may_have(share.use, one.needed, one.number):
                 self._leave(share, one)
-                self._count(share.use, one.needed)
+                self.count(share.use, one.needed)
                 # Whoever gets it may take or give more in the same call.
                 one.room.callback(None)
                 return True
@@ -302,18 +307,20 @@ class Memory:
         share.line.remove(one)
         share.use.waited_for -= one.needed
         if not share.line:
-            self._lines.remove(share)
+            self.lines.remove(share)
 
-    def _count(self, use: Use, length: int) -> None:
+    def count(self, use: Use, length: int) -> None:
+        """Give so many bytes out."""
         self.used += length
         use.used += length
         self._given_out += length
-        self.peak = max(self.peak, self.used)
+        if self.used > self.peak:
+            self.peak = self.used
 
     def _relieve(self) -> None:
         """Have bytes put away, if those that leave anyway are not enough."""
         leaving = self.uploads.leaving + self.replies.leaving
-        for line in self._lines:
+        for line in self.lines:
             use, needed = line.use, line.line[0].needed
             if self.used - leaving + needed > self.limit:
                 _put_away_largest(self.uploads.holders | self.replies.holders)
