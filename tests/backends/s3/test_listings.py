@@ -7,7 +7,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from txbits.backends.s3._answers import Answer, S3Unfit
-from txbits.backends.s3._listings import Pages, goes_on, told
+from txbits.backends.s3._listings import Pages, goes_on, listed, told
 
 
 class GoesOnTests(SynchronousTestCase):
@@ -79,6 +79,22 @@ class PagesTests(SynchronousTestCase):
         for number in range(1000):
             self.pages.turn(f"marker {number}", f"first {number}")
         self.fails("end", "another", "another")
+
+
+class ListedTests(SynchronousTestCase):
+    """Keys."""
+
+    def test_they_are_as_the_store_says(self):
+        for key, is_encoded, read in (
+            ("in/a+b%2Bc", True, "in/a b+c"),
+            ("in/a+b%2Bc", False, "in/a+b%2Bc"),
+        ):
+            self.assertEqual(listed("ListObjectsV2", key, is_encoded, "in/"), read)
+
+    def test_or_it_is_told(self):
+        for key, is_encoded in (("in%2F%7Ba", False), ("out/{a", True)):
+            with self.assertRaises(S3Unfit):
+                listed("ListObjectsV2", key, is_encoded, "in/{")
 
 
 class ToldTests(SynchronousTestCase):

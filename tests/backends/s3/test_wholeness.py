@@ -265,6 +265,57 @@ class ListingTests(WholenessCase):
         await file.read_into(sink, 0, file.length)
         self.assertTrue(sink.received == data)
 
+    @contract
+    async def test_keys_begin_with_what_was_asked_for(self):
+        backend = await self.started()
+        session = await self.new(backend, NAME)
+        await self.send(session, MIB, self.data(1000))
+        # It encodes, and does not say so; braces are in all keys of sessions.
+        self.always("ListObjectsV2", in_body(rb"<EncodingType>url</EncodingType>", b""))
+        await self.fails(BackendError, session.refresh())
+        self.proxy.heal()
+        self.always("ListObjectsV2", in_body(rb"<Key>", b"<Key>other/"))
+        await self.fails(BackendError, session.refresh())
+
+    @contract
+    async def test_a_store_that_lists_in_its_own_way_is_refused_at_the_start(self):
+        for change in (
+            in_body(rb"<EncodingType>url</EncodingType>", b""),
+            in_body(rb"%7B", b"{%"),
+            in_body(rb"<Contents>.*</Contents>", b""),
+            in_body(rb"<IsTruncated>false", b"<IsTruncated>true"),
+        ):
+            self.always("ListObjectsV2", change)
+            with self.assertRaises(S3Unfit) as caught:
+                await self.node().start()
+            self.assertNotIn("\n", str(caught.exception))
+            self.proxy.heal()
+        self.assertEqual(self.bucket.everything(), [])
+
+    @contract
+    async def test_nor_are_uploads_of_others_taken_for_ours(self):
+        backend = await self.started()
+        session = await self.new(backend, NAME)
+        await self.send(session, 12 * MIB, self.data(6 * MIB))
+        self.always("ListMultipartUploads", in_body(rb"<Key>", b"<Key>other/"))
+        await self.fails(BackendError, self.clean_up_late(backend))
+        self.assertEqual(len(self.bucket.uploads()), 1)
+
+    @contract
+    async def test_a_condition_may_have_to_be_without_quotes(self):
+        self.always(
+            lambda it: (
+                it.operation == "PutObject" and '"' in it.headers.get("if-match", "")
+            ),
+            Answer(412, "PreconditionFailed"),
+        )
+        backend = await self.started()
+        self.assertTrue(backend.staging.bucket.has_bare_conditions)
+        for data in (b"bytes", self.data(6 * MIB)):
+            session = await self.complete(backend, NAME, data, overwrite=True)
+            await self.close(backend, session, overwrite=True)
+            self.assertTrue(data == await self.file_at(backend, NAME))
+
 
 class CodingTests(WholenessCase):
     """Bodies that have a coding."""

@@ -26,7 +26,7 @@ from txbits.backends.s3._answers import (
 from txbits.backends.s3._bodies import Body
 from txbits.backends.s3._client import Client
 from txbits.backends.s3._grid import Span
-from txbits.backends.s3._listings import Pages, goes_on, told
+from txbits.backends.s3._listings import Pages, goes_on, listed, told
 from txbits.backends.s3._together import a_few_at_a_time
 from txbits.errors import BackendError, StagedDataLost
 
@@ -157,10 +157,13 @@ class Bucket:
 
     :ivar client: Asks for what is called here.
     :ivar removes_singly: Whether the store is known to remove one object at a time.
+    :ivar has_bare_conditions: Whether it takes an ETag without quotes only, as the
+        condition of a write.
     """
 
     client: Client
     removes_singly: bool = field(default=False, init=False)
+    has_bare_conditions: bool = field(default=False, init=False)
 
     # Objects
 
@@ -222,7 +225,8 @@ class Bucket:
         if only_new:
             sent["if-none-match"] = "*"
         elif instead_of is not None:
-            sent["if-match"] = instead_of
+            bare = instead_of.strip('"')
+            sent["if-match"] = bare if self.has_bare_conditions else instead_of
         try:
             answer = await self.client.ask(
                 Request(
@@ -336,12 +340,11 @@ class Bucket:
             )
         )
         parsed = answer.parsed
-        is_encoded = parsed.get("EncodingType") == "url"
+        lists = "ListObjectsV2"
 
         def read(key: str) -> str:
-            return unquote_plus(key) if is_encoded else key
+            return listed(lists, key, parsed.get("EncodingType") == "url", prefix)
 
-        lists = "ListObjectsV2"
         found = [
             Found(
                 read(told(lists, one, "Key")),
@@ -608,13 +611,9 @@ class Bucket:
             )
             parsed = answer.parsed
             is_encoded = parsed.get("EncodingType") == "url"
-
-            def read(key: str, is_encoded: bool = is_encoded) -> str:
-                return unquote_plus(key) if is_encoded else key
-
             found = [
                 Upload(
-                    read(told(lists, one, "Key")),
+                    listed(lists, told(lists, one, "Key"), is_encoded, prefix),
                     told(lists, one, "UploadId"),
                     seconds_of(told(lists, one, "Initiated")),
                 )
@@ -634,7 +633,7 @@ class Bucket:
             )
             query = {
                 **query,
-                "key-marker": read(marker),
+                "key-marker": unquote_plus(marker) if is_encoded else marker,
                 "upload-id-marker": id_marker,
             }
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Mapping
 from typing import Any
+from urllib.parse import unquote_plus
 
 from attrs import define, field
 
@@ -51,6 +52,24 @@ def told(operation: str, entry: Mapping[str, Any], name: str) -> Any:
     if value is None:
         raise S3Unfit(f"S3 answered {operation} with an entry that has no {name}")
     return value
+
+
+def listed(operation: str, key: str, is_encoded: bool, prefix: str) -> str:
+    """
+    Read a key in a listing.
+
+    :param is_encoded: Whether the store says that keys are percent-encoded.
+    :param prefix: What those that are listed begin with.
+    :raises S3Unfit: If this one does not: the store does not do what it says, or does
+        not say what it does, and keys that are looked for would not be recognised.
+    """
+    read = unquote_plus(key) if is_encoded else key
+    if not read.startswith(prefix):
+        raise S3Unfit(
+            f"S3's listing cannot be relied on: {operation} of what begins with "
+            f"{prefix!a} lists {read!a}"
+        )
+    return read
 
 
 @define(eq=False)

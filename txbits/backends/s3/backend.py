@@ -188,33 +188,26 @@ class S3Backend:
         """
         bucket = self.staging.bucket
         await bucket.page(self.settings.staging, most=1)
-        key = f"{self.settings.staging}probe-{uuid4()}"
+        # In braces as the names of sessions, and with what is written in many ways.
+        key = f"{self.settings.staging}probe-{{{uuid4()}}} +"
         is_written = False
         # Each write may be repeated, when an answer is lost: then the first is done
         # twice, and the last finds that it has been done.
         try:
             etag = await bucket.put(key, Body([b"txbits"]))
-            for etag_of_another in (None, '"0"'):
-                try:
-                    await bucket.put(
-                        key,
-                        Body([b"other"]),
-                        only_new=etag_of_another is None,
-                        instead_of=etag_of_another,
-                    )
-                except NotMet:
-                    continue
-                raise BackendError(
-                    "this store does not heed If-None-Match and If-Match when it "
-                    "writes; txbits cannot keep sessions apart on it"
-                )
+            await _try_condition(bucket, key, None)
+            await _try_condition(bucket, key, '"0"')
             again = Body([b"txbits again"])
             try:
                 etag = await bucket.put(key, again, instead_of=etag)
             except NotMet as error:
-                if not error.is_repeated:
-                    raise
-                etag = ""
+                if error.is_repeated:
+                    etag = ""
+                else:
+                    # DigitalOcean's Spaces take it without quotes only.
+                    bucket.has_bare_conditions = True
+                    etag = await bucket.put(key, again, instead_of=etag)
+                    await _try_condition(bucket, key, '"0"')
             # Who compresses on the way, or changes answers, shows it here.
             found = await bucket.head(key)
             if (
@@ -226,6 +219,12 @@ class S3Backend:
                 raise S3Unfit(
                     "this store does not tell of an object what was stored: of "
                     f"{again.length} bytes with the ETag {etag} it says {found}"
+                )
+            listed = [one.key for one in (await bucket.page(key, most=1)).found]
+            if listed != [key]:
+                raise S3Unfit(
+                    "this store does not list at once what was stored, under its name: "
+                    f"{key!a} as {listed}"
                 )
             is_written = True
         finally:
@@ -433,6 +432,23 @@ class S3Backend:
     async def location(self, destination: tuple[str, ...], method: str) -> str | None:
         """Sign a URL; see :class:`~txbits.interfaces.IRedirecting`."""
         return await location(self.staging, destination, method)
+
+
+async def _try_condition(bucket: Bucket, key: str, etag: str | None) -> None:
+    """
+    Try a condition that does not hold.
+
+    :param etag: That of another object; ``None`` if there must be none.
+    :raises BackendError: If the object is written all the same.
+    """
+    try:
+        await bucket.put(key, Body([b"other"]), only_new=etag is None, instead_of=etag)
+    except NotMet:
+        return
+    raise BackendError(
+        "this store does not heed If-None-Match and If-Match when it writes; txbits "
+        "cannot keep sessions apart on it"
+    )
 
 
 class _Pool(HTTPConnectionPool):
