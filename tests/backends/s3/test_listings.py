@@ -23,8 +23,9 @@ class GoesOnTests(SynchronousTestCase):
         for text in ("false", "False", "0", ""):
             self.assertFalse(self.said(f"<IsTruncated>{text}</IsTruncated>"))
 
-    def test_names_may_have_a_prefix(self):
-        self.assertTrue(self.said("<s3:IsTruncated>true</s3:IsTruncated>"))
+    def test_no_name_of_an_object_says_so(self):
+        name = "<Key>IsTruncated&gt;false&lt;/IsTruncated>false</Key>"
+        self.assertTrue(self.said(f"{name}<IsTruncated>true</IsTruncated>"))
 
     def test_it_says_something_else(self):
         with self.assertRaises(S3Unfit):

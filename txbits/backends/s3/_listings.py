@@ -21,7 +21,7 @@ from txbits.backends.s3._answers import Answer, S3Unfit
 _MOST_BARE = 100
 
 # botocore takes anything but "true" for false, a store's "True" as well.
-_IS_TRUNCATED = re.compile(rb"<(?:\w+:)?IsTruncated>\s*([^<]*?)\s*</")
+_IS_TRUNCATED = re.compile(rb"<IsTruncated>\s*([^<]*?)\s*</")
 _YES_OR_NO = {b"true": True, b"1": True, b"false": False, b"0": False, b"": False}
 
 

@@ -243,7 +243,7 @@ class Staging:
             return Seen(None, now)
         if not overwrite:
             raise DestinationExists(f"{destination!a} exists")
-        if not found.etag:
+        if not found.etag.startswith('"'):
             # Not every store lists it, and it is the condition of what follows.
             found = await self.bucket.head(key)
             return Seen(None if found is None else found.etag, now)
