@@ -188,8 +188,8 @@ class S3Backend:
         """
         bucket = self.staging.bucket
         await bucket.page(self.settings.staging, most=1)
-        # In braces as the names of sessions, and with what is written in many ways.
-        key = f"{self.settings.staging}probe-{{{uuid4()}}} +"
+        # With braces, which the names of sessions have, and some stores encode.
+        key = f"{self.settings.staging}probe-{{{uuid4()}}}"
         is_written = False
         # Each write may be repeated, when an answer is lost: then the first is done
         # twice, and the last finds that it has been done.
