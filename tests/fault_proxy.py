@@ -23,6 +23,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
+from collections.abc import Callable
 from types import SimpleNamespace
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -75,6 +76,32 @@ class Answer:
             f"HTTP/1.1 {self.status} {self.code}\r\nContent-Type: application/xml\r\n"
             f"Content-Length: {len(body)}\r\n\r\n{body}"
         ).encode()
+
+
+@frozen
+class Change:
+    """
+    The answer is another one than the server's.
+
+    :ivar make: Is called with the head, without the empty line at its end, and the
+        body; makes those that are sent instead.
+    """
+
+    make: Callable[[bytes, bytes], tuple[bytes, bytes]]
+
+    def changed(self, method, answer):
+        """What is sent in place of an answer; ``None`` if it is not complete yet."""
+        head, end, body = answer.partition(b"\r\n\r\n")
+        if not end:
+            return None
+        headers = [line.partition(b":") for line in head.lower().split(b"\r\n")[1:]]
+        told = {name: value.strip() for name, _, value in headers}
+        if b"transfer-encoding" in told:
+            raise NotImplementedError("this proxy changes no chunked answers")
+        length = 0 if method == "HEAD" else int(told.get(b"content-length", 0))
+        if len(body) < length:
+            return None
+        return b"\r\n\r\n".join(self.make(head, body))
 
 
 SLOW_DOWN = Answer(503, "SlowDown")
@@ -220,6 +247,7 @@ class _Exchange:
     body_left: int
     sent: int = 0
     answered: int = 0
+    held: bytes = b""
 
 
 class _Front(Protocol):
@@ -326,6 +354,12 @@ class _Front(Protocol):
             self.transport.write(data)
             return
         fault = exchange.fault
+        if isinstance(fault, Change):
+            exchange.held += data
+            changed = fault.changed(exchange.request.method, exchange.held)
+            if changed is not None:
+                self.transport.write(changed)
+            return
         if isinstance(fault, Break) and fault.where == "answer":
             room = fault.after - exchange.answered
             if len(data) > room:

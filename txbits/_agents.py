@@ -30,12 +30,17 @@ from zope.interface import implementer
 
 @implementer(IAgent)
 @define(eq=False)
-class ExactURL:
+class Verbatim:
     """
-    Requests one URL, just as it was given.
+    Requests one URL, just as it was given, and leaves bodies just as they come.
 
     treq takes URLs apart, and writes them anew when it puts them together again: one
-    that was signed is another one then, and with an IPv6 address it cannot do so.
+    that was signed is another one then, and with an IPv6 address it cannot do so. It
+    also asks for gzip, and unpacks what comes packed; length, ranges and validators are
+    then those of something else. So no coding is asked for here, and that of a body
+    which has one all the same is kept from treq.
+
+    One request at a time.
 
     :param agent: What makes the request.
     :param url: The URL.
@@ -43,6 +48,7 @@ class ExactURL:
 
     agent: IAgent
     url: bytes
+    _codings: list[bytes] = field(factory=list, init=False)
 
     def request(
         self,
@@ -51,7 +57,44 @@ class ExactURL:
         headers: Headers | None = None,
         bodyProducer: IBodyProducer | None = None,  # noqa: N803
     ) -> Deferred[IResponse]:
-        return self.agent.request(method, self.url, headers, bodyProducer)
+        headers = Headers() if headers is None else headers.copy()
+        headers.setRawHeaders(b"Accept-Encoding", [b"identity"])
+        self._codings = []
+        asking = self.agent.request(method, self.url, headers, bodyProducer)
+        return asking.addCallback(self._hide_codings)
+
+    def _hide_codings(self, response: IResponse) -> IResponse:
+        found = response.headers.getRawHeaders(b"Content-Encoding")
+        if found is not None:
+            self._codings = list(found)
+            response.headers.removeHeader(b"Content-Encoding")
+        return response
+
+    def restore(self, response: IResponse) -> None:
+        """Put the codings of a response back, once treq is done with it."""
+        if self._codings:
+            response.headers.setRawHeaders(b"Content-Encoding", self._codings)
+
+
+def coding_of(response: IResponse) -> str | None:
+    """
+    Tell what has been done to the body of a response (RFC 9110 8.4).
+
+    Some stores send back ``aws-chunked``, which is how an object was uploaded, and says
+    nothing of its bytes; and some an empty header.
+
+    :returns: The codings in lower case, separated by commas; ``None`` if there is none.
+    """
+    values = response.headers.getRawHeaders(b"Content-Encoding")
+    if values is None:
+        return None
+    codings = [
+        one.strip().lower().decode("latin-1") for one in b",".join(values).split(b",")
+    ]
+    return ", ".join(one for one in codings if one not in _NO_CODINGS) or None
+
+
+_NO_CODINGS = frozenset({"", "identity", "aws-chunked"})
 
 
 @define

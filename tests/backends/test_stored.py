@@ -11,7 +11,7 @@ from zope.interface.verify import verifyObject
 from tests.backends.test_reading import _Consumer
 from txbits.backends._stored import StoredFile, by_pieces
 from txbits.errors import BackendError
-from txbits.interfaces import IStoredFile
+from txbits.interfaces import ICodedFile
 
 
 class StoredFileTests(SynchronousTestCase):
@@ -30,7 +30,8 @@ class StoredFileTests(SynchronousTestCase):
         self.closed += 1
 
     def test_it_is_a_stored_file(self):
-        verifyObject(IStoredFile, self.file)
+        verifyObject(ICodedFile, self.file)
+        self.assertIsNone(self.file.content_encoding)
 
     def test_one_after_the_other_may_read(self):
         for data in (b"first", b"again"):

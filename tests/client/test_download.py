@@ -323,6 +323,14 @@ class RefusalTests(DownloadCase):
         self.assertIn("does not tell how long", str(error))
         self.assertFalse(error.transient)
 
+    async def test_so_is_the_rest_of_one(self):
+        self.place(DATA[:3000])
+        self.file.headers = {"Content-Encoding": "gzip"}
+        error = await self.failure(self.download())
+        self.assertIn("gzip only", str(error))
+        self.assertEqual(self.file.asked("Range"), ["bytes=3000-", None])
+        self.assertEqual(self.names(), [])
+
     async def test_a_file_that_is_encoded_is_refused(self):
         for encoding in ("br", "gzip"):
             self.file.headers = {"Content-Encoding": encoding}

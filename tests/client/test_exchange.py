@@ -105,6 +105,7 @@ class RequestTests(ExchangeTestCase):
             b"BITS-Supported-Protocols: {7df0354d-249b-430f-820d-3d2a9bef4931}",
             b"Content-Name: a.txt",
             b"Host: h",
+            b"Accept-Encoding: identity",
         ):
             self.assertIn(line.lower(), [each.lower() for each in lines])
         self.assertEqual(body, b"")

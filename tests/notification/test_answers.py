@@ -128,13 +128,14 @@ class HeaderTests(NotifierCase):
 
     def test_a_compressed_response_is_refused(self) -> None:
         for encoding in (b"gzip", b"br"):
-            self.refused(
+            error = self.refused(
                 BadAnswer,
                 OK,
                 b"Content-Encoding: " + encoding,
                 b"Content-Length: 3",
                 body=b"xyz",
             )
+            self.assertIn(encoding.decode(), str(error))
         answer = self.answered(OK, b"Content-Encoding: identity", EMPTY)
         self.assertEqual(answer, Answer())
 

@@ -122,6 +122,25 @@ class WholeTests(DownloadCase):
         self.assertEqual(backend.opened, backend.released)
         self.assertEqual(backend.read, 0)
 
+    def test_a_coding_that_it_is_stored_with_goes_along(self) -> None:
+        self.site = self.bits_site(self.directory(CodedBackend(self.clock)))
+        for data, status, body in (
+            (get(), 200, b"packed"),
+            (get(range=b"bytes=2-3"), 206, b"ck"),
+            # In the head of several parts it would tell of them together.
+            (get(range=b"bytes=0-0,2-3"), 200, b"packed"),
+        ):
+            answer = self.ask(data)
+            self.assertEqual((answer.status, answer.body), (status, body))
+            self.assertEqual(answer["Content-Encoding"], "gzip")
+            self.assertEqual(answer["Content-Length"], str(len(body)))
+        self.assertEqual(self.head(get(method=b"HEAD"))["Content-Encoding"], "gzip")
+        for data in (get(range=b"bytes=9-"), get(if_match=b'"y"')):
+            self.assertIsNone(self.ask(data)["Content-Encoding"])
+
+    def test_there_is_none_otherwise(self) -> None:
+        self.assertIsNone(self.ask(get())["Content-Encoding"])
+
     def test_an_empty_file(self) -> None:
         self.memory.files["a", "b.txt"] = b""
         for data in (get(), get(range=b"bytes=-5")):
@@ -414,6 +433,19 @@ class UnreadableBackend(MemoryBackend):
 
     def _released(self) -> None:
         self.released += 1
+
+
+@implementer(IDownloadable)
+class CodedBackend(MemoryBackend):
+    """A memory backend whose files are stored in a coded form."""
+
+    def open_file(self, destination: tuple[str, ...]) -> Deferred[IStoredFile]:
+        def read(offset: int, length: int) -> Deferred[bytes]:
+            return succeed(b"packed"[offset : offset + length])
+
+        return succeed(
+            StoredFile(6, 0.0, "x", by_pieces(read), content_encoding="gzip")
+        )
 
 
 @implementer(IRedirecting)

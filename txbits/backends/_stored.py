@@ -16,7 +16,7 @@ from txbits._deferreds import deferred
 from txbits.backends._reading import Reading
 from txbits.backends._work import Joint
 from txbits.errors import BackendError, StagedDataLost
-from txbits.interfaces import IStoredFile
+from txbits.interfaces import ICodedFile
 
 
 class IFeeder(Protocol):
@@ -33,11 +33,11 @@ def _nothing_to_close() -> None:
     """Close what needs no closing."""
 
 
-@implementer(IStoredFile)
+@implementer(ICodedFile)
 @define(eq=False)
 class StoredFile:
     """
-    A file that was opened; see :class:`~txbits.interfaces.IStoredFile`.
+    A file that was opened; see :class:`~txbits.interfaces.ICodedFile`.
 
     It is closed when no reading uses it any more: a thread may be in the middle of one.
 
@@ -50,6 +50,7 @@ class StoredFile:
     etag: str
     _feeder: Callable[[IConsumer], IFeeder]
     _close: Callable[[], None] = _nothing_to_close
+    content_encoding: str | None = field(default=None, kw_only=True)
     _reading: IFeeder | None = field(default=None, init=False)
     _read_over: Joint | None = field(default=None, init=False)
     _is_released: bool = field(default=False, init=False)

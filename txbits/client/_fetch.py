@@ -16,10 +16,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
-from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IBodyProducer, IResponse
-from zope.interface import implementer
 
+from txbits._agents import coding_of
 from txbits.client._requests import NoAnswer
 from txbits.client._url import to_wire
 from txbits.client.events import DownloadFailed
@@ -29,30 +27,6 @@ _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19})")
 
 # RFC 9110, section 8.8.3; one that begins with W/ is weak.
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')
-
-
-@implementer(IAgent)
-@frozen(eq=False)
-class Unencoded:
-    """
-    Asks for the bytes as they are.
-
-    treq says that it takes gzip; parts of a file that is compressed on the way are
-    parts of something else.
-    """
-
-    agent: IAgent
-
-    def request(
-        self,
-        method: bytes,
-        uri: bytes,
-        headers: Headers | None = None,
-        bodyProducer: IBodyProducer | None = None,  # noqa: N803
-    ) -> Deferred[IResponse]:
-        headers = Headers() if headers is None else headers.copy()
-        headers.setRawHeaders(b"Accept-Encoding", [b"identity"])
-        return self.agent.request(method, uri, headers, bodyProducer)
 
 
 @frozen
@@ -85,7 +59,6 @@ class Head:
         etag = _first(response, b"ETag")
         changed = _first(response, b"Last-Modified")
         match = _CONTENT_RANGE.fullmatch(_first(response, b"Content-Range") or "")
-        encoding = _first(response, b"Content-Encoding")
         return cls(
             response.code,
             response.length if isinstance(response.length, int) else None,
@@ -94,7 +67,7 @@ class Head:
             int(match[1]) if match and match[1] else None,
             int(match[3]) if match else None,
             _first(response, b"Location"),
-            None if (encoding or "").lower() in ("", "identity") else encoding,
+            coding_of(response),
         )
 
 

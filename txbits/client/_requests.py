@@ -25,7 +25,7 @@ from twisted.internet.task import deferLater
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
 
-from txbits._agents import FAILURES, ExactURL, Watch, in_words, reasons_of
+from txbits._agents import FAILURES, Verbatim, Watch, in_words, reasons_of
 from txbits._deferreds import deferred
 from txbits._heads import BoundedPool
 from txbits.client._auth import Authorizer
@@ -118,7 +118,7 @@ class Requests:
     ) -> None:
         self._clock = clock
         self._connections = connections
-        self._target = ExactURL(agent, b"")
+        self._target = Verbatim(agent, b"")
         self._http = HTTPClient(self._target)
         self._settings = settings
         self._authorizer = Authorizer(settings.credentials)
@@ -232,6 +232,7 @@ class Requests:
             raise _sorted(error, watch.expired) from error
         finally:
             watch.end()
+        self._target.restore(response)
         # An answer that comes before the body is out says that the rest is not wanted.
         if body is not None and not body.finished:
             self.drop()

@@ -22,7 +22,7 @@ from twisted.logger import Logger
 
 from txbits._deferreds import deferred
 from txbits.client._auth import Authorizer
-from txbits.client._fetch import Body, Head, Unencoded, moved
+from txbits.client._fetch import Body, Head, moved
 from txbits.client._files import FILES, Files
 from txbits.client._http import make_agent
 from txbits.client._partial import Busy, Origin, Partial
@@ -229,9 +229,7 @@ class _Download:
         connections = Connections(self.reactor)
         authorizer = Authorizer(settings.proxy_credentials)
         agent = make_agent(self.reactor, settings, connections, authorizer)
-        return Requests(
-            self.reactor, connections, Unencoded(agent), settings, authorizer
-        )
+        return Requests(self.reactor, connections, agent, settings, authorizer)
 
     async def _until_whole(self) -> None:
         while True:
@@ -299,20 +297,21 @@ class _Download:
         etag, changed = head.validators
         told = etag if (origin.validator or "").startswith('"') else changed
         return (
-            head.first == partial.held
+            head.encoding is None
+            and head.first == partial.held
             and head.total == origin.length
             and head.length == origin.length - partial.held
             and told in (None, origin.validator)
         )
 
     async def _begin(self, requests: Requests, response: Any, head: Head) -> bool:
-        if head.length is None:
-            await self._discard(requests)
-            words = "the server does not tell how long the file is"
-            raise DownloadFailed(words, transient=False, status=head.status)
         if head.encoding is not None:
             await self._discard(requests)
             words = f"the server gives the file as {head.encoding} only"
+            raise DownloadFailed(words, transient=False, status=head.status)
+        if head.length is None:
+            await self._discard(requests)
+            words = "the server does not tell how long the file is"
             raise DownloadFailed(words, transient=False, status=head.status)
         origin = Origin.of(self.url, head.validator, head.length)
         await self.threads.run(self._partial.begin, origin)

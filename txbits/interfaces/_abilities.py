@@ -143,6 +143,18 @@ class IStoredFile(IReleasable):
         """
 
 
+class ICodedFile(IStoredFile):
+    """
+    A file that may be stored in a coded form, such as by gzip.
+
+    Everything about it is of the coded form: bytes, length and entity tag.
+    """
+
+    content_encoding: str | None = Attribute(
+        "The codings, as in Content-Encoding (RFC 9110 8.4); ``None`` if it has none."
+    )
+
+
 class IDownloadable(Interface):
     """
     An optional ability of an :class:`IBackend`: published files can be read.

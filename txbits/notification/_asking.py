@@ -14,15 +14,16 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectError, ConnectionClosed
 from twisted.web.client import Agent
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import (
-    IAgent,
-    IAgentEndpointFactory,
-    IBodyProducer,
-    IResponse,
-)
-from zope.interface import implementer
+from twisted.web.iweb import IAgentEndpointFactory, IResponse
 
-from txbits._agents import FAILURES, Watch, in_words, reasons_of
+from txbits._agents import (
+    FAILURES,
+    Verbatim,
+    Watch,
+    coding_of,
+    in_words,
+    reasons_of,
+)
 from txbits._heads import BoundedPool, EndlessHead
 from txbits.errors import (
     ApplicationRefused,
@@ -53,44 +54,6 @@ _OLD_HTTP = "the application does not answer with HTTP/1.1"
 #: What treq is told in place of the URL, which it would take apart and change. It wants
 #: one for cookies, and there are none.
 _ANY_URL = "http://application.invalid/"
-
-
-@implementer(IAgent)
-@define(eq=False)
-class _ExactRequest:
-    """
-    Makes one request just as it is, whatever treq has made of it.
-
-    :ivar agent: Makes it.
-    :ivar url: The URL.
-    :ivar is_encoded: Whether the response turned out to be compressed, which treq might
-        undo, and which was not asked for.
-    """
-
-    agent: IAgent
-    url: bytes
-    is_encoded: bool = field(default=False, init=False)
-
-    def request(
-        self,
-        method: bytes,
-        uri: bytes,
-        headers: Headers | None = None,
-        bodyProducer: IBodyProducer | None = None,  # noqa: N803
-    ) -> Deferred[IResponse]:
-        headers = Headers() if headers is None else headers.copy()
-        headers.setRawHeaders(b"Accept-Encoding", [b"identity"])
-
-        def look(response: IResponse) -> IResponse:
-            encodings = response.headers.getRawHeaders(b"Content-Encoding", ())
-            self.is_encoded = any(
-                value.strip().lower() not in (b"", b"identity") for value in encodings
-            )
-            return response
-
-        return self.agent.request(method, self.url, headers, bodyProducer).addCallback(
-            look
-        )
 
 
 @define(eq=False, repr=False)
@@ -175,7 +138,7 @@ class Asking:
             self._connection.holds = not body.is_out
         endpoints = TappedEndpoints(self._connection, self.endpoints)
         pool = BoundedPool(self.reactor, persistent=False)
-        agent = _ExactRequest(
+        agent = Verbatim(
             Agent.usingEndpointFactory(self.reactor, endpoints, pool),
             self.target.url.encode("ascii"),
         )
@@ -204,8 +167,13 @@ class Asking:
         self._watch.end()
         if response.version != (b"HTTP", 1, 1):
             raise BadAnswer(_OLD_HTTP)
-        if agent.is_encoded and response.code < 300:
-            raise BadAnswer("the application's response has a Content-Encoding")
+        agent.restore(response)
+        coding = coding_of(response)
+        if coding is not None and response.code < 300:
+            raise BadAnswer(
+                f"the application's response has Content-Encoding {coding[:100]!a}, "
+                "which was not asked for"
+            )
         return response
 
     def _moved(self) -> None:

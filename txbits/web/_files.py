@@ -19,7 +19,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from txbits import errors
 from txbits._deferreds import begun
-from txbits.interfaces import IStoredFile
+from txbits.interfaces import ICodedFile, IStoredFile
 from txbits.protocol.conditions import (
     Validators,
     Verdict,
@@ -259,12 +259,19 @@ def respond(request: Request, file: IStoredFile, now: int) -> Response:
     if verdict is Verdict.NOT_MODIFIED:
         return Response(304, headers, length=None)
     total = file.length
+    coding = file.content_encoding if ICodedFile.providedBy(file) else None
     ranges = None
     if b"range" in asked and honours_range(asked, current, now):
         ranges = chosen_ranges(asked[b"range"], total)
+        if coding is not None and ranges is not None and len(ranges) > 1:
+            # In the head of several parts it would tell of these together, which are
+            # not coded. A server may ignore a Range (RFC 9110 14.2).
+            ranges = None
     if ranges == ():
         return Response(416, [*headers, (b"Content-Range", unsatisfied_range(total))])
     headers.append((b"X-Content-Type-Options", b"nosniff"))
+    if coding is not None:
+        headers.append((b"Content-Encoding", coding.encode("latin-1")))
     if ranges is None:
         whole = ByteRange(0, total - 1) if total else None
         return Response(

@@ -107,7 +107,7 @@ class TLSTests(S3Case):
         found = await backend.staging.bucket.head("in/name.txt")
         clock = Clock()
         consumer = Slow(1 << 20)
-        stream = Stream(consumer, self.client(backend), clock, found.key, found.etag)
+        stream = Stream(consumer, self.client(backend), clock, found)
         reading = begun(stream.run(0, len(data)))
         await consumer.full
         (relay,) = relays

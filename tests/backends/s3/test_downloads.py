@@ -218,7 +218,7 @@ class ReadingTests(DownloadCase):
         found = await backend.staging.bucket.head(key)
         clock = Clock()
         slow = Slow(MIB)
-        stream = Stream(slow, self.client(backend), clock, key, found.etag)
+        stream = Stream(slow, self.client(backend), clock, found)
         reading = begun(stream.run(0, len(data)))
         await slow.full
         # As long as the consumer pauses, there is nothing to wait for.

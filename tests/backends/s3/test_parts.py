@@ -251,7 +251,7 @@ class MemoryTests(S3Case):
         client = self.client(backend)
         held, goes_on = client.hold("UploadPart")
         writers = []
-        for number in range(4):
+        for number in range(5):
             session = await self.new(backend, (str(number),))
             writers.append(await session.open_writer(30 * MIB))
         await writers[0].write(self.data(9 * MIB))
@@ -262,7 +262,7 @@ class MemoryTests(S3Case):
         # Memory is for 20 MiB, 18 are held, and 5 of them being sent.
         waiting = [
             writers[3].write(self.data(3 * MIB)),
-            writers[1].write(self.data(MIB // 4)),
+            writers[4].write(self.data(9 * MIB // 4)),
         ]
         self.assertEqual([one.called for one in waiting], [False, False])
         goes_on.callback(None)

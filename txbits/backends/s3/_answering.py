@@ -316,7 +316,7 @@ class AnsweringSession(S3Session):
         found = await shielded(begun(self.file()))
         staging = self.staging
         client = staging.bucket.client
-        stream = Stream(consumer, client, staging.clock, found.key, found.etag)
+        stream = Stream(consumer, client, staging.clock, found)
         await stream.run(start, end)
 
     def address(self) -> str:

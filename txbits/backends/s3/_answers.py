@@ -51,6 +51,7 @@ class Answer:
     :ivar parsed: What botocore reads in the body; empty if it was not asked to.
     :ivar is_repeated: Whether an earlier attempt may have been carried out.
     :ivar open: Delivers the body, if it was left open.
+    :ivar coding: What has been done to the body; ``None`` if nothing.
     """
 
     status: int
@@ -59,6 +60,7 @@ class Answer:
     parsed: Mapping[str, Any]
     is_repeated: bool
     open: Any = None
+    coding: str | None = None
 
 
 class S3Error(BackendError):
@@ -84,6 +86,14 @@ class S3Error(BackendError):
         self.code = code
         self.is_repeated = is_repeated
         self.date = date
+
+
+class S3Unfit(BackendError):
+    """
+    S3, or what stands before it, gives answers that cannot be relied on.
+
+    It is not asked again: it will give the next one in the same way.
+    """
 
 
 class S3Full(S3Error, OutOfSpace):
@@ -148,15 +158,25 @@ class Reader:
         headers: Mapping[str, str],
         body: bytes,
         is_repeated: bool,
+        coding: str | None = None,
     ) -> Answer:
         """
         Read an answer.
 
         :param headers: By their names in lower case.
         :param is_repeated: Whether an earlier attempt may have been carried out.
+        :param coding: What has been done to the body; ``None`` if nothing.
         :raises S3Error: If S3 refuses.
         :raises S3Unreachable: If it is none of S3's.
+        :raises S3Unfit: If what it says cannot be relied on.
         """
+        # Answers to HEAD have no body, and tell how the object is stored.
+        if coding is not None and body:
+            raise S3Unfit(
+                f"S3 answered {_about(request)} with Content-Encoding {coding[:99]!a}, "
+                "which was not asked for; if a proxy stands before the store, it must "
+                "not compress"
+            )
         parsed: Mapping[str, Any] = {}
         found = None if request.operation == "GetObject" else _ROOT.match(body)
         root = b"" if found is None else found[1]
@@ -191,7 +211,9 @@ class Reader:
             raise S3Unreachable(
                 f"{operation} was answered with status {status}, but not by S3"
             )
-        return Answer(status, headers, body, parsed, is_repeated)
+        if operation in _WITH_ETAG:
+            check_etag(request, headers["etag"])
+        return Answer(status, headers, body, parsed, is_repeated, None, coding)
 
     def _refused(
         self,
@@ -203,13 +225,29 @@ class Reader:
         error = parsed.get("Error", {})
         code = str(error.get("Code") or status)
         kind = S3Full if status == 507 or code in _FULL_CODES else S3Error
-        text = f"S3 refused {request.operation}"
-        if request.key is not None:
-            text += f" of {request.key!a}"
-        text += f": {status} {code}"
+        text = f"S3 refused {_about(request)}: {status} {code}"
         if error.get("Message"):
             text += f": {' '.join(str(error['Message']).split())[:200]}"
         region = error.get("Region") or headers.get("x-amz-bucket-region")
         if region and region != self._region:
             text += f"; the bucket's region is {region}"
         return kind(text, status, code, date=headers.get("date", ""))
+
+
+def _about(request: Request) -> str:
+    if request.key is None:
+        return request.operation
+    return f"{request.operation} of {request.key!a}"
+
+
+def check_etag(request: Request, etag: str) -> None:
+    """
+    Insist on an ETag that can be a condition.
+
+    :raises S3Unfit: If it is a weak one: no condition ever holds for it.
+    """
+    if etag.startswith("W/"):
+        raise S3Unfit(
+            f"S3 answered {_about(request)} with the weak ETag {etag[:100]!a}; if a "
+            "proxy stands before the store, it must neither compress nor change answers"
+        )

@@ -7,22 +7,47 @@ a :class:`~txbits.errors.BackendError`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from urllib.parse import quote, unquote_plus
 from xml.sax.saxutils import escape
 
-from attrs import define, frozen
+from attrs import define, field, frozen
+from twisted.logger import Logger
 
 from txbits.backends.s3._access import seconds_of
-from txbits.backends.s3._answers import Answer, Request, S3Error, S3Unreachable
+from txbits.backends.s3._answers import (
+    Answer,
+    Request,
+    S3Error,
+    S3Unfit,
+    S3Unreachable,
+)
 from txbits.backends.s3._bodies import Body
 from txbits.backends.s3._client import Client
 from txbits.backends.s3._grid import Span
+from txbits.backends.s3._listings import Pages, goes_on, listed, told
+from txbits.backends.s3._together import a_few_at_a_time
 from txbits.errors import BackendError, StagedDataLost
 
-#: How many objects one request removes at most.
+_log = Logger()
+
+#: How many objects one request removes at most, and how many are removed one by one at
+#: the same time.
 _BATCH = 1000
+_SINGLY_AT_ONCE = 8
+
+#: How many entries a page of a listing has at most.
+_PAGE = 1000
+
+#: How many pages a listing has at most: of all sessions, of one, of parts.
+_MOST_PAGES = 1_000_000
+_MOST_OF_ONE = 1000
+_MOST_OF_PARTS = 10_000
+
+#: How stores answer DeleteObjects that do not have it. Google's says 400, with
+#: InvalidArgument or NotImplemented; others 501, 405, or 404.
+_NOT_THERE = frozenset({400, 404, 405, 501})
 
 #: An object's metadata that says which session put it there.
 SESSION_HEADER = "x-amz-meta-txbits-session"
@@ -38,6 +63,8 @@ class Found:
     :ivar modified: When it was stored, by the store's clock.
     :ivar session: The session that published it, in the words of the header; ``None``
         if none did, or in a listing.
+    :ivar coding: The Content-Encoding that it is stored with; ``None`` if it has none,
+        or in a listing.
     """
 
     key: str
@@ -46,6 +73,7 @@ class Found:
     modified: float
     session: str | None = None
     body: bytes = b""
+    coding: str | None = None
 
 
 @frozen
@@ -128,9 +156,14 @@ class Bucket:
     A bucket.
 
     :ivar client: Asks for what is called here.
+    :ivar removes_singly: Whether the store is known to remove one object at a time.
+    :ivar has_bare_conditions: Whether it takes an ETag without quotes only, as the
+        condition of a write.
     """
 
     client: Client
+    removes_singly: bool = field(default=False, init=False)
+    has_bare_conditions: bool = field(default=False, init=False)
 
     # Objects
 
@@ -148,7 +181,7 @@ class Bucket:
             if _is_absence(error):
                 return None
             raise
-        return _found(key, answer, answer.body)
+        return _found(key, answer, len(answer.body))
 
     async def head(self, key: str) -> Found | None:
         """Look at an object."""
@@ -160,7 +193,15 @@ class Bucket:
             if _is_absence(error, "404"):
                 return None
             raise
-        return _found(key, answer, b"")
+        # Where it is missing, who stands before the store would send another body than
+        # is stored, or takes it away.
+        length = answer.headers.get("content-length", "").strip()
+        if not (length.isascii() and length.isdecimal()):
+            raise S3Unfit(
+                f"S3 answered HeadObject of {key!a} without a length; if a proxy "
+                "stands before the store, it must neither compress nor change answers"
+            )
+        return _found(key, answer, int(length))
 
     async def put(
         self,
@@ -184,7 +225,8 @@ class Bucket:
         if only_new:
             sent["if-none-match"] = "*"
         elif instead_of is not None:
-            sent["if-match"] = instead_of
+            bare = instead_of.strip('"')
+            sent["if-match"] = bare if self.has_bare_conditions else instead_of
         try:
             answer = await self.client.ask(
                 Request(
@@ -201,7 +243,7 @@ class Bucket:
             ):
                 raise NotMet(error) from error
             raise
-        return answer.headers["etag"]
+        return quoted(answer.headers["etag"])
 
     async def delete(self, key: str, only: str | None = None) -> None:
         """
@@ -220,19 +262,26 @@ class Bucket:
                 )
             )
         except S3Error as error:
-            if only is None or error.status not in (404, 412):
+            # Amazon's answers 204 where there is none, others 404.
+            is_gone = error.status == 404 and error.code != "NoSuchBucket"
+            if not is_gone and (only is None or error.status != 412):
                 raise
 
     async def delete_all(self, keys: Sequence[str]) -> None:
         """Remove objects; that some are not there is success."""
         for start in range(0, len(keys), _BATCH):
             batch = keys[start : start + _BATCH]
-            if len(batch) == 1:
-                await self.delete(batch[0])
-                continue
-            body = "".join(
-                f"<Object><Key>{escape(key)}</Key></Object>" for key in batch
-            )
+            if len(batch) == 1 or self.removes_singly:
+                await self._delete_singly(batch)
+            else:
+                await self._delete_together(batch)
+
+    async def _delete_singly(self, keys: Sequence[str]) -> None:
+        await a_few_at_a_time(_SINGLY_AT_ONCE, self.delete, keys)
+
+    async def _delete_together(self, keys: Sequence[str]) -> None:
+        body = "".join(f"<Object><Key>{escape(key)}</Key></Object>" for key in keys)
+        try:
             answer = await self.client.ask(
                 Request(
                     operation="DeleteObjects",
@@ -242,21 +291,39 @@ class Bucket:
                     is_parsed=True,
                 )
             )
-            errors = [
-                one
-                for one in answer.parsed.get("Errors", ())
-                if one.get("Code") != "NoSuchKey"
-            ]
-            if errors:
-                raise BackendError(
-                    f"S3 did not remove {len(errors)} objects, the first of them "
-                    f"{errors[0].get('Key')!a}: {errors[0].get('Code')}"
-                )
+        except S3Error as error:
+            if error.status not in _NOT_THERE or error.code == "NoSuchBucket":
+                raise
+            why = str(error)
+        else:
+            if b"DeleteResult" in answer.body:
+                left = {
+                    one.get("Key")
+                    for one in answer.parsed.get("Errors", ())
+                    if one.get("Code") != "NoSuchKey"
+                }
+                # What is wrong with one of them is often over, and otherwise told.
+                await self._delete_singly([key for key in keys if key in left])
+                return
+            why = "it answers with something else"
+        # If that was not why, these fail in the same way.
+        await self._delete_singly(keys)
+        self.removes_singly = True
+        _log.info(
+            "the store of {bucket} does not know DeleteObjects, so objects are removed "
+            "one by one: {why}",
+            bucket=self.client.settings.bucket,
+            why=why,
+        )
 
     async def page(
-        self, prefix: str, *, delimiter: str = "", after: str = "", most: int = 1000
+        self, prefix: str, *, delimiter: str = "", after: str = "", most: int = _PAGE
     ) -> Listing:
-        """List some of the objects whose keys begin with a prefix, in order."""
+        """
+        List some of the objects whose keys begin with a prefix, in order.
+
+        :raises S3Unfit: If there are more, and the store does not say where to go on.
+        """
         query = {
             "list-type": "2",
             "prefix": prefix,
@@ -273,31 +340,57 @@ class Bucket:
             )
         )
         parsed = answer.parsed
-        is_encoded = parsed.get("EncodingType") == "url"
+        lists = "ListObjectsV2"
 
         def read(key: str) -> str:
-            return unquote_plus(key) if is_encoded else key
+            return listed(lists, key, parsed.get("EncodingType") == "url", prefix)
 
-        return Listing(
-            [
-                Found(
-                    read(one["Key"]),
-                    one.get("ETag", ""),
-                    one["Size"],
-                    seconds_of(one["LastModified"]),
-                )
-                for one in parsed.get("Contents", ())
-            ],
-            [read(one["Prefix"]) for one in parsed.get("CommonPrefixes", ())],
-            parsed.get("NextContinuationToken") if parsed.get("IsTruncated") else None,
-        )
+        found = [
+            Found(
+                read(told(lists, one, "Key")),
+                quoted(one.get("ETag", "")),
+                told(lists, one, "Size"),
+                seconds_of(told(lists, one, "LastModified")),
+            )
+            for one in parsed.get("Contents", ())
+        ]
+        prefixes = [
+            read(told(lists, one, "Prefix")) for one in parsed.get("CommonPrefixes", ())
+        ]
+        count = len(found) + len(prefixes)
+        if not goes_on(lists, answer, count, parsed.get("MaxKeys") or most):
+            return Listing(found, prefixes, None)
+        following = parsed.get("NextContinuationToken")
+        if not following or following == after:
+            raise S3Unfit(
+                "S3 lists some objects, says that there are more, and not where to go "
+                "on (ListObjectsV2 without a new NextContinuationToken)"
+            )
+        return Listing(found, prefixes, following)
+
+    async def pages(
+        self, prefix: str, most: int = _MOST_PAGES
+    ) -> AsyncIterator[Listing]:
+        """
+        List all objects whose keys begin with a prefix, a page at a time.
+
+        :param most: How many pages there may be.
+        :raises S3Unfit: If the listing cannot be relied on.
+        """
+        pages = Pages("ListObjectsV2", most)
+        after = ""
+        while True:
+            page = await self.page(prefix, after=after)
+            yield page
+            if page.next is None:
+                return
+            after = page.next
+            pages.turn(after, page.found[0].key if page.found else None)
 
     async def every(self, prefix: str) -> list[Found]:
         """List all objects whose keys begin with a prefix."""
-        page = await self.page(prefix)
-        found = page.found
-        while page.next is not None:
-            page = await self.page(prefix, after=page.next)
+        found: list[Found] = []
+        async for page in self.pages(prefix, _MOST_OF_ONE):
             found += page.found
         return found
 
@@ -392,9 +485,12 @@ class Bucket:
         List the parts of an upload, counted from 0.
 
         :raises NoUpload: If there is no such upload.
+        :raises S3Unfit: If the listing cannot be relied on.
         """
         parts: list[Part] = []
-        marker = "0"
+        marker = 0
+        lists = "ListParts"
+        pages = Pages(lists, _MOST_OF_PARTS)
         while True:
             answer = await self._of_upload(
                 Request(
@@ -403,26 +499,33 @@ class Bucket:
                     key=key,
                     query={
                         "uploadId": upload,
-                        "max-parts": "1000",
-                        "part-number-marker": marker,
+                        "max-parts": str(_PAGE),
+                        "part-number-marker": str(marker),
                     },
                     is_parsed=True,
                 )
             )
-            parts += [
+            parsed = answer.parsed
+            found = [
                 Part(
-                    one["PartNumber"] - 1,
-                    one["Size"],
-                    one["ETag"],
-                    seconds_of(one["LastModified"]),
+                    told(lists, one, "PartNumber") - 1,
+                    told(lists, one, "Size"),
+                    told(lists, one, "ETag"),
+                    seconds_of(told(lists, one, "LastModified")),
                     one.get("ChecksumCRC32"),
                 )
-                for one in answer.parsed.get("Parts", ())
+                for one in parsed.get("Parts", ())
             ]
-            following = str(answer.parsed.get("NextPartNumberMarker", marker))
-            if not answer.parsed.get("IsTruncated") or following == marker:
+            parts += found
+            if not goes_on(lists, answer, len(found), parsed.get("MaxParts") or _PAGE):
                 return parts
-            marker = following
+            following = str(parsed.get("NextPartNumberMarker") or "")
+            is_beyond = following.isdecimal() and int(following) > marker
+            pages.turn(
+                int(following) if is_beyond else None,
+                found[0].number if found else None,
+            )
+            marker = int(following)
 
     async def complete(
         self, key: str, upload: str, parts: Sequence[Part], *, only_new: bool
@@ -467,7 +570,11 @@ class Bucket:
             raise
 
     async def abort(self, key: str, upload: str) -> None:
-        """Abort an upload; that there is none is success."""
+        """
+        Abort an upload; that there is none is success.
+
+        Whether it is really gone its parts tell.
+        """
         try:
             await self._of_upload(
                 Request(
@@ -479,10 +586,19 @@ class Bucket:
             )
         except NoUpload:
             return
+        except S3Error as error:
+            if error.status != 404 or error.code == "NoSuchBucket":
+                raise
 
     async def uploads(self, prefix: str) -> list[Upload]:
-        """List the uploads that are under way to keys that begin with a prefix."""
-        found: list[Upload] = []
+        """
+        List the uploads that are under way to keys that begin with a prefix.
+
+        :raises S3Unfit: If the listing cannot be relied on.
+        """
+        uploads: list[Upload] = []
+        lists = "ListMultipartUploads"
+        pages = Pages(lists, _MOST_OF_ONE)
         query = {"uploads": "", "prefix": prefix, "encoding-type": "url"}
         while True:
             answer = await self.client.ask(
@@ -495,21 +611,30 @@ class Bucket:
             )
             parsed = answer.parsed
             is_encoded = parsed.get("EncodingType") == "url"
-            found += [
+            found = [
                 Upload(
-                    unquote_plus(one["Key"]) if is_encoded else one["Key"],
-                    one["UploadId"],
-                    seconds_of(one["Initiated"]),
+                    listed(lists, told(lists, one, "Key"), is_encoded, prefix),
+                    told(lists, one, "UploadId"),
+                    seconds_of(told(lists, one, "Initiated")),
                 )
                 for one in parsed.get("Uploads", ())
             ]
-            if not parsed.get("IsTruncated"):
-                return found
-            marker = str(parsed.get("NextKeyMarker", ""))
+            uploads += found
+            if not goes_on(
+                lists, answer, len(found), parsed.get("MaxUploads") or _PAGE
+            ):
+                return uploads
+            # SeaweedFS goes by the id alone.
+            marker = str(parsed.get("NextKeyMarker") or "")
+            id_marker = str(parsed.get("NextUploadIdMarker") or "")
+            pages.turn(
+                (marker, id_marker) if marker or id_marker else None,
+                (found[0].key, found[0].upload) if found else None,
+            )
             query = {
                 **query,
                 "key-marker": unquote_plus(marker) if is_encoded else marker,
-                "upload-id-marker": str(parsed.get("NextUploadIdMarker", "")),
+                "upload-id-marker": id_marker,
             }
 
     async def _of_upload(self, request: Request) -> Answer:
@@ -535,24 +660,32 @@ def _is_absence(error: S3Error, code: str = "NoSuchKey") -> bool:
     return error.status == 404 and error.code == code
 
 
-def _found(key: str, answer: Answer, body: bytes) -> Found:
+def quoted(etag: str) -> str:
+    """Write an ETag as headers have it."""
+    # Some stores leave the quotes out, in listings or everywhere. As a condition they
+    # take both, and what is to be compared is then the same.
+    etag = etag.strip()
+    return f'"{etag}"' if etag and etag[0] != '"' and etag[:2] != "W/" else etag
+
+
+def _found(key: str, answer: Answer, size: int) -> Found:
     headers = answer.headers
+    modified = headers.get("last-modified", "")
+    try:
+        seconds = parsedate_to_datetime(modified).timestamp()
+    except (ValueError, TypeError) as error:
+        raise S3Unfit(
+            f"S3 does not tell when {key!a} was last changed: {modified[:100]!a}"
+        ) from error
     return Found(
         key,
-        headers.get("etag", ""),
-        # In an answer to HEAD it is that of the object.
-        int(headers.get("content-length", len(body))),
-        _http_date(headers.get("last-modified", "")),
+        quoted(headers["etag"]),
+        size,
+        seconds,
         headers.get(SESSION_HEADER),
-        body,
+        answer.body,
+        answer.coding,
     )
-
-
-def _http_date(text: str) -> float:
-    try:
-        return parsedate_to_datetime(text).timestamp()
-    except ValueError:
-        return 0.0
 
 
 def _xml(text: str) -> Body:

@@ -38,7 +38,7 @@ from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IResponse
 
-from txbits._agents import ExactURL
+from txbits._agents import Verbatim, coding_of
 from txbits.backends._work import InThread
 from txbits.backends.s3._access import UNSIGNED, Access
 from txbits.backends.s3._answers import (
@@ -140,6 +140,7 @@ class Client:
 
         :raises S3Error: If S3 refuses it.
         :raises S3Unreachable: If nothing settles it in time.
+        :raises S3Unfit: If what S3 says cannot be relied on.
         :raises CancelledError: If the Deferred of whoever asks was cancelled. Only what
             merely reads, or may be done at any time, can be given up like that.
         """
@@ -245,9 +246,9 @@ class Client:
         self.counts[request.operation] += 1
         url = self.url(request)
         signed = self.access.signed(request.method, url, headers, payload)
-        client = HTTPClient(ExactURL(self._agent, url.encode("ascii")))
+        agent = Verbatim(self._agent, url.encode("ascii"))
         body = request.body
-        waiting: Deferred[Any] = client.request(
+        waiting: Deferred[Any] = HTTPClient(agent).request(
             request.method,
             "http://s3/",
             headers=Headers(
@@ -271,10 +272,18 @@ class Client:
         timer = self._reactor.callLater(seconds, give_up)
         try:
             response = await waiting
+            agent.restore(response)
+            coding = coding_of(response)
             is_refusal = response.code >= 300
             if request.is_left_open and not is_refusal:
                 return Answer(
-                    response.code, _named(response), b"", {}, is_repeated, response
+                    response.code,
+                    _named(response),
+                    b"",
+                    {},
+                    is_repeated,
+                    response,
+                    coding,
                 )
             collector = Collector(_MOST_ERROR if is_refusal else request.most)
             waiting = collector.collected
@@ -291,7 +300,7 @@ class Client:
                 timer.cancel()
         names = _named(response)
         return await self._reader.read(
-            request, response.code, names, content, is_repeated
+            request, response.code, names, content, is_repeated, coding
         )
 
     def _lost(self, error: Exception, is_late: bool, seconds: float) -> S3Unreachable:

@@ -19,17 +19,21 @@ def served(staging: Staging, found: Found) -> StoredFile:
 
     Its ETag is the store's: S3 gives another one to each content, and calls none weak.
 
-    :raises BackendError: If it has none.
+    Length, ranges and ETag are those of the bytes as they are stored; if these have a
+    coding, it goes with them.
+
+    :raises BackendError: If it has no ETag.
     """
     etag = found.etag.removeprefix('"').removesuffix('"')
-    if not etag or found.etag.startswith("W/"):
+    if not etag:
         raise BackendError(f"the store tells no ETag of {found.key!a}")
     client = staging.bucket.client
     return StoredFile(
         found.size,
         found.modified,
         etag,
-        lambda consumer: Stream(consumer, client, staging.clock, found.key, found.etag),
+        lambda consumer: Stream(consumer, client, staging.clock, found),
+        content_encoding=found.coding,
     )
 
 

@@ -531,14 +531,22 @@ class S3Session:
             raise BackendError("the upload is not complete")
         self.standing()
         oldest = self.staging.clock.seconds() - _LOOK_LASTS
-        if self.seen is None or self.seen.at < oldest or not self.record.is_small:
-            self.seen = await self.staging.look(self.destination, overwrite=True)
+        seen = self.seen
+        if (
+            seen is None
+            or seen.at < oldest
+            or not self.record.is_small
+            # Nothing is put then, so no condition would notice that it is free again.
+            or (seen.etag is not None and not overwrite)
+        ):
+            seen = await self.staging.look(self.destination, overwrite=True)
+            self.seen = seen
             if self.record.is_small:
                 # Another node may have closed the session, and what stands there now be
                 # newer than this.
                 await self.reread()
         if self.record.is_small or self.grid.cells == 1:
-            await publish_whole(self, self.seen, overwrite)
+            await publish_whole(self, seen, overwrite)
         else:
             await publish_parts(self, overwrite)
         self.published = True

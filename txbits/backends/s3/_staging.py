@@ -16,7 +16,7 @@ from txbits.backends.s3._bodies import Body
 from txbits.backends.s3._bucket import SESSION_HEADER, Bucket, Found, NotMet
 from txbits.backends.s3._grid import Span, tail_name
 from txbits.backends.s3._known import Known
-from txbits.backends.s3._memory import Memory
+from txbits.backends.s3._memory import Share
 from txbits.backends.s3._records import (
     MOST_RECORD,
     Closed,
@@ -84,7 +84,8 @@ class Staging:
     """
     The part of a bucket that uploads are staged in.
 
-    :ivar memory: Bounds what all sessions hold.
+    :ivar memory: Bounds what all sessions hold of uploads.
+    :ivar reply_memory: Bounds what they hold of replies.
     :ivar known: The sessions that this node knows.
     :ivar copy_part: How much the store copies at a time, in bytes.
     :ivar most_useless: When so many tails of a session are of no use any more, they are
@@ -93,7 +94,8 @@ class Staging:
 
     settings: S3Settings
     bucket: Bucket
-    memory: Memory
+    memory: Share
+    reply_memory: Share
     clock: IReactorTime
     known: Known
     copy_part: int = field(default=256 << 20, kw_only=True)
@@ -241,6 +243,10 @@ class Staging:
             return Seen(None, now)
         if not overwrite:
             raise DestinationExists(f"{destination!a} exists")
+        if not found.etag.startswith('"'):
+            # Not every store lists it, and it is the condition of what follows.
+            found = await self.bucket.head(key)
+            return Seen(None if found is None else found.etag, now)
         return Seen(found.etag, now)
 
     async def is_published(

@@ -18,8 +18,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txbits.backends.s3._answers import Request, S3Error
+from txbits.backends.s3._answers import Answer, Request, S3Error, S3Unfit
 from txbits.backends.s3._bodies import hang_up
+from txbits.backends.s3._bucket import Found, quoted
 from txbits.backends.s3._client import ATTEMPT_TIMEOUT, Client
 from txbits.errors import BackendError, StagedDataLost
 
@@ -79,15 +80,13 @@ class Stream:
     Bytes of one object on their way to a consumer.
 
     :ivar consumer: It is given this producer, and may pause and stop it.
-    :ivar key: The object's.
-    :ivar etag: It must be this one still.
+    :ivar found: The object, as it was when it was looked at; it must be that still.
     """
 
     consumer: IConsumer
     _client: Client
     _clock: Any
-    key: str
-    etag: str
+    found: Found
     is_stopped: bool = field(default=False, init=False)
     _resumed: Deferred[None] | None = field(default=None, init=False)
     _receiver: _Receiver | None = field(default=None, init=False)
@@ -109,7 +108,7 @@ class Stream:
                 start += received
                 fruitless = 0 if received else fruitless + 1
                 if fruitless == _MOST_FRUITLESS:
-                    raise BackendError(f"S3 sends nothing of {self.key!a}")
+                    raise BackendError(f"S3 sends nothing of {self.found.key!a}")
         finally:
             if self._receiver is not None:
                 # Whoever waited wants no more, and is to get no more.
@@ -121,8 +120,11 @@ class Stream:
         request = Request(
             operation="GetObject",
             method="GET",
-            key=self.key,
-            headers={"range": f"bytes={start}-{end - 1}", "if-match": self.etag},
+            key=self.found.key,
+            headers={
+                "range": f"bytes={start}-{end - 1}",
+                "if-match": self.found.etag,
+            },
             most=0,
             is_left_open=True,
         )
@@ -132,12 +134,12 @@ class Stream:
             if error.status in (404, 412, 416):
                 raise StagedDataLost(str(error)) from error
             raise
-        is_right = answer.headers.get("content-range", "").startswith(f"bytes {start}-")
+        fault = self._fault(answer, start)
         receiver = self._receiver = _Receiver(self, end - start)
         try:
             while self._resumed is not None:
                 await self._resumed
-            receiver.is_unwanted = self.is_stopped or not is_right
+            receiver.is_unwanted = self.is_stopped or fault is not None
         except BaseException:
             # Whoever waited wants no more; the connection is not to wait for anybody.
             receiver.is_unwanted = True
@@ -146,9 +148,25 @@ class Stream:
             answer.open.deliverBody(receiver)
         await receiver.ended
         self._receiver = None
-        if not is_right:
-            raise BackendError("this store does not heed Range when it is read")
+        if fault is not None:
+            raise fault
         return receiver.received
+
+    def _fault(self, answer: Answer, start: int) -> BackendError | None:
+        """Tell what is wrong with an answer, if it is not of these bytes."""
+        found = self.found
+        if answer.coding != found.coding:
+            return S3Unfit(
+                f"S3 sends {found.key!a} with Content-Encoding {answer.coding}, and "
+                f"says that it is stored with {found.coding}; if a proxy stands before "
+                "the store, it must not compress"
+            )
+        if not answer.headers.get("content-range", "").startswith(f"bytes {start}-"):
+            return S3Unfit("this store does not heed Range when it is read")
+        # Not every store heeds If-Match when it is read.
+        if quoted(answer.headers.get("etag", found.etag)) != quoted(found.etag):
+            return StagedDataLost(f"{found.key!a} is another one now")
+        return None
 
     def _insist(self) -> None:
         if self.is_stopped:
@@ -169,7 +187,7 @@ class Stream:
             timer.cancel()
 
     def _stalled(self) -> None:
-        _log.debug("{key} is asked for again: nothing came", key=self.key)
+        _log.debug("{key} is asked for again: nothing came", key=self.found.key)
         if self._receiver is not None:
             self._receiver.drop()
 

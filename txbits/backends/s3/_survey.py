@@ -178,9 +178,7 @@ class Survey:
         staging = self._staging
         prefix = staging.settings.staging
         group: _Group | None = None
-        after = ""
-        while True:
-            page = await staging.bucket.page(prefix, after=after)
+        async for page in staging.bucket.pages(prefix):
             for found in page.found:
                 name, _, rest = found.key.removeprefix(prefix).partition("/")
                 if group is None or group.name != name:
@@ -191,9 +189,6 @@ class Survey:
                     group.record = found
                 else:
                     group.others.append(found)
-            if page.next is None:
-                break
-            after = page.next
         if group is not None:
             yield group
 

@@ -29,6 +29,7 @@ from txbits.backends._paths import checked_segments
 from txbits.backends._work import Threads
 from txbits.backends.s3._access import resolved
 from txbits.backends.s3._answering import AnsweringSession
+from txbits.backends.s3._answers import S3Unfit
 from txbits.backends.s3._bodies import Body
 from txbits.backends.s3._bucket import Bucket, NotMet
 from txbits.backends.s3._client import Client
@@ -166,7 +167,12 @@ class S3Backend:
             known = Known(self._budget.for_small)
             memory.drop_copies_by(known.drop_copies)
             self._opened = Staging(
-                self.settings, Bucket(client), memory, self._reactor, known
+                self.settings,
+                Bucket(client),
+                memory.for_uploads(),
+                memory.for_replies(),
+                self._reactor,
+                known,
             )
             self._surveyor = Survey(self._opened)
             self._opened.read_records_by(self._surveyor.records)
@@ -183,32 +189,51 @@ class S3Backend:
         """
         bucket = self.staging.bucket
         await bucket.page(self.settings.staging, most=1)
-        key = f"{self.settings.staging}probe-{uuid4()}"
+        # With braces, which the names of sessions have, and some stores encode.
+        key = f"{self.settings.staging}probe-{{{uuid4()}}}"
+        is_written = False
         # Each write may be repeated, when an answer is lost: then the first is done
         # twice, and the last finds that it has been done.
         try:
             etag = await bucket.put(key, Body([b"txbits"]))
-            for etag_of_another in (None, '"0"'):
-                try:
-                    await bucket.put(
-                        key,
-                        Body([b"other"]),
-                        only_new=etag_of_another is None,
-                        instead_of=etag_of_another,
-                    )
-                except NotMet:
-                    continue
-                raise BackendError(
-                    "this store does not heed If-None-Match and If-Match when it "
-                    "writes; txbits cannot keep sessions apart on it"
-                )
+            await _try_condition(bucket, key, None)
+            await _try_condition(bucket, key, '"0"')
+            again = Body([b"txbits again"])
             try:
-                await bucket.put(key, Body([b"txbits again"]), instead_of=etag)
+                etag = await bucket.put(key, again, instead_of=etag)
             except NotMet as error:
-                if not error.is_repeated:
-                    raise
+                if error.is_repeated:
+                    etag = ""
+                else:
+                    # DigitalOcean's Spaces take it without quotes only.
+                    bucket.has_bare_conditions = True
+                    etag = await bucket.put(key, again, instead_of=etag)
+                    await _try_condition(bucket, key, '"0"')
+            # Who compresses on the way, or changes answers, shows it here.
+            found = await bucket.head(key)
+            if (
+                found is None
+                or found.size != again.length
+                or found.coding is not None
+                or etag not in ("", found.etag)
+            ):
+                raise S3Unfit(
+                    "this store does not tell of an object what was stored: of "
+                    f"{again.length} bytes with the ETag {etag} it says {found}"
+                )
+            listed = [one.key for one in (await bucket.page(key, most=1)).found]
+            if listed != [key]:
+                raise S3Unfit(
+                    "this store does not list at once what was stored, under its name: "
+                    f"{key!a} as {listed}"
+                )
+            is_written = True
         finally:
-            await bucket.delete(key)
+            if is_written:
+                # Together with what is not there, to find out how it removes objects.
+                await bucket.delete_all([key, f"{key}-none"])
+            else:
+                await bucket.delete(key)
 
     @deferred
     async def stop(self) -> None:
@@ -217,7 +242,7 @@ class S3Backend:
         self._surveyor = None
         if opened is not None:
             opened.known.forget_all()
-            opened.memory.drop_no_copies_by(opened.known.drop_copies)
+            opened.memory.memory.drop_no_copies_by(opened.known.drop_copies)
         self._budget.leave(self)
         pool, self._pool = self._pool, None
         if pool is not None:
@@ -408,6 +433,23 @@ class S3Backend:
     async def location(self, destination: tuple[str, ...], method: str) -> str | None:
         """Sign a URL; see :class:`~txbits.interfaces.IRedirecting`."""
         return await location(self.staging, destination, method)
+
+
+async def _try_condition(bucket: Bucket, key: str, etag: str | None) -> None:
+    """
+    Try a condition that does not hold.
+
+    :param etag: That of another object; ``None`` if there must be none.
+    :raises BackendError: If the object is written all the same.
+    """
+    try:
+        await bucket.put(key, Body([b"other"]), only_new=etag is None, instead_of=etag)
+    except NotMet:
+        return
+    raise BackendError(
+        "this store does not heed If-None-Match and If-Match when it writes; txbits "
+        "cannot keep sessions apart on it"
+    )
 
 
 class _Pool(BoundedPool):

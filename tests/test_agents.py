@@ -1,0 +1,141 @@
+"""
+Requests by way of treq: their URLs and bodies stay as they are.
+"""
+
+from __future__ import annotations
+
+import gzip
+from typing import Any
+
+from treq.client import HTTPClient
+from twisted.internet.defer import succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IResponse
+from zope.interface import implementer
+
+from txbits._agents import Verbatim, coding_of
+
+URL = b"http://[::1]/a%2fb?x=%7E"
+
+
+@implementer(IResponse)
+class Response:
+    """A response."""
+
+    version = (b"HTTP", 1, 1)
+    code = 200
+    phrase = b"OK"
+    previousResponse = None
+
+    def __init__(self, codings, body):
+        self.headers = Headers({b"Content-Encoding": codings} if codings else {})
+        self.length = len(body)
+        self.body = body
+
+    def deliverBody(self, protocol):
+        protocol.makeConnection(None)
+        protocol.dataReceived(self.body)
+
+    def setPreviousResponse(self, response):
+        self.previousResponse = response
+
+
+@implementer(IAgent)
+class Noting:
+    """Notes what it is asked, and answers."""
+
+    def __init__(self, response):
+        self.response = response
+        self.asked: list[Any] = []
+
+    def request(self, method, uri, headers=None, bodyProducer=None):  # noqa: N803
+        self.asked.append((method, uri, headers))
+        return succeed(self.response)
+
+
+class Taking:
+    """Takes a body."""
+
+    def __init__(self):
+        self.taken = b""
+
+    def makeConnection(self, transport):
+        """Called at the beginning."""
+
+    def dataReceived(self, data):
+        self.taken += data
+
+
+class VerbatimTests(SynchronousTestCase):
+    """Requests and responses, between treq and the network."""
+
+    def ask(self, codings, body, headers=None):
+        self.below = Noting(Response(codings, body))
+        agent = Verbatim(self.below, URL)
+        asking = HTTPClient(agent).request(
+            "GET",
+            "http://anything.invalid/",
+            headers=headers,
+            unbuffered=True,
+            reactor=Clock(),
+        )
+        response = self.successResultOf(asking)
+        agent.restore(response)
+        return response
+
+    def taken(self, response):
+        taking = Taking()
+        response.deliverBody(taking)
+        return taking.taken
+
+    def test_the_url_is_the_one_that_was_given(self):
+        self.ask(None, b"")
+        ((_, url, _),) = self.below.asked
+        self.assertEqual(url, URL)
+
+    def test_no_coding_is_asked_for(self):
+        for headers in (None, Headers({b"Accept-Encoding": [b"gzip", b"br"]})):
+            self.ask(None, b"", headers)
+            ((_, _, sent),) = self.below.asked
+            self.assertEqual(sent.getRawHeaders(b"Accept-Encoding"), [b"identity"])
+
+    def test_what_comes_packed_stays_packed(self):
+        packed = gzip.compress(b"text")
+        for codings in ([b"gzip"], [b"br", b"gzip"], [b"br, gzip"]):
+            response = self.ask(codings, packed)
+            self.assertEqual(self.taken(response), packed)
+            self.assertEqual(response.length, len(packed))
+            self.assertNotEqual(response.length, UNKNOWN_LENGTH)
+            self.assertEqual(
+                response.headers.getRawHeaders(b"Content-Encoding"), codings
+            )
+
+    def test_codings_are_those_of_the_latest_response(self):
+        below = Noting(Response([b"gzip"], b"x"))
+        agent = Verbatim(below, URL)
+        self.successResultOf(agent.request(b"GET", URL))
+        below.response = Response(None, b"x")
+        response = self.successResultOf(agent.request(b"GET", URL))
+        agent.restore(response)
+        self.assertFalse(response.headers.hasHeader(b"Content-Encoding"))
+
+
+class CodingTests(SynchronousTestCase):
+    """What has been done to a body."""
+
+    def test_it_is_told(self):
+        for values, coding in (
+            ([], None),
+            ([b""], None),
+            ([b"identity"], None),
+            ([b"Identity", b" "], None),
+            ([b"aws-chunked"], None),
+            ([b"GZip"], "gzip"),
+            ([b"gzip,aws-chunked"], "gzip"),
+            ([b"br", b"gzip"], "br, gzip"),
+            ([b"\xff"], "\xff"),
+        ):
+            response: Any = Response(values, b"")
+            self.assertEqual(coding_of(response), coding)

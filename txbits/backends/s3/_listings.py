@@ -1,0 +1,113 @@
+"""
+Listings, which are believed only where they are whole.
+
+What a listing does not show is taken for not being there: parts are sent again, a
+session is given up, a destination is free. So one that may be cut short is an error,
+and so is one that would never end.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Mapping
+from typing import Any
+from urllib.parse import unquote_plus
+
+from attrs import define, field
+
+from txbits.backends.s3._answers import Answer, S3Unfit
+
+#: How many pages in a row may list nothing, and still go on.
+_MOST_BARE = 100
+
+# botocore takes anything but "true" for false, a store's "True" as well.
+_IS_TRUNCATED = re.compile(rb"<IsTruncated>\s*([^<]*?)\s*</")
+_YES_OR_NO = {b"true": True, b"1": True, b"false": False, b"0": False, b"": False}
+
+
+def goes_on(operation: str, answer: Answer, count: int, most: int) -> bool:
+    """
+    Tell whether another page follows.
+
+    :param count: How many entries this one has.
+    :param most: How many it may have, by its own words or by ours.
+    :raises S3Unfit: If there is no telling.
+    """
+    found = _IS_TRUNCATED.search(answer.body)
+    if found is None and count < most:
+        return False
+    said = None if found is None else _YES_OR_NO.get(found[1].lower())
+    if said is None:
+        raise S3Unfit(f"S3 does not say whether {operation} has listed everything")
+    return said
+
+
+def told(operation: str, entry: Mapping[str, Any], name: str) -> Any:
+    """
+    Read what every entry of a listing has.
+
+    :raises S3Unfit: If this one has not.
+    """
+    value = entry.get(name)
+    if value is None:
+        raise S3Unfit(f"S3 answered {operation} with an entry that has no {name}")
+    return value
+
+
+def listed(operation: str, key: str, is_encoded: bool, prefix: str) -> str:
+    """
+    Read a key in a listing.
+
+    :param is_encoded: Whether the store says that keys are percent-encoded.
+    :param prefix: What those that are listed begin with.
+    :raises S3Unfit: If this one does not: the store does not do what it says, or does
+        not say what it does, and keys that are looked for would not be recognised.
+    """
+    read = unquote_plus(key) if is_encoded else key
+    if not read.startswith(prefix):
+        raise S3Unfit(
+            f"S3's listing cannot be relied on: {operation} of what begins with "
+            f"{prefix!a} lists {read!a}"
+        )
+    return read
+
+
+@define(eq=False)
+class Pages:
+    """
+    The pages of one listing, turned from one to the next, up to the last.
+
+    :param operation: What lists, as S3 calls it.
+    :param most: How many pages there may be.
+    """
+
+    operation: str
+    most: int
+    _turned: int = field(default=0, init=False)
+    _markers: set[Hashable] = field(factory=set, init=False)
+    _first: Hashable = field(default=None, init=False)
+    _bare: int = field(default=0, init=False)
+
+    def turn(self, marker: Hashable, first: Hashable) -> None:
+        """
+        Insist that the next page is another one.
+
+        :param marker: Where the next one begins; false if nobody says.
+        :param first: The first entry of the present one; ``None`` if it has none.
+        :raises S3Unfit: If it is not.
+        """
+        self._turned += 1
+        self._bare = 0 if first is not None else self._bare + 1
+        if not marker:
+            self._fail("says that it goes on, and not where")
+        if marker in self._markers:
+            self._fail("goes on where it has gone on before")
+        if first is not None and first == self._first:
+            self._fail("gives the same page again")
+        if self._bare > _MOST_BARE or self._turned > self.most:
+            self._fail("does not come to an end")
+        self._markers.add(marker)
+        self._first = first
+
+    def _fail(self, why: str) -> None:
+        raise S3Unfit(f"S3's listing cannot be relied on: {self.operation} {why}")
