@@ -16,7 +16,7 @@ from enum import Enum, auto
 
 from attrs import frozen
 
-from txbits.protocol._fields import MAX_VALUE_LENGTH
+from txbits.protocol._fields import MAX_VALUE_LENGTH, trimmed
 
 #: Header values by lower-case name, in the order in which they came.
 Headers = Mapping[bytes, Sequence[bytes]]
@@ -147,7 +147,7 @@ def honours_range(headers: Headers, current: Validators, now: int) -> bool:
         return True
     if len(values) != 1:
         return False
-    value = values[0].strip()
+    value = trimmed(values[0])
     tag = _ENTITY_TAG.fullmatch(value)
     if tag is not None:
         return tag[1] is None and tag[2] == current.etag
@@ -157,13 +157,13 @@ def honours_range(headers: Headers, current: Validators, now: int) -> bool:
 
 def _date(headers: Headers, name: bytes, now: int) -> int | None:
     values = headers.get(name, ())
-    return parse_date(values[0].strip(), now) if len(values) == 1 else None
+    return parse_date(trimmed(values[0]), now) if len(values) == 1 else None
 
 
 def _matches(values: Sequence[bytes], etag: bytes, *, weakly: bool) -> bool:
     """Whether a list of entity tags, or ``*``, names this one."""
     for value in values:
-        if value.strip() == b"*":
+        if trimmed(value) == b"*":
             return True
         for weak, tag in _ENTITY_TAG.findall(value):
             if tag == etag and (weakly or not weak):
