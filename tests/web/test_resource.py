@@ -264,7 +264,7 @@ class IdentityTests(WebCase):
 
     def test_host_does_not_count(self) -> None:
         session_id = self.create(host=b"one.example")
-        for host in (b"two.example", b"10.0.0.1:8080", b"", None):
+        for host in (b"two.example", b"10.0.0.1:8080", b"[2001:db8::1]:8080", b""):
             ack = self.ask(fragment(session_id, 0, b"hello", 5, host=host))
             self.assert_success(ack, session_id)
 

@@ -43,9 +43,8 @@ MAX_CONTENT_NAME = 260
 #: with each of its packets, and goes with each of its Acks.
 _REMEMBERED = 1024
 
-# RFC 9110 5.6.3: white space is SP and HTAB. What Python calls so is more: bytes.strip()
-# also takes a vertical tab and a form feed away, and makes a legal value of an illegal
-# one.
+# RFC 9110 5.6.3: white space is SP and HTAB. To Python it is more: bytes.strip() also
+# takes a vertical tab and a form feed away, and makes a legal value of an illegal one.
 _WHITE_SPACE = b" \t"
 
 #: MC-BUP 3.1.1.1 keeps lengths in a "64-bit integer"; Windows' are signed.

@@ -36,7 +36,7 @@ from txbits.protocol.ranges import (
 from txbits.sessions import Caller, SessionManager
 from txbits.sessions.naming import shown
 from txbits.web._sending import ClientGone, Sending
-from txbits.web._streaming import headers_of
+from txbits.web._streaming import headers_of, keeps_alive
 
 _log = Logger()
 
@@ -213,6 +213,8 @@ class FileResource(Resource):
         """Set the head of a response; it goes out with the first byte of its body."""
         request.setResponseCode(status)
         request.setHeader(b"Server", b"txbits")
+        if request.clientproto == b"HTTP/1.0" and not keeps_alive(request):
+            request.setHeader(b"Connection", b"close")
         # Of the clock that Last-Modified is compared with.
         now = int(self.manager.clock.seconds())
         request.setHeader(b"Date", format_date(now))
