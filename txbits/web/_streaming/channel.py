@@ -147,6 +147,8 @@ class StreamingChannel(HTTPChannel):
             # It was refused, and only the answer to that is missing.
             return
         self.persistent = False
+        # As it is for a request that is the last one: nothing more is read.
+        self._handlingRequest = True
         self._set_final_deadline()
         self.loseConnection()
 
@@ -220,12 +222,8 @@ class StreamingChannel(HTTPChannel):
             if head is None:
                 self._set_deadline(self.site.limits.header_timeout)
             else:
-                data = self._take(head, data)
-                if data and self._idle and self.persistent:
-                    # It is answered, and another one came behind it.
-                    self._buffer = data
-                    self._wait_for_turn()
-                    return
+                self._take(head, data)
+                data = b""
         # Not HTTPChannel's, which would let any byte put off any time-out.
         if data or self._buffer:
             LineReceiver.dataReceived(self, data)
@@ -274,13 +272,14 @@ class StreamingChannel(HTTPChannel):
         ):
             self._networkProducer.resumeProducing()
 
-    def _take(self, head: Head, data: bytes) -> bytes:
+    def _take(self, head: Head, data: bytes) -> None:
         """
         Begin the request of a packet whose head has arrived in one piece.
 
+        What came behind the request, or behind its head if its body is not here yet,
+        is in ``_buffer`` then.
+
         :param data: What begins with this head.
-        :returns: What came behind the request, or behind its head if its body is not
-            here yet.
         """
         request = self.site.requestFactory(self)
         self.requests.append(request)
@@ -292,9 +291,11 @@ class StreamingChannel(HTTPChannel):
             if length is None or (
                 length and (head.length + length > len(data) or head.expects)
             ):
-                return self._take_head(request, head, data)
+                self._buffer = data[head.length :]
+                self._take_head(request, head)
+                return
+            self._buffer = data[head.length + length :]
             self._take_whole(request, head, data, length)
-            return data[head.length + length :]
         finally:
             self._busyReceiving = False
 
@@ -314,20 +315,20 @@ class StreamingChannel(HTTPChannel):
         self.line_mode = 0
         request.dispatch(METHOD, head.target, head.version)
 
-    def _take_head(self, request: StreamingRequest, head: Head, data: bytes) -> bytes:
+    def _take_head(self, request: StreamingRequest, head: Head) -> None:
         """Begin a request whose body is still to come, or has to be decoded."""
         self._command, self._path, self._version = METHOD, head.target, head.version
         for name in (b"content-length", b"transfer-encoding"):
             for value in head.headers.get(name, ()):
                 if not self._maybeChooseTransferDecoder(name.title(), value):
-                    return b""
+                    self._buffer = b""
+                    return
         self.allHeadersReceived()
         if self.length == 0:
             self.allContentReceived()
         else:
             self.setRawMode()
             self._dispatch(request)
-        return data[head.length :]
 
     def rawDataReceived(self, data: bytes) -> None:
         if self._lingering:

@@ -17,8 +17,9 @@ from attrs import frozen
 # RFC 9112 3: method SP request-target SP HTTP-version.
 _REQUEST_LINE = re.compile(rb"BITS_POST ([\x21-\x7e\x80-\xff]+) (HTTP/1\.[01])\r\n")
 
-# There are clients that send the name of a file as it is, in UTF-8, as curl does; and
-# the code page of a machine in a query, as Windows does.
+# Not every client percent-encodes what it is given. curl (7.88) does so for a path, but
+# not for a query, and sends whatever --request-target says; programs that write their
+# requests themselves send UTF-8 in paths as well.
 _NO_ASCII = re.compile(rb"[\x80-\xff]")
 
 # RFC 9112 5, without obsolete line folding. No NUL, CR or LF in a value. Blanks around
