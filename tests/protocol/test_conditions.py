@@ -122,6 +122,29 @@ class ExamineTests(SynchronousTestCase):
         for other in (DATE, LATER, b"whenever", [EARLIER, EARLIER]):
             self.assert_verdict(Verdict.PROCEED, if_unmodified_since=other)
 
+    def test_a_weak_tag_matches_weakly_only(self) -> None:
+        weak = Validators(b"abc", MODIFIED, is_weak=True)
+        self.assertEqual(weak.quoted, b'W/"abc"')
+        for value in (b'"abc"', b'W/"abc"'):
+            self.assertIs(examine({b"if-match": [value]}, weak, NOW), Verdict.FAILED)
+            self.assertIs(
+                examine({b"if-none-match": [value]}, weak, NOW), Verdict.NOT_MODIFIED
+            )
+            self.assertFalse(honours_range({b"if-range": [value]}, weak, NOW))
+        self.assertIs(examine({b"if-match": [b"*"]}, weak, NOW), Verdict.PROCEED)
+        self.assertTrue(honours_range({b"if-range": [DATE]}, weak, NOW))
+
+    def test_what_has_no_tag_matches_none(self) -> None:
+        bare = Validators(None, MODIFIED)
+        self.assertIsNone(bare.quoted)
+        for value in (b'""', b'"None"', b'W/"abc"'):
+            self.assertIs(examine({b"if-match": [value]}, bare, NOW), Verdict.FAILED)
+            self.assertIs(
+                examine({b"if-none-match": [value]}, bare, NOW), Verdict.PROCEED
+            )
+            self.assertFalse(honours_range({b"if-range": [value]}, bare, NOW))
+        self.assertIs(examine({b"if-match": [b"*"]}, bare, NOW), Verdict.PROCEED)
+
     def test_other_blanks_than_space_and_tab_are_part_of_a_value(self) -> None:
         for blank in (b"\x0b", b"\x0c", b"\x1c", b"\x85", b"\xa0"):
             self.assert_verdict(Verdict.FAILED, if_match=b"*" + blank)
