@@ -38,6 +38,7 @@ from txbits.web._streaming.request import (
     has_short_head,
     headers_of,
     keeps_alive,
+    names_its_host,
     path_of,
 )
 from txbits.web._streaming.site import BITSSite, Limits
@@ -52,5 +53,6 @@ __all__ = [
     "has_short_head",
     "headers_of",
     "keeps_alive",
+    "names_its_host",
     "path_of",
 ]

@@ -57,6 +57,22 @@ def headers_of(request: Request) -> Mapping[bytes, Sequence[bytes]]:
     return _lowered(request.requestHeaders)
 
 
+def _names_its_host(headers: Mapping[bytes, Sequence[bytes]], version: bytes) -> bool:
+    # RFC 9112 3.2: a request of HTTP/1.1 does so once, any other not more often.
+    hosts = headers.get(b"host")
+    if hosts is None:
+        return version == b"HTTP/1.0"
+    return len(hosts) == 1 and _is_host(hosts[0])
+
+
+def names_its_host(request: Request) -> bool:
+    """Whether *request* says which host it is for, as far as its site does not care."""
+    # Ours does.
+    return isinstance(request, StreamingRequest) or _names_its_host(
+        headers_of(request), request.clientproto
+    )
+
+
 def has_short_head(request: Request) -> bool:
     """Whether it is known that no value of a header is over MC-BUP's 4 KiB."""
     return isinstance(request, StreamingRequest) and request.has_short_head
@@ -243,12 +259,8 @@ class StreamingRequest(Request):
     def process(self) -> None:
         if self.path != b"*":
             self.path = path_of(self.path)
-        hosts = self.lower_headers().get(b"host", ())
-        # RFC 9112 3.2. HTTP/1.0 had none yet.
-        if (len(hosts) != 1 or not _is_host(hosts[0])) and (
-            hosts or self.clientproto != b"HTTP/1.0"
-        ):
-            self._refuse_host(hosts)
+        if not _names_its_host(self.lower_headers(), self.clientproto):
+            self._refuse_host()
             return
         if not self.is_packet:
             super().process()
@@ -263,18 +275,13 @@ class StreamingRequest(Request):
         except Exception:  # noqa: BLE001 - as Request.process does
             self.processingFailed(Failure())
 
-    def _refuse_host(self, hosts: Sequence[bytes]) -> None:
-        """
-        Refuse a request that does not say which host it is for.
-
-        RFC 9112 3.2: one of HTTP/1.1 says it once, any other not more often, and what
-        it says is a host.
-        """
+    def _refuse_host(self) -> None:
+        """Refuse a request that does not say which host it is for."""
         _log.info(
             "refused a request from {client}: it has {count} Host headers, or one that "
             "is no host",
             client=getattr(self.getClientAddress(), "host", "-"),
-            count=len(hosts),
+            count=len(self.lower_headers().get(b"host", ())),
             status=MALFORMED_HEADER.status,
         )
         ack = Ack(
