@@ -7,6 +7,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.internet.tcp import Connection
@@ -135,7 +136,13 @@ class StreamingChannel(HTTPChannel):
         """
         if not self._half_closed:
             self._half_closed = True
-            if not self._handlingRequest and not self.paused:
+            if self._handlingRequest or self.paused:
+                return
+            if self._body is None and self._has_nothing_to_send():
+                # What the transport would have done, had nobody asked it to tell: most
+                # connections end so, and anything else takes more system calls.
+                self.transport.connectionLost(Failure(ConnectionDone()))
+            else:
                 self._end()
 
     def writeConnectionLost(self) -> None:
@@ -597,17 +604,21 @@ class StreamingChannel(HTTPChannel):
         """Write *data*, if possible at once."""
         # A transport that has nothing else to send would ask epoll to tell it that the
         # socket takes data, and then not to any more: two system calls for an Ack.
+        if self._has_nothing_to_send():
+            sent = self.transport.writeSomeData(data)
+            if isinstance(sent, int):
+                data = data[sent:]
+        if data:
+            self.transport.write(data)
+
+    def _has_nothing_to_send(self) -> bool:
+        """Whether there is a socket that stands, and has been given everything."""
         transport = self.transport
-        if (
+        return bool(
             isinstance(transport, Connection)
             and transport.connected
             and not transport.disconnecting
             and not getattr(transport, "TLS", False)
             and not transport.dataBuffer
             and not transport._tempDataBuffer
-        ):
-            sent = transport.writeSomeData(data)
-            if isinstance(sent, int):
-                data = data[sent:]
-        if data:
-            transport.write(data)
+        )
