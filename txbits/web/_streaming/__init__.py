@@ -18,6 +18,8 @@ What is leaned on, and pinned by tests on the lowest and the latest Twisted supp
 - ``LineReceiver.paused`` keeping it from taking more lines out of ``_buffer``, and
   ``HTTPChannel.requests`` being empty when the next line is the first of a request;
 - ``HTTPChannel.checkPersistence`` deciding whether a connection is kept;
+- a TCP transport telling a protocol that provides ``IHalfCloseableProtocol`` of the end
+  of one side, and only closing the connection by itself for any other;
 - ``Request.requestReceived`` setting the request up and calling ``process``;
 - ``HTTPChannel.registerProducer``, ``pauseProducing`` and ``resumeProducing``, with
   ``_waitingForTransport`` between the last two, and ``dataBuffer``, ``offset`` and

@@ -18,10 +18,7 @@ from twisted.web.http import HTTPChannel
 from twisted.web.server import Request
 from zope.interface import implementer
 
-from txbits.protocol._fields import trimmed
-from txbits.protocol.codec import METHOD, encode_ack
-from txbits.protocol.packets import Ack
-from txbits.protocol.refusals import MALFORMED_HEADER
+from txbits.protocol.codec import METHOD
 from txbits.web._streaming.bodies import (
     DRAIN_LIMIT,
     READ_SIZE,
@@ -30,26 +27,11 @@ from txbits.web._streaming.bodies import (
 )
 from txbits.web._streaming.head import Head, encoded_target, read_head
 from txbits.web._streaming.request import StreamingRequest
+from txbits.web._streaming.rules import BAD_REQUEST, BEGINNINGS, is_kept, named
 from txbits.web._streaming.taking import untaken
 
 if TYPE_CHECKING:
     from txbits.web._streaming.site import BITSSite
-
-#: What answers something that is no HTTP: an Ack, in case it was meant as a packet.
-_BAD_REQUEST = (
-    b"HTTP/1.1 400 Bad Request\r\n"
-    + b"".join(
-        b"%b: %b\r\n" % header
-        for header in encode_ack(
-            Ack(
-                MALFORMED_HEADER.status,
-                hresult=MALFORMED_HEADER.hresult,
-                context=MALFORMED_HEADER.context,
-            )
-        )
-    )
-    + b"Connection: close\r\n\r\n"
-)
 
 _log = Logger()
 
@@ -65,16 +47,6 @@ _LONGEST_LENGTH = 1000
 
 #: Seconds that a peer is given to take its answer and close.
 _LINGER = 30.0
-
-
-#: What a request may begin with: the first byte of a method (RFC 9110 5.6.2), or an
-#: empty line.
-_BEGINNINGS = frozenset(
-    b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ\r\n"
-)
-
-#: What a TLS handshake begins with (RFC 8446 5.1).
-_HANDSHAKE = 0x16
 
 
 @implementer(IHalfCloseableProtocol)
@@ -223,8 +195,9 @@ class StreamingChannel(HTTPChannel):
             head = None
             if self.persistent and not self._buffer and not self._busyReceiving:
                 head = read_head(data, MAX_HEAD, self.maxHeaders)
-                if head is None and data and data[0] not in _BEGINNINGS:
-                    self._refuse_beginning(data[0])
+                if head is None and data and data[0] not in BEGINNINGS:
+                    # No line end is to be waited for.
+                    self._refuse_what_is_no_request(named(data[0]))
                     return
             if head is None:
                 self._set_deadline(self.site.limits.header_timeout)
@@ -407,30 +380,15 @@ class StreamingChannel(HTTPChannel):
     def checkPersistence(self, request: StreamingRequest, version: bytes) -> bool:
         # Not HTTPChannel's, which looks at the first Connection header only, and takes
         # it for words between spaces.
-        headers = request.lower_headers()
-        values = headers.get(b"connection")
-        if version == b"HTTP/1.1" and (values is None or values == [b"Keep-Alive"]):
-            return True
-        options = {
-            trimmed(option).lower()
-            for value in values or ()
-            for option in value.split(b",")
-        }
-        # RFC 9112 9.3, and 6.1: a coded body of HTTP/1.0 may end elsewhere than it
-        # seems to.
-        if b"close" not in options and (
-            version == b"HTTP/1.1"
-            or (b"keep-alive" in options and b"transfer-encoding" not in headers)
-        ):
-            if version != b"HTTP/1.1":
-                # Proxies believe the head, which otherwise says HTTP/1.1.
-                request.keeps_alive = True
-                request.responseHeaders.setRawHeaders(b"Connection", [b"Keep-Alive"])
-            return True
-        if request.is_packet or version == b"HTTP/1.1":
+        kept = is_kept(request.lower_headers(), version)
+        if version != b"HTTP/1.1" and kept:
+            # Proxies believe the head, which otherwise says HTTP/1.1.
+            request.keeps_alive = True
+            request.responseHeaders.setRawHeaders(b"Connection", [b"Keep-Alive"])
+        elif not kept and (request.is_packet or version == b"HTTP/1.1"):
             # The head of any other answer to HTTP/1.0 is HTTP/1.0 itself.
             request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
-        return False
+        return kept
 
     def allContentReceived(self) -> None:
         if self._lingering:
@@ -564,12 +522,6 @@ class StreamingChannel(HTTPChannel):
     def _respondToBadRequestAndDisconnect(self) -> None:
         self._refuse_what_is_no_request("what is not HTTP")
 
-    def _refuse_beginning(self, first: int) -> None:
-        """Refuse what no line end is to be waited for."""
-        self._refuse_what_is_no_request(
-            "TLS on a port without it" if first == _HANDSHAKE else "what is not HTTP"
-        )
-
     def _refuse_what_is_no_request(self, what: str) -> None:
         _log.info(
             "refused {what} from {client}",
@@ -577,7 +529,7 @@ class StreamingChannel(HTTPChannel):
             client=self._peer or "-",
             status=400,
         )
-        self.transport.write(_BAD_REQUEST)
+        self.transport.write(BAD_REQUEST)
         self.loseConnection()
 
     def linger_after_response(self) -> None:
