@@ -210,7 +210,7 @@ class ReadingTests(OpenCase):
 
 
 class TagTests(OpenCase):
-    """Strong entity tags."""
+    """What tells one content from another, and stays the same."""
 
     def stat(self, **changes):
         there = {
@@ -222,26 +222,16 @@ class TagTests(OpenCase):
         there.update({f"st_{name}": value for name, value in changes.items()})
         return SimpleNamespace(**there)
 
-    def test_an_old_file_has_one_tag(self):
-        self.assertEqual(entity_tag(self.stat(), 9), entity_tag(self.stat(), 1e9))
+    def validators(self, *name):
+        file = self.opened(*name)
+        self.successResultOf(file.release())
+        return file.etag, file.is_weak, file.modified
 
-    def test_whatever_changes_makes_another(self):
-        tags = [entity_tag(self.stat(), 100)]
+    def test_whatever_changes_makes_another_tag(self):
+        tags = [entity_tag(self.stat())]
         for name in ("ino", "size", "mtime_ns", "ctime_ns"):
-            tags.append(entity_tag(self.stat(**{name: 77}), 100))
+            tags.append(entity_tag(self.stat(**{name: 77})))
         self.assertEqual(len(set(tags)), 5)
-
-    def test_one_that_may_still_change_within_a_tick_has_no_lasting_one(self):
-        now = 8.000000008 + 0.019
-        self.assertNotEqual(entity_tag(self.stat(), now), entity_tag(self.stat(), now))
-        now += 0.002
-        self.assertEqual(entity_tag(self.stat(), now), entity_tag(self.stat(), now))
-
-    def test_where_seconds_are_counted_it_takes_two(self):
-        there = self.stat(ctime_ns=8_000_000_000)
-        for now, is_lasting in ((7, False), (9.9, False), (10.1, True)):
-            one, other = entity_tag(there, now), entity_tag(there, now)
-            self.assertEqual(one == other, is_lasting)
 
     def test_an_old_time_of_modification_hides_nothing(self):
         tags = set()
@@ -250,6 +240,53 @@ class TagTests(OpenCase):
             os.utime(path, (1, 1))
             tags.add(self.opened("file").etag)
         self.assertEqual(len(tags), 2)
+
+    def test_one_that_is_new_has_a_strong_tag_that_stays(self):
+        """Each is made and looked at within a tick of the kernel's clock."""
+        for number in range(20):
+            name = str(number)
+            self.write("root", name)
+            seen = {self.validators(name) for _ in range(5)}
+            self.assertEqual(len(seen), 1)
+            self.assertEqual([is_weak for _, is_weak, _ in seen], [False])
+
+    def test_a_change_after_the_first_answer_shows_however_soon_it_comes(self):
+        seen = set()
+        path = self.write("root", "file", data=b"0000")
+        for number in range(20):
+            seen.add(self.validators("file")[0])
+            with open(path, "r+b") as file:
+                file.write(b"%04d" % number)
+        self.assertEqual(len(seen), 20)
+
+    def test_a_time_of_modification_in_the_future_is_none(self):
+        """It was set by somebody; when, is told by the time of the change."""
+        path = self.write("root", "file")
+        os.utime(path, (4e9, 4e9))
+        changed = os.stat(path).st_ctime
+        seen = {self.validators("file") for _ in range(5)}
+        self.assertEqual([modified for _, _, modified in seen], [changed])
+
+    def test_one_whose_staged_name_is_about_to_go_has_none(self):
+        """To take that away changes the file, though not what is in it."""
+        session = self.successResultOf(self.creation(self.backend, ("file",)))
+        self.append(session, 4, b"data")
+        self.successResultOf(self.publish(session, False, False))
+        before = self.validators("file")
+        self.assertEqual(before[:2], (None, False))
+        self.successResultOf(session.release())
+        after = {self.validators("file") for _ in range(5)}
+        ((etag, is_weak, modified),) = after
+        self.assertIsNotNone(etag)
+        self.assertEqual((is_weak, modified), (False, before[2]))
+        self.assertEqual(self.backend._staging.file_clock.linked, {})
+
+    def test_one_with_other_names_of_somebody_elses_has_one(self):
+        path = self.write("root", "file")
+        os.link(path, os.path.join(self.outside, "elsewhere", "other"))
+        etag, is_weak, _ = self.validators("file")
+        self.assertIsNotNone(etag)
+        self.assertFalse(is_weak)
 
 
 class ThreadTests(TestCase):

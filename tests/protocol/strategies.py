@@ -81,6 +81,7 @@ acks = st.builds(
     host_id=st.none() | ascii_values,
     host_id_fallback_timeout=st.none() | offsets,
     reply_url=st.none() | ascii_values,
+    resource_id=st.none() | ascii_values,
 )
 
 _GUID = b"{2C4F5A1E-93B7-4D08-A6C1-7E0F9D3B8A52}"

@@ -84,6 +84,9 @@ REQUESTS: dict[str, Packet] = {
     "xenserver-close-session": CloseSession(SESSION),
 }
 
+#: What Python counts as white space, and HTTP does not.
+NO_WHITE_SPACE = (b"\x0b", b"\x0c", b"\x1c", b"\x1f", b"\x85", b"\xa0")
+
 #: What the vectors of our own Acks say.
 ACKS: dict[str, Ack] = {
     "ping": Ack(200),
@@ -105,6 +108,7 @@ ACKS: dict[str, Ack] = {
         "%7B2C4F5A1E-93B7-4D08-A6C1-7E0F9D3B8A52%7D/responsefile.bin",
     ),
     "close-session": Ack(200, SESSION),
+    "close-session-over-post": Ack(200, SESSION, resource_id=str(SESSION).upper()),
     "cancel-session": Ack(200, SESSION),
     "out-of-step": Ack(416, SESSION, received=3072, hresult=0, context=5),
     "session-not-found": Ack(500, SESSION, hresult=0x8020001F, context=5),
@@ -121,7 +125,7 @@ FOREIGN: dict[str, Ack] = {
     "iis-session-not-found": Ack(500, hresult=0x8020001F, context=5),
     "iis-error-code-only": Ack(403, hresult=0x80070005),
     "specification-spelling": Ack(400, hresult=0x80070057, context=5),
-    "onedrive-close-session": Ack(201),
+    "onedrive-close-session": Ack(201, resource_id="8EA7!112"),
     "proxy-bad-gateway": Ack(502),
 }
 
@@ -221,6 +225,11 @@ class UploadRequestTests(SynchronousTestCase):
     def test_post_is_with_a_packet_type(self) -> None:
         self.assertTrue(is_upload_request(b"POST", {b"bits-packet-type": [b"Ping"]}))
 
+    def test_other_blanks_than_space_and_tab_are_part_of_a_value(self) -> None:
+        for blank in NO_WHITE_SPACE:
+            headers = {b"x-http-method-override": [b"BITS_POST" + blank]}
+            self.assertFalse(is_upload_request(b"POST", headers), blank)
+
     def test_any_other_post_is_not(self) -> None:
         heads: tuple[dict[bytes, list[bytes]], ...] = (
             {},
@@ -247,6 +256,12 @@ class SessionIdTests(SynchronousTestCase):
             self.assertEqual(
                 session_id_of({b"bits-session-id": [value.encode()]}), SESSION
             )
+
+    def test_with_other_blanks_than_space_and_tab(self) -> None:
+        guid = str(SESSION).encode()
+        for blank in NO_WHITE_SPACE:
+            for value in (guid + blank, blank + guid):
+                self.assertIs(session_id_of({b"bits-session-id": [value]}), None)
 
     def test_missing_malformed_or_given_twice(self) -> None:
         guid = str(SESSION).encode()
@@ -389,6 +404,27 @@ class RequestTests(SynchronousTestCase):
         if not isinstance(packet, Fragment):
             del headers[b"transfer-encoding"]
         self.assertIs(type(parse_request(METHOD, headers)), type(packet))
+
+    def test_only_space_and_tab_are_white_space(self) -> None:
+        """Python's ``strip()`` takes more away."""
+        good: dict[bytes, list[bytes]] = {
+            b"bits-packet-type": [b"Fragment"],
+            b"bits-session-id": [str(SESSION).encode()],
+            b"content-range": [b"bytes 0-4/5"],
+            b"content-length": [b"5"],
+            b"content-encoding": [b"identity"],
+        }
+        for name, (value,) in good.items():
+            around = {**good, name: [b" \t" + value + b"\t "]}
+            self.assertEqual(parse_request(METHOD, around), Fragment(SESSION, HELLO, 5))
+            for blank in NO_WHITE_SPACE:
+                for other in (value + blank, blank + value):
+                    self.assertRaises(
+                        RemoteProtocolError,
+                        parse_request,
+                        METHOD,
+                        {**good, name: [other]},
+                    )
 
     def test_headers_that_are_not_known_are_ignored(self) -> None:
         headers = {

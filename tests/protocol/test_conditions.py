@@ -122,6 +122,37 @@ class ExamineTests(SynchronousTestCase):
         for other in (DATE, LATER, b"whenever", [EARLIER, EARLIER]):
             self.assert_verdict(Verdict.PROCEED, if_unmodified_since=other)
 
+    def test_a_weak_tag_matches_weakly_only(self) -> None:
+        weak = Validators(b"abc", MODIFIED, is_weak=True)
+        self.assertEqual(weak.quoted, b'W/"abc"')
+        for value in (b'"abc"', b'W/"abc"'):
+            self.assertIs(examine({b"if-match": [value]}, weak, NOW), Verdict.FAILED)
+            self.assertIs(
+                examine({b"if-none-match": [value]}, weak, NOW), Verdict.NOT_MODIFIED
+            )
+            self.assertFalse(honours_range({b"if-range": [value]}, weak, NOW))
+        self.assertIs(examine({b"if-match": [b"*"]}, weak, NOW), Verdict.PROCEED)
+        self.assertTrue(honours_range({b"if-range": [DATE]}, weak, NOW))
+
+    def test_what_has_no_tag_matches_none(self) -> None:
+        bare = Validators(None, MODIFIED)
+        self.assertIsNone(bare.quoted)
+        for value in (b'""', b'"None"', b'W/"abc"'):
+            self.assertIs(examine({b"if-match": [value]}, bare, NOW), Verdict.FAILED)
+            self.assertIs(
+                examine({b"if-none-match": [value]}, bare, NOW), Verdict.PROCEED
+            )
+            self.assertFalse(honours_range({b"if-range": [value]}, bare, NOW))
+        self.assertIs(examine({b"if-match": [b"*"]}, bare, NOW), Verdict.PROCEED)
+
+    def test_other_blanks_than_space_and_tab_are_part_of_a_value(self) -> None:
+        for blank in (b"\x0b", b"\x0c", b"\x1c", b"\x85", b"\xa0"):
+            self.assert_verdict(Verdict.FAILED, if_match=b"*" + blank)
+            self.assert_verdict(Verdict.PROCEED, if_none_match=blank + b"*")
+            self.assert_verdict(Verdict.PROCEED, if_unmodified_since=EARLIER + blank)
+            self.assert_verdict(Verdict.PROCEED, if_modified_since=LATER + blank)
+        self.assert_verdict(Verdict.NOT_MODIFIED, if_modified_since=b"\t" + DATE + b" ")
+
     def test_tags_stand_above_dates(self) -> None:
         self.assert_verdict(
             Verdict.PROCEED, if_match=b'"abc"', if_unmodified_since=EARLIER
@@ -158,7 +189,7 @@ class IfRangeTests(SynchronousTestCase):
 
     def test_a_date_has_to_be_the_very_one(self) -> None:
         self.assertTrue(self.honours(DATE))
-        for value in (EARLIER, LATER, b"whenever"):
+        for value in (EARLIER, LATER, b"whenever", DATE + b"\x0b", b'"abc"\x0c'):
             self.assertFalse(self.honours(value), value)
 
     def test_a_date_does_not_tell_contents_of_the_last_minute_apart(self) -> None:

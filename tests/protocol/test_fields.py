@@ -91,6 +91,11 @@ class ProtocolListTests(SynchronousTestCase):
             (BITS_UPLOAD_PROTOCOL,),
         )
 
+    def test_other_blanks_do_not_separate(self) -> None:
+        for blank in (b"\x0b", b"\x0c", b"\x1c", b"\x85", b"\xa0"):
+            value = blank.join([format_guid(GUID), format_guid(BITS_UPLOAD_PROTOCOL)])
+            self.assertEqual(parse_protocols(value), ())
+
     def test_none_at_all(self) -> None:
         for value in (b"", b" ", b",", b"nonsense"):
             self.assertEqual(parse_protocols(value), ())

@@ -58,6 +58,27 @@ class PeerTests(WebCase):
         self.assertEqual(peers[3].received(), b"")
         peers[3].lose()
 
+    def test_requests_that_are_sent_ahead_need_no_turn_of_the_clock(self) -> None:
+        peer = self.peer()
+        peer.send(packet(b"Ping") * 3)
+        self.assertEqual(peer.received().count(b"HTTP/1.1 200 OK\r\n"), 3)
+
+    def test_sending_may_end_before_receiving_does(self) -> None:
+        gate = self.backend.hold("create")
+        peer = self.peer()
+        peer.send(packet(b"Create-Session"))
+        peer.end_sending()
+        self.assertFalse(peer.closed)
+        gate.open()
+        self.assertTrue(peer.received().startswith(b"HTTP/1.1 200 OK\r\n"))
+        self.assertTrue(peer.closed)
+        peer.end_sending()
+
+    def test_a_site_that_knows_no_halves_loses_both(self) -> None:
+        peer = Peer(Site(self.resource, reactor=self.clock))
+        peer.end_sending()
+        self.assertTrue(peer.closed)
+
     def test_site_may_close(self) -> None:
         peer = self.peer()
         peer.send(packet(b"Ping", connection=b"close"))

@@ -101,6 +101,7 @@ class SuccessTests(WebCase):
             ack = self.ask(packet(b"Close-Session", session_id))
             self.assert_success(ack, session_id)
             self.assertIsNone(ack["BITS-Received-Content-Range"])
+            self.assertIsNone(ack["X-Resource-Id"])
         self.assertEqual(self.memory.files, {DESTINATION: b"hello"})
 
     def test_ack_of_cancel_session(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from attrs import define
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import globalLogPublisher
 from twisted.web.server import Site
@@ -23,6 +24,7 @@ from tests.web.support import (
     request,
     responses,
 )
+from txbits._deferreds import deferred
 from txbits.backends._stored import StoredFile, by_pieces
 from txbits.backends.memory import MemoryBackend
 from txbits.errors import AccessDenied, BackendError, InvalidSetting
@@ -260,6 +262,17 @@ class RangeTests(DownloadCase):
         )
 
 
+@define(eq=False)
+class _Unsure(MemoryBackend):
+    """A backend that cannot be sure yet that a change of its files would show."""
+
+    @deferred
+    async def open_file(self, destination: tuple[str, ...]) -> IStoredFile:
+        file: Any = await MemoryBackend.open_file(self, destination)
+        file.is_weak = True
+        return file  # type: ignore[no-any-return]
+
+
 class ConditionTests(DownloadCase):
     """Only if it is, or is not, what the client knows."""
 
@@ -309,10 +322,60 @@ class ConditionTests(DownloadCase):
         self.assert_plain(self.ask(get()), 500)
         self.assertEqual(len(self.flushLoggedErrors(UnicodeEncodeError)), 1)
 
-    def test_nothing_is_modified_in_the_future(self) -> None:
+    def test_a_time_in_the_future_stays_what_it_is(self) -> None:
+        """For BITS, which asks for the next range if it is still the same."""
         self.memory.files._changes["a", "b.txt"] = (2e9, "x")
+        first = self.ask(get(range=b"bytes=0-1"))
+        self.assertEqual(first["Last-Modified"], "Wed, 18 May 2033 03:33:20 GMT")
+        self.clock.advance(5)
+        modified = (first["Last-Modified"] or "").encode()
+        data = get(range=b"bytes=2-3", if_unmodified_since=modified)
+        second = self.ask(data)
+        self.assertEqual(second.status, 206)
+        for name in ("Last-Modified", "ETag"):
+            self.assertEqual(second[name], first[name])
+        self.assertEqual(self.ask(get(if_modified_since=modified)).status, 304)
+        # It does not stand for one content alone.
+        self.assertEqual(
+            self.ask(get(range=b"bytes=2-3", if_range=modified)).status, 200
+        )
+
+    def test_nothing_is_modified_after_the_last_date(self) -> None:
+        self.memory.files._changes["a", "b.txt"] = (1e15, "x")
         answer = self.ask(get())
-        self.assertEqual(answer["Last-Modified"], answer["Date"])
+        self.assertEqual(answer["Last-Modified"], "Fri, 31 Dec 9999 23:59:59 GMT")
+
+    def test_a_weak_tag_is_told_to_be_one(self) -> None:
+        unsure = _Unsure(self.clock)
+        unsure.files["a", "b.txt"] = CONTENT
+        self.site = self.bits_site(self.directory(unsure))
+        answer = self.ask(get(range=b"bytes=0-1"))
+        tag = answer["ETag"] or ""
+        self.assertEqual((answer.status, tag[:3]), (206, 'W/"'))
+        for headers, status in (
+            ({"if_none_match": tag}, 304),
+            ({"if_match": tag}, 412),
+            ({"if_match": tag[2:]}, 412),
+            ({"range": "bytes=0-1", "if_range": tag}, 200),
+            ({"range": "bytes=0-1", "if_range": tag[2:]}, 200),
+        ):
+            asked = {name: value.encode() for name, value in headers.items()}
+            self.assertEqual(self.ask(get(**asked)).status, status, headers)
+
+    def test_a_file_without_a_tag_has_no_such_header(self) -> None:
+        self.memory.files._changes["a", "b.txt"] = (0.0, None)
+        for headers, status in (
+            ({}, 200),
+            ({"if_none_match": b'"None"'}, 200),
+            ({"if_none_match": b"*"}, 304),
+            ({"if_match": b'"None"'}, 412),
+            ({"range": b"bytes=0-1", "if_range": b'"None"'}, 200),
+            ({"range": b"bytes=0-1"}, 206),
+        ):
+            answer = self.ask(get(**headers))
+            self.assertEqual(answer.status, status, headers)
+            self.assertIsNone(answer["ETag"])
+            self.assertIsNotNone(answer["Last-Modified"])
 
 
 class RefusalTests(DownloadCase):

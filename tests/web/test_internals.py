@@ -8,19 +8,27 @@ beside it; the tests of behaviour tell what is broken then.
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import (
+    IHalfCloseableDescriptor,
+    IHalfCloseableProtocol,
+)
 from twisted.internet.task import Clock
 from twisted.internet.tcp import Connection
 from twisted.internet.testing import StringTransport
 from twisted.protocols.basic import LineReceiver
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http import HTTPChannel, HTTPFactory, Request
 from twisted.web.resource import Resource
 from twisted.web.server import Request as ServerRequest
 from twisted.web.server import Site
+from zope.interface import implementer
 
 from tests.web.support import chunked, request
 from txbits.web import BITSSite
@@ -173,6 +181,34 @@ class ChannelTests(SynchronousTestCase):
         self.assertEqual(self.transport.producerState, "paused")
         self.assertEqual(self.channel.requests, pending)
 
+    def test_no_more_lines_are_taken_while_it_is_paused(self) -> None:
+        class Pausing(_RecordedRequest):
+            def process(self) -> None:
+                self.channel.paused = True
+                super().process()
+
+        self.channel.requestFactory = Pausing
+        data = b"PUT /a HTTP/1.1\r\n\r\n"
+        self.channel.dataReceived(data * 2)
+        self.assertEqual((self.channel._buffer, self.channel.requests), (data, []))
+        self.assertFalse(self.channel._busyReceiving)
+        self.channel.paused = False
+        self.channel._buffer = b""
+        self.channel.dataReceived(data)
+        self.assertEqual(self.transport.value().count(b"HTTP/1.1 200"), 2)
+
+    def test_there_is_a_request_from_its_first_line_to_its_end(self) -> None:
+        self.assertEqual(self.channel.requests, [])
+        self.channel.dataReceived(b"\r\n")
+        self.assertEqual(self.channel.requests, [])
+        self.channel.dataReceived(b"PUT /a HTTP/1.1\r\n")
+        self.assertEqual(len(self.channel.requests), 1)
+        self.channel.dataReceived(b"\r\n")
+        self.assertEqual(self.channel.requests, [])
+
+    def test_how_much_is_read_ahead_is_an_attribute(self) -> None:
+        self.assertEqual(HTTPChannel._optimisticEagerReadSize, 0x4000)
+
     def test_network_producer_is_the_transport(self) -> None:
         self.channel._networkProducer.pauseProducing()
         self.assertEqual(self.transport.producerState, "paused")
@@ -284,6 +320,25 @@ class TransportTests(SynchronousTestCase):
         descriptor.startWriting = lambda: None
         descriptor.write(b"abc")
         self.assertEqual((descriptor._tempDataLen, descriptor.offset), (3, 0))
+
+    def test_a_protocol_may_be_told_of_the_end_of_one_side(self) -> None:
+        self.assertTrue(IHalfCloseableDescriptor.implementedBy(Connection))
+
+        @implementer(IHalfCloseableProtocol)
+        class Half:
+            told = 0
+
+            def readConnectionLost(self) -> None:
+                self.told += 1
+
+            def writeConnectionLost(self) -> None:
+                """Not here."""
+
+        half = Half()
+        with socket.socket() as own:
+            connection = Connection(own, half, reactor=Clock())
+            connection.readConnectionLost(Failure(ConnectionDone()))
+        self.assertEqual(half.told, 1)
 
     def test_something_is_written_at_once_by_a_method(self) -> None:
         self.assertTrue(callable(Connection.writeSomeData))

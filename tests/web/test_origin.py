@@ -322,6 +322,18 @@ class XForwardedTests(SynchronousTestCase):
         self.assertEqual(TRUSTING.base(made), "http://inside:8080")
         self.assertEqual(TRUSTING.client(made), PROXY)
 
+    def test_only_space_and_tab_are_white_space(self) -> None:
+        for blank in (b"\x0b", b"\x0c", b"\x1c", b"\x85", b"\xa0"):
+            made = asked(
+                x_forwarded_for=b"203.0.113.7" + blank,
+                x_forwarded_proto=b"https" + blank,
+                x_forwarded_host=blank + b"uploads.example",
+            )
+            self.assertEqual(TRUSTING.base(made), "http://inside:8080")
+            self.assertEqual(TRUSTING.client(made), PROXY)
+        made = asked(x_forwarded_for=b"1.1.1.1,\t203.0.113.7 \t")
+        self.assertEqual(TRUSTING.client(made), CLIENT)
+
     def test_forwarded_stands_above_them(self) -> None:
         made = asked(forwarded=b"for=203.0.113.7;host=good", x_forwarded_host=b"evil")
         self.assertEqual(TRUSTING.base(made), "http://good")

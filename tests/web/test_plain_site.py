@@ -64,6 +64,16 @@ class PlainSiteTests(WebCase):
         self.assert_success(ack, session_id)
         self.assertEqual(self.memory.files, {DESTINATION: b"hello world"})
 
+    def test_a_host_is_needed_there_too(self) -> None:
+        """Twisted's own site does not ask for one."""
+        session_id = self.create()
+        for host in (None, [b"a", b"a"], b"a b"):
+            data = packet(b"Close-Session", session_id, host=host)
+            self.assert_refused(self.ask(data), "malformed-header", session_id)
+            self.assertEqual(self.ask(request(b"GET", b"/a", host=host)).status, 400)
+        data = packet(b"Ping", host=None).replace(b"HTTP/1.1", b"HTTP/1.0")
+        self.assertEqual(self.ask(data).status, 200)
+
     def test_long_body_is_handed_over_piece_by_piece(self) -> None:
         session_id = self.create()
         length = 3 * READ_SIZE + 17

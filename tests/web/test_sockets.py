@@ -207,6 +207,45 @@ class SocketTests(TestCase):
         self.clients.remove(older)
         self.assertEqual(older.data, b"")
 
+    async def test_a_client_that_ends_its_side_gets_its_ack(self) -> None:
+        client = await self.connect()
+        session_id = await self.create(client)
+        client.transport.write(fragment(session_id, 0, b"hello", 5))
+        self.assertEqual((await client.answer()).status, 200)
+        gate = self.backend.hold("publish")
+        client.transport.write(packet(b"Close-Session", session_id))
+        client.transport.loseWriteConnection()
+        (channel,) = self.site.channels
+        while not (gate.waiting and channel._half_closed):
+            await self.turn()
+        gate.open()
+        ack = await client.answer()
+        self.assertEqual((ack.status, self.memory.files), (200, {("b.txt",): b"hello"}))
+        await client.closed
+        while self.site.channels:
+            await self.turn()
+
+    async def test_connections_that_end_leave_nothing(self) -> None:
+        """Whether a client ends its side or all, and whatever it has sent before."""
+        for data in (
+            b"",
+            packet(b"Ping"),
+            packet(b"Ping")[:-9],
+            packet(b"Ping") * 300,
+            fragment(UNKNOWN_ID, 0, b"hello", 5)[:-2],
+            b"GET /a/none HTTP/1.1\r\nHost: x\r\n\r\n",
+        ):
+            for ends_all in (False, True):
+                client = await self.connect()
+                client.transport.write(data)
+                if ends_all:
+                    client.transport.loseConnection()
+                else:
+                    client.transport.loseWriteConnection()
+                await client.closed
+                while self.site.channels:
+                    await self.turn()
+
     async def test_connection_lost_mid_fragment_keeps_the_prefix(self) -> None:
         client = await self.connect()
         session_id = await self.create(client)

@@ -206,9 +206,12 @@ class DiskAnswers:
         except BaseException:
             files.close(fd)
             raise
-        # However new it is: nobody writes to it any more.
-        now = float("inf")
-        return stored_file(fd, there, files, staging.in_thread, now, _nothing_more)
+        # However new it is: nobody writes to it any more. Whoever touches it otherwise,
+        # as a backup does, makes no other reply of it.
+        etag = f"{self.session_id}-{there.st_size:x}-{there.st_mtime_ns:x}"
+        return stored_file(
+            fd, there, files, staging.in_thread, _nothing_more, etag, there.st_mtime
+        )
 
     def has_reply(self) -> bool:
         """

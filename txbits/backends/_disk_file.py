@@ -5,13 +5,13 @@ Published files on disk, opened to be served.
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 from collections.abc import Callable
 from contextlib import suppress
 
 from twisted.internet.defer import Deferred, succeed
 
+from txbits.backends._file_clock import Look
 from txbits.backends._files import Files
 from txbits.backends._stored import StoredFile, by_pieces
 from txbits.backends._tree import Tree
@@ -25,11 +25,6 @@ from txbits.errors import (
 
 # Opening a pipe would wait for whoever writes into it.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-
-# How long two changes of a file may have the same time, in nanoseconds: two ticks of
-# the slowest kernel clock, and what file systems take that count seconds.
-_TICK = 20_000_000
-_SECOND = 1_000_000_000
 
 
 def open_plain_file(tree: Tree, files: Files, segments: tuple[str, ...]) -> int:
@@ -70,23 +65,36 @@ def open_plain_file(tree: Tree, files: Files, segments: tuple[str, ...]) -> int:
     return fd
 
 
-def entity_tag(there: os.stat_result, now: float) -> str:
+def entity_tag(there: os.stat_result) -> str:
     """
-    Make a tag that no other content of the file has, had, or will have.
+    Make a tag that no other content of the file has, had, or will have, as far as that
+    shows in what ``fstat`` says.
 
-    The time of the last change (``ctime``) cannot be set by anyone, and grows with each
-    write, if not always at once: a file may be written to twice before the clock of its
-    file system ticks. As long as that can be, each answer has a tag of its own.
-
-    :param there: What ``fstat`` says.
-    :param now: The time, in seconds.
+    :param there: That.
     """
-    changed = there.st_ctime_ns
-    tag = f"{there.st_ino:x}-{there.st_size:x}-{there.st_mtime_ns:x}-{changed:x}"
-    unsure = _TICK if changed % _SECOND else 2 * _SECOND
-    if now * _SECOND - changed > unsure:
-        return tag
-    return f"{tag}-{secrets.token_hex(8)}"
+    return (
+        f"{there.st_ino:x}-{there.st_size:x}-{there.st_mtime_ns:x}"
+        f"-{there.st_ctime_ns:x}"
+    )
+
+
+def published_file(
+    fd: int,
+    look: Look,
+    files: Files,
+    in_thread: InThread,
+    closed: Callable[[], object],
+) -> StoredFile:
+    """
+    Make what serves a published file.
+
+    :param look: What was seen of it.
+    """
+    # None that is going to be another one in a moment.
+    etag = None if look.is_sure is None else entity_tag(look.there)
+    served = stored_file(fd, look.there, files, in_thread, closed, etag, look.modified)
+    served.is_weak = look.is_sure is False
+    return served
 
 
 def stored_file(
@@ -94,8 +102,9 @@ def stored_file(
     there: os.stat_result,
     files: Files,
     in_thread: InThread,
-    now: float,
     closed: Callable[[], object],
+    etag: str | None,
+    modified: float,
 ) -> StoredFile:
     """
     Make what serves an open file.
@@ -105,8 +114,9 @@ def stored_file(
 
     :param fd: Its descriptor.
     :param there: What ``fstat`` says.
-    :param now: The time, in seconds.
     :param closed: Called when the descriptor has been closed.
+    :param etag: See :class:`~txbits.interfaces.IStoredFile`.
+    :param modified: The same.
     """
 
     def check() -> None:
@@ -134,6 +144,4 @@ def stored_file(
             files.close(fd)
         closed()
 
-    return StoredFile(
-        there.st_size, there.st_mtime, entity_tag(there, now), by_pieces(read), close
-    )
+    return StoredFile(there.st_size, modified, etag, by_pieces(read), close)

@@ -309,6 +309,7 @@ class DiskSession:
     def _link(self, segments: tuple[str, ...], parent: int) -> None:
         staging = self.staging
         staged = self._staged()
+        staging.file_clock.linked[self.session_id] = staged.st_ino
         try:
             staging.files.link(
                 self.part(),
@@ -444,6 +445,7 @@ class DiskSession:
         staging = self.staging
         with suppress(FileNotFoundError):  # what is to go is gone
             staging.files.unlink(self.part(), dir_fd=staging.directory)
+        staging.file_clock.linked.pop(self.session_id, None)
 
     # -- optional abilities
 

@@ -36,6 +36,7 @@ from txbits.backends._answer_file import (
     read_answer,
 )
 from txbits.backends._closes import Closes
+from txbits.backends._file_clock import FileClock
 from txbits.backends._files import Files
 from txbits.backends._paths import checked_segments
 from txbits.backends._syncs import SharedSync, Sync
@@ -109,6 +110,7 @@ class Staging:
     :ivar sync: Calls fsync.
     :ivar answered: The sessions that an application was asked about, so that the others
         need not be looked at for that.
+    :ivar file_clock: The clock of its file system.
     """
 
     files: Files
@@ -127,11 +129,13 @@ class Staging:
     sync_table: SharedSync = field(init=False)
     _sync_root: SharedSync = field(init=False)
     sync_directory: SharedSync = field(init=False)
+    file_clock: FileClock = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.sync_table = SharedSync(self.sync, self.table.fd)
         self.sync_directory = SharedSync(self.sync, self.directory)
         self._sync_root = SharedSync(self.sync, self.tree.fd)
+        self.file_clock = FileClock(self.files, self._lock)
 
     @classmethod
     def opened(

@@ -47,10 +47,11 @@ class StoredFile:
 
     length: int
     modified: float
-    etag: str
+    etag: str | None
     _feeder: Callable[[IConsumer], IFeeder]
     _close: Callable[[], None] = _nothing_to_close
     content_encoding: str | None = field(default=None, kw_only=True)
+    is_weak: bool = field(default=False, init=False)
     _reading: IFeeder | None = field(default=None, init=False)
     _read_over: Joint | None = field(default=None, init=False)
     _is_released: bool = field(default=False, init=False)

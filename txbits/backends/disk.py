@@ -24,8 +24,9 @@ from zope.interface.interface import InterfaceClass
 
 from txbits._deferreds import deferred
 from txbits.backends._disk_answers import DiskAnswers
-from txbits.backends._disk_file import open_plain_file, stored_file
+from txbits.backends._disk_file import open_plain_file, published_file
 from txbits.backends._disk_session import DiskSession
+from txbits.backends._file_clock import Look
 from txbits.backends._files import Files
 from txbits.backends._paths import checked_segments
 from txbits.backends._staging import FsyncPolicy, Staging
@@ -325,22 +326,27 @@ class DiskBackend:
         """Open a published file; see :class:`~txbits.interfaces.IDownloadable`."""
         staging = self._staging
         segments = checked_segments(destination)
-        fd: int = await staging.in_thread(
-            translated, open_plain_file, staging.tree, self._files, segments
+        fd, look = await staging.in_thread(
+            translated, self._open_in_thread, staging, segments
         )
-        try:
-            if self._stopping:
-                raise BackendError("the backend is stopping")
-            there = translated(self._files.fstat, fd)
-        except BaseException:
+        if self._stopping:
             translated(self._files.close, fd)
-            raise
-        served = self._served[fd] = stored_file(
+            raise BackendError("the backend is stopping")
+        served = self._served[fd] = published_file(
             fd,
-            there,
+            look,
             self._files,
             staging.in_thread,
-            staging.seconds(),
             lambda: self._served.pop(fd, None),
         )
         return served
+
+    def _open_in_thread(
+        self, staging: Staging, segments: tuple[str, ...]
+    ) -> tuple[int, Look]:
+        fd = open_plain_file(staging.tree, self._files, segments)
+        try:
+            return fd, staging.file_clock.look(fd)
+        except BaseException:
+            self._files.close(fd)
+            raise

@@ -121,10 +121,18 @@ class IStoredFile(IReleasable):
     """
 
     length: int = Attribute("Its length in bytes.")
-    modified: float = Attribute("When it was last changed.")
-    etag: str = Attribute(
-        "Another one for each content that there ever was under its name: a strong "
-        "entity tag without its quotes (RFC 9110 8.8.3)."
+    modified: float = Attribute(
+        "When it was last changed: the same each time, for as long as the file is what "
+        "it is, whatever the time is now."
+    )
+    etag: str | None = Attribute(
+        "An entity tag without its quotes (RFC 9110 8.8.3): another one for each "
+        "content that there ever was under its name, and the same each time for as "
+        "long as there is this one. None if that cannot be had."
+    )
+    is_weak: bool = Attribute(
+        "Whether the content may change, soon after it has changed, without that the "
+        "tag does. False for a file that was made before there was this attribute."
     )
 
     def read_into(consumer: IConsumer, start: int, end: int) -> Deferred[None]:

@@ -43,6 +43,10 @@ MAX_CONTENT_NAME = 260
 #: with each of its packets, and goes with each of its Acks.
 _REMEMBERED = 1024
 
+# RFC 9110 5.6.3: white space is SP and HTAB. To Python it is more: bytes.strip() also
+# takes a vertical tab and a form feed away, and makes a legal value of an illegal one.
+_WHITE_SPACE = b" \t"
+
 #: MC-BUP 3.1.1.1 keeps lengths in a "64-bit integer"; Windows' are signed.
 MAX_OFFSET = 2**63 - 1
 _LONGEST_OFFSET = len(str(MAX_OFFSET))
@@ -57,7 +61,7 @@ _GUID = re.compile(
 )
 
 # MC-BUP 2.2.2.2: "a space-delimited or comma-delimited list of the protocols".
-_PROTOCOL = re.compile(rb"[^\s,]+")
+_PROTOCOL = re.compile(rb"[^ \t,]+")
 
 # MC-BUP 2.2.6.1: "using the format in section 14.16 of [RFC2616]". The unit is
 # compared without regard to case, as every token of HTTP's is here.
@@ -87,6 +91,11 @@ _HOST_AND_PORT = re.compile(
 # MC-BUP 2.2.1.2 calls BITS-Error "an HRESULT value"; MS-ERREF prints those with
 # eight digits behind 0x, and so do the reference pages and IIS.
 _HRESULT = re.compile(rb"0[xX](?P<digits>[0-9A-Fa-f]{1,8})")
+
+
+def trimmed(value: bytes) -> bytes:
+    """A header value without the white space around it."""
+    return value.strip(_WHITE_SPACE)
 
 
 @lru_cache(_REMEMBERED)

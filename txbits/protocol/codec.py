@@ -30,6 +30,7 @@ from txbits.protocol._fields import (
     parse_hresult,
     parse_offset,
     parse_protocols,
+    trimmed,
 )
 from txbits.protocol.packets import (
     PACKETS,
@@ -105,7 +106,7 @@ def session_id_of(headers: Headers) -> UUID | None:
     if values is None or len(values) != 1:
         return None
     try:
-        return parse_guid(values[0].strip())
+        return parse_guid(trimmed(values[0]))
     except LocalProtocolError:
         return None
 
@@ -199,7 +200,7 @@ def _check_lengths(headers: Headers) -> None:
 
 def _check_encoding(headers: Headers) -> None:
     for value in headers.get(b"content-encoding", ()):
-        if value.strip().lower() not in (b"identity", b""):
+        if trimmed(value).lower() not in (b"identity", b""):
             raise RemoteProtocolError(
                 f"Content-Encoding is {value!r}", UNSUPPORTED_ENCODING
             )
@@ -210,7 +211,7 @@ def _is_chunked(headers: Headers) -> bool:
     # end. HTTP parsers refuse those that they cannot undo.
     values = headers.get(b"transfer-encoding")
     return values is not None and any(
-        value.strip().lower() != b"identity" for value in values
+        trimmed(value).lower() != b"identity" for value in values
     )
 
 
@@ -222,7 +223,7 @@ def _single(headers: Headers, name: bytes, refusal: Refusal) -> bytes | None:
         raise RemoteProtocolError(
             f"{name.decode('latin-1')} is there {len(values)} times", refusal
         )
-    return values[0].strip()
+    return trimmed(values[0])
 
 
 def _session_id(headers: Headers) -> UUID:
@@ -293,7 +294,8 @@ def encode_ack(ack: Ack) -> list[tuple[bytes, bytes]]:
     """
     Write the headers of an Ack; its status is beside them.
 
-    :raises LocalProtocolError: If its host id or reply URL cannot stand in a header.
+    :raises LocalProtocolError: If its host id, reply URL or resource id cannot stand in
+        a header.
     """
     headers = [(b"BITS-Packet-Type", b"Ack"), (b"Content-Length", b"0")]
     if ack.session_id is not None:
@@ -311,6 +313,8 @@ def encode_ack(ack: Ack) -> list[tuple[bytes, bytes]]:
         )
     if ack.reply_url is not None:
         headers.append((b"BITS-Reply-URL", _visible(ack.reply_url)))
+    if ack.resource_id is not None:
+        headers.append((b"X-Resource-Id", _visible(ack.resource_id)))
     if ack.hresult is not None:
         hresult = format_hresult(ack.hresult)
         headers.append((b"BITS-Error-Code", hresult))
@@ -357,6 +361,7 @@ def parse_ack(status: int, headers: Headers) -> Ack:
     code = _first(headers, b"bits-error-code") or _first(headers, b"bits-error")
     host_id = _first(headers, b"bits-host-id")
     reply_url = _first(headers, b"bits-reply-url")
+    resource_id = _first(headers, b"x-resource-id")
     return Ack(
         status,
         session_id_of(headers),
@@ -372,12 +377,13 @@ def parse_ack(status: int, headers: Headers) -> Ack:
             _first(headers, b"bits-host-id-fallback-timeout")
         ),
         reply_url=None if reply_url is None else reply_url.decode("latin-1"),
+        resource_id=None if resource_id is None else resource_id.decode("latin-1"),
     )
 
 
 def _first(headers: Headers, name: bytes) -> bytes | None:
     values = headers.get(name)
-    return values[0].strip() if values else None
+    return trimmed(values[0]) if values else None
 
 
 def _hresult(value: bytes | None) -> int | None:

@@ -16,7 +16,7 @@ from enum import Enum, auto
 
 from attrs import frozen
 
-from txbits.protocol._fields import MAX_VALUE_LENGTH
+from txbits.protocol._fields import MAX_VALUE_LENGTH, trimmed
 
 #: Header values by lower-case name, in the order in which they came.
 Headers = Mapping[bytes, Sequence[bytes]]
@@ -43,6 +43,9 @@ _DATES = tuple(
     )
 )
 
+#: The last second that an HTTP-date can name.
+LATEST_DATE = 253_402_300_799
+
 #: How old a time of modification must be, in seconds, before it stands for one content
 #: alone: what has changed lately may have changed twice within a second.
 _STRONG_AFTER = 60
@@ -61,17 +64,21 @@ class Validators:
     """
     What tells one content of a file from another.
 
-    :ivar etag: A strong entity tag, without its quotes.
+    :ivar etag: An entity tag, without its quotes; ``None`` if there is none.
     :ivar modified: When it was last changed, in whole seconds.
+    :ivar is_weak: Whether contents may differ though their tags do not.
     """
 
-    etag: bytes
+    etag: bytes | None
     modified: int
+    is_weak: bool = False
 
     @property
-    def quoted(self) -> bytes:
+    def quoted(self) -> bytes | None:
         """The value of an ETag header."""
-        return b'"%b"' % self.etag
+        if self.etag is None:
+            return None
+        return (b'W/"%b"' if self.is_weak else b'"%b"') % self.etag
 
 
 def format_date(seconds: int) -> bytes:
@@ -120,14 +127,14 @@ def examine(headers: Headers, current: Validators, now: int) -> Verdict:
     :param now: The time.
     """
     if (wanted := headers.get(b"if-match")) is not None:
-        has_failed = not _matches(wanted, current.etag, weakly=False)
+        has_failed = not _matches(wanted, current, weakly=False)
     else:
         since = _date(headers, b"if-unmodified-since", now)
         has_failed = since is not None and current.modified > since
     if has_failed:
         return Verdict.FAILED
     if (had := headers.get(b"if-none-match")) is not None:
-        is_known = _matches(had, current.etag, weakly=True)
+        is_known = _matches(had, current, weakly=True)
     else:
         since = _date(headers, b"if-modified-since", now)
         is_known = since is not None and current.modified <= since
@@ -147,25 +154,25 @@ def honours_range(headers: Headers, current: Validators, now: int) -> bool:
         return True
     if len(values) != 1:
         return False
-    value = values[0].strip()
+    value = trimmed(values[0])
     tag = _ENTITY_TAG.fullmatch(value)
     if tag is not None:
-        return tag[1] is None and tag[2] == current.etag
+        return tag[1] is None and not current.is_weak and tag[2] == current.etag
     date = parse_date(value, now)
     return date == current.modified and now - current.modified >= _STRONG_AFTER
 
 
 def _date(headers: Headers, name: bytes, now: int) -> int | None:
     values = headers.get(name, ())
-    return parse_date(values[0].strip(), now) if len(values) == 1 else None
+    return parse_date(trimmed(values[0]), now) if len(values) == 1 else None
 
 
-def _matches(values: Sequence[bytes], etag: bytes, *, weakly: bool) -> bool:
-    """Whether a list of entity tags, or ``*``, names this one."""
+def _matches(values: Sequence[bytes], current: Validators, *, weakly: bool) -> bool:
+    """Whether a list of entity tags, or ``*``, names this content."""
     for value in values:
-        if value.strip() == b"*":
+        if trimmed(value) == b"*":
             return True
         for weak, tag in _ENTITY_TAG.findall(value):
-            if tag == etag and (weakly or not weak):
+            if tag == current.etag and (weakly or not (weak or current.is_weak)):
                 return True
     return False

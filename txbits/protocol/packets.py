@@ -112,6 +112,8 @@ class Ack:
     :ivar host_id_fallback_timeout: Seconds without progress after which a client
         comes back from there.
     :ivar reply_url: Where the server application's reply is; of the last Fragment.
+    :ivar resource_id: What the file is known by; of a Close-Session that came over
+        POST, as clients made for OneDrive send it, which fail without it.
     """
 
     status: int
@@ -124,6 +126,7 @@ class Ack:
     host_id: str | None = None
     host_id_fallback_timeout: int | None = None
     reply_url: str | None = None
+    resource_id: str | None = None
 
     @property
     def success(self) -> bool:

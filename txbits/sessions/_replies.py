@@ -36,7 +36,8 @@ class _Reply:
     _session: Session
     length: int = field(default=0, init=False)
     modified: float = field(default=0.0, init=False)
-    etag: str = field(default="", init=False)
+    etag: str | None = field(default=None, init=False)
+    is_weak: bool = field(default=False, init=False)
     _file: IStoredFile | None = field(default=None, init=False)
     _opening: Shared[None] = field(factory=Shared, init=False)
     _releasing: Shared[None] = field(factory=Shared, init=False)
@@ -55,6 +56,7 @@ class _Reply:
     async def _open(self) -> None:
         file = await IAnswerable(self._session.upload).reply()
         self.length, self.modified, self.etag = file.length, file.modified, file.etag
+        self.is_weak = getattr(file, "is_weak", False)
         self._file = file
 
     @deferred

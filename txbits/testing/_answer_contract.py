@@ -191,6 +191,9 @@ class AnswerContract(ContractBase):
             return
         first, second = await session.reply(), await session.reply()
         self.assertEqual(first.etag, second.etag)
+        self.assertEqual(first.modified, second.modified)
+        # A reply never changes.
+        self.assertEqual((first.is_weak, second.is_weak), (False, False))
         await first.release()
         sink = _Sink()
         await second.read_into(sink, 0, second.length)

@@ -25,6 +25,9 @@ from txbits.testing._creation_contract import HOSTILE
 _NAME = ("name.txt",)
 _LONG = bytes(range(256)) * 4096
 
+# RFC 9110 8.8.3, and ASCII.
+_TAG = r'^[^"\x00-\x20\x7f-\U0010ffff]+$'
+
 
 @implementer(IConsumer)
 class _Stalled(_Sink):
@@ -69,10 +72,33 @@ class DownloadContract(ContractBase):
         file = await backend.open_file(_NAME)
         verifyObject(IStoredFile, file)
         self.assertEqual(file.length, len(_LONG))
-        self.assertRegex(file.etag, r'^[^"\x00-\x20\x7f-\U0010ffff]+$')
+        if file.etag is not None:
+            self.assertRegex(file.etag, _TAG)
         # Clocks of stores differ, and some count seconds.
         self.assertLess(abs(file.modified - before), 600)
         self.assertEqual(await self.content(file), _LONG)
+
+    @contract
+    async def test_what_tells_a_file_from_others_stays_the_same(self) -> None:
+        """From the first time on, for as long as it is what it is."""
+        backend = await self.downloadable()
+        if backend is None:
+            return
+        session = await self.complete(backend, data=_LONG)
+        await session.publish(overwrite=False, create_directories=False)
+        first = await backend.open_file(_NAME)
+        await first.release()
+        await session.release()
+        seen = set()
+        for _ in range(5):
+            file = await backend.open_file(_NAME)
+            await file.release()
+            self.assertRegex(file.etag, _TAG)
+            seen.add((file.length, file.modified, file.etag))
+        self.assertEqual(len(seen), 1)
+        # While its session is there as well, it may be better to say nothing.
+        self.assertIn(first.etag, (None, file.etag))
+        self.assertEqual((first.length, first.modified), (file.length, file.modified))
 
     @contract
     async def test_files_that_no_upload_brought_can_be_read(self) -> None:

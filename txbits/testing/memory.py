@@ -17,11 +17,13 @@ from twisted.internet.error import (
     ConnectionRefusedError as RefusedError,
 )
 from twisted.internet.interfaces import (
+    IHalfCloseableProtocol,
     IProtocol,
     IProtocolFactory,
     IReactorTime,
     IStreamClientEndpoint,
 )
+from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.test.iosim import FakeTransport, IOPump, connect
@@ -65,6 +67,10 @@ class Peer:
     """
     The other end of a connection to a site, in raw bytes.
 
+    Requests that are sent ahead are answered in later turns of the site's reactor. If
+    that is a ``Clock``, what is due on it is done whenever this is used, so that nobody
+    has to turn it for that.
+
     :param site: What to connect to.
     :param address: Where the connection seems to come from.
     :ivar closed: Whether the connection is gone.
@@ -99,12 +105,32 @@ class Peer:
         """Let the site receive *data*, all at once."""
         if not self.closed:
             self._channel.dataReceived(data)
+        self._take_turns()
+
+    def _take_turns(self) -> None:
+        clock: object = self.site.reactor
+        if isinstance(clock, Clock):
+            clock.advance(0)
 
     def received(self) -> bytes:
         """Take everything that the site has written since the last time."""
+        self._take_turns()
         data: bytes = self._transport.value()
         self._transport.clear()
         return data
+
+    def end_sending(self) -> None:
+        """
+        Send no more, and go on to receive, as ``shutdown(SHUT_WR)`` of a socket does.
+        """
+        if self.closed:
+            return
+        channel = IHalfCloseableProtocol(self._channel, None)
+        if channel is None:
+            self.lost(ConnectionDone())
+        else:
+            channel.readConnectionLost()
+        self._take_turns()
 
     def lose(self) -> None:
         """Lose the connection, as when a network cable is pulled."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.web.server import Request
 
+from txbits.protocol.codec import METHOD
 from txbits.protocol.packets import Ack, CloseSession
 from txbits.web._packet import PacketResource
 
@@ -16,4 +17,8 @@ class CloseResource(PacketResource[CloseSession]):
         await self.manager.close(
             session_id, self.destination, self.caller, self.request_url(request)
         )
-        return Ack(200, session_id)
+        if request.method == METHOD:
+            return Ack(200, session_id)
+        # Clients made for OneDrive, which send POST, take the file's id from here and
+        # fail without one. A session makes one file, so its id tells that from others.
+        return Ack(200, session_id, resource_id=str(session_id).upper())

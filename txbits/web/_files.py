@@ -21,6 +21,7 @@ from txbits import errors
 from txbits._deferreds import begun
 from txbits.interfaces import ICodedFile, IStoredFile
 from txbits.protocol.conditions import (
+    LATEST_DATE,
     Validators,
     Verdict,
     examine,
@@ -36,7 +37,7 @@ from txbits.protocol.ranges import (
 from txbits.sessions import Caller, SessionManager
 from txbits.sessions.naming import shown
 from txbits.web._sending import ClientGone, Sending
-from txbits.web._streaming import headers_of
+from txbits.web._streaming import headers_of, keeps_alive
 
 _log = Logger()
 
@@ -213,6 +214,8 @@ class FileResource(Resource):
         """Set the head of a response; it goes out with the first byte of its body."""
         request.setResponseCode(status)
         request.setHeader(b"Server", b"txbits")
+        if request.clientproto == b"HTTP/1.0" and not keeps_alive(request):
+            request.setHeader(b"Connection", b"close")
         # Of the clock that Last-Modified is compared with.
         now = int(self.manager.clock.seconds())
         request.setHeader(b"Date", format_date(now))
@@ -245,14 +248,21 @@ def respond(request: Request, file: IStoredFile, now: int) -> Response:
     A HEAD is answered as the GET would be (MC-BUP 3.5.5.2), also if it has a Range.
     """
     asked = headers_of(request)
-    # RFC 9110 8.8.2.1: not later than the Date.
-    modified = max(0, min(int(file.modified), now))
-    current = Validators(file.etag.encode("ascii"), modified)
+    # RFC 9110 8.8.2.1 has it not later than the Date. It would be another one in each
+    # answer then, for which BITS gives up, or begins anew: so a clock that is ahead of
+    # ours is believed.
+    modified = max(0, min(int(file.modified), LATEST_DATE))
+    current = Validators(
+        None if file.etag is None else file.etag.encode("ascii"),
+        modified,
+        getattr(file, "is_weak", False),
+    )
     headers = [
         (b"Last-Modified", format_date(current.modified)),
-        (b"ETag", current.quoted),
         (b"Accept-Ranges", b"bytes"),
     ]
+    if (etag := current.quoted) is not None:
+        headers.append((b"ETag", etag))
     verdict = examine(asked, current, now)
     if verdict is Verdict.FAILED:
         return Response(412, headers)

@@ -167,4 +167,4 @@ def _joined(headers: Mapping[bytes, Sequence[bytes]], name: bytes) -> str | None
 
 def _elements(headers: Mapping[bytes, Sequence[bytes]], name: bytes) -> list[str]:
     joined = _joined(headers, name)
-    return [] if joined is None else [one.strip() for one in joined.split(",")]
+    return [] if joined is None else [one.strip(" \t") for one in joined.split(",")]

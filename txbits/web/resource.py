@@ -30,7 +30,7 @@ from txbits.protocol.packets import (
     Packet,
     Ping,
 )
-from txbits.protocol.refusals import METHOD_NOT_ALLOWED, NOT_MOUNTED
+from txbits.protocol.refusals import MALFORMED_HEADER, METHOD_NOT_ALLOWED, NOT_MOUNTED
 from txbits.sessions import Caller, SessionManager, Settings
 from txbits.web._ack import refuse
 from txbits.web._cancel import CancelResource
@@ -41,7 +41,12 @@ from txbits.web._fragment import FragmentResource
 from txbits.web._origin import Origins
 from txbits.web._packet import PacketResource
 from txbits.web._ping import PingResource
-from txbits.web._streaming import has_short_head, headers_of, path_of
+from txbits.web._streaming import (
+    has_short_head,
+    headers_of,
+    names_its_host,
+    path_of,
+)
 from txbits.web.downloads import DownloadResource
 from txbits.web.replies import ReplyResource, reply_of
 
@@ -171,6 +176,10 @@ class BITSResource(Resource):
         headers = headers_of(request)
         destination = _destination_of(request)
         try:
+            if not names_its_host(request):
+                raise RemoteProtocolError(
+                    "it does not name its host, once", MALFORMED_HEADER
+                )
             # The order of the checks is that of the failure table.
             if not is_upload_request(request.method, headers):
                 file = self._file(request, destination)

@@ -13,7 +13,13 @@ What is leaned on, and pinned by tests on the lowest and the latest Twisted supp
   ``_command``, ``_path`` and ``_version`` between the first and the third;
 - ``HTTPChannel._send100Continue`` and ``_networkProducer``;
 - ``HTTPChannel._handlingRequest`` and raw mode keeping what comes behind a request in
-  ``_dataBuffer``, the only thing that it stops reading for;
+  ``_dataBuffer``, which it stops reading for when that is long
+  (``_optimisticEagerReadSize``);
+- ``LineReceiver.paused`` keeping it from taking more lines out of ``_buffer``, and
+  ``HTTPChannel.requests`` being empty when the next line is the first of a request;
+- ``HTTPChannel.checkPersistence`` deciding whether a connection is kept;
+- a TCP transport telling a protocol that provides ``IHalfCloseableProtocol`` of the end
+  of one side, and only closing the connection by itself for any other;
 - ``Request.requestReceived`` setting the request up and calling ``process``;
 - ``HTTPChannel.registerProducer``, ``pauseProducing`` and ``resumeProducing``, with
   ``_waitingForTransport`` between the last two, and ``dataBuffer``, ``offset`` and
@@ -33,6 +39,8 @@ from txbits.web._streaming.request import (
     StreamingRequest,
     has_short_head,
     headers_of,
+    keeps_alive,
+    names_its_host,
     path_of,
 )
 from txbits.web._streaming.site import BITSSite, Limits
@@ -46,5 +54,7 @@ __all__ = [
     "body_of",
     "has_short_head",
     "headers_of",
+    "keeps_alive",
+    "names_its_host",
     "path_of",
 ]

@@ -159,6 +159,12 @@ class StreamingBody:
         self._when_drained = done
         self._channel.await_body()
 
+    def drained_no_longer(self) -> bool:
+        """Stop throwing the rest away, if that is what is done with it."""
+        is_drained = self._when_drained is not None
+        self._drain_no_longer()
+        return is_drained
+
     def refuse(self) -> None:
         """Nobody wants this body, nor what has arrived of it."""
         self._refused = True

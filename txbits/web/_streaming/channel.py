@@ -7,7 +7,8 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.interfaces import IAddress
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.internet.tcp import Connection
 from twisted.logger import Logger
@@ -15,38 +16,22 @@ from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.server import Request
+from zope.interface import implementer
 
-from txbits.protocol.codec import METHOD, encode_ack
-from txbits.protocol.packets import Ack
-from txbits.protocol.refusals import MALFORMED_HEADER
+from txbits.protocol.codec import METHOD
 from txbits.web._streaming.bodies import (
     DRAIN_LIMIT,
     READ_SIZE,
     StreamingBody,
     WholeBody,
 )
-from txbits.web._streaming.head import Head, read_head
+from txbits.web._streaming.head import Head, encoded_target, read_head
 from txbits.web._streaming.request import StreamingRequest
+from txbits.web._streaming.rules import BAD_REQUEST, BEGINNINGS, is_kept, named
 from txbits.web._streaming.taking import untaken
 
 if TYPE_CHECKING:
     from txbits.web._streaming.site import BITSSite
-
-#: What answers something that is no HTTP: an Ack, in case it was meant as a packet.
-_BAD_REQUEST = (
-    b"HTTP/1.1 400 Bad Request\r\n"
-    + b"".join(
-        b"%b: %b\r\n" % header
-        for header in encode_ack(
-            Ack(
-                MALFORMED_HEADER.status,
-                hresult=MALFORMED_HEADER.hresult,
-                context=MALFORMED_HEADER.context,
-            )
-        )
-    )
-    + b"Connection: close\r\n\r\n"
-)
 
 _log = Logger()
 
@@ -64,12 +49,15 @@ _LONGEST_LENGTH = 1000
 _LINGER = 30.0
 
 
+@implementer(IHalfCloseableProtocol)
 class StreamingChannel(HTTPChannel):
     """
     An HTTP/1.1 connection that dispatches packets on their heads.
 
     It pauses reading while a body's consumer is busy, keeps the deadlines, and closes
-    in a way that lets an answer reach a peer that is still sending.
+    in a way that lets an answer reach a peer that is still sending. Of requests that
+    were sent ahead it serves one in a turn; the rest stays in ``_buffer``, and
+    ``LineReceiver.paused`` says so. A peer that ends its side is still answered.
     """
 
     MAX_LENGTH = MAX_HEAD
@@ -93,6 +81,8 @@ class StreamingChannel(HTTPChannel):
     _body_paused = False
     _lingering = False
     _discarded = 0
+    _in_line = False
+    _half_closed = False
 
     # Life of the connection
 
@@ -104,7 +94,42 @@ class StreamingChannel(HTTPChannel):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.site.disconnected(self)
         self.deadline = inf
+        self.paused = False
+        self._buffer = b""
         super().connectionLost(reason)
+
+    def readConnectionLost(self) -> None:
+        """
+        The peer sends no more, but may still take what it is sent.
+
+        What it has asked for is answered. A peer that is gone altogether looks the same
+        until something is sent to it, which is soon: whatever a request waits for has a
+        time-out.
+        """
+        if not self._half_closed:
+            self._half_closed = True
+            if self._handlingRequest or self.paused:
+                return
+            if self._body is None and self._has_nothing_to_send():
+                # What the transport would have done, had nobody asked it to tell: most
+                # connections end so, and anything else takes more system calls.
+                self.transport.connectionLost(Failure(ConnectionDone()))
+            else:
+                self._end()
+
+    def writeConnectionLost(self) -> None:
+        """Our side has ended, which only happens because we have ended it."""
+
+    def _end(self) -> None:
+        """Close, since nothing that was asked for whole is still to be answered."""
+        if self._body is not None and self._body.drained_no_longer():
+            # It was refused, and only the answer to that is missing.
+            return
+        self.persistent = False
+        # As it is for a request that is the last one: nothing more is read.
+        self._handlingRequest = True
+        self._set_final_deadline()
+        self.loseConnection()
 
     def abort(self) -> None:
         """Drop the connection at once."""
@@ -161,32 +186,80 @@ class StreamingChannel(HTTPChannel):
         if self._lingering:
             self._discard(data)
             return
+        if self.paused:
+            # TLS hands on what it had read before it was told to pause.
+            self._buffer += data
+            return
         if self._idle:
             self._idle = False
             head = None
             if self.persistent and not self._buffer and not self._busyReceiving:
                 head = read_head(data, MAX_HEAD, self.maxHeaders)
+                if head is None and data and data[0] not in BEGINNINGS:
+                    # No line end is to be waited for.
+                    self._refuse_what_is_no_request(named(data[0]))
+                    return
             if head is None:
                 self._set_deadline(self.site.limits.header_timeout)
             else:
-                data = self._take(head, data)
+                self._take(head, data)
+                data = b""
         # Not HTTPChannel's, which would let any byte put off any time-out.
         if data or self._buffer:
             LineReceiver.dataReceived(self, data)
         if self._body is not None:
             self._body.read_over()
-        if self._idle and self._buffer:
-            # The beginning of another head came behind a request.
-            self._idle = False
-            self._set_deadline(self.site.limits.header_timeout)
 
-    def _take(self, head: Head, data: bytes) -> bytes:
+    # Requests that were sent ahead
+
+    def _wait_for_turn(self) -> None:
+        """Leave what is in ``_buffer`` there for now: others may be waiting, too."""
+        self.paused = True
+        self._idle = False
+        self._hurry()
+        self._networkProducer.pauseProducing()
+        self._stand_in_line()
+
+    def _stand_in_line(self) -> None:
+        # One who does not take answers gets no more of them.
+        if not self._in_line and not self._waitingForTransport:
+            self._in_line = True
+            self.site.turns.wait(self)
+
+    def take_turn(self) -> None:
+        """Go on with the next request that was sent ahead."""
+        self._in_line = False
+        if not self.paused or self._waitingForTransport or self.transport.disconnecting:
+            return
+        self.paused = False
+        self._idle = True
+        data, self._buffer = self._buffer, b""
+        self.dataReceived(data)
+        if self.paused or self.transport.disconnecting:
+            return
+        if not self._half_closed:
+            self._read_on()
+        elif not self._handlingRequest:
+            self._end()
+
+    def _read_on(self) -> None:
+        """Read on after a turn, unless there is another reason not to."""
+        ahead = sum(map(len, self._dataBuffer))
+        if (
+            not self._body_paused
+            and not self._waitingForTransport
+            and ahead <= self._optimisticEagerReadSize
+        ):
+            self._networkProducer.resumeProducing()
+
+    def _take(self, head: Head, data: bytes) -> None:
         """
         Begin the request of a packet whose head has arrived in one piece.
 
+        What came behind the request, or behind its head if its body is not here yet,
+        is in ``_buffer`` then.
+
         :param data: What begins with this head.
-        :returns: What came behind the request, or behind its head if its body is not
-            here yet.
         """
         request = self.site.requestFactory(self)
         self.requests.append(request)
@@ -198,9 +271,11 @@ class StreamingChannel(HTTPChannel):
             if length is None or (
                 length and (head.length + length > len(data) or head.expects)
             ):
-                return self._take_head(request, head, data)
+                self._buffer = data[head.length :]
+                self._take_head(request, head)
+                return
+            self._buffer = data[head.length + length :]
             self._take_whole(request, head, data, length)
-            return data[head.length + length :]
         finally:
             self._busyReceiving = False
 
@@ -220,20 +295,20 @@ class StreamingChannel(HTTPChannel):
         self.line_mode = 0
         request.dispatch(METHOD, head.target, head.version)
 
-    def _take_head(self, request: StreamingRequest, head: Head, data: bytes) -> bytes:
+    def _take_head(self, request: StreamingRequest, head: Head) -> None:
         """Begin a request whose body is still to come, or has to be decoded."""
         self._command, self._path, self._version = METHOD, head.target, head.version
         for name in (b"content-length", b"transfer-encoding"):
             for value in head.headers.get(name, ()):
                 if not self._maybeChooseTransferDecoder(name.title(), value):
-                    return b""
+                    self._buffer = b""
+                    return
         self.allHeadersReceived()
         if self.length == 0:
             self.allContentReceived()
         else:
             self.setRawMode()
             self._dispatch(request)
-        return data[head.length :]
 
     def rawDataReceived(self, data: bytes) -> None:
         if self._lingering:
@@ -248,9 +323,14 @@ class StreamingChannel(HTTPChannel):
             self.abort()
 
     def lineReceived(self, line: bytes) -> None:
-        if self._idle:
-            self._idle = False
-            self._set_deadline(self.site.limits.header_timeout)
+        if not self.requests and not line.isascii():
+            # The first line of a request.
+            method, space, rest = line.partition(b" ")
+            rest_encoded = encoded_target(rest)
+            if rest_encoded is None:
+                self._refuse_what_is_no_request("a URL whose path is no UTF-8")
+                return
+            line = method + space + rest_encoded
         super().lineReceived(line)
         if self._body is not None and not self._in_body:
             # Only now is the channel ready for a request that is answered at once.
@@ -298,11 +378,17 @@ class StreamingChannel(HTTPChannel):
         self._progress = 0
 
     def checkPersistence(self, request: StreamingRequest, version: bytes) -> bool:
-        if request.is_packet and version == b"HTTP/1.1":
-            connection = request.lower_headers().get(b"connection")
-            if connection is None or connection[0].lower() in (b"", b"keep-alive"):
-                return True
-        return bool(super().checkPersistence(request, version))
+        # Not HTTPChannel's, which looks at the first Connection header only, and takes
+        # it for words between spaces.
+        kept = is_kept(request.lower_headers(), version)
+        if version != b"HTTP/1.1" and kept:
+            # Proxies believe the head, which otherwise says HTTP/1.1.
+            request.keeps_alive = True
+            request.responseHeaders.setRawHeaders(b"Connection", [b"Keep-Alive"])
+        elif not kept and (request.is_packet or version == b"HTTP/1.1"):
+            # The head of any other answer to HTTP/1.0 is HTTP/1.0 itself.
+            request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+        return kept
 
     def allContentReceived(self) -> None:
         if self._lingering:
@@ -325,15 +411,21 @@ class StreamingChannel(HTTPChannel):
             return
         self._idle = True
         self._set_final_deadline()
-        if self.persistent and not self._dataBuffer:
-            # Nothing came behind it that HTTPChannel would have to go on with, or have
-            # stopped reading for.
-            self.requests.remove(request)
-            self._handlingRequest = False
-            self.line_mode = 1
-        else:
+        if not self.persistent:
             super().requestDone(request)
-        if self._sending and not self._handlingRequest:
+            return
+        # Not HTTPChannel's, which would go on at once with what came behind it.
+        self.requests.remove(request)
+        self._handlingRequest = False
+        self.line_mode = 1
+        if self._dataBuffer:
+            self._buffer = b"".join(self._dataBuffer) + self._buffer
+            self._dataBuffer = []
+        if self._buffer:
+            self._wait_for_turn()
+        elif self._half_closed:
+            self._end()
+        elif self._sending:
             # Before it asks for more, the peer has to take what it has asked for.
             self._networkProducer.pauseProducing()
 
@@ -391,7 +483,10 @@ class StreamingChannel(HTTPChannel):
             else:
                 self._hurry()
         super().resumeProducing()
-        if self._body_paused:
+        if self.paused:
+            self._networkProducer.pauseProducing()
+            self._stand_in_line()
+        elif self._body_paused:
             self._networkProducer.pauseProducing()
 
     # Writing
@@ -425,12 +520,16 @@ class StreamingChannel(HTTPChannel):
         self._linger()
 
     def _respondToBadRequestAndDisconnect(self) -> None:
+        self._refuse_what_is_no_request("what is not HTTP")
+
+    def _refuse_what_is_no_request(self, what: str) -> None:
         _log.info(
-            "refused what is not HTTP from {client}",
+            "refused {what} from {client}",
+            what=what,
             client=self._peer or "-",
             status=400,
         )
-        self.transport.write(_BAD_REQUEST)
+        self.transport.write(BAD_REQUEST)
         self.loseConnection()
 
     def linger_after_response(self) -> None:
@@ -444,6 +543,10 @@ class StreamingChannel(HTTPChannel):
         self._sending = False
         self._set_deadline(_LINGER)
         self._body_paused = False
+        if self._half_closed:
+            # Nothing is going to come.
+            self.loseConnection()
+            return
         self._networkProducer.resumeProducing()
         if not self.isSecure():
             # Under TLS there are no halves; the peer, or the deadline, closes it.
@@ -453,17 +556,21 @@ class StreamingChannel(HTTPChannel):
         """Write *data*, if possible at once."""
         # A transport that has nothing else to send would ask epoll to tell it that the
         # socket takes data, and then not to any more: two system calls for an Ack.
+        if self._has_nothing_to_send():
+            sent = self.transport.writeSomeData(data)
+            if isinstance(sent, int):
+                data = data[sent:]
+        if data:
+            self.transport.write(data)
+
+    def _has_nothing_to_send(self) -> bool:
+        """Whether there is a socket that stands, and has been given everything."""
         transport = self.transport
-        if (
+        return bool(
             isinstance(transport, Connection)
             and transport.connected
             and not transport.disconnecting
             and not getattr(transport, "TLS", False)
             and not transport.dataBuffer
             and not transport._tempDataBuffer
-        ):
-            sent = transport.writeSomeData(data)
-            if isinstance(sent, int):
-                data = data[sent:]
-        if data:
-            transport.write(data)
+        )

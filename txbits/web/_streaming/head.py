@@ -15,7 +15,12 @@ import re
 from attrs import frozen
 
 # RFC 9112 3: method SP request-target SP HTTP-version.
-_REQUEST_LINE = re.compile(rb"BITS_POST ([\x21-\x7e]+) (HTTP/1\.[01])\r\n")
+_REQUEST_LINE = re.compile(rb"BITS_POST ([\x21-\x7e\x80-\xff]+) (HTTP/1\.[01])\r\n")
+
+# Not every client percent-encodes what it is given. curl (7.88) does so for a path, but
+# not for a query, and sends whatever --request-target says; programs that write their
+# requests themselves send UTF-8 in paths as well.
+_NO_ASCII = re.compile(rb"[\x80-\xff]")
 
 # RFC 9112 5, without obsolete line folding. No NUL, CR or LF in a value. Blanks around
 # a value are stripped afterwards: two repetitions that both match blanks would be tried
@@ -33,7 +38,7 @@ class Head:
     """
     A request's head.
 
-    :ivar target: The request-target.
+    :ivar target: The request-target, percent-encoded where it has to be.
     :ivar version: The HTTP version.
     :ivar headers: Values by lower-case name, in the order of their coming.
     :ivar length: How many bytes the head is long.
@@ -63,6 +68,19 @@ class Head:
         return int(value) if plain else None
 
 
+def encoded_target(target: bytes) -> bytes | None:
+    """
+    Percent-encode the bytes of a request-target that are no ASCII (RFC 3987 3.1).
+
+    :returns: The target; ``None`` if its path is no UTF-8, and so names nothing.
+    """
+    try:
+        target.partition(b"?")[0].decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    return _NO_ASCII.sub(lambda byte: b"%%%02X" % byte[0][0], target)
+
+
 def read_head(data: bytes, longest: int, most: int) -> Head | None:
     """
     Read the head that *data* begins with.
@@ -79,6 +97,9 @@ def read_head(data: bytes, longest: int, most: int) -> Head | None:
     end = data.find(_END, line.end() - 2, longest)
     if end < 0:
         return None
+    target = line[1] if line[1].isascii() else encoded_target(line[1])
+    if target is None:
+        return None
     begin, end = line.end(), end + 2
     fields = _FIELD.findall(data, begin, end)
     # A line that is no field is passed over above, and missing here.
@@ -87,4 +108,4 @@ def read_head(data: bytes, longest: int, most: int) -> Head | None:
     headers: dict[bytes, list[bytes]] = {}
     for name, value in fields:
         headers.setdefault(name.lower(), []).append(value.strip(b" \t"))
-    return Head(line[1], line[2], headers, end + 2)
+    return Head(target, line[2], headers, end + 2)

@@ -4,19 +4,29 @@ A request that is processed before its body has arrived, if it carries a packet.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import unquote_to_bytes as unquote
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
-from twisted.web.http import parse_qs
+from twisted.web.http import NO_BODY_CODES, parse_qs
 from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
-from txbits.protocol.codec import MAX_VALUE_LENGTH, is_upload_request
+from txbits.protocol.codec import (
+    MAX_VALUE_LENGTH,
+    encode_ack,
+    is_upload_request,
+    session_id_of,
+)
+from txbits.protocol.packets import Ack
+from txbits.protocol.refusals import MALFORMED_HEADER
 from txbits.web._streaming.bodies import StreamingBody, WholeBody
 from txbits.web._streaming.head import Head
 
@@ -24,6 +34,20 @@ if TYPE_CHECKING:
     from txbits.web._streaming.channel import StreamingChannel
 
 T = TypeVar("T")
+
+_log = Logger()
+
+# RFC 9110 7.2: uri-host [ ":" port ], as RFC 3986 3.2.2 writes them. What stands in
+# brackets is left to whoever needs an address.
+_HOST = re.compile(
+    rb"(?:\[[\x21-\x5c\x5e-\x7e]*\]|[-._~%!$&'()*+,;=0-9A-Za-z]*)(?::[0-9]*)?"
+)
+
+
+@lru_cache(1024)
+def _is_host(value: bytes) -> bool:
+    """Whether that may be the value of a Host header."""
+    return _HOST.fullmatch(value) is not None
 
 
 def headers_of(request: Request) -> Mapping[bytes, Sequence[bytes]]:
@@ -33,9 +57,30 @@ def headers_of(request: Request) -> Mapping[bytes, Sequence[bytes]]:
     return _lowered(request.requestHeaders)
 
 
+def _names_its_host(headers: Mapping[bytes, Sequence[bytes]], version: bytes) -> bool:
+    # RFC 9112 3.2: a request of HTTP/1.1 does so once, any other not more often.
+    hosts = headers.get(b"host")
+    if hosts is None:
+        return version == b"HTTP/1.0"
+    return len(hosts) == 1 and _is_host(hosts[0])
+
+
+def names_its_host(request: Request) -> bool:
+    """Whether *request* says which host it is for, as far as its site does not care."""
+    # Ours does.
+    return isinstance(request, StreamingRequest) or _names_its_host(
+        headers_of(request), request.clientproto
+    )
+
+
 def has_short_head(request: Request) -> bool:
     """Whether it is known that no value of a header is over MC-BUP's 4 KiB."""
     return isinstance(request, StreamingRequest) and request.has_short_head
+
+
+def keeps_alive(request: Request) -> bool:
+    """Whether the connection of a request of HTTP/1.0 is kept."""
+    return isinstance(request, StreamingRequest) and request.keeps_alive
 
 
 def _lowered(headers: Headers) -> Mapping[bytes, Sequence[bytes]]:
@@ -104,6 +149,8 @@ class StreamingRequest(Request):
     :ivar has_short_head: Whether no value in it can be over 4 KiB.
     :ivar streaming_body: Its body, if it has one that streams.
     :ivar whole_body: Its body, if that came with the head.
+    :ivar keeps_alive: Whether its connection is kept though that is HTTP/1.0, if the
+        answer tells where it ends.
     """
 
     channel: StreamingChannel
@@ -111,6 +158,7 @@ class StreamingRequest(Request):
     whole_body: WholeBody | None = None
     is_packet: bool | None = None
     has_short_head = False
+    keeps_alive = False
     _answer: bytes | None = None
     _lower: Mapping[bytes, Sequence[bytes]] | None = None
 
@@ -211,6 +259,9 @@ class StreamingRequest(Request):
     def process(self) -> None:
         if self.path != b"*":
             self.path = path_of(self.path)
+        if not _names_its_host(self.lower_headers(), self.clientproto):
+            self._refuse_host()
+            return
         if not self.is_packet:
             super().process()
             return
@@ -223,6 +274,31 @@ class StreamingRequest(Request):
             self.render(self.site.getResourceFor(self))
         except Exception:  # noqa: BLE001 - as Request.process does
             self.processingFailed(Failure())
+
+    def _refuse_host(self) -> None:
+        """Refuse a request that does not say which host it is for."""
+        _log.info(
+            "refused a request from {client}: it has {count} Host headers, or one that "
+            "is no host",
+            client=getattr(self.getClientAddress(), "host", "-"),
+            count=len(self.lower_headers().get(b"host", ())),
+            status=MALFORMED_HEADER.status,
+        )
+        ack = Ack(
+            MALFORMED_HEADER.status,
+            session_id_of(self.lower_headers()),
+            hresult=MALFORMED_HEADER.hresult,
+            context=MALFORMED_HEADER.context,
+        )
+        self.answer(ack.status, encode_ack(ack))
+
+    def _ends_by_length(self) -> bool:
+        """Whether the answer has an end that is not the connection's."""
+        return (
+            self.method == b"HEAD"
+            or self.code in NO_BODY_CODES
+            or self.responseHeaders.hasHeader(b"Content-Length")
+        )
 
     def answer(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """
@@ -250,6 +326,13 @@ class StreamingRequest(Request):
         ):
             self.responseHeaders.setRawHeaders(b"Connection", [b"close"])
         if self._answer is None:
+            if (
+                self.keeps_alive
+                and not self.startedWriting
+                and not self._ends_by_length()
+            ):
+                self.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+                self.channel.persistent = False
             if self.is_packet and not self.startedWriting:
                 self.setHeader(b"Server", b"txbits")
                 self.setHeader(b"Date", self.channel.site.date())

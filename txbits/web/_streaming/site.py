@@ -17,6 +17,7 @@ from twisted.web.server import Request, Site
 
 from txbits.web._streaming.channel import StreamingChannel
 from txbits.web._streaming.request import StreamingRequest
+from txbits.web._streaming.turns import Turns
 
 _log = Logger()
 
@@ -83,6 +84,7 @@ class BITSSite(Site):
         # Deadlines take the place of the channel's own time-out.
         self.timeOut = None
         self.channels: set[StreamingChannel] = set()
+        self.turns = Turns(self.reactor)
         self._by_peer: dict[str, int] = {}
         self._hosts: dict[IAddress, IAddress] = {}
         self._turned_away = 0
