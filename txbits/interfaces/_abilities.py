@@ -88,6 +88,24 @@ class IRefreshable(Interface):
     complete, or what is left to release.
     """
 
+    def give_up(*, closed: bool) -> Deferred[bool]:
+        """
+        Begin the end of the session, if it still is as :meth:`refresh` has found it.
+
+        Asked before a session is released for how it stands: because it is not
+        complete, because bytes of it are lost, or because its time is out. From then on
+        no process acknowledges anything more of it; ``IBackend.remember_close`` and
+        ``release()`` follow, here or, if this process dies, in another one.
+
+        :param closed: Whether that is a success of Close-Session.
+        :returns: A Deferred that fires with ``True`` when the end has begun, and with
+            ``False`` if another process has moved the session on: then nothing was
+            done, and all attributes are as :meth:`refresh` would leave them. It fails
+            with :class:`~txbits.errors.NoSuchSession` if the session is gone, or
+            closed; or with :class:`~txbits.errors.BackendError`, as when a success is
+            asked for and less is found than was acknowledged. The session stands then.
+        """
+
     def refresh() -> Deferred[None]:
         """
         Find out what other processes have changed.

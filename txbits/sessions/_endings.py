@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from txbits.errors import DestinationExists, NoSuchSession
+from txbits.errors import BackendError, DestinationExists, NoSuchSession
 from txbits.protocol.session import Move
 from txbits.sessions._fragments import publish, refused
 from txbits.sessions._notification import have_answered
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 _log = Logger()
 
+
+#: How often a Close looks at a session that other processes move on meanwhile.
+_MOST_ROUNDS = 10
 
 #: Why an upload that was complete is lost when its time is out.
 _LOST = {
@@ -47,10 +50,29 @@ async def close_session(
 
     :raises Exception: As ``SessionManager.close`` fails.
     """
+    for _ in range(_MOST_ROUNDS):
+        manager.renew(session)
+        if session.upload.offset != session.upload.total:
+            # What is discarded, or taken for empty, is so for all processes.
+            await manager.refresh(session)
+        if await _close(manager, session, turn, caller, request_url):
+            return
+    raise BackendError("other processes do not leave the session alone")
+
+
+async def _close(
+    manager: SessionManager,
+    session: Session,
+    turn: Turn,
+    caller: Caller,
+    request_url: str,
+) -> bool:
+    """
+    Close a session as it stands.
+
+    :returns: Whether that was done. If not, another process has moved it on.
+    """
     upload = session.upload
-    if upload.offset != upload.total:
-        # What is discarded, or taken for empty, is so for all processes.
-        await manager.refresh(session)
     move = session.life.close()
     # A Fragment may have come before a restart, and have been refused: a file that
     # exists is not replaced by an empty one on a guess.
@@ -81,6 +103,12 @@ async def close_session(
                 raise
             session.life.lost()
         move = session.life.close()
+    if (
+        move in (Move.DISCARD, Move.LOSE)
+        and upload.offset != upload.total
+        and not await manager.gives_up(session, closed=move is Move.DISCARD)
+    ):
+        return False
     if move is Move.LOSE:
         await _release(manager, session)
         _log.error(
@@ -112,6 +140,7 @@ async def close_session(
         bytes=upload.offset,
         total=upload.total,
     )
+    return True
 
 
 def cancel_session(
@@ -146,6 +175,14 @@ def cancel_session(
             if caller is None and state == "standing":
                 # As a Close would: a client that comes late has uploaded its file.
                 move = session.life.close()
+            elif (
+                caller is None
+                and not manager.is_disabled
+                and not session.rules.is_left_over(upload)
+                and not await manager.gives_up(session, closed=False)
+            ):
+                # Another process has moved it on just now.
+                return
             else:
                 move = session.life.cancel()
             if move is Move.UNKNOWN:

@@ -135,32 +135,41 @@ async def _placed_for_sure(
     manager: SessionManager, session: Session, content_range: ContentRange
 ) -> tuple[Move, Placement]:
     """
-    Place a fragment; refuse none for what only this process still believes.
+    Place a fragment; refuse none for what only this process still believes, and
+    acknowledge none for that alone.
 
     When one is refused, it is stored that there was one: no process then takes
     the session for that of an empty file.
     """
-    try:
+    if not manager.is_shared:
         return placed(session, content_range)
-    except (SessionError, NoSuchSession):
-        if not manager.is_shared:
-            raise
+    manager.renew(session)
+    try:
+        move, placement = placed(session, content_range)
+        if move is not Move.RECEIVE or placement.append or session.upload.total is None:
+            return move, placement
+        # Nothing would be stored, and nobody asked how far the upload has got.
     except PolicyError:
-        await _note_fragment(manager, session, content_range)
-        raise
+        return await _placed_and_noted(manager, session, content_range)
+    except (SessionError, NoSuchSession):
+        pass
     await manager.refresh(session)
+    return await _placed_and_noted(manager, session, content_range)
+
+
+async def _placed_and_noted(
+    manager: SessionManager, session: Session, content_range: ContentRange
+) -> tuple[Move, Placement]:
     try:
         return placed(session, content_range)
     except (SessionError, PolicyError):
-        await _note_fragment(manager, session, content_range)
-        raise
-
-
-async def _note_fragment(
-    manager: SessionManager, session: Session, content_range: ContentRange
-) -> None:
-    if manager.is_shared and session.upload.total is None:
-        await (await session.upload.open_writer(content_range.total)).close()
+        upload = session.upload
+        if upload.total is not None:
+            raise
+        await (await upload.open_writer(content_range.total)).close()
+    # Another process may have been faster, and have received what was missing.
+    manager.renew(session)
+    return placed(session, content_range)
 
 
 async def receive_fragment(

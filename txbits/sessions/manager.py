@@ -569,6 +569,37 @@ class SessionManager:
                     self.digests.forget(upload.session_id)
             session.life = session.rules.life_of(session.upload)
 
+    def renew(self, session: Session) -> None:
+        """
+        Begin from how a session stands, as far as this process knows.
+
+        What a packet finds out on its way, of other processes, moves what is known of
+        the upload, and not the life of the session.
+        """
+        if self.is_shared and session.asking is None:
+            session.life = session.rules.life_of(session.upload)
+
+    async def gives_up(self, session: Session, *, closed: bool) -> bool:
+        """
+        Begin to release a session for how it was found to stand.
+
+        :param closed: Whether that is a success of Close-Session.
+        :returns: Whether it may be released: not if another process has moved it on.
+        :raises BackendError: If that cannot be told, or less is found than there was.
+        """
+        upload = session.upload
+        if not self.is_shared or not IRefreshable.providedBy(upload):
+            return True
+        try:
+            given_up = await IRefreshable(upload).give_up(closed=closed)
+        except BackendError:
+            self.renew(session)
+            raise
+        if not given_up:
+            self.digests.forget(upload.session_id)
+            self.renew(session)
+        return given_up
+
     def forget(self, session: Session) -> None:
         """Nothing of a session is left."""
         upload = session.upload
@@ -615,6 +646,8 @@ class SessionManager:
             await expire_session(self, session)
             if not self.is_shared or self._is_expired(session):
                 raise NoSuchSession("the session has expired")
+            # A packet that came meanwhile may act in it already.
+            session = self._table.get(session_id, session)
         return session
 
     def _is_expired(self, session: Session) -> bool:

@@ -172,10 +172,11 @@ class OnS3(_Case):
         else:
             os.environ[name] = old
 
-    def node(self, budget=None, **settings):
+    def node(self, budget=None, make_client=MortalClient, **settings):
         """
         A backend on the bucket, not started.
 
+        :param make_client: Makes what asks S3.
         :param budget: The memory that it shares; its own by default, since those that
             die here give nothing back.
         """
@@ -191,7 +192,7 @@ class OnS3(_Case):
             S3Settings(bucket=self.bucket.name, **given),
             reactor,
             notifies=self.notifies,
-            make_client=MortalClient,
+            make_client=make_client,
             budget=budget or Budget(),
         )
 

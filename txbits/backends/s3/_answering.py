@@ -130,11 +130,16 @@ class AnsweringSession(S3Session):
         self.in_doubt = record.in_doubt
         if record.total is not None and not record.is_small and record.file is None:
             is_ended = await self._measure_grid()
+            if record is not self.record:
+                # Another node has changed it meanwhile.
+                record = self.record
+                self.in_doubt = record.in_doubt
+                is_ended = is_ended and record.file is None
             if is_ended and await self._file() is None:
                 # Somebody has aborted the upload, and acknowledged bytes with it.
                 self.in_doubt = True
             elif is_ended:
-                self.offset = record.total
+                self.offset = record.total or 0
         # What the application has may stand there with our mark: a copy keeps it.
         if not record.is_taken and (
             record.state == "publishing"

@@ -47,7 +47,8 @@ async def publish_whole(session: S3Session, seen: Seen, overwrite: bool) -> None
     if session.record.is_small:
         await _put(session, seen, overwrite, Body([session.record.inline]))
         return
-    if session.record.state == "publishing":
+    was_publishing = session.record.state == "publishing"
+    if was_publishing:
         await session.reread()
     else:
         await session.mark("publishing")
@@ -57,10 +58,40 @@ async def publish_whole(session: S3Session, seen: Seen, overwrite: bool) -> None
     length = session.offset
     await staging.memory.take(length)
     try:
-        body = Body(await session.read_tails(0, length))
-        await _put(session, seen, overwrite, body)
+        try:
+            tails = await session.read_tails(0, length)
+        except StagedDataLost as error:
+            await _tails_are_gone(session, error, was_publishing=was_publishing)
+            return
+        await _put(session, seen, overwrite, Body(tails))
     finally:
         staging.memory.give(length)
+
+
+async def _tails_are_gone(
+    session: S3Session, error: StagedDataLost, *, was_publishing: bool
+) -> None:
+    """
+    Find out whether another node has published them, and removed them.
+
+    :param was_publishing: Whether the record said so before this node did.
+    :raises NoSuchSession: If another node has ended the session.
+    :raises StagedDataLost: If not.
+    """
+    await session.reread()
+    if await session.staging.is_published(session.destination, session.session_id):
+        return
+    if was_publishing and await has_published(session, is_cut=True):
+        return
+    await session.update(
+        lambda record: (
+            record.changed(state="open", in_doubt=True)
+            if record.state == "publishing"
+            else None
+        )
+    )
+    await session.measure()
+    raise error
 
 
 async def _put(session: S3Session, seen: Seen, overwrite: bool, body: Body) -> None:
@@ -161,7 +192,9 @@ def whole(session: S3Session, parts: list[Part]) -> list[Part]:
     return [right[number] for number in range(grid.cells)]
 
 
-async def has_published(session: S3Session, *, was_there: bool = False) -> bool:
+async def has_published(
+    session: S3Session, *, was_there: bool = False, is_cut: bool = False
+) -> bool:
     """
     Tell whether a multipart upload to the destination, which has ended, was completed
     after the record said that it was about to be.
@@ -173,6 +206,8 @@ async def has_published(session: S3Session, *, was_there: bool = False) -> bool:
 
     :param was_there: Whether this node has just listed it, and asked once to complete
         it.
+    :param is_cut: Whether it has none, and tails are missing that were there then.
+        That is no proof: a file that is nowhere was not published.
     """
     staging = session.staging
     found = await staging.bucket.head(staging.settings.key(session.destination))
@@ -180,7 +215,7 @@ async def has_published(session: S3Session, *, was_there: bool = False) -> bool:
         return True
     if was_there:
         return False
-    if staging.clock.seconds() - session.written < _TAKEN_AWAY:
+    if not is_cut and staging.clock.seconds() - session.written < _TAKEN_AWAY:
         return True
     return found is not None and staging.ours(found.modified) >= session.written
 

@@ -61,6 +61,11 @@ class Record:
         no other one begun since.
     :ivar has_strays: Whether multipart uploads may have been begun whose ids nobody
         knows, since the answers were lost.
+    :ivar node: The node that may tell from its memory how far a long file has got:
+        nobody else acknowledges bytes of it without changing the record. ``None`` if
+        there is none.
+    :ivar acknowledged: How many bytes of a long file were held when the record was
+        written, as far as its writer knew; it is never more than was held.
     :ivar is_staged: Whether a server application may be asked about it, so that its
         bytes are put together within the staging area first.
     :ivar file: The ETag of the object that is all of its bytes; ``None`` before there
@@ -86,6 +91,8 @@ class Record:
     inline: bytes = b""
     in_doubt: bool = False
     has_strays: bool = False
+    node: str | None = None
+    acknowledged: int = 0
     is_staged: bool = False
     file: str | None = None
     copy: str | None = None
@@ -157,6 +164,10 @@ def encoded(record: Record | Closed) -> bytes:
         "in_doubt": record.in_doubt,
         "has_strays": record.has_strays,
     }
+    if record.node is not None:
+        said["node"] = record.node
+    if record.acknowledged:
+        said["acknowledged"] = record.acknowledged
     if record.is_staged:
         answer = record.answer
         said["staged"] = {
@@ -199,6 +210,8 @@ def decoded(text: bytes, key: str) -> Record | Closed:
             # Older versions do not say these.
             in_doubt=state.get("in_doubt", False) is True,
             has_strays=state.get("has_strays", False) is True,
+            node=state.get("node"),
+            acknowledged=state.get("acknowledged", 0),
             **_staged(state.get("staged")),
         )
     except (ValueError, KeyError, TypeError) as error:
@@ -211,6 +224,7 @@ def decoded(text: bytes, key: str) -> Record | Closed:
                 record.owner,
                 record.content_name,
                 record.upload,
+                record.node,
                 record.file,
                 record.copy,
             )
@@ -219,6 +233,7 @@ def decoded(text: bytes, key: str) -> Record | Closed:
             isinstance(number, int | None)
             for number in (record.total, record.part_size, record.attempts)
         )
+        or not isinstance(record.acknowledged, int)
         or (record.total is not None and not record.part_size)
         or (inline and (not record.is_small or len(inline) > (record.total or 0)))
     ):

@@ -309,7 +309,7 @@ class ReplyWriter:
             self._upload = None
         try:
             # Another node may have ended the session meanwhile.
-            await self._session.prove(())
+            await self._session.look()
         except NoSuchSession:
             await bucket.delete(self.key)
             raise

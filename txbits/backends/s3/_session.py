@@ -4,8 +4,12 @@ A session in the bucket.
 What this object knows is a copy. Other nodes may have moved the session on, so whatever
 is written is either conditional on the record that this copy was made from, or is
 checked against the record afterwards; and whoever is about to say something final asks
-for
-:meth:`S3Session.refresh` before.
+for :meth:`S3Session.refresh` before, and gives the session up by
+:meth:`S3Session.give_up`, which is conditional as well.
+
+The bytes of a long file are no part of the record. So the record names the node that
+serves them: another one that acknowledges any, or gives them up, has it name itself
+first. Who finds itself there has missed nothing; see :meth:`S3Session.prove`.
 """
 
 from __future__ import annotations
@@ -67,6 +71,9 @@ class S3Session:
         :attr:`offset`, which lie in tails too; they spare reading those. Empty if not
         held.
     :ivar digest: Of that copy.
+    :ivar acknowledged: How many bytes were held at some time, as far as is known, until
+        a Fragment is answered that there are fewer.
+    :ivar has_gap: Whether there are bytes behind others that are not there.
     """
 
     staging: Staging
@@ -87,11 +94,15 @@ class S3Session:
     copy_end: int = 0
     digest: Digest | None = None
     writer: S3Writer | None = None
+    acknowledged: int = field(default=0, init=False)
+    has_gap: bool = field(default=False, init=False)
     written: float = field(default=0.0, init=False)
     _total: int | None = field(default=None, init=False)
     _release: Joint | None = field(default=None, init=False)
     _is_taken_back: bool = field(default=False, init=False)
     _beginning: DeferredLock = field(factory=DeferredLock, init=False)
+    _is_fresh: bool = field(default=False, init=False)
+    _has_missed: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.written = self.last_progress
@@ -120,7 +131,7 @@ class S3Session:
     @property
     def total(self) -> int | None:
         """The file's length, as soon as a writer has been opened."""
-        return self.record.total if self._total is None else self._total
+        return self._total if self.record.total is None else self.record.total
 
     @property
     def grid(self) -> Grid:
@@ -150,13 +161,33 @@ class S3Session:
         """Whether all bytes are held."""
         return self.total is not None and self.offset == self.total
 
+    @property
+    def is_ours(self) -> bool:
+        """
+        Whether nobody can have acknowledged bytes that are not known here, unless the
+        record has changed.
+        """
+        record = self.record
+        return (
+            record.total is None
+            or record.is_small
+            or self._is_named
+            or self.is_complete
+        )
+
+    @property
+    def _is_named(self) -> bool:
+        return self.record.node == self.staging.node
+
     # What the bucket says
 
     def _derive(self) -> None:
         record = self.record
         self.releasing = self.releasing or record.state in ("releasing", "closing")
+        self.acknowledged = max(self.acknowledged, record.acknowledged)
         if record.is_small:
             self.offset = len(record.inline)
+            self.acknowledged = max(self.acknowledged, self.offset)
 
     def take(self, stored: Stored | None) -> None:
         """
@@ -173,7 +204,12 @@ class S3Session:
         if self.record.upload not in (None, stored.record.upload):
             self.parts.clear()
             self.offset = reach(self.tails)
+        if self.etag != stored.etag:
+            # What another node has acknowledged since may not be known here.
+            self._has_missed = True
         self.record, self.etag = stored.record, stored.etag
+        # What was begun here, and came to nothing, is another node's to say.
+        self.releasing = self._release is not None
         self.written = stored.modified
         self.last_progress = max(self.last_progress, stored.modified)
         self.confirmed = self.staging.clock.seconds()
@@ -195,6 +231,9 @@ class S3Session:
             raise NoSuchSession(f"session {self.session_id} is over")
         if self._release is not None:
             return
+        await self._look()
+
+    async def _look(self) -> None:
         self.take(await self.staging.read(self.session_id))
         await self.measure()
 
@@ -209,13 +248,18 @@ class S3Session:
 
     async def measure(self) -> None:
         """Find out how many bytes are held, and whether the file is published."""
-        record = self.record
-        is_ended = False
-        if not record.is_small and record.total is not None:
+        is_ended = is_cut = False
+        if not self.record.is_small and self.record.total is not None:
             is_ended = await self._measure_grid()
+        record = self.record
         self._total = None
+        if record.state == "publishing" and not record.is_small:
+            # Tails go when the file stands.
+            is_cut = not self.is_complete and self.grid.cells == 1
         if is_ended and record.state == "publishing":
             self.published = await has_published(self)
+        elif is_cut:
+            self.published = await has_published(self, is_cut=True)
         elif record.state == "publishing" or (
             # A longer one would say "publishing".
             record.state == "open" and record.is_small and self.is_complete
@@ -226,7 +270,9 @@ class S3Session:
             )
         # Somebody has aborted the upload, and acknowledged bytes with it.
         self.in_doubt = record.in_doubt or (
-            is_ended and not self.published and record.state in ("open", "publishing")
+            (is_ended or is_cut)
+            and not self.published
+            and record.state in ("open", "publishing")
         )
         if self.published and record.total is not None:
             self.offset = record.total
@@ -237,6 +283,19 @@ class S3Session:
 
         :returns: Whether the multipart upload has ended.
         """
+        for _ in range(_MOST_CHANGES):
+            is_ended = await self._list_grid()
+            if not is_ended:
+                return False
+            # Whoever completes it, or begins another, says so in the record before; and
+            # what was listed may be what its end has left.
+            etag = self.etag
+            self.take(await self.staging.read(self.session_id))
+            if self.etag == etag:
+                return True
+        raise BackendError(f"the record of {self.session_id} does not come to rest")
+
+    async def _list_grid(self) -> bool:
         staging = self.staging
         directory = staging.directory(self.session_id)
         looks: list[Deferred[Any]] = [
@@ -256,7 +315,11 @@ class S3Session:
                 tails[span] = found.modified
         self.parts, self.tails = set(parts), set(tails)
         self.drop_copy()
-        self.offset = reach([*map(self.grid.cell, parts), *tails])
+        spans = [*map(self.grid.cell, parts), *tails]
+        self.offset = reach(spans)
+        self.has_gap = any(span.end > self.offset for span in spans)
+        self.acknowledged = max(self.acknowledged, self.offset)
+        self._is_fresh, self._has_missed = True, False
         latest = max([*parts.values(), *tails.values()], default=0.0)
         self.last_progress = max(self.last_progress, staging.ours(latest))
         return found_parts is None
@@ -282,16 +345,26 @@ class S3Session:
             record = change(self.record)
             if record is None:
                 return
-            try:
-                self.etag = await self.staging.write(record, self.etag)
-            except Changed as changed:
-                self.take(changed.found)
-            else:
-                self.record = record
-                self.confirmed = self.written = self.staging.clock.seconds()
-                self._derive()
+            if await self._write(record):
                 return
         raise BackendError(f"the record of {self.session_id} does not come to rest")
+
+    async def _write(self, record: Record) -> bool:
+        """
+        Write the record, if it is what it is thought to be.
+
+        :returns: Whether it was; if not, what it is now is known.
+        :raises NoSuchSession: If the session is over.
+        """
+        try:
+            etag = await self.staging.write(record, self.etag)
+        except Changed as changed:
+            self.take(changed.found)
+            return False
+        self.record, self.etag = record, etag
+        self.confirmed = self.written = self.staging.clock.seconds()
+        self._derive()
+        return True
 
     # Writing
 
@@ -314,6 +387,9 @@ class S3Session:
         try:
             if not writer.is_small:
                 await self.update(self._with_total(total, part_size))
+                if not self._is_named and not self._is_fresh:
+                    await self._look()
+                self._is_fresh = False
         except BaseException:
             self.writer = None
             raise
@@ -327,7 +403,9 @@ class S3Session:
         def change(record: Record) -> Record | None:
             self.standing()
             if record.total is None:
-                return record.changed(total=total, part_size=part_size)
+                return record.changed(
+                    total=total, part_size=part_size, node=self.staging.node
+                )
             if record.total != total:
                 raise BackendError(f"the file has {record.total} bytes, not {total}")
             return None
@@ -358,6 +436,7 @@ class S3Session:
 
     async def _progressed(self, writing: Awaitable[None]) -> None:
         await writing
+        self.acknowledged = self.offset
         self.last_progress = self.staging.clock.seconds()
         self.staging.known.weigh(self)
 
@@ -469,30 +548,84 @@ class S3Session:
     def reached(self, offset: int) -> None:
         """Note that all bytes before an offset are in the bucket."""
         self.offset = max(self.offset, offset)
+        self.acknowledged = max(self.acknowledged, self.offset)
         self.last_progress = self.staging.clock.seconds()
 
     async def prove(self, tails: Iterable[Span]) -> None:
         """
-        Look whether the session stands, after something was written.
+        Find out, before an Ack of a long file's bytes, that the session stands, and
+        that nobody has acknowledged more of it than is known here.
 
-        :param tails: What was; it is removed again if not.
+        While the record names this node a look at it is enough. If it does not, it is
+        made to, which is a look with consequences: the node that it named finds that
+        out before its next Ack.
+
+        :param tails: What was written; it is removed if the session does not stand.
         :raises NoSuchSession: If not.
         """
+        try:
+            if not self._is_named or not await self._is_unchanged():
+                await self._take_over()
+            if self.record.acknowledged > self.offset:
+                # They are lost; this Ack tells the client so.
+                await self.update(
+                    lambda record: record.changed(acknowledged=self.offset)
+                )
+            self.acknowledged = self.offset
+        except NoSuchSession:
+            await self._remove(tails)
+            raise
+
+    async def look(self, tails: Iterable[Span] = ()) -> None:
+        """
+        Find out whether the session stands, after something was written.
+
+        :param tails: As of :meth:`prove`.
+        :raises NoSuchSession: If not.
+        """
+        try:
+            await self._is_unchanged()
+        except NoSuchSession:
+            await self._remove(tails)
+            raise
+
+    async def _remove(self, tails: Iterable[Span]) -> None:
+        bucket = self.staging.bucket
+        await bucket.delete_all(
+            [self.staging.tail_key(self.session_id, span) for span in tails]
+        )
+        if self.record.upload is not None:
+            await bucket.abort(self.upload_key, self.record.upload)
+
+    async def _is_unchanged(self) -> bool:
+        """
+        Look whether the record is the one that is known here.
+
+        :returns: Whether it is. If not, it is now.
+        :raises NoSuchSession: If the session does not stand.
+        """
         staging = self.staging
-        key = staging.record_key(self.session_id)
-        found = await staging.bucket.head(key)
+        found = await staging.bucket.head(staging.record_key(self.session_id))
         if found is not None and found.etag == self.etag:
             self.confirmed = staging.clock.seconds()
-            return
-        try:
-            await self.reread()
-        except NoSuchSession:
-            await staging.bucket.delete_all(
-                [staging.tail_key(self.session_id, span) for span in tails]
-            )
-            if self.record.upload is not None:
-                await staging.bucket.abort(self.upload_key, self.record.upload)
-            raise
+            return True
+        await self.reread()
+        return False
+
+    async def _take_over(self) -> None:
+        """
+        Have the record name this node, and find what others have acknowledged.
+
+        :raises NoSuchSession: If the session does not stand.
+        """
+
+        def change(record: Record) -> Record | None:
+            self.standing()
+            return record.changed(node=self.staging.node, acknowledged=self.offset)
+
+        await self.update(change)
+        if self._has_missed:
+            await self.measure()
 
     async def read_tails(self, start: int, end: int) -> list[bytes]:
         """
@@ -521,6 +654,40 @@ class S3Session:
             self.staging.memory.give(held)
 
     # The end
+
+    @deferred
+    async def give_up(self, *, closed: bool) -> bool:
+        """Begin the end; see :class:`~txbits.interfaces.IRefreshable`."""
+        self.standing()
+        known = self.offset, self.published, self.in_doubt
+        if not self.is_ours:
+            # Whoever acknowledges something from now on changes the record before;
+            # and what was acknowledged by then is found.
+            if not await self._write(self.record.changed(node=self.staging.node)):
+                await self.measure()
+                return False
+            etag = self.etag
+            await self.measure()
+            if (self.offset, self.published, self.in_doubt, self.etag) != (
+                *known,
+                etag,
+            ):
+                return False
+        if closed and (self.has_gap or self.offset < self.acknowledged):
+            raise BackendError(
+                f"{self.offset} bytes of session {self.session_id} are found, and "
+                + (
+                    f"{self.acknowledged} were held"
+                    if self.offset < self.acknowledged
+                    else "others behind them"
+                )
+                + ": it is not given up as incomplete"
+            )
+        state: State = "closing" if closed else "releasing"
+        if await self._write(self.record.changed(state=state)):
+            return True
+        await self.measure()
+        return False
 
     @deferred
     async def publish(self, *, overwrite: bool, create_directories: bool) -> None:
@@ -642,6 +809,8 @@ class S3Session:
                 self.standing()
             if record.state in (state, "releasing", "closing"):
                 return None
+            if state == "publishing" and not record.is_small:
+                return record.changed(state=state, acknowledged=record.total or 0)
             return record.changed(state=state)
 
         await self.update(change)

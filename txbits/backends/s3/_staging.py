@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
@@ -87,6 +87,7 @@ class Staging:
     :ivar memory: Bounds what all sessions hold of uploads.
     :ivar reply_memory: Bounds what they hold of replies.
     :ivar known: The sessions that this node knows.
+    :ivar node: What records call this node, by another name each time it starts.
     :ivar copy_part: How much the store copies at a time, in bytes.
     :ivar most_useless: When so many tails of a session are of no use any more, they are
         removed before its end.
@@ -100,6 +101,7 @@ class Staging:
     known: Known
     copy_part: int = field(default=256 << 20, kw_only=True)
     most_useless: int = field(default=64, kw_only=True)
+    node: str = field(factory=lambda: uuid4().hex, kw_only=True)
     _records: Callable[[], Coroutine[Deferred[Any], Any, list[Record]]] | None = field(
         default=None, init=False
     )

@@ -364,7 +364,7 @@ class S3Writer:
             await self._rest()
             if self._tails:
                 # That something failed may be because the session has ended.
-                await session.prove(self._tails)
+                await session.look(self._tails)
             raise
         finally:
             await self._rest()

@@ -330,9 +330,8 @@ class S3Backend:
         staging = self.staging
         session = staging.known.get(session_id)
         if session is not None and not session.is_over and self._is_its_kind(session):
-            if (
-                session.writer is not None
-                or session.confirmed > staging.clock.seconds() - TRUST
+            if session.writer is not None or (
+                session.is_ours and session.confirmed > staging.clock.seconds() - TRUST
             ):
                 staging.known.keep(session)
                 return session
