@@ -17,6 +17,7 @@ from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 
 from txbits.client.events import Created, Event, Paused, Progress, Waiting
+from txbits.client.source import printable
 
 #: A terminal's line is not rewritten more often than this, in seconds.
 REDRAW_INTERVAL = 0.1
@@ -133,7 +134,7 @@ class PlainDisplay:
         elif isinstance(event, Progress):
             self._show_progress(event)
         elif self.verbose:
-            self._write(f"session {str(event.session_id).upper()}")
+            self._write(f"session {printable(event.session_id)}")
 
     def _show_progress(self, event: Progress) -> None:
         step = percent(event.acknowledged, event.total) // _STEP_PERCENT
@@ -229,8 +230,7 @@ class JSONDisplay:
                 self.out, event="waiting", seconds=event.seconds, cause=event.cause
             )
         elif isinstance(event, Created):
-            session = str(event.session_id).upper()
-            write_json(self.out, event="session", session=session)
+            write_json(self.out, event="session", session=event.session_id)
         else:
             write_json(self.out, event="paused", acknowledged=event.acknowledged)
 

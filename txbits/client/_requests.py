@@ -174,6 +174,11 @@ class Requests:
         # into the pool, from where close() has to take it.
         await deferLater(self._clock, 0)
 
+    def offered(self, response: Any) -> tuple[str, ...]:
+        """Say which schemes of authentication a response offers, if it asks for one."""
+        authorizer, asked = self._asked(response)
+        return () if authorizer is None else authorizer.describe(asked)
+
     def drop(self) -> None:
         """Drop the connection of the latest request, whatever is still under way."""
         self._connections.drop()
@@ -260,15 +265,18 @@ class Requests:
 
     def _has_an_answer(self, response: Any) -> bool:
         """Whether the response asks who is there, and can be told."""
+        authorizer, asked = self._asked(response)
+        return authorizer is not None and authorizer.challenged(asked)
+
+    def _asked(self, response: Any) -> tuple[Authorizer | None, list[bytes]]:
+        """Who has to answer a response, and what it says."""
         if response.code == 401:
-            asked = response.headers.getRawHeaders(b"WWW-Authenticate") or []
-            authorizer = self._authorizer
-        elif response.code == 407:
-            asked = response.headers.getRawHeaders(b"Proxy-Authenticate") or []
-            authorizer = self._proxy_authorizer
-        else:
-            return False
-        return authorizer.challenged(asked)
+            asked = response.headers.getRawHeaders(b"WWW-Authenticate")
+            return self._authorizer, asked or []
+        if response.code == 407:
+            asked = response.headers.getRawHeaders(b"Proxy-Authenticate")
+            return self._proxy_authorizer, asked or []
+        return None, []
 
 
 def _sorted(error: BaseException, expired: float | None) -> BaseException:

@@ -11,16 +11,15 @@ import os
 import random as _random
 from collections.abc import Callable
 from typing import Any
-from uuid import UUID
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txbits.client._control import Control, Interrupted, Wish
-from txbits.client._exchange import IExchange, exchange_over_network
+from txbits.client._exchange import Found, IExchange, exchange_over_network
 from txbits.client._record import Record
 from txbits.client._reply import fetch_reply
 from txbits.client._requests import ExchangeError, NoAnswer, NoTrust, NoWay
@@ -45,14 +44,26 @@ from txbits.client.events import (
 from txbits.client.journal import Journal
 from txbits.client.settings import ConnectionSettings
 from txbits.client.source import SourceError
-from txbits.protocol.codec import RemoteProtocolError
+from txbits.protocol.codec import NotAnAck, RemoteProtocolError
 from txbits.protocol.fragment_sizes import FragmentSizes
 from txbits.protocol.packets import Ack, Fragment
-from txbits.protocol.reactions import Again, Cancelled, Done, Later, Reaction, Refused
+from txbits.protocol.reactions import (
+    Again,
+    Cancelled,
+    Done,
+    Doubt,
+    Later,
+    Reaction,
+    Refused,
+)
 from txbits.protocol.upload import Phase, Upload
 
 #: For how many seconds an upload that gets no further is tried again.
 DEFAULT_RETRY_FOR = 600.0
+
+#: By how many seconds, at most, the times are wrong that are compared to tell whether a
+#: file is older than an upload: they are whole seconds on the wire.
+_ROUNDING = 2.0
 
 #: How long, in seconds, a server may take to release an upload that failed.
 _ABANDON_TIMEOUT = 10.0
@@ -107,7 +118,7 @@ class UploadJob:
     _started: bool = field(init=False, default=False)
     _control: Control = field(init=False, factory=Control)
     _record: Record = field(init=False)
-    _reply_of: UUID | None = field(init=False, default=None)
+    _reply_of: str | None = field(init=False, default=None)
     _log = Logger()
 
     def start(self) -> Deferred[UploadResult]:
@@ -283,10 +294,44 @@ class UploadJob:
             )
         elif isinstance(reaction, Cancelled):
             raise UploadCancelled("the upload was cancelled")
+        elif isinstance(reaction, Doubt):
+            return await self._settle(reaction)
         else:
-            url = self._reply_url(reaction)
-            return UploadResult(reaction.session_id, self._machine.total, url)
+            return self._result(reaction, is_acknowledged=True)
         return None
+
+    def _result(self, done: Done, *, is_acknowledged: bool) -> UploadResult:
+        url = self._reply_url(done)
+        return UploadResult(done.session_id, self._machine.total, url, is_acknowledged)
+
+    async def _settle(self, doubt: Doubt) -> UploadResult | None:
+        """Look at the destination whether the file is there, and go on accordingly."""
+        total, exchange = self._machine.total, self.exchange
+        found: Found | None = None
+        if exchange is not None:
+            looking: Deferred[Found | None] = exchange.look(self._machine.host)
+            try:
+                found = await self._control.wait(looking)
+            except ExchangeError as error:
+                self._log.debug("the destination cannot be seen: {error}", error=error)
+        # A file that was there before the upload is not what was uploaded.
+        is_new = found is not None and (
+            not doubt.may_be_older
+            if found.age is None
+            else found.age <= self._record.seconds() + _ROUNDING
+        )
+        if found is not None and found.length == total and is_new:
+            done = self._machine.arrived(doubt.done)
+            return self._result(done, is_acknowledged=False)
+        otherwise = doubt.otherwise
+        if isinstance(otherwise, Refused):
+            words = "the file may have arrived: an answer to Close-Session was lost"
+            if found is not None and found.length != total:
+                words = f"the file there has {found.length:,} bytes, this one {total:,}"
+            elif found is not None:
+                words = "the file there is older than this upload"
+            otherwise = evolve(otherwise, cause=f"{otherwise.cause}; {words}")
+        return await self._react(otherwise)
 
     async def _step(self) -> Reaction:
         before = self._machine.session_id
@@ -299,6 +344,10 @@ class UploadJob:
             ack = await self._control.wait(self._send(self._report), precious=creating)
         except NoAnswer as error:
             return self._machine.unanswered(str(error))
+        except NotAnAck as error:
+            return self._machine.answered_by_stranger(
+                str(error), error.status, error.location
+            )
         except (ExchangeError, RemoteProtocolError) as error:
             resumable = isinstance(error, (NoTrust, NoWay))
             raise UploadFailed(
@@ -310,12 +359,14 @@ class UploadJob:
             self._tell(Created(session_id))
         return reaction
 
-    def _send(self, moved: Callable[[int], None]) -> Deferred[Ack]:
+    def _send(self, moved: Callable[[int], None]) -> Deferred[Ack[str]]:
         host = self._machine.host
         packet = self._machine.next_packet()
         name = self._machine.content_name if isinstance(packet, Fragment) else None
         exchange: Any = self.exchange
-        result: Deferred[Ack] = exchange.send(packet, self._opened, name, moved, host)
+        result: Deferred[Ack[str]] = exchange.send(
+            packet, self._opened, name, moved, host
+        )
         return result
 
     def _report(self, moved: int) -> None:

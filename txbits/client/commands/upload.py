@@ -311,12 +311,16 @@ class _Uploads:
                 file=item.path,
                 url=item.url,
                 length=source.length,
-                session=None if result is None else str(result.session_id).upper(),
+                session=None if result is None else result.session_id,
+                acknowledged=result is None or result.is_acknowledged,
                 reply_url=None if result is None else result.reply_url,
             )
         elif not self.options.quiet:
             already = " already" if result is None else ""
-            self.context.say(f"{source.length:,} bytes are{already} at {item.url}")
+            line = f"{source.length:,} bytes are{already} at {item.url}"
+            if result is not None and not result.is_acknowledged:
+                line += " (the server's answer was lost; a look there shows the file)"
+            self.context.say(line)
 
 
 COMMAND = Command(
