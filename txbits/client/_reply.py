@@ -65,6 +65,9 @@ async def _download(
     if response.code != 200:
         await requests.discard(response)
         words = f"the reply cannot be downloaded: the server answered {response.code}"
+        schemes = requests.offered(response)
+        if schemes:
+            words += f"; it asks for {' or '.join(schemes)}"
         if is_transient(response.code):
             raise NoAnswer(words)
         raise UploadFailed(words, status=response.code, transient=False)
