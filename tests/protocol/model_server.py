@@ -7,6 +7,9 @@ told to misbehave as real servers do.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from attrs import define, field
 
 from txbits.protocol.packets import (
@@ -25,12 +28,14 @@ from txbits.protocol.refusals import HResult
 class ModelServer:
     """
     :ivar largest: How long a fragment may be.
+    :ivar new_id: Names a session, whose number it gets.
     :ivar held: The bytes of each session.
     :ivar published: What stands at the destination.
     :ivar taken: How many body bytes were received, useful or not.
     """
 
     largest: int = 2**40
+    new_id: Callable[[int], Any] = "session-{}".format
     held: dict[str, bytearray] = field(factory=dict)
     published: bytes | None = None
     taken: int = 0
@@ -43,7 +48,7 @@ class ModelServer:
             return Ack(200)
         if isinstance(packet, CreateSession):
             self._count += 1
-            session_id = f"session-{self._count}"
+            session_id = self.new_id(self._count)
             self.held[session_id] = bytearray()
             return Ack(200, session_id, protocol=packet.protocols[0])
         session_id = packet.session_id

@@ -26,6 +26,7 @@ from txbits.check._model import (
 )
 from txbits.check._target import Target
 from txbits.check._wire import NoAnswer, Wire
+from txbits.client._trust import Distrusted
 
 #: For how many seconds an answer is waited for.
 DEFAULT_PATIENCE = 10.0
@@ -97,7 +98,9 @@ class Run:
             words = " ".join(str(error).split()).rstrip(".") or type(error).__name__
             if isinstance(error, TimeoutError):
                 words = f"nothing was heard of it for {self.patience:g} seconds"
-            elif isinstance(error, (TLSError, VerificationError)):
+            elif isinstance(error, (TLSError, VerificationError)) and not isinstance(
+                error, Distrusted
+            ):
                 words = "its certificate is not trusted, or it has none"
             raise Unreachable(f"{self.target.shown()}: {words}") from error
         wire.drop()

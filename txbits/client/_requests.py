@@ -34,6 +34,7 @@ from txbits.client._auth import Authorizer
 from txbits.client._bodies import CHUNK
 from txbits.client._http import make_agent
 from txbits.client._proxy import ProxyRefused
+from txbits.client._trust import Distrusted
 from txbits.client._url import target_of
 from txbits.client.settings import ConnectionSettings
 from txbits.client.source import SourceError
@@ -289,10 +290,26 @@ def _sorted(error: BaseException, expired: float | None) -> BaseException:
     for reason in reasons:
         if isinstance(reason, (CancelledError, ConnectingCancelledError)):
             return CancelledError()
-        if isinstance(reason, VerificationError) or (
-            isinstance(reason, TLSError) and "certificate" in str(reason)
-        ):
+        if isinstance(reason, Distrusted):
+            return NoTrust(str(reason))
+        if isinstance(reason, VerificationError):
             return NoTrust("the server's certificate is not trusted")
+        alert = _alert_on_certificate(reason)
+        if alert is not None:
+            return NoTrust(
+                f"the server does not take the client's certificate: {alert}"
+            )
         if isinstance(reason, ProxyRefused) and not is_transient(reason.status):
             return NoWay(str(reason))
     return NoAnswer(in_words(error))
+
+
+def _alert_on_certificate(error: BaseException) -> str | None:
+    """What a server says that wants a certificate, or another one than it was shown."""
+    if not isinstance(error, TLSError) or not error.args:
+        return None
+    # OpenSSL: a list of library, function and reason.
+    for *_, reason in error.args[0]:
+        if "alert" in reason and ("certificate" in reason or "unknown ca" in reason):
+            return str(reason)
+    return None
