@@ -217,7 +217,7 @@ class CertificateTests(TLSTestCase):
         identity = issued_by(between, "s", "127.0.0.1")
         both = self.authority.certificate + between.certificate
         error = await self.refuse(await self.listen_tls(identity), authorities=both)
-        self.assertIn("that of its authority, 'Old authority', has exp", str(error))
+        self.assertIn("that of its authority, 'CN=Old authority', has exp", str(error))
 
     async def test_a_certificate_is_shown_to_a_server_that_wants_one(self) -> None:
         clients = authority()

@@ -33,6 +33,7 @@ from txbits._deferreds import deferred
 from txbits.client._auth import Authorizer
 from txbits.client._bodies import CHUNK
 from txbits.client._http import make_agent
+from txbits.client._malformed import describe_malformed
 from txbits.client._proxy import ProxyRefused
 from txbits.client._trust import Distrusted
 from txbits.client._url import target_of
@@ -292,7 +293,9 @@ def _sorted(error: BaseException, expired: float | None) -> BaseException:
             return CancelledError()
         if isinstance(reason, Distrusted):
             return NoTrust(str(reason))
-        if isinstance(reason, VerificationError):
+        if isinstance(reason, VerificationError) or (
+            isinstance(reason, TLSError) and "certificate verify failed" in str(reason)
+        ):
             return NoTrust("the server's certificate is not trusted")
         alert = _alert_on_certificate(reason)
         if alert is not None:
@@ -301,7 +304,7 @@ def _sorted(error: BaseException, expired: float | None) -> BaseException:
             )
         if isinstance(reason, ProxyRefused) and not is_transient(reason.status):
             return NoWay(str(reason))
-    return NoAnswer(in_words(error))
+    return NoAnswer(describe_malformed(reasons) or in_words(error))
 
 
 def _alert_on_certificate(error: BaseException) -> str | None:

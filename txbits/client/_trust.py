@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from attrs import define
+from cryptography.x509 import Certificate, Name
 from OpenSSL.crypto import X509
 from OpenSSL.SSL import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_PEER, Connection
 from OpenSSL.SSL import Error as TLSError
@@ -76,20 +77,20 @@ class ExplainingCreator:
 
 
 def _objection(cert: X509, error: int, depth: int) -> str:
-    whose = "it" if depth == 0 else f"that of its authority, {_name(cert)},"
+    whose = (
+        "it" if depth == 0 else f"that of its authority, {_name(_facts(cert).subject)},"
+    )
     if error == _EXPIRED:
-        return f"{whose} has expired ({_date(cert.get_notAfter())})"
+        return f"{whose} has expired ({_facts(cert).not_valid_after_utc:%Y-%m-%d})"
     if error == _NOT_YET_VALID:
-        return (
-            f"{whose} is not valid yet ({_date(cert.get_notBefore())}); is the clock "
-            "of this machine right?"
-        )
+        begin = f"{_facts(cert).not_valid_before_utc:%Y-%m-%d}"
+        return f"{whose} is not valid yet ({begin}); is this machine's clock right?"
     if error == _SELF_SIGNED:
         return "it is self-signed, so that nobody vouches for it"
     if error == _REVOKED:
         return f"{whose} was revoked"
     if error in _NO_ISSUER:
-        issuer = quoted(cert.get_issuer().CN or "")
+        issuer = _name(_facts(cert).issuer)
         return f"it comes from an authority that is not trusted, {issuer}"
     return f"{whose} was refused by OpenSSL (error {error})"
 
@@ -106,11 +107,9 @@ def _mismatch(cert: X509, host: str) -> str | None:
     return None
 
 
-def _name(cert: X509) -> str:
-    return quoted(cert.get_subject().CN or "")
+def _facts(cert: X509) -> Certificate:
+    return cert.to_cryptography()
 
 
-def _date(value: bytes | None) -> str:
-    # As ASN.1 writes it: 20261130082544Z.
-    text = (value or b"").decode("ascii", "replace")
-    return f"{text[:4]}-{text[4:6]}-{text[6:8]}"
+def _name(name: Name) -> str:
+    return quoted(name.rfc4514_string())
