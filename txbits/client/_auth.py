@@ -137,7 +137,7 @@ class Authorizer:
             return None
         if self._challenge.scheme == "basic":
             pair = f"{self.credentials.user}:{self.credentials.password}"
-            return b"Basic " + b64encode(pair.encode("utf-8"))
+            return b"Basic " + b64encode(pair.encode("utf-8", "surrogateescape"))
         return self._digest(self.credentials, self._challenge.parameters, method, uri)
 
     def _digest(
@@ -153,7 +153,8 @@ class Authorizer:
             raise ValueError(f"no digest can be made with {algorithm}")
 
         def digest(*parts: str) -> str:
-            made: str = new(":".join(parts).encode("utf-8")).hexdigest()
+            text = ":".join(parts).encode("utf-8", "surrogateescape")
+            made: str = new(text).hexdigest()
             return made
 
         realm, nonce = parameters.get("realm", ""), parameters.get("nonce", "")
