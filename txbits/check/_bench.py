@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from attrs import define, field, frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
@@ -114,6 +114,8 @@ class Bench:
         """Make another connection."""
         try:
             wire = await self.connect()
+        except CancelledError:
+            raise
         except Exception as error:
             raise NoAnswer(f"no connection: {error}") from error
         self._wires.append(wire)

@@ -32,6 +32,7 @@ from txbits._agents import FAILURES, ExactURL, Watch, in_words, reasons_of
 from txbits._deferreds import deferred
 from txbits.client._auth import Authorizer
 from txbits.client._bodies import CHUNK
+from txbits.client._cancelling import cancellable
 from txbits.client._http import make_agent
 from txbits.client._malformed import describe_malformed
 from txbits.client._proxy import ProxyRefused
@@ -224,15 +225,17 @@ class Requests:
 
         body: Any = make_body(restart)
         restart()
-        request = self._http.request(
-            method.decode("ascii"),
-            # treq sees the name only, which it wants for cookies.
-            url if "[" not in url else "http://address.invalid/",
-            headers=self._headers(method, url, headers),
-            data=body,
-            allow_redirects=False,
-            unbuffered=True,
-            reactor=self._clock,
+        request = cancellable(
+            self._http.request(
+                method.decode("ascii"),
+                # treq sees the name only, which it wants for cookies.
+                url if "[" not in url else "http://address.invalid/",
+                headers=self._headers(method, url, headers),
+                data=body,
+                allow_redirects=False,
+                unbuffered=True,
+                reactor=self._clock,
+            )
         )
         watch.guard(request)
         try:
