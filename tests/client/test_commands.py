@@ -434,6 +434,43 @@ class CancelTests(CommandTestCase):
                 self.assertEqual(error.code, 1)
 
 
+class NoCheckTests(CommandTestCase):
+    """``txbits upload --no-check``, where times of modification wobble."""
+
+    def test_it_goes_on_with_a_file_of_another_time(self) -> None:
+        path = self.write("a", b"0123456789")
+        argv = ("upload", "--no-check", "--fragment-size", "4", path, "http://h/a")
+        held: Deferred[Ack] = Deferred()
+        self.script("http://h/a", None, held)
+        running = self.run_command(*argv)
+        os.utime(path, (1, 1))
+        held.callback(Ack(200, received=4))
+        self.assert_status(running, 0)
+
+    def test_so_does_another_run(self) -> None:
+        path = self.write("a", b"0123456789")
+        argv = ("upload", "--no-check", "--fragment-size", "4", path, "http://h/a")
+        self.script("http://h/a", None, None, Deferred())
+        self.run_command(*argv)
+        for stopped in self.clock.shut_down():
+            self.successResultOf(stopped)
+        os.utime(path, (1, 1))
+        self.assert_status(self.run_command(*argv), 0)
+        server = self.servers["http://h/a"]
+        self.assertEqual(server.kinds.count("Create-Session"), 1)
+        self.assertEqual(server.server.published, b"0123456789")
+
+    def test_without_it_a_file_of_another_time_has_changed(self) -> None:
+        path = self.write("a", b"0123456789")
+        held: Deferred[Ack] = Deferred()
+        self.script("http://h/a", None, held)
+        running = self.run_command("upload", "--fragment-size", "4", path, "http://h/a")
+        os.utime(path, (1, 1))
+        held.callback(Ack(200, received=4))
+        self.assert_status(running, 4)
+        self.assertIn("as long as before, and was written to", self.err.getvalue())
+
+
 class StatusTests(CommandTestCase):
     """``txbits status``."""
 

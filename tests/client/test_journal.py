@@ -111,6 +111,16 @@ class ContentTests(JournalTestCase):
             self.assertEqual(journal.stale.position, POSITION)
             journal.close()
 
+    def test_its_time_may_be_left_out_of_account(self) -> None:
+        timeless = FileIdentity(FILE.path, 1, 2, 1000, None)
+        for first, second in ((FILE, timeless), (timeless, timeless), (timeless, FILE)):
+            journal = self.open(first)
+            self.save(journal)
+            journal.close()
+            journal = self.open(second)
+            self.assertIsNotNone(journal.found)
+            self.successResultOf(journal.remove())
+
     def test_the_journal_of_another_upload_is_left_alone(self) -> None:
         journal = self.open()
         self.save(journal)

@@ -120,7 +120,7 @@ class Entry:
                     int(found["device"]),
                     int(found["inode"]),
                     int(found["length"]),
-                    int(found["modified"]),
+                    _optional(int, found["modified"]),
                 ),
                 position=Position(
                     _optional(to_session, found["session"]),
@@ -264,7 +264,7 @@ class Journal:
                 f"{self.path} is the journal of another upload: {entry.file.path} to "
                 f"{entry.url}"
             )
-        if entry.file == self.file:
+        if entry.file.is_same(self.file):
             self.found = entry
             self._began = entry.began
         else:

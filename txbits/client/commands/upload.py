@@ -65,6 +65,12 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help="where it is to appear, http or https; one that ends with a slash is a "
         "folder, in which each file has its own name",
     )
+    add(
+        "--no-check",
+        action="store_true",
+        help="do not take a new time of modification for a change; a file that is "
+        "overwritten meanwhile, without a change of its length, is not noticed then",
+    )
     add("-r", "--recursive", action="store_true", help="send the files of directories")
     add(
         "--length",
@@ -268,7 +274,7 @@ class _Uploads:
         try:
             if item.path == STDIN:
                 return self._stdin()
-            return FileSource.open(item.path)
+            return FileSource.open(item.path, check_time=not self.options.no_check)
         except OSError as error:
             words = error.strerror or error
             raise UsageError(f"{printable(item.path)}: {words}") from error
@@ -279,7 +285,9 @@ class _Uploads:
         descriptor, length = self.context.stdin, self.options.length
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
             first = os.lseek(descriptor, 0, os.SEEK_CUR)
-            source = FileSource.from_descriptor(descriptor, first)
+            source = FileSource.from_descriptor(
+                descriptor, first, check_time=not self.options.no_check
+            )
             if length not in (None, source.length):
                 source.close()
                 raise UsageError(
