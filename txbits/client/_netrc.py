@@ -18,8 +18,11 @@ from attrs import define
 # What begins with a quote ends with one; within, a backslash makes the next character
 # an ordinary one. A quote within a word is part of it.
 _WORD = re.compile(
-    r'[ \t\r\n]*(?:"(?P<quoted>(?:[^"\\]|\\.)*+)"|(?P<plain>[^" \t\r\n][^ \t\r\n]*))',
-    re.DOTALL,
+    r"""[ \t\r\n]*(?:
+        "(?P<quoted>[^"\\]*(?:\\.[^"\\]*)*)"
+        | (?P<plain>[^"\ \t\r\n][^\ \t\r\n]*)
+    )""",
+    re.DOTALL | re.VERBOSE,
 )
 _BLANKS = re.compile(r"[ \t\r\n]*")
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
