@@ -421,6 +421,26 @@ class ReplyTests(NetworkTestCase):
         self.assertFalse(os.path.exists(path))
         self.assertIsNone(self.server.published)
 
+    async def test_a_login_page_on_the_way_to_it_is_waited_for_to_go_away(self) -> None:
+        class Portal(Resource):
+            isLeaf = True
+            asked = 0
+
+            def render_GET(self, request: Any) -> bytes:
+                self.asked += 1
+                if self.asked == 1:
+                    request.redirect(b"http://login.example/")
+                    return b""
+                return b"the reply"
+
+        portal = Portal()
+        path = self.mktemp()
+        await self.send(self.replying(portal, "\\reply"), reply=path, retry_for=30)
+        self.assertEqual(portal.asked, 2)
+        with open(path, "rb") as file:
+            self.assertEqual(file.read(), b"the reply")
+        self.assertEqual(self.server.published, DATA)
+
     async def test_a_reply_that_is_cut_short_is_downloaded_again(self) -> None:
         attempts: list[int] = []
 

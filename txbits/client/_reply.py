@@ -68,7 +68,8 @@ async def _download(
         schemes = requests.offered(response)
         if schemes:
             words += f"; it asks for {' or '.join(schemes)}"
-        if is_transient(response.code):
+        # A redirection may be that of a network to its login page.
+        if is_transient(response.code) or 300 <= response.code < 400:
             raise NoAnswer(words)
         raise UploadFailed(words, status=response.code, transient=False)
     too_long = UploadFailed(

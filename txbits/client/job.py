@@ -12,12 +12,13 @@ import random as _random
 from collections.abc import Callable
 from typing import Any
 
-from attrs import define, evolve, field
+from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txbits.client._arrival import has_arrived, not_arrived
 from txbits.client._control import Control, Interrupted, Wish
 from txbits.client._exchange import Found, IExchange, exchange_over_network
 from txbits.client._record import Record
@@ -60,10 +61,6 @@ from txbits.protocol.upload import Phase, Upload
 
 #: For how many seconds an upload that gets no further is tried again.
 DEFAULT_RETRY_FOR = 600.0
-
-#: By how many seconds, at most, the times are wrong that are compared to tell whether a
-#: file is older than an upload: they are whole seconds on the wire.
-_ROUNDING = 2.0
 
 #: How long, in seconds, a server may take to release an upload that failed.
 _ABANDON_TIMEOUT = 10.0
@@ -306,32 +303,18 @@ class UploadJob:
 
     async def _settle(self, doubt: Doubt) -> UploadResult | None:
         """Look at the destination whether the file is there, and go on accordingly."""
-        total, exchange = self._machine.total, self.exchange
         found: Found | None = None
-        if exchange is not None:
-            looking: Deferred[Found | None] = exchange.look(self._machine.host)
-            try:
-                found = await self._control.wait(looking)
-            except ExchangeError as error:
-                self._log.debug("the destination cannot be seen: {error}", error=error)
-        # A file that was there before the upload is not what was uploaded.
-        is_new = found is not None and (
-            not doubt.may_be_older
-            if found.age is None
-            else found.age <= self._record.seconds() + _ROUNDING
-        )
-        if found is not None and found.length == total and is_new:
+        exchange: Any = self.exchange
+        looking: Deferred[Found | None] = exchange.look(self._machine.host)
+        try:
+            found = await self._control.wait(looking)
+        except ExchangeError as error:
+            self._log.debug("the destination cannot be seen: {error}", error=error)
+        total = self._machine.total
+        if has_arrived(doubt, found, total, self._record.seconds()):
             done = self._machine.arrived(doubt.done)
             return self._result(done, is_acknowledged=False)
-        otherwise = doubt.otherwise
-        if isinstance(otherwise, Refused):
-            words = "the file may have arrived: an answer to Close-Session was lost"
-            if found is not None and found.length != total:
-                words = f"the file there has {found.length:,} bytes, this one {total:,}"
-            elif found is not None:
-                words = "the file there is older than this upload"
-            otherwise = evolve(otherwise, cause=f"{otherwise.cause}; {words}")
-        return await self._react(otherwise)
+        return await self._react(not_arrived(doubt, found, total))
 
     async def _step(self) -> Reaction:
         before = self._machine.session_id
