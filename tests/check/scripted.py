@@ -213,6 +213,7 @@ class Server:
     :ivar breaks: Whether a fragment that is cut short is the end of its session.
     :ivar overwrites: Whether bytes that are held are written again.
     :ivar key: By what, besides its id, a session is known.
+    :ivar own_ids: Whether sessions have ids of its own making, which are no GUIDs.
     """
 
     before: object = None
@@ -224,6 +225,7 @@ class Server:
     overwrites: bool = False
     key: object = staticmethod(lambda request: request.path)
     is_same_id: object = staticmethod(lambda one, other: one.upper() == other.upper())
+    own_ids: bool = False
     sessions: dict[str, Session] = field(factory=dict)
     files: dict[str, bytes] = field(factory=dict)
 
@@ -231,6 +233,8 @@ class Server:
 
     def find(self, text):
         """The session that an id names, also one that has ended."""
+        if self.own_ids:
+            return self.sessions.get(text)
         match = _GUID.fullmatch(text)
         if match is None:
             return None
@@ -277,7 +281,7 @@ class Server:
         if request.kind == "create-session":
             return self.create(request)
         ids = request.values.get("bits-session-id", [])
-        if len(ids) != 1 or not _GUID.fullmatch(ids[0]):
+        if len(ids) != 1 or not (self.own_ids or _GUID.fullmatch(ids[0])):
             return self.refuse(400, INVALID)
         if request.kind == "fragment":
             return self.fragment(request)
@@ -296,9 +300,12 @@ class Server:
     def created(self, request):
         number = len(self.sessions) + 0xA
         id_ = f"ABCDEF00-0000-4000-8000-{number:012X}"
+        shown = f"{{{id_}}}"
+        if self.own_ids:
+            id_ = shown = f"Own/{number}=="
         self.sessions[id_] = Session(id_, request)
         headers = {
-            "BITS-Session-Id": f"{{{id_}}}",
+            "BITS-Session-Id": shown,
             "BITS-Protocol": PROTOCOL,
             "Accept-Encoding": "identity",
         }
@@ -390,4 +397,5 @@ class Server:
         return answer
 
     def is_named(self, request):
-        return _GUID.fullmatch(request["bits-session-id"]) is not None
+        text = request["bits-session-id"]
+        return text in self.sessions or _GUID.fullmatch(text) is not None

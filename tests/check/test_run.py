@@ -97,6 +97,31 @@ class TidinessTests(SynchronousTestCase):
         self.assertGreater(len(server.sessions), 80)
         self.assertEqual(self.open_sessions(server), [])
 
+    def test_so_they_are_where_ids_are_no_guids_which_is_one_failure(self):
+        server = Server(own_ids=True)
+        report = drive(server, CHECKS, may_publish=True)
+        failed = [each for each in report.results if each.outcome is Outcome.FAILED]
+        self.assertEqual(
+            [each.check.name for each in failed], ["create-gives-session-id"]
+        )
+        self.assertIn("it is no GUID: b'Own/", failed[0].detail)
+        skipped = [
+            each.check.name
+            for each in report.results
+            if each.outcome is Outcome.NOT_APPLICABLE and "no GUID" in each.detail
+        ]
+        self.assertEqual(
+            skipped,
+            [
+                "session-id-in-lower-case",
+                "session-id-without-braces",
+                "session-id-is-guid",
+            ],
+        )
+        # The fifth is about a host id, which this server does not give.
+        self.assertEqual(report.count(Outcome.PASSED), len(CHECKS) - 5)
+        self.assertEqual(self.open_sessions(server), [])
+
     def test_so_are_those_that_should_not_have_been_created(self):
         def take_everything(server, request):
             return request.kind == "create-session" and server.created(request)

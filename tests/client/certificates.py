@@ -37,33 +37,51 @@ def authority(name: str = "Authority of the tests") -> Identity:
 
 
 def issued_by(
-    issuer: Identity, name: str, address: str | None = None, *, ca: bool = False
+    issuer: Identity,
+    name: str,
+    address: str | None = None,
+    *,
+    ca: bool = False,
+    days: int = 0,
 ) -> Identity:
     """
     Make a certificate that an authority vouches for.
 
     :param address: The address that it is for, if it is a server's.
     :param ca: Whether it is that of another authority.
+    :param days: By how many days it is valid later than now.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     above = x509.load_pem_x509_certificate(issuer.certificate)
     above_key = serialization.load_pem_private_key(issuer.key, None)
-    builder = _builder(_name(name), above.subject, key)
+    builder = _builder(_name(name), above.subject, key, days)
     if ca:
         constraints = x509.BasicConstraints(ca=True, path_length=None)
         builder = builder.add_extension(constraints, critical=True)
-    if address is not None:
-        names = x509.SubjectAlternativeName([x509.IPAddress(ip_address(address))])
-        builder = builder.add_extension(names, critical=False)
-    return _signed(builder, key, above_key)
+    return _signed(_for(builder, address), key, above_key)
+
+
+def self_signed(name: str, address: str) -> Identity:
+    """Make a certificate that only its owner vouches for."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    return _signed(_for(_builder(_name(name), _name(name), key), address), key, key)
+
+
+def _for(
+    builder: x509.CertificateBuilder, address: str | None
+) -> x509.CertificateBuilder:
+    if address is None:
+        return builder
+    names = x509.SubjectAlternativeName([x509.IPAddress(ip_address(address))])
+    return builder.add_extension(names, critical=False)
 
 
 def _name(text: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
 
-def _builder(subject, issuer, key):
-    now = datetime.now(UTC)
+def _builder(subject, issuer, key, days=0):
+    now = datetime.now(UTC) + timedelta(days=days)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)

@@ -25,7 +25,7 @@ from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
 from tests.protocol.model_server import ModelServer
-from txbits.client._exchange import IExchange
+from txbits.client._exchange import Found, IExchange
 from txbits.client._requests import NoAnswer
 from txbits.client.source import ISource, SourceChanged
 from txbits.protocol.packets import Ack, Fragment, Packet
@@ -109,6 +109,14 @@ class ScriptedExchange:
     names: list[str | None] = field(factory=list)
     hosts: list[str | None] = field(factory=list)
     closed: int = 0
+    destination: Found | Exception | None = None
+    looked: int = 0
+
+    def look(self, host: str | None) -> Deferred[Found | None]:
+        self.looked += 1
+        if isinstance(self.destination, Exception):
+            return fail(self.destination)
+        return succeed(self.destination)
 
     def send(
         self,

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txbits.client._auth import Authorizer, parse_challenges
+from txbits.client._auth import HASHES, Authorizer, parse_challenges
 from txbits.client.settings import Credentials
 
 MUFASA = Credentials("Mufasa", "Circle of Life")
@@ -171,3 +171,64 @@ class SecretTests(SynchronousTestCase):
     def test_a_password_is_not_in_a_representation(self) -> None:
         self.assertNotIn("Circle", repr(MUFASA))
         self.assertNotIn("Circle", repr(authorizer(b"Basic")))
+
+
+def refused(data: bytes = b"") -> None:
+    """MD5 on a machine in FIPS mode."""
+    raise ValueError("[digital envelope routines] unsupported")
+
+
+class WordsTests(SynchronousTestCase):
+    """What is said of the schemes that a server offers."""
+
+    def test_each_is_named_with_what_is_in_its_way(self) -> None:
+        offered = Authorizer(None).describe(
+            [
+                b'Negotiate, NTLM, Basic realm="r"',
+                b'Digest realm="r", nonce="n", algorithm=SHA-256',
+                b'Digest realm="r", nonce="n", algorithm=SHA-512-256',
+            ]
+        )
+        self.assertEqual(
+            offered,
+            (
+                "Negotiate, which is not spoken here",
+                "NTLM, which is not spoken here",
+                "Basic",
+                "Digest with SHA-256",
+                "Digest with SHA-512-256, in a way that is not spoken here",
+            ),
+        )
+
+    def test_not_more_is_repeated_than_fits_into_a_line(self) -> None:
+        many = b", ".join(b"%b%d" % (b"x" * 100, n) for n in range(30))
+        offered = Authorizer(None).describe([many])
+        self.assertLess(len(" or ".join(offered)), 400)
+
+
+class WithoutMD5Tests(SynchronousTestCase):
+    """Machines in FIPS mode."""
+
+    OLD = b'Digest realm="r", nonce="n", qop="auth"'
+    NEW = b'Digest realm="r", nonce="n", qop="auth", algorithm=SHA-256'
+    BASIC = b'Basic realm="r"'
+
+    def authorizer(self) -> Authorizer:
+        return Authorizer(MUFASA, hashes={**HASHES, "md5": refused})
+
+    def test_another_scheme_that_is_offered_is_answered(self) -> None:
+        for other, expected in ((self.NEW, b"Digest "), (self.BASIC, b"Basic ")):
+            made = self.authorizer()
+            self.assertTrue(made.challenged([self.OLD, other]))
+            answer = made.answer(b"GET", b"/")
+            assert answer is not None
+            self.assertTrue(answer.startswith(expected), answer)
+
+    def test_without_another_there_is_no_answer_and_a_reason(self) -> None:
+        made = self.authorizer()
+        self.assertFalse(made.challenged([self.OLD]))
+        self.assertIsNone(made.answer(b"GET", b"/"))
+        self.assertEqual(
+            made.describe([self.OLD]),
+            ("Digest with MD5, which this machine does not permit (FIPS?)",),
+        )

@@ -19,8 +19,9 @@ from twisted.python.runtime import seconds
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.client.fakes import Pipe, ScriptedExchange, ShutdownClock, Terminal, lost
+from txbits._interrupts import Interrupts
 from txbits.client import SourceChanged, UploadFailed
-from txbits.client.cli import Interrupts, main, parse, start
+from txbits.client.cli import main, parse, start
 from txbits.client.commands._command import Context, Status, run
 from txbits.protocol.packets import Ack
 
@@ -304,20 +305,6 @@ class ClosedStreamTests(SynchronousTestCase):
             self.assertEqual((ran.returncode, ran.stderr), (0, b""), closed)
 
 
-class InterruptTests(SynchronousTestCase):
-    """Ctrl-C."""
-
-    def test_the_first_ends_in_good_order_and_the_second_at_once(self) -> None:
-        seen: list[str] = []
-        interrupts = Interrupts(
-            lambda: seen.append("in order"), lambda: seen.append("at once")
-        )
-        interrupts.handle(2, None)
-        self.assertEqual(seen, ["in order"])
-        interrupts.handle(2, None)
-        self.assertEqual(seen[1], "at once")
-
-
 class ReplyFolderTests(SynchronousTestCase):
     """Where a reply is to be put."""
 
@@ -341,6 +328,10 @@ class ReplyFolderTests(SynchronousTestCase):
 class StartTests(SynchronousTestCase):
     """The edge to :func:`twisted.internet.task.react`."""
 
+    def setUp(self) -> None:
+        self.left: list[int] = []
+        self.interrupts = Interrupts(self.left.append)
+
     def start(self, status: Status) -> Deferred[None]:
         async def perform(context: Context, options: argparse.Namespace) -> Status:
             context.say("performed")
@@ -348,7 +339,8 @@ class StartTests(SynchronousTestCase):
 
         out = Pipe()
         with redirect_stdout(out), redirect_stderr(out):
-            result = start(ShutdownClock(), argparse.Namespace(perform=perform))
+            options = argparse.Namespace(perform=perform)
+            result = start(ShutdownClock(), options, self.interrupts)
         self.assertEqual(out.getvalue(), "performed\n")
         return result
 
@@ -358,3 +350,13 @@ class StartTests(SynchronousTestCase):
     def test_failure_is_an_exit_with_its_status(self) -> None:
         result = self.start(Status.CHANGED)
         self.assertEqual(self.failureResultOf(result, SystemExit).value.code, 4)
+        self.assertEqual(self.left, [])
+
+    def test_a_ctrl_c_after_the_end_changes_no_status(self) -> None:
+        self.failureResultOf(self.start(Status.CHANGED), SystemExit)
+        self.interrupts.handle()
+        self.assertEqual(self.left, [4])
+
+    def test_what_was_interrupted_waits_for_no_thread(self) -> None:
+        self.failureResultOf(self.start(Status.INTERRUPTED), SystemExit)
+        self.assertEqual(self.left, [130])

@@ -12,9 +12,8 @@ import os
 import shutil
 from contextlib import redirect_stderr
 from typing import Any
-from uuid import UUID
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.client.fakes import (
@@ -29,10 +28,11 @@ from txbits.client._exchange import IExchange
 from txbits.client._files import Files
 from txbits.client.cli import parse
 from txbits.client.commands._command import Context, Status, explain, run
+from txbits.protocol.codec import NotAnAck
 from txbits.protocol.packets import Ack, CancelSession
 from txbits.protocol.refusals import HResult
 
-SESSION = UUID("7DF0354D-249B-430F-820D-3D2A9BEF4931")
+SESSION = "{7DF0354D-249B-430F-820D-3D2A9BEF4931}"
 
 
 class CommandTestCase(SynchronousTestCase):
@@ -48,6 +48,7 @@ class CommandTestCase(SynchronousTestCase):
         self.files = Files()
         self.servers: dict[str, ScriptedExchange] = {}
         self.calendar = 1_700_000_000.0
+        self.run: Any = maybeDeferred
 
     def write(self, name: str, data: bytes) -> str:
         path = os.path.join(self.folder, name)
@@ -70,7 +71,7 @@ class CommandTestCase(SynchronousTestCase):
             self.clock,
             self.out,
             self.err,
-            maybeDeferred,
+            self.run,
             {"HOME": self.home, **environ},
             self.exchange,
             stdin=self.stdin,
@@ -284,7 +285,8 @@ class JSONTests(CommandTestCase):
                 "file": path,
                 "url": "http://h/x",
                 "length": 10,
-                "session": str(UUID(int=1)),
+                "session": "session-1",
+                "acknowledged": True,
                 "reply_url": None,
             },
         )
@@ -315,7 +317,7 @@ class JSONTests(CommandTestCase):
     def test_verbose_tells_the_session(self) -> None:
         path = self.write("a", b"0123456789")
         self.assert_status(self.run_command("upload", "-v", path, "http://h/x"), 0)
-        self.assertIn(f"session {UUID(int=1)}", self.out.getvalue())
+        self.assertIn("session session-1", self.out.getvalue())
 
 
 class PingTests(CommandTestCase):
@@ -337,6 +339,15 @@ class PingTests(CommandTestCase):
             self.script("http://h/x", answer)
             self.assert_status(self.run_command("ping", "http://h/x"), status)
 
+    def test_what_is_no_bits_server_says_where_to_go_if_it_does(self) -> None:
+        for stranger, words in (
+            (NotAnAck("the answer is 200 and no Ack", 200), "no BITS server at this"),
+            (NotAnAck("the answer is 301", 301, "'https://h/'"), "the URL to give"),
+        ):
+            self.script("http://h/x", stranger)
+            self.assert_status(self.run_command("ping", "http://h/x"), 2)
+            self.assertIn(words, self.err.getvalue())
+
     def test_it_can_be_tried_again(self) -> None:
         self.script("http://h/x", lost("no route"))
         result = self.run_command("ping", "--retry-for", "10", "http://h/x")
@@ -354,24 +365,69 @@ class CancelTests(CommandTestCase):
 
     def test_a_session_is_cancelled(self) -> None:
         self.script("http://h/a", Ack(200))
-        self.assert_status(self.cancel(f"{{{SESSION}}}"), 0)
+        self.assert_status(self.cancel(SESSION), 0)
         self.assertEqual(self.servers["http://h/a"].packets, [CancelSession(SESSION)])
-        self.assertIn("nothing is left of session 7DF0354D", self.out.getvalue())
+        self.assertIn(f"nothing is left of session {SESSION}", self.out.getvalue())
+
+    def test_its_id_is_the_servers_own_word(self) -> None:
+        for session in ("abc-123", SESSION.lower(), SESSION.strip("{}"), "a=/b \xe9"):
+            self.script("http://h/a", Ack(200))
+            self.assert_status(self.cancel(session, "--json"), 0)
+            packet = self.servers["http://h/a"].packets[-1]
+            self.assertEqual(packet, CancelSession(session))
+            self.assertEqual(self.lines()[-1]["session"], session)
+
+    def test_a_guid_that_is_spelled_otherwise_in_a_journal_is_sent_as_there(
+        self,
+    ) -> None:
+        path = self.write("a", b"0123456789")
+        self.script("http://h/a", Ack(200, SESSION), Deferred())
+        self.run_command("upload", path, "http://h/a")
+        for stopped in self.clock.shut_down():
+            self.successResultOf(stopped)
+        self.script("http://h/a", Ack(200))
+        self.assert_status(self.cancel(SESSION.strip("{}").lower()), 0)
+        packet = self.servers["http://h/a"].packets[-1]
+        self.assertEqual(packet, CancelSession(SESSION))
+        self.assertEqual(self.journals(), [])
+
+    def test_what_a_terminal_cannot_show_is_not_shown(self) -> None:
+        self.script("http://h/a", Ack(200))
+        self.assert_status(self.cancel("a\x9b2J"), 0)
+        self.assertNotIn("\x9b", self.out.getvalue())
+
+    def test_a_folder_of_journals_that_cannot_be_read_keeps_no_session(self) -> None:
+        def broken(function: Any, *arguments: Any) -> Deferred[Any]:
+            return fail(PermissionError(13, "Permission denied"))
+
+        self.script("http://h/a", Ack(200))
+        self.run = broken
+        self.assert_status(self.cancel(SESSION), 1)
+        self.assertEqual(self.servers["http://h/a"].packets, [CancelSession(SESSION)])
+        self.assertIn("Permission denied", self.err.getvalue())
+
+    def test_a_login_page_is_waited_for_to_go_away(self) -> None:
+        portal = NotAnAck("the answer is 302, which points to 'http://l/'", 302, "'l'")
+        self.script("http://h/a", portal, Ack(200))
+        result = self.cancel(SESSION)
+        self.assertNoResult(result)
+        self.clock.advance(1)
+        self.assert_status(result, 0)
 
     def test_one_that_is_not_known_is_released_already(self) -> None:
-        self.assert_status(self.cancel(str(SESSION), "--json"), 0)
+        self.assert_status(self.cancel(SESSION, "--json"), 0)
         self.assertEqual(self.lines()[0]["event"], "cancelled")
 
     def test_a_server_that_fails_is_asked_again(self) -> None:
         self.script("http://h/a", Ack(500), lost(), Ack(200))
-        result = self.cancel(str(SESSION))
+        result = self.cancel(SESSION)
         for _ in range(8):
             self.clock.advance(0.5)
         self.assert_status(result, 0)
 
     def test_one_that_refuses_is_not(self) -> None:
         self.script("http://h/a", Ack(403))
-        self.assert_status(self.cancel(str(SESSION)), 2)
+        self.assert_status(self.cancel(SESSION), 2)
 
     def test_the_journal_goes_with_the_session(self) -> None:
         path = self.write("a", b"0123456789")
@@ -380,18 +436,56 @@ class CancelTests(CommandTestCase):
         for stopped in self.clock.shut_down():
             self.successResultOf(stopped)
         self.assertEqual(len(self.journals()), 1)
-        self.assert_status(self.cancel(str(UUID(int=1))), 0)
+        self.assert_status(self.cancel("session-1"), 0)
         self.assertEqual(self.journals(), [])
         self.assertEqual(self.servers["http://h/a"].server.held, {})
 
     def test_without_a_home_there_is_no_journal_to_look_for(self) -> None:
         self.home = ""
-        self.assert_status(self.cancel(str(SESSION)), 0)
+        self.assert_status(self.cancel(SESSION), 0)
 
     def test_what_is_no_session_is_wrong_usage(self) -> None:
         with redirect_stderr(io.StringIO()):
-            error = self.assertRaises(SystemExit, self.cancel, "x")
-        self.assertEqual(error.code, 1)
+            for session in ("", "x" * 101, "a\nb", "\u20ac"):
+                error = self.assertRaises(SystemExit, self.cancel, session)
+                self.assertEqual(error.code, 1)
+
+
+class NoCheckTests(CommandTestCase):
+    """``txbits upload --no-check``, where times of modification wobble."""
+
+    def test_it_goes_on_with_a_file_of_another_time(self) -> None:
+        path = self.write("a", b"0123456789")
+        argv = ("upload", "--no-check", "--fragment-size", "4", path, "http://h/a")
+        held: Deferred[Ack] = Deferred()
+        self.script("http://h/a", None, held)
+        running = self.run_command(*argv)
+        os.utime(path, (1, 1))
+        held.callback(Ack(200, received=4))
+        self.assert_status(running, 0)
+
+    def test_so_does_another_run(self) -> None:
+        path = self.write("a", b"0123456789")
+        argv = ("upload", "--no-check", "--fragment-size", "4", path, "http://h/a")
+        self.script("http://h/a", None, None, Deferred())
+        self.run_command(*argv)
+        for stopped in self.clock.shut_down():
+            self.successResultOf(stopped)
+        os.utime(path, (1, 1))
+        self.assert_status(self.run_command(*argv), 0)
+        server = self.servers["http://h/a"]
+        self.assertEqual(server.kinds.count("Create-Session"), 1)
+        self.assertEqual(server.server.published, b"0123456789")
+
+    def test_without_it_a_file_of_another_time_has_changed(self) -> None:
+        path = self.write("a", b"0123456789")
+        held: Deferred[Ack] = Deferred()
+        self.script("http://h/a", None, held)
+        running = self.run_command("upload", "--fragment-size", "4", path, "http://h/a")
+        os.utime(path, (1, 1))
+        held.callback(Ack(200, received=4))
+        self.assert_status(running, 4)
+        self.assertIn("as long as before, and was written to", self.err.getvalue())
 
 
 class StatusTests(CommandTestCase):
@@ -419,7 +513,7 @@ class StatusTests(CommandTestCase):
         self.assertEqual(head.split()[:2], ["file", "to"])
         self.assertEqual(
             line.split()[:6],
-            [path, "http://h/a", "40", "%", "interrupted", str(UUID(int=1))],
+            [path, "http://h/a", "40", "%", "interrupted", "session-1"],
         )
 
     def test_one_under_way_is_told_apart(self) -> None:

@@ -5,7 +5,6 @@ What is shown of an upload, on terminals and elsewhere.
 from __future__ import annotations
 
 import json
-from uuid import UUID
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -25,7 +24,7 @@ from txbits.client._display import (
 from txbits.client._rich import RichDisplay, print_table
 from txbits.client.events import Created, Event, Paused, Progress, Waiting
 
-SESSION = UUID("7DF0354D-249B-430F-820D-3D2A9BEF4931")
+SESSION = "{7DF0354D-249B-430F-820D-3D2A9BEF4931}"
 
 
 class ChoiceTests(SynchronousTestCase):
@@ -178,7 +177,7 @@ class VerboseTests(SynchronousTestCase):
         self.assertEqual(
             out.getvalue().splitlines(),
             [
-                "session 7DF0354D-249B-430F-820D-3D2A9BEF4931",
+                f"session {SESSION}",
                 "  0 % 0 of 1,000 bytes",
                 "  0 % 5 of 1,000 bytes",
                 "  0 % 9 of 1,000 bytes",
@@ -237,7 +236,7 @@ class JSONTests(SynchronousTestCase):
         self.assertEqual(
             [json.loads(line) for line in out.getvalue().splitlines()],
             [
-                {"event": "session", "session": str(SESSION).upper()},
+                {"event": "session", "session": SESSION},
                 {"event": "progress", "sent": 0, "acknowledged": 0, "total": 9},
                 {"event": "waiting", "seconds": 0.5, "cause": "cable cut"},
                 {"event": "progress", "sent": 9, "acknowledged": 9, "total": 9},

@@ -104,6 +104,61 @@ class ArrivalTests(DownloadCase):
         self.assert_arrived()
 
 
+class PatienceTests(DownloadCase):
+    """What counts as progress."""
+
+    async def test_bytes_that_came_before_do_not(self):
+        # A firewall takes Range away, and the connection breaks at the same byte.
+        self.file.knows_ranges = False
+        self.file.cuts = [1000] * 1000
+        error = await self.failure(self.download(retry_for=0.5))
+        self.assertTrue(error.transient)
+        self.assertIn("gave up after 0.5 seconds without progress", str(error))
+        self.assertGreater(len(self.file.requests), 2)
+
+    async def test_nor_do_those_of_an_earlier_run(self):
+        self.place(DATA[:2000])
+        self.file.knows_ranges = False
+        self.file.cuts = [1000] * 1000
+        self.assertTrue((await self.failure(self.download(retry_for=0.5))).transient)
+
+    async def test_each_byte_beyond_does(self):
+        self.file.knows_ranges = False
+        self.file.cuts = [1000 * n for n in range(1, 5)]
+        # A pause is at least as long as half of this.
+        await self.download(retry_for=0.5)
+        self.assert_arrived()
+
+
+class StrangerTests(DownloadCase):
+    """Answers that are none of the server's."""
+
+    async def test_a_login_page_does_not_take_the_place_of_what_has_come(self):
+        self.place(DATA[:1000])
+        login = ScriptedFile(b"<html>log in</html>", etag="")
+        portal = self.serve(login)
+        self.file.answers = [(302, {"Location": portal})] * 2
+        result = await self.download()
+        self.assert_arrived()
+        self.assertEqual(result.received, len(DATA) - 1000)
+        waits = [each for each in self.events if isinstance(each, Waiting)]
+        self.assertEqual(len(waits), 2)
+        self.assertIn("login page", waits[0].cause)
+
+    async def test_a_file_that_became_shorter_comes_anew(self):
+        # The server does not know If-Range, and holds what is here, as far as it knows.
+        self.place(DATA[:1000], length=5000)
+        self.file.data = DATA[:1000]
+        self.file.knows_if_range = False
+        await self.download()
+        self.assert_arrived(DATA[:1000])
+
+    async def test_the_schemes_that_a_401_offers_are_named(self):
+        self.file.answers = [(401, {"WWW-Authenticate": 'NTLM, Basic realm="r"'})]
+        error = await self.failure(self.download())
+        self.assertIn("it asks for NTLM, which is not spoken here or Basic", str(error))
+
+
 class ResumptionTests(DownloadCase):
     """Downloads that go on where they stopped."""
 

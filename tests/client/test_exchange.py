@@ -7,7 +7,6 @@ The test sees the bytes of each request, and answers with bytes; the clock is it
 from __future__ import annotations
 
 from typing import Any
-from uuid import UUID
 
 from attrs import evolve
 from OpenSSL.SSL import Error as TLSError
@@ -29,11 +28,16 @@ from tests.client.fakes import (
 )
 from txbits.client._auth import Authorizer
 from txbits.client._bodies import CHUNK
-from txbits.client._exchange import HTTPExchange, IExchange, exchange_over_network
+from txbits.client._exchange import (
+    Found,
+    HTTPExchange,
+    IExchange,
+    exchange_over_network,
+)
 from txbits.client._requests import Connections, NoAnswer, NoTrust, Requests
 from txbits.client.settings import ConnectionSettings, Credentials
 from txbits.client.source import SourceChanged
-from txbits.protocol.codec import ContentRange, RemoteProtocolError
+from txbits.protocol.codec import ContentRange, NotAnAck
 from txbits.protocol.packets import (
     Ack,
     CloseSession,
@@ -42,7 +46,7 @@ from txbits.protocol.packets import (
     Packet,
 )
 
-SESSION = UUID("7DF0354D-249B-430F-820D-3D2A9BEF4931")
+SESSION = "{7DF0354D-249B-430F-820D-3D2A9BEF4931}"
 OK = (b"HTTP/1.1 200 OK", b"BITS-Packet-Type: Ack", b"Content-Length: 0")
 
 
@@ -177,14 +181,15 @@ class AnswerTests(ExchangeTestCase):
     def test_what_is_no_bits_server_is_told_apart(self) -> None:
         result = self.send(CloseSession(SESSION))
         self.connector.answer(b"HTTP/1.1 200 OK", b"Content-Length: 0")
-        self.failureResultOf(result, RemoteProtocolError)
+        self.failureResultOf(result, NotAnAck)
 
     def test_redirects_are_not_followed(self) -> None:
         result = self.send(CloseSession(SESSION))
         self.connector.answer(
             b"HTTP/1.1 307 Moved", b"Location: /b", b"Content-Length: 0"
         )
-        self.assertEqual(self.successResultOf(result).status, 307)
+        error = self.failureResultOf(result, NotAnAck).value
+        self.assertEqual((error.status, error.location), (307, "'/b'"))
         self.assertEqual(len(self.connector.uris), 1)
 
     def test_a_page_for_humans_is_not_read(self) -> None:
@@ -239,6 +244,46 @@ class AnswerTests(ExchangeTestCase):
                 b"Retry-After: " + date,
             )
             self.assertEqual(self.successResultOf(result).retry_after, seconds)
+
+
+class LookTests(ExchangeTestCase):
+    """Looking for the file at its destination."""
+
+    def look(self, *lines: bytes) -> Found | None:
+        result = self.exchange.look(None)
+        request = self.connector.request()
+        self.assertTrue(request.startswith(b"HEAD /a%2fb?sig=x HTTP/1.1"), request)
+        self.connector.answer(*lines)
+        return self.successResultOf(result)
+
+    def test_a_file_has_a_length_and_an_age(self) -> None:
+        found = self.look(
+            b"HTTP/1.1 200 OK",
+            b"Content-Length: 1000",
+            b"Last-Modified: Thu, 01 Jan 2026 00:00:00 GMT",
+            b"Date: Thu, 01 Jan 2026 00:01:00 GMT",
+        )
+        self.assertEqual(found, Found(1000, 60.0))
+
+    def test_its_age_may_not_be_told(self) -> None:
+        for more in ([], [b"Last-Modified: yesterday", b"Date: today"]):
+            found = self.look(b"HTTP/1.1 200 OK", b"Content-Length: 1000", *more)
+            self.assertEqual(found, Found(1000, None))
+
+    def test_what_is_not_shown_is_nothing(self) -> None:
+        length = b"Content-Length: 1000"
+        for lines in (
+            [b"HTTP/1.1 404 Not Found", length],
+            [b"HTTP/1.1 302 Found", b"Location: /", length],
+            [b"HTTP/1.1 200 OK", length, b"Content-Encoding: br"],
+            [b"HTTP/1.1 200 OK"],
+            [b"HTTP/1.1 200 OK", b"Content-Length: \xb2"],
+        ):
+            self.assertIsNone(self.look(*lines), lines)
+
+    def test_another_host_is_asked_if_that_has_the_upload(self) -> None:
+        self.exchange.look("node2:81")
+        self.assertIn(b"Host: node2:81", self.connector.request())
 
 
 class HostTests(ExchangeTestCase):

@@ -69,11 +69,16 @@ class Script(Resource):
     isLeaf = True
     answers: list[tuple[int, Headers]]
     seen: list[Seen] = field(factory=list)
+    file: Headers | None = None
 
     def __attrs_post_init__(self) -> None:
         super().__init__()
 
     def render(self, request: Any) -> bytes:
+        if request.method == b"HEAD" and self.file is not None:
+            for name, value in self.file.items():
+                request.setHeader(name.encode("ascii"), value.encode("ascii"))
+            return b""
         packet = request.getHeader(b"BITS-Packet-Type").decode("ascii")
         body = request.content.read()
         self.seen.append(Seen(packet, request.requestHeaders, body))
@@ -139,8 +144,95 @@ class ForeignServerTests(TestCase):
         )
         for seen in script.seen[1:]:
             sent = seen.headers.getRawHeaders(b"BITS-Session-Id")
-            self.assertEqual(sent, [SESSION.upper().encode("ascii")])
+            self.assertEqual(sent, [SESSION.encode("ascii")])
         self.assertEqual(b"".join(seen.body for seen in script.seen), DATA)
+
+    async def test_its_id_is_the_servers_own_word(self) -> None:
+        for session in (
+            "abc-123",
+            "7df0354d-249b-430f-820d-3d2a9bef4931",
+            "7DF0354D249B430F820D3D2A9BEF4931",
+            "Zm9vYmFyYmF6cXV4MTIzNA==",
+            "uploads/2026/17",
+            "17",
+            "s:17; node=b, v=2",
+            "x" * 100,
+        ):
+            status, headers = CREATED
+            script, port = self.listen(
+                (status, {**headers, "BITS-Session-Id": session}),
+                *(received(40), received(80), received(100), plain()),
+            )
+            result = await self.send(port)
+            self.assertEqual(result.session_id, session)
+            for seen in script.seen[1:]:
+                sent = seen.headers.getRawHeaders(b"BITS-Session-Id")
+                self.assertEqual(sent, [session.encode("ascii")])
+
+    async def test_an_id_that_is_too_long_is_named(self) -> None:
+        status, headers = CREATED
+        _, port = self.listen((status, {**headers, "BITS-Session-Id": "x" * 101}))
+        error = await self.refuse(port)
+        self.assertIn("has 1 to 100 characters, not 101", str(error))
+
+    async def test_a_login_page_in_the_middle_is_waited_for_to_go_away(self) -> None:
+        for portal in (
+            (302, {"Location": "http://login.example/"}),
+            (200, {"Content-Type": "text/html"}),
+            (511, {}),
+        ):
+            script, port = self.listen(
+                CREATED, received(40), portal, portal, received(100), plain()
+            )
+            await self.send(port, 60)
+            self.assertEqual(script.packets.count("Create-Session"), 1)
+            self.assertEqual(script.packets.count("Cancel-Session"), 0)
+
+    async def test_a_redirection_at_the_beginning_names_where_to(self) -> None:
+        _, port = self.listen((301, {"Location": "https://b.example/in/x"}))
+        error = await self.refuse(port)
+        self.assertEqual(error.status, 301)
+        self.assertIn("points to 'https://b.example/in/x'", str(error))
+
+    async def test_an_offset_header_that_is_misspelt_is_given_up(self) -> None:
+        out = (416, {"BITS-Packet-Type": "Ack", "BITS-Recieved-Content-Range": "0"})
+        script, port = self.listen(
+            *(CREATED, out, out, plain(), CREATED, out, out, plain())
+        )
+        error = await self.refuse(port)
+        self.assertEqual((error.status, error.transient), (416, False))
+        self.assertIn("does not say in BITS-Received-Content-Range", str(error))
+        self.assertEqual(script.packets.count("Cancel-Session"), 2)
+
+    async def test_an_offset_that_is_no_number_is_quoted(self) -> None:
+        _, port = self.listen(
+            CREATED,
+            plain(BITS_Received_Content_Range="bytes 0-39/100"),
+            plain(),
+        )
+        error = await self.refuse(port)
+        self.assertIn("Content-Range is 'bytes 0-39/100', which is no", str(error))
+
+    async def test_a_file_that_arrived_before_its_ack_was_lost_is_success(self) -> None:
+        now = "Thu, 01 Jan 2026 00:00:01 GMT"
+        file = {"Content-Length": "100", "Date": now, "Last-Modified": now}
+        gone = plain(500, BITS_Error_Code="0x8020001F")
+        for last in (plain(403), gone):
+            script, port = self.listen(CREATED, received(100), plain(502), last)
+            script.file = file
+            result = await self.send(port, 100)
+            self.assertFalse(result.is_acknowledged)
+            self.assertEqual(script.packets.count("Create-Session"), 1)
+
+    async def test_the_schemes_that_a_401_offers_are_named(self) -> None:
+        offered = {"WWW-Authenticate": 'Negotiate, Digest realm="r", nonce="n"'}
+        _, port = self.listen((401, offered))
+        error = await self.refuse(port)
+        self.assertIn(
+            "401 Unauthorized; it asks for Negotiate, which is not spoken here or "
+            "Digest with MD5",
+            str(error),
+        )
 
     async def test_everything_may_be_answered_with_201(self) -> None:
         _, port = self.listen(

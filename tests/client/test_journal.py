@@ -11,7 +11,6 @@ import os
 import stat
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,7 +36,7 @@ from txbits.client.journal import (
 from txbits.client.source import FileIdentity
 from txbits.protocol.upload import Position
 
-SESSION = UUID("7DF0354D-249B-430F-820D-3D2A9BEF4931")
+SESSION = "{7DF0354D-249B-430F-820D-3D2A9BEF4931}"
 FILE = FileIdentity("/data/ä\udcff", 1, 2, 1000, 4)
 URL = "https://h/x"
 POSITION = Position(SESSION, 500, "h2", 60, 12.5, "http://h/r")
@@ -118,6 +117,16 @@ class ContentTests(JournalTestCase):
             self.assertEqual(journal.stale.position, POSITION)
             journal.close()
 
+    def test_its_time_may_be_left_out_of_account(self) -> None:
+        timeless = FileIdentity(FILE.path, 1, 2, 1000, None)
+        for first, second in ((FILE, timeless), (timeless, timeless), (timeless, FILE)):
+            journal = self.open(first)
+            self.save(journal)
+            journal.close()
+            journal = self.open(second)
+            self.assertIsNotNone(journal.found)
+            self.successResultOf(journal.remove())
+
     def test_the_journal_of_another_upload_is_left_alone(self) -> None:
         journal = self.open()
         self.save(journal)
@@ -137,8 +146,12 @@ class ContentTests(JournalTestCase):
             "null",
             "{}",
             "7",
-            json.dumps({**good, "version": 2}),
-            json.dumps({**good, "session": "x"}),
+            json.dumps({**good, "version": 3}),
+            json.dumps({**good, "version": 1, "session": "x"}),
+            json.dumps({**good, "session": "x\r\ny"}),
+            json.dumps({**good, "session": "x" * 101}),
+            json.dumps({**good, "session": ""}),
+            json.dumps({**good, "session": 7}),
             json.dumps({**good, "offset": 1001}),
             json.dumps({**good, "offset": "much"}),
             json.dumps({**good, "length": None}),
@@ -147,6 +160,20 @@ class ContentTests(JournalTestCase):
             self.path.write_text(text)
             self.assertIn("is no journal", self.refuse(JournalError))
             self.assertEqual(self.path.read_text(), text)
+
+    def test_a_session_is_called_as_its_server_does(self) -> None:
+        for session in ("abc-123", SESSION.lower(), "a=/b c", "\xe9\xff", None):
+            entry = Entry(URL, FILE, Position(session), False, 1.0, 1.0)
+            found = Entry.from_json(entry.to_json().encode())
+            self.assertEqual(found.position.session_id, session)
+
+    def test_journals_of_the_first_version_are_read(self) -> None:
+        # They knew GUIDs only, and left the braces away, which went onto the wire.
+        entry = Entry(URL, FILE, POSITION, False, 1.0, 1.0)
+        old = {**json.loads(entry.to_json()), "version": 1}
+        for session, expected in ((SESSION.strip("{}"), SESSION), (None, None)):
+            text = json.dumps({**old, "session": session}).encode()
+            self.assertEqual(Entry.from_json(text).position.session_id, expected)
 
     @given(st.binary(max_size=200))
     def test_garbage_is_a_value_error(self, text: bytes) -> None:

@@ -36,7 +36,7 @@ from twisted.web.server import NOT_DONE_YET, Site
 from twisted.web.static import Data
 from zope.interface import implementer
 
-from tests.client.certificates import Identity, authority, issued_by
+from tests.client.certificates import Identity, authority, issued_by, self_signed
 from tests.client.test_sockets import ModelResource
 from tests.protocol.model_server import ModelServer
 from txbits.client import (
@@ -195,10 +195,29 @@ class CertificateTests(TLSTestCase):
             self.assertIn("certificate is not trusted", str(error))
             self.assertFalse(error.transient)
 
-    async def test_a_certificate_of_another_name_is_not_trusted(self) -> None:
-        url = await self.listen_tls(issued_by(self.authority, "s", "127.0.0.2"))
-        error = await self.refuse(url, authorities=self.authority.certificate)
-        self.assertIn("certificate is not trusted", str(error))
+    async def test_each_reason_for_distrust_has_words_of_its_own(self) -> None:
+        here = "127.0.0.1"
+        old = issued_by(self.authority, "Old authority", ca=True, days=-9)
+        for identity, words in (
+            (issued_by(self.authority, "s", here, days=-9), "it has expired (20"),
+            (issued_by(self.authority, "s", here, days=9), "it is not valid yet (20"),
+            (issued_by(self.authority, "s", "127.0.0.2"), "it is not for 127.0.0.1"),
+            (issued_by(self.authority, "s"), "it is not for 127.0.0.1, nor for any"),
+            (self_signed("s", here), "it is self-signed, so that nobody vouches"),
+            (issued_by(old, "s", here), "it comes from an authority that is"),
+        ):
+            url = await self.listen_tls(identity)
+            error = await self.refuse(url, authorities=self.authority.certificate)
+            self.assertIn(f"certificate is not trusted: {words}", str(error))
+            self.assertFalse(error.transient)
+            self.assertTrue(error.resumable)
+
+    async def test_that_of_an_authority_may_be_what_has_expired(self) -> None:
+        between = issued_by(self.authority, "Old authority", ca=True, days=-9)
+        identity = issued_by(between, "s", "127.0.0.1")
+        both = self.authority.certificate + between.certificate
+        error = await self.refuse(await self.listen_tls(identity), authorities=both)
+        self.assertIn("that of its authority, 'CN=Old authority', has exp", str(error))
 
     async def test_a_certificate_is_shown_to_a_server_that_wants_one(self) -> None:
         clients = authority()
@@ -210,7 +229,9 @@ class CertificateTests(TLSTestCase):
         )
         together = mine.key + mine.certificate
         await self.assert_delivered(url, authorities=trusted, certificate=together)
-        await self.refuse(url, authorities=trusted)
+        error = await self.refuse(url, authorities=trusted)
+        self.assertIn("does not take the client's certificate", str(error))
+        self.assertFalse(error.transient)
 
     async def test_the_certificates_between_are_shown_as_well(self) -> None:
         clients = authority()
@@ -322,6 +343,18 @@ class ProxyTests(TLSTestCase):
         self.assertEqual(len(self.heads), 1)
         self.assertTrue(self.heads[0].startswith(b"CONNECT 127.0.0.1:"))
 
+    async def test_an_ipv6_address_has_a_port_behind_its_brackets(self) -> None:
+        for url, netloc in (
+            ("https://[2001:db8::1]/x", b"[2001:db8::1]:443"),
+            ("https://[2001:db8::1]:8443/x", b"[2001:db8::1]:8443"),
+            ("https://h.example/x", b"h.example:443"),
+            ("https://h.example:8/x", b"h.example:8"),
+        ):
+            await self.refuse(url, proxy=self.tunnels(b"HTTP/1.1 403 No\r\n\r\n"))
+            first, host, *_ = self.heads[0].split(b"\r\n")
+            self.assertEqual(first, b"CONNECT %b HTTP/1.1" % netloc)
+            self.assertEqual(host, b"Host: " + netloc)
+
     async def test_the_server_s_certificate_counts_and_not_the_proxy(self) -> None:
         url = await self.listen_tls(self.of_server())
         error = await self.refuse(url, proxy=self.tunnels())
@@ -387,6 +420,26 @@ class ReplyTests(NetworkTestCase):
         self.assertEqual((error.status, error.transient), (404, False))
         self.assertFalse(os.path.exists(path))
         self.assertIsNone(self.server.published)
+
+    async def test_a_login_page_on_the_way_to_it_is_waited_for_to_go_away(self) -> None:
+        class Portal(Resource):
+            isLeaf = True
+            asked = 0
+
+            def render_GET(self, request: Any) -> bytes:
+                self.asked += 1
+                if self.asked == 1:
+                    request.redirect(b"http://login.example/")
+                    return b""
+                return b"the reply"
+
+        portal = Portal()
+        path = self.mktemp()
+        await self.send(self.replying(portal, "\\reply"), reply=path, retry_for=30)
+        self.assertEqual(portal.asked, 2)
+        with open(path, "rb") as file:
+            self.assertEqual(file.read(), b"the reply")
+        self.assertEqual(self.server.published, DATA)
 
     async def test_a_reply_that_is_cut_short_is_downloaded_again(self) -> None:
         attempts: list[int] = []

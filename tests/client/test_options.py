@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.client.fakes import Pipe
 from txbits.client import ConnectionSettings, Credentials
+from txbits.client._auth import Authorizer
 from txbits.client.cli import parse
 from txbits.client.commands import _types
 from txbits.client.commands._command import Context, UsageError, no_password
@@ -67,7 +68,10 @@ class TypeTests(SynchronousTestCase):
             self.refuse(_types.header, text)
 
     def test_sessions_are_ids(self) -> None:
-        self.refuse(_types.session, "7DF0354D")
+        for text in ("7DF0354D", "{7df0354d-249b-430f-820d-3d2a9bef4931}", "a b=/é"):
+            self.assertEqual(_types.session(text), text)
+        for text in ("", "x" * 101, "a\n", " a", "\u20ac", "\udcff"):
+            self.refuse(_types.session, text)
 
     def test_proxies_are_urls_without_a_password(self) -> None:
         self.assertEqual(_types.proxy("http://p:1"), "http://p:1")
@@ -123,6 +127,24 @@ class SettingsTests(SynchronousTestCase):
         self.assertEqual(settings.credentials, Credentials("me", "sesame"))
         self.assertIn("no password of you", self.refuse("--user", "you"))
 
+    def test_bytes_there_that_are_no_text_go_out_as_they_are(self) -> None:
+        path = self.file("n", "")
+        with open(path, "wb") as file:
+            file.write(b"default login me password s\xe9same")
+        credentials = self.settings("--user", "me", NETRC=path).credentials
+        made = Authorizer(credentials)
+        made.challenged([b'Basic realm="r"'])
+        self.assertEqual(made.answer(b"GET", b"/"), b"Basic bWU6c+lzYW1l")
+
+    def test_netrc_is_not_looked_for_in_the_folder_one_is_in(self) -> None:
+        here = os.getcwd()
+        self.addCleanup(os.chdir, here)
+        self.file(".netrc", "default password sesame")
+        os.chdir(self.home)
+        self.assertIn(
+            "no password of me", self.refuse("--user", "me", HOME="", NETRC="")
+        )
+
     def test_netrc_may_be_elsewhere(self) -> None:
         path = self.file("n", "machine files.example login me password sesame\n")
         settings = self.settings("--user", "me", NETRC=path)
@@ -141,7 +163,7 @@ class SettingsTests(SynchronousTestCase):
         self.assertIn("TXBITS_PASSWORD", self.refuse("--user", "me"))
 
     def test_a_broken_netrc_is_said_and_not_repeated(self) -> None:
-        self.file(".netrc", "machine files.example sesame\n")
+        self.file(".netrc", 'machine files.example login me password "sesame\n')
         words = self.refuse("--user", "me")
         self.assertIn("is no netrc file", words)
         self.assertNotIn("sesame", words)

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from typing import Any
+from uuid import UUID
 
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
@@ -42,6 +43,8 @@ class ModelResource(Resource):
     def __init__(self, server: ModelServer) -> None:
         super().__init__()
         self.model = server
+        # What reads and writes the packets here is the server's half.
+        server.new_id = lambda number: UUID(int=number)
         self.drops = 0
         self.stuck: Deferred[None] | None = None
         self.unanswered: Any = None

@@ -8,6 +8,7 @@ import io
 import os
 from typing import Any
 
+from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
@@ -69,6 +70,27 @@ class FileSourceTests(SynchronousTestCase):
         os.utime(self.path, (1, 1))
         self.assert_changed()
 
+    def test_its_time_may_be_left_out_of_account(self) -> None:
+        for source in (
+            FileSource.open(self.path, check_time=False),
+            FileSource.from_descriptor(self.source._descriptor, 0, check_time=False),
+        ):
+            self.addCleanup(source.close)
+            os.utime(self.path, (1, 1))
+            self.successResultOf(source.check())
+            self.assertEqual(self.successResultOf(source.read(0, 3)), b"012")
+            self.write(b"012345678")
+            self.failureResultOf(source.check(), SourceChanged)
+            self.failureResultOf(source.read(0, 1), SourceChanged)
+            self.write(b"0123456789")
+
+    def test_and_then_another_file_of_the_name_is_a_change_all_the_same(self) -> None:
+        source = FileSource.open(self.path, check_time=False)
+        self.addCleanup(source.close)
+        os.rename(self.path, self.path + ".old")
+        self.write(b"0123456789")
+        self.failureResultOf(source.check(), SourceChanged)
+
     def test_reading_beyond_the_end_is_a_change(self) -> None:
         # It was cut between the check and the read.
         self.failureResultOf(self.source.read(5, 6), SourceChanged)
@@ -93,7 +115,17 @@ class FileSourceTests(SynchronousTestCase):
         os.utime(self.path, (1, 1))
         later = FileSource.open(self.path)
         self.addCleanup(later.close)
-        self.assertNotEqual(later.identity, identity)
+        assert later.identity is not None
+        self.assertFalse(later.identity.is_same(identity))
+        self.assertTrue(identity.is_same(identity))
+        timeless = FileSource.open(self.path, check_time=False)
+        self.addCleanup(timeless.close)
+        assert timeless.identity is not None
+        for other in (identity, later.identity):
+            self.assertTrue(timeless.identity.is_same(other))
+            self.assertTrue(other.is_same(timeless.identity))
+        longer = evolve(timeless.identity, length=11)
+        self.assertFalse(timeless.identity.is_same(longer))
 
     def test_closing_twice_is_safe(self) -> None:
         self.source.close()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from typing import Any
-from uuid import UUID
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -99,7 +98,8 @@ class DeliveryTests(UploadTestCase):
             ["Create-Session", *["Fragment"] * 3, "Close-Session"],
         )
         self.assertEqual((outcome.length, outcome.reply_url), (100, None))
-        self.assertEqual(outcome.session_id.int, 1)
+        self.assertEqual(outcome.session_id, "session-1")
+        self.assertTrue(outcome.is_acknowledged)
 
     def test_the_file_s_name_goes_with_create_and_fragments(self) -> None:
         self.upload()
@@ -118,7 +118,7 @@ class DeliveryTests(UploadTestCase):
             self.events,
             [
                 Progress(0, 0, 100),
-                Created(UUID(int=1)),
+                Created("session-1"),
                 Progress(0, 0, 100),
                 Progress(40, 0, 100),
                 Progress(40, 40, 100),

@@ -14,6 +14,7 @@ import socket
 import string
 from contextlib import ExitStack, closing
 from pathlib import Path
+from uuid import UUID
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, DeferredLock, ensureDeferred, succeed
@@ -329,7 +330,7 @@ async def upload_all(cluster, files, killer, chance, tell=lambda line: None):
             random=chance.random,
         )
         tell(f"{path}: closed")
-        return result.session_id
+        return UUID(result.session_id)
 
     work = [ensureDeferred(one(path, data)) for path, data in files.items()]
     sessions = [await each for each in work]

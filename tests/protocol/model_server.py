@@ -7,17 +7,18 @@ told to misbehave as real servers do.
 
 from __future__ import annotations
 
-from uuid import UUID
+from collections.abc import Callable
+from typing import Any
 
 from attrs import define, field
 
 from txbits.protocol.packets import (
     Ack,
     CancelSession,
+    ClientPacket,
     CloseSession,
     CreateSession,
     Fragment,
-    Packet,
     Ping,
 )
 from txbits.protocol.refusals import HResult
@@ -27,25 +28,27 @@ from txbits.protocol.refusals import HResult
 class ModelServer:
     """
     :ivar largest: How long a fragment may be.
+    :ivar new_id: Names a session, whose number it gets.
     :ivar held: The bytes of each session.
     :ivar published: What stands at the destination.
     :ivar taken: How many body bytes were received, useful or not.
     """
 
     largest: int = 2**40
-    held: dict[UUID, bytearray] = field(factory=dict)
+    new_id: Callable[[int], Any] = "session-{}".format
+    held: dict[str, bytearray] = field(factory=dict)
     published: bytes | None = None
     taken: int = 0
     _count: int = 0
-    _totals: dict[UUID, int] = field(factory=dict)
+    _totals: dict[str, int] = field(factory=dict)
 
-    def receive(self, packet: Packet, body: bytes) -> Ack:
+    def receive(self, packet: ClientPacket, body: bytes) -> Ack[str]:
         """Take a packet, whose body may have been cut short, and answer it."""
         if isinstance(packet, Ping):
             return Ack(200)
         if isinstance(packet, CreateSession):
             self._count += 1
-            session_id = UUID(int=self._count)
+            session_id = self.new_id(self._count)
             self.held[session_id] = bytearray()
             return Ack(200, session_id, protocol=packet.protocols[0])
         session_id = packet.session_id
@@ -61,7 +64,7 @@ class ModelServer:
             assert isinstance(packet, CancelSession)
         return Ack(200, session_id)
 
-    def _fragment(self, packet: Fragment, body: bytes) -> Ack:
+    def _fragment(self, packet: Fragment[str], body: bytes) -> Ack[str]:
         held = self.held[packet.session_id]
         content_range = packet.content_range
         self._totals[packet.session_id] = content_range.total

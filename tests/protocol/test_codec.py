@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from attrs import evolve
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -31,10 +32,12 @@ from txbits.protocol._fields import (
     MAX_CONTENT_NAME,
     ContentRange,
     LocalProtocolError,
+    format_guid,
 )
 from txbits.protocol.codec import (
     MAX_VALUE_LENGTH,
     METHOD,
+    NotAnAck,
     RemoteProtocolError,
     encode_ack,
     encode_request,
@@ -130,6 +133,13 @@ FOREIGN: dict[str, Ack] = {
 }
 
 
+def as_read(ack: Ack) -> Ack[str]:
+    """An Ack of ours as a client reads it."""
+    if ack.session_id is None:
+        return evolve(ack)
+    return evolve(ack, session_id=format_guid(ack.session_id).decode("ascii"))
+
+
 class RequestVectorTests(SynchronousTestCase):
     """The requests of real clients."""
 
@@ -181,12 +191,16 @@ class AckVectorTests(SynchronousTestCase):
     def test_ours_are_read(self) -> None:
         for name, ack in ACKS.items():
             vector = answer(f"acks/{name}")
-            self.assertEqual(parse_ack(vector.status, vector.headers), ack, name)
+            self.assertEqual(
+                parse_ack(vector.status, vector.headers), as_read(ack), name
+            )
 
     def test_those_of_others_are_read(self) -> None:
         for name, ack in FOREIGN.items():
             vector = answer(f"foreign/{name}")
-            self.assertEqual(parse_ack(vector.status, vector.headers), ack, name)
+            self.assertEqual(
+                parse_ack(vector.status, vector.headers), as_read(ack), name
+            )
 
     def test_a_success_that_is_no_ack_is_no_answer_of_a_bits_server(self) -> None:
         vector = answer("foreign/web-server-that-knows-no-bits")
@@ -336,7 +350,6 @@ class AckTests(SynchronousTestCase):
     def test_what_cannot_be_read_is_not_there(self) -> None:
         headers = {
             b"bits-packet-type": [b"Ack"],
-            b"bits-session-id": [b"{}"],
             b"bits-protocol": [b"1.5"],
             b"bits-error-code": [b"E_FAIL"],
             b"bits-error-context": [b""],
@@ -347,16 +360,74 @@ class AckTests(SynchronousTestCase):
 
     def test_an_offset_that_cannot_be_read_is_an_error(self) -> None:
         for status in (200, 416):
-            for value in (b"", b"0-4891", b"-1", b"1" * 20):
+            for value in (b"", b"0-4891", b"-1", b"1" * 20, b"12\x0b", b"1\xb2"):
                 headers = {
                     b"bits-packet-type": [b"Ack"],
                     b"bits-received-content-range": [value],
                 }
                 self.assertRaises(RemoteProtocolError, parse_ack, status, headers)
 
+    def test_an_offset_that_cannot_be_read_is_quoted_and_not_too_much_of_it(
+        self,
+    ) -> None:
+        for value, shown in (
+            (b"bytes 0-4\x1b[2J", r"'bytes 0-4\x1b[2J'"),
+            (b"", "empty"),
+            (b"x" * 1000, f"'{'x' * 200}'..."),
+        ):
+            headers = {
+                b"bits-packet-type": [b"Ack"],
+                b"bits-received-content-range": [value],
+            }
+            error = self.assertRaises(RemoteProtocolError, parse_ack, 200, headers)
+            self.assertEqual(
+                str(error),
+                f"the server's BITS-Received-Content-Range is {shown}, which is no "
+                "number of bytes",
+            )
+
+    def test_a_session_is_named_as_the_server_does(self) -> None:
+        for value in (
+            b"abc-123",
+            b"{7df0354d-249b-430f-820d-3d2a9bef4931}",
+            b"7df0354d-249b-430f-820d-3d2a9bef4931",
+            b"a b/c==;\t\xe9\xff",
+            b"x" * 100,
+        ):
+            headers = {
+                b"bits-packet-type": [b"Ack"],
+                b"bits-session-id": [b" %b\t" % value],
+            }
+            session_id = parse_ack(200, headers).session_id
+            assert session_id is not None
+            written = dict(encode_request(CloseSession(session_id)))
+            self.assertEqual(written[b"BITS-Session-Id"], value)
+
+    def test_only_space_and_tab_are_white_space(self) -> None:
+        headers = {
+            b"bits-packet-type": [b" Ack\t"],
+            b"bits-session-id": [b"\x85a\x0b"],
+            b"retry-after": [b"7\x0c"],
+        }
+        self.assertEqual(parse_ack(200, headers), Ack(200, "\x85a\x0b"))
+        headers[b"bits-packet-type"] = [b"Ack\x0b"]
+        self.assertRaises(NotAnAck, parse_ack, 200, headers)
+
+    def test_a_redirection_tells_where_to(self) -> None:
+        headers = {b"location": [b" http://login.example/\x1b[2J"]}
+        error = self.assertRaises(NotAnAck, parse_ack, 302, headers)
+        self.assertEqual(error.status, 302)
+        self.assertEqual(error.location, r"'http://login.example/\x1b[2J'")
+        self.assertIn(error.location, str(error))
+        error = self.assertRaises(NotAnAck, parse_ack, 304, {})
+        self.assertIsNone(error.location)
+
+    def test_what_a_server_application_answers_may_be_a_redirection(self) -> None:
+        headers = {b"bits-packet-type": [b"Ack"], b"location": [b"/"]}
+        self.assertEqual(parse_ack(302, headers), Ack(302))
+
     def test_a_failure_need_not_be_an_ack(self) -> None:
         self.assertEqual(parse_ack(407, {}), Ack(407))
-        self.assertEqual(parse_ack(302, {b"location": [b"/"]}), Ack(302))
 
     def test_values_that_would_break_a_header_are_not_written(self) -> None:
         for value in ("a\r\nSet-Cookie: b", "a\nb", "a b", "münchen.example", "\x7f"):
@@ -365,7 +436,8 @@ class AckTests(SynchronousTestCase):
 
     @given(acks)
     def test_what_is_written_is_read(self, ack: Ack) -> None:
-        self.assertEqual(parse_ack(ack.status, by_name(encode_ack(ack))), ack)
+        found = parse_ack(ack.status, by_name(encode_ack(ack)))
+        self.assertEqual(found, as_read(ack))
 
     @given(st.integers(100, 599), any_headers)
     def test_whatever_the_headers_nothing_else_is_raised(

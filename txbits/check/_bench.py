@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from attrs import define, field, frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
@@ -18,7 +18,11 @@ from txbits.check._messages import PROTOCOL, Message, content_range
 from txbits.check._model import Failed, NotApplicable
 from txbits.check._target import Target
 from txbits.check._wire import Answer, NoAnswer, Wire
-from txbits.protocol._fields import LocalProtocolError, parse_content_range
+from txbits.protocol._fields import (
+    LocalProtocolError,
+    parse_content_range,
+    parse_guid,
+)
 from txbits.protocol.refusals import HResult
 
 #: The file that most checks send: so many bytes.
@@ -110,6 +114,8 @@ class Bench:
         """Make another connection."""
         try:
             wire = await self.connect()
+        except CancelledError:
+            raise
         except Exception as error:
             raise NoAnswer(f"no connection: {error}") from error
         self._wires.append(wire)
@@ -328,7 +334,28 @@ def _is_last(value: bytes) -> bool:
     return found.last + 1 == found.total
 
 
+def is_guid(session_id: bytes) -> bool:
+    """Whether a session's id is a GUID, in whatever spelling."""
+    try:
+        parse_guid(session_id)
+    except LocalProtocolError:
+        return False
+    return True
+
+
+def need_guid(session: Session) -> None:
+    """
+    Find out whether a session is named by a GUID, which may be spelled otherwise.
+
+    :raises NotApplicable: If it is not.
+    """
+    if not is_guid(session.id):
+        raise NotApplicable(f"the server's session id is no GUID: {session.id!r}")
+
+
 def _key(session_id: bytes) -> bytes:
+    if not is_guid(session_id):
+        return session_id
     return session_id.strip(b"{}").upper()
 
 
@@ -345,5 +372,7 @@ __all__ = [
     "expect",
     "expect_refusal",
     "expect_success",
+    "is_guid",
     "is_same_id",
+    "need_guid",
 ]

@@ -10,7 +10,7 @@ from typing import Any
 from attrs import define, field
 from OpenSSL.SSL import Error as TLSError
 from service_identity import VerificationError
-from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 
@@ -26,6 +26,8 @@ from txbits.check._model import (
 )
 from txbits.check._target import Target
 from txbits.check._wire import NoAnswer, Wire
+from txbits.client._cancelling import cancellable
+from txbits.client._trust import Distrusted
 
 #: For how many seconds an answer is waited for.
 DEFAULT_PATIENCE = 10.0
@@ -93,11 +95,15 @@ class Run:
     async def _reach(self) -> None:
         try:
             wire = await self._connect()
+        except CancelledError:
+            raise
         except Exception as error:
             words = " ".join(str(error).split()).rstrip(".") or type(error).__name__
             if isinstance(error, TimeoutError):
                 words = f"nothing was heard of it for {self.patience:g} seconds"
-            elif isinstance(error, (TLSError, VerificationError)):
+            elif isinstance(error, (TLSError, VerificationError)) and not isinstance(
+                error, Distrusted
+            ):
                 words = "its certificate is not trusted, or it has none"
             raise Unreachable(f"{self.target.shown()}: {words}") from error
         wire.drop()
@@ -111,7 +117,7 @@ class Run:
             def buildProtocol(self, addr: Any) -> Wire:
                 return Wire(clock, patience)
 
-        connecting: Deferred[Any] = self.endpoint.connect(Connecting())
+        connecting: Deferred[Any] = cancellable(self.endpoint.connect(Connecting()))
         if self.target.url.scheme == "https":
             connecting.addCallback(lambda wire: wire.encrypted())
         connecting.addTimeout(patience, clock)

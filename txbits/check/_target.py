@@ -62,8 +62,9 @@ class Target:
         credentials = self.settings.credentials
         if credentials is not None:
             # Whoever waits to be asked learns nothing of what he came to see.
-            pair = f"{credentials.user}:{credentials.password}".encode()
-            headers.append((b"Authorization", b"Basic " + b64encode(pair)))
+            pair = f"{credentials.user}:{credentials.password}"
+            encoded = b64encode(pair.encode("utf-8", "surrogateescape"))
+            headers.append((b"Authorization", b"Basic " + encoded))
         return headers
 
     @property

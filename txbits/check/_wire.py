@@ -24,8 +24,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txbits.clocks import steady
-from txbits.protocol._fields import LocalProtocolError, parse_hresult, parse_offset
-from txbits.protocol.codec import session_id_of
+from txbits.protocol._fields import (
+    LocalProtocolError,
+    check_session_id,
+    parse_hresult,
+    parse_offset,
+)
 
 #: The longest head and the longest body of an answer, in bytes.
 MAX_HEAD = 64 * 1024
@@ -62,7 +66,7 @@ class Answer:
     def first(self, name: bytes) -> bytes | None:
         """The first value of a header; its name in lower case."""
         values = self.headers.get(name)
-        return values[0].strip() if values else None
+        return values[0].strip(b" \t") if values else None
 
     @property
     def is_success(self) -> bool:
@@ -71,9 +75,13 @@ class Answer:
 
     @property
     def session_id(self) -> bytes | None:
-        """BITS-Session-Id as it came, if it is a GUID."""
-        is_guid = session_id_of(self.headers) is not None
-        return self.first(b"bits-session-id") if is_guid else None
+        """BITS-Session-Id as it came: a GUID, or whatever the server made up."""
+        value = self.first(b"bits-session-id")
+        try:
+            check_session_id((value or b"").decode("latin-1"))
+        except LocalProtocolError:
+            return None
+        return value
 
     @property
     def offset(self) -> int | None:
@@ -293,7 +301,7 @@ def _parse_head(head: bytes) -> Answer:
         name, colon, value = line.partition(b":")
         if not colon or not name or name != name.strip():
             raise NoAnswer(f"the answer has the line {line[:60]!r}, which is no header")
-        headers.setdefault(name.lower(), []).append(value.strip())
+        headers.setdefault(name.lower(), []).append(value.strip(b" \t"))
     return Answer(match[1].decode("ascii"), int(match[2]), headers)
 
 

@@ -6,7 +6,13 @@ from __future__ import annotations
 
 from attrs import evolve
 
-from txbits.check._bench import Bench, expect, expect_refusal, expect_success
+from txbits.check._bench import (
+    Bench,
+    expect,
+    expect_refusal,
+    expect_success,
+    need_guid,
+)
 from txbits.check._messages import Message
 from txbits.check._model import Group, Level, NotApplicable
 from txbits.check._wire import Answer
@@ -68,6 +74,7 @@ async def unknown_headers(bench: Bench) -> None:
 )
 async def lower_case_id(bench: Bench) -> None:
     session = await bench.session()
+    need_guid(session)
     changed = {b"BITS-Session-Id": session.id.lower()}
     expect_success(await bench.ask(bench.fragment(session, headers=changed)))
 
@@ -80,6 +87,7 @@ async def lower_case_id(bench: Bench) -> None:
 )
 async def bare_id(bench: Bench) -> None:
     session = await bench.session()
+    need_guid(session)
     changed = {b"BITS-Session-Id": session.id.strip(b"{}")}
     expect_success(await bench.ask(bench.fragment(session, headers=changed)))
 
@@ -281,6 +289,7 @@ async def no_session_id(bench: Bench) -> None:
 )
 async def malformed_session_id(bench: Bench) -> None:
     session = await bench.session()
+    need_guid(session)
     message = bench.fragment(session, headers={b"BITS-Session-Id": b"{frobnicate}"})
     _expect_invalid(await bench.ask(message))
 

@@ -12,7 +12,9 @@ import hashlib
 import re
 import secrets
 from base64 import b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 from attrs import define, field, frozen
 
@@ -24,16 +26,24 @@ _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105  a pattern
 # token68, which our schemes do not have, is neither. A name is taken as a whole or not
 # at all: with one that could be shortened, a server could keep us busy for a minute.
 _NAME = re.compile(_TOKEN)
-_VALUE = re.compile(rf'\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*+)"|(?P<token>{_TOKEN}))')
-_AFTER_SCHEME = re.compile(r"\s|,|$")
+_VALUE = re.compile(
+    rf'[ \t]*=[ \t]*(?:"(?P<quoted>[^"\\]*(?:\\.[^"\\]*)*)"|(?P<token>{_TOKEN}))'
+)
+_AFTER_SCHEME = re.compile(r"[ \t]|,|$")
 
 #: The best first.
-_ALGORITHMS = {
-    "sha-256": hashlib.sha256,
-    "sha-256-sess": hashlib.sha256,
-    "md5": hashlib.md5,
-    "md5-sess": hashlib.md5,
+_ALGORITHMS = ("sha-256", "sha-256-sess", "md5", "md5-sess")
+
+#: What makes their digests.
+HASHES: Mapping[str, Callable[..., Any]] = {
+    "sha-256": partial(hashlib.new, "sha256"),
+    "md5": partial(hashlib.new, "md5"),
 }
+
+#: So many schemes are named, and so much of the name of each.
+_NAMES = {"ntlm": "NTLM", "negotiate": "Negotiate", "bearer": "Bearer"}
+_MOST_NAMED = 5
+_LONGEST_NAME = 30
 
 #: How much of a header is read, and of how many.
 _LONGEST = 4 * 1024
@@ -84,10 +94,13 @@ class Authorizer:
 
     :ivar credentials: What to answer with; ``None`` if there is nothing to say.
     :ivar nonce: Makes what the client adds to a digest.
+    :ivar hashes: Makes digests; :class:`ValueError` is that the machine does not permit
+        it, as those in FIPS mode do with MD5.
     """
 
     credentials: Credentials | None
     nonce: Callable[[], str] = lambda: secrets.token_hex(16)
+    hashes: Mapping[str, Callable[..., Any]] = field(default=HASHES)
     _challenge: Challenge | None = field(init=False, default=None)
     _count: int = field(init=False, default=0)
 
@@ -100,7 +113,7 @@ class Authorizer:
         """
         if self.credentials is None:
             return False
-        best = _best(parse_challenges(values))
+        best = self._best(parse_challenges(values))
         before, self._challenge, self._count = self._challenge, best, 0
         if best is None:
             return False
@@ -108,6 +121,17 @@ class Authorizer:
         # have been too old.
         stale = best.parameters.get("stale", "").lower() == "true"
         return before is None or before.scheme != best.scheme or stale
+
+    def describe(self, values: Sequence[bytes]) -> tuple[str, ...]:
+        """
+        Name the schemes that a server offers, each with what is in its way.
+
+        :param values: What stands in its headers.
+        """
+        words: dict[str, None] = {}
+        for challenge in parse_challenges(values):
+            words.setdefault(self._in_words(challenge))
+        return tuple(words)[:_MOST_NAMED]
 
     def answer(self, method: bytes, uri: bytes) -> bytes | None:
         """
@@ -121,7 +145,7 @@ class Authorizer:
             return None
         if self._challenge.scheme == "basic":
             pair = f"{self.credentials.user}:{self.credentials.password}"
-            return b"Basic " + b64encode(pair.encode("utf-8"))
+            return b"Basic " + b64encode(pair.encode("utf-8", "surrogateescape"))
         return self._digest(self.credentials, self._challenge.parameters, method, uri)
 
     def _digest(
@@ -132,10 +156,14 @@ class Authorizer:
         uri: bytes,
     ) -> bytes:
         algorithm = parameters.get("algorithm", "MD5")
-        new = _ALGORITHMS[algorithm.lower()]
+        new = self._hash(algorithm)
+        if new is None:
+            raise ValueError(f"no digest can be made with {algorithm}")
 
         def digest(*parts: str) -> str:
-            return new(":".join(parts).encode("utf-8")).hexdigest()
+            text = ":".join(parts).encode("utf-8", "surrogateescape")
+            made: str = new(text).hexdigest()
+            return made
 
         realm, nonce = parameters.get("realm", ""), parameters.get("nonce", "")
         target = uri.decode("latin-1")
@@ -162,15 +190,44 @@ class Authorizer:
             fields.append(f'opaque="{_quoted(parameters["opaque"])}"')
         return ("Digest " + ", ".join(fields)).encode("utf-8")
 
+    def _best(self, challenges: Sequence[Challenge]) -> Challenge | None:
+        """
+        The one to answer: Digest before Basic, since that does not tell the password.
+        """
+        digests = [c for c in challenges if c.scheme == "digest" and _is_known(c)]
+        for algorithm in _ALGORITHMS:
+            for challenge in digests:
+                if _algorithm(challenge) == algorithm and self._hash(algorithm):
+                    return challenge
+        return next((c for c in challenges if c.scheme == "basic"), None)
 
-def _best(challenges: Sequence[Challenge]) -> Challenge | None:
-    """The one to answer: Digest before Basic, since that does not tell the password."""
-    digests = [c for c in challenges if c.scheme == "digest" and _is_known(c)]
-    for algorithm in _ALGORITHMS:
-        for challenge in digests:
-            if challenge.parameters.get("algorithm", "MD5").lower() == algorithm:
-                return challenge
-    return next((c for c in challenges if c.scheme == "basic"), None)
+    def _hash(self, algorithm: str) -> Callable[..., Any] | None:
+        new = self.hashes.get(algorithm.lower().removesuffix("-sess"))
+        if new is None:
+            return None
+        try:
+            new(b"")
+        except ValueError:
+            return None
+        return new
+
+    def _in_words(self, challenge: Challenge) -> str:
+        if challenge.scheme == "basic":
+            return "Basic"
+        if challenge.scheme != "digest":
+            name = _NAMES.get(challenge.scheme, challenge.scheme[:_LONGEST_NAME])
+            return f"{name}, which is not spoken here"
+        algorithm = _algorithm(challenge)
+        name = f"Digest with {algorithm[:_LONGEST_NAME].upper()}"
+        if not _is_known(challenge) or algorithm not in _ALGORITHMS:
+            return f"{name}, in a way that is not spoken here"
+        if self._hash(algorithm) is None:
+            return f"{name}, which this machine does not permit (FIPS?)"
+        return name
+
+
+def _algorithm(challenge: Challenge) -> str:
+    return challenge.parameters.get("algorithm", "MD5").lower()
 
 
 def _is_known(challenge: Challenge) -> bool:

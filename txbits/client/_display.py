@@ -24,6 +24,7 @@ from txbits.client.events import (
     Unlocked,
     Waiting,
 )
+from txbits.client.source import printable
 
 #: A terminal's line is not rewritten more often than this, in seconds.
 REDRAW_INTERVAL = 0.1
@@ -140,7 +141,7 @@ class PlainDisplay:
         elif isinstance(event, Progress):
             self._show_progress(event)
         elif isinstance(event, Created) and self.verbose:
-            self._write(f"session {str(event.session_id).upper()}")
+            self._write(f"session {printable(event.session_id)}")
 
     def _show_progress(self, event: Progress) -> None:
         step = percent(event.acknowledged, event.total) // _STEP_PERCENT
@@ -236,8 +237,7 @@ class JSONDisplay:
                 self.out, event="waiting", seconds=event.seconds, cause=event.cause
             )
         elif isinstance(event, Created):
-            session = str(event.session_id).upper()
-            write_json(self.out, event="session", session=session)
+            write_json(self.out, event="session", session=event.session_id)
         elif isinstance(event, Unlocked):
             write_json(self.out, event="unlocked", file=event.path)
         else:

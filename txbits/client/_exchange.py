@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from attrs import evolve
+from attrs import evolve, frozen
 from twisted.internet.defer import Deferred
 from zope.interface import Interface, implementer
 
@@ -20,20 +20,35 @@ from txbits.client._requests import Body, Requests
 from txbits.client._url import same_server, with_host
 from txbits.client.settings import ConnectionSettings
 from txbits.client.source import ISource
+from txbits.protocol._fields import LocalProtocolError, parse_offset
 from txbits.protocol.codec import METHOD, encode_request, parse_ack
-from txbits.protocol.packets import Ack, Fragment, Packet
+from txbits.protocol.packets import Ack, ClientPacket, Fragment
+
+
+@frozen
+class Found:
+    """
+    A file at the destination.
+
+    :ivar length: How many bytes it has.
+    :ivar age: How many seconds ago it was written, by the server's clock; ``None`` if
+        that is not told.
+    """
+
+    length: int
+    age: float | None
 
 
 class IExchange(Interface):
     """Carries packets to a server, one at a time."""
 
     def send(
-        packet: Packet,  # noqa: N805
+        packet: ClientPacket,  # noqa: N805
         source: ISource,
         content_name: str | None,
         moved: Callable[[int], None],
         host: str | None,
-    ) -> Deferred[Ack]:
+    ) -> Deferred[Ack[str]]:
         """
         Send a packet.
 
@@ -44,9 +59,20 @@ class IExchange(Interface):
         :param host: The host to send it to, in place of that of the URL.
         :returns: A Deferred that fires with the Ack, which may be a refusal. It fails
             with :class:`NoAnswer`, :class:`NoTrust` or :class:`NoWay`, with
-            :class:`~txbits.protocol.codec.RemoteProtocolError` if what answers is no
-            BITS server, or with :class:`~txbits.client.source.SourceError`. When it
-            is cancelled, the connection is dropped.
+            :class:`~txbits.protocol.codec.NotAnAck` if what answers is no BITS server,
+            with another :class:`~txbits.protocol.codec.RemoteProtocolError` if it is
+            one that makes no sense, or with
+            :class:`~txbits.client.source.SourceError`. When it is cancelled, the
+            connection is dropped.
+        """
+
+    def look(host: str | None) -> Deferred[Found | None]:  # noqa: N805
+        """
+        Look whether there is a file at the destination.
+
+        :param host: The host to ask, in place of that of the URL.
+        :returns: A Deferred that fires with what was found; ``None`` if the server
+            does not show it. It fails as :meth:`send` does.
         """
 
     def close() -> Deferred[None]:
@@ -87,12 +113,12 @@ class HTTPExchange:
     @deferred
     async def send(
         self,
-        packet: Packet,
+        packet: ClientPacket,
         source: ISource,
         content_name: str | None,
         moved: Callable[[int], None],
         host: str | None,
-    ) -> Ack:
+    ) -> Ack[str]:
         """See :meth:`IExchange.send`."""
 
         def make_body(restart: Callable[[], None]) -> Body:
@@ -116,7 +142,15 @@ class HTTPExchange:
         # An Ack has no body; what has one comes from something else, and is not worth
         # reading.
         await requests.discard(response)
-        return _ack(response)
+        return _ack(response, requests.offered(response))
+
+    @deferred
+    async def look(self, host: str | None) -> Found | None:
+        """See :meth:`IExchange.look`."""
+        url, requests = self._at(host)
+        response = await requests.ask(b"HEAD", url, [], lambda _: None)
+        await requests.discard(response)
+        return _found(response)
 
     def _at(self, host: str | None) -> tuple[str, Requests]:
         """The destination at a host, and what makes the requests there."""
@@ -146,27 +180,47 @@ def exchange_over_network(
     return HTTPExchange(reactor, url, requests, strangers, settings.limit_rate)
 
 
-def _ack(response: Any) -> Ack:
-    headers = {
-        name.lower(): values for name, values in response.headers.getAllRawHeaders()
-    }
+def _ack(response: Any, schemes: tuple[str, ...]) -> Ack[str]:
+    headers = _headers_of(response)
     ack = parse_ack(response.code, headers)
     if ack.retry_after is None:
-        ack = evolve(ack, retry_after=_seconds_until(headers))
-    return ack
+        seconds = _seconds_until(headers, b"retry-after")
+        ack = evolve(ack, retry_after=None if seconds is None else max(0, int(seconds)))
+    return evolve(ack, schemes=schemes) if schemes else ack
 
 
-def _seconds_until(headers: Mapping[bytes, Sequence[bytes]]) -> int | None:
+def _found(response: Any) -> Found | None:
+    headers = _headers_of(response)
+    try:
+        length = parse_offset(headers[b"content-length"][0].strip(b" \t"))
+    except (KeyError, LocalProtocolError):
+        return None
+    coding = headers.get(b"content-encoding", [b""])[0].strip(b" \t").lower()
+    if response.code != 200 or coding not in (b"", b"identity"):
+        return None
+    seconds = _seconds_until(headers, b"last-modified")
+    return Found(length, None if seconds is None else -seconds)
+
+
+def _headers_of(response: Any) -> Mapping[bytes, Sequence[bytes]]:
+    return {
+        name.lower(): values for name, values in response.headers.getAllRawHeaders()
+    }
+
+
+def _seconds_until(
+    headers: Mapping[bytes, Sequence[bytes]], name: bytes
+) -> float | None:
     """
-    What a Retry-After means that is a date.
+    How far away the date in a header is.
 
     It is compared with the server's own clock: that of the client may be wrong.
     """
     try:
         then, now = (
-            parsedate_to_datetime(headers[name][0].decode("ascii"))
-            for name in (b"retry-after", b"date")
+            parsedate_to_datetime(headers[each][0].decode("ascii"))
+            for each in (name, b"date")
         )
-        return max(0, int((then - now).total_seconds()))
+        return (then - now).total_seconds()
     except (KeyError, ValueError, TypeError, OverflowError):
         return None

@@ -23,7 +23,7 @@ from txbits.client._url import to_wire
 from txbits.client.events import DownloadFailed
 
 # RFC 9110, section 14.4.
-_CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19})")
+_CONTENT_RANGE = re.compile(r"bytes (?:([0-9]{1,19})-([0-9]{1,19})|\*)/([0-9]{1,19})")
 
 # RFC 9110, section 8.8.3; one that begins with W/ is weak.
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')
@@ -73,7 +73,7 @@ class Head:
 
 def _first(response: Any, name: bytes) -> str | None:
     values = response.headers.getRawHeaders(name)
-    return values[0].decode("latin-1").strip() if values else None
+    return values[0].decode("latin-1").strip(" \t") if values else None
 
 
 def _validator(etag: str | None, changed: str | None, date: str | None) -> str | None:

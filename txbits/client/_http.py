@@ -36,6 +36,7 @@ from zope.interface import implementer
 
 from txbits.client._auth import Authorizer
 from txbits.client._proxy import Tunnel
+from txbits.client._trust import ExplainingCreator
 from txbits.client._url import InvalidURL, parse_proxy
 from txbits.client.settings import ConnectionSettings, InvalidSettings
 
@@ -79,12 +80,14 @@ class TrustPolicy:
     ) -> IOpenSSLClientConnectionCreator:
         """See :class:`twisted.web.iweb.IPolicyForHTTPS`."""
         extra = {"extraCertChain": self.chain} if self.chain else None
-        return optionsForClientTLS(
-            hostname.decode("ascii"),
+        host = hostname.decode("ascii")
+        options = optionsForClientTLS(
+            host,
             trustRoot=self.trust,
             clientCertificate=self.certificate,
             extraCertificateOptions=extra,
         )
+        return ExplainingCreator(options, host)
 
 
 def _certificates(pem: bytes, name: str) -> list[Certificate]:
@@ -119,8 +122,9 @@ class _Tunnels:
     authorizer: Authorizer
 
     def endpointForURI(self, uri: Any) -> IStreamClientEndpoint:
-        netloc = uri.netloc if b":" in uri.netloc[-6:] else uri.netloc + b":443"
-        tunnel = Tunnel(self.proxy, netloc, self.authorizer)
+        # Twisted takes the brackets of an IPv6 address away.
+        host = b"[%b]" % uri.host if b":" in uri.host else uri.host
+        tunnel = Tunnel(self.proxy, b"%b:%d" % (host, uri.port), self.authorizer)
         creator = self.policy.creatorForNetloc(uri.host, uri.port)
         endpoint: IStreamClientEndpoint = wrapClientTLS(creator, tunnel)
         return endpoint

@@ -33,6 +33,18 @@ class Record:
     journal: Journal | None
     _saved: Position = field(init=False, factory=Position)
     _saved_at: float = field(init=False, default=-inf)
+    _began: float = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._began = self.clock.seconds()
+
+    def seconds(self) -> float:
+        """For how many seconds the upload has been under way, earlier runs included."""
+        seconds = self.clock.seconds() - self._began
+        journal = self.journal
+        if journal is not None and journal.found is not None:
+            seconds = max(seconds, journal.now() - journal.found.began)
+        return seconds
 
     def stale(self) -> Position | None:
         """Where an earlier run stopped that sent another state of the file."""

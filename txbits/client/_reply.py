@@ -85,7 +85,11 @@ async def _download(
     if response.code != 200:
         await requests.discard(response)
         words = f"the reply cannot be downloaded: the server answered {response.code}"
-        if is_transient(response.code):
+        schemes = requests.offered(response)
+        if schemes:
+            words += f"; it asks for {' or '.join(schemes)}"
+        # A redirection may be that of a network to its login page.
+        if is_transient(response.code) or 300 <= response.code < 400:
             raise NoAnswer(words)
         raise UploadFailed(words, status=response.code, transient=False)
     too_long = UploadFailed(

@@ -30,8 +30,11 @@ from txbits._deferreds import deferred
 from txbits._heads import BoundedPool
 from txbits.client._auth import Authorizer
 from txbits.client._bodies import CHUNK
+from txbits.client._cancelling import cancellable
 from txbits.client._http import make_agent
+from txbits.client._malformed import describe_malformed
 from txbits.client._proxy import ProxyRefused
+from txbits.client._trust import Distrusted
 from txbits.client._url import target_of
 from txbits.client.settings import ConnectionSettings
 from txbits.client.source import SourceError
@@ -172,6 +175,11 @@ class Requests:
         # into the pool, from where close() has to take it.
         await deferLater(self._clock, 0)
 
+    def offered(self, response: Any) -> tuple[str, ...]:
+        """Say which schemes of authentication a response offers, if it asks for one."""
+        authorizer, asked = self._asked(response)
+        return () if authorizer is None else authorizer.describe(asked)
+
     def drop(self) -> None:
         """Drop the connection of the latest request, whatever is still under way."""
         self._connections.drop()
@@ -215,15 +223,17 @@ class Requests:
 
         body: Any = make_body(restart)
         restart()
-        request = self._http.request(
-            method.decode("ascii"),
-            # treq sees the name only, which it wants for cookies.
-            url if "[" not in url else "http://address.invalid/",
-            headers=self._headers(method, url, headers),
-            data=body,
-            allow_redirects=False,
-            unbuffered=True,
-            reactor=self._clock,
+        request = cancellable(
+            self._http.request(
+                method.decode("ascii"),
+                # treq sees the name only, which it wants for cookies.
+                url if "[" not in url else "http://address.invalid/",
+                headers=self._headers(method, url, headers),
+                data=body,
+                allow_redirects=False,
+                unbuffered=True,
+                reactor=self._clock,
+            )
         )
         watch.guard(request)
         try:
@@ -259,16 +269,19 @@ class Requests:
 
     def _has_an_answer(self, response: Any) -> bool:
         """Whether the response asks who is there, and can be told."""
+        authorizer, asked = self._asked(response)
+        return authorizer is not None and authorizer.challenged(asked)
+
+    def _asked(self, response: Any) -> tuple[Authorizer | None, list[bytes]]:
+        """Who has to answer a response, and what it says."""
         if response.code == 401:
-            asked = response.headers.getRawHeaders(b"WWW-Authenticate") or []
-            authorizer = self._authorizer
-        elif response.code == 407 and not self._target.url.startswith(b"https:"):
+            asked = response.headers.getRawHeaders(b"WWW-Authenticate")
+            return self._authorizer, asked or []
+        if response.code == 407 and not self._target.url.startswith(b"https:"):
             # Through a tunnel it is not the proxy that answers.
-            asked = response.headers.getRawHeaders(b"Proxy-Authenticate") or []
-            authorizer = self._proxy_authorizer
-        else:
-            return False
-        return authorizer.challenged(asked)
+            asked = response.headers.getRawHeaders(b"Proxy-Authenticate")
+            return self._proxy_authorizer, asked or []
+        return None, []
 
 
 def _sorted(error: BaseException, expired: float | None) -> BaseException:
@@ -281,10 +294,28 @@ def _sorted(error: BaseException, expired: float | None) -> BaseException:
     for reason in reasons:
         if isinstance(reason, (CancelledError, ConnectingCancelledError)):
             return CancelledError()
+        if isinstance(reason, Distrusted):
+            return NoTrust(str(reason))
         if isinstance(reason, VerificationError) or (
-            isinstance(reason, TLSError) and "certificate" in str(reason)
+            isinstance(reason, TLSError) and "certificate verify failed" in str(reason)
         ):
             return NoTrust("the server's certificate is not trusted")
+        alert = _alert_on_certificate(reason)
+        if alert is not None:
+            return NoTrust(
+                f"the server does not take the client's certificate: {alert}"
+            )
         if isinstance(reason, ProxyRefused) and not is_transient(reason.status):
             return NoWay(str(reason))
-    return NoAnswer(in_words(error))
+    return NoAnswer(describe_malformed(reasons) or in_words(error))
+
+
+def _alert_on_certificate(error: BaseException) -> str | None:
+    """What a server says that wants a certificate, or another one than it was shown."""
+    if not isinstance(error, TLSError) or not error.args:
+        return None
+    # OpenSSL: a list of library, function and reason.
+    for *_, reason in error.args[0]:
+        if "alert" in reason and ("certificate" in reason or "unknown ca" in reason):
+            return str(reason)
+    return None

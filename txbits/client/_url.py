@@ -75,7 +75,7 @@ def resolve_reply(destination: str, text: str) -> str:
     :param destination: What a URL that is no absolute one is relative to.
     :raises InvalidURL: If it is none, or cannot be downloaded from.
     """
-    text = text.strip().replace("\\", "/")
+    text = text.strip(" \t").replace("\\", "/")
     try:
         url = urljoin(destination, quote(text, safe="%/:?#[]@!$&'()*+,;=~"))
         return to_wire(url.partition("#")[0])
@@ -112,7 +112,7 @@ def parse_proxy(text: str) -> tuple[str, int]:
     if "@" in text:
         raise InvalidURL("a user name in the URL of a proxy is not supported")
     match = re.fullmatch(
-        r"http://(\[[0-9A-Fa-f:.]+\]|[^\s/:@]+)(?::(\d{1,5}))?/?", text
+        r"http://(\[[0-9A-Fa-f:.]+\]|[^\s/:@]+)(?::([0-9]{1,5}))?/?", text
     )
     port = int(match[2] or 8080) if match else 0
     if match is None or not 0 < port < 65536:

@@ -14,20 +14,23 @@ import getpass
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NoReturn
 
-from attrs import define, field
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import react
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import globalLogBeginner
 
 from txbits._deferreds import deferred
+from txbits._interrupts import Interrupts, flush
 from txbits.client.commands import COMMANDS
 from txbits.client.commands._command import Context, Status, begin
 from txbits.clocks import keep_steady
+
+#: How long, in seconds, what was interrupted may take to end in good order.
+_PATIENCE = 10.0
 
 
 class _Parser(argparse.ArgumentParser):
@@ -62,41 +65,6 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return build_parser().parse_args(argv)
 
 
-@define
-class Interrupts:
-    """
-    What Ctrl-C does: the first one ends in good order, the second one at once.
-
-    :ivar interrupt: Ends in good order.
-    :ivar leave: Ends at once.
-    """
-
-    interrupt: Callable[[], None]
-    leave: Callable[[], None]
-    _seen: bool = field(init=False, default=False)
-
-    def handle(self, *_: object) -> None:
-        """A signal came."""
-        if self._seen:
-            self.leave()
-        self._seen = True
-        self.interrupt()
-
-
-def _install(interrupts: Interrupts) -> None:
-    # A shell has background jobs ignore it, and so it shall stay.
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, interrupts.handle)
-
-
-def _leave() -> None:
-    if sys.stdout.isatty():
-        # Whatever drew a bar has hidden the cursor.
-        sys.stdout.write("\x1b[?25h\n")
-        sys.stdout.flush()
-    os._exit(Status.INTERRUPTED)
-
-
 def _ask_password(prompt: str) -> str | None:
     if not sys.stdin.isatty():
         return None
@@ -114,10 +82,13 @@ def _ask_password(prompt: str) -> str | None:
 
 
 @deferred
-async def start(reactor: Any, options: argparse.Namespace) -> None:
+async def start(
+    reactor: Any, options: argparse.Namespace, interrupts: Interrupts
+) -> None:
     """
     Do what the command line says, as :func:`twisted.internet.task.react` wants it.
 
+    :param interrupts: Is told what to do at a Ctrl-C.
     :returns: A Deferred that fires with ``None`` if all went well, and fails with
         :class:`SystemExit` if not.
     """
@@ -132,10 +103,19 @@ async def start(reactor: Any, options: argparse.Namespace) -> None:
         ask_password=_ask_password,
     )
     run = begin(context, options)
-    interrupts = Interrupts(lambda: reactor.callFromThread(run.interrupt), leave=_leave)
-    # Twisted installs its own handler when the reactor starts.
-    reactor.callWhenRunning(reactor.callLater, 0, _install, interrupts)
+
+    def interrupt() -> None:
+        # What ends in good order may wait for a disk that does not answer.
+        reactor.callLater(_PATIENCE, interrupts.leave)
+        run.interrupt()
+
+    interrupts.interrupt = lambda: reactor.callFromThread(interrupt)
     status = await run.status
+    interrupts.status = int(status)
+    if status is Status.INTERRUPTED:
+        # The reactor would wait for its threads, and one of them perhaps for a name.
+        flush()
+        interrupts.handle()
     if status is not Status.DONE:
         raise SystemExit(int(status))
 
@@ -152,16 +132,25 @@ def _open_closed() -> None:
             setattr(sys, name, stream)
 
 
-def main(argv: Sequence[str] | None = None) -> NoReturn:
+def main(
+    argv: Sequence[str] | None = None, interrupts: Interrupts | None = None
+) -> NoReturn:
     """
     Be the command ``txbits``.
 
     :param argv: The arguments; those of the process if ``None``.
+    :param interrupts: What handles Ctrl-C already, if anything does.
     :raises SystemExit: Always, with the exit status.
     """
     _open_closed()
     options = parse(argv)
+    if interrupts is None:
+        interrupts = Interrupts()
+        interrupts.install()
     # Twisted logs what it finds odd, with tracebacks, to a standard error that has
     # not been claimed.
     globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
-    react(start, (options,))
+    try:
+        react(start, (options, interrupts))
+    finally:
+        interrupts.finish()

@@ -59,6 +59,13 @@ _TOO_MANY_REQUESTS = 429
 
 _MOVED = (301, 302, 303, 307, 308)
 
+#: Said of an answer without ETag and date of change to a request for the rest of a file
+#: that had one of them.
+_STRANGER = (
+    "an answer has neither ETag nor Last-Modified, which that before had: something on "
+    "the way answers in place of the server, such as the login page of a network"
+)
+
 
 def _ignore(event: Event) -> None:
     """Do nothing."""
@@ -189,6 +196,7 @@ class _Download:
     _own: Requests = field(init=False)
     _others: Requests = field(init=False)
     _received: int = field(init=False, default=0)
+    _furthest: int = field(init=False, default=0)
     _restarts: int = field(init=False, default=0)
     _saving: Saving = field(init=False)
     _log = Logger()
@@ -249,21 +257,26 @@ class _Download:
         """
         partial = self._partial
         going_on = partial.goes_on(self.url)
+        if going_on:
+            self._furthest = max(self._furthest, partial.held)
         requests, response = await self._ask(going_on)
         head = Head.of(response)
         if going_on and self._fits(head):
             return await self._receive(requests, response)
-        if going_on and head.status == 416 and head.total == partial.held:
-            # All was there; only the end of the earlier run was missing.
+        if going_on and head.status == 416 and self._is_whole(head):
+            # Only the end of the earlier run was missing.
             await self._discard(requests)
-            return partial.origin is not None and partial.origin.length == head.total
+            return True
         if head.status == 200:
+            if going_on and head.validators == (None, None):
+                await self._discard(requests)
+                raise NoAnswer(_STRANGER)
             return await self._begin(requests, response, head)
         await self._discard(requests)
         if head.status in (206, 416):
             await self._restart(head)
         else:
-            await self._refused(head, response)
+            await self._refused(head, response, requests.offered(response))
         return False
 
     async def _ask(self, going_on: bool) -> tuple[Requests, Any]:
@@ -287,6 +300,11 @@ class _Download:
         raise DownloadFailed(
             f"the server pointed elsewhere {_REDIRECTS} times", transient=False
         )
+
+    def _is_whole(self, head: Head) -> bool:
+        """Whether all that the server has is held."""
+        origin = self._partial.origin
+        return origin is not None and self._partial.held == origin.length == head.total
 
     def _fits(self, head: Head) -> bool:
         """Whether it is the rest of what is held."""
@@ -327,7 +345,10 @@ class _Download:
             partial.write(data)
             self._saving.more_came()
             self._received += len(data)
-            self.backoff.progress()
+            # A connection that always breaks at the same byte gets no further.
+            if partial.held > self._furthest:
+                self._furthest = partial.held
+                self.backoff.progress()
             self._tell_progress(origin)
 
         patience = self.settings.request_timeout
@@ -347,8 +368,12 @@ class _Download:
         nothing = Origin.of(self.url, None, 0)
         await self.threads.run(self._partial.begin, nothing)
 
-    async def _refused(self, head: Head, response: Any) -> None:
+    async def _refused(
+        self, head: Head, response: Any, schemes: tuple[str, ...]
+    ) -> None:
         words = f"the server answered {head.status}"
+        if schemes:
+            words += f"; it asks for {' or '.join(schemes)}"
         if not (is_transient(head.status) or head.status == _TOO_MANY_REQUESTS):
             raise DownloadFailed(words, transient=False, status=head.status)
         values = response.headers.getRawHeaders(b"Retry-After") or [b""]

@@ -4,8 +4,6 @@ What becomes of an upload: while it lasts, and in the end.
 
 from __future__ import annotations
 
-from uuid import UUID
-
 from attrs import frozen
 
 
@@ -60,16 +58,20 @@ class UploadResult:
     """
     An upload that succeeded.
 
-    :ivar session_id: The session that it was.
+    :ivar session_id: The session that it was, as the server calls it.
     :ivar length: How many bytes the file has.
     :ivar reply_url: Where the server application's reply was until the session was
         closed, if there was one. One that the application itself keeps may still be
         there.
+    :ivar is_acknowledged: Whether the server has said so. Otherwise its answer was
+        lost, and a look at the destination showed a file of this length, no older than
+        the upload.
     """
 
-    session_id: UUID
+    session_id: str
     length: int
     reply_url: str | None
+    is_acknowledged: bool = True
 
 
 @frozen
@@ -77,10 +79,10 @@ class Created:
     """
     The server has made a session.
 
-    :ivar session_id: Its id.
+    :ivar session_id: Its id, as the server writes it.
     """
 
-    session_id: UUID
+    session_id: str
 
 
 @frozen

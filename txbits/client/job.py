@@ -11,7 +11,6 @@ import os
 import random as _random
 from collections.abc import Callable
 from typing import Any
-from uuid import UUID
 
 from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
@@ -20,8 +19,9 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txbits.client._arrival import has_arrived, not_arrived
 from txbits.client._control import Control, Interrupted, Wish
-from txbits.client._exchange import IExchange, exchange_over_network
+from txbits.client._exchange import Found, IExchange, exchange_over_network
 from txbits.client._record import Record
 from txbits.client._reply import fetch_reply
 from txbits.client._requests import ExchangeError, NoAnswer, NoTrust, NoWay
@@ -53,10 +53,18 @@ from txbits.client.journal import Journal, JournalError
 from txbits.client.settings import ConnectionSettings
 from txbits.client.source import SourceError
 from txbits.clocks import steady
-from txbits.protocol.codec import RemoteProtocolError
+from txbits.protocol.codec import NotAnAck, RemoteProtocolError
 from txbits.protocol.fragment_sizes import FragmentSizes
 from txbits.protocol.packets import Ack, Fragment
-from txbits.protocol.reactions import Again, Cancelled, Done, Later, Reaction, Refused
+from txbits.protocol.reactions import (
+    Again,
+    Cancelled,
+    Done,
+    Doubt,
+    Later,
+    Reaction,
+    Refused,
+)
 from txbits.protocol.upload import Phase, Upload
 
 #: For how many seconds an upload that gets no further is tried again.
@@ -116,7 +124,7 @@ class UploadJob:
     _control: Control = field(init=False, factory=Control)
     _record: Record = field(init=False)
     _clock: IReactorTime = field(init=False)
-    _reply_of: UUID | None = field(init=False, default=None)
+    _reply_of: str | None = field(init=False, default=None)
     _log = Logger()
 
     def start(self) -> Deferred[UploadResult]:
@@ -305,9 +313,10 @@ class UploadJob:
             )
         elif isinstance(reaction, Cancelled):
             raise UploadCancelled("the upload was cancelled")
+        elif isinstance(reaction, Doubt):
+            return await self._settle(reaction)
         else:
-            url = self._reply_url(reaction)
-            return UploadResult(reaction.session_id, self._machine.total, url)
+            return self._result(reaction, is_acknowledged=True)
         return None
 
     def _hint(self, refused: Refused) -> str:
@@ -322,6 +331,25 @@ class UploadJob:
             "password or header unless it is trusted (--trust-host-id)"
         )
 
+    def _result(self, done: Done, *, is_acknowledged: bool) -> UploadResult:
+        url = self._reply_url(done)
+        return UploadResult(done.session_id, self._machine.total, url, is_acknowledged)
+
+    async def _settle(self, doubt: Doubt) -> UploadResult | None:
+        """Look at the destination whether the file is there, and go on accordingly."""
+        found: Found | None = None
+        exchange: Any = self.exchange
+        looking: Deferred[Found | None] = exchange.look(self._machine.host)
+        try:
+            found = await self._control.wait(looking)
+        except ExchangeError as error:
+            self._log.debug("the destination cannot be seen: {error}", error=error)
+        total = self._machine.total
+        if has_arrived(doubt, found, total, self._record.seconds()):
+            done = self._machine.arrived(doubt.done)
+            return self._result(done, is_acknowledged=False)
+        return await self._react(not_arrived(doubt, found, total))
+
     async def _step(self) -> Reaction:
         before = self._machine.session_id
         if self._machine.phase is not Phase.CANCELLING:
@@ -333,6 +361,10 @@ class UploadJob:
             ack = await self._control.wait(self._send(self._report), precious=creating)
         except NoAnswer as error:
             return self._machine.unanswered(str(error))
+        except NotAnAck as error:
+            return self._machine.answered_by_stranger(
+                str(error), error.status, error.location
+            )
         except (ExchangeError, RemoteProtocolError) as error:
             resumable = isinstance(error, (NoTrust, NoWay))
             raise UploadFailed(
@@ -344,12 +376,14 @@ class UploadJob:
             self._tell(Created(session_id))
         return reaction
 
-    def _send(self, moved: Callable[[int], None]) -> Deferred[Ack]:
+    def _send(self, moved: Callable[[int], None]) -> Deferred[Ack[str]]:
         host = self._machine.host
         packet = self._machine.next_packet()
         name = self._machine.content_name if isinstance(packet, Fragment) else None
         exchange: Any = self.exchange
-        result: Deferred[Ack] = exchange.send(packet, self._opened, name, moved, host)
+        result: Deferred[Ack[str]] = exchange.send(
+            packet, self._opened, name, moved, host
+        )
         return result
 
     def _report(self, moved: int) -> None:

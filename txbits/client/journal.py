@@ -27,11 +27,18 @@ from twisted.internet.defer import Deferred
 from txbits.client._files import FILES, Files, is_at, make_folder
 from txbits.client._url import without_query
 from txbits.client.source import FileIdentity
+from txbits.protocol._fields import (
+    LocalProtocolError,
+    check_session_id,
+    format_guid,
+)
 from txbits.protocol.upload import Position
 
 T = TypeVar("T")
 
-_VERSION = 1
+#: In version 1 each session was a GUID, and written without its braces.
+_VERSION = 2
+_WITH_BARE_GUIDS = 1
 
 #: Later than this, in seconds since 1970, nothing is written. It is in the year 5138.
 _LATEST = 1e11
@@ -71,7 +78,6 @@ class Entry:
     def to_json(self) -> str:
         """Write it."""
         position = self.position
-        session = position.session_id
         return json.dumps(
             {
                 "version": _VERSION,
@@ -81,7 +87,7 @@ class Entry:
                 "inode": self.file.inode,
                 "length": self.file.length,
                 "modified": self.file.modified,
-                "session": None if session is None else str(session).upper(),
+                "session": position.session_id,
                 "offset": position.offset,
                 "host": position.host,
                 "host_timeout": position.host_timeout,
@@ -103,9 +109,10 @@ class Entry:
         """
         try:
             found = json.loads(text)
-            if found["version"] != _VERSION:
-                raise ValueError(f"version {found['version']} is not known")
-            session = found["session"]
+            version = found["version"]
+            if version not in (_WITH_BARE_GUIDS, _VERSION):
+                raise ValueError(f"version {version} is not known")
+            to_session = _guid if version == _WITH_BARE_GUIDS else check_session_id
             entry = cls(
                 url=str(found["url"]),
                 file=FileIdentity(
@@ -113,10 +120,10 @@ class Entry:
                     int(found["device"]),
                     int(found["inode"]),
                     int(found["length"]),
-                    int(found["modified"]),
+                    _optional(int, found["modified"]),
                 ),
                 position=Position(
-                    None if session is None else UUID(session),
+                    _optional(to_session, found["session"]),
                     int(found["offset"]),
                     _optional(str, found["host"]),
                     _optional(int, found["host_timeout"]),
@@ -129,6 +136,8 @@ class Entry:
             )
         except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"it lacks something: {error!r}") from error
+        except LocalProtocolError as error:
+            raise ValueError(str(error)) from error
         except OverflowError as error:
             raise ValueError("a number in it is not finite") from error
         times = (entry.began, entry.updated, entry.position.failing_since or 0.0)
@@ -137,6 +146,10 @@ class Entry:
         if not 0 <= entry.position.offset <= entry.file.length:
             raise ValueError("its offset lies outside of the file")
         return entry
+
+
+def _guid(text: str) -> str:
+    return format_guid(UUID(text)).decode("ascii")
 
 
 def _optional(kind: Callable[[Any], T], value: Any) -> T | None:
@@ -260,7 +273,7 @@ class Journal:
                 f"{self.path} is the journal of another upload: {entry.file.path} to "
                 f"{entry.url}"
             )
-        if entry.file == self.file:
+        if entry.file.is_same(self.file):
             self.found = entry
             self._began = entry.began
         else:

@@ -11,7 +11,7 @@ import os
 import stat
 from typing import Any, BinaryIO
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface, implementer
 
@@ -73,25 +73,34 @@ class FileIdentity:
     :ivar device: The file system it is on, as the kernel numbers them.
     :ivar inode: Its number there.
     :ivar length: Its length in bytes.
-    :ivar modified: When it was last written to, in nanoseconds.
+    :ivar modified: When it was last written to, in nanoseconds; ``None`` if that is not
+        to be looked at.
     """
 
     path: str
     device: int
     inode: int
     length: int
-    modified: int
+    modified: int | None
 
     @classmethod
-    def of(cls, path: str, status: os.stat_result) -> FileIdentity:
+    def of(
+        cls, path: str, status: os.stat_result, *, with_time: bool = True
+    ) -> FileIdentity:
         """Tell it from what the file system says."""
         return cls(
             os.path.realpath(path),
             status.st_dev,
             status.st_ino,
             status.st_size,
-            status.st_mtime_ns,
+            status.st_mtime_ns if with_time else None,
         )
+
+    def is_same(self, other: FileIdentity) -> bool:
+        """Whether both are the same file in the same state, as far as can be told."""
+        if self.modified is None or other.modified is None:
+            self, other = evolve(self, modified=None), evolve(other, modified=None)
+        return self == other
 
 
 @implementer(ISource)
@@ -109,6 +118,8 @@ class FileSource:
     :ivar path: Its name, for messages; ``None`` if it is not known.
     :ivar identity: Which file it is; ``None`` if its name is not known, or if only a
         part of it is uploaded.
+    :ivar check_time: Whether a new time of modification is that of a change. There are
+        file systems on many machines, of which each has a time of its own.
     """
 
     path: str | None
@@ -118,13 +129,19 @@ class FileSource:
     _descriptor: int
     _status: os.stat_result = field(repr=False)
     _first: int = 0
+    check_time: bool = True
     _open: bool = field(init=False, default=True)
 
     @classmethod
-    def open(cls, path: str | bytes | os.PathLike[Any]) -> FileSource:
+    def open(
+        cls, path: str | bytes | os.PathLike[Any], *, check_time: bool = True
+    ) -> FileSource:
         """
         Open a file. Whoever opens it has to :meth:`close` it.
 
+        :param check_time: Whether a new time of modification is that of a change.
+            Without it nobody notices if other bytes are written over those that are
+            there, and the server may get some of both.
         :raises SourceError: If it is not an ordinary file.
         :raises OSError: If it is not there, or cannot be read.
         """
@@ -140,18 +157,22 @@ class FileSource:
             path=name,
             length=status.st_size,
             content_name=printable(os.path.basename(name))[:MAX_CONTENT_NAME] or None,
-            identity=FileIdentity.of(name, status),
+            identity=FileIdentity.of(name, status, with_time=check_time),
             descriptor=descriptor,
             status=status,
+            check_time=check_time,
         )
 
     @classmethod
-    def from_descriptor(cls, descriptor: int, first: int) -> FileSource:
+    def from_descriptor(
+        cls, descriptor: int, first: int, *, check_time: bool = True
+    ) -> FileSource:
         """
         Take an ordinary file that is open already, from *first* on to its end.
 
         The descriptor is duplicated. Whoever asks for this has to :meth:`close` it.
 
+        :param check_time: See :meth:`open`.
         :raises SourceError: If it is not an ordinary file.
         """
         status = os.fstat(descriptor)
@@ -165,6 +186,7 @@ class FileSource:
             descriptor=os.dup(descriptor),
             status=status,
             first=first,
+            check_time=check_time,
         )
 
     @deferred
@@ -216,8 +238,13 @@ class FileSource:
         if not self._open:
             raise SourceError(f"{self._name} was closed during the upload")
         now, then = os.fstat(self._descriptor), self._status
-        if (now.st_size, now.st_mtime_ns) != (then.st_size, then.st_mtime_ns):
+        if now.st_size != then.st_size:
             raise self._changed()
+        if self.check_time and now.st_mtime_ns != then.st_mtime_ns:
+            raise SourceChanged(
+                f"{self._name} was changed during the upload: it is as long as before, "
+                "and was written to since"
+            )
 
     @property
     def _name(self) -> str:

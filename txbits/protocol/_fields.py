@@ -39,6 +39,11 @@ MAX_PROTOCOLS = 100
 #: MC-BUP 2.2.1.1 on Content-Name: "The length SHOULD NOT exceed 260 characters."
 MAX_CONTENT_NAME = 260
 
+#: The reference page on the Ack for Create-Session lets a server choose the id of a
+#: session, of up to 100 characters; MC-BUP 2.2.1.2 has GUIDs only. A server of ours
+#: hands out GUIDs, a client of ours takes either.
+MAX_SESSION_ID = 100
+
 #: How many GUIDs are remembered as they were read and written: a session's id comes
 #: with each of its packets, and goes with each of its Acks.
 _REMEMBERED = 1024
@@ -58,6 +63,11 @@ _GUID = re.compile(
         b"GUID",
         rb"[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}",
     )
+)
+
+# RFC 9110, section 5.5: a value begins and ends with visible characters.
+_SESSION_ID = re.compile(
+    r"[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?"
 )
 
 # MC-BUP 2.2.2.2: "a space-delimited or comma-delimited list of the protocols".
@@ -115,6 +125,23 @@ def parse_guid(value: bytes) -> UUID:
 def format_guid(guid: UUID) -> bytes:
     """Write a GUID as Windows does: upper case, in braces."""
     return b"{%b}" % str(guid).upper().encode("ascii")
+
+
+def check_session_id(text: str) -> str:
+    """
+    Check a session's id that another's server chose: its own word, to be sent back.
+
+    :param text: Its bytes as Latin-1.
+    :returns: The same.
+    :raises LocalProtocolError: If it cannot stand in a header, or is too long.
+    """
+    if not text or len(text) > MAX_SESSION_ID:
+        raise LocalProtocolError(
+            f"a session's id has 1 to {MAX_SESSION_ID} characters, not {len(text)}"
+        )
+    if _SESSION_ID.fullmatch(text) is None:
+        raise LocalProtocolError(f"{text!r} is not a session's id: no header holds it")
+    return text
 
 
 # All clients of a kind send the same.

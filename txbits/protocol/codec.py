@@ -36,6 +36,7 @@ from txbits.protocol.packets import (
     PACKETS,
     Ack,
     CancelSession,
+    ClientPacket,
     CloseSession,
     CreateSession,
     Fragment,
@@ -62,6 +63,9 @@ Headers = Mapping[bytes, Sequence[bytes]]
 #: MC-BUP 2.2.1: "an HTTP extension-method called BITS_POST".
 METHOD = b"BITS_POST"
 
+#: How much of a URL that a stranger gives is worth showing.
+_LONGEST_SHOWN = 200
+
 _PACKET_TYPE = b"bits-packet-type"
 _OVERRIDE = b"x-http-method-override"
 
@@ -81,6 +85,20 @@ class RemoteProtocolError(ProtocolError):
         super().__init__(message)
         self.refusal = refusal
         self.session_id = session_id
+
+
+class NotAnAck(RemoteProtocolError):
+    """
+    What answers is no BITS server: a web server, or something on the way to one.
+
+    :ivar status: The HTTP status.
+    :ivar location: Where it redirects to, if it does.
+    """
+
+    def __init__(self, message: str, status: int, location: str | None = None) -> None:
+        super().__init__(message, UNKNOWN_PACKET_TYPE)
+        self.status = status
+        self.location = location
 
 
 def is_upload_request(method: bytes, headers: Headers) -> bool:
@@ -266,7 +284,7 @@ def _readable(name: str) -> str:
 
 
 def encode_request(
-    packet: Packet, content_name: str | None = None
+    packet: Packet | ClientPacket, content_name: str | None = None
 ) -> list[tuple[bytes, bytes]]:
     """
     Write the headers of a packet, all but Content-Length, which follows the body.
@@ -282,12 +300,18 @@ def encode_request(
         )
         content_name = packet.content_name
     elif not isinstance(packet, Ping):
-        headers.append((b"BITS-Session-Id", format_guid(packet.session_id)))
+        headers.append((b"BITS-Session-Id", _written(packet.session_id)))
     if content_name is not None:
         headers.append((b"Content-Name", _readable(content_name).encode("utf-8")))
     if isinstance(packet, Fragment):
         headers.append((b"Content-Range", packet.content_range.to_bytes()))
     return headers
+
+
+def _written(session_id: UUID | str) -> bytes:
+    if isinstance(session_id, UUID):
+        return format_guid(session_id)
+    return session_id.encode("latin-1")
 
 
 def encode_ack(ack: Ack) -> list[tuple[bytes, bytes]]:
@@ -334,56 +358,86 @@ def _visible(text: str) -> bytes:
     return text.encode("ascii")
 
 
-def parse_ack(status: int, headers: Headers) -> Ack:
+def parse_ack(status: int, headers: Headers) -> Ack[str]:
     """
     Read an Ack, tolerantly: servers differ, and IIS leaves things out.
 
     A header that cannot be read is as good as one that is not there, except for
     BITS-Received-Content-Range, which says where to go on.
 
-    :raises RemoteProtocolError: If a success is no Ack, or its
-        BITS-Received-Content-Range cannot be read.
+    :returns: The Ack; its session is named as the server does, byte for byte.
+    :raises NotAnAck: If it is a success or a redirection that is no Ack.
+    :raises RemoteProtocolError: If its BITS-Received-Content-Range cannot be read.
     """
-    packet_type = _first(headers, _PACKET_TYPE)
-    # MC-BUP 2.2.1 spells it BITS-Package-Type once.
-    packet_type = packet_type or _first(headers, b"bits-package-type")
-    if 200 <= status < 300 and (packet_type or b"").lower() != b"ack":
-        raise RemoteProtocolError(
-            "the answer is no Ack: there is no BITS server at this URL",
-            UNKNOWN_PACKET_TYPE,
-        )
-    received = _first(headers, b"bits-received-content-range")
-    try:
-        offset = None if received is None else parse_offset(received)
-    except LocalProtocolError as error:
-        raise RemoteProtocolError(str(error), BAD_RANGE) from error
+    _check_is_ack(status, headers)
     protocol = _first(headers, b"bits-protocol")
     code = _first(headers, b"bits-error-code") or _first(headers, b"bits-error")
-    host_id = _first(headers, b"bits-host-id")
-    reply_url = _first(headers, b"bits-reply-url")
-    resource_id = _first(headers, b"x-resource-id")
     return Ack(
         status,
-        session_id_of(headers),
+        _text(headers, b"bits-session-id"),
         protocol=None
         if protocol is None
         else next(iter(parse_protocols(protocol)), None),
-        received=offset,
+        received=_received(headers),
         hresult=_hresult(code),
         context=_hresult(_first(headers, b"bits-error-context")),
         retry_after=_seconds(_first(headers, b"retry-after")),
-        host_id=None if host_id is None else host_id.decode("latin-1"),
+        host_id=_text(headers, b"bits-host-id"),
         host_id_fallback_timeout=_seconds(
             _first(headers, b"bits-host-id-fallback-timeout")
         ),
-        reply_url=None if reply_url is None else reply_url.decode("latin-1"),
-        resource_id=None if resource_id is None else resource_id.decode("latin-1"),
+        reply_url=_text(headers, b"bits-reply-url"),
+        resource_id=_text(headers, b"x-resource-id"),
     )
+
+
+def _check_is_ack(status: int, headers: Headers) -> None:
+    packet_type = _first(headers, _PACKET_TYPE)
+    # MC-BUP 2.2.1 spells it BITS-Package-Type once.
+    packet_type = packet_type or _first(headers, b"bits-package-type")
+    if (packet_type or b"").lower() == b"ack" or not 200 <= status < 400:
+        return
+    location = _text(headers, b"location") if status >= 300 else None
+    if location is None:
+        raise NotAnAck(f"the answer is {status} and no Ack", status)
+    location = quoted(location)
+    raise NotAnAck(
+        f"the answer is {status}, which points to {location}", status, location
+    )
+
+
+def _received(headers: Headers) -> int | None:
+    value = _first(headers, b"bits-received-content-range")
+    try:
+        return None if value is None else parse_offset(value)
+    except LocalProtocolError as error:
+        shown = quoted(value.decode("latin-1")) if value else "empty"
+        raise RemoteProtocolError(
+            f"the server's BITS-Received-Content-Range is {shown}, which is no number "
+            "of bytes",
+            BAD_RANGE,
+        ) from error
+
+
+def quoted(text: str) -> str:
+    """
+    Quote what a stranger has said, to be shown on a terminal.
+
+    :returns: It on one line, and not too much of it.
+    """
+    shown = repr(text[:_LONGEST_SHOWN])
+    return shown if len(text) <= _LONGEST_SHOWN else f"{shown}..."
 
 
 def _first(headers: Headers, name: bytes) -> bytes | None:
     values = headers.get(name)
     return trimmed(values[0]) if values else None
+
+
+def _text(headers: Headers, name: bytes) -> str | None:
+    # Latin-1 has a character for each byte.
+    value = _first(headers, name)
+    return None if value is None else value.decode("latin-1")
 
 
 def _hresult(value: bytes | None) -> int | None:
@@ -405,11 +459,13 @@ __all__ = [
     "METHOD",
     "ContentRange",
     "Headers",
+    "NotAnAck",
     "RemoteProtocolError",
     "encode_ack",
     "encode_request",
     "is_upload_request",
     "parse_ack",
     "parse_request",
+    "quoted",
     "session_id_of",
 ]

@@ -8,7 +8,7 @@ Acks, a client writes packets and reads Acks (:mod:`txbits.protocol.codec`).
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, Generic
 from uuid import UUID
 
 from attrs import frozen
@@ -18,6 +18,19 @@ from txbits.protocol._fields import (
     ContentRange,
     LocalProtocolError,
 )
+
+if TYPE_CHECKING:
+    # That of typing has defaults from Python 3.13 on.
+    from typing_extensions import TypeVar
+
+    #: How a session is called: a GUID where we are the server, and where we are the
+    #: client the server's own word, which goes back byte for byte
+    #: (:func:`~txbits.protocol._fields.check_session_id`).
+    SessionId = TypeVar("SessionId", UUID, str, default=UUID)
+else:
+    from typing import TypeVar
+
+    SessionId = TypeVar("SessionId")
 
 
 @frozen
@@ -43,7 +56,7 @@ class CreateSession:
 
 
 @frozen
-class Fragment:
+class Fragment(Generic[SessionId]):
     """
     Carries a range of the file (MC-BUP 2.2.6).
 
@@ -55,7 +68,7 @@ class Fragment:
 
     packet_type: ClassVar[str] = "Fragment"
 
-    session_id: UUID
+    session_id: SessionId
     content_range: ContentRange
     content_length: int | None
 
@@ -68,34 +81,42 @@ class Fragment:
 
 
 @frozen
-class CloseSession:
+class CloseSession(Generic[SessionId]):
     """Says that all is sent, and may become visible (MC-BUP 2.2.8)."""
 
     packet_type: ClassVar[str] = "Close-Session"
 
-    session_id: UUID
+    session_id: SessionId
 
 
 @frozen
-class CancelSession:
+class CancelSession(Generic[SessionId]):
     """Says that nothing is to be left of the session (MC-BUP 2.2.10)."""
 
     packet_type: ClassVar[str] = "Cancel-Session"
 
-    session_id: UUID
+    session_id: SessionId
 
 
 Packet = Ping | CreateSession | Fragment | CloseSession | CancelSession
 
+#: What a client sends.
+ClientPacket = (
+    Ping | CreateSession | Fragment[str] | CloseSession[str] | CancelSession[str]
+)
+
 #: Every packet by its type, in lower case.
 PACKETS: dict[bytes, type[Packet]] = {
-    packet.packet_type.lower().encode("ascii"): packet
-    for packet in (Ping, CreateSession, Fragment, CloseSession, CancelSession)
+    b"ping": Ping,
+    b"create-session": CreateSession,
+    b"fragment": Fragment,
+    b"close-session": CloseSession,
+    b"cancel-session": CancelSession,
 }
 
 
 @frozen
-class Ack:
+class Ack(Generic[SessionId]):
     """
     The server's answer to any packet (MC-BUP 2.2.3, 2.2.5, 2.2.7, 2.2.9, 2.2.11).
 
@@ -112,12 +133,14 @@ class Ack:
     :ivar host_id_fallback_timeout: Seconds without progress after which a client
         comes back from there.
     :ivar reply_url: Where the server application's reply is; of the last Fragment.
+    :ivar schemes: In words, the schemes of authentication that a 401 or 407 offers; of
+        Acks that were read only.
     :ivar resource_id: What the file is known by; of a Close-Session that came over
         POST, as clients made for OneDrive send it, which fail without it.
     """
 
     status: int
-    session_id: UUID | None = None
+    session_id: SessionId | None = None
     protocol: UUID | None = None
     received: int | None = None
     hresult: int | None = None
@@ -127,6 +150,7 @@ class Ack:
     host_id_fallback_timeout: int | None = None
     reply_url: str | None = None
     resource_id: str | None = None
+    schemes: tuple[str, ...] = ()
 
     @property
     def success(self) -> bool:

@@ -7,7 +7,6 @@ What an upload does next, and why, in words.
 from __future__ import annotations
 
 from http import HTTPStatus
-from uuid import UUID
 
 from attrs import frozen
 
@@ -23,7 +22,7 @@ class Again:
     """
     The next packet can be sent at once.
 
-    :ivar progress: Whether the server holds more than before.
+    :ivar progress: Whether the server holds more than ever before.
     """
 
     progress: bool
@@ -72,7 +71,7 @@ class Done:
     :ivar reply_url: Where the server application's reply is, if there is one.
     """
 
-    session_id: UUID
+    session_id: str
     reply_url: str | None
 
 
@@ -81,7 +80,24 @@ class Cancelled:
     """Nothing of the upload is left on the server."""
 
 
-Reaction = Again | Later | Refused | Done | Cancelled
+@frozen
+class Doubt:
+    """
+    The file may be at its destination: an answer to Close-Session was lost, and now the
+    session is gone, or the server refuses what it may have done already.
+
+    :ivar done: How the upload ended, if a look at the destination shows the file.
+    :ivar otherwise: What follows if it does not.
+    :ivar may_be_older: Whether the file that was there before the upload, if there was
+        one, could still be there. If so, its length proves nothing.
+    """
+
+    done: Done
+    otherwise: Again | Later | Refused
+    may_be_older: bool
+
+
+Reaction = Again | Later | Refused | Done | Cancelled | Doubt
 
 
 def is_transient(status: int) -> bool:
@@ -91,7 +107,25 @@ def is_transient(status: int) -> bool:
     return status in (408, 409)
 
 
-def describe(ack: Ack) -> str:
+def describe_stranger(words: str, location: str | None, *, was_there: bool) -> str:
+    """
+    Say on one line that something answers that is no BITS server.
+
+    :param words: What it answers.
+    :param location: Where it redirects to, if it does.
+    :param was_there: Whether a BITS server has answered at the same URL before.
+    """
+    if was_there:
+        return (
+            f"{words}: something on the way answers in place of the server, such as "
+            "the login page of a network"
+        )
+    if location is not None:
+        return f"{words}: if the upload belongs there, that is the URL to give"
+    return f"{words}: there is no BITS server at this URL"
+
+
+def describe(ack: Ack[str]) -> str:
     """Put an Ack that is no success into words, on one line."""
     who = "the server"
     if ack.context not in (None, CONTEXT_SERVER):
@@ -100,8 +134,10 @@ def describe(ack: Ack) -> str:
     phrase = _PHRASES.get(ack.status)
     if phrase is not None:
         words = f"{words} {phrase}"
-    if not ack.hresult:
-        return words
-    name = _NAMES.get(ack.hresult)
-    code = f"0x{ack.hresult:08X}"
-    return f"{words} ({code})" if name is None else f"{words} ({name}, {code})"
+    if ack.hresult:
+        name = _NAMES.get(ack.hresult)
+        code = f"0x{ack.hresult:08X}"
+        words = f"{words} ({code})" if name is None else f"{words} ({name}, {code})"
+    if ack.schemes:
+        words = f"{words}; it asks for {' or '.join(ack.schemes)}"
+    return words

@@ -14,13 +14,16 @@ to a challenge.
 The server's word on where it stands is obeyed, whether it takes a fragment or finds it
 out of step, unless it claims bytes that its session was never sent. A fragment that is
 too large is followed by smaller ones. If the server no longer knows the session, the
-upload begins again with a new one, however far it was. If it is to be cancelled, the
-client says that until the server has released everything, or knows of nothing to
-release (*cancelling*).
+upload begins again with a new one, however far it was; so it does, once the old one is
+released (*restarting*), if the server finds the first byte out of step. If it is to be
+cancelled, the client says that until the server has released everything, or knows of
+nothing to release (*cancelling*).
 
 What a connection that broke leaves open is settled by sending the same packet again:
 a fragment from the client's own offset, of which the server skips what it holds, or
-a Close-Session, which may be repeated.
+a Close-Session, which may be repeated. Servers that do not remember what they have
+closed refuse that, or know nothing of the session; then a look at the destination
+tells whether the file is there.
 
 A server may name another host at Create-Session. All that follows goes there, until
 nothing got further there for as long as the server said; then it goes where the
@@ -37,7 +40,6 @@ import time
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any
-from uuid import UUID
 
 from attrs import define, evolve, field, frozen
 from attrs.validators import ge
@@ -47,33 +49,35 @@ from txbits.protocol._fields import (
     ContentRange,
     LocalProtocolError,
     check_host_id,
+    check_session_id,
 )
 from txbits.protocol.fragment_sizes import FragmentSizes
 from txbits.protocol.packets import (
     Ack,
     CancelSession,
+    ClientPacket,
     CloseSession,
     CreateSession,
     Fragment,
-    Packet,
     Ping,
 )
 from txbits.protocol.reactions import (
     Again,
     Cancelled,
     Done,
+    Doubt,
     Later,
     Reaction,
     Refused,
     describe,
+    describe_stranger,
     is_transient,
 )
 from txbits.protocol.refusals import HResult
 
-#: How often a server may fall back behind what it held before, and still have it
-#: count as progress when it catches up. A server that always loses what it was sent
-#: could be kept busy for ever otherwise.
-TOLERATED_SETBACKS = 3
+#: How often a session may find its first byte out of step before it is given up. Once
+#: may be a packet that was lost and still acts.
+_REFUSALS_OF_START = 2
 
 
 class Phase(Enum):
@@ -82,6 +86,7 @@ class Phase(Enum):
     CREATING = auto()
     PINGING = auto()
     SENDING = auto()
+    RESTARTING = auto()
     CLOSING = auto()
     CANCELLING = auto()
     OVER = auto()
@@ -92,7 +97,7 @@ class Position:
     """
     How far an upload is: all that another run of the client must know to go on.
 
-    :ivar session_id: Its session; ``None`` if there is none.
+    :ivar session_id: Its session, as the server calls it; ``None`` if there is none.
     :ivar offset: How many bytes the server has said that it holds.
     :ivar host: The host that the server named, if it is to be used.
     :ivar host_timeout: After how many seconds without progress there it is left;
@@ -101,7 +106,7 @@ class Position:
     :ivar reply_url: Where the server application's reply is, if there is one.
     """
 
-    session_id: UUID | None = None
+    session_id: str | None = None
     offset: int = 0
     host: str | None = None
     host_timeout: int | None = None
@@ -135,6 +140,10 @@ class Upload:
     _highest: int = field(init=False, default=0)
     _setbacks: int = field(init=False, default=0)
     _sent: int = field(init=False, default=0)
+    _was_there: bool = field(init=False, default=False)
+    _refusals_of_start: int = field(init=False, default=0)
+    _restarted: bool = field(init=False, default=False)
+    _perhaps_done: Done | None = field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
         if self.pings_connections:
@@ -146,8 +155,8 @@ class Upload:
         return self._position
 
     @property
-    def session_id(self) -> UUID | None:
-        """The present session, ``None`` if there is none."""
+    def session_id(self) -> str | None:
+        """The present session, as the server calls it; ``None`` if there is none."""
         return self._position.session_id
 
     @property
@@ -175,15 +184,18 @@ class Upload:
         # What the earlier run had sent when it ended was not written down.
         self._sent = self.total
         if position.session_id is not None:
+            self._was_there = True
             self.phase = self._phase_of_position()
+            # Nor was, whether it had said Close-Session.
             self.ping()
 
     def ping(self) -> None:
         """Ask whether anyone is there before going on, as after a pause."""
         if self.phase not in (Phase.PINGING, Phase.CANCELLING, Phase.OVER):
+            self._may_be_closed()
             self._after_ping, self.phase = self.phase, Phase.PINGING
 
-    def next_packet(self) -> Packet:
+    def next_packet(self) -> ClientPacket:
         """
         Tell what to send. Asking twice gives the same packet.
 
@@ -224,18 +236,46 @@ class Upload:
         """
         if self.phase is Phase.SENDING:
             self.sizes.lost()
-        if self.pings_connections:
-            self.ping()
-        return self._failed(Later(cause))
+        return self._unheard(Later(cause))
 
-    def answered(self, ack: Ack) -> Reaction:
+    def answered_by_stranger(
+        self, words: str, status: int, location: str | None
+    ) -> Later | Refused:
+        """
+        The packet got an answer that is none of a BITS server's.
+
+        Where one has answered before, something stands in the way that will be gone
+        again, such as the login page of a network.
+
+        :param words: What the answer was.
+        :param status: Its status.
+        :param location: Where it redirects to, if it does.
+        """
+        cause = describe_stranger(words, location, was_there=self._was_there)
+        if not self._was_there:
+            return Refused(cause, status, None, transient=False)
+        return self._unheard(Later(cause, status))
+
+    def answered(self, ack: Ack[str]) -> Reaction:
         """The packet got this answer."""
+        self._was_there = self._was_there or ack.success
         reaction = self._reaction(ack)
-        return self._failed(reaction) if isinstance(reaction, Later) else reaction
+        if isinstance(reaction, Later):
+            self._may_be_closed()
+            reaction = self._failed(reaction)
+        return self._in_doubt(reaction, ack)
 
-    def _reaction(self, ack: Ack) -> Reaction:
+    def arrived(self, done: Done) -> Done:
+        """The file was found at its destination."""
+        self.phase = Phase.OVER
+        self._move(session_id=done.session_id, offset=self.total)
+        return done
+
+    def _reaction(self, ack: Ack[str]) -> Reaction:
         if self.phase is Phase.CANCELLING:
             return self._answer_to_cancel(ack)
+        if self.phase is Phase.RESTARTING:
+            return self._answer_to_release(ack)
         if self.phase is Phase.PINGING:
             return self._answer_to_ping(ack)
         if self.phase is Phase.CREATING:
@@ -246,6 +286,32 @@ class Upload:
         if self.phase is Phase.SENDING:
             return self._answer_to_fragment(ack)
         return self._answer_to_close(ack)
+
+    def _unheard(self, later: Later) -> Later:
+        self._may_be_closed()
+        if self.pings_connections:
+            self.ping()
+        return self._failed(later)
+
+    def _may_be_closed(self) -> None:
+        """What was said last may have been Close-Session, and have been heard."""
+        if self.phase is Phase.CLOSING and self.session_id is not None:
+            self._perhaps_done = Done(self.session_id, self._position.reply_url)
+
+    def _in_doubt(self, reaction: Reaction, ack: Ack[str]) -> Reaction:
+        done = self._perhaps_done
+        if done is None or self.phase in (Phase.CANCELLING, Phase.OVER):
+            return reaction
+        if not isinstance(reaction, (Again, Later, Refused)):
+            return reaction
+        # The reference pages have 403 and 409 for a file that exists.
+        is_refused = isinstance(reaction, Refused) and ack.status not in (401, 407)
+        if is_refused or (isinstance(reaction, Later) and ack.status == 409):
+            return Doubt(done, reaction, may_be_older=False)
+        is_gone = ack.hresult == HResult.BG_E_SESSION_NOT_FOUND
+        if is_gone and not is_refused:
+            return Doubt(done, reaction, may_be_older=True)
+        return reaction
 
     def _failed(self, later: Later) -> Later:
         position = self._position
@@ -264,7 +330,7 @@ class Upload:
     def _phase_of_position(self) -> Phase:
         return Phase.SENDING if self.offset < self.total else Phase.CLOSING
 
-    def _answer_to_ping(self, ack: Ack) -> Reaction:
+    def _answer_to_ping(self, ack: Ack[str]) -> Reaction:
         # Of the refusals only those that ask for a password are worth a word: a server
         # that knows no Ping, and there are some, may take the packet that is next.
         if not ack.success and (is_transient(ack.status) or ack.status in (401, 407)):
@@ -272,11 +338,15 @@ class Upload:
         self.phase = self._after_ping
         return Again(progress=False)
 
-    def _answer_to_create(self, ack: Ack) -> Reaction:
+    def _answer_to_create(self, ack: Ack[str]) -> Reaction:
         if not ack.success:
             return self._failure(ack)
         if ack.session_id is None:
             return self._nonsense(ack, "the server named no session")
+        try:
+            check_session_id(ack.session_id)
+        except LocalProtocolError as error:
+            return self._nonsense(ack, f"the server's BITS-Session-Id: {error}")
         # IIS always names it; the servers that do not speak no other.
         if ack.protocol not in (None, BITS_UPLOAD_PROTOCOL):
             return self._nonsense(ack, "the server chose a protocol it was not offered")
@@ -293,7 +363,7 @@ class Upload:
             self.ping()
         return Again(progress=False)
 
-    def _answer_to_fragment(self, ack: Ack) -> Reaction:
+    def _answer_to_fragment(self, ack: Ack[str]) -> Reaction:
         length = self._end - self.offset
         if ack.status == 413:
             # Half of it, until the server takes it.
@@ -303,6 +373,8 @@ class Upload:
             if ack.reply_url:
                 self._move(reply_url=ack.reply_url)
             received = self._end if ack.received is None else ack.received
+        elif ack.status == 416 and not self.offset and not ack.received:
+            return self._refused_from_start(ack)
         elif ack.status == 416:
             # Without the header the server has not said where it stands; whatever it
             # holds begins at 0.
@@ -323,30 +395,33 @@ class Upload:
             self.sizes.acknowledged(length, self.clock() - self._sent_at)
         return self._stand_at(received, ack)
 
-    def _answer_to_close(self, ack: Ack) -> Reaction:
+    def _answer_to_close(self, ack: Ack[str]) -> Reaction:
         if ack.success and self.session_id is not None:
             self.phase = Phase.OVER
             return Done(self.session_id, self._position.reply_url)
         return self._failure_at_end(ack)
 
-    def _answer_to_cancel(self, ack: Ack) -> Reaction:
+    def _answer_to_cancel(self, ack: Ack[str]) -> Reaction:
         if ack.success or ack.hresult == HResult.BG_E_SESSION_NOT_FOUND:
             self.phase = Phase.OVER
             return Cancelled()
         return self._failure_at_end(ack)
 
-    def _stand_at(self, received: int, ack: Ack) -> Reaction:
+    def _stand_at(self, received: int, ack: Ack[str]) -> Reaction:
         before = self.offset
         self._move(offset=received)
         self.phase = self._phase_of_position()
         if received > before:
             self._move(failing_since=None)
+            self._refusals_of_start, self._restarted = 0, False
         if received > self._highest:
             self._highest = received
             self._setbacks = 0
             return Again(progress=True)
         if received > before:
-            return Again(progress=self._setbacks <= TOLERATED_SETBACKS)
+            # A server that always loses what it was sent could be kept busy for ever
+            # if it counted.
+            return Again(progress=False)
         return self._set_back(
             Later(
                 f"the server stands at byte {received} after a fragment from {before}",
@@ -357,10 +432,38 @@ class Upload:
             at_once=received < before,
         )
 
-    def _start_over(self, ack: Ack) -> Reaction:
+    def _refused_from_start(self, ack: Ack[str]) -> Reaction:
+        where = "does not say in BITS-Received-Content-Range where it stands"
+        if ack.received is not None:
+            where = "says that this is where it stands"
+        cause = f"the server answers 416 to the first byte of the file, and {where}"
+        self._refusals_of_start += 1
+        if self._refusals_of_start < _REFUSALS_OF_START:
+            later = Later(cause, ack.status, ack.hresult, ack.retry_after)
+            return self._set_back(later, at_once=False)
+        if self._restarted:
+            # In a session of its own, to which nothing had been sent.
+            return self._nonsense(ack, cause)
+        # It may hold bytes, but nobody can tell how many.
+        self._refusals_of_start, self._restarted = 0, True
+        self.phase = Phase.RESTARTING
+        return Again(progress=False)
+
+    def _answer_to_release(self, ack: Ack[str]) -> Reaction:
+        is_gone = ack.success or ack.hresult == HResult.BG_E_SESSION_NOT_FOUND
+        if not is_gone and is_transient(ack.status):
+            return Later(describe(ack), ack.status, ack.hresult, ack.retry_after)
+        # A server that refuses to release it keeps it until it expires.
+        self._forget_session()
+        return Again(progress=False)
+
+    def _forget_session(self) -> None:
         # The host stays: the session that it lost may have been its own.
         self._move(session_id=None, offset=0, reply_url=None)
         self.phase = Phase.CREATING
+
+    def _start_over(self, ack: Ack[str]) -> Reaction:
+        self._forget_session()
         return self._set_back(
             Later(describe(ack), ack.status, ack.hresult, ack.retry_after),
             at_once=True,
@@ -372,14 +475,14 @@ class Upload:
         self._setbacks += 1
         return Again(progress=False) if at_once and self._setbacks == 1 else later
 
-    def _failure(self, ack: Ack) -> Later | Refused:
+    def _failure(self, ack: Ack[str]) -> Later | Refused:
         # A file that is too large is answered with 500, but stays too large.
         transient = is_transient(ack.status) and ack.hresult != HResult.BG_E_TOO_LARGE
         if transient:
             return Later(describe(ack), ack.status, ack.hresult, ack.retry_after)
         return Refused(describe(ack), ack.status, ack.hresult, transient=False)
 
-    def _failure_at_end(self, ack: Ack) -> Later | Refused:
+    def _failure_at_end(self, ack: Ack[str]) -> Later | Refused:
         # The reference pages on Close-Session and Cancel-Session: sent again after
         # 500 to 599, and not after 100 to 499.
         if 500 <= ack.status < 600:
@@ -388,7 +491,7 @@ class Upload:
             describe(ack), ack.status, ack.hresult, transient=is_transient(ack.status)
         )
 
-    def _nonsense(self, ack: Ack, cause: str) -> Refused:
+    def _nonsense(self, ack: Ack[str], cause: str) -> Refused:
         return Refused(cause, ack.status, ack.hresult, transient=False)
 
 

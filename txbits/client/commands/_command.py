@@ -19,6 +19,7 @@ from attrs import define, field, frozen
 from twisted.internet.defer import CancelledError, Deferred
 
 from txbits._deferreds import deferred
+from txbits._interrupts import INTERRUPTED
 from txbits.client._display import write, write_json
 from txbits.client._exchange import IExchange, exchange_over_network
 from txbits.client._files import FILES, Files
@@ -36,7 +37,7 @@ class Status(IntEnum):
     REFUSED = 2
     GAVE_UP = 3
     CHANGED = 4
-    INTERRUPTED = 130
+    INTERRUPTED = INTERRUPTED
 
 
 #: What each status means, but where a command says otherwise.
@@ -80,6 +81,8 @@ class Context:
     :ivar files: Makes, locks and names files.
     :ivar now: Tells the time, in seconds since 1970.
     :ivar hint: What to do next if the command does not succeed, in words.
+    :ivar interrupted: Whether it was told to end; whatever it fails with then, that is
+        why.
     """
 
     reactor: Any
@@ -93,6 +96,7 @@ class Context:
     files: Files = FILES
     now: Callable[[], float] = time.time
     hint: str = field(init=False, default="")
+    interrupted: bool = field(init=False, default=False)
 
     def say(self, line: str) -> None:
         """Write one line to standard output."""
@@ -151,13 +155,13 @@ class Command:
         parser.set_defaults(perform=self.perform)
 
 
-def explain(error: Exception) -> tuple[Status, str]:
+def explain(error: BaseException) -> tuple[Status, str]:
     """
     Say what an exception is for the user.
 
     :returns: The exit status, and one line.
     """
-    if isinstance(error, CancelledError):
+    if isinstance(error, (CancelledError, KeyboardInterrupt)):
         return Status.INTERRUPTED, "interrupted"
     if isinstance(error, (UsageError, JournalError, InvalidSettings)):
         return Status.USAGE, str(error)
@@ -182,9 +186,11 @@ class Run:
 
     status: Deferred[Status]
     _work: Deferred[Status]
+    _context: Context
 
     def interrupt(self) -> None:
         """End it, in good order."""
+        self._context.interrupted = True
         self._work.cancel()
 
 
@@ -196,7 +202,7 @@ def begin(context: Context, options: argparse.Namespace) -> Run:
     :param options: The parsed command line.
     """
     work: Deferred[Status] = Deferred.fromCoroutine(options.perform(context, options))
-    return Run(_concluded(context, options, work), work)
+    return Run(_concluded(context, options, work), work, context)
 
 
 @deferred
@@ -206,14 +212,15 @@ async def _concluded(
     ended: Deferred[None] = Deferred()
 
     def stop() -> Deferred[None]:
+        context.interrupted = True
         work.cancel()
         return ended
 
     context.reactor.addSystemEventTrigger("before", "shutdown", stop)
     try:
         return await work
-    except Exception as error:  # noqa: BLE001  all of them are told
-        status, line = explain(error)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  all are told
+        status, line = explain(CancelledError() if context.interrupted else error)
         if getattr(options, "json", False):
             fields: dict[str, Any] = {"event": "failed", "exit": int(status)}
             if isinstance(error, TransferFailed):

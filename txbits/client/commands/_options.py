@@ -8,13 +8,14 @@ They do not stand on a command line, which all users of a machine can read.
 from __future__ import annotations
 
 import argparse
-import netrc
 import os
+import pwd
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from txbits.client._journals import state_directory
+from txbits.client._netrc import password_of
 from txbits.client._url import parse_proxy
 from txbits.client.commands import _types
 from txbits.client.commands._command import Context, UsageError
@@ -222,17 +223,25 @@ def _credentials(context: Context, user: str, host: str, variable: str) -> Crede
 
 
 def _from_netrc(context: Context, user: str, host: str) -> str | None:
-    home = context.environ.get("HOME", "")
-    path = context.environ.get("NETRC") or os.path.join(home, ".netrc")
+    path = context.environ.get("NETRC")
+    if not path:
+        path = os.path.join(_home(context), ".netrc")
+    if not os.path.exists(path):
+        return None
+    # A password of bytes that are no UTF-8 goes out as it is.
+    text = read_file(path).decode("utf-8", "surrogateescape")
     try:
-        found = netrc.netrc(path).authenticators(host)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise UsageError(f"{printable(path)}: {error.strerror}") from error
-    except (netrc.NetrcParseError, UnicodeDecodeError) as error:
-        # What the parser says of it may quote a password.
-        raise UsageError(f"{printable(path)} is no netrc file") from error
-    if found is None or found[0] not in (user, ""):
-        return None
-    return found[2]
+        return password_of(user, host, text)
+    except ValueError as error:
+        raise UsageError(f"{printable(path)} is no netrc file: {error}") from error
+
+
+def _home(context: Context) -> str:
+    home = context.environ.get("HOME")
+    if home:
+        return home
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_dir
+    except KeyError:
+        # As in a container that runs as some number.
+        return os.path.sep

@@ -15,19 +15,19 @@ from txbits.client._requests import ExchangeError, NoAnswer
 from txbits.client._retry import Backoff
 from txbits.client.events import UploadFailed
 from txbits.client.source import ObjectSource
-from txbits.protocol.codec import RemoteProtocolError
-from txbits.protocol.packets import Ack, Packet
-from txbits.protocol.reactions import describe, is_transient
+from txbits.protocol.codec import NotAnAck, RemoteProtocolError
+from txbits.protocol.packets import Ack, CancelSession, ClientPacket
+from txbits.protocol.reactions import describe, describe_stranger, is_transient
 
 
 async def ask(
     reactor: Any,
     exchange: IExchange,
-    packet: Packet,
+    packet: ClientPacket,
     retry_for: float,
     *,
     good: int | None = None,
-) -> Ack:
+) -> Ack[str]:
     """
     Send a packet that has no body.
 
@@ -38,12 +38,20 @@ async def ask(
     """
     backoff = Backoff(reactor, random.random, retry_for)
     nothing = ObjectSource(io.BytesIO())
+    # Whoever has a session has met a BITS server there.
+    was_there = isinstance(packet, CancelSession)
     try:
         while True:
             try:
                 ack = await exchange.send(packet, nothing, None, lambda _: None, None)
             except NoAnswer as error:
                 failed = UploadFailed(str(error), transient=True)
+                retry_after = None
+            except NotAnAck as error:
+                words = describe_stranger(
+                    str(error), error.location, was_there=was_there
+                )
+                failed = UploadFailed(words, status=error.status, transient=was_there)
                 retry_after = None
             except (ExchangeError, RemoteProtocolError) as error:
                 raise UploadFailed(str(error), transient=False) from error

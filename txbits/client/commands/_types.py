@@ -7,11 +7,10 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from uuid import UUID
 
 from txbits.client._url import InvalidURL, parse_proxy, to_wire
 from txbits.client.settings import InvalidSettings, check_header
-from txbits.protocol._fields import LocalProtocolError, parse_guid
+from txbits.protocol._fields import LocalProtocolError, check_session_id
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _FACTORS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
@@ -67,10 +66,10 @@ def duration(text: str) -> float:
     return seconds
 
 
-def session(text: str) -> UUID:
-    """Read the id of a session."""
+def session(text: str) -> str:
+    """Check the id of a session, which is as the server has written it."""
     try:
-        return parse_guid(text.encode("utf-8"))
+        return check_session_id(text)
     except LocalProtocolError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not a session's id") from error
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from uuid import UUID
 
 from attrs import frozen
 
@@ -28,7 +27,8 @@ from txbits.client.journal import (
     Journal,
     JournalBusy,
 )
-from txbits.client.source import FileIdentity
+from txbits.client.source import FileIdentity, printable
+from txbits.protocol._fields import LocalProtocolError, parse_guid
 from txbits.protocol.packets import CancelSession
 from txbits.protocol.refusals import HResult
 
@@ -36,7 +36,12 @@ from txbits.protocol.refusals import HResult
 def _arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("url", metavar="URL", type=_types.url, help="where the file was to appear")
-    add("session", metavar="SESSION", type=_types.session, help="the session's id")
+    add(
+        "session",
+        metavar="SESSION",
+        type=_types.session,
+        help="the session's id, as the server wrote it and status shows it",
+    )
     add(
         "--retry-for",
         metavar="DURATION",
@@ -51,34 +56,51 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 async def _perform(context: Context, options: argparse.Namespace) -> Status:
     settings = connection_settings(context, options, options.url)
+    trouble: UsageError | None = None
+    journals: list[_Journal] = []
+    try:
+        journals = await _look(context, options)
+    except UsageError as error:
+        # What there is on the server is released all the same.
+        trouble = error
+    session = options.session
+    if journals:
+        # Whoever read a GUID elsewhere, as in a log, may have it without its braces.
+        session = journals[0].session
     exchange = context.exchange(context.reactor, to_wire(options.url), settings)
     await ask(
         context.reactor,
         exchange,
-        CancelSession(options.session),
+        CancelSession(session),
         options.retry_for,
         good=HResult.BG_E_SESSION_NOT_FOUND,
     )
-    await _forget(context, options)
-    session = str(options.session).upper()
+    if trouble is not None:
+        raise trouble
+    await _forget(context, journals)
     if options.json:
         context.say_json(event="cancelled", url=options.url, session=session)
     else:
-        context.say(f"nothing is left of session {session}")
+        context.say(f"nothing is left of session {printable(session)}")
     return Status.DONE
 
 
-async def _forget(context: Context, options: argparse.Namespace) -> None:
-    """Remove the journal of the session, if there is one here."""
+async def _look(context: Context, options: argparse.Namespace) -> list[_Journal]:
+    """Find the journals of the session that are here."""
     try:
         place = state_path(context, options)
     except UsageError:
-        return
+        return []
     try:
-        found = await context.run(_find, place, options.session)
+        found: list[_Journal] = await context.run(_find, place, options.session)
     except OSError as error:
         raise UsageError(f"{place}: {error.strerror or error}") from error
-    for entry in found:
+    return found
+
+
+async def _forget(context: Context, journals: list[_Journal]) -> None:
+    """Remove the journals of the session."""
+    for entry in journals:
         try:
             journal = await Journal.open(
                 entry.path, entry.url, entry.file, context.now, context.run
@@ -94,17 +116,34 @@ class _Journal:
     path: Path
     url: str
     file: FileIdentity
+    session: str
 
 
-def _find(place: Path, session: UUID) -> list[_Journal]:
+def _find(place: Path, session: str) -> list[_Journal]:
     looked = look_into(place) if place.is_dir() else [look_at(place)]
-    return [
-        _Journal(found.path, found.entry.url, found.entry.file)
-        for found in looked
-        if found is not None
-        and found.entry is not None
-        and found.entry.position.session_id == session
-    ]
+    journals = []
+    for found in looked:
+        if found is None or found.entry is None:
+            continue
+        entry = found.entry
+        if entry.position.session_id is not None and _is_same(
+            entry.position.session_id, session
+        ):
+            journals.append(
+                _Journal(found.path, entry.url, entry.file, entry.position.session_id)
+            )
+    # The one that is called just so goes first.
+    return sorted(journals, key=lambda journal: journal.session != session)
+
+
+def _is_same(one: str, other: str) -> bool:
+    if one == other:
+        return True
+    try:
+        guids = [parse_guid(each.encode("latin-1")) for each in (one, other)]
+    except LocalProtocolError:
+        return False
+    return guids[0] == guids[1]
 
 
 COMMAND = Command(

@@ -69,7 +69,7 @@ def _row(found: Found) -> list[str]:
         entry.url,
         f"{percent(entry.position.offset, entry.file.length)} %",
         _state(found),
-        "" if session is None else str(session).upper(),
+        "" if session is None else printable(session),
         time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.updated)),
     ]
 
@@ -79,7 +79,6 @@ def _say_json(context: Context, found: Found) -> None:
     if entry is None:
         context.say_json(journal=str(found.path), state=_state(found))
         return
-    session = entry.position.session_id
     context.say_json(
         journal=str(found.path),
         state=_state(found),
@@ -87,7 +86,7 @@ def _say_json(context: Context, found: Found) -> None:
         url=entry.url,
         acknowledged=entry.position.offset,
         total=entry.file.length,
-        session=None if session is None else str(session).upper(),
+        session=entry.position.session_id,
         began=entry.began,
         updated=entry.updated,
     )

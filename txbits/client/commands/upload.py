@@ -67,6 +67,12 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help="where it is to appear, http or https; one that ends with a slash is a "
         "folder, in which each file has its own name",
     )
+    add(
+        "--no-check",
+        action="store_true",
+        help="do not take a new time of modification for a change; a file that is "
+        "overwritten meanwhile, without a change of its length, is not noticed then",
+    )
     add("-r", "--recursive", action="store_true", help="send the files of directories")
     add(
         "--length",
@@ -289,7 +295,7 @@ class _Uploads:
         try:
             if item.path == STDIN:
                 return self._stdin()
-            return FileSource.open(item.path)
+            return FileSource.open(item.path, check_time=not self.options.no_check)
         except OSError as error:
             words = error.strerror or error
             raise UsageError(f"{printable(item.path)}: {words}") from error
@@ -300,7 +306,9 @@ class _Uploads:
         descriptor, length = self.context.stdin, self.options.length
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
             first = os.lseek(descriptor, 0, os.SEEK_CUR)
-            source = FileSource.from_descriptor(descriptor, first)
+            source = FileSource.from_descriptor(
+                descriptor, first, check_time=not self.options.no_check
+            )
             if length not in (None, source.length):
                 source.close()
                 raise UsageError(
@@ -332,12 +340,16 @@ class _Uploads:
                 file=item.path,
                 url=item.url,
                 length=source.length,
-                session=None if result is None else str(result.session_id).upper(),
+                session=None if result is None else result.session_id,
+                acknowledged=result is None or result.is_acknowledged,
                 reply_url=None if result is None else result.reply_url,
             )
         elif not self.options.quiet:
             already = " already" if result is None else ""
-            self.context.say(f"{source.length:,} bytes are{already} at {item.url}")
+            line = f"{source.length:,} bytes are{already} at {item.url}"
+            if result is not None and not result.is_acknowledged:
+                line += " (the server's answer was lost; a look there shows the file)"
+            self.context.say(line)
 
 
 COMMAND = Command(

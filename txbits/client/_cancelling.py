@@ -1,0 +1,42 @@
+"""
+Deferreds that say of themselves that they were cancelled.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
+
+T = TypeVar("T")
+
+
+def cancellable(work: Deferred[T]) -> Deferred[T]:
+    """
+    Have whoever waits for something know that it was cancelled.
+
+    What connects, above all, fails otherwise in many ways when it is cancelled, such as
+    with a name that was not found; and whoever sees that tries again.
+
+    :returns: A Deferred that fires as *work* does, but fails with
+        :class:`~twisted.internet.defer.CancelledError` when it was cancelled.
+    """
+    was_cancelled = False
+
+    def cancel(_: object) -> None:
+        nonlocal was_cancelled
+        was_cancelled = True
+        work.cancel()
+
+    result: Deferred[T] = Deferred(cancel)
+
+    def pass_on(outcome: Any) -> None:
+        if result.called:
+            return
+        if was_cancelled and isinstance(outcome, Failure):
+            outcome = Failure(CancelledError())
+        result.callback(outcome)
+
+    work.addBoth(pass_on)
+    return result

@@ -1,0 +1,51 @@
+"""
+What is wrong with an answer that is no HTTP, in words.
+
+Twisted tells it with the errors of the functions that failed, which have the value in
+them, and at best the name of what it is a value of.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from txbits.protocol.codec import quoted
+
+_BYTES = re.compile(r"b('[^']*'|\"[^\"]*\")")
+
+
+def describe_malformed(reasons: Iterable[BaseException]) -> str | None:
+    """
+    Say on one line what a server has said that cannot be read.
+
+    :param reasons: All that an error is made of, the innermost first.
+    :returns: ``None`` if it is not that.
+    """
+    for reason in reasons:
+        # Its parser's own: what is wrong, and with which bytes.
+        if len(reason.args) == 2 and isinstance(reason.args[1], bytes):
+            shown = _shown(reason.args[1])
+            if reason.args[1].startswith(b"HTTP/") and b" " not in reason.args[1]:
+                return f"the answer is of {shown}, which is no version of HTTP"
+            return f"the answer begins with {shown}, which is no HTTP"
+        if isinstance(reason, KeyError) and isinstance(reason.args[0], bytes):
+            shown = _shown(reason.args[0])
+            return f"the answer's Transfer-Encoding is {shown}, which nobody asked for"
+        if isinstance(reason, ValueError):
+            return _of_value(str(reason))
+    return None
+
+
+def _of_value(words: str) -> str:
+    match = _BYTES.search(words)
+    if match is None:
+        return "a line in the head of the answer is no header"
+    shown = quoted(match[1][1:-1])
+    if "conflicting" in words or "," in match[1]:
+        return f"the answer has Content-Length several times: {shown}"
+    return f"the answer's Content-Length is {shown}, which is no number of bytes"
+
+
+def _shown(value: bytes) -> str:
+    return quoted(value.decode("latin-1"))
