@@ -36,7 +36,7 @@ class ClockTests(SynchronousTestCase):
         self.addCleanup(made.removeAll)
         out = io.StringIO()
         with redirect_stdout(out):
-            result = start(made, parse(["completion", "bash"]))
+            result = start(made, parse(["completion", "bash"]), Interrupts([].append))
             self.successResultOf(result)
         for clock in (made.seconds, made.callLater(5, int).seconds):
             self.assertIsNot(clock, seconds)

@@ -5,7 +5,6 @@ What of an upload is written into its journal, and how often.
 from __future__ import annotations
 
 from pathlib import Path
-from uuid import UUID
 
 from attrs import evolve
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -18,7 +17,7 @@ from txbits.client.source import FileIdentity
 from txbits.protocol.upload import Position
 
 FILE = FileIdentity("/data/x", 1, 2, 1000, 4)
-POSITION = Position(UUID("7DF0354D-249B-430F-820D-3D2A9BEF4931"), 0)
+POSITION = Position("{7DF0354D-249B-430F-820D-3D2A9BEF4931}", 0)
 
 
 class RecordTests(SynchronousTestCase):

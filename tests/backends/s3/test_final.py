@@ -1,6 +1,6 @@
 """
-What is final is so for all nodes: a Close that succeeds, a session that is given up, and
-an Ack, each while another node does what the first has not heard of.
+What is final is so for all nodes: a Close that succeeds, a session that is given up,
+and an Ack, each while another node does what the first has not heard of.
 
 ``hold`` keeps a request at the line of the calls, so that others come before it.
 """
