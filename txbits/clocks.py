@@ -53,6 +53,7 @@ class _SteadyView:
 
     _reactor: Any
     seconds: Callable[[], float]
+    wall: Wall
 
     def callLater(
         self, delay: float, callable: Callable[..., Any], *args: Any, **kw: Any
@@ -64,9 +65,7 @@ class _SteadyView:
         return self._reactor.getDelayedCalls()
 
 
-def keep_steady(
-    reactor: Any, monotonic: Callable[[], float] = time.monotonic
-) -> None:
+def keep_steady(reactor: Any, monotonic: Callable[[], float] = time.monotonic) -> None:
     """
     Have a reactor's timers, and its ``seconds()``, go by a clock that is never set.
 
@@ -92,19 +91,23 @@ def steady(clock: IReactorTime) -> IReactorTime:
     """
     if not _goes_by_the_wall(clock):
         return clock
-    return _SteadyView(clock, _Steadily.on_from(clock.seconds, time.monotonic))
+    return _SteadyView(
+        clock, _Steadily.on_from(clock.seconds, time.monotonic), wall_of(clock)
+    )
 
 
 def wall_of(clock: IReactorTime) -> Wall:
     """
     The wall clock that belongs to a steady one.
 
-    :returns: ``time.time`` for a reactor of Twisted's; the ``seconds`` of anything
-        else, such as a :class:`twisted.internet.task.Clock`.
+    :returns: Its attribute ``wall``, if it has one; ``time.time`` for a reactor of
+        Twisted's; the ``seconds`` of anything else, such as a
+        :class:`twisted.internet.task.Clock`.
     """
-    if isinstance(clock, (ReactorBase, _SteadyView)):
-        return time.time
-    return clock.seconds
+    wall: Wall | None = getattr(clock, "wall", None)
+    if wall is not None:
+        return wall
+    return time.time if isinstance(clock, ReactorBase) else clock.seconds
 
 
 def _goes_by_the_wall(clock: object) -> bool:

@@ -36,6 +36,7 @@ class Files:
     rename = staticmethod(os.rename)
     statvfs = staticmethod(os.statvfs)
     unlink = staticmethod(os.unlink)
+    utime = staticmethod(os.utime)
 
     @staticmethod
     def pread_cached(fd: int, length: int, offset: int) -> bytes | None:

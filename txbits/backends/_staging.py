@@ -60,6 +60,10 @@ RESERVE = 1 << 20
 # How wrong the clock may have been when the machine was started, in seconds.
 _CLOCK_ERROR = 60.0
 
+# Seconds by which the clock of a disk may seem to be wrong, and be right: some tell
+# times by two seconds, and most behind by the tick of a timer.
+_ROUGHLY = 5.0
+
 # Also what an application may have put there on its way to a reply.
 _OF_A_SESSION = re.compile(r"([0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12})\.(?s:.+)")
 
@@ -107,6 +111,9 @@ class Staging:
     :ivar fsync: When bytes are made to survive a crash of the machine.
     :ivar in_thread: Calls what may take long.
     :ivar sync: Calls fsync.
+    :ivar seconds: Tells seconds since the epoch.
+    :ivar disk_ahead: Seconds that the clock of the disk, which may be another
+        machine's, is ahead of that.
     :ivar answered: The sessions that an application was asked about, so that the others
         need not be looked at for that.
     """
@@ -124,6 +131,7 @@ class Staging:
     sync: Sync
     _lock: int
     answered: set[UUID]
+    disk_ahead: float = 0.0
     sync_table: SharedSync = field(init=False)
     _sync_root: SharedSync = field(init=False)
     sync_directory: SharedSync = field(init=False)
@@ -185,6 +193,7 @@ class Staging:
                     f"{path} is on another file system than {root}; files could not "
                     "be published from there, so make it a directory of that one"
                 )
+            disk_ahead = _disk_ahead(files, lock, seconds)
             closes = Closes(files, opened("closed", _BELOW, dir_fd=directory))
             table = Table.opened(files, directory)
             answered = _answered(files.listdir(directory))
@@ -213,6 +222,7 @@ class Staging:
             sync,
             lock,
             answered,
+            disk_ahead,
         )
 
     def close(self) -> None:
@@ -260,6 +270,7 @@ class Staging:
             # The application may have moved or changed the bytes, or linked them to
             # wherever it likes.
             last = asked.written if staged is None else staged.st_mtime
+            last -= self.disk_ahead
             return Found(record, record.total or 0, last, False, False, asked)
         total, phase = record.total, record.phase
         if staged is None:
@@ -267,7 +278,7 @@ class Staging:
             return Found(
                 record,
                 (total or 0) if published else 0,
-                record.created if asked is None else asked.written,
+                record.created if asked is None else asked.written - self.disk_ahead,
                 published,
                 # There was a staged file once.
                 self._is_in_doubt(record.created)
@@ -286,7 +297,12 @@ class Staging:
             phase is Phase.PUBLISHED and not self.may_have_crashed(staged.st_ctime)
         ) or self._is_linked(record.destination, staged, total)
         return Found(
-            record, staged.st_size, staged.st_mtime, published, in_doubt, asked
+            record,
+            staged.st_size,
+            staged.st_mtime - self.disk_ahead,
+            published,
+            in_doubt,
+            asked,
         )
 
     def _asked(self, session_id: UUID) -> Asked | None:
@@ -415,6 +431,17 @@ class Staging:
                     f"{self.path} was removed; restart txbits to begin anew"
                 ) from None
             return None
+
+
+def _disk_ahead(files: Files, fd: int, seconds: Callable[[], float]) -> float:
+    """Find out how far the clock of a file's disk is ahead of that of the machine."""
+    try:
+        # The time is the disk's word.
+        files.utime(fd)
+    except OSError:
+        return 0.0  # one that cannot be asked is taken for right
+    ahead = files.fstat(fd).st_mtime - seconds()
+    return ahead if abs(ahead) > _ROUGHLY else 0.0
 
 
 def _answered(names: list[str]) -> set[UUID]:

@@ -32,6 +32,7 @@ from txbits.backends._staging import FsyncPolicy, Staging
 from txbits.backends._stored import StoredFile
 from txbits.backends._syncs import KernelSyncs, Sync, all_done
 from txbits.backends._work import InThread, Threads, at_once, translated
+from txbits.clocks import Wall, wall_of
 from txbits.errors import BackendError, NoSuchSession, ParentMissing
 from txbits.interfaces import (
     IAbilities,
@@ -67,7 +68,7 @@ class DiskBackend:
     :ivar root: The directory; made at the start if it is missing. One server at a
         time uses it.
 
-    :param reactor: The clock, and where work in threads is reported.
+    :param reactor: The steady clock, and where work in threads is reported.
     :param fsync: When bytes are made to survive a crash of the machine: ``"close"``
         (before publishing is done), ``"fragment"`` (also before a new session, or
         the closing of a writer, is done) or ``"never"``.
@@ -77,6 +78,8 @@ class DiskBackend:
         the kernel's asynchronous I/O does it, or *in_thread*, if that is given or the
         kernel has none.
     :param files: The system calls.
+    :param wall: Tells seconds since the epoch; if not given, the wall clock that
+        belongs to *reactor*.
     :param booted: Tells when the machine was started.
     """
 
@@ -91,12 +94,17 @@ class DiskBackend:
     _sync: Sync | None = field(default=None, kw_only=True)
     _files: Files = field(factory=Files, kw_only=True)
     _booted: Callable[[], float] = field(default=_booted_at, kw_only=True)
+    _wall: Wall = field(kw_only=True, validator=validators.is_callable())
     _threads: Threads | None = field(default=None, init=False)
     _syncs: KernelSyncs | None = field(default=None, init=False)
     _recalling: DeferredLock = field(factory=DeferredLock, init=False)
     _opened: Staging | None = field(default=None, init=False)
     _served: dict[int, StoredFile] = field(factory=dict, init=False)
     _stopping: bool = field(default=False, init=False)
+
+    @_wall.default
+    def _wall_of_the_reactor(self) -> Wall:
+        return wall_of(self._reactor)
 
     @property
     def session_abilities(self) -> Set[InterfaceClass]:
@@ -136,7 +144,7 @@ class DiskBackend:
                 self.root,
                 self._files,
                 self._fsync,
-                self._reactor.seconds,
+                self._wall,
                 self._booted,
                 run,
                 sync or sync_in_thread,

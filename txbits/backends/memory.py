@@ -26,6 +26,7 @@ from txbits._deferreds import deferred
 from txbits.backends._paths import checked_segments
 from txbits.backends._reading import Reading
 from txbits.backends._stored import StoredFile, by_pieces
+from txbits.clocks import Wall, wall_of
 from txbits.errors import (
     BackendError,
     DestinationExists,
@@ -64,7 +65,7 @@ class _MemoryWriter:
             raise BackendError("more bytes than the file has")
         session._pieces.append(data)
         session.offset += len(data)
-        session.last_progress = session._backend._clock.seconds()
+        session.last_progress = session._backend._wall()
 
     def close(self) -> Deferred[None]:
         self._open = False
@@ -193,7 +194,7 @@ class MemorySession:
         """Keep what was answered; see :class:`~txbits.interfaces.IAnswerable`."""
         self._require_standing()
         self.answer = evolve(answer, has_reply=self._reply is not None)
-        self._answered_at = self._backend._clock.seconds()
+        self._answered_at = self._backend._wall()
 
     @deferred
     async def reply(self) -> IStoredFile:
@@ -276,6 +277,9 @@ class MemoryBackend:
     """
     Keeps sessions and published files in the memory of the process.
 
+    :param clock: The steady clock.
+    :param wall: Tells seconds since the epoch; if not given, the wall clock that
+        belongs to *clock*, see :func:`txbits.clocks.wall_of`.
     :ivar files: The published files. An embedder may read, add and remove them.
     """
 
@@ -284,14 +288,19 @@ class MemoryBackend:
     )
 
     _clock: IReactorTime
+    _wall: Wall = field(kw_only=True)
     files: PublishedFiles = field(init=False)
     _sessions: dict[UUID, MemorySession] = field(factory=dict, init=False)
     _closed: dict[tuple[UUID, tuple[str, ...], str | None], float] = field(
         factory=dict, init=False
     )
 
+    @_wall.default
+    def _wall_of_the_clock(self) -> Wall:
+        return wall_of(self._clock)
+
     def __attrs_post_init__(self) -> None:
-        self.files = PublishedFiles(self._clock.seconds)
+        self.files = PublishedFiles(self._wall)
 
     def start(self) -> Deferred[None]:
         """Nothing is needed."""
@@ -322,7 +331,7 @@ class MemoryBackend:
             owner,
             content_name,
             self,
-            self._clock.seconds(),
+            self._wall(),
         )
         return session
 
@@ -353,7 +362,7 @@ class MemoryBackend:
         self, session_id: UUID, destination: tuple[str, ...], owner: str | None
     ) -> Deferred[None]:
         """Record a close; see :class:`~txbits.interfaces.IBackend`."""
-        self._closed[session_id, destination, owner] = self._clock.seconds()
+        self._closed[session_id, destination, owner] = self._wall()
         return succeed(None)
 
     def recalls_close(
@@ -364,8 +373,13 @@ class MemoryBackend:
 
     def clean_up(self, closed_before: float) -> Deferred[None]:
         """Forget old closes; see :class:`~txbits.interfaces.IBackend`."""
-        for record in [at for at, when in self._closed.items() if when < closed_before]:
-            del self._closed[record]
+        now = self._wall()
+        for record, when in list(self._closed.items()):
+            if when < closed_before:
+                del self._closed[record]
+            elif when > now:
+                # The clock was set back; it is not to be kept until then.
+                self._closed[record] = now
         return succeed(None)
 
     @deferred

@@ -23,7 +23,6 @@ from txbits.errors import BackendError, NoSuchSession, ServerStopping
 from txbits.interfaces import SessionSummary
 from txbits.sessions._release import Shared
 from txbits.sessions.naming import session_name
-from txbits.sessions.settings import CLOSE_MEMORY
 
 if TYPE_CHECKING:
     from txbits.sessions.manager import SessionManager
@@ -138,8 +137,7 @@ class Upkeep:
         try:
             summaries = await self._list()
             self._count(summaries)
-            now = self._clock.seconds()
-            turn_ends = now + _LONGEST_TURN
+            turn_ends = self._clock.seconds() + _LONGEST_TURN
             for summary in summaries:
                 rules = manager.rules_of(summary.session_id)
                 # One that stays until Close-Session, or until its time is out.
@@ -147,7 +145,7 @@ class Upkeep:
                 if (
                     (summary.releasing and not stands)
                     or manager.is_disabled
-                    or now - summary.last_progress > rules.settings.session_timeout
+                    or manager.is_listed_as_old(summary)
                 ):
                     await manager.expire(summary.session_id)
                 if self._clock.seconds() > turn_ends:
@@ -155,7 +153,7 @@ class Upkeep:
                     turn_ends = self._clock.seconds() + _LONGEST_TURN
             if not manager.is_shared:
                 await self._reconcile({one.session_id for one in summaries})
-            await self._asked(manager.backend.clean_up(now - CLOSE_MEMORY))
+            await self._asked(manager.backend.clean_up(manager.ages.closed_before()))
         except ServerStopping:
             _log.info("clean-up ended: the server is stopping")
         except Exception:  # noqa: BLE001 - whatever it was, the next round comes

@@ -272,6 +272,8 @@ class Bucket:
                 operation="ListObjectsV2", method="GET", query=query, is_parsed=True
             )
         )
+        if theirs := _http_date(answer.headers.get("date", "")):
+            self.client.access.saw(theirs)
         parsed = answer.parsed
         is_encoded = parsed.get("EncodingType") == "url"
 

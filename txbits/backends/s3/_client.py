@@ -58,6 +58,7 @@ from txbits.backends.s3._bodies import (
     TooLong,
 )
 from txbits.backends.s3._settings import S3Settings
+from txbits.clocks import wall_of
 
 _log = Logger()
 
@@ -331,7 +332,8 @@ class Client:
             return False
         if abs(theirs - self.access.now()) < least:
             return False
-        self.access.skew = theirs - self._reactor.seconds()
+        self.access.skew = theirs - wall_of(self._reactor)()
+        self.access.saw(theirs)
         _log.warn(
             "this machine's clock is {skew:.0f} s behind S3's; requests are signed "
             "with S3's time",

@@ -57,8 +57,9 @@ class S3Session:
     One upload; see :class:`~txbits.interfaces.IUploadSession`.
 
     :ivar etag: Of the record that all this was read from, or written with.
-    :ivar confirmed: When the bucket said so last, by our clock.
-    :ivar written: When the record was written, by our clock.
+    :ivar progressed: When bytes were last stored, by our steady clock.
+    :ivar confirmed: When the bucket said so last, by the same.
+    :ivar written: When the record was written, by the same.
     :ivar has_strays: Whether this node may have begun multipart uploads whose ids it
         does not know.
     :ivar parts: The cells that are parts of the multipart upload.
@@ -72,7 +73,7 @@ class S3Session:
     staging: Staging
     record: Record
     etag: str
-    last_progress: float
+    progressed: float
     confirmed: float
     seen: Seen | None = None
     offset: int = 0
@@ -94,8 +95,13 @@ class S3Session:
     _beginning: DeferredLock = field(factory=DeferredLock, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.written = self.last_progress
+        self.written = self.progressed
         self._derive()
+
+    @property
+    def last_progress(self) -> float:
+        """When bytes were last stored, by the wall clock as it is set now."""
+        return self.staging.epoch(self.progressed)
 
     @property
     def session_id(self) -> UUID:
@@ -175,7 +181,7 @@ class S3Session:
             self.offset = reach(self.tails)
         self.record, self.etag = stored.record, stored.etag
         self.written = stored.modified
-        self.last_progress = max(self.last_progress, stored.modified)
+        self.progressed = max(self.progressed, stored.modified)
         self.confirmed = self.staging.clock.seconds()
         self._derive()
 
@@ -258,7 +264,7 @@ class S3Session:
         self.drop_copy()
         self.offset = reach([*map(self.grid.cell, parts), *tails])
         latest = max([*parts.values(), *tails.values()], default=0.0)
-        self.last_progress = max(self.last_progress, staging.ours(latest))
+        self.progressed = max(self.progressed, staging.ours(latest))
         return found_parts is None
 
     async def _parts_of_upload(self) -> list[Part] | None:
@@ -358,7 +364,7 @@ class S3Session:
 
     async def _progressed(self, writing: Awaitable[None]) -> None:
         await writing
-        self.last_progress = self.staging.clock.seconds()
+        self.progressed = self.staging.clock.seconds()
         self.staging.known.weigh(self)
 
     async def store_tail(self, span: Span, body: Body) -> None:
@@ -469,7 +475,7 @@ class S3Session:
     def reached(self, offset: int) -> None:
         """Note that all bytes before an offset are in the bucket."""
         self.offset = max(self.offset, offset)
-        self.last_progress = self.staging.clock.seconds()
+        self.progressed = self.staging.clock.seconds()
 
     async def prove(self, tails: Iterable[Span]) -> None:
         """

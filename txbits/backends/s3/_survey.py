@@ -85,7 +85,7 @@ class Survey:
         return SessionSummary(
             record.session_id,
             record.owner,
-            staging.ours(latest),
+            staging.epoch(staging.ours(latest)),
             is_published or record.state in ("releasing", "closing"),
             is_published,
         )
@@ -122,6 +122,7 @@ class Survey:
     async def clean_up(self, closed_before: float) -> None:
         """Remove what is old; see :class:`~txbits.interfaces.IBackend`."""
         staging = self._staging
+        closed_before = staging.steadily(closed_before)
         stray_before = staging.clock.seconds() - _STRAY_AGE
         stale: list[str] = []
         owned: set[str] = set()

@@ -46,6 +46,7 @@ from txbits.backends.s3._settings import NOT_IN_XML, S3Settings
 from txbits.backends.s3._staging import MOST_KEY, Changed, Seen, Staging, Stored
 from txbits.backends.s3._survey import Survey
 from txbits.backends.s3._together import together
+from txbits.clocks import steady
 from txbits.errors import (
     BackendError,
     DestinationForbidden,
@@ -150,7 +151,8 @@ class S3Backend:
         """Find the bucket, and try it; see :class:`~txbits.interfaces.IBackend`."""
         threads = self._threads = Threads(self._reactor)
         try:
-            access = await threads(resolved, self.settings, self._reactor, threads)
+            clock = steady(self._reactor)
+            access = await threads(resolved, self.settings, clock, threads)
             await access.ready()
             policy = await threads(_policy, self.settings)
             pool = self._pool = _Pool(self._reactor)
@@ -158,15 +160,11 @@ class S3Backend:
             # A request that is repeated is one that is counted, and is told about.
             pool.retryAutomatically = False
             agent = Agent(self._reactor, policy, connectTimeout=10, pool=pool)
-            client = self._make_client(
-                self.settings, access, agent, self._reactor, threads
-            )
+            client = self._make_client(self.settings, access, agent, clock, threads)
             memory = self._budget.join(self, self.settings.memory)
             known = Known(self._budget.for_small)
             memory.drop_copies_by(known.drop_copies)
-            self._opened = Staging(
-                self.settings, Bucket(client), memory, self._reactor, known
-            )
+            self._opened = Staging(self.settings, Bucket(client), memory, clock, known)
             self._surveyor = Survey(self._opened)
             self._opened.read_records_by(self._surveyor.records)
             await self._try_out()
@@ -257,7 +255,7 @@ class S3Backend:
             destination=destination,
             owner=owner,
             content_name=content_name,
-            created=now,
+            created=staging.epoch(now),
             is_staged=self._notifies,
         )
         if len(encoded(record)) > MOST_NAMES:
