@@ -21,7 +21,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Literal
 from uuid import UUID
@@ -63,6 +63,9 @@ _CLOCK_ERROR = 60.0
 # Seconds by which the clock of a disk may seem to be wrong, and be right: some tell
 # times by two seconds, and most behind by the tick of a timer.
 _ROUGHLY = 5.0
+
+# So many names are looked at in one piece of a clean-up.
+_PIECE = 1000
 
 # Also what an application may have put there on its way to a reply.
 _OF_A_SESSION = re.compile(r"([0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12})\.(?s:.+)")
@@ -151,9 +154,13 @@ class Staging:
         booted: Callable[[], float],
         in_thread: InThread,
         sync: Sync,
+        go_on: Callable[[], None] = lambda: None,
     ) -> Staging:
         """
-        Make what is missing of the root, and take it for this process.
+        Make what is missing of the root, and take it for this process. Slow; for a
+        thread.
+
+        :param go_on: Called again and again; what it raises ends this.
 
         :raises BackendError: In one line, if the root cannot be used.
         """
@@ -195,7 +202,7 @@ class Staging:
                 )
             disk_ahead = _disk_ahead(files, lock, seconds)
             closes = Closes(files, opened("closed", _BELOW, dir_fd=directory))
-            table = Table.opened(files, directory)
+            table = Table.opened(files, directory, go_on)
             answered = _answered(files.listdir(directory))
         except BaseException as error:
             for descriptor in descriptors:
@@ -367,15 +374,17 @@ class Staging:
         """Whether the machine may have, after that time."""
         return since < self.booted() + _CLOCK_ERROR
 
-    def summaries(self) -> tuple[list[SessionSummary], list[BackendError]]:
+    def summaries(
+        self, session_ids: Iterable[UUID]
+    ) -> tuple[list[SessionSummary], list[BackendError]]:
         """
-        Read all sessions back. Slow; for a thread.
+        Read sessions back. Slow; for a thread.
 
         :returns: What :meth:`load` finds, and the faults of what it fails on.
         """
         found: list[SessionSummary] = []
-        faults = list(self.table.damaged)
-        for session_id in self.table.ids():
+        faults: list[BackendError] = []
+        for session_id in session_ids:
             try:
                 one = self.load(session_id)
             except NoSuchSession:
@@ -396,15 +405,22 @@ class Staging:
                 )
         return found, faults
 
-    def clean_up(self, closed_before: float, concluded: int) -> list[BackendError]:
+    def clean_up(
+        self, closed_before: float, concluded: int
+    ) -> Iterator[BackendError | None]:
         """
-        Forget old closes, remove what is no session's. Slow; for a thread.
+        Forget old closes, remove what is no session's. Slow; each step is for a thread.
 
         :param concluded: See :meth:`Closes.clean_up`.
-        :returns: The faults of what could not be removed; the rest is.
+        :returns: The steps: the fault of something that could not be removed, which
+            ends nothing, or ``None`` after a piece of work.
         """
-        faults = self.closes.clean_up(closed_before, concluded)
-        for name in self.files.listdir(self.directory):
+        yield from self.closes.clean_up(closed_before, concluded, self.seconds())
+        names = self.files.listdir(self.directory)
+        yield None
+        for number, name in enumerate(names, 1):
+            if not number % _PIECE:
+                yield None
             match = _OF_A_SESSION.fullmatch(name)
             # A record is there before all else of its session, and ids are never used
             # again, so what is listed here and has none will not get one.
@@ -412,15 +428,14 @@ class Staging:
                 continue
             if self.table.damaged:
                 # It may be of a session whose record is among those.
-                faults.append(BackendError(f"{name} is kept: {self.table.damaged[0]}"))
+                yield BackendError(f"{name} is kept: {self.table.damaged[0]}")
                 continue
             try:
                 self.files.unlink(name, dir_fd=self.directory)
             except FileNotFoundError:
                 pass  # somebody else has done it
             except OSError as error:
-                faults.append(storage_error(error))
-        return faults
+                yield storage_error(error)
 
     def _staged(self, part: str) -> os.stat_result | None:
         try:
@@ -446,5 +461,5 @@ def _disk_ahead(files: Files, fd: int, seconds: Callable[[], float]) -> float:
 
 def _answered(names: list[str]) -> set[UUID]:
     # Also where it was not there yet under its own name.
-    matches = map(_OF_A_SESSION.fullmatch, names)
-    return {UUID(one[1]) for one in matches if one and ENDING in one[0]}
+    matches = map(_OF_A_SESSION.fullmatch, (name for name in names if ENDING in name))
+    return {UUID(one[1]) for one in matches if one}

@@ -17,12 +17,13 @@ from typing import Any
 from uuid import UUID
 
 from attrs import define, field, validators
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import Deferred, DeferredLock, succeed
 from twisted.logger import Logger
 from zope.interface import implementer
 from zope.interface.interface import InterfaceClass
 
 from txbits._deferreds import deferred
+from txbits.backends._closes import key_of
 from txbits.backends._disk_answers import DiskAnswers
 from txbits.backends._disk_file import open_plain_file, stored_file
 from txbits.backends._disk_session import DiskSession
@@ -41,6 +42,7 @@ from txbits.interfaces import (
     IBackend,
     IDownloadable,
     IExclusive,
+    IPaged,
     IReadable,
     IReplyAddressable,
     IStoredFile,
@@ -55,11 +57,17 @@ def _booted_at() -> float:
     return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
+#: How many sessions are read at a time when all are.
+_PAGE = 256
+
+_OVER = object()
+
+
 def _absolute(path: str) -> str:
     return os.path.abspath(path)
 
 
-@implementer(IBackend, IAbilities, IExclusive, IDownloadable)
+@implementer(IBackend, IAbilities, IExclusive, IDownloadable, IPaged)
 @define(eq=False)
 class DiskBackend:
     """
@@ -111,6 +119,11 @@ class DiskBackend:
         """All there are; see :class:`~txbits.interfaces.IAbilities`."""
         return frozenset({IReadable, IAddressable, IAnswerable, IReplyAddressable})
 
+    def _go_on(self) -> None:
+        """End what a thread does at the start, if that is not wanted any more."""
+        if self._stopping:
+            raise BackendError("the backend is stopping")
+
     @property
     def _staging(self) -> Staging:
         if self._opened is None:
@@ -138,9 +151,9 @@ class DiskBackend:
         if sync is None and in_thread is None:
             sync = self._syncs = KernelSyncs.opened(self._reactor, sync_in_thread)
         try:
-            self._opened = await run(
+            await run(
                 translated,
-                Staging.opened,
+                self._open,
                 self.root,
                 self._files,
                 self._fsync,
@@ -148,10 +161,15 @@ class DiskBackend:
                 self._booted,
                 run,
                 sync or sync_in_thread,
+                self._go_on,
             )
         except BaseException:
             await self.stop()
             raise
+
+    def _open(self, *args: Any) -> None:
+        # Also when nobody waits for it any more: stop() then gives it back.
+        self._opened = Staging.opened(*args)
 
     @deferred
     async def stop(self) -> None:
@@ -283,11 +301,32 @@ class DiskBackend:
     @deferred
     async def sessions(self) -> Sequence[SessionSummary]:
         """Read all sessions back; see :class:`~txbits.interfaces.IBackend`."""
+        found: list[SessionSummary] = []
+
+        def look(page: Sequence[SessionSummary]) -> Deferred[None]:
+            found.extend(page)
+            return succeed(None)
+
+        await self.list_in_pages(look)
+        return found
+
+    @deferred
+    async def list_in_pages(
+        self, look: Callable[[Sequence[SessionSummary]], Deferred[None]]
+    ) -> None:
+        """Read them a few at a time; see :class:`~txbits.interfaces.IPaged`."""
         staging = self._staging
-        found, faults = await staging.in_thread(translated, staging.summaries)
+        faults = staging.table.damaged
+        session_ids = staging.table.ids()
+        for at in range(0, max(len(session_ids), 1), _PAGE):
+            for fault in faults:
+                _log.error("session left out: {fault}", fault=fault)
+            page, faults = await staging.in_thread(
+                translated, staging.summaries, session_ids[at : at + _PAGE]
+            )
+            await look(page)
         for fault in faults:
             _log.error("session left out: {fault}", fault=fault)
-        return found  # type: ignore[no-any-return]
 
     def remember_close(
         self, session_id: UUID, destination: tuple[str, ...], owner: str | None
@@ -307,26 +346,31 @@ class DiskBackend:
     ) -> bool:
         """Look it up; see :class:`~txbits.interfaces.IBackend`."""
         staging = self._staging
-        # One at a time: anybody can ask, and each looks through all of a day.
-        recalled: bool = await self._recalling.run(
-            staging.in_thread,
-            translated,
-            staging.closes.recalls,
-            session_id,
-            destination,
-            owner,
-        )
-        return recalled
+        closes = staging.closes
+        key = key_of(session_id, destination, owner)
+        if closes.is_present(key):
+            return True
+        for name in translated(closes.names):
+            if not closes.is_indexed(name):
+                # One at a time: anybody can ask, and all wait for the same.
+                await self._recalling.run(
+                    staging.in_thread, translated, closes.index, name
+                )
+            if translated(closes.holds, name, key):
+                return True
+        return False
 
     @deferred
     async def clean_up(self, closed_before: float) -> None:
         """Scan the staging area; see :class:`~txbits.interfaces.IBackend`."""
         staging = self._staging
         concluded = staging.closes.conclude()
-        for fault in await staging.in_thread(
-            translated, staging.clean_up, closed_before, concluded
-        ):
-            _log.error("clean-up left something: {fault}", fault=fault)
+        steps = staging.clean_up(closed_before, concluded)
+        while (
+            fault := await staging.in_thread(translated, next, steps, _OVER)
+        ) is not _OVER:
+            if fault is not None:
+                _log.error("clean-up left something: {fault}", fault=fault)
 
     @deferred
     async def open_file(self, destination: tuple[str, ...]) -> IStoredFile:

@@ -19,6 +19,7 @@ from uuid import UUID
 from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IConsumer, IReactorTime
+from twisted.internet.task import deferLater
 from zope.interface import implementer
 from zope.interface.interface import InterfaceClass
 
@@ -42,12 +43,17 @@ from txbits.interfaces import (
     IAnswerable,
     IBackend,
     IDownloadable,
+    IPaged,
     IReadable,
     IStoredFile,
     IUploadSession,
     IWriter,
     SessionSummary,
 )
+
+#: How many sessions are listed at a time, and how many closes are looked at.
+_PAGE = 256
+_MANY = 10_000
 
 
 @implementer(IWriter)
@@ -267,11 +273,21 @@ class PublishedFiles(MutableMapping[tuple[str, ...], bytes]):
         return f"{type(self).__name__}({self._files!r})"
 
 
+def _summary(session: MemorySession) -> SessionSummary:
+    return SessionSummary(
+        session.session_id,
+        session.owner,
+        session.last_progress,
+        session.published or session.releasing,
+        session.published and not session.releasing,
+    )
+
+
 def _above(destination: tuple[str, ...]) -> list[tuple[str, ...]]:
     return [destination[:end] for end in range(1, len(destination))]
 
 
-@implementer(IBackend, IAbilities, IDownloadable)
+@implementer(IBackend, IAbilities, IDownloadable, IPaged)
 @define(eq=False)
 class MemoryBackend:
     """
@@ -345,18 +361,18 @@ class MemoryBackend:
 
     def sessions(self) -> Deferred[Sequence[SessionSummary]]:
         """List the sessions; see :class:`~txbits.interfaces.IBackend`."""
-        return succeed(
-            [
-                SessionSummary(
-                    one.session_id,
-                    one.owner,
-                    one.last_progress,
-                    one.published or one.releasing,
-                    one.published and not one.releasing,
-                )
-                for one in self._sessions.values()
-            ]
-        )
+        return succeed([_summary(one) for one in self._sessions.values()])
+
+    @deferred
+    async def list_in_pages(
+        self, look: Callable[[Sequence[SessionSummary]], Deferred[None]]
+    ) -> None:
+        """List a few at a time; see :class:`~txbits.interfaces.IPaged`."""
+        all_of_them = list(self._sessions.values())
+        for at in range(0, len(all_of_them), _PAGE):
+            if at:
+                await deferLater(self._clock, 0)
+            await look([_summary(one) for one in all_of_them[at : at + _PAGE]])
 
     def remember_close(
         self, session_id: UUID, destination: tuple[str, ...], owner: str | None
@@ -371,16 +387,18 @@ class MemoryBackend:
         """Look a close up; see :class:`~txbits.interfaces.IBackend`."""
         return succeed((session_id, destination, owner) in self._closed)
 
-    def clean_up(self, closed_before: float) -> Deferred[None]:
+    @deferred
+    async def clean_up(self, closed_before: float) -> None:
         """Forget old closes; see :class:`~txbits.interfaces.IBackend`."""
         now = self._wall()
-        for record, when in list(self._closed.items()):
+        for number, (record, when) in enumerate(list(self._closed.items()), 1):
+            if not number % _MANY:
+                await deferLater(self._clock, 0)
             if when < closed_before:
                 del self._closed[record]
             elif when > now:
                 # The clock was set back; it is not to be kept until then.
                 self._closed[record] = now
-        return succeed(None)
 
     @deferred
     async def open_file(self, destination: tuple[str, ...]) -> IStoredFile:

@@ -60,6 +60,7 @@ from txbits.interfaces import (
     IBackend,
     IDownloadable,
     IExclusive,
+    IPaged,
     IReadable,
     IRedirecting,
     IReplyAddressable,
@@ -83,7 +84,15 @@ _CLOSE_ROUNDS = 200
 _AT_REST = frozenset({"QUIESCENT", "CONNECTION_LOST"})
 
 
-@implementer(IBackend, IAbilities, IExclusive, IShared, IDownloadable, IRedirecting)
+@implementer(
+    IBackend,
+    IAbilities,
+    IExclusive,
+    IPaged,
+    IShared,
+    IDownloadable,
+    IRedirecting,
+)
 @define(eq=False)
 class S3Backend:
     """
@@ -348,6 +357,14 @@ class S3Backend:
     async def sessions(self) -> Sequence[SessionSummary]:
         """List the sessions; see :class:`~txbits.interfaces.IBackend`."""
         return await self._survey.sessions()
+
+    @deferred
+    async def list_in_pages(
+        self, look: Callable[[Sequence[SessionSummary]], Deferred[None]]
+    ) -> None:
+        """List a few at a time; see :class:`~txbits.interfaces.IPaged`."""
+        async for page in self._survey.pages():
+            await look(page)
 
     # Closes
 
