@@ -170,10 +170,9 @@ class RecordContract(ContractBase):
         for number in range(3):
             await self.new(backend, (f"{number}",), owner="me")
         await IPaged(backend).list_in_pages(look)
-        listed = [one for page in pages for one in page]
         self.assertEqual(
-            sorted(listed, key=lambda one: one.session_id),
-            sorted(await backend.sessions(), key=lambda one: one.session_id),
+            sorted((one.session_id, one.owner) for page in pages for one in page),
+            sorted((one.session_id, one.owner) for one in await backend.sessions()),
         )
 
         def refuse(page: Sequence[SessionSummary]) -> Deferred[None]:
