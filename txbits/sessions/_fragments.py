@@ -210,13 +210,13 @@ async def receive_fragment(
         content_range.length,
     )
     before, held = session.progressed, upload.offset
-    manager.arrives(session)
+    manager.stalls.begins(session)
     try:
         whole = await body.receive(sink.consume)
         if whole:
             turn.arrived()
     finally:
-        manager.arrived(session)
+        manager.stalls.ends(session)
         if writer is not None:
             try:
                 await writer.close()

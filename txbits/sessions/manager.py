@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from uuid import UUID, uuid4
 
-from attrs import Attribute, define, field, validators
+from attrs import define, field
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -62,10 +62,16 @@ _log = Logger()
 _STOPPING_RETRY_AFTER = 30
 
 
-def _is_a_clock(_: object, attribute: Attribute[IReactorTime], clock: object) -> None:
-    """Refuse a function that tells the time, which the other clock is."""
+def _require_clocks(clock: object, wall: object) -> None:
+    """
+    Refuse one clock in place of the other.
+
+    This is no validator: those make every change of any attribute slower.
+    """
     if not IReactorTime.providedBy(clock):
-        raise TypeError(f"{attribute.name} is to provide IReactorTime: {clock!r}")
+        raise TypeError(f"clock is to provide IReactorTime: {clock!r}")
+    if not callable(wall):
+        raise TypeError(f"wall is to be a function: {wall!r}")
 
 
 @define(eq=False)
@@ -86,10 +92,10 @@ class SessionManager:
 
     backend: IBackend
     settings: Settings
-    clock: IReactorTime = field(validator=_is_a_clock)
+    clock: IReactorTime
     _new_id: Callable[[], UUID] = uuid4
     notifier: INotifier | None = None
-    wall: Wall = field(kw_only=True, validator=validators.is_callable())
+    wall: Wall = field(kw_only=True)
     digests: Digests = field(init=False)
     _rules: Rules = field(init=False)
     _disabling: Disabling = field(init=False)
@@ -97,7 +103,7 @@ class SessionManager:
     _loading: dict[UUID, Shared[Session]] = field(factory=dict, init=False)
     _creating: set[UUID] = field(factory=set, init=False)
     ages: Ages = field(init=False)
-    _stalls: Stalls = field(init=False)
+    stalls: Stalls = field(init=False)
     _upkeep: Upkeep = field(init=False)
     quota: Quota = field(init=False)
     is_shared: bool = field(init=False)
@@ -110,11 +116,12 @@ class SessionManager:
         return wall_of(self.clock)
 
     def __attrs_post_init__(self) -> None:
+        _require_clocks(self.clock, self.wall)
         self.digests = Digests(self.clock)
         self.clock = steady(self.clock)
         self.is_shared = IShared.providedBy(self.backend)
         self.ages = Ages(self.clock, self.wall, self.is_shared)
-        self._stalls = Stalls(self, self.clock)
+        self.stalls = Stalls(self, self.clock)
         self._upkeep = Upkeep(self, self.clock)
         self.quota = Quota(self._upkeep, self.is_shared)
         self._rules = Rules(self.settings, self.notifier)
@@ -149,7 +156,7 @@ class SessionManager:
         :returns: A Deferred that fires with ``None`` when nothing is going on.
         """
         self._stopping = True
-        self._stalls.stop()
+        self.stalls.stop()
         cleaned = self._upkeep.stop()
         releases: list[Deferred[None]] = []
         for session in list(self._table.values()):
@@ -556,14 +563,6 @@ class SessionManager:
         if session.rules.notifier is None:
             return None
         return self.notifier or session.rules.notifier
-
-    def arrives(self, session: Session) -> None:
-        """The body of a Fragment begins to arrive."""
-        self._stalls.begins(session)
-
-    def arrived(self, session: Session) -> None:
-        """That is over."""
-        self._stalls.ends(session)
 
     def asks(self, session: Session, asking: Asking) -> None:
         """The server application is asked about a session from now on."""
