@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from attrs import define, frozen
+from attrs import define
 from twisted.internet.base import ReactorBase
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.runtime import seconds as _twisted_seconds
@@ -31,19 +31,11 @@ from zope.interface import implementer
 Wall = Callable[[], float]
 
 
-@frozen
-class _Steadily:
-    """Goes on from where a wall clock is now, and is not set with it."""
-
-    ahead: float
-    monotonic: Callable[[], float]
-
-    @classmethod
-    def on_from(cls, wall: Wall, monotonic: Callable[[], float]) -> _Steadily:
-        return cls(wall() - monotonic(), monotonic)
-
-    def __call__(self) -> float:
-        return self.monotonic() + self.ahead
+def _on_from(wall: Wall, monotonic: Callable[[], float]) -> Callable[[], float]:
+    """Go on from where a wall clock is now; not to be set with it."""
+    ahead = wall() - monotonic()
+    # It is called several times for each packet.
+    return lambda: monotonic() + ahead
 
 
 @implementer(IReactorTime)
@@ -79,7 +71,7 @@ def keep_steady(reactor: Any, monotonic: Callable[[], float] = time.monotonic) -
     :param monotonic: Tells seconds by a clock that is never set.
     """
     if _goes_by_the_wall(reactor):
-        reactor.seconds = _Steadily.on_from(reactor.seconds, monotonic)
+        reactor.seconds = _on_from(reactor.seconds, monotonic)
 
 
 def steady(clock: IReactorTime) -> IReactorTime:
@@ -91,9 +83,7 @@ def steady(clock: IReactorTime) -> IReactorTime:
     """
     if not _goes_by_the_wall(clock):
         return clock
-    return _SteadyView(
-        clock, _Steadily.on_from(clock.seconds, time.monotonic), wall_of(clock)
-    )
+    return _SteadyView(clock, _on_from(clock.seconds, time.monotonic), wall_of(clock))
 
 
 def wall_of(clock: IReactorTime) -> Wall:

@@ -14,6 +14,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.clocks import SettableClock
 from tests.notification.support import NotifierCase, parsed
 from txbits.errors import InvalidSetting
 from txbits.notification._signature import in_base64, signature_base
@@ -110,6 +111,12 @@ class VerifiedTests(NotifierCase):
     def test_requests_are_genuine(self) -> None:
         for by in ("reference", "value"):
             self.verifier.verify(**self.signed(by))
+
+    def test_they_are_dated_by_the_wall_clock(self) -> None:
+        """The verifier has no other that it could compare with."""
+        wall = SettableClock(self.clock)
+        self.clock.wall = wall  # type: ignore[attr-defined]
+        self.verifier.verify(**{**self.signed(), "now": wall()})
 
     def test_the_digest_is_that_of_the_upload(self) -> None:
         headers = self.signed()["headers"]

@@ -285,13 +285,34 @@ class LifeTests(SynchronousTestCase):
         self.a.starting = Deferred()
         self.start()
         stopped = self.stop()
-        self.assertNoResult(stopped)
+        self.successResultOf(stopped)
         self.a.starting.callback(None)
+        self.assertEqual(self.events, [])
+        self.assertIsNone(self.process.line)
+
+    def test_stopping_ends_the_start_of_a_directory_and_stops_the_others(self):
+        ended = []
+        self.b.starting = Deferred(ended.append)
+        self.start()
+        stopped = self.stop()
+        self.assertEqual(ended, [self.b.starting])
+        self.successResultOf(stopped)
+        self.assertEqual(self.events, ["stop a"])
+
+    def test_a_start_that_takes_long_to_end_is_waited_for(self):
+        self.a.starting = Deferred(lambda _: None)
+        self.a.starting.addErrback(lambda _: ending)
+        ending = Deferred()
+        self.start()
+        stopped = self.stop()
+        self.assertNoResult(stopped)
+        ending.callback(None)
         self.successResultOf(stopped)
         self.assertEqual(self.events, ["stop a"])
 
     def test_stopping_does_not_wait_for_a_start_without_end(self):
-        self.a.starting = Deferred()
+        self.a.starting = Deferred(lambda _: None)
+        self.a.starting.addErrback(lambda _: Deferred())
         self.start()
         stopped = self.stop()
         self.reactor.advance(31)

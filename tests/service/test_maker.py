@@ -8,6 +8,7 @@ from pathlib import Path
 
 from attrs import define
 from twisted.application.service import IService, IServiceMaker
+from twisted.internet import reactor
 from twisted.internet.testing import MemoryReactorClock
 from twisted.plugin import getPlugins
 from twisted.trial.unittest import SynchronousTestCase
@@ -15,6 +16,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from txbits.backends import available_parsers
+from txbits.clocks import steady
 from txbits.errors import InvalidSetting
 from txbits.interfaces import IAbilities, IAnswerable, IReadable
 from txbits.notification import HTTPNotifier
@@ -245,6 +247,12 @@ class MakeServiceTests(SynchronousTestCase):
         options = Options()
         options.parseOptions(["--backend", "memory:"])
         verifyObject(IService, makeService(options))
+
+    def test_the_process_goes_by_a_clock_that_is_never_set(self):
+        options = Options()
+        options.parseOptions(["--backend", "memory:"])
+        makeService(options)
+        self.assertIs(steady(reactor), reactor)
 
     def test_a_wrong_setting_is_one_line_and_status_1(self):
         options = Options()

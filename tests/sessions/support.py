@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from tests.clocks import SettableClock
 from txbits.backends.memory import MemoryBackend
 from txbits.errors import BodyIncomplete, NoSuchSession
 from txbits.interfaces import Answer, IBackend, INotifier
@@ -146,6 +147,8 @@ class ManagerCase(SynchronousTestCase):
     """
     A manager over a memory backend whose every call can be held, and made to fail.
 
+    :ivar clock: The steady clock.
+    :ivar wall: The wall clock, which is far ahead of it.
     :ivar memory: The memory backend.
     :ivar backend: The same behind gates.
     :ivar notifier: Of every manager that is started from then on.
@@ -158,7 +161,8 @@ class ManagerCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = self.clock_class()
-        self.memory = MemoryBackend(self.clock)
+        self.wall = SettableClock(self.clock)
+        self.memory = MemoryBackend(self.clock, wall=self.wall)
         self.backend = RecordingBackend(self.memory)
         self.manager = self.started()
 
@@ -169,6 +173,7 @@ class ManagerCase(SynchronousTestCase):
             Settings(**{**self.rules, **settings}),
             self.clock,
             notifier=self.notifier,
+            wall=self.wall,
         )
         self.successResultOf(manager.start())
         return manager

@@ -46,7 +46,9 @@ class RequestTests(WebCase):
 
         resource = BITSResource(self.backend)
         self.assertEqual(resource.manager.settings, Settings())
-        self.assertIs(resource.manager.clock, reactor)
+        call = resource.manager.clock.callLater(60, lambda: None)
+        self.assertIn(call, reactor.getDelayedCalls())
+        call.cancel()
         self.assertIs(resource.manager.backend, self.backend)
 
     def test_post_with_an_override_is_an_upload(self) -> None:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Literal
 from uuid import UUID
@@ -60,6 +60,13 @@ RESERVE = 1 << 20
 
 # How wrong the clock may have been when the machine was started, in seconds.
 _CLOCK_ERROR = 60.0
+
+# Seconds by which the clock of a disk may seem to be wrong, and be right: some tell
+# times by two seconds, and most behind by the tick of a timer.
+_ROUGHLY = 5.0
+
+# So many names are looked at in one piece of a clean-up.
+_PIECE = 1000
 
 # Also what an application may have put there on its way to a reply.
 _OF_A_SESSION = re.compile(r"([0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12})\.(?s:.+)")
@@ -108,6 +115,9 @@ class Staging:
     :ivar fsync: When bytes are made to survive a crash of the machine.
     :ivar in_thread: Calls what may take long.
     :ivar sync: Calls fsync.
+    :ivar seconds: Tells seconds since the epoch.
+    :ivar disk_ahead: Seconds that the clock of the disk, which may be another
+        machine's, is ahead of that.
     :ivar answered: The sessions that an application was asked about, so that the others
         need not be looked at for that.
     :ivar file_clock: The clock of its file system.
@@ -126,6 +136,7 @@ class Staging:
     sync: Sync
     _lock: int
     answered: set[UUID]
+    disk_ahead: float = 0.0
     sync_table: SharedSync = field(init=False)
     _sync_root: SharedSync = field(init=False)
     sync_directory: SharedSync = field(init=False)
@@ -147,9 +158,13 @@ class Staging:
         booted: Callable[[], float],
         in_thread: InThread,
         sync: Sync,
+        go_on: Callable[[], None] = lambda: None,
     ) -> Staging:
         """
-        Make what is missing of the root, and take it for this process.
+        Make what is missing of the root, and take it for this process. Slow; for a
+        thread.
+
+        :param go_on: Called again and again; what it raises ends this.
 
         :raises BackendError: In one line, if the root cannot be used.
         """
@@ -189,8 +204,9 @@ class Staging:
                     f"{path} is on another file system than {root}; files could not "
                     "be published from there, so make it a directory of that one"
                 )
+            disk_ahead = _disk_ahead(files, lock, seconds)
             closes = Closes(files, opened("closed", _BELOW, dir_fd=directory))
-            table = Table.opened(files, directory)
+            table = Table.opened(files, directory, go_on)
             answered = _answered(files.listdir(directory))
         except BaseException as error:
             for descriptor in descriptors:
@@ -217,6 +233,7 @@ class Staging:
             sync,
             lock,
             answered,
+            disk_ahead,
         )
 
     def close(self) -> None:
@@ -264,6 +281,7 @@ class Staging:
             # The application may have moved or changed the bytes, or linked them to
             # wherever it likes.
             last = asked.written if staged is None else staged.st_mtime
+            last -= self.disk_ahead
             return Found(record, record.total or 0, last, False, False, asked)
         total, phase = record.total, record.phase
         if staged is None:
@@ -271,7 +289,7 @@ class Staging:
             return Found(
                 record,
                 (total or 0) if published else 0,
-                record.created if asked is None else asked.written,
+                record.created if asked is None else asked.written - self.disk_ahead,
                 published,
                 # There was a staged file once.
                 self._is_in_doubt(record.created)
@@ -290,7 +308,12 @@ class Staging:
             phase is Phase.PUBLISHED and not self.may_have_crashed(staged.st_ctime)
         ) or self._is_linked(record.destination, staged, total)
         return Found(
-            record, staged.st_size, staged.st_mtime, published, in_doubt, asked
+            record,
+            staged.st_size,
+            staged.st_mtime - self.disk_ahead,
+            published,
+            in_doubt,
+            asked,
         )
 
     def _asked(self, session_id: UUID) -> Asked | None:
@@ -355,15 +378,17 @@ class Staging:
         """Whether the machine may have, after that time."""
         return since < self.booted() + _CLOCK_ERROR
 
-    def summaries(self) -> tuple[list[SessionSummary], list[BackendError]]:
+    def summaries(
+        self, session_ids: Iterable[UUID]
+    ) -> tuple[list[SessionSummary], list[BackendError]]:
         """
-        Read all sessions back. Slow; for a thread.
+        Read sessions back. Slow; for a thread.
 
         :returns: What :meth:`load` finds, and the faults of what it fails on.
         """
         found: list[SessionSummary] = []
-        faults = list(self.table.damaged)
-        for session_id in self.table.ids():
+        faults: list[BackendError] = []
+        for session_id in session_ids:
             try:
                 one = self.load(session_id)
             except NoSuchSession:
@@ -384,15 +409,22 @@ class Staging:
                 )
         return found, faults
 
-    def clean_up(self, closed_before: float, concluded: int) -> list[BackendError]:
+    def clean_up(
+        self, closed_before: float, concluded: int
+    ) -> Iterator[BackendError | None]:
         """
-        Forget old closes, remove what is no session's. Slow; for a thread.
+        Forget old closes, remove what is no session's. Slow; each step is for a thread.
 
         :param concluded: See :meth:`Closes.clean_up`.
-        :returns: The faults of what could not be removed; the rest is.
+        :returns: The steps: the fault of something that could not be removed, which
+            ends nothing, or ``None`` after a piece of work.
         """
-        faults = self.closes.clean_up(closed_before, concluded)
-        for name in self.files.listdir(self.directory):
+        yield from self.closes.clean_up(closed_before, concluded, self.seconds())
+        names = self.files.listdir(self.directory)
+        yield None
+        for number, name in enumerate(names, 1):
+            if not number % _PIECE:
+                yield None
             match = _OF_A_SESSION.fullmatch(name)
             # A record is there before all else of its session, and ids are never used
             # again, so what is listed here and has none will not get one.
@@ -400,15 +432,14 @@ class Staging:
                 continue
             if self.table.damaged:
                 # It may be of a session whose record is among those.
-                faults.append(BackendError(f"{name} is kept: {self.table.damaged[0]}"))
+                yield BackendError(f"{name} is kept: {self.table.damaged[0]}")
                 continue
             try:
                 self.files.unlink(name, dir_fd=self.directory)
             except FileNotFoundError:
                 pass  # somebody else has done it
             except OSError as error:
-                faults.append(storage_error(error))
-        return faults
+                yield storage_error(error)
 
     def _staged(self, part: str) -> os.stat_result | None:
         try:
@@ -421,7 +452,18 @@ class Staging:
             return None
 
 
+def _disk_ahead(files: Files, fd: int, seconds: Callable[[], float]) -> float:
+    """Find out how far the clock of a file's disk is ahead of that of the machine."""
+    try:
+        # The time is the disk's word.
+        files.utime(fd)
+    except OSError:
+        return 0.0  # one that cannot be asked is taken for right
+    ahead = files.fstat(fd).st_mtime - seconds()
+    return ahead if abs(ahead) > _ROUGHLY else 0.0
+
+
 def _answered(names: list[str]) -> set[UUID]:
     # Also where it was not there yet under its own name.
-    matches = map(_OF_A_SESSION.fullmatch, names)
-    return {UUID(one[1]) for one in matches if one and ENDING in one[0]}
+    matches = map(_OF_A_SESSION.fullmatch, (name for name in names if ENDING in name))
+    return {UUID(one[1]) for one in matches if one}

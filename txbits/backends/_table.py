@@ -18,7 +18,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from enum import Enum
 from typing import Any
@@ -105,6 +105,38 @@ def aside_name(session_id: UUID) -> str:
     return f"{str(session_id).upper()}.json"
 
 
+def _sound(line: bytes) -> tuple[bytes, ...]:
+    """
+    Take a line apart, and check what can be told from the line alone.
+
+    :returns: What the pattern finds; the last is the body.
+    :raises ValueError: If it is wrong.
+    """
+    match = _PATTERN.fullmatch(line)
+    if match is None:
+        raise ValueError("it is not of the form of one")
+    *_, checksum, body = parts = match.groups()
+    if zlib.crc32(body) != int(checksum, 16):
+        raise ValueError("the checksum differs")
+    return parts
+
+
+def _id_in(body: bytes) -> UUID | None:
+    """
+    Find a session's id in the body of a line, which begins with it.
+
+    :returns: ``None`` where the rest of the record lies aside, or something is unusual:
+        then all of it is to be read.
+    """
+    # The names of the destination follow, or nothing does.
+    if body.find(b", [", 40) < 0 or body[38:41] != b'", ':
+        return None
+    try:
+        return UUID(int=int(body[2:38].replace(b"-", b""), 16))
+    except ValueError:
+        return None
+
+
 @define(eq=False)
 class Table:
     """
@@ -127,17 +159,20 @@ class Table:
     _end: int = field(default=0, init=False)
 
     @classmethod
-    def opened(cls, files: Files, directory: int) -> Table:
+    def opened(
+        cls, files: Files, directory: int, go_on: Callable[[], None] = lambda: None
+    ) -> Table:
         """
-        Open the file, and look where in it which session is.
+        Open the file, and look where in it which session is. Slow; for a thread.
 
         :param directory: The descriptor of the staging area.
+        :param go_on: Called again and again; what it raises ends this.
         :raises OSError: If that cannot be done.
         """
         fd = files.open(_NAME, _OPEN, 0o600, dir_fd=directory)
         table = cls(files, directory, fd)
         try:
-            table._look_through()
+            table._look_through(go_on)
         except BaseException:
             files.close(fd)
             raise
@@ -291,12 +326,7 @@ class Table:
 
         :raises ValueError: If it is wrong, like TypeError and LookupError.
         """
-        match = _PATTERN.fullmatch(line)
-        if match is None:
-            raise ValueError("it is not of the form of one")
-        phase, total, checksum, body = match.groups()
-        if zlib.crc32(body) != int(checksum, 16):
-            raise ValueError("the checksum differs")
+        phase, total, _, body = _sound(line)
         fields = json.loads(body)
         session_id = UUID(fields[0])
         if len(fields) == 2:
@@ -320,16 +350,20 @@ class Table:
             content_name,
         )
 
-    def _look_through(self) -> None:
+    def _look_through(self, go_on: Callable[[], None]) -> None:
         end = 0
         for at, line in enumerate(self._all_lines()):
+            if not at % _MANY:
+                go_on()
             # Also where a full disk took only its beginning. Zeros are what a crash of
             # the machine leaves of a line never stored.
             if not line[_HEAD_LENGTH:].strip(b" \n\0"):
                 self._free.append(at)
                 continue
             try:
-                self._lines[self._decoded(line).session_id] = at
+                # To read all of each would take most of a long start.
+                session_id = _id_in(_sound(line)[-1])
+                self._lines[session_id or self._decoded(line).session_id] = at
             except _AsideIsLost:
                 # A crash of the machine has taken back the making of a record, or has
                 # taken back half of its removal.

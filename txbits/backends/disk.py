@@ -17,12 +17,13 @@ from typing import Any
 from uuid import UUID
 
 from attrs import define, field, validators
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import Deferred, DeferredLock, succeed
 from twisted.logger import Logger
 from zope.interface import implementer
 from zope.interface.interface import InterfaceClass
 
 from txbits._deferreds import deferred
+from txbits.backends._closes import key_of
 from txbits.backends._disk_answers import DiskAnswers
 from txbits.backends._disk_file import open_plain_file, published_file
 from txbits.backends._disk_session import DiskSession
@@ -33,6 +34,7 @@ from txbits.backends._staging import FsyncPolicy, Staging
 from txbits.backends._stored import StoredFile
 from txbits.backends._syncs import KernelSyncs, Sync, all_done
 from txbits.backends._work import InThread, Threads, at_once, translated
+from txbits.clocks import Wall, wall_of
 from txbits.errors import BackendError, NoSuchSession, ParentMissing
 from txbits.interfaces import (
     IAbilities,
@@ -41,6 +43,7 @@ from txbits.interfaces import (
     IBackend,
     IDownloadable,
     IExclusive,
+    IPaged,
     IReadable,
     IReplyAddressable,
     IStoredFile,
@@ -55,11 +58,17 @@ def _booted_at() -> float:
     return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
+#: How many sessions are read at a time when all are.
+_PAGE = 256
+
+_OVER = object()
+
+
 def _absolute(path: str) -> str:
     return os.path.abspath(path)
 
 
-@implementer(IBackend, IAbilities, IExclusive, IDownloadable)
+@implementer(IBackend, IAbilities, IExclusive, IDownloadable, IPaged)
 @define(eq=False)
 class DiskBackend:
     """
@@ -68,7 +77,7 @@ class DiskBackend:
     :ivar root: The directory; made at the start if it is missing. One server at a
         time uses it.
 
-    :param reactor: The clock, and where work in threads is reported.
+    :param reactor: The steady clock, and where work in threads is reported.
     :param fsync: When bytes are made to survive a crash of the machine: ``"close"``
         (before publishing is done), ``"fragment"`` (also before a new session, or
         the closing of a writer, is done) or ``"never"``.
@@ -78,6 +87,8 @@ class DiskBackend:
         the kernel's asynchronous I/O does it, or *in_thread*, if that is given or the
         kernel has none.
     :param files: The system calls.
+    :param wall: Tells seconds since the epoch; if not given, the wall clock that
+        belongs to *reactor*.
     :param booted: Tells when the machine was started.
     """
 
@@ -92,6 +103,7 @@ class DiskBackend:
     _sync: Sync | None = field(default=None, kw_only=True)
     _files: Files = field(factory=Files, kw_only=True)
     _booted: Callable[[], float] = field(default=_booted_at, kw_only=True)
+    _wall: Wall = field(kw_only=True, validator=validators.is_callable())
     _threads: Threads | None = field(default=None, init=False)
     _syncs: KernelSyncs | None = field(default=None, init=False)
     _recalling: DeferredLock = field(factory=DeferredLock, init=False)
@@ -99,10 +111,19 @@ class DiskBackend:
     _served: dict[int, StoredFile] = field(factory=dict, init=False)
     _stopping: bool = field(default=False, init=False)
 
+    @_wall.default
+    def _wall_of_the_reactor(self) -> Wall:
+        return wall_of(self._reactor)
+
     @property
     def session_abilities(self) -> Set[InterfaceClass]:
         """All there are; see :class:`~txbits.interfaces.IAbilities`."""
         return frozenset({IReadable, IAddressable, IAnswerable, IReplyAddressable})
+
+    def _go_on(self) -> None:
+        """End what a thread does at the start, if that is not wanted any more."""
+        if self._stopping:
+            raise BackendError("the backend is stopping")
 
     @property
     def _staging(self) -> Staging:
@@ -131,20 +152,25 @@ class DiskBackend:
         if sync is None and in_thread is None:
             sync = self._syncs = KernelSyncs.opened(self._reactor, sync_in_thread)
         try:
-            self._opened = await run(
+            await run(
                 translated,
-                Staging.opened,
+                self._open,
                 self.root,
                 self._files,
                 self._fsync,
-                self._reactor.seconds,
+                self._wall,
                 self._booted,
                 run,
                 sync or sync_in_thread,
+                self._go_on,
             )
         except BaseException:
             await self.stop()
             raise
+
+    def _open(self, *args: Any) -> None:
+        # Also when nobody waits for it any more: stop() then gives it back.
+        self._opened = Staging.opened(*args)
 
     @deferred
     async def stop(self) -> None:
@@ -276,11 +302,32 @@ class DiskBackend:
     @deferred
     async def sessions(self) -> Sequence[SessionSummary]:
         """Read all sessions back; see :class:`~txbits.interfaces.IBackend`."""
+        found: list[SessionSummary] = []
+
+        def look(page: Sequence[SessionSummary]) -> Deferred[None]:
+            found.extend(page)
+            return succeed(None)
+
+        await self.list_in_pages(look)
+        return found
+
+    @deferred
+    async def list_in_pages(
+        self, look: Callable[[Sequence[SessionSummary]], Deferred[None]]
+    ) -> None:
+        """Read them a few at a time; see :class:`~txbits.interfaces.IPaged`."""
         staging = self._staging
-        found, faults = await staging.in_thread(translated, staging.summaries)
+        faults = staging.table.damaged
+        session_ids = staging.table.ids()
+        for at in range(0, max(len(session_ids), 1), _PAGE):
+            for fault in faults:
+                _log.error("session left out: {fault}", fault=fault)
+            page, faults = await staging.in_thread(
+                translated, staging.summaries, session_ids[at : at + _PAGE]
+            )
+            await look(page)
         for fault in faults:
             _log.error("session left out: {fault}", fault=fault)
-        return found  # type: ignore[no-any-return]
 
     def remember_close(
         self, session_id: UUID, destination: tuple[str, ...], owner: str | None
@@ -300,26 +347,31 @@ class DiskBackend:
     ) -> bool:
         """Look it up; see :class:`~txbits.interfaces.IBackend`."""
         staging = self._staging
-        # One at a time: anybody can ask, and each looks through all of a day.
-        recalled: bool = await self._recalling.run(
-            staging.in_thread,
-            translated,
-            staging.closes.recalls,
-            session_id,
-            destination,
-            owner,
-        )
-        return recalled
+        closes = staging.closes
+        key = key_of(session_id, destination, owner)
+        if closes.is_present(key):
+            return True
+        for name in translated(closes.names):
+            if not closes.is_indexed(name):
+                # One at a time: anybody can ask, and all wait for the same.
+                await self._recalling.run(
+                    staging.in_thread, translated, closes.index, name
+                )
+            if translated(closes.holds, name, key):
+                return True
+        return False
 
     @deferred
     async def clean_up(self, closed_before: float) -> None:
         """Scan the staging area; see :class:`~txbits.interfaces.IBackend`."""
         staging = self._staging
         concluded = staging.closes.conclude()
-        for fault in await staging.in_thread(
-            translated, staging.clean_up, closed_before, concluded
-        ):
-            _log.error("clean-up left something: {fault}", fault=fault)
+        steps = staging.clean_up(closed_before, concluded)
+        while (
+            fault := await staging.in_thread(translated, next, steps, _OVER)
+        ) is not _OVER:
+            if fault is not None:
+                _log.error("clean-up left something: {fault}", fault=fault)
 
     @deferred
     async def open_file(self, destination: tuple[str, ...]) -> IStoredFile:

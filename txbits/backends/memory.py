@@ -19,6 +19,7 @@ from uuid import UUID
 from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IConsumer, IReactorTime
+from twisted.internet.task import deferLater
 from zope.interface import implementer
 from zope.interface.interface import InterfaceClass
 
@@ -26,6 +27,7 @@ from txbits._deferreds import deferred
 from txbits.backends._paths import checked_segments
 from txbits.backends._reading import Reading
 from txbits.backends._stored import StoredFile, by_pieces
+from txbits.clocks import Wall, wall_of
 from txbits.errors import (
     BackendError,
     DestinationExists,
@@ -41,12 +43,17 @@ from txbits.interfaces import (
     IAnswerable,
     IBackend,
     IDownloadable,
+    IPaged,
     IReadable,
     IStoredFile,
     IUploadSession,
     IWriter,
     SessionSummary,
 )
+
+#: How many sessions are listed at a time, and how many closes are looked at.
+_PAGE = 256
+_MANY = 10_000
 
 
 @implementer(IWriter)
@@ -64,7 +71,7 @@ class _MemoryWriter:
             raise BackendError("more bytes than the file has")
         session._pieces.append(data)
         session.offset += len(data)
-        session.last_progress = session._backend._clock.seconds()
+        session.last_progress = session._backend._wall()
 
     def close(self) -> Deferred[None]:
         self._open = False
@@ -193,7 +200,7 @@ class MemorySession:
         """Keep what was answered; see :class:`~txbits.interfaces.IAnswerable`."""
         self._require_standing()
         self.answer = evolve(answer, has_reply=self._reply is not None)
-        self._answered_at = self._backend._clock.seconds()
+        self._answered_at = self._backend._wall()
 
     @deferred
     async def reply(self) -> IStoredFile:
@@ -266,16 +273,29 @@ class PublishedFiles(MutableMapping[tuple[str, ...], bytes]):
         return f"{type(self).__name__}({self._files!r})"
 
 
+def _summary(session: MemorySession) -> SessionSummary:
+    return SessionSummary(
+        session.session_id,
+        session.owner,
+        session.last_progress,
+        session.published or session.releasing,
+        session.published and not session.releasing,
+    )
+
+
 def _above(destination: tuple[str, ...]) -> list[tuple[str, ...]]:
     return [destination[:end] for end in range(1, len(destination))]
 
 
-@implementer(IBackend, IAbilities, IDownloadable)
+@implementer(IBackend, IAbilities, IDownloadable, IPaged)
 @define(eq=False)
 class MemoryBackend:
     """
     Keeps sessions and published files in the memory of the process.
 
+    :param clock: The steady clock.
+    :param wall: Tells seconds since the epoch; if not given, the wall clock that
+        belongs to *clock*, see :func:`txbits.clocks.wall_of`.
     :ivar files: The published files. An embedder may read, add and remove them.
     """
 
@@ -284,14 +304,19 @@ class MemoryBackend:
     )
 
     _clock: IReactorTime
+    _wall: Wall = field(kw_only=True)
     files: PublishedFiles = field(init=False)
     _sessions: dict[UUID, MemorySession] = field(factory=dict, init=False)
     _closed: dict[tuple[UUID, tuple[str, ...], str | None], float] = field(
         factory=dict, init=False
     )
 
+    @_wall.default
+    def _wall_of_the_clock(self) -> Wall:
+        return wall_of(self._clock)
+
     def __attrs_post_init__(self) -> None:
-        self.files = PublishedFiles(self._clock.seconds)
+        self.files = PublishedFiles(self._wall)
 
     def start(self) -> Deferred[None]:
         """Nothing is needed."""
@@ -322,7 +347,7 @@ class MemoryBackend:
             owner,
             content_name,
             self,
-            self._clock.seconds(),
+            self._wall(),
         )
         return session
 
@@ -336,24 +361,24 @@ class MemoryBackend:
 
     def sessions(self) -> Deferred[Sequence[SessionSummary]]:
         """List the sessions; see :class:`~txbits.interfaces.IBackend`."""
-        return succeed(
-            [
-                SessionSummary(
-                    one.session_id,
-                    one.owner,
-                    one.last_progress,
-                    one.published or one.releasing,
-                    one.published and not one.releasing,
-                )
-                for one in self._sessions.values()
-            ]
-        )
+        return succeed([_summary(one) for one in self._sessions.values()])
+
+    @deferred
+    async def list_in_pages(
+        self, look: Callable[[Sequence[SessionSummary]], Deferred[None]]
+    ) -> None:
+        """List a few at a time; see :class:`~txbits.interfaces.IPaged`."""
+        all_of_them = list(self._sessions.values())
+        for at in range(0, len(all_of_them), _PAGE):
+            if at:
+                await deferLater(self._clock, 0)
+            await look([_summary(one) for one in all_of_them[at : at + _PAGE]])
 
     def remember_close(
         self, session_id: UUID, destination: tuple[str, ...], owner: str | None
     ) -> Deferred[None]:
         """Record a close; see :class:`~txbits.interfaces.IBackend`."""
-        self._closed[session_id, destination, owner] = self._clock.seconds()
+        self._closed[session_id, destination, owner] = self._wall()
         return succeed(None)
 
     def recalls_close(
@@ -362,11 +387,18 @@ class MemoryBackend:
         """Look a close up; see :class:`~txbits.interfaces.IBackend`."""
         return succeed((session_id, destination, owner) in self._closed)
 
-    def clean_up(self, closed_before: float) -> Deferred[None]:
+    @deferred
+    async def clean_up(self, closed_before: float) -> None:
         """Forget old closes; see :class:`~txbits.interfaces.IBackend`."""
-        for record in [at for at, when in self._closed.items() if when < closed_before]:
-            del self._closed[record]
-        return succeed(None)
+        now = self._wall()
+        for number, (record, when) in enumerate(list(self._closed.items()), 1):
+            if not number % _MANY:
+                await deferLater(self._clock, 0)
+            if when < closed_before:
+                del self._closed[record]
+            elif when > now:
+                # The clock was set back; it is not to be kept until then.
+                self._closed[record] = now
 
     @deferred
     async def open_file(self, destination: tuple[str, ...]) -> IStoredFile:

@@ -19,7 +19,10 @@ backend refuses what it cannot store with
 :func:`txbits.backends.checked_segments` does the part of it that is the same
 everywhere.
 
-**Times** are seconds since the epoch, as ``IReactorTime.seconds()`` gives them.
+**Times** are seconds since the epoch, by the wall clock as it is set at the moment:
+``time.time()``, or what :func:`txbits.clocks.wall_of` finds for a reactor.
+``IReactorTime.seconds()`` is for pauses and time-outs: it does not follow a clock that
+is set.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from txbits.interfaces._abilities import (
     ICodedFile,
     IDownloadable,
     IExclusive,
+    IPaged,
     IReadable,
     IRedirecting,
     IRefreshable,
@@ -73,6 +77,7 @@ __all__ = [
     "IDownloadable",
     "IExclusive",
     "INotifier",
+    "IPaged",
     "IReadable",
     "IRedirecting",
     "IRefreshable",

@@ -4,7 +4,7 @@ What not every store can do: optional interfaces of backends and their sessions.
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Callable, Sequence, Set
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
@@ -12,7 +12,12 @@ from zope.interface import Attribute, Interface
 from zope.interface.interface import InterfaceClass
 
 from txbits.interfaces._notification import Answer
-from txbits.interfaces._storage import IBackend, IReleasable, IWriter
+from txbits.interfaces._storage import (
+    IBackend,
+    IReleasable,
+    IWriter,
+    SessionSummary,
+)
 
 
 class IReadable(Interface):
@@ -65,6 +70,30 @@ class IExclusive(Interface):
         but how they were made.
 
         :param other: A backend of any kind.
+        """
+
+
+class IPaged(Interface):
+    """
+    An optional ability of an :class:`IBackend`: it lists its sessions a few at a time,
+    for stores that may have a great many.
+
+    The Deferreds of :meth:`list_in_pages` and of ``IBackend.clean_up`` are cancelled
+    when the server stops.
+    """
+
+    def list_in_pages(
+        look: Callable[[Sequence[SessionSummary]], Deferred[None]],
+    ) -> Deferred[None]:
+        """
+        List all sessions of the store, like ``IBackend.sessions``.
+
+        Sessions that are made or end meanwhile may be listed, or not.
+
+        :param look: Called with one page after another, each of a few hundred sessions
+            at most; the next is read when its Deferred has fired.
+        :returns: A Deferred that fires with ``None`` after the last page. It fails with
+            :class:`~txbits.errors.BackendError`, or as *look* does, which ends it.
         """
 
 

@@ -192,6 +192,9 @@ class IBackend(Interface):
         """
         Get ready; called once, before anything else and before anything listens.
 
+        The Deferred is cancelled when the server is to stop before it has fired: what
+        has been begun is then ended, and it fails.
+
         :returns: A Deferred that fires with ``None``. It fails with
             :class:`~txbits.errors.BackendError`, whose text is one line that tells
             an operator what to do, if this backend cannot work as configured.

@@ -15,6 +15,7 @@ from zope.interface import implementer
 from zope.interface.interface import InterfaceClass
 
 from txbits._deferreds import deferred
+from txbits.clocks import wall_of
 from txbits.errors import InvalidSetting
 from txbits.interfaces import (
     Answer,
@@ -136,7 +137,7 @@ class HTTPNotifier:
                 ("@request-target", target.request_target),
                 *((name.lower(), value) for name, value in fields),
             ]
-            fields += sign(self._secret, components, int(self._reactor.seconds()))
+            fields += sign(self._secret, components, int(wall_of(self._reactor)()))
         # Content-Length is written by who sends the body.
         fields += [("Host", target.authority), ("User-Agent", "txbits")]
         return Headers(

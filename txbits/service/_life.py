@@ -12,7 +12,12 @@ from typing import Any, Protocol
 
 from attrs import define, field, frozen
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    DeferredList,
+    maybeDeferred,
+)
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IListeningPort,
@@ -204,6 +209,9 @@ class UploadService(Service):
             self._hang_up_came()
 
     def _cannot_start(self, failure: Failure) -> None:
+        if failure.check(CancelledError):
+            _log.info("the start ended: the server is stopping")
+            return
         if failure.check(_CannotStart):
             line = one_line(failure.value)
             _log.critical("{line}", line=line)
@@ -237,6 +245,8 @@ class UploadService(Service):
     @deferred
     async def _wind_down(self) -> None:
         if self._starting is not None:
+            # A store may be away, or have a great many sessions.
+            self._starting.cancel()
             await self._starting
         ports, self._ports = self._ports, []
         await _all("stop listening", [maybeDeferred(p.stopListening) for p in ports])

@@ -13,6 +13,7 @@ from twisted.application.service import IService
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.threads import deferToThreadPool
 
+from txbits.clocks import keep_steady
 from txbits.errors import InvalidSetting
 from txbits.service._life import Listener, UploadService
 from txbits.service._mounts import Mounts
@@ -35,6 +36,7 @@ def makeService(options: Options) -> IService:
     # Not before: an option of twistd may still choose another reactor.
     from twisted.internet import reactor
 
+    keep_steady(reactor)
     try:
         return assemble(options["configuration"], reactor)
     except InvalidSetting as error:

@@ -99,7 +99,7 @@ class Disabling:
             found = await self._release_those_there()
         if not self.is_disabled:
             return
-        left = await self._upkeep.sessions()
+        left = await self._upkeep.session_ids()
         if left and self.is_disabled:
             raise BackendError(
                 f"{len(left)} of {found} sessions could not be released; the "
@@ -118,8 +118,7 @@ class Disabling:
             created: Deferred[None] = Deferred()
             self._for_creation.append(created)
             await created
-        summaries = await self._upkeep.sessions()
-        found = {one.session_id for one in summaries} | manager.active()
+        found = await self._upkeep.session_ids() | manager.active()
         todo = iter(found)
         for success, failure in await DeferredList(
             [self._release_from(todo) for _ in range(_AT_A_TIME)],

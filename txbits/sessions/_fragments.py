@@ -4,6 +4,7 @@ What a Fragment does to its session (MC-BUP 3.2.5.2.6).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from attrs import define, frozen
@@ -58,6 +59,8 @@ class Received:
 class _Sink:
     """Takes a fragment's bytes: skips what is held, stores the rest, counts all."""
 
+    session: Session
+    seconds: Callable[[], float]
     writer: IWriter | None
     digest: Digest | None
     skip: int
@@ -74,6 +77,7 @@ class _Sink:
         if self.append and data and self.writer is not None:
             data = data[: self.append]
             self.append -= len(data)
+            self.session.progressed = self.seconds()
             hashed = None if self.digest is None else self.digest.update(data)
             stored = self.writer.write(data)
             if hashed is not None:
@@ -205,12 +209,23 @@ async def receive_fragment(
             placement = await _placed_again(session, content_range, writer)
         if session.rules.notifier is not None:
             digest = manager.digests.going_on(upload.session_id, upload.offset)
-    sink = _Sink(writer, digest, placement.skip, placement.append, content_range.length)
+    sink = _Sink(
+        session,
+        manager.clock.seconds,
+        writer,
+        digest,
+        placement.skip,
+        placement.append,
+        content_range.length,
+    )
+    before, held = session.progressed, upload.offset
+    manager.stalls.begins(session)
     try:
         whole = await body.receive(sink.consume)
         if whole:
             turn.arrived()
     finally:
+        manager.stalls.ends(session)
         if writer is not None:
             try:
                 await writer.close()
@@ -218,6 +233,9 @@ async def receive_fragment(
                 if digest is not None and digest.length != upload.offset:
                     # Others may fill the gap, and with other bytes.
                     manager.digests.forget(upload.session_id)
+                if upload.offset <= held:
+                    # What the store did not take is no progress.
+                    session.progressed = before
             if upload.offset == upload.total:
                 session.life.completed(session.rules.completion_of(upload))
     if not whole:

@@ -32,6 +32,7 @@ class Quota:
     _is_shared: bool
     _owned: dict[str, set[UUID]] = field(factory=dict, init=False)
     _gone: set[UUID] = field(factory=set, init=False)
+    _changed: dict[UUID, str | None] | None = field(default=None, init=False)
 
     async def reserve(self, session_id: UUID, owner: str | None, limit: int) -> None:
         """
@@ -54,12 +55,16 @@ class Quota:
                 f"{owner} has {len(owned)} sessions open", _LIMIT_RETRY_AFTER
             )
         owned.add(session_id)
+        if self._changed is not None:
+            self._changed[session_id] = owner
 
     def give_back(self, session_id: UUID, owner: str | None) -> None:
         """Count a session no longer."""
         if not self._upkeep.has_counted:
             # It may be among those that are being listed just now.
             self._gone.add(session_id)
+        if self._changed is not None:
+            self._changed[session_id] = None
         if owner is not None and (owned := self._owned.get(owner)) is not None:
             owned.discard(session_id)
             if not owned:
@@ -79,22 +84,33 @@ class Quota:
         """All sessions that the store held at the start have been counted."""
         self._gone.clear()
 
-    def owned(self) -> dict[UUID, str]:
-        """The sessions that are counted, and their owners."""
-        return {one: owner for owner, ids in self._owned.items() for one in ids}
+    def owned(self) -> list[set[UUID]]:
+        """The sessions that are counted, those of each owner."""
+        return list(self._owned.values())
 
-    def recount(self, before: dict[UUID, str], listed: dict[UUID, str]) -> None:
+    def begin_recount(self) -> None:
+        """Note what comes and goes here from now on, while the store is listed."""
+        self._changed = {}
+
+    def give_up_recount(self) -> None:
+        """Count on as before: the store could not be listed."""
+        self._changed = None
+
+    def recount(self, listed: dict[str, set[UUID]]) -> None:
         """
         Count those that the store has listed, in place of all.
 
-        :param before: What was counted when the listing began: what has come and gone
-            here since then is known better here.
-        :param listed: The sessions that the store has listed, and their owners.
+        What has come and gone here since :meth:`begin_recount` is known better here.
+
+        :param listed: The sessions that the store has listed, by their owners. It is
+            this object's from now on.
         """
-        now = self.owned()
-        gone = before.keys() - now.keys()
-        come = {one: owner for one, owner in now.items() if one not in before}
-        self._owned.clear()
-        for one, owner in {**listed, **come}.items():
-            if one not in gone:
-                self._owned.setdefault(owner, set()).add(one)
+        changed, self._changed = self._changed or {}, None
+        gone = {one for one, owner in changed.items() if owner is None}
+        if gone:
+            for ids in listed.values():
+                ids -= gone
+        for one, owner in changed.items():
+            if owner is not None:
+                listed.setdefault(owner, set()).add(one)
+        self._owned = {owner: ids for owner, ids in listed.items() if ids}

@@ -39,6 +39,8 @@ class Session(Turns):
     Thousands are open and idle at a time, so it is kept small.
 
     :ivar rules: What it goes by.
+    :ivar progressed: When bytes of it were last stored, or it was made, by the steady
+        clock.
     :ivar asking: The server application is being asked about it.
     :ivar replies: The replies of it that are open.
     """
@@ -46,10 +48,16 @@ class Session(Turns):
     upload: IUploadSession = field(kw_only=True)
     life: LifeCycle = field(kw_only=True)
     rules: Rules = field(kw_only=True)
+    progressed: float = field(kw_only=True)
     is_found: bool = False
     cancellation: Shared[None] | None = None
     asking: Asking | None = None
     replies: set[IReleasable] | None = None
+
+    @property
+    def expires(self) -> float:
+        """When its time is out, by the steady clock, unless there is progress."""
+        return self.progressed + self.rules.settings.session_timeout
 
     @property
     def is_idle(self) -> bool:

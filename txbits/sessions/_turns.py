@@ -77,6 +77,11 @@ class Turn:
         """Whether somebody was before. Most are alone, and spared the waiting."""
         return self._previous is not None
 
+    @property
+    def can_be_ended(self) -> bool:
+        """Whether its body is arriving, or it waits for what can be stopped."""
+        return self._body is not None
+
     async def begins(self) -> None:
         """
         End whoever was before, and wait until that one is over.

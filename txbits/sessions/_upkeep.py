@@ -8,7 +8,7 @@ store, along with what a process that was killed left behind.
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Awaitable, Callable, Sequence, Set
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
@@ -20,10 +20,9 @@ from twisted.logger import Logger
 
 from txbits._deferreds import deferred
 from txbits.errors import BackendError, NoSuchSession, ServerStopping
-from txbits.interfaces import SessionSummary
+from txbits.interfaces import IPaged, SessionSummary
 from txbits.sessions._release import Shared
 from txbits.sessions.naming import session_name
-from txbits.sessions.settings import CLOSE_MEMORY
 
 if TYPE_CHECKING:
     from txbits.sessions.manager import SessionManager
@@ -44,6 +43,48 @@ _FAR_HOLDS = 10.0
 _LONGEST_TURN = 0.02
 
 
+#: When reading a page takes less than so many seconds, no rest is taken after it; and
+#: none is longer than that many.
+_SHORT = 0.005
+_LONGEST_REST = 0.1
+
+#: So many sessions of a listing are looked at before the reactor gets a turn.
+_MANY = 1000
+
+
+@define(eq=False)
+class _Asking:
+    """
+    A store is being looked through.
+
+    :ivar work: What ends that when it is cancelled.
+    :ivar is_looking: Whether a page of it is being looked at: that ends by itself.
+    """
+
+    work: Deferred[Any] | None = None
+    is_looking: bool = False
+
+    def give_up(self) -> None:
+        """End it."""
+        if self.work is not None and not self.is_looking:
+            self.work.cancel()
+
+
+@define(eq=False)
+class _Listing:
+    """
+    What there is in a store.
+
+    :ivar listed: All sessions.
+    :ivar owned: Those of each owner, where other processes make sessions, too.
+    :ivar over: Those that are to be released.
+    """
+
+    listed: set[UUID] = field(factory=set)
+    owned: dict[str, set[UUID]] = field(factory=dict)
+    over: list[UUID] = field(factory=list)
+
+
 @define(eq=False)
 class Upkeep:
     """
@@ -57,12 +98,12 @@ class Upkeep:
     _clock: IReactorTime
     _loop: LoopingCall | None = field(default=None, init=False)
     _running: bool = field(default=False, init=False)
-    _pausing: Deferred[None] | None = field(default=None, init=False)
+    _pausing: set[Deferred[None]] = field(factory=set, init=False)
     has_counted: bool = field(default=False, init=False)
     counted_at: float = field(default=float("-inf"), init=False)
     holds: float = field(default=_COUNT_HOLDS, init=False)
-    _asking: set[Deferred[Any]] = field(factory=set, init=False)
-    _counting: Shared[Sequence[SessionSummary]] = field(factory=Shared, init=False)
+    _asking: set[_Asking] = field(factory=set, init=False)
+    _counting: Shared[_Listing] = field(factory=Shared, init=False)
     _for_count: list[Deferred[None]] = field(factory=list, init=False)
     _for_end: list[Deferred[None]] = field(factory=list, init=False)
 
@@ -96,33 +137,68 @@ class Upkeep:
         if self._loop is not None:
             self._loop.stop()
             self._loop = None
-        if self._pausing is not None:
-            self._pausing.cancel()
+        for pausing in list(self._pausing):
+            pausing.cancel()
         for asking in list(self._asking):
-            asking.cancel()
+            asking.give_up()
         if self._running:
             over: Deferred[None] = Deferred()
             self._for_end.append(over)
             await over
 
-    async def _asked(self, asking: Deferred[T]) -> T:
+    async def _asked(self, asking: _Asking, work: Deferred[T]) -> T:
         """
         Wait for the store to be looked through.
 
         A store that other processes use, too, may be far away, and take minutes to say
-        that it does not answer. Nobody waits for that who wants to stop.
+        that it does not answer; and one that may be large takes long. Nobody waits for
+        that who wants to stop.
 
         :raises ServerStopping: If it was given up.
         """
-        if not self._manager.is_shared:
-            return await asking
+        if not (self._manager.is_shared or IPaged.providedBy(self._manager.backend)):
+            return await work
+        asking.work = work
         self._asking.add(asking)
         try:
-            return await asking
+            return await work
         except CancelledError as error:
             raise ServerStopping("the server is stopping", 0) from error
         finally:
             self._asking.discard(asking)
+
+    async def look_at_all(
+        self, look: Callable[[Sequence[SessionSummary]], Awaitable[None]]
+    ) -> None:
+        """
+        Look at all sessions of the store, as many at a time as it has them listed.
+
+        :param look: Called with one page after the other.
+        :raises ServerStopping: If it was given up.
+        """
+        backend, asking = self._manager.backend, _Asking()
+        if not IPaged.providedBy(backend):
+            await look(await self._asked(asking, backend.sessions()))
+            return
+
+        began = self._clock.seconds()
+
+        @deferred
+        async def page_came(page: Sequence[SessionSummary]) -> None:
+            nonlocal began
+            took = self._clock.seconds() - began
+            asking.is_looking = True
+            try:
+                await look(page)
+                if self.has_counted and took > _SHORT:
+                    # Nobody waits for this: uploads have half of the time, at least.
+                    await self._pause(min(took, _LONGEST_REST))
+            finally:
+                asking.is_looking = False
+            self._manager.require_running()
+            began = self._clock.seconds()
+
+        await self._asked(asking, IPaged(backend).list_in_pages(page_came))
 
     async def when_counted(self) -> None:
         """Wait until the sessions that the store held at the start are counted."""
@@ -136,26 +212,19 @@ class Upkeep:
         manager = self._manager
         self._running = True
         try:
-            summaries = await self._list()
-            self._count(summaries)
-            now = self._clock.seconds()
-            turn_ends = now + _LONGEST_TURN
-            for summary in summaries:
-                rules = manager.rules_of(summary.session_id)
-                # One that stays until Close-Session, or until its time is out.
-                stands = summary.published and rules.publishes_at_once
-                if (
-                    (summary.releasing and not stands)
-                    or manager.is_disabled
-                    or now - summary.last_progress > rules.settings.session_timeout
-                ):
-                    await manager.expire(summary.session_id)
+            listing = await self._list()
+            self._counted()
+            turn_ends = self._clock.seconds() + _LONGEST_TURN
+            for session_id in listing.over:
+                await manager.expire(session_id)
                 if self._clock.seconds() > turn_ends:
                     await self._pause()
                     turn_ends = self._clock.seconds() + _LONGEST_TURN
             if not manager.is_shared:
-                await self._reconcile({one.session_id for one in summaries})
-            await self._asked(manager.backend.clean_up(now - CLOSE_MEMORY))
+                await self._reconcile(listing.listed)
+            await self._asked(
+                _Asking(), manager.backend.clean_up(manager.ages.closed_before())
+            )
         except ServerStopping:
             _log.info("clean-up ended: the server is stopping")
         except Exception:  # noqa: BLE001 - whatever it was, the next round comes
@@ -165,6 +234,16 @@ class Upkeep:
             _fire(self._for_count)
             _fire(self._for_end)
 
+    def _is_over(self, summary: SessionSummary) -> bool:
+        """Whether a session is to be released, as it is listed."""
+        manager = self._manager
+        if manager.is_disabled:
+            return True
+        # One that stays until Close-Session, or until its time is out.
+        rules = manager.rules_of(summary.session_id)
+        stands = summary.published and rules.publishes_at_once
+        return (summary.releasing and not stands) or manager.is_listed_as_old(summary)
+
     async def _reconcile(self, listed: Set[UUID]) -> None:
         """
         Forget sessions that are not in the store any more: somebody has removed them.
@@ -172,35 +251,43 @@ class Upkeep:
         :param listed: Those that the store has listed lately.
         """
         manager = self._manager
-        known = manager.active() | manager.quota.owned().keys()
-        for session_id in known - listed:
-            if manager.is_busy_with(session_id):
-                continue
-            try:
-                await manager.backend.find(session_id)
-            except NoSuchSession:
-                _log.warn(
-                    "session {session} is gone from the storage",
-                    session=session_name(session_id),
-                )
-                manager.forget_lost(session_id)
-            except BackendError:
-                continue  # the backend has logged it; the rest is still to be done
+        for known in [manager.active(), *manager.quota.owned()]:
+            if len(known) > _MANY:
+                await self._pause()
+            for session_id in known - listed:
+                await self._forget_if_lost(session_id)
 
-    async def _pause(self) -> None:
+    async def _forget_if_lost(self, session_id: UUID) -> None:
+        manager = self._manager
+        if manager.is_busy_with(session_id):
+            return
+        try:
+            await manager.backend.find(session_id)
+        except NoSuchSession:
+            _log.warn(
+                "session {session} is gone from the storage",
+                session=session_name(session_id),
+            )
+            manager.forget_lost(session_id)
+        except BackendError:
+            return  # the backend has logged it; the rest is still to be done
+
+    async def _pause(self, seconds: float = 0) -> None:
         """
         Give the reactor a turn.
 
+        :param seconds: For how long, at least.
         :raises ServerStopping: If there is to be no other round.
         """
         if self._loop is not None:
-            self._pausing = deferLater(self._clock, 0)
+            pausing: Deferred[None] = deferLater(self._clock, seconds)
+            self._pausing.add(pausing)
             try:
-                await self._pausing
+                await pausing
             except CancelledError:
                 _log.debug("a clean-up is cut short")
             finally:
-                self._pausing = None
+                self._pausing.discard(pausing)
         if self._loop is None:
             raise ServerStopping("the server is stopping", 0)
 
@@ -218,13 +305,19 @@ class Upkeep:
         age = self._clock.seconds() - self.counted_at
         return age > self.holds * (1.0 if 2 * owned >= limit else _FAR_HOLDS)
 
-    async def sessions(self) -> Sequence[SessionSummary]:
+    async def session_ids(self) -> set[UUID]:
         """
         List the sessions as they are now.
 
         :raises ServerStopping: If it was given up.
         """
-        return await self._asked(self._manager.backend.sessions())
+        found: set[UUID] = set()
+
+        async def look(page: Sequence[SessionSummary]) -> None:
+            found.update(one.session_id for one in page)
+
+        await self.look_at_all(look)
+        return found
 
     @deferred
     async def count_anew(self) -> None:
@@ -235,28 +328,44 @@ class Upkeep:
         """
         await self._list()
 
-    async def _list(self) -> Sequence[SessionSummary]:
+    async def _list(self) -> _Listing:
         return await self._counting.run(self._list_and_recount)
 
-    async def _list_and_recount(self) -> Sequence[SessionSummary]:
-        manager = self._manager
-        before = manager.quota.owned()
+    async def _list_and_recount(self) -> _Listing:
+        quota, is_shared = self._manager.quota, self._manager.is_shared
         counted_at = self._clock.seconds()
-        summaries = await self.sessions()
-        if manager.is_shared:
-            listed = {
-                one.session_id: one.owner for one in summaries if one.owner is not None
-            }
-            manager.quota.recount(before, listed)
+        listing = _Listing()
+        if is_shared:
+            quota.begin_recount()
+        try:
+            await self.look_at_all(lambda page: self._look(page, listing))
+        except BaseException:
+            quota.give_up_recount()
+            raise
+        if is_shared:
+            quota.recount(listing.owned)
             self.counted_at = counted_at
             took = self._clock.seconds() - counted_at
             self.holds = max(_COUNT_HOLDS, _LISTING_SHARE * took)
-        return summaries
+        return listing
 
-    def _count(self, summaries: Sequence[SessionSummary]) -> None:
+    async def _look(self, page: Sequence[SessionSummary], listing: _Listing) -> None:
+        """Count the sessions on a page, and note those that are to be released."""
+        quota, is_shared = self._manager.quota, self._manager.is_shared
+        for number, summary in enumerate(page, 1):
+            session_id, owner = summary.session_id, summary.owner
+            listing.listed.add(session_id)
+            if is_shared and owner is not None:
+                listing.owned.setdefault(owner, set()).add(session_id)
+            elif not self.has_counted:
+                quota.inventory(session_id, owner)
+            if self._is_over(summary):
+                listing.over.append(session_id)
+            if not number % _MANY:
+                await self._pause()
+
+    def _counted(self) -> None:
         if not self.has_counted:
-            for summary in summaries:
-                self._manager.quota.inventory(summary.session_id, summary.owner)
             self.has_counted = True
             self._manager.quota.counted()
             _fire(self._for_count)

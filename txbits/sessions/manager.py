@@ -21,6 +21,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from txbits._deferreds import deferred
+from txbits.clocks import Wall, steady, wall_of
 from txbits.errors import (
     BackendError,
     BodyIncomplete,
@@ -34,9 +35,11 @@ from txbits.interfaces import (
     IRefreshable,
     IShared,
     IStoredFile,
+    SessionSummary,
 )
 from txbits.protocol.codec import ContentRange
 from txbits.protocol.session import begin
+from txbits.sessions._ages import Ages
 from txbits.sessions._digest import Digests
 from txbits.sessions._disabling import Disabling
 from txbits.sessions._endings import cancel_session, close_session, expire_session
@@ -47,6 +50,7 @@ from txbits.sessions._release import Shared
 from txbits.sessions._replies import open_reply
 from txbits.sessions._rules import Rules
 from txbits.sessions._session import Caller, Session
+from txbits.sessions._stalls import Stalls
 from txbits.sessions._turns import IRequestBody, Turn
 from txbits.sessions._upkeep import Upkeep
 from txbits.sessions.naming import destination_name, session_name
@@ -58,6 +62,18 @@ _log = Logger()
 _STOPPING_RETRY_AFTER = 30
 
 
+def _require_clocks(clock: object, wall: object) -> None:
+    """
+    Refuse one clock in place of the other.
+
+    This is no validator: those make every change of any attribute slower.
+    """
+    if not IReactorTime.providedBy(clock):
+        raise TypeError(f"clock is to provide IReactorTime: {clock!r}")
+    if not callable(wall):
+        raise TypeError(f"wall is to be a function: {wall!r}")
+
+
 @define(eq=False)
 class SessionManager:
     """
@@ -65,9 +81,12 @@ class SessionManager:
 
     :param backend: Where the sessions are kept.
     :param settings: The rules of the virtual directory.
-    :param clock: Tells the time, and runs the clean-up.
+    :param clock: The steady clock: time-outs go by it, and it runs the clean-up. Of a
+        reactor that goes by the wall clock, only the timers are used.
     :param new_id: Makes the ids of new sessions.
     :param notifier: Asks a server application about complete uploads, if there is one.
+    :param wall: Tells seconds since the epoch; if not given, the wall clock that
+        belongs to *clock*, see :func:`txbits.clocks.wall_of`.
     :raises InvalidSetting: If the backend cannot do what the notifier needs.
     """
 
@@ -76,12 +95,15 @@ class SessionManager:
     clock: IReactorTime
     _new_id: Callable[[], UUID] = uuid4
     notifier: INotifier | None = None
+    wall: Wall = field(kw_only=True)
     digests: Digests = field(init=False)
     _rules: Rules = field(init=False)
     _disabling: Disabling = field(init=False)
     _table: dict[UUID, Session] = field(factory=dict, init=False)
     _loading: dict[UUID, Shared[Session]] = field(factory=dict, init=False)
     _creating: set[UUID] = field(factory=set, init=False)
+    ages: Ages = field(init=False)
+    stalls: Stalls = field(init=False)
     _upkeep: Upkeep = field(init=False)
     quota: Quota = field(init=False)
     is_shared: bool = field(init=False)
@@ -89,11 +111,19 @@ class SessionManager:
     _busy: int = field(default=0, init=False)
     _idle: Deferred[None] | None = field(default=None, init=False)
 
+    @wall.default
+    def _wall_of_the_clock(self) -> Wall:
+        return wall_of(self.clock)
+
     def __attrs_post_init__(self) -> None:
-        self._upkeep = Upkeep(self, self.clock)
-        self.is_shared = IShared.providedBy(self.backend)
-        self.quota = Quota(self._upkeep, self.is_shared)
+        _require_clocks(self.clock, self.wall)
         self.digests = Digests(self.clock)
+        self.clock = steady(self.clock)
+        self.is_shared = IShared.providedBy(self.backend)
+        self.ages = Ages(self.clock, self.wall, self.is_shared)
+        self.stalls = Stalls(self, self.clock)
+        self._upkeep = Upkeep(self, self.clock)
+        self.quota = Quota(self._upkeep, self.is_shared)
         self._rules = Rules(self.settings, self.notifier)
         self._disabling = Disabling(self, self._upkeep, not self.settings.enabled)
         if self.notifier is not None:
@@ -111,6 +141,7 @@ class SessionManager:
             :class:`~txbits.errors.BackendError` if the backend cannot work.
         """
         await self.backend.start()
+        self.ages.start()
         self._upkeep.start(self.settings.cleanup_interval)
 
     @deferred
@@ -125,6 +156,7 @@ class SessionManager:
         :returns: A Deferred that fires with ``None`` when nothing is going on.
         """
         self._stopping = True
+        self.stalls.stop()
         cleaned = self._upkeep.stop()
         releases: list[Deferred[None]] = []
         for session in list(self._table.values()):
@@ -258,7 +290,10 @@ class SessionManager:
                 self._disabling.creation_ends()
             if not self.is_shared:
                 self._table[session_id] = Session(
-                    upload=upload, life=begin(), rules=rules
+                    upload=upload,
+                    life=begin(),
+                    rules=rules,
+                    progressed=self.clock.seconds(),
                 )
             _log.info(
                 "session {session} created for {destination} by {client}",
@@ -482,6 +517,15 @@ class SessionManager:
         session = self._table.get(session_id)
         return self._rules if session is None else session.rules
 
+    def is_listed_as_old(self, summary: SessionSummary) -> bool:
+        """Whether the time of a session is out, as the store lists it."""
+        session = self._table.get(summary.session_id)
+        if session is not None and not self.is_shared:
+            # The store goes by a clock that may have been set since.
+            return self._is_old(session)
+        age = self.clock.seconds() - self.ages.steadily(summary.last_progress)
+        return age > self.rules_of(summary.session_id).settings.session_timeout
+
     # For the acts of a session
 
     def require_enabled(self) -> None:
@@ -568,6 +612,9 @@ class SessionManager:
                     # What has passed here is not what is there.
                     self.digests.forget(upload.session_id)
             session.life = session.rules.life_of(session.upload)
+            session.progressed = max(
+                session.progressed, self.ages.steadily(upload.last_progress)
+            )
 
     def renew(self, session: Session) -> None:
         """
@@ -624,6 +671,7 @@ class SessionManager:
                     upload=upload,
                     life=rules.life_of(upload),
                     rules=rules,
+                    progressed=self.ages.steadily(upload.last_progress),
                     is_found=True,
                 )
                 if not self.is_shared:
@@ -651,10 +699,11 @@ class SessionManager:
         return session
 
     def _is_expired(self, session: Session) -> bool:
-        # Whoever waits for a server application waits no longer then.
-        waits = session.newest is None or session.asking is not None
+        # Whoever waits for a server application waits no longer then, nor does a
+        # Fragment without progress. What the server is busy with is waited for.
+        newest = session.newest
+        waits = newest is None or session.asking is not None or newest.can_be_ended
         return waits and self._is_old(session)
 
     def _is_old(self, session: Session) -> bool:
-        age = self.clock.seconds() - session.upload.last_progress
-        return age > session.rules.settings.session_timeout
+        return self.clock.seconds() > session.expires

@@ -133,7 +133,7 @@ class FileResource(Resource):
                 response = found.response()
             else:
                 file = found
-                response = respond(request, file, int(self.manager.clock.seconds()))
+                response = respond(request, file, int(self.manager.wall()))
         except Exception as error:  # noqa: BLE001 - the edge: every error is answered
             self._refuse(request, error)
         else:
@@ -217,7 +217,7 @@ class FileResource(Resource):
         if request.clientproto == b"HTTP/1.0" and not keeps_alive(request):
             request.setHeader(b"Connection", b"close")
         # Of the clock that Last-Modified is compared with.
-        now = int(self.manager.clock.seconds())
+        now = int(self.manager.wall())
         request.setHeader(b"Date", format_date(now))
         # twisted.web would call an answer without a body text/html.
         request.defaultContentType = None

@@ -26,12 +26,13 @@ from uuid import UUID
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
+from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
 from txbits.backends import checked_segments
+from txbits.clocks import wall_of
 from txbits.errors import (
     BackendError,
     DestinationExists,
@@ -87,7 +88,7 @@ class _Database:
         return self._connection
 
     def now(self) -> float:
-        return float(IReactorTime(self.reactor).seconds())
+        return wall_of(self.reactor)()
 
     def start(self) -> Deferred[None]:
         self._pool.start()
@@ -493,7 +494,10 @@ class SQLiteBackend:
         def delete(connection: sqlite3.Connection) -> None:
             # Transactions leave nothing half made, so there are only old closes.
             connection.execute("DELETE FROM closes WHERE at < ?", (closed_before,))
+            # The clock was set back; they are not to be kept until then.
+            connection.execute("UPDATE closes SET at = ? WHERE at > ?", (now, now))
 
+        now = self._database.now()
         return self._database.run(delete)
 
     def contents(self, *destination: str) -> Deferred[bytes | None]:

@@ -7,11 +7,12 @@ from __future__ import annotations
 import contextlib
 from uuid import uuid4
 
+from twisted.internet import reactor
 from twisted.internet.defer import DeferredList
 
 from tests.backends.s3.support import MIB, NO_PARTS, S3Case
 from tests.backends.s3.test_requests import CALLER, Body, RequestCase
-from tests.clocks import Ahead
+from tests.clocks import SettableClock
 from txbits._deferreds import begun
 from txbits.errors import (
     BackendError,
@@ -24,6 +25,7 @@ from txbits.errors import (
 )
 from txbits.protocol.codec import ContentRange
 from txbits.sessions import Caller
+from txbits.sessions._ages import Ages
 from txbits.testing.backend import contract
 
 NAME = ("name.txt",)
@@ -438,9 +440,10 @@ class ManagersTests(RequestCase):
         data = self.data(5000)
         one = await nodes[0].create(NAME, CALLER, None)
         await self.fragments(nodes[0], one, data, 0, 100)
-        (await nodes[0].backend.find(one)).last_progress -= 2000
+        (await nodes[0].backend.find(one)).progressed -= 2000
         await self.fragments(nodes[0], one, data, 100, 200)
-        nodes[0].clock = Ahead(2000.0)
+        late = SettableClock(reactor, 2000.0)
+        nodes[0].ages = Ages(nodes[0].clock, late, is_shared=True)
         with self.assertRaises(NoSuchSession):
             await self.fragments(nodes[0], one, data, 200, 300)
         with self.assertRaises(BackendError):

@@ -35,6 +35,7 @@ from twisted.python.failure import Failure
 from txbits._deferreds import begun
 from txbits.backends._work import InThread, Joint
 from txbits.backends.s3._settings import S3Settings
+from txbits.clocks import wall_of
 from txbits.errors import BackendError
 
 _log = Logger()
@@ -48,6 +49,9 @@ _SCOPE = re.compile(r"Credential=[^,]*/([^/,]*)/([^/,]*)/aws4_request")
 
 #: Seconds between attempts to refresh credentials that are still good.
 _REFRESH_INTERVAL = 60.0
+
+#: Seconds by which a store's clock may seem to be wrong, and be right.
+_WANDERS = 60.0
 
 #: Credentials that expire within so many seconds are waited for.
 _SHORT = 120
@@ -97,8 +101,11 @@ class Access:
 
     :ivar base: The bucket's URL, without a slash at the end.
     :ivar model: botocore's model of S3, by which answers are read.
-    :param clock: Tells the time; signatures have it corrected by :attr:`skew`.
-    :ivar skew: Seconds that the store's clock is ahead of ours, once it has complained.
+    :param clock: The steady clock. Its wall clock dates signatures, corrected by
+        :attr:`skew`.
+    :ivar skew: Seconds that the store's clock is ahead of our wall clock, once it has
+        complained.
+    :ivar ahead: Seconds that the store's clock is ahead of our steady one.
     """
 
     base: str
@@ -109,9 +116,14 @@ class Access:
     _clock: IReactorTime
     _in_thread: InThread
     skew: float = field(default=0.0, init=False)
+    ahead: float = field(init=False)
     _frozen: Any = field(default=None, init=False)
     _refreshing: Joint | None = field(default=None, init=False)
     _refreshed_at: float = field(default=float("-inf"), init=False)
+
+    @ahead.default
+    def _as_our_wall_clock(self) -> float:
+        return wall_of(self._clock)() - self._clock.seconds()
 
     @property
     def is_safe(self) -> bool:
@@ -120,7 +132,18 @@ class Access:
 
     def now(self) -> float:
         """Tell the time by the store's clock, as far as that is known."""
-        return self._clock.seconds() + self.skew
+        return wall_of(self._clock)() + self.skew
+
+    def saw(self, theirs: float) -> None:
+        """
+        Note what the store's clock says now.
+
+        It tells whole seconds, and what it says takes a while to come, so that it
+        corrects only what is quite wrong.
+        """
+        ahead = theirs - self._clock.seconds()
+        if abs(ahead - self.ahead) > _WANDERS:
+            self.ahead = ahead
 
     async def ready(self) -> None:
         """

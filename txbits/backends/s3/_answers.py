@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from attrs import define, field, frozen
@@ -251,3 +252,15 @@ def check_etag(request: Request, etag: str) -> None:
             f"S3 answered {_about(request)} with the weak ETag {etag[:100]!a}; if a "
             "proxy stands before the store, it must neither compress nor change answers"
         )
+
+
+def http_date(text: str) -> float | None:
+    """
+    Read the value of a ``Date`` or ``Last-Modified`` header.
+
+    :returns: The time, in seconds since the epoch; ``None`` if it is no date.
+    """
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None

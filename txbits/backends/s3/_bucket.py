@@ -8,7 +8,6 @@ a :class:`~txbits.errors.BackendError`.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from email.utils import parsedate_to_datetime
 from urllib.parse import quote, unquote_plus
 from xml.sax.saxutils import escape
 
@@ -22,6 +21,7 @@ from txbits.backends.s3._answers import (
     S3Error,
     S3Unfit,
     S3Unreachable,
+    http_date,
 )
 from txbits.backends.s3._bodies import Body
 from txbits.backends.s3._client import Client
@@ -339,6 +339,9 @@ class Bucket:
                 operation="ListObjectsV2", method="GET", query=query, is_parsed=True
             )
         )
+        theirs = http_date(answer.headers.get("date", ""))
+        if theirs is not None:
+            self.client.access.saw(theirs)
         parsed = answer.parsed
         lists = "ListObjectsV2"
 
@@ -671,12 +674,11 @@ def quoted(etag: str) -> str:
 def _found(key: str, answer: Answer, size: int) -> Found:
     headers = answer.headers
     modified = headers.get("last-modified", "")
-    try:
-        seconds = parsedate_to_datetime(modified).timestamp()
-    except (ValueError, TypeError) as error:
+    seconds = http_date(modified)
+    if seconds is None:
         raise S3Unfit(
             f"S3 does not tell when {key!a} was last changed: {modified[:100]!a}"
-        ) from error
+        )
     return Found(
         key,
         quoted(headers["etag"]),

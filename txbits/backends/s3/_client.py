@@ -12,7 +12,6 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping
-from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -48,6 +47,7 @@ from txbits.backends.s3._answers import (
     S3Error,
     S3Unreachable,
     S3Untrusted,
+    http_date,
 )
 from txbits.backends.s3._bodies import (
     EMPTY_SHA256,
@@ -58,6 +58,7 @@ from txbits.backends.s3._bodies import (
     TooLong,
 )
 from txbits.backends.s3._settings import S3Settings
+from txbits.clocks import wall_of
 
 _log = Logger()
 
@@ -334,13 +335,11 @@ class Client:
         )
 
     def _correct_clock(self, date: str, least: float) -> bool:
-        try:
-            theirs = parsedate_to_datetime(date).timestamp()
-        except ValueError:
+        theirs = http_date(date)
+        if theirs is None or abs(theirs - self.access.now()) < least:
             return False
-        if abs(theirs - self.access.now()) < least:
-            return False
-        self.access.skew = theirs - self._reactor.seconds()
+        self.access.skew = theirs - wall_of(self._reactor)()
+        self.access.saw(theirs)
         _log.warn(
             "this machine's clock is {skew:.0f} s behind S3's; requests are signed "
             "with S3's time",

@@ -61,8 +61,9 @@ class S3Session:
     One upload; see :class:`~txbits.interfaces.IUploadSession`.
 
     :ivar etag: Of the record that all this was read from, or written with.
-    :ivar confirmed: When the bucket said so last, by our clock.
-    :ivar written: When the record was written, by our clock.
+    :ivar progressed: When bytes were last stored, by our steady clock.
+    :ivar confirmed: When the bucket said so last, by the same.
+    :ivar written: When the record was written, by the same.
     :ivar has_strays: Whether this node may have begun multipart uploads whose ids it
         does not know.
     :ivar parts: The cells that are parts of the multipart upload.
@@ -79,7 +80,7 @@ class S3Session:
     staging: Staging
     record: Record
     etag: str
-    last_progress: float
+    progressed: float
     confirmed: float
     seen: Seen | None = None
     offset: int = 0
@@ -105,8 +106,13 @@ class S3Session:
     _has_missed: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.written = self.last_progress
+        self.written = self.progressed
         self._derive()
+
+    @property
+    def last_progress(self) -> float:
+        """When bytes were last stored, by the wall clock as it is set now."""
+        return self.staging.epoch(self.progressed)
 
     @property
     def session_id(self) -> UUID:
@@ -211,7 +217,7 @@ class S3Session:
         # What was begun here, and came to nothing, is another node's to say.
         self.releasing = self._release is not None
         self.written = stored.modified
-        self.last_progress = max(self.last_progress, stored.modified)
+        self.progressed = max(self.progressed, stored.modified)
         self.confirmed = self.staging.clock.seconds()
         self._derive()
 
@@ -321,7 +327,7 @@ class S3Session:
         self.acknowledged = max(self.acknowledged, self.offset)
         self._is_fresh, self._has_missed = True, False
         latest = max([*parts.values(), *tails.values()], default=0.0)
-        self.last_progress = max(self.last_progress, staging.ours(latest))
+        self.progressed = max(self.progressed, staging.ours(latest))
         return found_parts is None
 
     async def _parts_of_upload(self) -> list[Part] | None:
@@ -437,7 +443,7 @@ class S3Session:
     async def _progressed(self, writing: Awaitable[None]) -> None:
         await writing
         self.acknowledged = self.offset
-        self.last_progress = self.staging.clock.seconds()
+        self.progressed = self.staging.clock.seconds()
         self.staging.known.weigh(self)
 
     async def store_tail(self, span: Span, body: Body) -> None:
@@ -549,7 +555,7 @@ class S3Session:
         """Note that all bytes before an offset are in the bucket."""
         self.offset = max(self.offset, offset)
         self.acknowledged = max(self.acknowledged, self.offset)
-        self.last_progress = self.staging.clock.seconds()
+        self.progressed = self.staging.clock.seconds()
 
     async def prove(self, tails: Iterable[Span]) -> None:
         """

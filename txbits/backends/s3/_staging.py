@@ -25,6 +25,7 @@ from txbits.backends.s3._records import (
     encoded,
 )
 from txbits.backends.s3._settings import S3Settings
+from txbits.clocks import wall_of
 from txbits.errors import (
     BackendError,
     DestinationExists,
@@ -86,6 +87,7 @@ class Staging:
 
     :ivar memory: Bounds what all sessions hold of uploads.
     :ivar reply_memory: Bounds what they hold of replies.
+    :ivar clock: The steady clock; all times are its own, if not said otherwise.
     :ivar known: The sessions that this node knows.
     :ivar node: What records call this node, by another name each time it starts.
     :ivar copy_part: How much the store copies at a time, in bytes.
@@ -145,8 +147,16 @@ class Staging:
         return f"{self.directory(session_id)}reply-{attempt}"
 
     def ours(self, modified: float) -> float:
-        """Translate a time of the store's clock into one of ours."""
-        return modified - self.bucket.client.access.skew
+        """Translate a time of the store's clock into one of our steady clock."""
+        return modified - self.bucket.client.access.ahead
+
+    def epoch(self, steadily: float) -> float:
+        """Translate a time of our steady clock into one of the wall clock now."""
+        return steadily + wall_of(self.clock)() - self.clock.seconds()
+
+    def steadily(self, epoch: float) -> float:
+        """Translate a time of the wall clock now into one of our steady clock."""
+        return epoch - wall_of(self.clock)() + self.clock.seconds()
 
     def is_key(self, key: str) -> bool:
         """Tell whether S3 takes a key of this length."""

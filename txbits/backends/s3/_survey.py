@@ -25,6 +25,9 @@ _log = Logger()
 #: How many records are read at a time.
 _AT_ONCE = 16
 
+#: How many sessions are listed at a time.
+_PAGE = 256
+
 #: How many records are remembered from one survey to the next.
 _MOST_KEPT = 100_000
 
@@ -55,7 +58,20 @@ class Survey:
 
     async def sessions(self) -> list[SessionSummary]:
         """List the sessions; see :class:`~txbits.interfaces.IBackend`."""
-        groups = [group async for group in self._groups() if group.is_open]
+        return [one async for page in self.pages() for one in page]
+
+    async def pages(self) -> AsyncIterator[list[SessionSummary]]:
+        """List the sessions, a few at a time."""
+        groups: list[_Group] = []
+        async for group in self._groups():
+            if group.is_open:
+                groups.append(group)
+            if len(groups) == _PAGE:
+                yield await self._summaries(groups)
+                groups = []
+        yield await self._summaries(groups)
+
+    async def _summaries(self, groups: list[_Group]) -> list[SessionSummary]:
         summaries = await a_few_at_a_time(_AT_ONCE, self._summary, groups)
         return [one for one in summaries if one is not None]
 
@@ -85,7 +101,7 @@ class Survey:
         return SessionSummary(
             record.session_id,
             record.owner,
-            staging.ours(latest),
+            staging.epoch(staging.ours(latest)),
             is_published or record.state in ("releasing", "closing"),
             is_published,
         )
@@ -122,6 +138,7 @@ class Survey:
     async def clean_up(self, closed_before: float) -> None:
         """Remove what is old; see :class:`~txbits.interfaces.IBackend`."""
         staging = self._staging
+        closed_before = staging.steadily(closed_before)
         stray_before = staging.clock.seconds() - _STRAY_AGE
         stale: list[str] = []
         owned: set[str] = set()
@@ -129,7 +146,8 @@ class Survey:
         open_groups: list[_Group] = []
         async for group in self._groups():
             if group.is_open:
-                open_groups.append(group)
+                if candidates:
+                    open_groups.append(group)
                 continue
             is_closed = group.record is not None
             stale += [

@@ -48,6 +48,7 @@ from txbits.backends.s3._settings import NOT_IN_XML, S3Settings
 from txbits.backends.s3._staging import MOST_KEY, Changed, Seen, Staging, Stored
 from txbits.backends.s3._survey import Survey
 from txbits.backends.s3._together import together
+from txbits.clocks import steady
 from txbits.errors import (
     BackendError,
     DestinationForbidden,
@@ -61,6 +62,7 @@ from txbits.interfaces import (
     IBackend,
     IDownloadable,
     IExclusive,
+    IPaged,
     IReadable,
     IRedirecting,
     IReplyAddressable,
@@ -84,7 +86,15 @@ _CLOSE_ROUNDS = 200
 _AT_REST = frozenset({"QUIESCENT", "CONNECTION_LOST"})
 
 
-@implementer(IBackend, IAbilities, IExclusive, IShared, IDownloadable, IRedirecting)
+@implementer(
+    IBackend,
+    IAbilities,
+    IExclusive,
+    IPaged,
+    IShared,
+    IDownloadable,
+    IRedirecting,
+)
 @define(eq=False)
 class S3Backend:
     """
@@ -152,7 +162,8 @@ class S3Backend:
         """Find the bucket, and try it; see :class:`~txbits.interfaces.IBackend`."""
         threads = self._threads = Threads(self._reactor)
         try:
-            access = await threads(resolved, self.settings, self._reactor, threads)
+            clock = steady(self._reactor)
+            access = await threads(resolved, self.settings, clock, threads)
             await access.ready()
             policy = await threads(_policy, self.settings)
             pool = self._pool = _Pool(self._reactor)
@@ -160,9 +171,7 @@ class S3Backend:
             # A request that is repeated is one that is counted, and is told about.
             pool.retryAutomatically = False
             agent = Agent(self._reactor, policy, connectTimeout=10, pool=pool)
-            client = self._make_client(
-                self.settings, access, agent, self._reactor, threads
-            )
+            client = self._make_client(self.settings, access, agent, clock, threads)
             memory = self._budget.join(self, self.settings.memory)
             known = Known(self._budget.for_small)
             memory.drop_copies_by(known.drop_copies)
@@ -171,7 +180,7 @@ class S3Backend:
                 Bucket(client),
                 memory.for_uploads(),
                 memory.for_replies(),
-                self._reactor,
+                clock,
                 known,
             )
             self._surveyor = Survey(self._opened)
@@ -283,7 +292,7 @@ class S3Backend:
             destination=destination,
             owner=owner,
             content_name=content_name,
-            created=now,
+            created=staging.epoch(now),
             is_staged=self._notifies,
         )
         if len(encoded(record)) > MOST_NAMES:
@@ -375,6 +384,14 @@ class S3Backend:
     async def sessions(self) -> Sequence[SessionSummary]:
         """List the sessions; see :class:`~txbits.interfaces.IBackend`."""
         return await self._survey.sessions()
+
+    @deferred
+    async def list_in_pages(
+        self, look: Callable[[Sequence[SessionSummary]], Deferred[None]]
+    ) -> None:
+        """List a few at a time; see :class:`~txbits.interfaces.IPaged`."""
+        async for page in self._survey.pages():
+            await look(page)
 
     # Closes
 

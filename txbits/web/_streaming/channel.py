@@ -164,7 +164,7 @@ class StreamingChannel(HTTPChannel):
         return now > 0 and (before is None or before - now >= MINIMUM_PROGRESS)
 
     def _set_deadline(self, seconds: float) -> None:
-        self.deadline = self.site.reactor.seconds() + seconds
+        self.deadline = self.site.seconds() + seconds
 
     def _hurry(self) -> None:
         """From here on it is for us to hurry, unless the peer has to take something."""

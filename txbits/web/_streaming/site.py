@@ -15,6 +15,7 @@ from twisted.web.http import Request as HTTPRequest
 from twisted.web.resource import IResource, getChildForRequest
 from twisted.web.server import Request, Site
 
+from txbits.clocks import steady, wall_of
 from txbits.web._streaming.channel import StreamingChannel
 from txbits.web._streaming.request import StreamingRequest
 from txbits.web._streaming.turns import Turns
@@ -56,13 +57,16 @@ class BITSSite(Site):
     A site for resources among which are :class:`~txbits.web.BITSResource`.
 
     :param resource: The root.
-    :param reactor: Tells the time.
+    :param reactor: The steady clock, see :mod:`txbits.clocks`; its wall clock dates
+        the answers.
     :param limits: What peers may take.
     :param only_uploads: Whether no resource here wants the body of anything but a
         packet; all requests are then answered on their heads.
 
     Unlike ``Site`` it writes no access log unless given a ``logPath``: the life of
     sessions is logged where it happens.
+
+    :ivar seconds: Tells seconds by the steady clock.
     """
 
     requestFactory: type[StreamingRequest] = StreamingRequest
@@ -83,6 +87,8 @@ class BITSSite(Site):
         self.only_uploads = only_uploads
         # Deadlines take the place of the channel's own time-out.
         self.timeOut = None
+        self.seconds = steady(self.reactor).seconds
+        self._wall = wall_of(self.reactor)
         self.channels: set[StreamingChannel] = set()
         self.turns = Turns(self.reactor)
         self._by_peer: dict[str, int] = {}
@@ -139,7 +145,7 @@ class BITSSite(Site):
 
     def date(self) -> bytes:
         """The value of a Date header, made once a second."""
-        now = int(self.reactor.seconds())
+        now = int(self._wall())
         if now != self._dated:
             self._dated, self._date = now, datetimeToString(now)
             self._beginnings.clear()
@@ -176,7 +182,7 @@ class BITSSite(Site):
             super().log(request)
 
     def _reap(self) -> None:
-        now = self.reactor.seconds()
+        now = self.seconds()
         for channel in [one for one in self.channels if one.deadline < now]:
             channel.deadline_passed()
         if self._turned_away:
