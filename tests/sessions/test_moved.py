@@ -10,10 +10,11 @@ from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import alsoProvides, implementer, providedBy
 
 from tests.sessions.support import (
+    NAME,
     SOURCE,
     TOTAL,
     ManagerCase,
@@ -39,9 +40,11 @@ class RefreshableBackend(RecordingBackend):
     A store whose sessions can be refreshed.
 
     :ivar refreshing: What that does.
+    :ivar giving_up: What begins their end, and tells whether it has.
     """
 
     refreshing: Callable[[], Deferred[None]] = staticmethod(lambda: succeed(None))
+    giving_up: Callable[[], Deferred[bool]] = staticmethod(lambda: succeed(True))
 
     @deferred
     async def find(self, session_id: UUID) -> IUploadSession:
@@ -61,6 +64,9 @@ class _Refreshable:
 
     def refresh(self) -> Deferred[None]:
         return self._backend.refreshing()
+
+    def give_up(self, *, closed: bool) -> Deferred[bool]:
+        return self._backend.giving_up()
 
 
 class MovedCase(ManagerCase):
@@ -173,3 +179,75 @@ class SharedTests(MovedCase, NotifyingCase):
         self.failureResultOf(underway.outcome, ServerStopping)
         self.successResultOf(stopping)
         self.assertEqual(self.application.asked, [])
+
+
+class GivenUpTests(MovedCase):
+    """Sessions that another process moves on while this one decides."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.successResultOf(self.manager.stop())
+        self.backend: RefreshableBackend = RefreshableBackend(self.memory)
+        self.manager = self.started()
+        self.session_id = self.create()
+        self.rounds: list[bool] = []
+
+    def completed_meanwhile(self) -> Deferred[bool]:
+        """Another process receives the rest, which is noticed."""
+        self.rounds.append(False)
+        self.append(self.session_id, SOURCE[4:])
+        return succeed(False)
+
+    def published(self) -> bytes | None:
+        return self.memory.files.get(NAME)
+
+    def test_what_another_completes_meanwhile_is_published(self) -> None:
+        self.upload(self.session_id, 0, 4)
+        self.backend.giving_up = self.completed_meanwhile
+        self.successResultOf(self.close(self.session_id))
+        self.assertEqual(self.rounds, [False])
+        self.assertEqual(self.published(), SOURCE)
+
+    def test_what_another_completes_while_this_one_refuses_is_published(self) -> None:
+        gate = self.backend.hold("close")
+        refusing = self.send(self.session_id, 9, SOURCE[9:])
+        self.append(self.session_id, SOURCE)
+        closing = self.close(self.session_id)
+        gate.open()
+        self.assertEqual(self.successResultOf(refusing), TOTAL)
+        self.successResultOf(closing)
+        self.assertEqual(self.published(), SOURCE)
+
+    def test_a_close_that_finds_less_than_was_acknowledged_leaves_it(self) -> None:
+        self.upload(self.session_id, 0, 4)
+        self.backend.giving_up = lambda: fail(BackendError("less than was held"))
+        for _ in range(2):
+            self.failureResultOf(self.close(self.session_id), BackendError)
+        self.upload(self.session_id, 4)
+        self.successResultOf(self.close(self.session_id))
+        self.assertEqual(self.published(), SOURCE)
+
+    def test_a_close_that_is_never_left_alone_fails(self) -> None:
+        self.upload(self.session_id, 0, 4)
+        self.backend.giving_up = lambda: succeed(False)
+        self.failureResultOf(self.close(self.session_id), BackendError)
+        self.upload(self.session_id, 4)
+
+    def test_a_session_that_goes_on_meanwhile_does_not_expire(self) -> None:
+        self.upload(self.session_id, 0, 4)
+        self.backend.giving_up = self.completed_meanwhile
+        # The clean-up comes, and finds it.
+        self.clock.advance(15 * 86_400.0)
+        self.assertEqual(self.rounds, [False])
+        self.assertEqual(self.held(self.session_id), SOURCE)
+
+    def test_a_fragment_that_brings_nothing_is_answered_by_the_store(self) -> None:
+        self.upload(self.session_id, 0, 4)
+
+        def refreshing() -> Deferred[None]:
+            self.append(self.session_id, SOURCE[4:7])
+            return succeed(None)
+
+        self.backend.refreshing = refreshing
+        sent = self.send(self.session_id, 0, SOURCE[:4])
+        self.assertEqual(self.successResultOf(sent), 7)

@@ -134,18 +134,22 @@ class CloseTests(FinalCase):
     async def test_an_upload_that_another_node_completes_meanwhile_is_not_lost(self):
         # The record is read before the other node closes, and the parts after that.
         data = self.data(LENGTHS[-1])
-        behind, ahead = await self.nodes()
-        one = await behind.create(NAME, CALLER, None)
-        await self.send_to(behind, one, data, 0, 1000)
-        await self.send_to(ahead, one, data, 1000, len(data))
-        client = self.client(behind.backend)
-        held, goes_on = client.hold("ListParts")
-        closing = behind.close(one, NAME, CALLER)
-        await held
-        await ahead.close(one, NAME, CALLER)
-        goes_on.callback(None)
-        await closing
-        await self.assert_published(data)
+        for operation in ("ListParts", "CompleteMultipartUpload", "PutObject"):
+            behind, ahead = await self.nodes()
+            one = await behind.create(NAME, CALLER, None)
+            await self.send_to(behind, one, data, 0, 1000)
+            await self.send_to(ahead, one, data, 1000, len(data))
+            held, goes_on = self.client(behind.backend).hold("ListParts")
+            closing = behind.close(one, NAME, CALLER)
+            await held
+            is_there, ends = self.client(ahead.backend).hold_answer(operation)
+            other = ahead.close(one, NAME, CALLER)
+            await is_there
+            goes_on.callback(None)
+            await closing
+            ends.callback(None)
+            await other
+            await self.assert_published(data, operation)
 
     @contract
     async def test_tails_that_another_node_has_published_are_not_lost(self):

@@ -213,6 +213,9 @@ class S3Session:
         if self.etag != stored.etag:
             # What another node has acknowledged since may not be known here.
             self._has_missed = True
+            if stored.record.node not in (None, self.staging.node):
+                # It has told the client how much is held, which may be less.
+                self.acknowledged = 0
         self.record, self.etag = stored.record, stored.etag
         # What was begun here, and came to nothing, is another node's to say.
         self.releasing = self._release is not None
@@ -669,7 +672,7 @@ class S3Session:
         if not self.is_ours:
             # Whoever acknowledges something from now on changes the record before;
             # and what was acknowledged by then is found.
-            if not await self._write(self.record.changed(node=self.staging.node)):
+            if not await self._write(self.record.changed(node=None)):
                 await self.measure()
                 return False
             etag = self.etag
