@@ -117,7 +117,7 @@ class MortalFiles:
     def statvfs(self, path):
         if self.free is None:
             return self.__getattr__("statvfs")(path)
-        return SimpleNamespace(f_bavail=self.free, f_frsize=1)
+        return SimpleNamespace(f_blocks=1 << 40, f_bavail=self.free, f_frsize=1)
 
 
 class OnDisk(_Case):

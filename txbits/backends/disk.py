@@ -28,6 +28,7 @@ from txbits.backends._disk_file import open_plain_file, stored_file
 from txbits.backends._disk_session import DiskSession
 from txbits.backends._files import Files
 from txbits.backends._paths import checked_segments
+from txbits.backends._probe import FileSystem, Way, sync_names
 from txbits.backends._staging import FsyncPolicy, Staging
 from txbits.backends._stored import StoredFile
 from txbits.backends._syncs import KernelSyncs, Sync, all_done
@@ -40,6 +41,7 @@ from txbits.interfaces import (
     IBackend,
     IDownloadable,
     IExclusive,
+    IOverwriting,
     IReadable,
     IReplyAddressable,
     IStoredFile,
@@ -58,7 +60,7 @@ def _absolute(path: str) -> str:
     return os.path.abspath(path)
 
 
-@implementer(IBackend, IAbilities, IExclusive, IDownloadable)
+@implementer(IBackend, IAbilities, IExclusive, IDownloadable, IOverwriting)
 @define(eq=False)
 class DiskBackend:
     """
@@ -144,6 +146,26 @@ class DiskBackend:
         except BaseException:
             await self.stop()
             raise
+        self._say_what_was_found(self._opened.file_system)
+
+    def _say_what_was_found(self, found: FileSystem) -> None:
+        is_unsafe = self._fsync != "never" and not found.syncs_names
+        (_log.warn if is_unsafe else _log.info)(
+            "{root}: to overwrite no file: {way}; the file system lacks: {lacking}",
+            root=self.root,
+            way=found.way.value,
+            lacking=", ".join(found.lacking) or "nothing",
+        )
+
+    def why_only_overwriting(self) -> str | None:
+        """See :class:`~txbits.interfaces.IOverwriting`."""
+        if self._opened is None or self._opened.file_system.way is not Way.NONE:
+            return None
+        return (
+            f"{self.root} is on a file system with neither hard links nor a rename "
+            "that replaces nothing, so that a file that exists could be overwritten; "
+            "allow that (--allow-overwrites), or name a directory of another one"
+        )
 
     @deferred
     async def stop(self) -> None:
@@ -193,6 +215,9 @@ class DiskBackend:
         create_directories: bool,
     ) -> IUploadSession:
         staging = self._staging
+        staging.root.check()
+        if not overwrite and (reason := self.why_only_overwriting()):
+            raise BackendError(reason)
         staging.tree.check(
             checked_segments(destination),
             overwrite=overwrite,
@@ -268,7 +293,7 @@ class DiskBackend:
         except ParentMissing:
             return  # removed since, with the file in it
         try:
-            self._files.fsync(parent)
+            sync_names(self._files, parent)
         finally:
             tree.let_go(parent)
 
@@ -291,6 +316,8 @@ class DiskBackend:
         self, session_id: UUID, destination: tuple[str, ...], owner: str | None
     ) -> None:
         staging = self._staging
+        # Here, since each Close comes by just before its Ack.
+        staging.root.check()
         staging.closes.remember(session_id, destination, owner, staging.seconds())
 
     @deferred
@@ -308,6 +335,8 @@ class DiskBackend:
             destination,
             owner,
         )
+        if recalled:
+            staging.root.check()
         return recalled
 
     @deferred
