@@ -126,10 +126,11 @@ class OnDisk(_Case):
     fsync: Any = "close"
     sync: Any = None
     in_thread: Any = staticmethod(maybeDeferred)
+    make_files: Any = MortalFiles
 
     def disk(self, root):
         """A backend on mortal files."""
-        files: Any = MortalFiles()
+        files = self.make_files()
         return DiskBackend(
             root,
             reactor,
