@@ -28,21 +28,15 @@ class LimitedFiles(MortalFiles):
     :ivar has_inodes: Whether all names of a file have one inode number.
     :ivar is_full: Whether there is no room for another name.
     :ivar refused: Characters that no name may have.
-    :ivar groups: The groups that files can be given; ``None`` for any.
-    :ivar given: The groups that files were given, one after the other.
     :ivar is_space_told: Whether ``statvfs`` has more to say than zeros.
     """
 
-    def __init__(
-        self, has_inodes=True, refused="", groups=None, is_full=False, **lacking
-    ):
+    def __init__(self, has_inodes=True, refused="", is_full=False, **lacking):
         super().__init__()
         self.is_full = is_full
         self.lacking = lacking
         self.has_inodes = has_inodes
         self.refused = refused
-        self.groups = groups
-        self.given = []
         self.is_space_told = True
 
     def __getattr__(self, name):
@@ -90,12 +84,6 @@ class LimitedFiles(MortalFiles):
         if self.is_space_told:
             return super().statvfs(path)
         return os.statvfs_result((512, *[0] * 8, 255))
-
-    def fchown(self, fd, uid, gid):
-        if self.groups is not None and gid not in self.groups:
-            self.fail("fchown", errno.EPERM)
-            self.__getattr__("fchown")(fd, uid, gid)
-        self.given.append(gid)
 
 
 def _mode(fd):
