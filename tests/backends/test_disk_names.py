@@ -147,6 +147,12 @@ class SymbolicLinkTests(NamesCase):
             self.published(self.backend, ("2026", "11", "x.txt")), b"whole"
         )
 
+    def test_a_link_to_the_root_is_the_root(self):
+        self.link(".", "here")
+        session = self.complete(self.backend, ("here", "x.txt"))
+        self.successResultOf(self.publish(session))
+        self.assertEqual(self.published(self.backend, ("x.txt",)), b"whole")
+
     def test_links_in_a_circle_are_refused(self):
         self.link("b", "a")
         self.link("a", "b")
@@ -283,7 +289,16 @@ class PlaceTests(NamesCase):
                 self.creation(self.backend, destination), DestinationForbidden
             )
             self.assertIn("another file system", str(failure.value))
-        self.create(self.backend, ("mounted", "x"))
+
+    def test_that_nothing_is_mounted_is_tried_out_once_for_each_directory(self):
+        for name in ("a", "b"):
+            os.mkdir(os.path.join(self.root, name))
+        calls = self.backend._files.calls
+        calls.clear()
+        for _ in range(3):
+            for name in ("a", "b"):
+                self.create(self.backend, (name, "x"))
+        self.assertEqual(calls.count("rename"), 2)
 
     def test_a_mount_that_comes_later_may_go_again(self):
         os.mkdir(os.path.join(self.root, "a"))

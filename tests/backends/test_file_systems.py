@@ -135,6 +135,12 @@ class ProbeTests(LimitedCase):
         failure = self.failureResultOf(self.disk(self.mktemp()).start(), BackendError)
         self.assertIn("cannot be used", str(failure.value))
 
+    def test_a_staging_area_that_is_a_mount_of_its_own_is_refused(self):
+        """Also of the same file system, so that the devices do not tell."""
+        self.make_files = lambda: LimitedFiles(rename=errno.EXDEV)
+        failure = self.failureResultOf(self.disk(self.mktemp()).start(), BackendError)
+        self.assertIn("is on another file system than", str(failure.value))
+
     def test_the_rest(self):
         self.assert_found(
             Way.LINK,

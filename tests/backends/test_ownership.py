@@ -144,8 +144,8 @@ class NotedFiles(LimitedFiles):
     :ivar acls: By inode numbers, and names of attributes.
     """
 
-    def __init__(self):
-        super().__init__()
+    def __init__(self, **lacking):
+        super().__init__(**lacking)
         self.folder = None
         self.groups = None
         self.given = []
@@ -163,6 +163,13 @@ class NotedFiles(LimitedFiles):
             return self.acls[os.fstat(fd).st_ino, attribute]
         except KeyError:
             raise OSError(errno.ENODATA, "none") from None
+
+    def listxattr(self, fd):
+        if "listxattr" in self.lacking:
+            raise OSError(self.lacking["listxattr"], "no such call")
+        self.calls.append("listxattr")
+        inode = os.fstat(fd).st_ino
+        return [name for which, name in self.acls if which == inode]
 
     def setxattr(self, fd, attribute, value):
         self.acls[os.fstat(fd).st_ino, attribute] = value
@@ -200,9 +207,22 @@ class NotedTests(DiskCase):
         self.upload("a")
         for name in ("fchown", "setxattr", "removexattr", "fchmod"):
             self.assertNotIn(name, self.files.calls)
-        self.assertEqual(self.files.calls.count("getxattr"), 1)
+        self.assertEqual(self.files.calls.count("listxattr"), 1)
+        self.assertNotIn("getxattr", self.files.calls)
         self.assertEqual(self.files.calls.count("open"), 1)
         self.assertEqual(self.files.given, [])
+
+    def test_one_that_lists_no_acls_is_asked_for_them(self):
+        self.make_files = lambda: NotedFiles(listxattr=errno.EOPNOTSUPP)
+        self.backend = self.start()
+        self.files = self.backend._files
+        self.files.calls.clear()
+        self.upload("a")
+        self.assertEqual(self.files.calls.count("getxattr"), 1)
+        root = os.stat(self.backend.root).st_ino
+        self.files.acls[root, _DEFAULT] = RICH
+        inode = self.upload("b")
+        self.assertEqual(self.files.acls[inode, _ACCESS], _of_new_file(RICH))
 
     def test_a_file_system_without_acls_is_not_asked_for_them(self):
         self.make_files = lambda: LimitedFiles(getxattr=errno.EOPNOTSUPP)

@@ -10,9 +10,11 @@ import shutil
 import stat
 from uuid import uuid4
 
+from twisted.internet.task import Clock
 from twisted.logger import LogLevel, globalLogPublisher
 
 from tests.backends.mortal import DiskCase
+from txbits.backends.disk import DiskBackend
 from txbits.errors import BackendError
 
 _NAME = ("name.txt",)
@@ -22,11 +24,17 @@ class RootCase(DiskCase):
     """A root that can be swapped, and what the log says meanwhile."""
 
     def setUp(self):
+        self.clock = Clock()
         self.backend = self.start()
         self.root = self.backend.root
         self.events = []
         globalLogPublisher.addObserver(self.events.append)
         self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
+
+    def disk(self, root):
+        return DiskBackend(
+            root, self.clock, in_thread=self.in_thread, files=self.make_files()
+        )
 
     def lines(self):
         return [
@@ -74,11 +82,26 @@ class ReplacedRootTests(RootCase):
         session = self.complete(self.backend)
         self.successResultOf(self.publish(session))
         self.hide()
+        self.clock.advance(1)
         close = (session.session_id, _NAME, None)
         self.assert_refused(self.backend.remember_close(*close))
         self.show()
         self.successResultOf(self.publish(session))
         self.successResultOf(self.backend.remember_close(*close))
+
+    def test_nobody_looks_twice_in_a_moment(self):
+        calls = self.backend._files.calls
+        close = (uuid4(), _NAME, None)
+        self.create(self.backend)
+        for seconds, looks in ((0, 0), (0.01, 0), (1, 1), (0, 0), (-5, 1)):
+            self.clock.rightNow += seconds
+            calls.clear()
+            self.successResultOf(self.backend.remember_close(*close))
+            self.assertEqual(calls.count("stat"), looks)
+        self.hide()
+        self.clock.advance(1)
+        for _ in range(2):
+            self.assert_refused(self.backend.remember_close(*close))
 
     def test_a_close_is_not_acknowledged_again(self):
         close = (uuid4(), _NAME, None)

@@ -39,6 +39,7 @@ class Files:
     ftruncate = staticmethod(os.ftruncate)
     getxattr = staticmethod(os.getxattr)
     link = staticmethod(os.link)
+    listxattr = staticmethod(os.listxattr)
     lseek = staticmethod(os.lseek)
     lstat = staticmethod(os.lstat)
     mkdir = staticmethod(os.mkdir)

@@ -17,7 +17,7 @@ from attrs import define, field, frozen
 from twisted.logger import Logger
 
 from txbits.backends._files import Files
-from txbits.backends._probe import DEFAULT_ACL, read_acl
+from txbits.backends._probe import DEFAULT_ACL, FileSystem, read_acl
 
 _log = Logger()
 
@@ -55,6 +55,7 @@ class Ownership:
     :param mask: The umask, if parts are made by a default ACL of the staging area's
         that a folder need not have; ``None`` if they are not.
     :param has_acls: Whether the file system has ACLs.
+    :param lists_acls: Whether they are among the extended attributes that it lists.
     """
 
     _files: Files
@@ -62,26 +63,29 @@ class Ownership:
     _part_gid: int
     _mask: int | None
     _has_acls: bool
+    _lists_acls: bool
     _complained: set[int] = field(factory=set, init=False)
 
     @classmethod
     def of_staging(
-        cls, files: Files, gid: int, directory: int, *, has_acls: bool
+        cls, files: Files, gid: int, directory: int, file_system: FileSystem
     ) -> Ownership:
         """
         Look at the staging area.
 
         :param directory: It, opened.
+        :param file_system: What its file system can do.
         :raises OSError: If that fails.
         """
         there = files.fstat(directory)
-        has_acl = has_acls and bool(read_acl(files, directory, DEFAULT_ACL))
+        has_acl = bool(read_acl(files, directory, DEFAULT_ACL))
         return cls(
             files,
             gid,
             there.st_gid if there.st_mode & stat.S_ISGID else gid,
             files.umask() if has_acl else None,
-            has_acls,
+            file_system.has_acls,
+            file_system.lists_acls,
         )
 
     def wanted(self, parent: int, there: os.stat_result) -> Wanted | None:
@@ -94,10 +98,16 @@ class Ownership:
         :raises OSError: If that cannot be found out.
         """
         gid = there.st_gid if there.st_mode & stat.S_ISGID else self._gid
-        acl = read_acl(self._files, parent, DEFAULT_ACL) if self._has_acls else None
+        acl = self._default_acl(parent) if self._has_acls else None
         if not acl and gid == self._part_gid and self._mask is None:
             return None
         return Wanted(gid, _of_new_file(acl) if acl else b"")
+
+    def _default_acl(self, parent: int) -> bytes | None:
+        # To ask for one that is not there takes an exception, and thrice the time.
+        if self._lists_acls and DEFAULT_ACL not in self._files.listxattr(parent):
+            return None
+        return read_acl(self._files, parent, DEFAULT_ACL)
 
     def give(self, fd: int, wanted: Wanted) -> bool:
         """

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
@@ -25,7 +26,7 @@ _LOCK = "lock"
 
 _LINK = "probe-link"
 _MOVED = "probe-moved"
-_NAMES = "probe-names"
+_PLACE = "probe-place"
 
 # Never there: see can_move.
 _NOTHING = "probe-nothing"
@@ -50,6 +51,12 @@ _BAD_NAME = frozenset({errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG})
 
 #: The extended attribute of a directory for the ACL of files made there.
 DEFAULT_ACL = "system.posix_acl_default"
+
+# Owner, group and others may do everything: a version, then a tag, permissions and an
+# id each.
+_SOME_ACL = struct.pack("<I", 2) + b"".join(
+    struct.pack("<HHI", tag, 7, 0xFFFFFFFF) for tag in (0x01, 0x04, 0x20)
+)
 
 # Characters that Windows, and file systems that come from there, have in no name.
 _FOREIGN_NAME = b'a"*<>?|b'
@@ -85,6 +92,7 @@ class FileSystem:
     :ivar tells_space: Whether it tells how much is free.
     :ivar limits_names: Whether it does not take every name.
     :ivar has_acls: Whether directories may have a default ACL.
+    :ivar lists_acls: Whether that shows in the list of their extended attributes.
     :ivar lacking: What it lacks of this, in words.
     """
 
@@ -95,6 +103,7 @@ class FileSystem:
     tells_space: bool
     limits_names: bool
     has_acls: bool
+    lists_acls: bool
     lacking: tuple[str, ...]
 
     @property
@@ -129,6 +138,7 @@ def probe(files: Files, directory: int, *, syncs: bool) -> FileSystem:
             lacking, "rename without replacing", _try_rename, files, directory, links
         )
         limits_names = not takes_name(files, directory, _FOREIGN_NAME)
+        lists_acls = _lists_acls(files, directory)
         if limits_names:
             lacking.append("names with all characters")
     finally:
@@ -149,6 +159,7 @@ def probe(files: Files, directory: int, *, syncs: bool) -> FileSystem:
         tells_space,
         limits_names,
         has_acls,
+        lists_acls,
         tuple(lacking),
     )
 
@@ -175,9 +186,7 @@ def takes_name(files: Files, directory: int, name: bytes) -> bool:
     :returns: Also ``True`` if that cannot be found out.
     """
     try:
-        with suppress(FileExistsError):
-            files.mkdir(_NAMES, 0o700, dir_fd=directory)
-        place = files.open(_NAMES, _DIRECTORY, dir_fd=directory)
+        place = _open_place(files, directory)
     except OSError:
         return True
     try:
@@ -186,9 +195,7 @@ def takes_name(files: Files, directory: int, name: bytes) -> bool:
     except OSError as error:
         return error.errno not in _BAD_NAME
     finally:
-        files.close(place)
-        with suppress(OSError):  # somebody else uses it; the next start removes it
-            files.rmdir(_NAMES, dir_fd=directory)
+        _close_place(files, directory, place)
     return True
 
 
@@ -235,7 +242,7 @@ def _remove_leftovers(files: Files, directory: int) -> None:
         with suppress(FileNotFoundError):
             files.unlink(name, dir_fd=directory)
     try:
-        place = files.open(_NAMES, _DIRECTORY, dir_fd=directory)
+        place = files.open(_PLACE, _DIRECTORY, dir_fd=directory)
     except FileNotFoundError:
         return
     try:
@@ -243,7 +250,7 @@ def _remove_leftovers(files: Files, directory: int) -> None:
             files.unlink(name, dir_fd=place)
     finally:
         files.close(place)
-    files.rmdir(_NAMES, dir_fd=directory)
+    files.rmdir(_PLACE, dir_fd=directory)
 
 
 def _has(
@@ -261,6 +268,32 @@ def _has(
             lacking.append(f"{what} ({error.strerror})")
             return False
     return True
+
+
+def _open_place(files: Files, directory: int) -> int:
+    with suppress(FileExistsError):
+        files.mkdir(_PLACE, 0o700, dir_fd=directory)
+    return files.open(_PLACE, _DIRECTORY, dir_fd=directory)
+
+
+def _close_place(files: Files, directory: int, place: int) -> None:
+    files.close(place)
+    with suppress(OSError):  # somebody else uses it; the next start removes it
+        files.rmdir(_PLACE, dir_fd=directory)
+
+
+def _lists_acls(files: Files, directory: int) -> bool:
+    try:
+        place = _open_place(files, directory)
+    except OSError:
+        return False
+    try:
+        files.setxattr(place, DEFAULT_ACL, _SOME_ACL)
+        return DEFAULT_ACL in files.listxattr(place)
+    except OSError:
+        return False  # there are none, or nobody can say; they are asked for then
+    finally:
+        _close_place(files, directory, place)
 
 
 def _try_link(files: Files, directory: int) -> None:

@@ -8,6 +8,7 @@ stays where it is, and whatever it publishes appears there, where nobody looks.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from attrs import define, field
 from twisted.logger import Logger
@@ -17,6 +18,10 @@ from txbits.errors import BackendError
 
 _log = Logger()
 
+# How long, in seconds, what was seen still counts before an Ack. A volume mounted so
+# shortly before it hides no more than one mounted right after it.
+_MOMENT = 0.05
+
 
 @define(eq=False)
 class Root:
@@ -25,12 +30,16 @@ class Root:
 
     :ivar path: As it was given; links on it are followed.
     :param fd: The directory that it led to, opened.
+    :param identity: Its device and inode.
+    :param seconds: A clock.
     """
 
     _files: Files
     path: str
     _fd: int
     _identity: tuple[int, int]
+    _seconds: Callable[[], float]
+    _seen: float = field(default=float("-inf"), init=False)
     _is_astray: bool = field(default=False, init=False)
 
     def check(self) -> os.stat_result:
@@ -53,9 +62,20 @@ class Root:
         if self._is_astray:
             self._is_astray = False
             _log.info("{root} is back where it was", root=self.path)
+        self._seen = self._seconds()
         return there
 
+    def check_again(self) -> None:
+        """
+        Look once more, unless that was done a moment ago.
+
+        :raises BackendError: As :meth:`check`.
+        """
+        if not 0 <= self._seconds() - self._seen < _MOMENT:
+            self.check()
+
     def _astray(self, reason: str) -> BackendError:
+        self._seen = float("-inf")
         fault = BackendError(
             f"{self.path} is not what it was when txbits started: {reason}"
         )

@@ -198,7 +198,7 @@ class Staging:
                     file_system, lacking=(no_lock, *file_system.lacking)
                 )
             ownership = Ownership.of_staging(
-                files, os.getegid(), directory, has_acls=file_system.has_acls
+                files, os.getegid(), directory, file_system
             )
             closes = Closes(files, opened("closed", _BELOW, dir_fd=directory))
             table = Table.opened(files, directory)
@@ -238,7 +238,7 @@ class Staging:
             lock,
             answered,
             file_system,
-            Root(files, root, fd, (device, there.st_ino)),
+            Root(files, root, fd, (device, there.st_ino), seconds),
             ownership,
         )
 

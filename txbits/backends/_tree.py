@@ -15,7 +15,7 @@ import stat
 import string
 from contextlib import suppress
 
-from attrs import define
+from attrs import define, field
 
 from txbits.backends._files import Files
 from txbits.backends._paths import RESERVED
@@ -36,6 +36,9 @@ _THERE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 # What every file system takes in names, and how many characters surely make one.
 _COMMON = frozenset(string.ascii_letters + string.digits + "-_.")
 _MANY = 60
+
+# More directories than uploads go to at a time.
+_MOST_REACHED = 1024
 
 # As many as Linux follows itself.
 _MOST_LINKS = 40
@@ -58,6 +61,8 @@ class Tree:
     :ivar fd: It, opened.
     :param staged: The staging area, opened.
     :param limits_names: Whether the file system does not take every name.
+    :ivar reached: The inode numbers of directories that files can be moved to. Another
+        one is mounted over these, if anything is.
     """
 
     _files: Files
@@ -68,6 +73,7 @@ class Tree:
     _sync: bool
     _staged: int
     _limits_names: bool
+    _reached: set[int] = field(factory=set, init=False)
 
     def check(
         self, segments: tuple[str, ...], *, overwrite: bool, create_directories: bool
@@ -81,14 +87,12 @@ class Tree:
         if self._limits_names and not self._takes_names(segments):
             raise DestinationForbidden(f"{segments!a}: not on this file system")
         try:
-            parent = self.open_parent(segments)
+            parent = self.open_parent(segments, is_new=True)
         except _NotThereYet:
             if create_directories:
                 return
             raise
         try:
-            if parent != self.fd and not can_move(self._files, self._staged, parent):
-                raise _mounted(b"/".join(map(str.encode, segments[:-1])), self.path)
             there = self.check_name(parent, segments, overwrite=overwrite)
             # Where file systems are stacked, files have many devices.
             if there is not None and there.st_dev != self._device:
@@ -140,12 +144,17 @@ class Tree:
         return there
 
     def open_parent(
-        self, segments: tuple[str, ...], *, create_directories: bool = False
+        self,
+        segments: tuple[str, ...],
+        *,
+        create_directories: bool = False,
+        is_new: bool = False,
     ) -> int:
         """
         Open the directory that a destination lies in.
 
         :param create_directories: Whether missing ones are made.
+        :param is_new: Whether to look closely if files can be moved there.
         :returns: A descriptor, for :meth:`let_go`.
         :raises ParentMissing: If there is none.
         :raises DestinationForbidden: If it lies outside the root, is for staging, or
@@ -157,7 +166,7 @@ class Tree:
         names = [segment.encode() for segment in segments[:-1]]
         for _ in range(_MOST_LINKS):
             try:
-                found = self._walk(names, create_directories)
+                found = self._walk(names, create_directories, is_new)
             except OSError as error:
                 raise self._refusal(error, segments) from error
             if isinstance(found, int):
@@ -170,7 +179,9 @@ class Tree:
         if fd != self.fd:
             self._files.close(fd)
 
-    def _walk(self, names: list[bytes], create: bool) -> int | list[bytes]:
+    def _walk(
+        self, names: list[bytes], create: bool, is_new: bool
+    ) -> int | list[bytes]:
         """
         Go down once.
 
@@ -199,6 +210,12 @@ class Tree:
                     raise DestinationForbidden(f"{name!a} is the staging area")
                 if there.st_dev != self._device:
                     raise _mounted(b"/".join(names[: depth + 1]), self.path)
+            if is_new and fd != self.fd and there.st_ino not in self._reached:
+                if not can_move(files, self._staged, fd):
+                    raise _mounted(b"/".join(names), self.path)
+                if len(self._reached) >= _MOST_REACHED:
+                    self._reached.clear()
+                self._reached.add(there.st_ino)
             found, fd = fd, self.fd
             return found
         finally:

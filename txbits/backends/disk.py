@@ -317,7 +317,7 @@ class DiskBackend:
     ) -> None:
         staging = self._staging
         # Here, since each Close comes by just before its Ack.
-        staging.root.check()
+        staging.root.check_again()
         staging.closes.remember(session_id, destination, owner, staging.seconds())
 
     @deferred

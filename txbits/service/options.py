@@ -131,9 +131,8 @@ class Options(usage.Options):
         except InvalidSetting as error:
             raise usage.UsageError(str(error)) from None
         # twistd's own have such an option, twist's do not.
-        pidfile = (self.parent or {}).get("pidfile")
-        if pidfile:
-            remove_own_pidfile(pidfile)
+        if self.parent is not None and self.parent.get("pidfile"):
+            remove_own_pidfile(self.parent["pidfile"])
 
     def configuration(self) -> Configuration:
         """
