@@ -46,6 +46,7 @@ class RootCase(DiskCase):
     def hide(self):
         os.rename(self.root, self.root + "-below")
         os.mkdir(self.root)
+        self.clock.advance(1)
 
     def show(self):
         os.rmdir(self.root)
@@ -82,12 +83,17 @@ class ReplacedRootTests(RootCase):
         session = self.complete(self.backend)
         self.successResultOf(self.publish(session))
         self.hide()
-        self.clock.advance(1)
         close = (session.session_id, _NAME, None)
         self.assert_refused(self.backend.remember_close(*close))
         self.show()
         self.successResultOf(self.publish(session))
         self.successResultOf(self.backend.remember_close(*close))
+
+    def test_no_file_is_published_from_the_very_moment(self):
+        session = self.complete(self.backend)
+        self.hide()
+        self.clock.rightNow -= 1
+        self.assert_refused(self.publish(session))
 
     def test_nobody_looks_twice_in_a_moment(self):
         calls = self.backend._files.calls
@@ -99,7 +105,6 @@ class ReplacedRootTests(RootCase):
             self.successResultOf(self.backend.remember_close(*close))
             self.assertEqual(calls.count("stat"), looks)
         self.hide()
-        self.clock.advance(1)
         for _ in range(2):
             self.assert_refused(self.backend.remember_close(*close))
 
@@ -122,6 +127,7 @@ class ReplacedRootTests(RootCase):
 
     def test_a_root_that_is_gone_is_refused(self):
         shutil.rmtree(self.root)
+        self.clock.advance(1)
         self.assert_refused(self.creation(self.backend))
 
     def test_a_link_that_leads_elsewhere_is_refused(self):
@@ -135,6 +141,7 @@ class ReplacedRootTests(RootCase):
         other = self.mktemp()
         os.mkdir(other)
         os.symlink(os.path.abspath(other), alias)
+        self.clock.advance(1)
         self.assert_refused(self.creation(backend, ("other",)))
 
     def test_the_log_says_so_once_and_that_it_is_over(self):
@@ -171,5 +178,6 @@ class ReplacedRootTests(RootCase):
         for name, look in looks.items():
             setattr(files, name, renumbered(look))
         for _ in range(2):
+            self.clock.advance(1)
             self.create(self.backend)
         self.assertEqual(self.lines(), [])

@@ -26,6 +26,7 @@ from txbits.backends._answer_file import reply_name
 from txbits.backends._disk_answers import DiskAnswers
 from txbits.backends._disk_writer import DiskWriter
 from txbits.backends._files import Files
+from txbits.backends._ownership import Wanted
 from txbits.backends._paths import checked_segments
 from txbits.backends._probe import Way, sync_names
 from txbits.backends._reading import Reading
@@ -269,32 +270,31 @@ class DiskSession:
         segments = checked_segments(self.destination)
         parent = await self._open_parent(segments, create_directories)
         try:
-            await self._adapt(parent, root)
+            there = root
+            if parent != staging.tree.fd:
+                there = translated(staging.files.fstat, parent)
+            wanted = translated(staging.ownership.wanted, parent, there)
+            if wanted is not None:
+                await self._adapt(wanted)
             way = staging.file_system.way
             if overwrite or self._is_moved or way is Way.RENAME:
                 # The blocks of the other file are freed; or the record is synced.
                 await staging.in_thread(
                     translated, self._move_in_thread, segments, parent, overwrite
                 )
+            elif way is Way.LINK:
+                linked = translated(self._link, segments, parent, way)
+                if staging.fsync != "never":
+                    await self._make_link_safe(segments, parent, linked)
             else:
-                await self._publish_link(segments, parent, way)
+                await self._publish_otherwise(segments, parent, way)
         finally:
             translated(staging.tree.let_go, parent)
         self.published = True
 
-    async def _adapt(self, parent: int, root: os.stat_result) -> None:
-        """
-        Give the file what one that is made in its folder would have.
-
-        :param root: What is known of the root.
-        """
+    async def _adapt(self, wanted: Wanted) -> None:
+        """Give the file what one that is made in its folder would have."""
         staging = self.staging
-        there = root
-        if parent != staging.tree.fd:
-            there = translated(staging.files.fstat, parent)
-        wanted = translated(staging.ownership.wanted, parent, there)
-        if wanted is None:
-            return
         try:
             fd = translated(self._open_part, _WRITE)
         except StagedDataLost:
@@ -326,9 +326,10 @@ class DiskSession:
         )
         return made
 
-    async def _publish_link(
+    async def _publish_otherwise(
         self, segments: tuple[str, ...], parent: int, way: Way
     ) -> None:
+        """Publish where links do not show, or only what is empty."""
         staging = self.staging
         if way is Way.NONE:
             there = translated(self._make_empty, segments, parent)

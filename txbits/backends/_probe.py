@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
 
-from attrs import frozen
+from attrs import field, frozen
 
 from txbits.backends._files import Files
 from txbits.errors import BackendError
@@ -94,6 +94,7 @@ class FileSystem:
     :ivar has_acls: Whether directories may have a default ACL.
     :ivar lists_acls: Whether that shows in the list of their extended attributes.
     :ivar lacking: What it lacks of this, in words.
+    :ivar way: How files are published there.
     """
 
     links: bool
@@ -105,10 +106,10 @@ class FileSystem:
     has_acls: bool
     lists_acls: bool
     lacking: tuple[str, ...]
+    way: Way = field(init=False)
 
-    @property
-    def way(self) -> Way:
-        """The one that is chosen."""
+    @way.default
+    def _chosen(self) -> Way:
         if self.links and self.shows_links:
             return Way.LINK
         if self.renames:
@@ -337,13 +338,8 @@ def _syncs_names(lacking: list[str], files: Files, directory: int) -> bool:
 
 def _tells_space(files: Files, directory: int) -> bool:
     try:
-        return is_space_told(files.statvfs(directory))
+        return files.statvfs(directory).f_blocks > 0
     except OSError as error:
         if error.errno in _LACKING:
             return False
         raise
-
-
-def is_space_told(there: os.statvfs_result) -> bool:
-    """Whether these are the numbers of a file system, and not what stands for none."""
-    return there.f_blocks > 0

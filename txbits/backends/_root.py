@@ -18,8 +18,8 @@ from txbits.errors import BackendError
 
 _log = Logger()
 
-# How long, in seconds, what was seen still counts before an Ack. A volume mounted so
-# shortly before it hides no more than one mounted right after it.
+# How long, in seconds, what was seen still counts before an Ack where nothing is put
+# anywhere. A volume mounted so shortly before it hides no more than one mounted after.
 _MOMENT = 0.05
 
 

@@ -40,7 +40,7 @@ from txbits.backends._closes import Closes
 from txbits.backends._files import Files
 from txbits.backends._ownership import Ownership
 from txbits.backends._paths import checked_segments
-from txbits.backends._probe import FileSystem, can_move, is_space_told, probe
+from txbits.backends._probe import FileSystem, can_move, probe
 from txbits.backends._root import Root
 from txbits.backends._syncs import NameSyncs, SharedSync, Sync
 from txbits.backends._table import Phase, Record, Table, part_name
@@ -263,8 +263,8 @@ class Staging:
         if not self.file_system.tells_space:
             return
         there = self.files.statvfs(self.directory)
-        if not is_space_told(there):
-            return
+        if not there.f_blocks:
+            return  # these zeros stand for no numbers
         free = there.f_bavail * there.f_frsize - RESERVE
         if length and length > free:
             raise OutOfSpace(f"{length} bytes do not fit: {max(free, 0)} are free")

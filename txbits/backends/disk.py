@@ -215,9 +215,9 @@ class DiskBackend:
         create_directories: bool,
     ) -> IUploadSession:
         staging = self._staging
-        staging.root.check()
-        if not overwrite and (reason := self.why_only_overwriting()):
-            raise BackendError(reason)
+        staging.root.check_again()
+        if not overwrite and staging.file_system.way is Way.NONE:
+            raise BackendError(self.why_only_overwriting() or "")
         staging.tree.check(
             checked_segments(destination),
             overwrite=overwrite,
