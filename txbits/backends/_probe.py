@@ -338,7 +338,8 @@ def _syncs_names(lacking: list[str], files: Files, directory: int) -> bool:
 
 def _tells_space(files: Files, directory: int) -> bool:
     try:
-        return files.statvfs(directory).f_blocks > 0
+        there = files.statvfs(directory)
+        return there.f_blocks > 0 and there.f_frsize > 0
     except OSError as error:
         if error.errno in _LACKING:
             return False

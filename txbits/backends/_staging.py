@@ -263,7 +263,7 @@ class Staging:
         if not self.file_system.tells_space:
             return
         there = self.files.statvfs(self.directory)
-        if not there.f_blocks:
+        if not (there.f_blocks and there.f_frsize):
             return  # these zeros stand for no numbers
         free = there.f_bavail * there.f_frsize - RESERVE
         if length and length > free:

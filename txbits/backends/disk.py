@@ -161,6 +161,9 @@ class DiskBackend:
         """See :class:`~txbits.interfaces.IOverwriting`."""
         if self._opened is None or self._opened.file_system.way is not Way.NONE:
             return None
+        return self._only_overwriting()
+
+    def _only_overwriting(self) -> str:
         return (
             f"{self.root} is on a file system with neither hard links nor a rename "
             "that replaces nothing, so that a file that exists could be overwritten; "
@@ -217,7 +220,7 @@ class DiskBackend:
         staging = self._staging
         staging.root.check_again()
         if not overwrite and staging.file_system.way is Way.NONE:
-            raise BackendError(self.why_only_overwriting() or "")
+            raise BackendError(self._only_overwriting())
         staging.tree.check(
             checked_segments(destination),
             overwrite=overwrite,
