@@ -89,16 +89,17 @@ class ReplacedRootTests(RootCase):
         self.successResultOf(self.publish(session))
         self.successResultOf(self.backend.remember_close(*close))
 
-    def test_no_file_is_published_from_the_very_moment(self):
+    def test_nothing_is_made_or_published_from_the_very_moment(self):
         session = self.complete(self.backend)
         self.hide()
         self.clock.rightNow -= 1
         self.assert_refused(self.publish(session))
+        self.assert_refused(self.creation(self.backend, ("other",)))
 
     def test_nobody_looks_twice_in_a_moment(self):
         calls = self.backend._files.calls
         close = (uuid4(), _NAME, None)
-        self.create(self.backend)
+        self.successResultOf(self.publish(self.complete(self.backend)))
         for seconds, looks in ((0, 0), (0.01, 0), (1, 1), (0, 0), (-5, 1)):
             self.clock.rightNow += seconds
             calls.clear()

@@ -18,8 +18,8 @@ from txbits.errors import BackendError
 
 _log = Logger()
 
-# How long, in seconds, what was seen still counts before an Ack where nothing is put
-# anywhere. A volume mounted so shortly before it hides no more than one mounted after.
+# How long, in seconds, what was seen when a file was published counts for its Ack. A
+# volume that is mounted between them hides no more than one mounted after both.
 _MOMENT = 0.05
 
 

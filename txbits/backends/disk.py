@@ -218,7 +218,7 @@ class DiskBackend:
         create_directories: bool,
     ) -> IUploadSession:
         staging = self._staging
-        staging.root.check_again()
+        staging.root.check()
         if not overwrite and staging.file_system.way is Way.NONE:
             raise BackendError(self._only_overwriting())
         staging.tree.check(
