@@ -117,7 +117,7 @@ class MortalFiles:
     def statvfs(self, path):
         if self.free is None:
             return self.__getattr__("statvfs")(path)
-        return SimpleNamespace(f_bavail=self.free, f_frsize=1)
+        return SimpleNamespace(f_blocks=1 << 40, f_bavail=self.free, f_frsize=1)
 
 
 class OnDisk(_Case):
@@ -126,10 +126,11 @@ class OnDisk(_Case):
     fsync: Any = "close"
     sync: Any = None
     in_thread: Any = staticmethod(maybeDeferred)
+    make_files: Any = MortalFiles
 
     def disk(self, root):
         """A backend on mortal files."""
-        files: Any = MortalFiles()
+        files = self.make_files()
         return DiskBackend(
             root,
             reactor,

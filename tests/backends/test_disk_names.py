@@ -147,6 +147,12 @@ class SymbolicLinkTests(NamesCase):
             self.published(self.backend, ("2026", "11", "x.txt")), b"whole"
         )
 
+    def test_a_link_to_the_root_is_the_root(self):
+        self.link(".", "here")
+        session = self.complete(self.backend, ("here", "x.txt"))
+        self.successResultOf(self.publish(session))
+        self.assertEqual(self.published(self.backend, ("x.txt",)), b"whole")
+
     def test_links_in_a_circle_are_refused(self):
         self.link("b", "a")
         self.link("a", "b")
@@ -159,16 +165,37 @@ class SymbolicLinkTests(NamesCase):
 
     def test_the_last_name_is_never_followed(self):
         self.link("../elsewhere/file", "dangling")
-        self.link("../elsewhere", "directory")
-        for name in ("dangling", "directory"):
-            self.failureResultOf(
-                self.creation(self.backend, (name,)), DestinationExists
-            )
-            session = self.complete(self.backend, (name,), overwrite=True)
-            self.successResultOf(self.publish(session, overwrite=True))
-            self.assertFalse(os.path.islink(os.path.join(self.root, name)))
-            self.assertEqual(self.published(self.backend, (name,)), b"whole")
+        self.failureResultOf(
+            self.creation(self.backend, ("dangling",)), DestinationExists
+        )
+        session = self.complete(self.backend, ("dangling",), overwrite=True)
+        self.successResultOf(self.publish(session, overwrite=True))
+        self.assertFalse(os.path.islink(os.path.join(self.root, "dangling")))
+        self.assertEqual(self.published(self.backend, ("dangling",)), b"whole")
         self.assertEqual(os.listdir(os.path.join(self.outside, "elsewhere")), [])
+
+    def test_a_link_to_a_directory_is_answered_as_a_directory(self):
+        os.mkdir(os.path.join(self.root, "real"))
+        self.link("real", "inside")
+        self.link("../elsewhere", "outside")
+        for name in ("real", "inside", "outside"):
+            for overwrite in (False, True):
+                self.failureResultOf(
+                    self.creation(self.backend, (name,), overwrite=overwrite),
+                    DestinationIsDirectory,
+                )
+
+    def test_a_link_to_a_directory_that_appears_is_not_replaced(self):
+        for overwrite in (False, True):
+            session = self.complete(self.backend, ("late",), overwrite=overwrite)
+            self.link("../elsewhere", "late")
+            self.failureResultOf(
+                self.publish(session, overwrite=overwrite), DestinationIsDirectory
+            )
+            self.assertTrue(os.path.islink(os.path.join(self.root, "late")))
+            os.unlink(os.path.join(self.root, "late"))
+            self.successResultOf(self.publish(session, overwrite=overwrite))
+            os.unlink(os.path.join(self.root, "late"))
 
     def test_a_link_put_in_place_of_a_parent_later_is_refused(self):
         os.mkdir(os.path.join(self.root, "a"))
@@ -249,15 +276,71 @@ class PlaceTests(NamesCase):
         os.mkdir(os.path.join(self.root, "mounted"))
         self.backend._staging.tree._device += 1
         failure = self.failureResultOf(
-            self.creation(self.backend, ("mounted", "x")), BackendError
+            self.creation(self.backend, ("mounted", "x")), DestinationForbidden
         )
         self.assertIn("another file system", str(failure.value))
 
-    def test_a_file_system_without_links_is_named(self):
-        session = self.complete(self.backend)
-        self.backend._files.fail("link", errno.EPERM)
+    def test_a_mount_of_the_same_file_system_is_refused_at_creation(self):
+        """Its device is the same. Only moving something there shows it."""
+        os.makedirs(os.path.join(self.root, "mounted", "below"))
+        for destination in (("mounted", "x"), ("mounted", "below", "x")):
+            self.backend._files.fail("rename", errno.EXDEV)
+            failure = self.failureResultOf(
+                self.creation(self.backend, destination), DestinationForbidden
+            )
+            self.assertIn("another file system", str(failure.value))
+
+    def test_that_nothing_is_mounted_is_tried_out_once_for_each_directory(self):
+        for name in ("a", "b"):
+            os.mkdir(os.path.join(self.root, name))
+        calls = self.backend._files.calls
+        calls.clear()
+        for _ in range(3):
+            for name in ("a", "b"):
+                self.create(self.backend, (name, "x"))
+        self.assertEqual(calls.count("rename"), 2)
+
+    def test_a_mount_that_comes_later_may_go_again(self):
+        os.mkdir(os.path.join(self.root, "a"))
+        session = self.complete(self.backend, ("a", "x"))
+        self.backend._staging.tree._device += 1
         failure = self.failureResultOf(self.publish(session), BackendError)
-        self.assertIn("--allow-overwrites", str(failure.value))
+        self.assertIs(failure.type, BackendError)
+        self.assertIn("another file system", str(failure.value))
+        self.backend._staging.tree._device -= 1
+        self.successResultOf(self.publish(session))
+        self.assertEqual(self.published(self.backend, ("a", "x")), b"whole")
+
+    def mounted_file(self, mounts):
+        """A file on another device; *mounts* tell whether it is on another mount."""
+        self.place(self.backend, ("file",), b"theirs")
+        files = self.backend._files
+        lstat = files.lstat
+
+        def elsewhere(name, **where):
+            there = list(lstat(name, **where))
+            there[stat.ST_DEV] += 1
+            return os.stat_result(there)
+
+        files.lstat = elsewhere
+        files.mount_id = lambda fd: mounts.pop()
+        return self.creation(self.backend, ("file",), overwrite=True)
+
+    def test_a_file_that_is_a_mount_is_refused_at_creation(self):
+        failure = self.failureResultOf(
+            self.mounted_file(["29", "30"]), DestinationForbidden
+        )
+        self.assertIn("another file system", str(failure.value))
+
+    def test_a_file_of_another_layer_is_no_mount(self):
+        self.successResultOf(self.mounted_file(["29", "29"]))
+
+    def test_what_is_mounted_at_the_destination_later_is_named(self):
+        session = self.complete(self.backend, overwrite=True)
+        self.backend._files.fail("rename", errno.EBUSY)
+        failure = self.failureResultOf(self.publish(session, overwrite=True))
+        self.assertIn("another file system", str(failure.value))
+        self.successResultOf(self.publish(session, overwrite=True))
 
     def test_published_files_have_the_permissions_of_new_files(self):
         session = self.complete(self.backend)

@@ -231,9 +231,9 @@ class TamperingTests(DiskCase):
         session = self.complete(backend)
         os.rename(backend.root, backend.root + "-away")
         self.successResultOf(backend.find(session.session_id))
-        self.successResultOf(self.publish(session))
-        self.assertEqual(os.listdir(backend.root + "-away").count("name.txt"), 1)
+        self.append(session, 5, b"")
         os.rename(backend.root + "-away", backend.root)
+        self.successResultOf(self.publish(session))
 
     def test_a_staging_area_that_is_removed_does_not_make_sessions_unknown(self):
         backend = self.start()

@@ -8,13 +8,25 @@ import errno
 import os
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
+from twisted.internet.defer import (
+    Deferred,
+    fail,
+    gatherResults,
+    maybeDeferred,
+    succeed,
+)
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from txbits.backends._syncs import MOST_SYNCS, KernelSyncs, SharedSync, all_done
+from txbits.backends._syncs import (
+    MOST_SYNCS,
+    KernelSyncs,
+    NameSyncs,
+    SharedSync,
+    all_done,
+)
 from txbits.backends._work import translated
 from txbits.errors import BackendError
 
@@ -30,6 +42,16 @@ class BusyContext:
 
     def process_events(self):
         raise SystemError("EINTR")
+
+
+class WillingContext:
+    """Takes one, and is the operation itself."""
+
+    def submit(self, operation):
+        pass
+
+    def set_callback(self, completed):
+        self.completed = completed
 
 
 class KernelSyncsTests(TestCase):
@@ -71,9 +93,10 @@ class KernelSyncsTests(TestCase):
         self.addCleanup(os.close, writing)
         closed = os.dup(reading)
         os.close(closed)
-        for fd in (reading, closed):
-            with self.assertRaises(BackendError):
+        for fd, number in ((reading, errno.EINVAL), (closed, errno.EBADF)):
+            with self.assertRaises(BackendError) as raised:
                 await self.syncs(fd)
+            self.assertEqual(raised.exception.__cause__.errno, number)
         self.assertEqual(self.instead, [reading, closed])
         await self.syncs(self.file())
 
@@ -122,6 +145,57 @@ class UnavailableTests(SynchronousTestCase):
 
     def test_a_reactor_without_descriptors_has_none(self):
         self.assertIsNone(KernelSyncs.opened(Clock(), succeed))
+
+
+class NameSyncsTests(SynchronousTestCase):
+    """Directories, of file systems that may not sync them."""
+
+    def setUp(self):
+        self.asked = []
+        self.number = 0
+
+    def sync(self, fd):
+        self.asked.append(fd)
+        return maybeDeferred(translated, self.fsync)
+
+    def fsync(self):
+        if self.number:
+            raise OSError(self.number, "no")
+
+    def test_one_that_does_is_asked(self):
+        self.successResultOf(NameSyncs(self.sync, True)(3))
+        self.assertEqual(self.asked, [3])
+
+    def test_one_that_does_not_is_not_asked(self):
+        self.successResultOf(NameSyncs(self.sync, False)(3))
+        self.assertEqual(self.asked, [])
+
+    def test_that_there_is_no_such_thing_is_no_fault(self):
+        for self.number in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+            self.successResultOf(NameSyncs(self.sync, True)(3))
+
+    def test_all_else_is(self):
+        for self.number in (errno.EIO, errno.ENOSPC, errno.EPERM):
+            self.failureResultOf(NameSyncs(self.sync, True)(3), BackendError)
+
+    def test_so_is_what_comes_from_no_call(self):
+        syncs = NameSyncs(lambda fd: fail(BackendError("nobody hears")), True)
+        self.failureResultOf(syncs(3), BackendError)
+
+    def test_a_fault_that_the_kernel_tells_later_is_told_apart_as_well(self):
+        """By the kernel's asynchronous I/O."""
+        for number, is_fault in ((errno.EINVAL, False), (errno.EIO, True)):
+            context = WillingContext()
+            instead = self.sync
+            syncs = KernelSyncs(None, instead, context, lambda fd, its=context: its)
+            outcome = NameSyncs(syncs, True)(3)
+            self.assertNoResult(outcome)
+            # As an unsigned number of 64 bits.
+            context.completed((1 << 64) - number)
+            if is_fault:
+                self.failureResultOf(outcome, BackendError)
+            else:
+                self.successResultOf(outcome)
 
 
 class SharedSyncTests(SynchronousTestCase):

@@ -19,6 +19,14 @@ from tests.integration.wire import Wire
 
 LOOPBACK = "tcp:0:interface=127.0.0.1"
 
+_WITH_OWN_PIDFILE = """
+import os
+with open("twistd.pid", "w") as file:
+    file.write(str(os.getpid()))
+from twisted.scripts.twistd import run
+run()
+"""
+
 
 class ServiceTestCase(TestCase):
     """Runs servers in an empty directory."""
@@ -49,6 +57,23 @@ class ServiceTestCase(TestCase):
             self.assertIn(part, program.stderr)
         self.assertNotIn("listening on", program.stdout)
         self.assertNotIn("Traceback", program.stdout)
+
+
+class PidfileTests(ServiceTestCase):
+    """The pid file of a server that was killed."""
+
+    async def test_a_server_starts_though_its_pid_is_that_of_the_last_run(self):
+        """In a container the pid is the same in each run: 1, for the most part."""
+        program = Program.start(
+            self,
+            *("-c", _WITH_OWN_PIDFILE, "-n", "txbits", "--listen", LOOPBACK),
+            cwd=self.cwd,
+        )
+        await program.listening()
+        self.assertEqual(self.pid(), program.transport.pid)
+        self.assertNotIn("Another", program.output)
+        await program.end()
+        self.assertFalse((self.cwd / "twistd.pid").exists())
 
 
 class WrongSettingTests(ServiceTestCase):

@@ -2,6 +2,9 @@
 The command line: what it becomes, and what is said about a mistake on it.
 """
 
+import os
+from pathlib import Path
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from txbits.service._notify import Notification
@@ -15,6 +18,42 @@ def parsed(*arguments):
     options = Options()
     options.parseOptions(arguments)
     return options["configuration"]
+
+
+class PidfileTests(SynchronousTestCase):
+    """A pid file that a killed server has left is not taken for a server's."""
+
+    def left(self, content):
+        """Whether a file of that content is still there after parsing."""
+        path = Path(self.mktemp())
+        path.write_text(content)
+        options = Options()
+        options.parent = {"pidfile": str(path)}
+        options.parseOptions(())
+        return path.exists()
+
+    def test_one_that_names_this_process_is_removed(self):
+        """As in a container, where each run has the same pid."""
+        for content in (f"{os.getpid()}", f"{os.getpid()}\n"):
+            self.assertFalse(self.left(content))
+
+    def test_others_are_left_to_twistd(self):
+        for content in (f"{os.getppid()}", "", "x"):
+            self.assertTrue(self.left(content))
+
+    def test_there_may_be_none(self):
+        for pidfile in (None, "", self.mktemp()):
+            options = Options()
+            options.parent = {"pidfile": pidfile}
+            options.parseOptions(())
+
+    def test_one_is_left_if_something_else_is_wrong(self):
+        path = Path(self.mktemp())
+        path.write_text(f"{os.getpid()}")
+        options = Options()
+        options.parent = {"pidfile": str(path)}
+        self.assertRaises(SystemExit, options.parseOptions, ("--mount", "x"))
+        self.assertTrue(path.exists())
 
 
 class OptionsTests(SynchronousTestCase):

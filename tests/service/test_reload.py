@@ -10,8 +10,10 @@ from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from txbits.errors import BackendError, ServerStopping, UploadsDisabled
+from txbits.interfaces import IOverwriting
 from txbits.service.maker import assemble
 from txbits.service.options import Options
 from txbits.service.settings import from_options
@@ -240,6 +242,32 @@ class SettingsTests(ReloadCase):
         session = self.create("/a")
         self.reactor.advance(51)
         self.assertNotIn(session, self.manager("/a").active())
+
+
+@implementer(IOverwriting)
+class OverwritingBackend:
+    """One that cannot keep a file that exists."""
+
+    def why_only_overwriting(self):
+        return "it has neither; allow that (--allow-overwrites)"
+
+
+class OverwritingTests(ReloadCase):
+    """``allow-overwrites`` changes, on a file system where nothing else works."""
+
+    def test_it_cannot_be_taken_back_and_nothing_changes(self):
+        self.start(f"{A}\nallow-overwrites = true")
+        (served,) = self.service.directories
+        served.resource = PlainResource(served.manager)
+        served.resource.manager.backend = OverwritingBackend()
+        self.reload(f"{A}\nsession-limit = 3")
+        self.assert_nothing_changed(
+            f"{self.path}: directory 1 (/a): allow-overwrites: it has neither; allow "
+            "that (--allow-overwrites)"
+        )
+        self.reload(f"{A}\nallow-overwrites = true\nsession-limit = 4")
+        self.assert_changed("/a")
+        self.assertEqual(served.resource.settings.session_limit, 4)
 
 
 class DisablingTests(ReloadCase):

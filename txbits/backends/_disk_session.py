@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from contextlib import suppress
 from functools import partial
 from uuid import UUID
@@ -24,11 +25,15 @@ from txbits._deferreds import deferred
 from txbits.backends._answer_file import reply_name
 from txbits.backends._disk_answers import DiskAnswers
 from txbits.backends._disk_writer import DiskWriter
+from txbits.backends._files import Files
+from txbits.backends._ownership import Wanted
 from txbits.backends._paths import checked_segments
+from txbits.backends._probe import Way, sync_names
 from txbits.backends._reading import Reading
 from txbits.backends._staging import Staging
 from txbits.backends._syncs import all_done
 from txbits.backends._table import Phase, part_name
+from txbits.backends._tree import Mounted
 from txbits.backends._work import Joint, at_once, storage_error, translated
 from txbits.errors import (
     BackendError,
@@ -258,24 +263,51 @@ class DiskSession:
         if self.total is None or self.offset < self.total:
             raise BackendError("the upload is not complete")
         staging = self.staging
+        root = staging.root.check()
         if staging.fsync != "never":
             await self._secured()
         # Again: a session that was found has its destination from a file.
         segments = checked_segments(self.destination)
         parent = await self._open_parent(segments, create_directories)
         try:
-            if overwrite or self._is_moved:
-                # The blocks of the other file are freed.
+            there = root
+            if parent != staging.tree.fd:
+                there = translated(staging.files.fstat, parent)
+            wanted = translated(staging.ownership.wanted, parent, there)
+            if wanted is not None:
+                await self._adapt(wanted)
+            way = staging.file_system.way
+            if overwrite or self._is_moved or way is Way.RENAME:
+                # The blocks of the other file are freed; or the record is synced.
                 await staging.in_thread(
-                    translated, self._replace_in_thread, segments, parent
+                    translated, self._move_in_thread, segments, parent, overwrite
                 )
-            else:
-                translated(self._link, segments, parent)
+            elif way is Way.LINK:
+                linked = translated(self._link, segments, parent, way)
                 if staging.fsync != "never":
-                    await self._make_link_safe(segments, parent)
+                    await self._make_link_safe(segments, parent, linked)
+            else:
+                await self._publish_otherwise(segments, parent, way)
         finally:
             translated(staging.tree.let_go, parent)
         self.published = True
+
+    async def _adapt(self, wanted: Wanted) -> None:
+        """Give the file what one that is made in its folder would have."""
+        staging = self.staging
+        try:
+            fd = translated(self._open_part, _WRITE)
+        except StagedDataLost:
+            if self._is_moved:
+                return  # it has got it already
+            raise
+        try:
+            has_changed = translated(staging.ownership.give, fd, wanted)
+        finally:
+            translated(staging.files.close, fd)
+        if has_changed and staging.fsync != "never":
+            self.is_safe = False
+            await self._secured()
 
     async def _open_parent(
         self, segments: tuple[str, ...], create_directories: bool
@@ -283,6 +315,9 @@ class DiskSession:
         open_parent = self.staging.tree.open_parent
         try:
             return translated(open_parent, segments)
+        except Mounted as error:
+            # It was not when the session was made. It may go again.
+            raise BackendError(str(error)) from error
         except ParentMissing:
             if not create_directories:
                 raise
@@ -290,6 +325,27 @@ class DiskSession:
             translated, partial(open_parent, create_directories=True), segments
         )
         return made
+
+    async def _publish_otherwise(
+        self, segments: tuple[str, ...], parent: int, way: Way
+    ) -> None:
+        """Publish where links do not show, or only what is empty."""
+        staging = self.staging
+        if way is Way.NONE:
+            there = translated(self._make_empty, segments, parent)
+        else:
+            try:
+                there = translated(self._link, segments, parent, way)
+            except DestinationExists:
+                if way is not Way.COMPARED or not await staging.in_thread(
+                    translated, self._is_same_in_thread, segments, parent
+                ):
+                    raise
+                # Nothing to take back: it may have been there before this upload.
+                there = None
+                translated(self._mark, Phase.PUBLISHED)
+        if staging.fsync != "never":
+            await self._make_link_safe(segments, parent, there)
 
     def _staged(self) -> os.stat_result:
         """
@@ -306,7 +362,12 @@ class DiskSession:
         self._measured(staged.st_size)
         return staged
 
-    def _link(self, segments: tuple[str, ...], parent: int) -> None:
+    def _link(self, segments: tuple[str, ...], parent: int, way: Way) -> os.stat_result:
+        """
+        Link the file to its destination.
+
+        :returns: What :meth:`_take_link_back` needs.
+        """
         staging = self.staging
         staged = self._staged()
         staging.file_clock.linked[self.session_id] = staged.st_ino
@@ -324,61 +385,168 @@ class DiskSession:
             if there is None or not os.path.samestat(there, staged):
                 raise DestinationExists(f"{segments!a} exists") from None
         except OSError as error:
-            raise _refusal(error, segments) from error
+            raise self._refusal(error, segments) from error
+        if way is Way.COMPARED:
+            staged = staging.files.lstat(segments[-1].encode(), dir_fd=parent)
         try:
             self._mark(Phase.PUBLISHED)
         except (OSError, BackendError):
-            self._take_link_back(segments, parent)
+            self._take_link_back(segments, parent, staged)
             raise
+        return staged
 
-    async def _make_link_safe(self, segments: tuple[str, ...], parent: int) -> None:
+    def _is_same_in_thread(self, segments: tuple[str, ...], parent: int) -> bool:
+        """
+        Tell whether what stands at the destination has the bytes of this upload.
+
+        That is how it is known again where a link cannot be seen to be one: it was made
+        before a crash, or could not be taken back.
+        """
+        files = self.staging.files
+        there = self.staging.tree.check_name(parent, segments, overwrite=True)
+        if (
+            there is None
+            or not stat.S_ISREG(there.st_mode)
+            or there.st_size != self._staged().st_size
+        ):
+            return False
+        staged = self._open_part(_READ)
+        try:
+            other = files.open(segments[-1].encode(), _READ, dir_fd=parent)
+            try:
+                return _same_bytes(files, staged, other)
+            finally:
+                files.close(other)
+        finally:
+            files.close(staged)
+
+    def _make_empty(self, segments: tuple[str, ...], parent: int) -> os.stat_result:
+        """
+        Make an empty file at the destination: all that can be done without overwriting
+        where there is neither link nor rename for that.
+        """
+        staging = self.staging
+        files = staging.files
+        if self.total:
+            raise BackendError(
+                f"{segments!a}: this file system cannot publish without overwriting"
+            )
+        self._staged()
+        try:
+            fd = files.open(
+                segments[-1].encode(), _NEW | os.O_EXCL, 0o666, dir_fd=parent
+            )
+        except FileExistsError:
+            staging.tree.check_name(parent, segments, overwrite=False)
+            raise
+        except OSError as error:
+            raise self._refusal(error, segments) from error
+        try:
+            there = files.fstat(fd)
+        finally:
+            files.close(fd)
+        try:
+            self._mark(Phase.PUBLISHED)
+        except (OSError, BackendError):
+            self._take_link_back(segments, parent, there)
+            raise
+        return there
+
+    async def _make_link_safe(
+        self, segments: tuple[str, ...], parent: int, there: os.stat_result | None
+    ) -> None:
         # The record as well: when the staged file is gone, it alone tells that the file
         # was published.
         staging = self.staging
         try:
             await all_done(staging.sync_parent(parent), staging.sync_table())
         except BackendError:
-            self._take_link_back(segments, parent)
+            self._take_link_back(segments, parent, there)
             raise
 
-    def _take_link_back(self, segments: tuple[str, ...], parent: int) -> None:
+    def _take_link_back(
+        self, segments: tuple[str, ...], parent: int, there: os.stat_result | None
+    ) -> None:
         """
         Make it so that publishing has not happened, as well as that can be done.
 
         A client who is told of a failure may cancel, and find the file nowhere.
+
+        :param there: What was made to stand there; ``None`` if nothing was.
         """
         files = self.staging.files
         name = segments[-1].encode()
         with suppress(OSError, BackendError):
             # In this order: as long as there are two links, it counts as published.
             self._mark(Phase.OPEN)
-            if os.path.samestat(files.lstat(name, dir_fd=parent), self._staged()):
+            if there is not None and os.path.samestat(
+                files.lstat(name, dir_fd=parent), there
+            ):
                 files.unlink(name, dir_fd=parent)
 
-    def _replace_in_thread(self, segments: tuple[str, ...], parent: int) -> None:
+    def _move_in_thread(
+        self, segments: tuple[str, ...], parent: int, overwrite: bool
+    ) -> None:
         staging = self.staging
         files = staging.files
         is_to_be_safe = staging.fsync != "never"
         if not self._is_moved:
-            self._staged()
+            staged = self._staged()
+            # A link to a directory would be replaced.
+            staging.tree.check_name(parent, segments, overwrite=overwrite)
+            rename = files.rename if overwrite else files.rename_no_replace
             try:
                 self._mark(Phase.PUBLISHING)
                 if is_to_be_safe:
                     files.fsync(staging.table.fd)
-                files.rename(
+                rename(
                     self.part(),
                     segments[-1].encode(),
                     src_dir_fd=staging.directory,
                     dst_dir_fd=parent,
                 )
             except OSError as error:
-                self._mark(Phase.OPEN)
-                raise _refusal(error, segments) from error
+                if not self._has_moved(segments, parent, staged):
+                    self._mark(Phase.OPEN)
+                    if isinstance(error, FileExistsError):
+                        staging.tree.check_name(parent, segments, overwrite=False)
+                    raise self._refusal(error, segments) from error
             # From here on the file stands there. Trying again makes it safe.
             self._is_moved = True
         self._mark(Phase.PUBLISHED)
         if is_to_be_safe:
-            files.fsync(parent)
+            sync_names(files, parent)
+
+    def _has_moved(
+        self, segments: tuple[str, ...], parent: int, staged: os.stat_result
+    ) -> bool:
+        """
+        Whether a rename that failed has happened: a network file system that has lost
+        the answer asks again, and is told that there is nothing to be renamed.
+        """
+        files = self.staging.files
+        try:
+            files.lstat(self.part(), dir_fd=self.staging.directory)
+        except FileNotFoundError:
+            with suppress(OSError):  # then it is not there
+                there = files.lstat(segments[-1].encode(), dir_fd=parent)
+                return os.path.samestat(there, staged)
+        except OSError:
+            pass  # it is, or nobody can say
+        return False
+
+    def _refusal(self, error: OSError, segments: tuple[str, ...]) -> BackendError:
+        """Say what a failed link or rename means."""
+        if error.errno == errno.EISDIR:
+            return DestinationIsDirectory(f"{segments!a} is a directory")
+        if self.staging.tree.is_of_name(error, segments):
+            return DestinationForbidden(f"{segments!a}: {error.strerror}")
+        if error.errno in (errno.EXDEV, errno.EBUSY):
+            return BackendError(
+                f"{segments!a} is on another file system than its root ({error}); "
+                "serve that one as a directory of its own"
+            )
+        return storage_error(error)
 
     # -- releasing
 
@@ -514,20 +682,12 @@ class DiskSession:
         return at_once(lambda: self._asked().has_reply())
 
 
-def _refusal(error: OSError, segments: tuple[str, ...]) -> BackendError:
-    """Say what a failed link or rename means."""
-    if error.errno == errno.EISDIR:
-        return DestinationIsDirectory(f"{segments!a} is a directory")
-    if error.errno in (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ):
-        return DestinationForbidden(f"{segments!a}: {error.strerror}")
-    if error.errno == errno.EXDEV:
-        return BackendError(
-            f"{segments!a} is on another file system than its root; serve that one "
-            "as a directory of its own"
-        )
-    if error.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
-        return BackendError(
-            f"{segments!a}: {error}; this file system may have no hard links, without "
-            "which only --allow-overwrites works"
-        )
-    return storage_error(error)
+def _same_bytes(files: Files, one: int, other: int) -> bool:
+    at = 0
+    while True:
+        bytes_of_one = files.pread(one, _SHORT, at)
+        if bytes_of_one != files.pread(other, _SHORT, at):
+            return False
+        if not bytes_of_one:
+            return True
+        at += len(bytes_of_one)

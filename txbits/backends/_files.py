@@ -6,11 +6,20 @@ Tests put an object of their own here, that fails or "dies" at the n-th call.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import struct
+from collections.abc import Callable
+from functools import cache
 
 #: Read only what the page cache has; 0 where the kernel cannot be asked so.
 _NO_WAIT = getattr(os, "RWF_NOWAIT", 0)
+
+# Of linux/fs.h.
+_RENAME_NOREPLACE = 1
+
+_OPEN_FILE_LOCK = getattr(fcntl, "F_OFD_SETLK", None)
 
 
 class Files:
@@ -22,21 +31,75 @@ class Files:
 
     access = staticmethod(os.access)
     close = staticmethod(os.close)
+    fchmod = staticmethod(os.fchmod)
+    fchown = staticmethod(os.fchown)
     flock = staticmethod(fcntl.flock)
     fstat = staticmethod(os.fstat)
     fsync = staticmethod(os.fsync)
     ftruncate = staticmethod(os.ftruncate)
+    getxattr = staticmethod(os.getxattr)
     link = staticmethod(os.link)
+    listxattr = staticmethod(os.listxattr)
     lseek = staticmethod(os.lseek)
     lstat = staticmethod(os.lstat)
     mkdir = staticmethod(os.mkdir)
     open = staticmethod(os.open)
     pread = staticmethod(os.pread)
     pwrite = staticmethod(os.pwrite)
+    removexattr = staticmethod(os.removexattr)
     rename = staticmethod(os.rename)
+    rmdir = staticmethod(os.rmdir)
+    setxattr = staticmethod(os.setxattr)
+    stat = staticmethod(os.stat)
     statvfs = staticmethod(os.statvfs)
     unlink = staticmethod(os.unlink)
     utime = staticmethod(os.utime)
+
+    @staticmethod
+    def rename_no_replace(
+        src: str | bytes, dst: str | bytes, *, src_dir_fd: int, dst_dir_fd: int
+    ) -> None:
+        """
+        Rename a file, unless something stands at its new name.
+
+        :raises FileExistsError: If something does.
+        :raises OSError: If it fails, with ``ENOSYS`` or ``EINVAL`` where there is no
+            such call: in the C library, the kernel, or the file system.
+        """
+        call = _renameat2()
+        if call is None:
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+        number = call(src_dir_fd, os.fsencode(src), dst_dir_fd, os.fsencode(dst))
+        if number:
+            raise OSError(number, os.strerror(number), src, None, dst)
+
+    @staticmethod
+    def lock_open_file(fd: int) -> None:
+        """
+        Lock a whole file for this opening of it, with ``fcntl``, as ``flock`` does.
+
+        :raises BlockingIOError: If somebody else has.
+        :raises OSError: If it fails, with ``ENOSYS`` where there is no such call.
+        """
+        if _OPEN_FILE_LOCK is None:
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+        # struct flock: for writing, from the beginning, as long as files get; a lock
+        # of an opening has no process.
+        everything = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        try:
+            fcntl.fcntl(fd, _OPEN_FILE_LOCK, everything)
+        except PermissionError as error:  # POSIX allows both
+            raise BlockingIOError(*error.args) from None
+
+    @staticmethod
+    def umask() -> int:
+        """What is taken from the permissions of new files; it is left as it is."""
+        return int(_word_of("/proc/self/status", "Umask"), 8)
+
+    @staticmethod
+    def mount_id(fd: int) -> str:
+        """What tells the mounts apart that files were opened on."""
+        return _word_of(f"/proc/self/fdinfo/{fd}", "mnt_id")
 
     @staticmethod
     def pread_cached(fd: int, length: int, offset: int) -> bytes | None:
@@ -70,3 +133,41 @@ class Files:
             return os.listdir(fd)
         finally:
             os.close(fd)
+
+
+def _word_of(path: str, name: str) -> str:
+    with open(path) as file:
+        for line in file:
+            word, _, value = line.partition(":")
+            if word == name:
+                return value.strip()
+    raise OSError(errno.ENOSYS, f"no {name} in {path}")
+
+
+@cache
+def _renameat2() -> Callable[[int, bytes, int, bytes], int] | None:
+    """
+    Find the C library's function.
+
+    :returns: What calls it, and returns an errno, 0 for success; ``None`` if the
+        library has none.
+    """
+    import ctypes
+
+    found = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if found is None:
+        return None
+    found.argtypes = [
+        ctypes.c_int,
+        ctypes.c_char_p,
+        ctypes.c_int,
+        ctypes.c_char_p,
+        ctypes.c_uint,
+    ]
+
+    def call(old_at: int, old: bytes, new_at: int, new: bytes) -> int:
+        if found(old_at, old, new_at, new, _RENAME_NOREPLACE) == 0:
+            return 0
+        return ctypes.get_errno()
+
+    return call

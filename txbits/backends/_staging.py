@@ -11,6 +11,7 @@ is read back.
     {GUID}.answer           what a server application answered, see _answer_file.py
     {GUID}.reply            its reply
     closed/0000000001       closes that are remembered, see _closes.py
+    probe-...               while it is found out what there is, see _probe.py
 
 A staged file without a record is nobody's: the release of its session was cut short,
 or a crash of the machine has lost a record that was never promised to survive one.
@@ -18,7 +19,6 @@ or a crash of the machine has lost a record that was never promised to survive o
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -26,9 +26,10 @@ from contextlib import suppress
 from typing import Literal
 from uuid import UUID
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred
 
+from txbits.backends import _lock
 from txbits.backends._answer_file import (
     ENDING,
     Asked,
@@ -38,8 +39,11 @@ from txbits.backends._answer_file import (
 from txbits.backends._closes import Closes
 from txbits.backends._file_clock import FileClock
 from txbits.backends._files import Files
+from txbits.backends._ownership import Ownership
 from txbits.backends._paths import checked_segments
-from txbits.backends._syncs import SharedSync, Sync
+from txbits.backends._probe import FileSystem, can_move, probe
+from txbits.backends._root import Root
+from txbits.backends._syncs import NameSyncs, SharedSync, Sync
 from txbits.backends._table import Phase, Record, Table, part_name
 from txbits.backends._tree import Tree
 from txbits.backends._work import InThread, storage_error
@@ -116,8 +120,11 @@ class Staging:
     :ivar in_thread: Calls what may take long.
     :ivar sync: Calls fsync.
     :ivar seconds: Tells seconds since the epoch.
+    :ivar file_system: What the file system can do.
+    :ivar root: Where the root is to be.
+    :ivar ownership: Whose the published files are.
     :ivar disk_ahead: Seconds that the clock of the disk, which may be another
-        machine's, is ahead of that.
+        machine's, is ahead of that of *seconds*.
     :ivar answered: The sessions that an application was asked about, so that the others
         need not be looked at for that.
     :ivar file_clock: The clock of its file system.
@@ -136,7 +143,11 @@ class Staging:
     sync: Sync
     _lock: int
     answered: set[UUID]
+    file_system: FileSystem
+    root: Root
+    ownership: Ownership
     disk_ahead: float = 0.0
+    sync_names: NameSyncs = field(init=False)
     sync_table: SharedSync = field(init=False)
     _sync_root: SharedSync = field(init=False)
     sync_directory: SharedSync = field(init=False)
@@ -144,8 +155,9 @@ class Staging:
 
     def __attrs_post_init__(self) -> None:
         self.sync_table = SharedSync(self.sync, self.table.fd)
-        self.sync_directory = SharedSync(self.sync, self.directory)
-        self._sync_root = SharedSync(self.sync, self.tree.fd)
+        self.sync_names = NameSyncs(self.sync, self.file_system.syncs_names)
+        self.sync_directory = SharedSync(self.sync_names, self.directory)
+        self._sync_root = SharedSync(self.sync_names, self.tree.fd)
         self.file_clock = FileClock(self.files, self._lock)
 
     @classmethod
@@ -184,27 +196,30 @@ class Staging:
                     files.mkdir(name, 0o700)
             directory = opened(path, _DIRECTORY)
             lock = opened("lock", _LOCK, dir_fd=directory)
-            try:
-                files.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise BackendError(
-                    f"{root} is in use by another txbits; stop that one, or give this "
-                    "one a directory of its own"
-                ) from None
+            no_lock = _lock.take(files, lock, root)
             fd = opened(real, _DIRECTORY)
             if not files.access(real, os.W_OK | os.X_OK):
                 raise BackendError(
                     f"{root} is not writable; let the user that txbits runs as write "
                     "there"
                 )
-            device = files.fstat(fd).st_dev
+            there = files.fstat(fd)
+            device = there.st_dev
             inside = files.fstat(directory)
-            if inside.st_dev != device:
+            if inside.st_dev != device or not can_move(files, directory, fd):
                 raise BackendError(
                     f"{path} is on another file system than {root}; files could not "
                     "be published from there, so make it a directory of that one"
                 )
             disk_ahead = _disk_ahead(files, lock, seconds)
+            file_system = probe(files, directory, syncs=fsync != "never")
+            if no_lock:
+                file_system = evolve(
+                    file_system, lacking=(no_lock, *file_system.lacking)
+                )
+            ownership = Ownership.of_staging(
+                files, os.getegid(), directory, file_system
+            )
             closes = Closes(files, opened("closed", _BELOW, dir_fd=directory))
             table = Table.opened(files, directory, go_on)
             answered = _answered(files.listdir(directory))
@@ -218,7 +233,16 @@ class Staging:
                 ) from error
             raise
         identity = (inside.st_dev, inside.st_ino)
-        tree = Tree(files, os.fsencode(real), fd, device, identity, fsync != "never")
+        tree = Tree(
+            files,
+            os.fsencode(real),
+            fd,
+            device,
+            identity,
+            fsync != "never" and file_system.syncs_names,
+            directory,
+            file_system.limits_names,
+        )
         return cls(
             files,
             path,
@@ -233,6 +257,9 @@ class Staging:
             sync,
             lock,
             answered,
+            file_system,
+            Root(files, root, fd, (device, there.st_ino), seconds),
+            ownership,
             disk_ahead,
         )
 
@@ -246,7 +273,7 @@ class Staging:
 
     def sync_parent(self, fd: int) -> Deferred[None]:
         """Make the names in a directory of the tree survive a crash of the machine."""
-        return self._sync_root() if fd == self.tree.fd else self.sync(fd)
+        return self._sync_root() if fd == self.tree.fd else self.sync_names(fd)
 
     def need_space(self, length: int) -> None:
         """
@@ -254,7 +281,11 @@ class Staging:
 
         :raises OutOfSpace: If they do not.
         """
+        if not self.file_system.tells_space:
+            return
         there = self.files.statvfs(self.directory)
+        if not (there.f_blocks and there.f_frsize):
+            return  # these zeros stand for no numbers
         free = there.f_bavail * there.f_frsize - RESERVE
         if length and length > free:
             raise OutOfSpace(f"{length} bytes do not fit: {max(free, 0)} are free")

@@ -22,6 +22,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txbits.backends._probe import syncs_no_names
 from txbits.backends._work import storage_error
 from txbits.errors import BackendError
 
@@ -123,7 +124,9 @@ class KernelSyncs:
         outcome: Failure | None = None
         if result >= _NEGATIVE:
             number = 2 * _NEGATIVE - result
-            fault = storage_error(OSError(number, os.strerror(number)))
+            error = OSError(number, os.strerror(number))
+            fault = storage_error(error)
+            fault.__cause__ = error
             outcome = Failure(fault)  # type: ignore[no-untyped-call]
         done.callback(outcome)
         while self._waiting and len(self._under_way) < MOST_SYNCS:
@@ -161,6 +164,30 @@ class KernelSyncs:
     def logPrefix(self) -> str:
         """What the log calls this."""
         return "fsync"
+
+
+@define(eq=False)
+class NameSyncs:
+    """
+    Syncs directories, as far as their file system does.
+
+    :param is_done: Whether it does; if not, the kernel is not asked.
+    """
+
+    _sync: Sync
+    _is_done: bool
+
+    def __call__(self, fd: int, /) -> Deferred[None]:
+        """Have the names in a directory synced."""
+        if not self._is_done:
+            return succeed(None)
+        return self._sync(fd).addErrback(_fail_if_done)
+
+
+def _fail_if_done(failure: Failure) -> None:
+    fault = failure.value
+    if fault is not None and not syncs_no_names(fault.__cause__):
+        raise fault
 
 
 @define(eq=False)

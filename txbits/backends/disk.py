@@ -30,6 +30,7 @@ from txbits.backends._disk_session import DiskSession
 from txbits.backends._file_clock import Look
 from txbits.backends._files import Files
 from txbits.backends._paths import checked_segments
+from txbits.backends._probe import FileSystem, Way, sync_names
 from txbits.backends._staging import FsyncPolicy, Staging
 from txbits.backends._stored import StoredFile
 from txbits.backends._syncs import KernelSyncs, Sync, all_done
@@ -43,6 +44,7 @@ from txbits.interfaces import (
     IBackend,
     IDownloadable,
     IExclusive,
+    IOverwriting,
     IPaged,
     IReadable,
     IReplyAddressable,
@@ -68,7 +70,7 @@ def _absolute(path: str) -> str:
     return os.path.abspath(path)
 
 
-@implementer(IBackend, IAbilities, IExclusive, IDownloadable, IPaged)
+@implementer(IBackend, IAbilities, IExclusive, IDownloadable, IPaged, IOverwriting)
 @define(eq=False)
 class DiskBackend:
     """
@@ -167,6 +169,29 @@ class DiskBackend:
         except BaseException:
             await self.stop()
             raise
+        self._say_what_was_found(self._staging.file_system)
+
+    def _say_what_was_found(self, found: FileSystem) -> None:
+        is_unsafe = self._fsync != "never" and not found.syncs_names
+        (_log.warn if is_unsafe else _log.info)(
+            "{root}: to overwrite no file: {way}; the file system lacks: {lacking}",
+            root=self.root,
+            way=found.way.value,
+            lacking=", ".join(found.lacking) or "nothing",
+        )
+
+    def why_only_overwriting(self) -> str | None:
+        """See :class:`~txbits.interfaces.IOverwriting`."""
+        if self._opened is None or self._opened.file_system.way is not Way.NONE:
+            return None
+        return self._only_overwriting()
+
+    def _only_overwriting(self) -> str:
+        return (
+            f"{self.root} is on a file system with neither hard links nor a rename "
+            "that replaces nothing, so that a file that exists could be overwritten; "
+            "allow that (--allow-overwrites), or name a directory of another one"
+        )
 
     def _open(self, *args: Any) -> None:
         # Also when nobody waits for it any more: stop() then gives it back.
@@ -220,6 +245,9 @@ class DiskBackend:
         create_directories: bool,
     ) -> IUploadSession:
         staging = self._staging
+        staging.root.check()
+        if not overwrite and staging.file_system.way is Way.NONE:
+            raise BackendError(self._only_overwriting())
         staging.tree.check(
             checked_segments(destination),
             overwrite=overwrite,
@@ -295,7 +323,7 @@ class DiskBackend:
         except ParentMissing:
             return  # removed since, with the file in it
         try:
-            self._files.fsync(parent)
+            sync_names(self._files, parent)
         finally:
             tree.let_go(parent)
 
@@ -339,6 +367,8 @@ class DiskBackend:
         self, session_id: UUID, destination: tuple[str, ...], owner: str | None
     ) -> None:
         staging = self._staging
+        # Here, since each Close comes by just before its Ack.
+        staging.root.check_again()
         staging.closes.remember(session_id, destination, owner, staging.seconds())
 
     @deferred
@@ -346,9 +376,14 @@ class DiskBackend:
         self, session_id: UUID, destination: tuple[str, ...], owner: str | None
     ) -> bool:
         """Look it up; see :class:`~txbits.interfaces.IBackend`."""
+        if not await self._recalls(key_of(session_id, destination, owner)):
+            return False
+        self._staging.root.check()
+        return True
+
+    async def _recalls(self, key: bytes) -> bool:
         staging = self._staging
         closes = staging.closes
-        key = key_of(session_id, destination, owner)
         if closes.is_present(key):
             return True
         for name in translated(closes.names):

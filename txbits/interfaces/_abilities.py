@@ -73,6 +73,26 @@ class IExclusive(Interface):
         """
 
 
+class IOverwriting(Interface):
+    """
+    An optional ability of an :class:`IBackend`: it knows whether it can publish without
+    overwriting.
+
+    Some file systems have no way to put a file to its place only if nothing stands
+    there. One that is asked to do that all the same, by a directory that does not allow
+    overwriting, is not started.
+    """
+
+    def why_only_overwriting() -> str | None:
+        """
+        Tell why files can be published only where overwriting is allowed.
+
+        It is found out by ``IBackend.start``; before that, ``None``.
+
+        :returns: One line that tells an operator what to do; ``None`` if both can be.
+        """
+
+
 class IPaged(Interface):
     """
     An optional ability of an :class:`IBackend`: it lists its sessions a few at a time,

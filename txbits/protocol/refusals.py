@@ -194,7 +194,8 @@ DESTINATION_FORBIDDEN = Refusal(
     403,
     HResult.E_ACCESSDENIED,
     "the destination's name is not allowed",
-    "Use a name without '..', ':', backslashes, device names and reserved names.",
+    "Use a name without '..', ':', backslashes, device names and reserved names; serve "
+    "what is mounted inside a root as a directory of its own.",
 )
 DESTINATION_EXISTS = Refusal(
     "destination-exists",

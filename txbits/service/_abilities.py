@@ -14,6 +14,7 @@ from txbits.interfaces import (
     IBackend,
     IDownloadable,
     INotifier,
+    IOverwriting,
     IReadable,
 )
 from txbits.notification import HTTPNotifier
@@ -63,6 +64,11 @@ def refuse_unable(
         raise InvalidSetting(
             f"{directory.where}allow-downloads: {unfit}: its files cannot be read"
         )
+    if not directory.settings.allow_overwrites and IOverwriting.providedBy(backend):
+        # None before it has started; the manager asks again then.
+        reason = IOverwriting(backend).why_only_overwriting()
+        if reason is not None:
+            raise InvalidSetting(f"{directory.where}allow-overwrites: {reason}")
     if notifier is None:
         return
     abilities = (

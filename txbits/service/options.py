@@ -7,8 +7,11 @@ print its whole usage for one, and ``twist`` would exit with status 64.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from twisted.python import usage
@@ -31,6 +34,22 @@ def one_line(error: object) -> str:
     Write an error as one line that begins with our name.
     """
     return f"txbits: {' '.join(str(error).split())}"
+
+
+def remove_own_pidfile(path: str) -> None:
+    """
+    Remove a pid file that names this very process, which has not written it yet.
+
+    In a container the server has the same pid in each run, often 1. One that was killed
+    leaves its pid file, and ``twistd``, which looks whether a process of that number
+    lives, takes itself for another server.
+
+    :param path: The file; one that is not there, or cannot be read, is left to
+        ``twistd`` to complain of.
+    """
+    with suppress(OSError, ValueError):
+        if int(Path(path).read_bytes()) == os.getpid():
+            os.unlink(path)
 
 
 def _help(key: Key) -> str:
@@ -111,6 +130,9 @@ class Options(usage.Options):
             self["configuration"] = self.configuration()
         except InvalidSetting as error:
             raise usage.UsageError(str(error)) from None
+        # twistd's own have such an option, twist's do not.
+        if self.parent is not None and self.parent.get("pidfile"):
+            remove_own_pidfile(self.parent["pidfile"])
 
     def configuration(self) -> Configuration:
         """

@@ -25,6 +25,7 @@ from txbits.clocks import Wall, steady, wall_of
 from txbits.errors import (
     BackendError,
     BodyIncomplete,
+    InvalidSetting,
     NoSuchSession,
     ServerStopping,
     SessionError,
@@ -48,7 +49,7 @@ from txbits.sessions._notification import Asking, require_abilities
 from txbits.sessions._quota import Quota
 from txbits.sessions._release import Shared
 from txbits.sessions._replies import open_reply
-from txbits.sessions._rules import Rules
+from txbits.sessions._rules import Rules, only_overwriting
 from txbits.sessions._session import Caller, Session
 from txbits.sessions._stalls import Stalls
 from txbits.sessions._turns import IRequestBody, Turn
@@ -138,9 +139,13 @@ class SessionManager:
 
         :returns: A Deferred that fires with ``None`` when packets may come; the first
             clean-up goes on in the background. It fails with
-            :class:`~txbits.errors.BackendError` if the backend cannot work.
+            :class:`~txbits.errors.BackendError` if the backend cannot work, or not by
+            these settings.
         """
         await self.backend.start()
+        if (reason := only_overwriting(self.backend, self.settings)) is not None:
+            await self.backend.stop()
+            raise BackendError(reason)
         self.ages.start()
         self._upkeep.start(self.settings.cleanup_interval)
 
@@ -187,10 +192,13 @@ class SessionManager:
         :param notifier: As at the beginning.
         :returns: A Deferred that fires with ``None``: at once, or, if ``enabled`` is
             off, as that of :meth:`disable`.
-        :raises InvalidSetting: If the backend cannot do what the notifier needs.
+        :raises InvalidSetting: If the backend cannot do what the notifier needs, or
+            publish without overwriting.
         """
         if notifier is not None:
             require_abilities(self.backend, notifier)
+        if (reason := only_overwriting(self.backend, settings)) is not None:
+            raise InvalidSetting(reason)
         if settings.cleanup_interval != self.settings.cleanup_interval:
             self._upkeep.change(settings.cleanup_interval)
         self.settings, self.notifier = settings, notifier
