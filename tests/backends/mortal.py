@@ -139,6 +139,27 @@ class OnDisk(_Case):
             files=files,
         )
 
+    def after_boot(self, backend, boot=None):
+        """
+        The same store, after the machine was started anew; not one byte is lost.
+
+        :param boot: Names the start.
+        """
+        backend._files.die()
+        boot = boot or uuid4().hex[:16].encode()
+        again = DiskBackend(
+            backend.root,
+            reactor,
+            fsync=self.fsync,
+            in_thread=self.in_thread,
+            sync=self.sync,
+            files=MortalFiles(),
+            booted=lambda: boot,
+        )
+        self.successResultOf(again.start())
+        self.addCleanup(lambda: self.successResultOf(again.stop()))
+        return again
+
     def make_backend(self):
         return self.disk(self.mktemp())
 

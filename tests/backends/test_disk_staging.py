@@ -93,7 +93,8 @@ class TamperingTests(DiskCase):
             backend._staging.table.fd,
             512,
             512 * backend._staging.table._lines[session.session_id],
-        )[41:].rstrip()
+        ).partition(b" [")[2]
+        body = b"[" + body.rstrip()
         self.tamper(backend, session, old, new)
         self.tamper(
             backend,

@@ -15,6 +15,8 @@ from tests.backends.mortal import MortalFiles
 from txbits.backends._table import Phase, Table
 from txbits.errors import BackendError, NoSuchSession
 
+_BOOT = b"0123456789abcdef"
+
 
 class TableTests(SynchronousTestCase):
     """One file, a line a session."""
@@ -29,7 +31,7 @@ class TableTests(SynchronousTestCase):
         files = MortalFiles()
         fd = os.open(self.directory, os.O_RDONLY)
         self.addCleanup(os.close, fd)
-        table = Table.opened(files, fd)
+        table = Table.opened(files, fd, _BOOT)
         self.addCleanup(files.die)
         return table
 
@@ -101,7 +103,7 @@ class TableTests(SynchronousTestCase):
     def test_a_damaged_line_is_told_of_and_not_used_again(self):
         first, second = self.add(), self.add()
         with open(os.path.join(self.directory, "sessions-1"), "r+b") as file:
-            file.seek(100)
+            file.seek(130)
             file.write(b"?")
         self.table = self.opened()
         self.assertEqual(self.table.ids(), [second])

@@ -6,6 +6,9 @@ who closed what, and the time. To remember is one short write, where
 a file for each would cost a small upload a tenth of its time; to recall is to look
 through them, which happens only when an Ack was lost. A file is no longer written to
 once it is long, or once a clean-up has begun, so that the clean-up may take its time.
+
+Nobody waits for an fsync of them: the line of a session that was closed keeps the
+record until there has been one, and a process that finds it there appends it again.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from uuid import UUID
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from txbits.backends._files import Files
 from txbits.backends._work import storage_error
@@ -45,6 +48,19 @@ def _key(session_id: UUID, destination: tuple[str, ...], owner: str | None) -> b
     return session_id.bytes + hashlib.blake2b(what, digest_size=16).digest()
 
 
+@frozen
+class Unsafe:
+    """
+    What to fsync.
+
+    :ivar descriptors: All, open.
+    :ivar concluded: Those of files that are no longer appended to.
+    """
+
+    descriptors: list[int]
+    concluded: list[int]
+
+
 @define(eq=False)
 class Closes:
     """
@@ -52,13 +68,16 @@ class Closes:
 
     :param directory: The descriptor of the directory of the files, which is this
         object's from now on.
+    :param is_to_be_safe: Whether they are to survive a crash of the machine.
     """
 
     _files: Files
     _directory: int
+    _is_to_be_safe: bool = True
     _number: int = field(default=0, init=False)
     _fd: int = field(default=-1, init=False)
     _length: int = field(default=0, init=False)
+    _concluded: list[int] = field(factory=list, init=False)
 
     def __attrs_post_init__(self) -> None:
         names = self._names()
@@ -70,17 +89,27 @@ class Closes:
         destination: tuple[str, ...],
         owner: str | None,
         at: float,
-    ) -> None:
+    ) -> bytes:
         """
         Append a record.
 
         :param at: The time, in seconds since the epoch.
+        :returns: The record.
+        :raises OutOfSpace: If it does not fit.
+        """
+        key = _key(session_id, destination, owner)
+        record = _RECORD.pack(key[:16], key[16:], at)
+        self.append(record)
+        return record
+
+    def append(self, record: bytes) -> None:
+        """
+        Append a record that there was.
+
         :raises OutOfSpace: If it does not fit.
         """
         if self._fd < 0 or self._length >= _LONGEST:
             self._begin_another()
-        key = _key(session_id, destination, owner)
-        record = _RECORD.pack(key[:16], key[16:], at)
         # What a write has left undone is written over by the next one.
         if self._files.pwrite(self._fd, record, self._length) != len(record):
             raise OutOfSpace("the record of the close does not fit")
@@ -104,9 +133,25 @@ class Closes:
         :returns: Its number, for :meth:`clean_up`.
         """
         fd, self._fd = self._fd, -1
-        if fd >= 0:
+        if fd >= 0 and self._is_to_be_safe:
+            self._concluded.append(fd)
+        elif fd >= 0:
             self._files.close(fd)
         return self._number
+
+    def unsafe(self) -> Unsafe:
+        """What to fsync, so that the records are safe, and then to :meth:`let_go`."""
+        present = [self._fd] if self._fd >= 0 else []
+        return Unsafe(
+            [self._directory, *self._concluded, *present], self._concluded.copy()
+        )
+
+    def let_go(self, synced: Unsafe) -> None:
+        """Close the files that nothing was appended to meanwhile."""
+        for fd in synced.concluded:
+            self._concluded.remove(fd)
+            with suppress(OSError):  # what was to be stored is, or is known not to be
+                self._files.close(fd)
 
     def clean_up(self, before: float, concluded: int) -> list[BackendError]:
         """
@@ -136,6 +181,7 @@ class Closes:
     def close(self) -> None:
         """Let go of the directory."""
         self.conclude()
+        self.let_go(self.unsafe())
         self._files.close(self._directory)
 
     def _names(self) -> list[str]:
@@ -185,6 +231,9 @@ class Closes:
         try:
             if files.pwrite(fd, content, 0) != len(content):
                 raise OSError(errno.ENOSPC, "the records of closes do not fit")
+            if self._is_to_be_safe:
+                # Those that it takes the place of may be safe already.
+                files.fsync(fd)
         finally:
             files.close(fd)
         files.rename(new, name, src_dir_fd=self._directory, dst_dir_fd=self._directory)

@@ -65,9 +65,12 @@ class DiskSession:
 
     :ivar staging: Where it lies.
     :ivar writer: The writer that is open, ``None`` if none is.
+    :ivar in_doubt: Whether bytes that were acknowledged may be missing.
     :ivar is_safe: Whether all bytes of the file are known to survive a crash of the
         machine.
-    :ivar is_recorded: Whether the staged file's name, and the total length, are.
+    :ivar is_recorded: Whether the staged file's name is.
+    :ivar safe: The highest safe offset that the record on the disk may have.
+    :ivar is_kept: Whether no more bytes than the safe ones were ever acknowledged.
     :ivar answers: What an application answered, ``None`` if none was asked.
     """
 
@@ -86,6 +89,8 @@ class DiskSession:
     writer: DiskWriter | None = None
     is_safe: bool = False
     is_recorded: bool = False
+    safe: int = 0
+    is_kept: bool = False
     _is_moved: bool = False
     _gone: bool = False
     _part: str | None = None
@@ -100,7 +105,14 @@ class DiskSession:
         return self._part
 
     def _mark(self, phase: Phase) -> None:
-        self.staging.table.mark(self.session_id, phase, self.total)
+        self.staging.table.mark(
+            self.session_id,
+            phase,
+            self.total,
+            self.safe,
+            is_kept=self.is_kept,
+            in_doubt=self.in_doubt,
+        )
 
     # -- writing
 
@@ -108,7 +120,26 @@ class DiskSession:
         """Begin to append; see :class:`~txbits.interfaces.IUploadSession`."""
         if self._securing is not None:
             return self._securing.join().addCallback(lambda _: self.open_writer(total))
+        if self.safe > self.offset:
+            return self._lowered().addCallback(lambda _: self.open_writer(total))
         return at_once(self._open_writer, total)
+
+    @deferred
+    async def _lowered(self) -> None:
+        """
+        Have the record say that fewer bytes are safe than it did.
+
+        On the disk, too, before other bytes come in place of those that are gone: after
+        a crash of the machine they would count as safe.
+        """
+        staging = self.staging
+        before, self.safe = self.safe, self.offset
+        try:
+            translated(self._mark, Phase.OPEN)
+        finally:
+            self.safe = before
+        await staging.sync_table()
+        self.safe = self.offset
 
     def _open_writer(self, total: int) -> IWriter:
         if self.writer is not None:
@@ -124,6 +155,9 @@ class DiskSession:
             self.staging.need_space(total - self.offset)
             fd = self._reopen()
         self.is_safe = False
+        staging = self.staging
+        if staging.is_to_be_safe:
+            staging.unsafe.add(self.session_id)
         self.writer = DiskWriter(self, fd, self.offset)
         return self.writer
 
@@ -131,26 +165,49 @@ class DiskSession:
         """Have the next fsync of the records store this one, whatever the last did."""
         self._mark(Phase.OPEN)
 
+    def record_safe(self) -> None:
+        """
+        Write down that all bytes there are survive a crash of the machine.
+
+        :raises OSError: If that cannot be done.
+        :raises BackendError: If there is no record.
+        """
+        self.safe = self.offset
+        self._mark(Phase.OPEN)
+        self.staging.unsafe.discard(self.session_id)
+
     def _open_new(self, total: int) -> int:
         staging = self.staging
         files = staging.files
         # It may be there, if an earlier attempt came no further than that, or a crash
         # of the machine has lost the total.
         fd = files.open(self.part(), _NEW, 0o666, dir_fd=staging.directory)
+        self.total = total
         try:
-            staging.table.mark(self.session_id, Phase.OPEN, total)
+            self._go_on()
         except BaseException:
+            self.total = None
             files.close(fd)
             raise
-        self.total = total
         return fd
+
+    def _go_on(self) -> None:
+        """Write down that bytes come, and that the client is told which are missing."""
+        was_in_doubt, self.in_doubt = self.in_doubt, False
+        try:
+            self._mark(Phase.OPEN)
+        except BaseException:
+            self.in_doubt = was_in_doubt
+            raise
 
     def _reopen(self) -> int:
         files = self.staging.files
-        # One that could not be stored safely was removed.
-        fd = self._open_part(_WRITE if self.offset else _WRITE | os.O_CREAT)
+        # One that could not be stored safely was removed, or should have been.
+        fd = self._open_part(_WRITE if self.offset else _NEW)
         try:
             self.offset = self._measured(files.fstat(fd).st_size)
+            if self.in_doubt:
+                self._go_on()
         except BaseException:
             files.close(fd)
             raise
@@ -202,6 +259,10 @@ class DiskSession:
         def secured(outcome: Failure | None) -> None:
             if outcome is None:
                 self.is_safe = True
+                if not (securing.is_awaited or self.releasing):
+                    # Otherwise Close-Session writes it down, with all the rest.
+                    with suppress(OSError, BackendError):  # it may say less
+                        self.record_safe()
             elif isinstance(outcome.value, BackendError):
                 # Told when it is asked for.
                 self._unsafe = outcome.value
@@ -247,6 +308,7 @@ class DiskSession:
         finally:
             translated(staging.files.close, fd)
         self.is_safe = True
+        translated(self.record_safe)
 
     # -- publishing
 
@@ -258,8 +320,15 @@ class DiskSession:
         if self.total is None or self.offset < self.total:
             raise BackendError("the upload is not complete")
         staging = self.staging
-        if staging.fsync != "never":
-            await self._secured()
+        if staging.is_to_be_safe and not self._is_moved:
+            # After a crash of the machine, a staged file that is not there counts as
+            # moved, and not as one whose name was lost.
+            if overwrite:
+                secured = Deferred.fromCoroutine(self._secured())
+                await all_done(secured, staging.sync_directory())
+            else:
+                await self._secured()
+            self.safe = self.offset
         # Again: a session that was found has its destination from a file.
         segments = checked_segments(self.destination)
         parent = await self._open_parent(segments, create_directories)
@@ -271,7 +340,7 @@ class DiskSession:
                 )
             else:
                 translated(self._link, segments, parent)
-                if staging.fsync != "never":
+                if staging.is_to_be_safe:
                     await self._make_link_safe(segments, parent)
         finally:
             translated(staging.tree.let_go, parent)
@@ -335,7 +404,9 @@ class DiskSession:
         # was published.
         staging = self.staging
         try:
-            await all_done(staging.sync_parent(parent), staging.sync_table())
+            await all_done(
+                staging.sync_parent(parent), *staging.sync_record(self.session_id)
+            )
         except BackendError:
             self._take_link_back(segments, parent)
             raise
@@ -357,13 +428,13 @@ class DiskSession:
     def _replace_in_thread(self, segments: tuple[str, ...], parent: int) -> None:
         staging = self.staging
         files = staging.files
-        is_to_be_safe = staging.fsync != "never"
+        is_to_be_safe = staging.is_to_be_safe
         if not self._is_moved:
             self._staged()
             try:
                 self._mark(Phase.PUBLISHING)
                 if is_to_be_safe:
-                    files.fsync(staging.table.fd)
+                    staging.sync_record_in_thread(self.session_id)
                 files.rename(
                     self.part(),
                     segments[-1].encode(),
@@ -424,20 +495,14 @@ class DiskSession:
             # If that fails it is closed all the same, and what it held is not wanted.
             with suppress(OSError):
                 self.writer.shut()
+        # The record goes last: as long as anything is left, the session is found.
+        if self.answers is not None or not self.published:
+            self._mark(Phase.RELEASING)
         if self.answers is not None:
-            self._mark(Phase.RELEASING)
             self.answers.remove()
-            self._unlink_part()
-            staging.table.drop(self.session_id)
-        elif self.total is None or self.published:
-            # Without its record a staged file is nobody's, whatever comes between. Also
-            # if the total is unknown there may be one: it could not be written down.
-            staging.table.drop(self.session_id)
-            self._unlink_part()
-        else:
-            self._mark(Phase.RELEASING)
-            self._unlink_part()
-            staging.table.drop(self.session_id)
+        self._unlink_part()
+        staging.close_memory.drop(self.session_id)
+        staging.unsafe.discard(self.session_id)
         self._gone = True
 
     def _unlink_part(self) -> None:

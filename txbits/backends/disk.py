@@ -11,7 +11,6 @@ in the kernel's own.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Sequence, Set
 from typing import Any
 from uuid import UUID
@@ -19,18 +18,23 @@ from uuid import UUID
 from attrs import define, field, validators
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 from zope.interface.interface import InterfaceClass
 
 from txbits._deferreds import deferred
+from txbits.backends._boot import this_boot
 from txbits.backends._disk_answers import DiskAnswers
 from txbits.backends._disk_file import open_plain_file, stored_file
 from txbits.backends._disk_session import DiskSession
 from txbits.backends._files import Files
 from txbits.backends._paths import checked_segments
-from txbits.backends._staging import FsyncPolicy, Staging
+from txbits.backends._recovery import is_published, remove_rest, settle
+from txbits.backends._securing import secure_all
+from txbits.backends._staging import Found, FsyncPolicy, Staging
 from txbits.backends._stored import StoredFile
 from txbits.backends._syncs import KernelSyncs, Sync, all_done
+from txbits.backends._table import Phase
 from txbits.backends._work import InThread, Threads, at_once, translated
 from txbits.errors import BackendError, NoSuchSession, ParentMissing
 from txbits.interfaces import (
@@ -48,10 +52,6 @@ from txbits.interfaces import (
 )
 
 _log = Logger()
-
-
-def _booted_at() -> float:
-    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _absolute(path: str) -> str:
@@ -77,7 +77,8 @@ class DiskBackend:
         the kernel's asynchronous I/O does it, or *in_thread*, if that is given or the
         kernel has none.
     :param files: The system calls.
-    :param booted: Tells when the machine was started.
+    :param booted: Names this start of the machine; see
+        :func:`txbits.backends._boot.this_boot`.
     """
 
     root: str = field(converter=_absolute)
@@ -90,7 +91,7 @@ class DiskBackend:
     _in_thread: InThread | None = field(default=None, kw_only=True)
     _sync: Sync | None = field(default=None, kw_only=True)
     _files: Files = field(factory=Files, kw_only=True)
-    _booted: Callable[[], float] = field(default=_booted_at, kw_only=True)
+    _booted: Callable[[], bytes] = field(default=this_boot, kw_only=True)
     _threads: Threads | None = field(default=None, init=False)
     _syncs: KernelSyncs | None = field(default=None, init=False)
     _recalling: DeferredLock = field(factory=DeferredLock, init=False)
@@ -130,6 +131,7 @@ class DiskBackend:
         if sync is None and in_thread is None:
             sync = self._syncs = KernelSyncs.opened(self._reactor, sync_in_thread)
         try:
+            boot = await run(self._booted)
             self._opened = await run(
                 translated,
                 Staging.opened,
@@ -137,7 +139,7 @@ class DiskBackend:
                 self._files,
                 self._fsync,
                 self._reactor.seconds,
-                self._booted,
+                boot,
                 run,
                 sync or sync_in_thread,
             )
@@ -151,6 +153,13 @@ class DiskBackend:
         self._stopping = True
         for served in list(self._served.values()):
             await served.release()
+        if self._opened is not None:
+            # Whatever comes of it, the directory is given back.
+            for last in (
+                secure_all(self._opened, self._reactor.seconds),
+                self._opened.close_memory.settle(),
+            ):
+                await last.addErrback(self._is_left_unsafe)
         syncs, self._syncs = self._syncs, None
         if syncs is not None:
             await syncs.stop()
@@ -160,6 +169,13 @@ class DiskBackend:
         opened, self._opened = self._opened, None
         if opened is not None:
             opened.close()
+
+    def _is_left_unsafe(self, failure: Failure) -> None:
+        _log.error(
+            "not all in {root} could be made safe: {fault!r}",
+            root=self.root,
+            fault=failure.value,
+        )
 
     def create(
         self,
@@ -199,8 +215,17 @@ class DiskBackend:
             create_directories=create_directories,
         )
         now = staging.seconds()
-        staging.table.add(session_id, now, destination, owner, content_name)
-        return DiskSession(session_id, destination, owner, content_name, now, staging)
+        is_kept = self._fsync == "fragment"
+        staging.table.add(session_id, now, destination, owner, content_name, is_kept)
+        return DiskSession(
+            session_id,
+            destination,
+            owner,
+            content_name,
+            now,
+            staging,
+            is_kept=is_kept,
+        )
 
     @deferred
     async def _safe(self, session: IUploadSession) -> IUploadSession:
@@ -208,15 +233,7 @@ class DiskBackend:
         staging = self._staging
         session_id = session.session_id
         try:
-            syncs = [staging.sync_table(), staging.sync_directory()]
-            aside = translated(staging.table.open_aside, session_id)
-            if aside is not None:
-                syncs.append(staging.sync(aside))
-            try:
-                await all_done(*syncs)
-            finally:
-                if aside is not None:
-                    translated(self._files.close, aside)
+            await all_done(*staging.sync_record(session_id), staging.sync_directory())
         except BackendError:
             translated(staging.table.drop, session_id)
             raise
@@ -235,14 +252,13 @@ class DiskBackend:
                 "session {session_id}: {fault}", session_id=session_id, fault=fault
             )
             raise
-        record, offset = found.record, found.offset
-        if found.in_doubt and offset and not found.published:
-            offset = await staging.in_thread(translated, staging.measure, session_id)
-        if found.published and self._fsync != "never":
+        if not found.is_settled:
+            found = await staging.in_thread(translated, settle, staging, found)
+        record = found.record
+        if found.published and staging.is_to_be_safe:
             # The process may have died between publishing and making that safe.
-            await staging.in_thread(
-                translated, self._sync_published_in_thread, record.destination
-            )
+            await staging.in_thread(translated, self._sync_published_in_thread, found)
+        staging.note_unsafe(found)
         answers = None
         if (asked := found.asked) is not None:
             answers = DiskAnswers(staging, session_id, asked.attempts, asked.answer)
@@ -254,14 +270,27 @@ class DiskBackend:
             found.last_progress,
             staging,
             record.total,
-            offset,
+            found.offset,
             found.published,
             found.releasing,
             found.in_doubt,
             answers,
+            safe=record.safe,
+            is_kept=record.is_kept,
         )
 
-    def _sync_published_in_thread(self, destination: tuple[str, ...]) -> None:
+    def _sync_published_in_thread(self, found: Found) -> None:
+        staging = self._staging
+        record = found.record
+        if record.phase is Phase.OPEN:
+            # When the staged file is gone, it alone tells that.
+            staging.table.mark(
+                record.session_id, Phase.PUBLISHED, record.total, record.safe
+            )
+        self._files.fsync(staging.table.fd)
+        self._sync_parent_in_thread(record.destination)
+
+    def _sync_parent_in_thread(self, destination: tuple[str, ...]) -> None:
         tree = self._staging.tree
         try:
             parent = tree.open_parent(checked_segments(destination))
@@ -291,7 +320,7 @@ class DiskBackend:
         self, session_id: UUID, destination: tuple[str, ...], owner: str | None
     ) -> None:
         staging = self._staging
-        staging.closes.remember(session_id, destination, owner, staging.seconds())
+        staging.close_memory.remember(session_id, destination, owner, staging.seconds())
 
     @deferred
     async def recalls_close(
@@ -308,12 +337,23 @@ class DiskBackend:
             destination,
             owner,
         )
-        return recalled
+        if not recalled:
+            if not translated(is_published, staging, session_id, destination):
+                return False
+            await staging.in_thread(
+                translated, self._sync_parent_in_thread, destination
+            )
+            await staging.close_memory.remember_late(
+                session_id, destination, owner, staging.seconds()
+            )
+        await staging.in_thread(translated, remove_rest, staging, session_id)
+        return True
 
     @deferred
     async def clean_up(self, closed_before: float) -> None:
         """Scan the staging area; see :class:`~txbits.interfaces.IBackend`."""
         staging = self._staging
+        await staging.close_memory.settle()
         concluded = staging.closes.conclude()
         for fault in await staging.in_thread(
             translated, staging.clean_up, closed_before, concluded
