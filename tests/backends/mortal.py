@@ -70,8 +70,12 @@ class MortalFiles:
         """
         self._faults[name] = (number, only)
 
+    def call(self, name):
+        """What is called, as long as there is life."""
+        return getattr(Files, name)
+
     def __getattr__(self, name):
-        call = getattr(Files, name)
+        call = self.call(name)
 
         def made(*args, **kwargs):
             if self._calls_left is not None and not self._dead:

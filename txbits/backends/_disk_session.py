@@ -460,7 +460,10 @@ class DiskSession:
         is_busy = self._securing is not None or (
             self.writer is not None and self.writer.closing is not None
         )
-        if self.offset <= _SHORT and not is_busy and self.answers is None:
+        is_quick = self.answers is None and not self.staging.table.is_aside(
+            self.session_id
+        )
+        if self.offset <= _SHORT and not is_busy and is_quick:
             return at_once(self._release_in_thread)
         ending = self._ending = Joint()
         answer = ending.join()
@@ -478,7 +481,7 @@ class DiskSession:
             await self.writer.closing.join().addErrback(lambda _: None)
         if self._securing is not None:
             await self._securing.join()
-        is_long = self.offset > _SHORT
+        is_long = self.offset > _SHORT or self.staging.table.is_aside(self.session_id)
         if self.answers is not None:
             await self.answers.rest()
             is_long = is_long or translated(self.answers.is_long)

@@ -273,7 +273,8 @@ class Table:
 
     def drop(self, session_id: UUID, closed: bytes | None = None) -> None:
         """
-        Remove a record; one that is gone is gone.
+        Remove a record; one that is gone is gone. It blocks, if the record
+        :meth:`is_aside` and *closed* is given.
 
         :param closed: The record of the session's close, if there is one: it stays in
             the line, in its stead, until :meth:`let_go`.
@@ -289,6 +290,9 @@ class Table:
         elif at is not None and closed is not None:
             line = (_CLOSED % closed.hex().encode()).ljust(_LINE - 1) + b"\n"
             self._write(line, at * _LINE)
+            if session_id in self._aside:
+                # Otherwise the disk may have the old line, without what it refers to.
+                self._files.fsync(self.fd)
             self.closed.append((at, closed))
             del self._lines[session_id]
         self._remove_aside(session_id)
@@ -384,6 +388,10 @@ class Table:
     def _write(self, data: bytes, offset: int) -> None:
         if self._files.pwrite(self.fd, data, offset) != len(data):
             raise OutOfSpace("the record of the session does not fit")
+
+    def is_aside(self, session_id: UUID) -> bool:
+        """Whether the record of a session is too long for its line."""
+        return session_id in self._aside
 
     def open_aside(self, session_id: UUID) -> int | None:
         """Open the file of a record that lies aside; ``None`` if it does not."""
