@@ -380,6 +380,20 @@ class ClosePowerTests(PowerCase):
     def test_so_is_one_in_directories_that_are_made(self) -> None:
         self.closed(destination=("a", "b", "name.txt"), create_directories=True)
 
+    def test_directories_that_others_have_just_made_are_safe_as_well(self) -> None:
+        for _ in self.variants():
+            for overwrite in (False, True):
+                backend = self.powered()
+                backend._files.mkdir("made", dir_fd=backend._staging.tree.fd)
+                upload = Upload(uuid4(), ("made", "name.txt"), overwrite=overwrite)
+                session = outcome_of(Deferred.fromCoroutine(create(backend, upload)))
+                sending = send(session, upload, len(CONTENT))
+                outcome_of(Deferred.fromCoroutine(sending))
+                closing = close(backend, session, upload)
+                outcome_of(Deferred.fromCoroutine(closing))
+                for again in self.outcomes(backend, int(overwrite)):
+                    self.check(again, Upload(**_known(upload)), self.promise)
+
     def test_what_stood_there_before_stands_or_the_new_file_does(self) -> None:
         for _ in self.variants():
             for calls in self.rounds():
@@ -698,10 +712,11 @@ class PowerMachine(Checks, RuleBasedStateMachine):
     def look_at_open(self, upload: Upload, found: Any) -> None:
         is_kept = self.fsync == "fragment"
         if found is None:
-            assert not is_kept
             if outcome_of(self.recalls(self.backend, upload)):
                 assert self.standing[upload.destination] is not None
                 upload.is_closed = True
+            else:
+                assert not is_kept
             return
         if found.releasing:
             return

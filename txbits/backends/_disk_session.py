@@ -320,19 +320,15 @@ class DiskSession:
         if self.total is None or self.offset < self.total:
             raise BackendError("the upload is not complete")
         staging = self.staging
-        if staging.is_to_be_safe and not self._is_moved:
-            # After a crash of the machine, a staged file that is not there counts as
-            # moved, and not as one whose name was lost.
-            if overwrite:
-                secured = Deferred.fromCoroutine(self._secured())
-                await all_done(secured, staging.sync_directory())
-            else:
-                await self._secured()
+        if staging.is_to_be_safe:
+            await self._secured()
             self.safe = self.offset
         # Again: a session that was found has its destination from a file.
         segments = checked_segments(self.destination)
         parent = await self._open_parent(segments, create_directories)
         try:
+            if staging.is_to_be_safe and len(segments) > 1:
+                await staging.sync_way(segments)
             if overwrite or self._is_moved:
                 # The blocks of the other file are freed.
                 await staging.in_thread(
@@ -430,8 +426,10 @@ class DiskSession:
         files = staging.files
         is_to_be_safe = staging.is_to_be_safe
         if not self._is_moved:
-            self._staged()
+            staged = self._staged()
             try:
+                if is_to_be_safe:
+                    self._make_name_safe(segments, parent, staged)
                 self._mark(Phase.PUBLISHING)
                 if is_to_be_safe:
                     staging.sync_record_in_thread(self.session_id)
@@ -449,6 +447,20 @@ class DiskSession:
         self._mark(Phase.PUBLISHED)
         if is_to_be_safe:
             files.fsync(parent)
+
+    def _make_name_safe(
+        self, segments: tuple[str, ...], parent: int, staged: os.stat_result
+    ) -> None:
+        """
+        Have the staged file's name survive a crash of the machine, if it matters.
+
+        When it is gone, and a file of its length stands at the destination, it counts
+        as moved there.
+        """
+        staging = self.staging
+        there = staging.tree.check_name(parent, segments, overwrite=True)
+        if not self.is_recorded and there and there.st_size == staged.st_size:
+            staging.files.fsync(staging.directory)
 
     # -- releasing
 

@@ -64,6 +64,9 @@ FsyncPolicy = Literal["close", "fragment", "never"]
 #: What is left free on the file system, in bytes, when a file is accepted.
 RESERVE = 1 << 20
 
+# How many directories are known to survive a crash; then it is begun anew.
+_MOST_WAYS = 10_000
+
 # Also what an application may have put there on its way to a reply.
 _OF_A_SESSION = re.compile(r"([0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12})\.(?s:.+)")
 
@@ -138,6 +141,7 @@ class Staging:
     _sync_root: SharedSync = field(init=False)
     sync_directory: SharedSync = field(init=False)
     close_memory: CloseMemory = field(init=False)
+    _safe_ways: set[tuple[str, ...]] = field(factory=set, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.is_to_be_safe = self.fsync != "never"
@@ -251,6 +255,23 @@ class Staging:
         """Make the names in a directory of the tree survive a crash of the machine."""
         return self._sync_root() if fd == self.tree.fd else self.sync(fd)
 
+    async def sync_way(self, segments: tuple[str, ...]) -> None:
+        """
+        Make the names of the directories that a destination lies in survive a crash of
+        the machine.
+
+        Whoever has made them, as another upload just now, or a process that was killed,
+        may not have come so far. Once is enough.
+
+        :raises BackendError: If that cannot be done.
+        """
+        way = segments[:-1]
+        if way not in self._safe_ways:
+            await self.in_thread(translated, self.tree.sync_way, segments)
+            if len(self._safe_ways) >= _MOST_WAYS:
+                self._safe_ways.clear()
+            self._safe_ways.add(way)
+
     def sync_record(self, session_id: UUID) -> list[Deferred[None]]:
         """
         Make the record of a session survive a crash of the machine.
@@ -283,7 +304,7 @@ class Staging:
                 files.fsync(aside)
             finally:
                 files.close(aside)
-        # Its name is safe: this is called after sync_directory.
+            files.fsync(self.directory)
         files.fsync(self.table.fd)
 
     def need_space(self, length: int) -> None:
