@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 
 from txbits.backends._files import Files
 from txbits.backends._table import Table, part_name
@@ -40,12 +41,24 @@ def make_root(files: Files, root: str, is_to_be_safe: bool) -> None:
             files.close(fd)
 
 
-def take_over(files: Files, directory: int, table: Table, *, keeps: bool) -> None:
+def _booted_at() -> float:
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def take_over(
+    files: Files,
+    directory: int,
+    table: Table,
+    *,
+    keeps: bool,
+    booted_at: Callable[[], float] = _booted_at,
+) -> None:
     """
     Have the records that another process left say what holds from now on. It blocks.
 
     :param directory: The descriptor of the staging area.
     :param keeps: Whether all that is acknowledged from now on is safe before.
+    :param booted_at: Tells when the machine was started, in seconds since the epoch.
     :raises OSError: If that cannot be done.
     """
     for session_id in list(table.older):
@@ -53,10 +66,6 @@ def take_over(files: Files, directory: int, table: Table, *, keeps: bool) -> Non
             changed = files.lstat(part_name(session_id), dir_fd=directory).st_ctime
         except FileNotFoundError:
             changed = table.read(session_id).created
-        table.renew(session_id, has_crashed=changed < _booted_at() + _CLOCK_ERROR)
+        table.renew(session_id, has_crashed=changed < booted_at() + _CLOCK_ERROR)
     if not keeps:
         table.unkeep()
-
-
-def _booted_at() -> float:
-    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
