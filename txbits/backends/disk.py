@@ -4,7 +4,8 @@ The disk backend: uploads are staged and published below one directory.
 Sessions lie in ``ROOT/.bits-sessions`` and outlive the process. The length of a
 staged file is the offset, and publishing is one ``link`` or ``rename`` on the same
 file system, so there is no moment at which a crash leaves half a file, or loses what
-was acknowledged. What is slow (unlinking long files, scans) runs in threads, and fsync
+was acknowledged. After a crash of the machine only what is known to have been on the
+disk counts. What is slow (unlinking long files, scans) runs in threads, and fsync
 in the kernel's own.
 """
 
