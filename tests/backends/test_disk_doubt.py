@@ -8,6 +8,7 @@ is, whatever is lost, is for ``test_disk_power``.
 from __future__ import annotations
 
 import os
+import time
 from uuid import uuid4
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -50,6 +51,20 @@ class DoubtTests(DiskCase):
             self.assertEqual((found.total, found.offset), (10, 0))
             self.assertTrue(found.in_doubt)
             self.assertEqual(os.path.getsize(found.address()), 0)
+
+    def test_clocks_have_no_say_in_it(self):
+        """They may have been hours ahead when the machine crashed, or are now."""
+        for ahead in (-1e9, 7200.0):
+            backend = self.start()
+            session = self.begun(backend)
+            when = time.time() + ahead
+            os.utime(session.address(), (when, when))
+            again = self.after_boot(backend)
+            self.assertEqual(self.found(again, session).offset, 0)
+            self.append(self.found(again, session), 10, b"hello")
+            os.utime(session.address(), (when, when))
+            found = self.found(self.after_boot(again, again._booted()), session)
+            self.assertEqual((found.offset, found.in_doubt), (5, False))
 
     def test_a_complete_upload_that_is_not_known_to_be_there_is_sent_again(self):
         backend = self.start()

@@ -27,7 +27,6 @@ class Files:
     fsync = staticmethod(os.fsync)
     ftruncate = staticmethod(os.ftruncate)
     link = staticmethod(os.link)
-    lseek = staticmethod(os.lseek)
     lstat = staticmethod(os.lstat)
     mkdir = staticmethod(os.mkdir)
     open = staticmethod(os.open)
