@@ -70,8 +70,12 @@ class MortalFiles:
         """
         self._faults[name] = (number, only)
 
+    def call(self, name):
+        """What is called, as long as there is life."""
+        return getattr(Files, name)
+
     def __getattr__(self, name):
-        call = getattr(Files, name)
+        call = self.call(name)
 
         def made(*args, **kwargs):
             if self._calls_left is not None and not self._dead:
@@ -139,6 +143,27 @@ class OnDisk(_Case):
             sync=self.sync,
             files=files,
         )
+
+    def after_boot(self, backend, boot=None):
+        """
+        The same store, after the machine was started anew; not one byte is lost.
+
+        :param boot: Names the start.
+        """
+        backend._files.die()
+        boot = boot or uuid4().hex[:16].encode()
+        again = DiskBackend(
+            backend.root,
+            reactor,
+            fsync=self.fsync,
+            in_thread=self.in_thread,
+            sync=self.sync,
+            files=MortalFiles(),
+            booted=lambda: boot,
+        )
+        self.successResultOf(again.start())
+        self.addCleanup(lambda: self.successResultOf(again.stop()))
+        return again
 
     def make_backend(self):
         return self.disk(self.mktemp())

@@ -123,7 +123,7 @@ class MachineCrashTests(AnswerCase):
     """What the disk holds of an answer after the machine has crashed."""
 
     def test_an_answer_is_stored_safely_with_its_reply_unless_never(self):
-        for fsync, syncs in (("close", 3), ("fragment", 3), ("never", 0)):
+        for fsync, syncs in (("close", 4), ("fragment", 4), ("never", 0)):
             self.fsync, self.synced = fsync, 0
             session = self.complete(self.start())
             self.begun(session)
@@ -152,8 +152,11 @@ class MachineCrashTests(AnswerCase):
                 file.write(torn)
             again = self.reopened(backend)
             self.failureResultOf(again.find(session.session_id), BackendError)
-            again._opened.booted = lambda: 1e12
+            again = self.after_boot(again)
             found = self.found(again, session)
+            self.assertEqual((found.attempts, found.answer), (0, None))
+            # It stays so, also for a process that comes after a crash of this one.
+            found = self.found(self.after_boot(again, again._booted()), session)
             self.assertEqual((found.attempts, found.answer), (0, None))
             self.assertEqual(self.begun(found), 1)
 

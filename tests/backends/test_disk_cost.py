@@ -116,7 +116,9 @@ class WaitingTests(DiskCase):
         for one in (closing, first, second):
             self.assertNoResult(one)
         self.assertNotEqual(self.leftovers(self.backend), [])
-        self.let_go()
+        for _ in range(2):
+            self.assertNoResult(first)
+            self.let_go()
         for one in (closing, first, second):
             self.successResultOf(one)
         self.assertEqual(self.leftovers(self.backend), [])
@@ -126,12 +128,16 @@ class WaitingTests(DiskCase):
         self.fsync = "fragment"
         session, writer = self.written()
         closing = writer.close()
-        (first, *rest) = self.held
-        self.assertEqual(len(rest), 2)
+        # Its bytes and its name, and only then the record that tells of them.
+        (first, second), self.held = self.held, []
         first[1].callback(None)
-        rest[0][1].callback(None)
         self.assertNoResult(closing)
-        rest[1][1].callback(None)
+        self.assertEqual(self.held, [])
+        second[1].callback(None)
+        self.assertNoResult(closing)
+        (last,) = self.held
+        self.assertEqual(last[0], self.backend._staging.table.fd)
+        last[1].callback(None)
         self.successResultOf(closing)
         self.successResultOf(session.release())
 

@@ -224,7 +224,7 @@ class BrokenDiskTests(DiskCase):
             self.assertEqual(found.offset, 3)
             # Written anew, since an fsync that failed may have dropped it.
             self.assertEqual(calls.count("pwrite"), 2)
-        for data, syncs in ((b"def", 3), (b"ghi", 1)):
+        for data, syncs in ((b"def", 3), (b"ghi", 2)):
             calls.clear()
             self.successResultOf(self.appending(found, data))
             self.assertEqual(calls.count("fsync"), syncs)

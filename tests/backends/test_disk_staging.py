@@ -93,7 +93,8 @@ class TamperingTests(DiskCase):
             backend._staging.table.fd,
             512,
             512 * backend._staging.table._lines[session.session_id],
-        )[41:].rstrip()
+        ).partition(b" [")[2]
+        body = b"[" + body.rstrip()
         self.tamper(backend, session, old, new)
         self.tamper(
             backend,
@@ -265,6 +266,30 @@ class StartTests(DiskCase):
                 ".bits-sessions/sessions-1",
             ],
         )
+
+    def test_names_that_all_lies_behind_are_made_safe(self):
+        """Those of the directories that are made, and that of the staging area."""
+        top = self.mktemp()
+        os.mkdir(top)
+        names = (".bits-sessions", ".bits-sessions/sessions-1")
+        for fsync in ("close", "never"):
+            self.fsync = fsync
+            backend = self.disk(os.path.join(top, fsync, "root"))
+            real, synced = backend._files.fsync, []
+
+            def fsync_noted(fd, real=real, synced=synced):
+                synced.append(os.readlink(f"/proc/self/fd/{fd}"))
+                real(fd)
+
+            backend._files.fsync = fsync_noted
+            self.successResultOf(backend.start())
+            self.addCleanup(lambda backend=backend: backend._files.die())
+            root = os.path.realpath(backend.root)
+            wanted = {
+                os.path.normpath(os.path.join(root, name))
+                for name in (".", "..", "../..", *names)
+            }
+            self.assertEqual(set(synced), wanted if fsync == "close" else set())
 
     def test_a_root_in_use_is_refused(self):
         backend = self.start()

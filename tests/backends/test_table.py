@@ -4,16 +4,23 @@ The table of records of the disk backend.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import time
+import zlib
 from uuid import uuid4
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.backends.mortal import MortalFiles
-from txbits.backends._table import Phase, Table
+from tests.backends.mortal import Killed, MortalFiles
+from txbits.backends._table import Phase, Table, part_name
+from txbits.backends._take_over import take_over
 from txbits.errors import BackendError, NoSuchSession
+
+_BOOT = b"0123456789abcdef"
 
 
 class TableTests(SynchronousTestCase):
@@ -29,7 +36,7 @@ class TableTests(SynchronousTestCase):
         files = MortalFiles()
         fd = os.open(self.directory, os.O_RDONLY)
         self.addCleanup(os.close, fd)
-        table = Table.opened(files, fd)
+        table = Table.opened(files, fd, _BOOT)
         self.addCleanup(files.die)
         return table
 
@@ -101,7 +108,7 @@ class TableTests(SynchronousTestCase):
     def test_a_damaged_line_is_told_of_and_not_used_again(self):
         first, second = self.add(), self.add()
         with open(os.path.join(self.directory, "sessions-1"), "r+b") as file:
-            file.seek(100)
+            file.seek(130)
             file.write(b"?")
         self.table = self.opened()
         self.assertEqual(self.table.ids(), [second])
@@ -161,6 +168,102 @@ class TableTests(SynchronousTestCase):
     def test_many_lines_are_read(self):
         ids = {self.add() for _ in range(5000)}
         self.assertEqual(set(self.opened().ids()), ids)
+
+    def test_what_is_safe_is_read_back_with_the_boot_it_was_written_in(self):
+        one = self.add()
+        for is_kept, in_doubt in ((False, False), (True, False), (False, True)):
+            self.table.mark(
+                one, Phase.OPEN, 9, 2**63 - 1, is_kept=is_kept, in_doubt=in_doubt
+            )
+            record = self.opened().read(one)
+            self.assertEqual((record.safe, record.boot), (2**63 - 1, _BOOT))
+            self.assertEqual((record.is_kept, record.in_doubt), (is_kept, in_doubt))
+
+    def test_lines_that_promise_too_much_are_changed_and_stored(self):
+        kept, other = uuid4(), self.add()
+        self.table.add(kept, 1.0, ("a",), None, None, is_kept=True)
+        self.table = self.opened()
+        self.assertEqual(self.table.kept, {kept})
+        self.table._files.calls.clear()
+        self.table.unkeep()
+        self.assertEqual(self.table._files.calls, ["pwrite", "fsync"])
+        self.table = self.opened()
+        self.assertEqual(self.table.kept, set())
+        for one in (kept, other):
+            self.assertFalse(self.table.read(one).is_kept)
+
+    def older_line(self, session_id, destination, phase=b"open", total=b"-"):
+        """A line as it was before there were safe offsets."""
+        fields = (str(session_id), 12.5, destination, None, None)
+        body = json.dumps(fields).encode()
+        head = b"%-10b %20b " % (phase, total)
+        line = b"%b%08x %b" % (head, zlib.crc32(body), body)
+        self.assertLess(len(line), 512)
+        with open(os.path.join(self.directory, "sessions-1"), "ab") as file:
+            file.write(line.ljust(511) + b"\n")
+
+    def test_lines_of_an_older_version_are_read_and_written_anew(self):
+        """Also one that is longer then, and has to lie aside."""
+        short, long = uuid4(), uuid4()
+        name = "d" * 380
+        self.older_line(short, ("a",), b"published", b"77")
+        self.older_line(long, (name,))
+        self.table = self.opened()
+        self.assertEqual(self.table.older, {short, long})
+        for has_crashed, one in ((False, short), (True, long)):
+            self.assertIsNone(self.table.read(one).boot)
+            self.table.renew(one, has_crashed)
+        self.assertEqual(len(os.listdir(self.directory)), 2)
+        self.table = self.opened()
+        self.assertEqual(self.table.older, set())
+        first, second = self.table.read(short), self.table.read(long)
+        self.assertEqual((first.phase, first.total), (Phase.PUBLISHED, 77))
+        self.assertEqual((first.boot, first.safe), (_BOOT, 0))
+        self.assertEqual(second.destination, (name,))
+        self.assertEqual(second.boot, b"0" * 16)
+
+    def test_they_count_unless_the_machine_was_started_since(self):
+        """Told by the times of files, since there is nothing better."""
+        for booted, boot in ((-1e6, _BOOT), (1e6, b"0" * 16)):
+            staged, empty = uuid4(), uuid4()
+            for one in (staged, empty):
+                self.older_line(one, ("a",))
+            with open(os.path.join(self.directory, part_name(staged)), "wb"):
+                pass
+            self.table = self.opened()
+            take_over(
+                self.table._files,
+                self.table._directory,
+                self.table,
+                keeps=False,
+                booted_at=lambda booted=booted: time.time() + booted,
+            )
+            self.assertEqual(self.table.read(staged).boot, boot)
+            # It is as old as its record says.
+            self.assertEqual(self.table.read(empty).boot, b"0" * 16)
+            for one in (staged, empty):
+                self.table.drop(one)
+
+    def test_writing_them_anew_may_be_cut_short_at_any_call(self):
+        for calls in range(20):
+            path = os.path.join(self.directory, "sessions-1")
+            os.unlink(path)
+            one = uuid4()
+            self.older_line(one, ("d" * 380,))
+            table = self.opened()
+            table._files.die_after(calls)
+            with contextlib.suppress(Killed):
+                table.renew(one, False)
+            is_through = not table._files._dead
+            self.table = self.opened()
+            self.assertEqual(self.table.damaged, [])
+            self.assertEqual(self.table.read(one).destination, ("d" * 380,))
+            if is_through:
+                return
+            self.table.renew(one, False)
+            self.table.drop(one)
+            self.assertEqual(os.listdir(self.directory), ["sessions-1"])
+        self.fail("it never ends")
 
     @settings(max_examples=200, deadline=None)
     @given(

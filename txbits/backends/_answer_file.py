@@ -35,15 +35,7 @@ def reply_name(session_id: UUID) -> str:
 
 
 class UnreadableAnswer(ValueError):
-    """
-    The file makes no sense.
-
-    :ivar changed: When it was last changed.
-    """
-
-    def __init__(self, message: str, changed: float) -> None:
-        super().__init__(message)
-        self.changed = changed
+    """The file makes no sense."""
 
 
 @frozen
@@ -87,9 +79,7 @@ def read_answer(files: Files, directory: int, session_id: UUID) -> Asked:
     try:
         return Asked(*_decoded(text), there.st_mtime)
     except (ValueError, TypeError, LookupError) as error:
-        raise UnreadableAnswer(
-            f"{name} cannot be read: {error!r}", there.st_ctime
-        ) from error
+        raise UnreadableAnswer(f"{name} cannot be read: {error!r}") from error
 
 
 def encoded(attempts: int, answer: Answer | None) -> bytes:

@@ -7,6 +7,9 @@ a file for each would cost a small upload a tenth of its time. To recall, which 
 only when an Ack was lost, takes an index of each file; that is made when it is first
 needed, and kept in memory. A file is no longer written to once it is long, or once a
 clean-up has begun, so that the clean-up may take its time.
+
+Nobody waits for an fsync of them: the line of a session that was closed keeps the
+record until there has been one, and a process that finds it there appends it again.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from uuid import UUID
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from txbits.backends._close_index import CloseIndex, times_of
 from txbits.backends._files import Files
@@ -55,6 +58,21 @@ def key_of(session_id: UUID, destination: tuple[str, ...], owner: str | None) ->
     return session_id.bytes + hashlib.blake2b(what, digest_size=16).digest()
 
 
+@frozen
+class Unsafe:
+    """
+    What to fsync.
+
+    :ivar directory: The descriptor of the directory of the files.
+    :ivar files: Those of all files, open.
+    :ivar concluded: Of these, the ones that are no longer appended to.
+    """
+
+    directory: int
+    files: list[int]
+    concluded: list[int]
+
+
 @define(eq=False)
 class Closes:
     """
@@ -62,13 +80,16 @@ class Closes:
 
     :param directory: The descriptor of the directory of the files, which is this
         object's from now on.
+    :param is_to_be_safe: Whether they are to survive a crash of the machine.
     """
 
     _files: Files
     _directory: int
+    _is_to_be_safe: bool = True
     _number: int = field(default=0, init=False)
     _fd: int = field(default=-1, init=False)
     _length: int = field(default=0, init=False)
+    _concluded: list[int] = field(factory=list, init=False)
     _present: set[bytes] = field(factory=set, init=False)
     _indexed: dict[str, CloseIndex] = field(factory=dict, init=False)
 
@@ -82,17 +103,27 @@ class Closes:
         destination: tuple[str, ...],
         owner: str | None,
         at: float,
-    ) -> None:
+    ) -> bytes:
         """
         Append a record.
 
         :param at: The time, in seconds since the epoch.
+        :returns: The record.
+        :raises OutOfSpace: If it does not fit.
+        """
+        key = key_of(session_id, destination, owner)
+        record = _RECORD.pack(key[:16], key[16:], at)
+        self.append(record)
+        return record
+
+    def append(self, record: bytes) -> None:
+        """
+        Append a record that there was.
+
         :raises OutOfSpace: If it does not fit.
         """
         if self._fd < 0 or self._length >= _LONGEST:
             self._begin_another()
-        key = key_of(session_id, destination, owner)
-        record = _RECORD.pack(key[:16], key[16:], at)
         # What a write has left undone is written over by the next one.
         if self._files.pwrite(self._fd, record, self._length) != len(record):
             raise OutOfSpace("the record of the close does not fit")
@@ -158,9 +189,25 @@ class Closes:
         """
         fd, self._fd = self._fd, -1
         self._present = set()
-        if fd >= 0:
+        if fd >= 0 and self._is_to_be_safe:
+            self._concluded.append(fd)
+        elif fd >= 0:
             self._files.close(fd)
         return self._number
+
+    def unsafe(self) -> Unsafe:
+        """What to fsync, so that the records are safe, and then to :meth:`let_go`."""
+        present = [self._fd] if self._fd >= 0 else []
+        return Unsafe(
+            self._directory, [*self._concluded, *present], self._concluded.copy()
+        )
+
+    def let_go(self, synced: Unsafe) -> None:
+        """Close the files that nothing was appended to meanwhile."""
+        for fd in synced.concluded:
+            self._concluded.remove(fd)
+            with suppress(OSError):  # what was to be stored is, or is known not to be
+                self._files.close(fd)
 
     def clean_up(
         self, before: float, concluded: int, now: float
@@ -194,6 +241,7 @@ class Closes:
     def close(self) -> None:
         """Let go of the directory."""
         self.conclude()
+        self.let_go(self.unsafe())
         self._files.close(self._directory)
 
     def _names(self) -> list[str]:
@@ -259,6 +307,9 @@ class Closes:
         try:
             if files.pwrite(fd, content, 0) != len(content):
                 raise OSError(errno.ENOSPC, "the records of closes do not fit")
+            if self._is_to_be_safe:
+                # Those that it takes the place of may be safe already.
+                files.fsync(fd)
         finally:
             files.close(fd)
         files.rename(new, name, src_dir_fd=self._directory, dst_dir_fd=self._directory)

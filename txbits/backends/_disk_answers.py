@@ -25,6 +25,7 @@ from txbits._deferreds import begun, deferred
 from txbits.backends._answer_file import answer_name, encoded, reply_name
 from txbits.backends._disk_file import stored_file
 from txbits.backends._staging import Staging
+from txbits.backends._syncs import all_done
 from txbits.backends._work import Joint, at_once, translated
 from txbits.errors import BackendError, NoSuchFile, OutOfSpace
 from txbits.interfaces import Answer, IStoredFile, IWriter
@@ -176,13 +177,14 @@ class DiskAnswers:
         if self.writer is not None or self.is_torn:
             raise BackendError("the reply is not whole")
         staging = self.staging
-        is_to_be_safe = staging.fsync != "never"
+        is_to_be_safe = staging.is_to_be_safe
         # It is opened in any case: one that cannot be read is not promised to anybody.
         fd = translated(self._open)
         if fd is not None:
             try:
                 if is_to_be_safe:
-                    await staging.sync(fd)
+                    # The name as well: an answer is not found without its reply.
+                    await all_done(staging.sync(fd), staging.sync_directory())
             finally:
                 translated(staging.files.close, fd)
         answer = evolve(answer, has_reply=fd is not None)

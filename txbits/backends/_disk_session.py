@@ -70,9 +70,12 @@ class DiskSession:
 
     :ivar staging: Where it lies.
     :ivar writer: The writer that is open, ``None`` if none is.
+    :ivar in_doubt: Whether bytes that were acknowledged may be missing.
     :ivar is_safe: Whether all bytes of the file are known to survive a crash of the
         machine.
-    :ivar is_recorded: Whether the staged file's name, and the total length, are.
+    :ivar is_recorded: Whether the staged file's name is.
+    :ivar safe: The highest safe offset that the record on the disk may have.
+    :ivar is_kept: Whether no more bytes than the safe ones were ever acknowledged.
     :ivar answers: What an application answered, ``None`` if none was asked.
     """
 
@@ -91,6 +94,8 @@ class DiskSession:
     writer: DiskWriter | None = None
     is_safe: bool = False
     is_recorded: bool = False
+    safe: int = 0
+    is_kept: bool = False
     _is_moved: bool = False
     _gone: bool = False
     _part: str | None = None
@@ -105,7 +110,14 @@ class DiskSession:
         return self._part
 
     def _mark(self, phase: Phase) -> None:
-        self.staging.table.mark(self.session_id, phase, self.total)
+        self.staging.table.mark(
+            self.session_id,
+            phase,
+            self.total,
+            self.safe,
+            is_kept=self.is_kept,
+            in_doubt=self.in_doubt,
+        )
 
     # -- writing
 
@@ -113,7 +125,26 @@ class DiskSession:
         """Begin to append; see :class:`~txbits.interfaces.IUploadSession`."""
         if self._securing is not None:
             return self._securing.join().addCallback(lambda _: self.open_writer(total))
+        if self.safe > self.offset:
+            return self._lowered().addCallback(lambda _: self.open_writer(total))
         return at_once(self._open_writer, total)
+
+    @deferred
+    async def _lowered(self) -> None:
+        """
+        Have the record say that fewer bytes are safe than it did.
+
+        On the disk, too, before other bytes come in place of those that are gone: after
+        a crash of the machine they would count as safe.
+        """
+        staging = self.staging
+        before, self.safe = self.safe, self.offset
+        try:
+            translated(self._mark, Phase.OPEN)
+        finally:
+            self.safe = before
+        await staging.sync_table()
+        self.safe = self.offset
 
     def _open_writer(self, total: int) -> IWriter:
         if self.writer is not None:
@@ -129,6 +160,9 @@ class DiskSession:
             self.staging.need_space(total - self.offset)
             fd = self._reopen()
         self.is_safe = False
+        staging = self.staging
+        if staging.is_to_be_safe:
+            staging.unsafe.add(self.session_id)
         self.writer = DiskWriter(self, fd, self.offset)
         return self.writer
 
@@ -136,26 +170,49 @@ class DiskSession:
         """Have the next fsync of the records store this one, whatever the last did."""
         self._mark(Phase.OPEN)
 
+    def record_safe(self) -> None:
+        """
+        Write down that all bytes there are survive a crash of the machine.
+
+        :raises OSError: If that cannot be done.
+        :raises BackendError: If there is no record.
+        """
+        self.safe = self.offset
+        self._mark(Phase.OPEN)
+        self.staging.unsafe.discard(self.session_id)
+
     def _open_new(self, total: int) -> int:
         staging = self.staging
         files = staging.files
         # It may be there, if an earlier attempt came no further than that, or a crash
         # of the machine has lost the total.
         fd = files.open(self.part(), _NEW, 0o666, dir_fd=staging.directory)
+        self.total = total
         try:
-            staging.table.mark(self.session_id, Phase.OPEN, total)
+            self._go_on()
         except BaseException:
+            self.total = None
             files.close(fd)
             raise
-        self.total = total
         return fd
+
+    def _go_on(self) -> None:
+        """Write down that bytes come, and that the client is told which are missing."""
+        was_in_doubt, self.in_doubt = self.in_doubt, False
+        try:
+            self._mark(Phase.OPEN)
+        except BaseException:
+            self.in_doubt = was_in_doubt
+            raise
 
     def _reopen(self) -> int:
         files = self.staging.files
-        # One that could not be stored safely was removed.
-        fd = self._open_part(_WRITE if self.offset else _WRITE | os.O_CREAT)
+        # One that could not be stored safely was removed, or should have been.
+        fd = self._open_part(_WRITE if self.offset else _NEW)
         try:
             self.offset = self._measured(files.fstat(fd).st_size)
+            if self.in_doubt:
+                self._go_on()
         except BaseException:
             files.close(fd)
             raise
@@ -207,6 +264,10 @@ class DiskSession:
         def secured(outcome: Failure | None) -> None:
             if outcome is None:
                 self.is_safe = True
+                if not (securing.is_awaited or self.releasing):
+                    # Otherwise Close-Session writes it down, with all the rest.
+                    with suppress(OSError, BackendError):  # it may say less
+                        self.record_safe()
             elif isinstance(outcome.value, BackendError):
                 # Told when it is asked for.
                 self._unsafe = outcome.value
@@ -252,6 +313,7 @@ class DiskSession:
         finally:
             translated(staging.files.close, fd)
         self.is_safe = True
+        translated(self.record_safe)
 
     # -- publishing
 
@@ -264,8 +326,9 @@ class DiskSession:
             raise BackendError("the upload is not complete")
         staging = self.staging
         root = staging.root.check()
-        if staging.fsync != "never":
+        if staging.is_to_be_safe:
             await self._secured()
+            self.safe = self.offset
         # Again: a session that was found has its destination from a file.
         segments = checked_segments(self.destination)
         parent = await self._open_parent(segments, create_directories)
@@ -276,6 +339,8 @@ class DiskSession:
             wanted = translated(staging.ownership.wanted, parent, there)
             if wanted is not None:
                 await self._adapt(wanted)
+            if staging.is_to_be_safe and len(segments) > 1:
+                await staging.sync_way(segments)
             way = staging.file_system.way
             if overwrite or self._is_moved or way is Way.RENAME:
                 # The blocks of the other file are freed; or the record is synced.
@@ -284,7 +349,7 @@ class DiskSession:
                 )
             elif way is Way.LINK:
                 linked = translated(self._link, segments, parent, way)
-                if staging.fsync != "never":
+                if staging.is_to_be_safe:
                     await self._make_link_safe(segments, parent, linked)
             else:
                 await self._publish_otherwise(segments, parent, way)
@@ -305,7 +370,7 @@ class DiskSession:
             has_changed = translated(staging.ownership.give, fd, wanted)
         finally:
             translated(staging.files.close, fd)
-        if has_changed and staging.fsync != "never":
+        if has_changed and staging.is_to_be_safe:
             self.is_safe = False
             await self._secured()
 
@@ -344,7 +409,7 @@ class DiskSession:
                 # Nothing to take back: it may have been there before this upload.
                 there = None
                 translated(self._mark, Phase.PUBLISHED)
-        if staging.fsync != "never":
+        if staging.is_to_be_safe:
             await self._make_link_safe(segments, parent, there)
 
     def _staged(self) -> os.stat_result:
@@ -388,6 +453,7 @@ class DiskSession:
             raise self._refusal(error, segments) from error
         if way is Way.COMPARED:
             staged = staging.files.lstat(segments[-1].encode(), dir_fd=parent)
+            staging.file_clock.linked[self.session_id] = staged.st_ino
         try:
             self._mark(Phase.PUBLISHED)
         except (OSError, BackendError):
@@ -459,7 +525,9 @@ class DiskSession:
         # was published.
         staging = self.staging
         try:
-            await all_done(staging.sync_parent(parent), staging.sync_table())
+            await all_done(
+                staging.sync_parent(parent), *staging.sync_record(self.session_id)
+            )
         except BackendError:
             self._take_link_back(segments, parent, there)
             raise
@@ -489,16 +557,18 @@ class DiskSession:
     ) -> None:
         staging = self.staging
         files = staging.files
-        is_to_be_safe = staging.fsync != "never"
+        is_to_be_safe = staging.is_to_be_safe
         if not self._is_moved:
             staged = self._staged()
             # A link to a directory would be replaced.
-            staging.tree.check_name(parent, segments, overwrite=overwrite)
+            there = staging.tree.check_name(parent, segments, overwrite=overwrite)
             rename = files.rename if overwrite else files.rename_no_replace
             try:
+                if is_to_be_safe:
+                    self._make_name_safe(staged, there, overwrite)
                 self._mark(Phase.PUBLISHING)
                 if is_to_be_safe:
-                    files.fsync(staging.table.fd)
+                    staging.sync_record_in_thread(self.session_id)
                 rename(
                     self.part(),
                     segments[-1].encode(),
@@ -548,6 +618,24 @@ class DiskSession:
             )
         return storage_error(error)
 
+    def _make_name_safe(
+        self, staged: os.stat_result, there: os.stat_result | None, overwrite: bool
+    ) -> None:
+        """
+        Have the staged file's name survive a crash of the machine, if it matters.
+
+        When it is gone, and a file of its length stands at the destination, it counts
+        as moved there. Where nothing is overwritten, another one may come to stand
+        there at the last moment.
+
+        :param there: What stands at the destination.
+        """
+        if self.is_recorded:
+            return
+        is_alike = there is not None and there.st_size == staged.st_size
+        if is_alike or not overwrite:
+            sync_names(self.staging.files, self.staging.directory)
+
     # -- releasing
 
     def release(self) -> Deferred[None]:
@@ -558,7 +646,10 @@ class DiskSession:
         is_busy = self._securing is not None or (
             self.writer is not None and self.writer.closing is not None
         )
-        if self.offset <= _SHORT and not is_busy and self.answers is None:
+        is_quick = self.answers is None and not self.staging.table.is_aside(
+            self.session_id
+        )
+        if self.offset <= _SHORT and not is_busy and is_quick:
             return at_once(self._release_in_thread)
         ending = self._ending = Joint()
         answer = ending.join()
@@ -576,7 +667,7 @@ class DiskSession:
             await self.writer.closing.join().addErrback(lambda _: None)
         if self._securing is not None:
             await self._securing.join()
-        is_long = self.offset > _SHORT
+        is_long = self.offset > _SHORT or self.staging.table.is_aside(self.session_id)
         if self.answers is not None:
             await self.answers.rest()
             is_long = is_long or translated(self.answers.is_long)
@@ -593,20 +684,14 @@ class DiskSession:
             # If that fails it is closed all the same, and what it held is not wanted.
             with suppress(OSError):
                 self.writer.shut()
+        # The record goes last: as long as anything is left, the session is found.
+        if self.answers is not None or not self.published:
+            self._mark(Phase.RELEASING)
         if self.answers is not None:
-            self._mark(Phase.RELEASING)
             self.answers.remove()
-            self._unlink_part()
-            staging.table.drop(self.session_id)
-        elif self.total is None or self.published:
-            # Without its record a staged file is nobody's, whatever comes between. Also
-            # if the total is unknown there may be one: it could not be written down.
-            staging.table.drop(self.session_id)
-            self._unlink_part()
-        else:
-            self._mark(Phase.RELEASING)
-            self._unlink_part()
-            staging.table.drop(self.session_id)
+        self._unlink_part()
+        staging.close_memory.drop(self.session_id)
+        staging.unsafe.discard(self.session_id)
         self._gone = True
 
     def _unlink_part(self) -> None:

@@ -78,7 +78,7 @@ class DiskWriter:
         staging = session.staging
         syncs = [staging.sync(self._fd)]
         if not session.is_recorded:
-            syncs += [staging.sync_directory(), staging.sync_table()]
+            syncs.append(staging.sync_directory())
         try:
             try:
                 await all_done(*syncs)
@@ -91,9 +91,13 @@ class DiskWriter:
                 )
                 translated(session.record_again)
                 raise
+            session.is_recorded = True
+            # Only now, and before the Ack: what is acknowledged is what the record
+            # says is safe. If this fails the bytes are safe all the same.
+            translated(session.record_safe)
+            await staging.sync_table()
         finally:
             translated(self.shut)
-        session.is_recorded = True
         session.is_safe = session.offset == session.total
 
     def _given_up(self) -> int:

@@ -72,6 +72,7 @@ class FileClock:
     :param sleep: Waits for so many seconds.
     :param seconds: Our own clock.
     :param monotonic: Another one, which is never set.
+    :param shows_links: Whether two names of a file can be seen to be of one.
     :ivar linked: The inodes of files that were published by a link, and are not
         released yet, by their sessions: to take the first name away changes them.
     """
@@ -81,6 +82,7 @@ class FileClock:
     _sleep: Callable[[float], None] = time.sleep
     _seconds: Callable[[], float] = time.time
     _monotonic: Callable[[], float] = time.monotonic
+    _shows_links: bool = True
     linked: dict[UUID, int] = field(factory=dict, init=False)
     _device: int = field(default=-1, init=False)
     _now: int = field(default=0, init=False)
@@ -124,8 +126,10 @@ class FileClock:
 
     def _is_linked(self, there: os.stat_result) -> bool:
         """Whether one of its names is going to be taken away by us."""
+        if self._shows_links and there.st_nlink < 2:
+            return False
         # A list, since others add to it meanwhile.
-        return there.st_nlink > 1 and there.st_ino in list(self.linked.values())
+        return there.st_ino in list(self.linked.values())
 
     def _read(self) -> int | None:
         """

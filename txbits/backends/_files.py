@@ -40,7 +40,6 @@ class Files:
     getxattr = staticmethod(os.getxattr)
     link = staticmethod(os.link)
     listxattr = staticmethod(os.listxattr)
-    lseek = staticmethod(os.lseek)
     lstat = staticmethod(os.lstat)
     mkdir = staticmethod(os.mkdir)
     open = staticmethod(os.open)

@@ -7,20 +7,26 @@ is read back.
     lock                    held while a server uses the root
     sessions-1              the records of the sessions, see _table.py
     {GUID}.json             a record that is too long for that
-    {GUID}.part             the bytes of a session; the file's length is the offset
+    {GUID}.part             the bytes of a session; the file's length is the offset, but
+                            after a crash of the machine
     {GUID}.answer           what a server application answered, see _answer_file.py
     {GUID}.reply            its reply
     closed/0000000001       closes that are remembered, see _closes.py
     probe-...               while it is found out what there is, see _probe.py
 
-A staged file without a record is nobody's: the release of its session was cut short,
-or a crash of the machine has lost a record that was never promised to survive one.
+A staged file without a record is nobody's: a crash of the machine has lost a record
+that was never promised to survive one, or has taken back the end of a release.
+
+A crash of the machine leaves of what was not synced whatever it likes, and so a session
+that was written to before this start of the machine is settled before it is used; see
+_recovery.py.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Literal
@@ -31,22 +37,23 @@ from twisted.internet.defer import Deferred
 
 from txbits.backends import _lock
 from txbits.backends._answer_file import (
-    ENDING,
     Asked,
     UnreadableAnswer,
     read_answer,
 )
+from txbits.backends._close_memory import CloseMemory, recover_closes
 from txbits.backends._closes import Closes
 from txbits.backends._file_clock import FileClock
 from txbits.backends._files import Files
 from txbits.backends._ownership import Ownership
 from txbits.backends._paths import checked_segments
-from txbits.backends._probe import FileSystem, can_move, probe
+from txbits.backends._probe import FileSystem, can_move, probe, sync_names
 from txbits.backends._root import Root
 from txbits.backends._syncs import NameSyncs, SharedSync, Sync
 from txbits.backends._table import Phase, Record, Table, part_name
+from txbits.backends._take_over import make_root, take_over
 from txbits.backends._tree import Tree
-from txbits.backends._work import InThread, storage_error
+from txbits.backends._work import InThread, storage_error, translated
 from txbits.errors import (
     BackendError,
     DestinationForbidden,
@@ -62,8 +69,8 @@ FsyncPolicy = Literal["close", "fragment", "never"]
 #: What is left free on the file system, in bytes, when a file is accepted.
 RESERVE = 1 << 20
 
-# How wrong the clock may have been when the machine was started, in seconds.
-_CLOCK_ERROR = 60.0
+# How many directories are known to survive a crash; then it is begun anew.
+_MOST_WAYS = 10_000
 
 # Seconds by which the clock of a disk may seem to be wrong, and be right: some tell
 # times by two seconds, and most behind by the tick of a timer.
@@ -77,7 +84,6 @@ _OF_A_SESSION = re.compile(r"([0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12})\.(?s:
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _BELOW = _DIRECTORY | os.O_NOFOLLOW
-_WRITE = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -91,6 +97,9 @@ class Found:
     :ivar published: Whether its file stands at the destination.
     :ivar in_doubt: Whether bytes that were acknowledged may be missing.
     :ivar asked: What an application answered, ``None`` if none was asked.
+    :ivar is_settled: Whether all that lies there is as this says. If not, the machine
+        may have crashed, and it is to be made so by
+        :func:`~txbits.backends._recovery.settle`.
     """
 
     record: Record
@@ -99,6 +108,7 @@ class Found:
     published: bool
     in_doubt: bool
     asked: Asked | None = None
+    is_settled: bool = True
 
     @property
     def releasing(self) -> bool:
@@ -117,6 +127,7 @@ class Staging:
     :ivar table: Their records.
     :ivar closes: The closes that are remembered.
     :ivar fsync: When bytes are made to survive a crash of the machine.
+    :ivar is_to_be_safe: Whether they are made to at all.
     :ivar in_thread: Calls what may take long.
     :ivar sync: Calls fsync.
     :ivar seconds: Tells seconds since the epoch.
@@ -127,6 +138,7 @@ class Staging:
         machine's, is ahead of that of *seconds*.
     :ivar answered: The sessions that an application was asked about, so that the others
         need not be looked at for that.
+    :ivar unsafe: The sessions that may hold more bytes than their records say are safe.
     :ivar file_clock: The clock of its file system.
     """
 
@@ -138,7 +150,6 @@ class Staging:
     closes: Closes
     fsync: FsyncPolicy
     seconds: Callable[[], float]
-    booted: Callable[[], float]
     in_thread: InThread
     sync: Sync
     _lock: int
@@ -147,18 +158,28 @@ class Staging:
     root: Root
     ownership: Ownership
     disk_ahead: float = 0.0
+    unsafe: set[UUID] = field(factory=set, init=False)
+    is_to_be_safe: bool = field(init=False)
     sync_names: NameSyncs = field(init=False)
     sync_table: SharedSync = field(init=False)
     _sync_root: SharedSync = field(init=False)
     sync_directory: SharedSync = field(init=False)
+    close_memory: CloseMemory = field(init=False)
     file_clock: FileClock = field(init=False)
+    _safe_ways: set[tuple[str, ...]] = field(factory=set, init=False)
 
     def __attrs_post_init__(self) -> None:
+        self.is_to_be_safe = self.fsync != "never"
         self.sync_table = SharedSync(self.sync, self.table.fd)
         self.sync_names = NameSyncs(self.sync, self.file_system.syncs_names)
         self.sync_directory = SharedSync(self.sync_names, self.directory)
         self._sync_root = SharedSync(self.sync_names, self.tree.fd)
-        self.file_clock = FileClock(self.files, self._lock)
+        self.close_memory = CloseMemory(
+            self.closes, self.table, self.sync, self.sync_names, self.is_to_be_safe
+        )
+        self.file_clock = FileClock(
+            self.files, self._lock, shows_links=self.file_system.shows_links
+        )
 
     @classmethod
     def opened(
@@ -167,7 +188,7 @@ class Staging:
         files: Files,
         fsync: FsyncPolicy,
         seconds: Callable[[], float],
-        booted: Callable[[], float],
+        boot: bytes,
         in_thread: InThread,
         sync: Sync,
         go_on: Callable[[], None] = lambda: None,
@@ -176,11 +197,12 @@ class Staging:
         Make what is missing of the root, and take it for this process. Slow; for a
         thread.
 
+        :param boot: This start of the machine.
         :param go_on: Called again and again; what it raises ends this.
-
         :raises BackendError: In one line, if the root cannot be used.
         """
         descriptors: list[int] = []
+        is_to_be_safe = fsync != "never"
 
         def opened(path: str, flags: int, **where: int) -> int:
             fd = files.open(path, flags, 0o600, **where)
@@ -188,7 +210,7 @@ class Staging:
             return fd
 
         try:
-            os.makedirs(root, exist_ok=True)
+            make_root(files, root, is_to_be_safe)
             real = os.path.realpath(root)
             path = os.path.join(real, ".bits-sessions")
             for name in (path, os.path.join(path, "closed")):
@@ -212,7 +234,7 @@ class Staging:
                     "be published from there, so make it a directory of that one"
                 )
             disk_ahead = _disk_ahead(files, lock, seconds)
-            file_system = probe(files, directory, syncs=fsync != "never")
+            file_system = probe(files, directory, syncs=is_to_be_safe)
             if no_lock:
                 file_system = evolve(
                     file_system, lacking=(no_lock, *file_system.lacking)
@@ -220,8 +242,17 @@ class Staging:
             ownership = Ownership.of_staging(
                 files, os.getegid(), directory, file_system
             )
-            closes = Closes(files, opened("closed", _BELOW, dir_fd=directory))
-            table = Table.opened(files, directory, go_on)
+            closed = opened("closed", _BELOW, dir_fd=directory)
+            closes = Closes(files, closed, is_to_be_safe)
+            table = Table.opened(files, directory, boot, go_on)
+            descriptors.append(table.fd)
+            take_over(files, directory, table, keeps=fsync == "fragment")
+            if is_to_be_safe:
+                # The names in them, which whatever is made safe later lies behind.
+                files.fsync(table.fd)
+                for one in (directory, fd):
+                    sync_names(files, one)
+            recover_closes(files, closes, table, is_to_be_safe)
             answered = _answered(files.listdir(directory))
         except BaseException as error:
             for descriptor in descriptors:
@@ -239,7 +270,7 @@ class Staging:
             fd,
             device,
             identity,
-            fsync != "never" and file_system.syncs_names,
+            is_to_be_safe and file_system.syncs_names,
             directory,
             file_system.limits_names,
         )
@@ -252,7 +283,6 @@ class Staging:
             closes,
             fsync,
             seconds,
-            booted,
             in_thread,
             sync,
             lock,
@@ -274,6 +304,58 @@ class Staging:
     def sync_parent(self, fd: int) -> Deferred[None]:
         """Make the names in a directory of the tree survive a crash of the machine."""
         return self._sync_root() if fd == self.tree.fd else self.sync_names(fd)
+
+    async def sync_way(self, segments: tuple[str, ...]) -> None:
+        """
+        Make the names of the directories that a destination lies in survive a crash of
+        the machine.
+
+        Whoever has made them, as another upload just now, or a process that was killed,
+        may not have come so far. Once is enough.
+
+        :raises BackendError: If that cannot be done.
+        """
+        way = segments[:-1]
+        if way not in self._safe_ways:
+            await self.in_thread(translated, self.tree.sync_way, segments)
+            if len(self._safe_ways) >= _MOST_WAYS:
+                self._safe_ways.clear()
+            self._safe_ways.add(way)
+
+    def sync_record(self, session_id: UUID) -> list[Deferred[None]]:
+        """
+        Make the record of a session survive a crash of the machine.
+
+        :returns: What is to be waited for, all of it.
+        :raises BackendError: If that cannot be done.
+        """
+        syncs = [self.sync_table()]
+        aside = translated(self.table.open_aside, session_id)
+        if aside is not None:
+
+            def synced(outcome: None) -> None:
+                with suppress(OSError):  # it was only read
+                    self.files.close(aside)
+                return outcome
+
+            syncs += [self.sync(aside).addBoth(synced), self.sync_directory()]
+        return syncs
+
+    def sync_record_in_thread(self, session_id: UUID) -> None:
+        """
+        Do the same, and wait. For a thread.
+
+        :raises OSError: If that cannot be done.
+        """
+        files = self.files
+        aside = self.table.open_aside(session_id)
+        if aside is not None:
+            try:
+                files.fsync(aside)
+            finally:
+                files.close(aside)
+            sync_names(files, self.directory)
+        files.fsync(self.table.fd)
 
     def need_space(self, length: int) -> None:
         """
@@ -298,7 +380,7 @@ class Staging:
         :raises BackendError: If it cannot be read.
         """
         part = part_name(session_id)
-        staged = self._staged(part)
+        staged = self.staged(part)
         try:
             record = self.table.read(session_id)
         except NoSuchSession:
@@ -307,47 +389,74 @@ class Staging:
                     f"{part} may be of a session whose record cannot be read"
                 ) from self.table.damaged[0]
             raise
-        asked = self._asked(session_id)
+        has_crashed = record.boot != self.table.boot
+        asked = self._asked(session_id, has_crashed)
         if asked is not None and asked.has_taken:
             # The application may have moved or changed the bytes, or linked them to
             # wherever it likes.
             last = asked.written if staged is None else staged.st_mtime
             last -= self.disk_ahead
             return Found(record, record.total or 0, last, False, False, asked)
+        # What was acknowledged may be missing, if there was no fsync before.
+        in_doubt = record.in_doubt or (has_crashed and not record.is_kept)
+        is_settled = not has_crashed or record.phase is Phase.RELEASING
         total, phase = record.total, record.phase
         if staged is None:
-            published = phase in (Phase.PUBLISHING, Phase.PUBLISHED)
+            published = phase in (Phase.PUBLISHING, Phase.PUBLISHED) and (
+                not has_crashed or self._stands(record.destination, total)
+            )
             return Found(
                 record,
                 (total or 0) if published else 0,
-                record.created if asked is None else asked.written - self.disk_ahead,
+                (asked.written - self.disk_ahead)
+                if asked is not None and asked.written
+                else record.created,
                 published,
                 # There was a staged file once.
-                self._is_in_doubt(record.created)
-                or (phase is Phase.OPEN and total is not None),
+                not published
+                and (in_doubt or (phase is not Phase.RELEASING and total is not None)),
                 asked,
+                is_settled,
             )
-        in_doubt = self._is_in_doubt(staged.st_mtime)
+        if (
+            total is None
+            and has_crashed
+            and self.is_linked(record.destination, staged, staged.st_size)
+        ):
+            # It was synced before it was linked; the record was not.
+            record = evolve(record, total=staged.st_size)
+            total = record.total
         if total is None:
             # A crash of the machine has lost the total, and the Ack that it came
             # before, if there was one, was not for keeping.
-            return Found(record, 0, record.created, False, in_doubt, asked)
+            return Found(record, 0, record.created, False, in_doubt, asked, is_settled)
         if staged.st_size > total:
             raise BackendError(f"{part} has {staged.st_size} bytes")
         # After a crash of the machine the record may be wrong: the link may be lost.
-        published = (
-            phase is Phase.PUBLISHED and not self.may_have_crashed(staged.st_ctime)
-        ) or self._is_linked(record.destination, staged, total)
+        published = (phase is Phase.PUBLISHED and not has_crashed) or self.is_linked(
+            record.destination, staged, total
+        )
+        offset = staged.st_size
+        if has_crashed and not published:
+            offset = min(offset, record.safe)
         return Found(
             record,
-            staged.st_size,
+            offset,
             staged.st_mtime - self.disk_ahead,
             published,
-            in_doubt,
+            # What is known to have been there may be gone all the same.
+            offset < total and (in_doubt or offset < record.safe),
             asked,
+            is_settled,
         )
 
-    def _asked(self, session_id: UUID) -> Asked | None:
+    def note_unsafe(self, found: Found) -> None:
+        """Note whether a session may hold more than its record says is safe."""
+        record = found.record
+        if found.offset > record.safe and self.is_to_be_safe and not found.published:
+            self.unsafe.add(record.session_id)
+
+    def _asked(self, session_id: UUID, has_crashed: bool) -> Asked | None:
         """
         Read back what an application answered.
 
@@ -358,56 +467,44 @@ class Staging:
         try:
             return read_answer(self.files, self.directory, session_id)
         except UnreadableAnswer as error:
-            if self.may_have_crashed(error.changed):
+            if has_crashed:
                 # Only that the application was asked is not made to survive that, or
                 # nothing is.
                 return Asked()
             raise BackendError(str(error)) from error
 
-    def measure(self, session_id: UUID) -> int:
-        """
-        Find out up to where the bytes of a session in doubt are there. For a thread.
-
-        A crash of the machine may leave a length that is ahead of the bytes: what was
-        never written is a hole then, and is cut off.
-
-        :returns: How many bytes are left.
-        """
-        files = self.files
-        fd = files.open(part_name(session_id), _WRITE, dir_fd=self.directory)
-        try:
-            length = files.fstat(fd).st_size
-            sure = files.lseek(fd, 0, os.SEEK_HOLE) if length else 0
-            if sure < length:
-                files.ftruncate(fd, sure)
-            return sure
-        finally:
-            files.close(fd)
-
-    def _is_linked(
+    def is_linked(
         self, destination: tuple[str, ...], staged: os.stat_result, total: int
     ) -> bool:
         """Whether a staged file is the one at its destination."""
         if staged.st_nlink < 2 or staged.st_size != total:
             return False
+        there = self._at(destination)
+        return there is not None and os.path.samestat(there, staged)
+
+    def _stands(self, destination: tuple[str, ...], total: int | None) -> bool:
+        """
+        Whether a file stands at a destination that may be the one published there.
+
+        The name of the staged file need not have got to the disk for its record to,
+        so that it is gone does not say that it was published.
+        """
+        there = self._at(destination)
+        return (
+            there is not None and stat.S_ISREG(there.st_mode) and there.st_size == total
+        )
+
+    def _at(self, destination: tuple[str, ...]) -> os.stat_result | None:
+        """Look at what stands at a destination."""
         try:
             segments = checked_segments(destination)
             parent = self.tree.open_parent(segments)
             try:
-                there = self.tree.check_name(parent, segments, overwrite=True)
+                return self.tree.check_name(parent, segments, overwrite=True)
             finally:
                 self.tree.let_go(parent)
         except (DestinationForbidden, DestinationIsDirectory, ParentMissing):
-            return False
-        return there is not None and os.path.samestat(there, staged)
-
-    def _is_in_doubt(self, last_progress: float) -> bool:
-        # The page cache survives the process, but not the machine.
-        return self.fsync != "fragment" and self.may_have_crashed(last_progress)
-
-    def may_have_crashed(self, since: float) -> bool:
-        """Whether the machine may have, after that time."""
-        return since < self.booted() + _CLOCK_ERROR
+            return None
 
     def summaries(
         self, session_ids: Iterable[UUID]
@@ -429,6 +526,7 @@ class Staging:
             except OSError as error:
                 faults.append(storage_error(error))
             else:
+                self.note_unsafe(one)
                 found.append(
                     SessionSummary(
                         session_id,
@@ -461,6 +559,8 @@ class Staging:
             # again, so what is listed here and has none will not get one.
             if match is None or UUID(match[1]) in self.table:
                 continue
+            if self._is_evidence(name, closed_before):
+                continue
             if self.table.damaged:
                 # It may be of a session whose record is among those.
                 yield BackendError(f"{name} is kept: {self.table.damaged[0]}")
@@ -472,7 +572,26 @@ class Staging:
             except OSError as error:
                 yield storage_error(error)
 
-    def _staged(self, part: str) -> os.stat_result | None:
+    def _is_evidence(self, name: str, closed_before: float) -> bool:
+        """
+        Whether a staged file without a record may be the only thing that tells that it
+        was published: for as long as closes are remembered, a Close may ask for that.
+        """
+        if not name.endswith(".part"):
+            return False
+        staged = self.staged(name)
+        return (
+            staged is not None
+            and staged.st_nlink > 1
+            and staged.st_ctime - self.disk_ahead >= closed_before
+        )
+
+    def staged(self, part: str) -> os.stat_result | None:
+        """
+        Look at a staged file.
+
+        :raises BackendError: If all of them are gone.
+        """
         try:
             return self.files.lstat(part, dir_fd=self.directory)
         except FileNotFoundError:
@@ -495,6 +614,11 @@ def _disk_ahead(files: Files, fd: int, seconds: Callable[[], float]) -> float:
 
 
 def _answered(names: list[str]) -> set[UUID]:
-    # Also where it was not there yet under its own name.
-    matches = map(_OF_A_SESSION.fullmatch, (name for name in names if ENDING in name))
+    # All that lies there for that: an answer, one that was not there yet under its own
+    # name, and a reply, which may be all that a crash of the machine has left. Not by
+    # the pattern at first: there may be a million names.
+    matches = map(
+        _OF_A_SESSION.fullmatch,
+        (name for name in names if not name.endswith((".part", ".part-new", ".json"))),
+    )
     return {UUID(one[1]) for one in matches if one}

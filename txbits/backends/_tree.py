@@ -174,6 +174,21 @@ class Tree:
             names = found
         raise DestinationForbidden(f"too many symbolic links in {segments!a}")
 
+    def sync_way(self, segments: tuple[str, ...]) -> None:
+        """
+        Have the names of the directories that a destination lies in survive a crash of
+        the machine. It blocks.
+
+        :raises OSError: If that cannot be done.
+        :raises BackendError: In the ways of :meth:`open_parent`.
+        """
+        for depth in range(1, len(segments)):
+            above = self.open_parent(segments[:depth])
+            try:
+                sync_names(self._files, above)
+            finally:
+                self.let_go(above)
+
     def let_go(self, fd: int) -> None:
         """Close a descriptor that :meth:`open_parent` returned."""
         if fd != self.fd:

@@ -172,6 +172,11 @@ class Joint:
         self._waiting.append(mine)
         return mine
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether anyone does."""
+        return bool(self._waiting)
+
     def end(self, outcome: Failure | None) -> None:
         """Tell all that the work has ended, and how."""
         for one in self._waiting:

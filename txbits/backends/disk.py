@@ -4,14 +4,14 @@ The disk backend: uploads are staged and published below one directory.
 Sessions lie in ``ROOT/.bits-sessions`` and outlive the process. The length of a
 staged file is the offset, and publishing is one ``link`` or ``rename`` on the same
 file system, so there is no moment at which a crash leaves half a file, or loses what
-was acknowledged. What is slow (unlinking long files, scans) runs in threads, and fsync
+was acknowledged. After a crash of the machine only what is known to have been on the
+disk counts. What is slow (unlinking long files, scans) runs in threads, and fsync
 in the kernel's own.
 """
 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Sequence, Set
 from typing import Any
 from uuid import UUID
@@ -19,10 +19,12 @@ from uuid import UUID
 from attrs import define, field, validators
 from twisted.internet.defer import Deferred, DeferredLock, succeed
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 from zope.interface.interface import InterfaceClass
 
 from txbits._deferreds import deferred
+from txbits.backends._boot import this_boot
 from txbits.backends._closes import key_of
 from txbits.backends._disk_answers import DiskAnswers
 from txbits.backends._disk_file import open_plain_file, published_file
@@ -31,9 +33,12 @@ from txbits.backends._file_clock import Look
 from txbits.backends._files import Files
 from txbits.backends._paths import checked_segments
 from txbits.backends._probe import FileSystem, Way, sync_names
-from txbits.backends._staging import FsyncPolicy, Staging
+from txbits.backends._recovery import is_published, remove_rest, settle
+from txbits.backends._securing import secure_all
+from txbits.backends._staging import Found, FsyncPolicy, Staging
 from txbits.backends._stored import StoredFile
 from txbits.backends._syncs import KernelSyncs, Sync, all_done
+from txbits.backends._table import Phase
 from txbits.backends._work import InThread, Threads, at_once, translated
 from txbits.clocks import Wall, wall_of
 from txbits.errors import BackendError, NoSuchSession, ParentMissing
@@ -54,10 +59,6 @@ from txbits.interfaces import (
 )
 
 _log = Logger()
-
-
-def _booted_at() -> float:
-    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 #: How many sessions are read at a time when all are.
@@ -91,7 +92,8 @@ class DiskBackend:
     :param files: The system calls.
     :param wall: Tells seconds since the epoch; if not given, the wall clock that
         belongs to *reactor*.
-    :param booted: Tells when the machine was started.
+    :param booted: Names this start of the machine; see
+        :func:`txbits.backends._boot.this_boot`.
     """
 
     root: str = field(converter=_absolute)
@@ -104,8 +106,8 @@ class DiskBackend:
     _in_thread: InThread | None = field(default=None, kw_only=True)
     _sync: Sync | None = field(default=None, kw_only=True)
     _files: Files = field(factory=Files, kw_only=True)
-    _booted: Callable[[], float] = field(default=_booted_at, kw_only=True)
     _wall: Wall = field(kw_only=True, validator=validators.is_callable())
+    _booted: Callable[[], bytes] = field(default=this_boot, kw_only=True)
     _threads: Threads | None = field(default=None, init=False)
     _syncs: KernelSyncs | None = field(default=None, init=False)
     _recalling: DeferredLock = field(factory=DeferredLock, init=False)
@@ -154,6 +156,7 @@ class DiskBackend:
         if sync is None and in_thread is None:
             sync = self._syncs = KernelSyncs.opened(self._reactor, sync_in_thread)
         try:
+            boot = await run(self._booted)
             await run(
                 translated,
                 self._open,
@@ -161,7 +164,7 @@ class DiskBackend:
                 self._files,
                 self._fsync,
                 self._wall,
-                self._booted,
+                boot,
                 run,
                 sync or sync_in_thread,
                 self._go_on,
@@ -203,6 +206,13 @@ class DiskBackend:
         self._stopping = True
         for served in list(self._served.values()):
             await served.release()
+        if self._opened is not None:
+            # Whatever comes of it, the directory is given back.
+            for last in (
+                secure_all(self._opened, self._reactor.seconds),
+                self._opened.close_memory.settle(),
+            ):
+                await last.addErrback(self._is_left_unsafe)
         syncs, self._syncs = self._syncs, None
         if syncs is not None:
             await syncs.stop()
@@ -212,6 +222,13 @@ class DiskBackend:
         opened, self._opened = self._opened, None
         if opened is not None:
             opened.close()
+
+    def _is_left_unsafe(self, failure: Failure) -> None:
+        _log.error(
+            "not all in {root} could be made safe: {fault!r}",
+            root=self.root,
+            fault=failure.value,
+        )
 
     def create(
         self,
@@ -254,8 +271,17 @@ class DiskBackend:
             create_directories=create_directories,
         )
         now = staging.seconds()
-        staging.table.add(session_id, now, destination, owner, content_name)
-        return DiskSession(session_id, destination, owner, content_name, now, staging)
+        is_kept = self._fsync == "fragment"
+        staging.table.add(session_id, now, destination, owner, content_name, is_kept)
+        return DiskSession(
+            session_id,
+            destination,
+            owner,
+            content_name,
+            now,
+            staging,
+            is_kept=is_kept,
+        )
 
     @deferred
     async def _safe(self, session: IUploadSession) -> IUploadSession:
@@ -263,15 +289,7 @@ class DiskBackend:
         staging = self._staging
         session_id = session.session_id
         try:
-            syncs = [staging.sync_table(), staging.sync_directory()]
-            aside = translated(staging.table.open_aside, session_id)
-            if aside is not None:
-                syncs.append(staging.sync(aside))
-            try:
-                await all_done(*syncs)
-            finally:
-                if aside is not None:
-                    translated(self._files.close, aside)
+            await all_done(*staging.sync_record(session_id), staging.sync_directory())
         except BackendError:
             translated(staging.table.drop, session_id)
             raise
@@ -290,14 +308,13 @@ class DiskBackend:
                 "session {session_id}: {fault}", session_id=session_id, fault=fault
             )
             raise
-        record, offset = found.record, found.offset
-        if found.in_doubt and offset and not found.published:
-            offset = await staging.in_thread(translated, staging.measure, session_id)
-        if found.published and self._fsync != "never":
+        if not found.is_settled:
+            found = await staging.in_thread(translated, settle, staging, found)
+        record = found.record
+        if found.published and staging.is_to_be_safe:
             # The process may have died between publishing and making that safe.
-            await staging.in_thread(
-                translated, self._sync_published_in_thread, record.destination
-            )
+            await staging.in_thread(translated, self._sync_published_in_thread, found)
+        staging.note_unsafe(found)
         answers = None
         if (asked := found.asked) is not None:
             answers = DiskAnswers(staging, session_id, asked.attempts, asked.answer)
@@ -309,14 +326,27 @@ class DiskBackend:
             found.last_progress,
             staging,
             record.total,
-            offset,
+            found.offset,
             found.published,
             found.releasing,
             found.in_doubt,
             answers,
+            safe=record.safe,
+            is_kept=record.is_kept,
         )
 
-    def _sync_published_in_thread(self, destination: tuple[str, ...]) -> None:
+    def _sync_published_in_thread(self, found: Found) -> None:
+        staging = self._staging
+        record = found.record
+        if record.phase is Phase.OPEN:
+            # When the staged file is gone, it alone tells that.
+            staging.table.mark(
+                record.session_id, Phase.PUBLISHED, record.total, record.safe
+            )
+        self._files.fsync(staging.table.fd)
+        self._sync_parent_in_thread(record.destination)
+
+    def _sync_parent_in_thread(self, destination: tuple[str, ...]) -> None:
         tree = self._staging.tree
         try:
             parent = tree.open_parent(checked_segments(destination))
@@ -369,16 +399,25 @@ class DiskBackend:
         staging = self._staging
         # Here, since each Close comes by just before its Ack.
         staging.root.check_again()
-        staging.closes.remember(session_id, destination, owner, staging.seconds())
+        staging.close_memory.remember(session_id, destination, owner, staging.seconds())
 
     @deferred
     async def recalls_close(
         self, session_id: UUID, destination: tuple[str, ...], owner: str | None
     ) -> bool:
         """Look it up; see :class:`~txbits.interfaces.IBackend`."""
+        staging = self._staging
         if not await self._recalls(key_of(session_id, destination, owner)):
-            return False
-        self._staging.root.check()
+            if not translated(is_published, staging, session_id, destination):
+                return False
+            await staging.in_thread(
+                translated, self._sync_parent_in_thread, destination
+            )
+            await staging.close_memory.remember_late(
+                session_id, destination, owner, staging.seconds()
+            )
+        await staging.in_thread(translated, remove_rest, staging, session_id)
+        staging.root.check()
         return True
 
     async def _recalls(self, key: bytes) -> bool:
@@ -400,6 +439,7 @@ class DiskBackend:
     async def clean_up(self, closed_before: float) -> None:
         """Scan the staging area; see :class:`~txbits.interfaces.IBackend`."""
         staging = self._staging
+        await staging.close_memory.settle()
         concluded = staging.closes.conclude()
         steps = staging.clean_up(closed_before, concluded)
         while (

@@ -81,7 +81,8 @@ class IUploadSession(IReleasable):
     ``release()`` discards it: an open writer is closed, the staged bytes and the
     record are gone when its Deferred fires, and ``IBackend.find`` no longer finds
     the session. Releasing is remembered: if it fails, or the process dies on the way,
-    the session is found again, if at all, with :attr:`releasing` set.
+    the session is found again, if at all, with :attr:`releasing` set, or, if it was
+    published, as that.
     """
 
     session_id: UUID = Attribute("The session's id.")

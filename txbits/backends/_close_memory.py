@@ -1,0 +1,174 @@
+"""
+How the closes that the disk backend remembers come to survive a crash of the machine,
+while nobody waits for that.
+
+When a session ends, its line in the table is what tells of it, and is safe on the
+disk. It is freed with the record of the close in it; so the disk has, at any time, a
+line that says "published", or the record. Lines that keep one are used again when an
+fsync of the files of :class:`~txbits.backends._closes.Closes` has returned, one for
+many of them.
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+
+from txbits._deferreds import deferred
+from txbits.backends._closes import Closes
+from txbits.backends._files import Files
+from txbits.backends._probe import sync_names
+from txbits.backends._syncs import Sync, all_done
+from txbits.backends._table import Table
+from txbits.backends._work import Joint, translated
+from txbits.errors import BackendError
+
+_log = Logger()
+
+#: How many closed sessions keep their lines until their closes are stored safely.
+MOST_KEPT = 256
+
+
+@define(eq=False)
+class CloseMemory:
+    """
+    The closes whose sessions are not gone yet, or whose lines are not free yet.
+
+    :param sync: Calls fsync.
+    :param sync_names: The same, of a directory.
+    :param is_to_be_safe: Whether closes are to survive a crash of the machine.
+    """
+
+    _closes: Closes
+    _table: Table
+    _sync: Sync
+    _sync_names: Sync
+    _is_to_be_safe: bool
+    _standing: dict[UUID, bytes] = field(factory=dict, init=False)
+    _settling: Joint | None = field(default=None, init=False)
+    _settles_at: int = field(default=MOST_KEPT, init=False)
+
+    def remember(
+        self,
+        session_id: UUID,
+        destination: tuple[str, ...],
+        owner: str | None,
+        at: float,
+    ) -> None:
+        """
+        Remember the close of a session that stands still.
+
+        :param at: The time, in seconds since the epoch.
+        :raises OSError: If that cannot be done.
+        :raises OutOfSpace: If there is no room for it.
+        """
+        record = self._closes.remember(session_id, destination, owner, at)
+        if not self._is_to_be_safe:
+            return
+        if session_id in self._table:
+            self._standing[session_id] = record
+        if len(self._table.closed) >= self._settles_at:
+            self.settle()
+
+    def drop(self, session_id: UUID) -> None:
+        """
+        Remove the record of a session, of which nothing else is left.
+
+        :raises OSError: If something of it is left; to be called again then.
+        """
+        self._table.drop(session_id, self._standing.get(session_id))
+        self._standing.pop(session_id, None)
+
+    def settle(self) -> Deferred[None]:
+        """
+        Make the closes of sessions that are gone safe, and their lines free.
+
+        :returns: A Deferred that fires with ``None`` when that is done, or has failed,
+            which is logged: the lines stay then.
+        """
+        if self._settling is not None:
+            return self._settling.join()
+        if not self._table.closed:
+            return succeed(None)
+        settling = self._settling = Joint()
+        done = settling.join()
+        self._settle().addBoth(self._settled).addBoth(settling.end)
+        return done
+
+    def _settled(self, outcome: None) -> None:
+        self._settling = None
+        return outcome
+
+    @deferred
+    async def _settle(self) -> None:
+        closes, table = self._closes, self._table
+        count = len(table.closed)
+        try:
+            await self._make_safe()
+            translated(table.let_go, count)
+        except BackendError as fault:
+            _log.error("closes are not stored safely yet: {fault}", fault=fault)
+            # What an fsync that failed has lost, a second one would not tell.
+            closes.conclude()
+            for _, record in table.closed:
+                translated(closes.append, record)
+        finally:
+            self._settles_at = len(table.closed) + MOST_KEPT
+
+    async def _make_safe(self) -> None:
+        unsafe = self._closes.unsafe()
+        try:
+            await all_done(
+                self._sync_names(unsafe.directory),
+                *(self._sync(fd) for fd in unsafe.files),
+            )
+        finally:
+            self._closes.let_go(unsafe)
+
+    async def remember_late(
+        self,
+        session_id: UUID,
+        destination: tuple[str, ...],
+        owner: str | None,
+        at: float,
+    ) -> None:
+        """
+        Remember the close of a session that has no record any more, and wait until that
+        survives a crash of the machine.
+
+        :param at: The time, in seconds since the epoch.
+        :raises BackendError: If that cannot be done.
+        """
+        translated(self._closes.remember, session_id, destination, owner, at)
+        if self._is_to_be_safe:
+            # One at a time, since they close files.
+            await self.settle()
+            await self._make_safe()
+
+
+def recover_closes(
+    files: Files, closes: Closes, table: Table, is_to_be_safe: bool
+) -> None:
+    """
+    Remember the closes that only the lines of their sessions may still tell of. It
+    blocks.
+
+    :raises OSError: If that cannot be done.
+    """
+    if not table.closed:
+        return
+    try:
+        for _, record in table.closed:
+            closes.append(record)
+        if is_to_be_safe:
+            unsafe = closes.unsafe()
+            sync_names(files, unsafe.directory)
+            for fd in unsafe.files:
+                files.fsync(fd)
+    finally:
+        closes.conclude()
+        closes.let_go(closes.unsafe())
+    table.let_go(len(table.closed))

@@ -1,0 +1,72 @@
+"""
+How the disk backend takes over a root: one that is new, or that another process left.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+from txbits.backends._files import Files
+from txbits.backends._probe import sync_names
+from txbits.backends._table import Table, part_name
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+# How wrong the clock may have been when the machine was started, in seconds, where an
+# older version has left nothing else to go by.
+_CLOCK_ERROR = 60.0
+
+
+def make_root(files: Files, root: str, is_to_be_safe: bool) -> None:
+    """
+    Make a directory, and the parents that it lacks.
+
+    :param is_to_be_safe: Whether they are to survive a crash of the machine.
+    :raises OSError: If that cannot be done.
+    """
+    parents = []
+    path = os.path.abspath(root)
+    while not os.path.lexists(path):
+        path = os.path.dirname(path)
+        parents.append(path)
+    os.makedirs(root, exist_ok=True)
+    if not is_to_be_safe:
+        return
+    for parent in parents:
+        fd = files.open(parent, _DIRECTORY)
+        try:
+            sync_names(files, fd)
+        finally:
+            files.close(fd)
+
+
+def _booted_at() -> float:
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def take_over(
+    files: Files,
+    directory: int,
+    table: Table,
+    *,
+    keeps: bool,
+    booted_at: Callable[[], float] = _booted_at,
+) -> None:
+    """
+    Have the records that another process left say what holds from now on. It blocks.
+
+    :param directory: The descriptor of the staging area.
+    :param keeps: Whether all that is acknowledged from now on is safe before.
+    :param booted_at: Tells when the machine was started, in seconds since the epoch.
+    :raises OSError: If that cannot be done.
+    """
+    for session_id in list(table.older):
+        try:
+            changed = files.lstat(part_name(session_id), dir_fd=directory).st_ctime
+        except FileNotFoundError:
+            changed = table.read(session_id).created
+        table.renew(session_id, has_crashed=changed < booted_at() + _CLOCK_ERROR)
+    if not keeps:
+        table.unkeep()
