@@ -16,6 +16,7 @@ from txbits.backends._files import Files
 NEITHER = {"link": errno.EPERM, "rename_no_replace": errno.EINVAL}
 
 
+_TIMES = ("st_atime_ns", "st_mtime_ns", "st_ctime_ns", "st_mtime", "st_ctime")
 _MAKING = ("link", "rename_no_replace")
 
 
@@ -33,6 +34,9 @@ class LimitedFiles(MortalFiles):
 
     def __init__(self, has_inodes=True, refused="", is_full=False, **lacking):
         super().__init__()
+        self.limit(has_inodes, refused, is_full, **lacking)
+
+    def limit(self, has_inodes=True, refused="", is_full=False, **lacking):
         self.is_full = is_full
         self.lacking = lacking
         self.has_inodes = has_inodes
@@ -73,12 +77,19 @@ class LimitedFiles(MortalFiles):
 
     def lstat(self, path, *, dir_fd):
         there = self.__getattr__("lstat")(path, dir_fd=dir_fd)
+        return self._numbered(there, Files.fstat(dir_fd).st_ino, os.fsencode(path))
+
+    def fstat(self, fd):
+        there = self.__getattr__("fstat")(fd)
+        place, name = os.path.split(os.readlink(b"/proc/self/fd/%d" % fd))
+        return self._numbered(there, os.stat(place).st_ino, name)
+
+    def _numbered(self, there, place, name):
         if self.has_inodes or stat.S_ISDIR(there.st_mode):
             return there
         numbers = list(there)
-        place = Files.fstat(dir_fd).st_ino
-        numbers[stat.ST_INO] = zlib.crc32(b"%d %b" % (place, os.fsencode(path)))
-        return os.stat_result(numbers)
+        numbers[stat.ST_INO] = zlib.crc32(b"%d %b" % (place, name))
+        return os.stat_result(numbers, {one: getattr(there, one) for one in _TIMES})
 
     def statvfs(self, path):
         if self.is_space_told:

@@ -187,7 +187,11 @@ class Machine:
             directory.stored = stored
 
     def _directories(self) -> list[_Directory]:
-        return [one for one in self._nodes.values() if isinstance(one, _Directory)]
+        # Those that can be seen from the root.
+        found: list[_Directory] = [self.root]
+        for one in found:
+            found += (n for n in one.present.values() if isinstance(n, _Directory))
+        return found
 
     def _build(
         self, directory: _Directory, path: str, random: Random, built: dict[Any, str]
@@ -271,6 +275,12 @@ class PowerFiles(MortalFiles):
         node = self.machine.there(*source)
         call(old, new, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd, **how)
         self.machine.named((*target, node))
+
+    def _rmdir_noted(self, call, name, *, dir_fd):
+        self._unlink_noted(call, name, dir_fd=dir_fd)
+
+    def _rename_no_replace_noted(self, call, old, new, **where):
+        self._rename_noted(call, old, new, **where)
 
     def _rename_noted(self, call, old, new, *, src_dir_fd, dst_dir_fd):
         source = self.machine.directory(old, src_dir_fd)

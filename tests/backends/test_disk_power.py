@@ -8,6 +8,7 @@ a server finds that is started on it is looked at, and what its clients do next 
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import shutil
@@ -24,6 +25,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.backends.limited import LimitedFiles
 from tests.backends.mortal import Killed
 from tests.backends.power import PROMISES, Machine, PowerFiles
 from tests.backends.test_disk_crashes import CrashCase
@@ -64,6 +66,22 @@ def outcome_of(deferred: Deferred[Any]) -> Any:
     if isinstance(outcomes[0], Failure):
         outcomes[0].raiseException()
     return outcomes[0]
+
+
+class LimitedPowerFiles(LimitedFiles, PowerFiles):
+    """The system calls, on a machine whose file system lacks something."""
+
+    def __init__(self, machine: Machine, **lacking: Any):
+        PowerFiles.__init__(self, machine)
+        self.limit(**lacking)
+
+
+def without_links(machine: Machine) -> LimitedPowerFiles:
+    return LimitedPowerFiles(machine, link=errno.EPERM)
+
+
+def with_links_that_do_not_show(machine: Machine) -> LimitedPowerFiles:
+    return LimitedPowerFiles(machine, has_inodes=False, rename_no_replace=errno.EINVAL)
 
 
 async def create(backend: DiskBackend, upload: Upload) -> Any:
@@ -210,6 +228,7 @@ class PowerCase(Checks, CrashCase):
     """Power failures, in order."""
 
     promise = "posix"
+    make_power: Any = PowerFiles
 
     def setUp(self) -> None:
         self.roots: list[str] = []
@@ -229,7 +248,7 @@ class PowerCase(Checks, CrashCase):
         machine = Machine(root or self.new_root(), self.promise)
         self.addCleanup(machine.close)
         boot = uuid4().hex[:16].encode()
-        files: Any = PowerFiles(machine)
+        files: Any = self.make_power(machine)
         fsync: Any = self.fsync
         backend = DiskBackend(
             machine.root.path,
@@ -484,6 +503,18 @@ class ClosePowerTests(PowerCase):
                             outcome_of(found.release())
                         outcome_of(again.clean_up(0.0))
                         self.check_gone(again, upload)
+
+
+class RenamingPowerTests(ClosePowerTests):
+    """The same on a file system without hard links."""
+
+    make_power = staticmethod(without_links)
+
+
+class ComparingPowerTests(ClosePowerTests):
+    """The same where links do not show, and rename knows no flags."""
+
+    make_power = staticmethod(with_links_that_do_not_show)
 
 
 class AnswerPowerTests(PowerCase):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from contextlib import suppress
 from functools import partial
 from uuid import UUID
@@ -25,7 +24,6 @@ from txbits._deferreds import deferred
 from txbits.backends._answer_file import reply_name
 from txbits.backends._disk_answers import DiskAnswers
 from txbits.backends._disk_writer import DiskWriter
-from txbits.backends._files import Files
 from txbits.backends._ownership import Wanted
 from txbits.backends._paths import checked_segments
 from txbits.backends._probe import Way, sync_names
@@ -403,7 +401,7 @@ class DiskSession:
                 there = translated(self._link, segments, parent, way)
             except DestinationExists:
                 if way is not Way.COMPARED or not await staging.in_thread(
-                    translated, self._is_same_in_thread, segments, parent
+                    translated, staging.is_same, self.session_id, segments, parent
                 ):
                     raise
                 # Nothing to take back: it may have been there before this upload.
@@ -460,31 +458,6 @@ class DiskSession:
             self._take_link_back(segments, parent, staged)
             raise
         return staged
-
-    def _is_same_in_thread(self, segments: tuple[str, ...], parent: int) -> bool:
-        """
-        Tell whether what stands at the destination has the bytes of this upload.
-
-        That is how it is known again where a link cannot be seen to be one: it was made
-        before a crash, or could not be taken back.
-        """
-        files = self.staging.files
-        there = self.staging.tree.check_name(parent, segments, overwrite=True)
-        if (
-            there is None
-            or not stat.S_ISREG(there.st_mode)
-            or there.st_size != self._staged().st_size
-        ):
-            return False
-        staged = self._open_part(_READ)
-        try:
-            other = files.open(segments[-1].encode(), _READ, dir_fd=parent)
-            try:
-                return _same_bytes(files, staged, other)
-            finally:
-                files.close(other)
-        finally:
-            files.close(staged)
 
     def _make_empty(self, segments: tuple[str, ...], parent: int) -> os.stat_result:
         """
@@ -765,14 +738,3 @@ class DiskSession:
     def has_reply(self) -> Deferred[bool]:
         """Look for its file; see :class:`~txbits.interfaces.IReplyAddressable`."""
         return at_once(lambda: self._asked().has_reply())
-
-
-def _same_bytes(files: Files, one: int, other: int) -> bool:
-    at = 0
-    while True:
-        bytes_of_one = files.pread(one, _SHORT, at)
-        if bytes_of_one != files.pread(other, _SHORT, at):
-            return False
-        if not bytes_of_one:
-            return True
-        at += len(bytes_of_one)

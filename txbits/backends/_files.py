@@ -10,14 +10,11 @@ import errno
 import fcntl
 import os
 import struct
-from collections.abc import Callable
-from functools import cache
+
+from txbits._renaming import rename_without_replacing
 
 #: Read only what the page cache has; 0 where the kernel cannot be asked so.
 _NO_WAIT = getattr(os, "RWF_NOWAIT", 0)
-
-# Of linux/fs.h.
-_RENAME_NOREPLACE = 1
 
 _OPEN_FILE_LOCK = getattr(fcntl, "F_OFD_SETLK", None)
 
@@ -47,30 +44,13 @@ class Files:
     pwrite = staticmethod(os.pwrite)
     removexattr = staticmethod(os.removexattr)
     rename = staticmethod(os.rename)
+    rename_no_replace = staticmethod(rename_without_replacing)
     rmdir = staticmethod(os.rmdir)
     setxattr = staticmethod(os.setxattr)
     stat = staticmethod(os.stat)
     statvfs = staticmethod(os.statvfs)
     unlink = staticmethod(os.unlink)
     utime = staticmethod(os.utime)
-
-    @staticmethod
-    def rename_no_replace(
-        src: str | bytes, dst: str | bytes, *, src_dir_fd: int, dst_dir_fd: int
-    ) -> None:
-        """
-        Rename a file, unless something stands at its new name.
-
-        :raises FileExistsError: If something does.
-        :raises OSError: If it fails, with ``ENOSYS`` or ``EINVAL`` where there is no
-            such call: in the C library, the kernel, or the file system.
-        """
-        call = _renameat2()
-        if call is None:
-            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-        number = call(src_dir_fd, os.fsencode(src), dst_dir_fd, os.fsencode(dst))
-        if number:
-            raise OSError(number, os.strerror(number), src, None, dst)
 
     @staticmethod
     def lock_open_file(fd: int) -> None:
@@ -141,32 +121,3 @@ def _word_of(path: str, name: str) -> str:
             if word == name:
                 return value.strip()
     raise OSError(errno.ENOSYS, f"no {name} in {path}")
-
-
-@cache
-def _renameat2() -> Callable[[int, bytes, int, bytes], int] | None:
-    """
-    Find the C library's function.
-
-    :returns: What calls it, and returns an errno, 0 for success; ``None`` if the
-        library has none.
-    """
-    import ctypes
-
-    found = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if found is None:
-        return None
-    found.argtypes = [
-        ctypes.c_int,
-        ctypes.c_char_p,
-        ctypes.c_int,
-        ctypes.c_char_p,
-        ctypes.c_uint,
-    ]
-
-    def call(old_at: int, old: bytes, new_at: int, new: bytes) -> int:
-        if found(old_at, old, new_at, new, _RENAME_NOREPLACE) == 0:
-            return 0
-        return ctypes.get_errno()
-
-    return call

@@ -18,9 +18,11 @@ from uuid import UUID
 from attrs import evolve
 
 from txbits.backends._answer_file import answer_name, reply_name
+from txbits.backends._paths import checked_segments
+from txbits.backends._probe import Way
 from txbits.backends._staging import Found, Staging
 from txbits.backends._table import Phase, aside_name, part_name
-from txbits.errors import BackendError
+from txbits.errors import BackendError, ParentMissing
 
 # How much is copied at a time.
 _PIECE = 1 << 20
@@ -111,17 +113,30 @@ def is_published(
     staging: Staging, session_id: UUID, destination: tuple[str, ...]
 ) -> bool:
     """
-    Tell whether a session that has no record was published.
+    Tell whether a session that has no record was published. For a thread.
 
     A crash of the machine may have taken the record when the file stood there already:
-    the staged file is the one at the destination then.
+    the staged file is the one at the destination then, or, where that does not show,
+    has the same bytes.
 
     :raises BackendError: If that is not certain, like OSError.
     """
     if session_id in staging.table:
         return False
     staged = staging.staged(part_name(session_id))
-    return staged is not None and staging.is_linked(destination, staged, staged.st_size)
+    if staged is None:
+        return False
+    if staging.file_system.way is not Way.COMPARED:
+        return staging.is_linked(destination, staged, staged.st_size)
+    segments = checked_segments(destination)
+    try:
+        parent = staging.tree.open_parent(segments)
+    except ParentMissing:
+        return False
+    try:
+        return staging.is_same(session_id, segments, parent)
+    finally:
+        staging.tree.let_go(parent)
 
 
 def remove_rest(staging: Staging, session_id: UUID) -> None:

@@ -47,7 +47,7 @@ from txbits.backends._file_clock import FileClock
 from txbits.backends._files import Files
 from txbits.backends._ownership import Ownership
 from txbits.backends._paths import checked_segments
-from txbits.backends._probe import FileSystem, can_move, probe, sync_names
+from txbits.backends._probe import FileSystem, Way, can_move, probe, sync_names
 from txbits.backends._root import Root
 from txbits.backends._syncs import NameSyncs, SharedSync, Sync
 from txbits.backends._table import Phase, Record, Table, part_name
@@ -76,6 +76,9 @@ _MOST_WAYS = 10_000
 # times by two seconds, and most behind by the tick of a timer.
 _ROUGHLY = 5.0
 
+# How much is compared at a time, in bytes.
+_COMPARED = 1 << 20
+
 # So many names are looked at in one piece of a clean-up.
 _PIECE = 1000
 
@@ -84,6 +87,7 @@ _OF_A_SESSION = re.compile(r"([0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12})\.(?s:
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _BELOW = _DIRECTORY | os.O_NOFOLLOW
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -482,6 +486,38 @@ class Staging:
         there = self._at(destination)
         return there is not None and os.path.samestat(there, staged)
 
+    def is_same(self, session_id: UUID, segments: tuple[str, ...], parent: int) -> bool:
+        """
+        Tell whether what stands at a destination has the bytes of a staged file. It may
+        take long, so it is for a thread.
+
+        That is how it is known again where a link cannot be seen to be one: it was made
+        before a crash, or could not be taken back.
+
+        :param parent: The descriptor of the directory that the destination is in.
+        :raises BackendError: If that cannot be told, like OSError.
+        """
+        files = self.files
+        part = part_name(session_id)
+        there = self.tree.check_name(parent, segments, overwrite=True)
+        here = self.staged(part)
+        if (
+            here is None
+            or there is None
+            or not stat.S_ISREG(there.st_mode)
+            or there.st_size != here.st_size
+        ):
+            return False
+        staged = files.open(part, _READ, dir_fd=self.directory)
+        try:
+            other = files.open(segments[-1].encode(), _READ, dir_fd=parent)
+            try:
+                return _same_bytes(files, staged, other)
+            finally:
+                files.close(other)
+        finally:
+            files.close(staged)
+
     def _stands(self, destination: tuple[str, ...], total: int | None) -> bool:
         """
         Whether a file stands at a destination that may be the one published there.
@@ -582,7 +618,7 @@ class Staging:
         staged = self.staged(name)
         return (
             staged is not None
-            and staged.st_nlink > 1
+            and (staged.st_nlink > 1 or self.file_system.way is Way.COMPARED)
             and staged.st_ctime - self.disk_ahead >= closed_before
         )
 
@@ -622,3 +658,14 @@ def _answered(names: list[str]) -> set[UUID]:
         (name for name in names if not name.endswith((".part", ".part-new", ".json"))),
     )
     return {UUID(one[1]) for one in matches if one}
+
+
+def _same_bytes(files: Files, one: int, other: int) -> bool:
+    at = 0
+    while True:
+        bytes_of_one = files.pread(one, _COMPARED, at)
+        if bytes_of_one != files.pread(other, _COMPARED, at):
+            return False
+        if not bytes_of_one:
+            return True
+        at += len(bytes_of_one)

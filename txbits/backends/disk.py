@@ -408,7 +408,9 @@ class DiskBackend:
         """Look it up; see :class:`~txbits.interfaces.IBackend`."""
         staging = self._staging
         if not await self._recalls(key_of(session_id, destination, owner)):
-            if not translated(is_published, staging, session_id, destination):
+            if not await staging.in_thread(
+                translated, is_published, staging, session_id, destination
+            ):
                 return False
             await staging.in_thread(
                 translated, self._sync_parent_in_thread, destination
