@@ -322,6 +322,27 @@ class AckTests(FinalCase):
             await ahead.cancel(one, NAME, CALLER)
             self.assertEqual(self.bucket.everything(), [])
 
+    @contract
+    async def test_what_is_acknowledged_while_it_takes_over_is_known_by_the_next(self):
+        for length in LENGTHS[1:]:
+            data = self.data(length)
+            before, after = await self.nodes()
+            one = await before.create(NAME, CALLER, None)
+            await self.send_to(before, one, data, 0, 1000)
+            client = self.client(after.backend)
+            held, goes_on = client.hold("PutObject")
+            taking_over = self.send_to(after, one, data, 1000, 1500)
+            await held
+            is_named, named = client.hold("PutObject")
+            goes_on.callback(None)
+            await is_named
+            self.assertEqual(await self.send_to(before, one, data, 1000, 3000), 3000)
+            named.callback(None)
+            await taking_over
+            self.assertEqual(await self.send_to(after, one, data, 1200, 1600), 3000)
+            await after.cancel(one, NAME, CALLER)
+            self.assertEqual(self.bucket.everything(), [])
+
 
 class EndTests(FinalCase):
     """Time-outs, and releases that come to nothing."""
