@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from tests.backends.s3.support import MIB
+from tests.backends.s3.support import MIB, NO_PARTS
 from tests.backends.s3.test_requests import CALLER, Body, RequestCase
 from tests.clocks import Ahead
 from txbits._deferreds import begun
@@ -248,6 +248,23 @@ class LessTests(FinalCase):
     @contract
     async def test_nor_where_something_is_missing_before_what_is_there(self):
         await self._test(0, 2)
+
+    @contract
+    async def test_a_listing_that_is_short_is_no_loss(self):
+        data = self.data(LENGTHS[2])
+        for number in range(2):
+            nodes = await self.nodes()
+            one = await nodes[0].create(NAME, CALLER, None)
+            await self.send_to(nodes[0], one, data, 0, len(data) // 2)
+            await self.send_to(nodes[1], one, data, len(data) // 2, len(data))
+            self.client(nodes[number].backend).answer({"ListParts": NO_PARTS}, 200)
+            if number:
+                # The other one looks again before it gives anything up.
+                with self.assertRaises(BackendError) as failed:
+                    await nodes[1].close(one, NAME, CALLER)
+                self.assertIs(type(failed.exception), BackendError)
+            await nodes[number].close(one, NAME, CALLER)
+            await self.assert_published(data, number)
 
     @contract
     async def test_a_client_that_was_told_may_have_it_discarded(self):
