@@ -48,6 +48,7 @@ from txbits.client import (
     upload,
 )
 from txbits.client._reply import LONGEST_REPLY
+from txbits.web import BITSSite
 
 reactor: Any = _reactor
 DATA = os.urandom(300_000)
@@ -211,6 +212,12 @@ class CertificateTests(TLSTestCase):
             self.assertIn(f"certificate is not trusted: {words}", str(error))
             self.assertFalse(error.transient)
             self.assertTrue(error.resumable)
+
+    async def test_a_server_without_tls_is_said_to_be_one(self) -> None:
+        site = BITSSite(self.resource, reactor=reactor)
+        error = await self.refuse(self.listen_with(site, "https"))
+        self.assertIn("what answers there does not speak TLS (", str(error))
+        self.assertTrue(error.transient)
 
     async def test_that_of_an_authority_may_be_what_has_expired(self) -> None:
         between = issued_by(self.authority, "Old authority", ca=True, days=-9)

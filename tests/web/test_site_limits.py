@@ -289,7 +289,6 @@ class BodyTimeOutTests(TimeOutCase):
         waiting[0].finish()
         self.assertEqual(self.answer(peer).status, 200)
 
-
     def test_answer_that_nobody_takes_is_not_waited_for_with_requests_behind(
         self,
     ) -> None:
