@@ -138,6 +138,7 @@ class CodingTests(SynchronousTestCase):
             ([b"gzip,aws-chunked"], "gzip"),
             ([b"br", b"gzip"], "br, gzip"),
             ([b"\xff"], "\xff"),
+            ([b"identity\x0b"], "identity\x0b"),
         ):
             response: Any = Response(values, b"")
             self.assertEqual(coding_of(response), coding)

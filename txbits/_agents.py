@@ -27,6 +27,8 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
+from txbits.protocol._fields import trimmed
+
 
 @implementer(IAgent)
 @define(eq=False)
@@ -89,7 +91,7 @@ def coding_of(response: IResponse) -> str | None:
     if values is None:
         return None
     codings = [
-        one.strip().lower().decode("latin-1") for one in b",".join(values).split(b",")
+        trimmed(one).lower().decode("latin-1") for one in b",".join(values).split(b",")
     ]
     return ", ".join(one for one in codings if one not in _NO_CODINGS) or None
 
