@@ -7,6 +7,7 @@ both sides that says who is there.
 
 from __future__ import annotations
 
+import gzip
 import os
 from typing import Any
 
@@ -505,6 +506,26 @@ class ReplyTests(NetworkTestCase):
         error = await self.refuse(self.replying(Endless(), "\\reply"), reply=path)
         self.assertIn("longer than", str(error))
         self.assertFalse(os.path.exists(path))
+
+    async def test_a_reply_that_comes_packed_only_is_refused(self) -> None:
+        """Nobody asked for that, and the file would not be what the server sent."""
+        asked: list[Any] = []
+
+        class Packed(Resource):
+            isLeaf = True
+
+            def render_GET(self, request: Any) -> bytes:
+                asked.extend(request.requestHeaders.getRawHeaders("Accept-Encoding"))
+                request.setHeader(b"Content-Encoding", b"gzip")
+                return gzip.compress(b"reply")
+
+        path = self.mktemp()
+        error = await self.refuse(self.replying(Packed(), "\\reply"), reply=path)
+        self.assertIn("gives it as gzip only", str(error))
+        self.assertEqual((error.status, error.transient), (200, False))
+        self.assertEqual(asked, ["identity"])
+        self.assertFalse(os.path.exists(path))
+        self.assertIsNone(self.server.published)
 
     async def test_passwords_go_to_no_other_server(self) -> None:
         seen: list[Any] = []
