@@ -7,6 +7,8 @@ from __future__ import annotations
 import gzip
 from typing import Any
 
+from OpenSSL.SSL import Error as TLSError
+from OpenSSL.SSL import SysCallError, ZeroReturnError
 from treq.client import HTTPClient
 from twisted.internet.defer import succeed
 from twisted.internet.task import Clock
@@ -15,7 +17,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IResponse
 from zope.interface import implementer
 
-from txbits._agents import Verbatim, coding_of
+from txbits._agents import Verbatim, coding_of, in_words
 
 URL = b"http://[::1]/a%2fb?x=%7E"
 
@@ -136,6 +138,28 @@ class CodingTests(SynchronousTestCase):
             ([b"gzip,aws-chunked"], "gzip"),
             ([b"br", b"gzip"], "br, gzip"),
             ([b"\xff"], "\xff"),
+            ([b"identity\x0b"], "identity\x0b"),
         ):
             response: Any = Response(values, b"")
             self.assertEqual(coding_of(response), coding)
+
+
+class WordsTests(SynchronousTestCase):
+    """What is behind an error."""
+
+    def test_openssl_is_put_into_words(self):
+        for error, words in (
+            (
+                TLSError([("SSL routines", "", "wrong version number")]),
+                "what answers there does not speak TLS (wrong version number)",
+            ),
+            (
+                TLSError([("SSL routines", "", "tlsv1 alert protocol version")]),
+                "TLS failed: tlsv1 alert protocol version",
+            ),
+            (TLSError([("a", "", "b"), ("c", "", "d")]), "TLS failed: b, d"),
+            (TLSError([]), "TLS failed: OpenSSL does not say why"),
+            (SysCallError(-1, "Unexpected EOF"), "TLS failed: Unexpected EOF"),
+            (ZeroReturnError(), "TLS failed: OpenSSL does not say why"),
+        ):
+            self.assertEqual(in_words(error), words)

@@ -27,6 +27,8 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
+from txbits.protocol._fields import trimmed
+
 
 @implementer(IAgent)
 @define(eq=False)
@@ -89,7 +91,7 @@ def coding_of(response: IResponse) -> str | None:
     if values is None:
         return None
     codings = [
-        one.strip().lower().decode("latin-1") for one in b",".join(values).split(b",")
+        trimmed(one).lower().decode("latin-1") for one in b",".join(values).split(b",")
     ]
     return ", ".join(one for one in codings if one not in _NO_CODINGS) or None
 
@@ -159,5 +161,33 @@ def reasons_of(error: BaseException) -> Iterator[BaseException]:
 def in_words(error: BaseException) -> str:
     """Say on one line what is behind such an error."""
     innermost = next(reasons_of(error))
+    if isinstance(innermost, TLSError):
+        return _tls_in_words(innermost)
     words = " ".join(str(innermost).split()).rstrip(".")
     return words or type(innermost).__name__
+
+
+#: What OpenSSL says of plain text where it expects TLS, from version to version.
+_NO_TLS = frozenset(
+    {
+        "wrong version number",
+        "packet length too long",
+        "http request",
+        "unknown protocol",
+    }
+)
+
+
+def _tls_in_words(error: TLSError) -> str:
+    """Say what OpenSSL has found, which tells it as a list of tuples."""
+    found = error.args[0] if error.args else None
+    if isinstance(found, list) and found:
+        # Library, function, and reason.
+        reasons = [str(one[-1]) for one in found]
+        said = ", ".join(reasons)
+        if not _NO_TLS.isdisjoint(reasons):
+            return f"what answers there does not speak TLS ({said})"
+    else:
+        # Of a system call there are a number and words.
+        said = str(error.args[-1] or "") if error.args else ""
+    return f"TLS failed: {said or 'OpenSSL does not say why'}"

@@ -16,8 +16,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
-from typing import Any
+
+# Not of typing, which takes longer to load than what is needed here.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 #: The exit status of what was interrupted, as a shell gives it.
 INTERRUPTED = 130

@@ -85,6 +85,22 @@ class ProcessTests(SynchronousTestCase):
             status, err = command(moment, *self.ping)
             self.assertEqual((status, err), (130, "txbits: interrupted\n"), moment)
 
+    def test_next_to_nothing_is_loaded_before_it_is_taken_for_what_it_is(self) -> None:
+        program = (
+            "import sys, signal, re, os; before = set(sys.modules)\n"
+            f"sys.path[:0] = {[entry for entry in sys.path if entry]!r}\n"
+            "import txbits.__main__\n"
+            "print(*sorted(set(sys.modules) - before))\n"
+        )
+        loaded = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", program],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()
+        ours = ["txbits", "txbits.__main__", "txbits._interrupts"]
+        self.assertEqual(loaded, ["__future__", *ours])
+
     def test_while_it_starts(self) -> None:
         for phase in ("before", "during", "after"):
             status, err = command(f"{phase} startup", *self.ping)

@@ -7,6 +7,7 @@ both sides that says who is there.
 
 from __future__ import annotations
 
+import gzip
 import os
 from typing import Any
 
@@ -48,6 +49,7 @@ from txbits.client import (
     upload,
 )
 from txbits.client._reply import LONGEST_REPLY
+from txbits.web import BITSSite
 
 reactor: Any = _reactor
 DATA = os.urandom(300_000)
@@ -211,6 +213,12 @@ class CertificateTests(TLSTestCase):
             self.assertIn(f"certificate is not trusted: {words}", str(error))
             self.assertFalse(error.transient)
             self.assertTrue(error.resumable)
+
+    async def test_a_server_without_tls_is_said_to_be_one(self) -> None:
+        site = BITSSite(self.resource, reactor=reactor)
+        error = await self.refuse(self.listen_with(site, "https"))
+        self.assertIn("what answers there does not speak TLS (", str(error))
+        self.assertTrue(error.transient)
 
     async def test_that_of_an_authority_may_be_what_has_expired(self) -> None:
         between = issued_by(self.authority, "Old authority", ca=True, days=-9)
@@ -498,6 +506,26 @@ class ReplyTests(NetworkTestCase):
         error = await self.refuse(self.replying(Endless(), "\\reply"), reply=path)
         self.assertIn("longer than", str(error))
         self.assertFalse(os.path.exists(path))
+
+    async def test_a_reply_that_comes_packed_only_is_refused(self) -> None:
+        """Nobody asked for that, and the file would not be what the server sent."""
+        asked: list[Any] = []
+
+        class Packed(Resource):
+            isLeaf = True
+
+            def render_GET(self, request: Any) -> bytes:
+                asked.extend(request.requestHeaders.getRawHeaders("Accept-Encoding"))
+                request.setHeader(b"Content-Encoding", b"gzip")
+                return gzip.compress(b"reply")
+
+        path = self.mktemp()
+        error = await self.refuse(self.replying(Packed(), "\\reply"), reply=path)
+        self.assertIn("gives it as gzip only", str(error))
+        self.assertEqual((error.status, error.transient), (200, False))
+        self.assertEqual(asked, ["identity"])
+        self.assertFalse(os.path.exists(path))
+        self.assertIsNone(self.server.published)
 
     async def test_passwords_go_to_no_other_server(self) -> None:
         seen: list[Any] = []

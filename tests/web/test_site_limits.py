@@ -7,6 +7,8 @@ seconds and leave room on either side of a limit.
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.logger import globalLogPublisher
@@ -286,6 +288,29 @@ class BodyTimeOutTests(TimeOutCase):
         waiting[0].setHeader(b"Content-Length", b"0")
         waiting[0].finish()
         self.assertEqual(self.answer(peer).status, 200)
+
+    def test_answer_that_nobody_takes_is_not_waited_for_with_requests_behind(
+        self,
+    ) -> None:
+        """The rest of its request's body comes later, and then what was sent ahead."""
+
+        class Long(Resource):
+            def render(self, request: Any) -> int:
+                request.setHeader(b"Content-Length", b"4")
+                request.write(b"long")
+                # As a transport does when it has as much as it keeps for a peer.
+                request.channel.pauseProducing()
+                request.finish()
+                return NOT_DONE_YET
+
+        root = Resource()
+        root.putChild(b"long", Long())
+        self.site = self.bits_site(root, _LIMITS)
+        self.site.only_uploads = True
+        peer = self.peer()
+        peer.send(request(b"GET", b"/long", content_length=b"5", body=b"hel"))
+        peer.send(b"lo" + packet(b"Ping") * 2)
+        self.assert_dropped_after(peer, 90)
 
 
 class IdleTimeOutTests(TimeOutCase):

@@ -14,6 +14,7 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 
+from txbits._agents import in_words
 from txbits._deferreds import deferred
 from txbits.check._bench import Bench
 from txbits.check._model import (
@@ -101,10 +102,10 @@ class Run:
             words = " ".join(str(error).split()).rstrip(".") or type(error).__name__
             if isinstance(error, TimeoutError):
                 words = f"nothing was heard of it for {self.patience:g} seconds"
-            elif isinstance(error, (TLSError, VerificationError)) and not isinstance(
-                error, Distrusted
-            ):
-                words = "its certificate is not trusted, or it has none"
+            elif isinstance(error, TLSError) and not isinstance(error, Distrusted):
+                words = in_words(error)
+            elif isinstance(error, VerificationError):
+                words = "its certificate is not trusted"
             raise Unreachable(f"{self.target.shown()}: {words}") from error
         wire.drop()
 

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from twisted.internet.threads import deferToThreadPool
 
+from txbits._agents import coding_of
 from txbits.client._fetch import Body
 from txbits.client._files import FILES, Files
 from txbits.client._requests import NoAnswer, Requests
@@ -91,6 +92,10 @@ async def _download(
         # A redirection may be that of a network to its login page.
         if is_transient(response.code) or 300 <= response.code < 400:
             raise NoAnswer(words)
+        raise UploadFailed(words, status=response.code, transient=False)
+    if (coding := coding_of(response)) is not None:
+        await requests.discard(response)
+        words = f"the reply cannot be downloaded: the server gives it as {coding} only"
         raise UploadFailed(words, status=response.code, transient=False)
     too_long = UploadFailed(
         f"the reply is longer than {LONGEST_REPLY} bytes", transient=False

@@ -401,6 +401,8 @@ class StreamingChannel(HTTPChannel):
             # To learn of a lost connection, HTTPChannel reads a little of what follows.
             self.resume_body()
         self._in_other_body = False
+        # While the body was awaited, that was what the peer had to hurry with.
+        self._sending = self._waitingForTransport
         self._hurry()
         super().allContentReceived()
 
