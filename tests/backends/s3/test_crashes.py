@@ -189,11 +189,22 @@ class ReleaseCrashTests(CrashCase):
 
     @contract
     async def test_a_discarding_close_goes_on_after_a_kill_at_any_request(self):
+        await self._test_discarding(is_named=True)
+
+    @contract
+    async def test_so_does_one_that_another_node_had_served(self):
+        await self._test_discarding(is_named=False)
+
+    async def _test_discarding(self, *, is_named):
         for length, total in ((100, 1000), (MIB, 2 * MIB), (6 * MIB, 16 * MIB)):
             inner = await self._test(self.data(length), total)
 
             async def act(backend, known, inner=inner):
                 async def end(backend, session):
+                    if not is_named:
+                        backend.staging.node = "another"
+                    await session.refresh()
+                    await session.give_up(closed=True)
                     await backend.remember_close(session.session_id, NAME, None)
                     await session.release()
 

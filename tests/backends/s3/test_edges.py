@@ -47,6 +47,7 @@ class RecordTests(S3Case):
             self.record(),
             self.record(total=5, part_size=MIB, inline=b"a\nb"),
             self.record(total=MIB, part_size=MIB, upload="u", state="publishing"),
+            self.record(total=MIB, part_size=MIB, node="one", acknowledged=9),
             closed(uuid4(), NAME, "me"),
         ):
             self.assertEqual(decoded(encoded(record), "key"), record)
@@ -55,6 +56,13 @@ class RecordTests(S3Case):
         self.assertGreaterEqual(len(encoded(self.record())), LEAST_OPEN)
         long = closed(uuid4(), ("x" * 1000,) * 4, "y" * 1000)
         self.assertLess(len(encoded(long)), LEAST_OPEN)
+
+    def test_one_that_an_older_version_wrote_names_no_node(self):
+        older = encoded(self.record(total=5, part_size=MIB))
+        self.assertNotIn(b"node", older)
+        self.assertNotIn(b"acknowledged", older)
+        record = decoded(older, "key")
+        self.assertEqual((record.node, record.acknowledged), (None, 0))
 
     def test_others_are_refused(self):
         good = encoded(self.record(total=5, part_size=MIB, inline=b"abc"))
@@ -67,6 +75,8 @@ class RecordTests(S3Case):
             good.replace(b'"state": "open"', b'"state": "what"'),
             good.replace(b'"part_size": 1048576', b'"part_size": null'),
             good.replace(b'"owner": null', b'"owner": 7'),
+            good.replace(b'"owner": null', b'"owner": null, "node": 7'),
+            good.replace(b'"owner": null', b'"owner": null, "acknowledged": "7"'),
         ):
             with self.assertRaises(Unreadable):
                 decoded(text, "key")

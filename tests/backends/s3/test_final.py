@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from tests.backends.s3.support import MIB
+from tests.backends.s3.support import MIB, NO_PARTS
 from tests.backends.s3.test_requests import CALLER, Body, RequestCase
 from tests.clocks import Ahead
 from txbits._deferreds import begun
@@ -250,6 +250,23 @@ class LessTests(FinalCase):
         await self._test(0, 2)
 
     @contract
+    async def test_a_listing_that_is_short_is_no_loss(self):
+        data = self.data(LENGTHS[2])
+        for number in range(2):
+            nodes = await self.nodes()
+            one = await nodes[0].create(NAME, CALLER, None)
+            await self.send_to(nodes[0], one, data, 0, len(data) // 2)
+            await self.send_to(nodes[1], one, data, len(data) // 2, len(data))
+            self.client(nodes[number].backend).answer({"ListParts": NO_PARTS}, 200)
+            if number:
+                # The other one looks again before it gives anything up.
+                with self.assertRaises(BackendError) as failed:
+                    await nodes[1].close(one, NAME, CALLER)
+                self.assertIs(type(failed.exception), BackendError)
+            await nodes[number].close(one, NAME, CALLER)
+            await self.assert_published(data, number)
+
+    @contract
     async def test_a_client_that_was_told_may_have_it_discarded(self):
         data = self.data(LENGTHS[1])
         node, other = await self.nodes()
@@ -320,6 +337,27 @@ class AckTests(FinalCase):
             goes_on.callback(None)
             self.assertEqual(await late, 3000)
             await ahead.cancel(one, NAME, CALLER)
+            self.assertEqual(self.bucket.everything(), [])
+
+    @contract
+    async def test_what_is_acknowledged_while_it_takes_over_is_known_by_the_next(self):
+        for length in LENGTHS[1:]:
+            data = self.data(length)
+            before, after = await self.nodes()
+            one = await before.create(NAME, CALLER, None)
+            await self.send_to(before, one, data, 0, 1000)
+            client = self.client(after.backend)
+            held, goes_on = client.hold("PutObject")
+            taking_over = self.send_to(after, one, data, 1000, 1500)
+            await held
+            is_named, named = client.hold("PutObject")
+            goes_on.callback(None)
+            await is_named
+            self.assertEqual(await self.send_to(before, one, data, 1000, 3000), 3000)
+            named.callback(None)
+            await taking_over
+            self.assertEqual(await self.send_to(after, one, data, 1200, 1600), 3000)
+            await after.cancel(one, NAME, CALLER)
             self.assertEqual(self.bucket.everything(), [])
 
 

@@ -244,12 +244,13 @@ class AnsweringSession(S3Session):
             try:
                 parts = whole(self, await bucket.parts(self.upload_key, upload))
                 await bucket.complete(self.upload_key, upload, parts, only_new=False)
-            except StagedDataLost:
+            except StagedDataLost as error:
                 # Some stores list what is left of one that another node completes just
                 # now.
                 found = await self._file()
                 if found is None:
-                    raise
+                    await self.reread()
+                    raise BackendError(f"not all is listed: {error}") from error
                 return found
             except WrongPart:
                 # A node that serves an old fragment has put the same part again.

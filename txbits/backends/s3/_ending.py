@@ -143,13 +143,14 @@ async def publish_parts(session: S3Session, overwrite: bool) -> None:
             await session.mark("publishing")
             was_there = True
             await bucket.complete(key, upload, parts, only_new=not overwrite)
-        except StagedDataLost:
+        except StagedDataLost as error:
             # Some stores list what is left of one that another node completes just now.
             if await staging.is_published(session.destination, session.session_id):
                 session.offset = session.grid.total
                 return
             await session.reread()
-            raise
+            # The upload stands, and nobody can take single parts out of it.
+            raise BackendError(f"not all is listed: {error}") from error
         except NoUpload as error:
             was_there = was_there and not error.is_repeated
             await _upload_is_gone(session, upload, error, was_there=was_there)

@@ -104,6 +104,7 @@ class S3Session:
     _beginning: DeferredLock = field(factory=DeferredLock, init=False)
     _is_fresh: bool = field(default=False, init=False)
     _has_missed: bool = field(default=False, init=False)
+    _is_settled: bool = field(default=True, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.written = self.progressed
@@ -177,7 +178,7 @@ class S3Session:
         return (
             record.total is None
             or record.is_small
-            or self._is_named
+            or (self._is_named and self._is_settled)
             or self.is_complete
         )
 
@@ -329,6 +330,7 @@ class S3Session:
         self.has_gap = any(span.end > self.offset for span in spans)
         self.acknowledged = max(self.acknowledged, self.offset)
         self._is_fresh, self._has_missed = True, False
+        self._is_settled = self._is_named
         latest = max([*parts.values(), *tails.values()], default=0.0)
         self.progressed = max(self.progressed, staging.ours(latest))
         return found_parts is None
@@ -396,7 +398,7 @@ class S3Session:
         try:
             if not writer.is_small:
                 await self.update(self._with_total(total, part_size))
-                if not self._is_named and not self._is_fresh:
+                if not (self._is_named and self._is_settled) and not self._is_fresh:
                     await self._look()
                 self._is_fresh = False
         except BaseException:
@@ -635,6 +637,11 @@ class S3Session:
         await self.update(change)
         if self._has_missed:
             await self.measure()
+        else:
+            # Whoever was named before may have acknowledged something after this node
+            # had looked. That Ack was on its way together with this one; but by the
+            # next Fragment it is to be known.
+            self._is_settled = False
 
     async def read_tails(self, start: int, end: int) -> list[bytes]:
         """

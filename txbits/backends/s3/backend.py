@@ -408,6 +408,16 @@ class S3Backend:
         ):
             await session.remember_close()
             return
+        stored = await self.staging.read(session_id)
+        record = None if stored is None else stored.record
+        if (
+            stored is not None
+            and isinstance(record, Record)
+            and (record.destination, record.owner) == (destination, owner)
+        ):
+            # It stands, and is not known here any more.
+            await self._session(stored, record).remember_close()
+            return
         await self.staging.write_closed(
             session_id, closed(session_id, destination, owner), None
         )
