@@ -68,8 +68,8 @@ class ProbeTests(LimitedCase):
         self.assertEqual(event["log_level"], level)
         self.assertEqual(
             event["log_format"].format(**event),
-            f"{backend.root}: to overwrite no file: {way.value}; the file system "
-            f"lacks: {lacking}",
+            f"{backend.root}: to publish without overwriting: {way.value}; the file "
+            f"system lacks: {lacking}",
         )
         self.assertIs(backend._staging.file_system.way, way)
         self.assertEqual(self.staged(backend), _CONTENT)
@@ -108,7 +108,7 @@ class ProbeTests(LimitedCase):
         )
 
     def test_names_that_do_not_show_that_they_are_of_one_file(self):
-        lacking = "one inode number for all links of a file"
+        lacking = "one inode number for all links to a file"
         self.assert_found(Way.RENAME, lacking, has_inodes=False)
         self.assert_found(
             Way.COMPARED,
@@ -144,8 +144,8 @@ class ProbeTests(LimitedCase):
     def test_the_rest(self):
         self.assert_found(
             Way.LINK,
-            "flock (No locks available; fcntl is used), names with all characters, a "
-            "word on free space, default ACLs",
+            "flock (No locks available; fcntl is used), support for all characters in "
+            "names, free space reporting, default ACLs",
             flock=errno.ENOLCK,
             refused="?",
             statvfs=errno.ENOSYS,

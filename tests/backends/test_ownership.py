@@ -242,7 +242,7 @@ class NotedTests(DiskCase):
         self.upload("a")
         self.upload("b")
         (event,) = [one for one in self.events if "gid" in one]
-        self.assertIn("member", event["log_format"].format(**event))
+        self.assertIn("add the user", event["log_format"].format(**event))
         self.assertEqual(event["gid"], 4711)
 
     def test_a_group_that_could_not_be_given_for_another_reason_is_a_fault(self):

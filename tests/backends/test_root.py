@@ -55,7 +55,9 @@ class RootCase(DiskCase):
     def assert_refused(self, deferred):
         failure = self.failureResultOf(deferred, BackendError)
         self.assertIs(failure.type, BackendError)
-        self.assertIn("is not what it was", str(failure.value))
+        self.assertIn(
+            "is no longer the directory that txbits opened", str(failure.value)
+        )
 
 
 class ReplacedRootTests(RootCase):
@@ -156,11 +158,13 @@ class ReplacedRootTests(RootCase):
         self.assertEqual(gone, LogLevel.error)
         self.assertTrue(
             line.startswith(
-                f"{self.root} is not what it was when txbits started: it leads to "
-                "another directory; "
+                f"{self.root} is no longer the directory that txbits opened: the path "
+                "leads to another directory; "
             )
         )
-        self.assertEqual(back, (LogLevel.info, f"{self.root} is back where it was"))
+        self.assertEqual(
+            back, (LogLevel.info, f"{self.root} is the original directory again")
+        )
 
     def test_a_directory_may_be_given_another_number(self):
         """As some FUSE file systems do with directories that nobody has looked at."""

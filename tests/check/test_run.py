@@ -104,11 +104,11 @@ class TidinessTests(SynchronousTestCase):
         self.assertEqual(
             [each.check.name for each in failed], ["create-gives-session-id"]
         )
-        self.assertIn("it is no GUID: b'Own/", failed[0].detail)
+        self.assertIn("it is not a GUID: b'Own/", failed[0].detail)
         skipped = [
             each.check.name
             for each in report.results
-            if each.outcome is Outcome.NOT_APPLICABLE and "no GUID" in each.detail
+            if each.outcome is Outcome.NOT_APPLICABLE and "not a GUID" in each.detail
         ]
         self.assertEqual(
             skipped,

@@ -29,7 +29,7 @@ from txbits.protocol.refusals import HResult
 
 URL = "http://h/x"
 DATA = bytes(range(100))
-PORTAL = NotAnAck("the answer is 302, which points to 'http://l/'", 302, "'http://l/'")
+PORTAL = NotAnAck("the answer is 302, a redirect to 'http://l/'", 302, "'http://l/'")
 NOT_FOUND: Ack[str] = Ack(500, hresult=HResult.BG_E_SESSION_NOT_FOUND)
 CREATED: Ack[str] = Ack(200, "abc-123")
 SENT: Ack[str] = Ack(200, received=100)
@@ -105,7 +105,7 @@ class StrangerTests(ArrivalTestCase):
         self.assertTrue(result.is_acknowledged)
         waits = [event for event in self.events if isinstance(event, Waiting)]
         self.assertEqual(len(waits), 2)
-        self.assertIn("points to 'http://l/'", waits[0].cause)
+        self.assertIn("a redirect to 'http://l/'", waits[0].cause)
         self.assertIn("login page", waits[0].cause)
 
     def test_one_that_stays_is_given_up_and_the_session_kept(self) -> None:
@@ -126,7 +126,7 @@ class StrangerTests(ArrivalTestCase):
         error = self.refused(PORTAL)
         self.assertFalse(error.transient)
         self.assertEqual(error.status, 302)
-        self.assertIn("that is the URL to give", str(error))
+        self.assertIn("use that URL", str(error))
         self.assertFalse(self.state.exists())
 
 
@@ -168,10 +168,10 @@ class LostCloseTests(ArrivalTestCase):
 
     def test_another_file_is_no_success(self) -> None:
         for found, words in (
-            (Found(99, 1.0), "the file there has 99 bytes, this one 100"),
+            (Found(99, 1.0), "the file there has 99 bytes instead of 100"),
             (Found(100, 3600.0), "the file there is older than this upload"),
-            (None, "may have arrived: an answer to Close-Session was lost"),
-            (lost(), "may have arrived: an answer to Close-Session was lost"),
+            (None, "may have arrived, as an answer to Close-Session was lost"),
+            (lost(), "may have arrived, as an answer to Close-Session was lost"),
         ):
             self.exchange.destination = found
             error = self.refused(CREATED, SENT, lost(), Ack(403))

@@ -192,11 +192,11 @@ class WordsTests(SynchronousTestCase):
         self.assertEqual(
             offered,
             (
-                "Negotiate, which is not spoken here",
-                "NTLM, which is not spoken here",
+                "Negotiate (not supported)",
+                "NTLM (not supported)",
                 "Basic",
                 "Digest with SHA-256",
-                "Digest with SHA-512-256, in a way that is not spoken here",
+                "Digest with SHA-512-256 (this form is not supported)",
             ),
         )
 
@@ -230,5 +230,5 @@ class WithoutMD5Tests(SynchronousTestCase):
         self.assertIsNone(made.answer(b"GET", b"/"))
         self.assertEqual(
             made.describe([self.OLD]),
-            ("Digest with MD5, which this machine does not permit (FIPS?)",),
+            ("Digest with MD5 (not permitted on this machine; FIPS mode?)",),
         )

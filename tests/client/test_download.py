@@ -156,7 +156,7 @@ class StrangerTests(DownloadCase):
     async def test_the_schemes_that_a_401_offers_are_named(self):
         self.file.answers = [(401, {"WWW-Authenticate": 'NTLM, Basic realm="r"'})]
         error = await self.failure(self.download())
-        self.assertIn("it asks for NTLM, which is not spoken here or Basic", str(error))
+        self.assertIn("it asks for NTLM (not supported) or Basic", str(error))
 
 
 class ResumptionTests(DownloadCase):

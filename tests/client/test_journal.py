@@ -356,7 +356,7 @@ class FileSystemTests(JournalTestCase):
     def test_a_pipe_is_no_journal(self) -> None:
         self.path.parent.mkdir(parents=True)
         os.mkfifo(self.path)
-        self.assertIn("is no ordinary file", self.refuse(JournalError))
+        self.assertIn("is not a regular file", self.refuse(JournalError))
 
     def test_folders_that_it_makes_are_closed_to_others(self) -> None:
         top = Path(self.mktemp())

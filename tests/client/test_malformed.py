@@ -52,35 +52,35 @@ class MalformedTests(TestCase):
         for answer, words in (
             (
                 ok + b"Content-Length: abc",
-                "the answer's Content-Length is 'abc', which is no number of bytes",
+                "the answer has an invalid Content-Length: 'abc'",
             ),
             (
                 ok + b"Content-Length: -5",
-                "the answer's Content-Length is '-5', which is no number of bytes",
+                "the answer has an invalid Content-Length: '-5'",
             ),
             (
                 ok + b"Content-Length: 5\r\nContent-Length: 6",
-                "the answer has Content-Length several times: '5,6'",
+                "the answer has several Content-Length values: '5,6'",
             ),
             (
                 ok + b"Transfer-Encoding: gzip",
-                "the answer's Transfer-Encoding is 'gzip', which nobody asked for",
+                "the answer has an unexpected Transfer-Encoding: 'gzip'",
             ),
             (
                 ok + b"no header",
-                "a line in the head of the answer is no header",
+                "the answer has an invalid header line",
             ),
             (
                 b"SSH-2.0-OpenSSH_9.2",
-                "the answer begins with 'SSH-2.0-OpenSSH_9.2', which is no HTTP",
+                "the answer is not HTTP; it begins with 'SSH-2.0-OpenSSH_9.2'",
             ),
             (
                 b"HTTP/1.1 two OK",
-                "the answer begins with 'HTTP/1.1 two OK', which is no HTTP",
+                "the answer is not HTTP; it begins with 'HTTP/1.1 two OK'",
             ),
             (
                 b"HTTP/x 200 OK",
-                "the answer is of 'HTTP/x', which is no version of HTTP",
+                "the answer has an invalid HTTP version: 'HTTP/x'",
             ),
         ):
             self.assertEqual(await self.failure(answer + b"\r\n\r\n"), words)

@@ -97,4 +97,4 @@ class NetrcTests(SynchronousTestCase):
         try:
             password_of("me", "h", text)
         except ValueError as error:
-            self.assertEqual(str(error), "a quote has no end")
+            self.assertEqual(str(error), "unterminated quote")

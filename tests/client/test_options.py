@@ -165,7 +165,7 @@ class SettingsTests(SynchronousTestCase):
     def test_a_broken_netrc_is_said_and_not_repeated(self) -> None:
         self.file(".netrc", 'machine files.example login me password "sesame\n')
         words = self.refuse("--user", "me")
-        self.assertIn("is no netrc file", words)
+        self.assertIn("is not a valid netrc file", words)
         self.assertNotIn("sesame", words)
 
     def test_a_proxy_has_a_password_of_its_own(self) -> None:

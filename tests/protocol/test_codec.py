@@ -382,8 +382,7 @@ class AckTests(SynchronousTestCase):
             error = self.assertRaises(RemoteProtocolError, parse_ack, 200, headers)
             self.assertEqual(
                 str(error),
-                f"the server's BITS-Received-Content-Range is {shown}, which is no "
-                "number of bytes",
+                f"the server's BITS-Received-Content-Range is not a number: {shown}",
             )
 
     def test_a_session_is_named_as_the_server_does(self) -> None:

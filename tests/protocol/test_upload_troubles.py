@@ -58,7 +58,7 @@ class SessionIdTests(SynchronousTestCase):
         for session in ("x" * 101, "", "a\x0b", "a\x00b", " a"):
             reaction = Upload(100).answered(Ack(200, session))
             assert isinstance(reaction, Refused), session
-            self.assertIn("the server's BITS-Session-Id: ", reaction.cause)
+            self.assertIn("the server's BITS-Session-Id is invalid: ", reaction.cause)
 
 
 class OutOfStepFromTheStartTests(SynchronousTestCase):
@@ -85,7 +85,7 @@ class OutOfStepFromTheStartTests(SynchronousTestCase):
         self.assertEqual((packet.session_id, packet.content_range.first), ("t", 0))
 
     def test_a_session_that_begins_so_is_the_end(self) -> None:
-        for received, words in ((None, "does not say in BITS-Received-"), (0, "says")):
+        for received, words in ((None, "without a BITS-Received-"), (0, "although")):
             upload = sending()
             self.refuse(upload, received)
             self.refuse(upload, received)
@@ -133,8 +133,8 @@ class OutOfStepFromTheStartTests(SynchronousTestCase):
 class StrangerTests(SynchronousTestCase):
     """Answers that are none of a BITS server's."""
 
-    PORTAL = ("the answer is 302, which points to 'http://l/'", 302, "'http://l/'")
-    PAGE = ("the answer is 200 and no Ack", 200, None)
+    PORTAL = ("the answer is 302, a redirect to 'http://l/'", 302, "'http://l/'")
+    PAGE = ("the answer is 200, but not an Ack", 200, None)
 
     def test_at_the_first_packet_there_is_no_server(self) -> None:
         reaction = Upload(100).answered_by_stranger(*self.PAGE)
@@ -145,7 +145,9 @@ class StrangerTests(SynchronousTestCase):
     def test_at_the_first_packet_a_redirection_says_where_it_may_be(self) -> None:
         reaction = Upload(100).answered_by_stranger(*self.PORTAL)
         assert isinstance(reaction, Refused)
-        self.assertIn("points to 'http://l/': if the upload belongs", reaction.cause)
+        self.assertIn(
+            "a redirect to 'http://l/': if the upload belongs", reaction.cause
+        )
 
     def test_where_a_server_has_answered_it_will_pass(self) -> None:
         resumed = Upload(100, FragmentSizes.fixed(40))
@@ -212,7 +214,7 @@ class LostCloseTests(SynchronousTestCase):
     def test_whatever_hides_the_answer_loses_it(self) -> None:
         gateway, portal, paused = closing(), closing(), closing()
         gateway.answered(Ack(502))
-        portal.answered_by_stranger("the answer is 200 and no Ack", 200, None)
+        portal.answered_by_stranger("the answer is 200, but not an Ack", 200, None)
         paused.ping()
         paused.answered(Ack(200))
         resumed = Upload(100)

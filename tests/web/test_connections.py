@@ -271,7 +271,7 @@ class NoHTTPTests(ConnectionCase):
         self.assert_is_ended(
             b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"x" * 90
         )
-        self.assertEqual(self.events, ["TLS on a port without it"] * 2)
+        self.assertEqual(self.events, ["TLS on a plain HTTP port"] * 2)
 
     def test_so_are_other_protocols(self) -> None:
         for data in (
@@ -455,7 +455,7 @@ class TargetTests(ConnectionCase):
                 self.assert_refused(self.answer(peer), "malformed-header")
                 self.assertTrue(peer.closed)
         said = {one["what"] for one in events if "what" in one}
-        self.assertEqual(said, {"a URL whose path is no UTF-8"})
+        self.assertEqual(said, {"a URL whose path is not UTF-8"})
 
     def test_methods_and_versions_are_ascii(self) -> None:
         for line in ("ÄET / HTTP/1.1", "GET / HTTP/1.1ä", "GET / ÄTTP/1.1"):

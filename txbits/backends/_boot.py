@@ -39,9 +39,8 @@ def this_boot(boot_id: str = _BOOT_ID, shifts: str = _SHIFTS) -> bytes:
             raise OSError(f"{boot_id} is empty")
     except OSError as error:
         _log.warn(
-            "the kernel does not tell whether the machine was started anew, so "
-            "whenever the server is, uploads under way go on from what was synced: "
-            "{error}",
+            "cannot read the kernel's boot id: {error}; each restart of the server is "
+            "treated as a reboot, and clients resend bytes that were not synced",
             error=error,
         )
         name = os.urandom(16)

@@ -110,7 +110,7 @@ class CloseMemory:
             await self._make_safe()
             translated(table.let_go, count)
         except BackendError as fault:
-            _log.error("closes are not stored safely yet: {fault}", fault=fault)
+            _log.error("could not sync the records of closes: {fault}", fault=fault)
             # What an fsync that failed has lost, a second one would not tell.
             closes.conclude()
             for _, record in table.closed:

@@ -586,8 +586,8 @@ class DiskSession:
             return DestinationForbidden(f"{segments!a}: {error.strerror}")
         if error.errno in (errno.EXDEV, errno.EBUSY):
             return BackendError(
-                f"{segments!a} is on another file system than its root ({error}); "
-                "serve that one as a directory of its own"
+                f"{segments!a} is not on the file system of its root ({error}); serve "
+                "that file system as a separate virtual directory"
             )
         return storage_error(error)
 

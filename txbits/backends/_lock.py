@@ -36,10 +36,10 @@ def take(files: Files, fd: int, root: str) -> str:
             if error.errno not in NO_LOCKS:
                 raise
             raise BackendError(
-                f"{root} is on a file system without locks ({error.strerror}), where "
-                "two servers would not notice one another; mount it with locks (NFS: "
-                "start its lock service, Lustre: -o flock), or name a directory of "
-                "another one"
+                f"{root} is on a file system without locks ({error.strerror}), so two "
+                "servers could use it at once; enable locks (NFS: start the lock "
+                "service, Lustre: mount with -o flock), or choose a directory on "
+                "another file system"
             ) from error
     except BlockingIOError:
         raise BackendError(

@@ -148,8 +148,8 @@ class Ownership:
             if gid not in self._complained:
                 self._complained.add(gid)
                 _log.warn(
-                    "published files do not get group {gid}, the one of their folder "
-                    "({reason}); let the user that txbits runs as be a member of it",
+                    "cannot give published files the group of their folder, {gid} "
+                    "({reason}); add the user that txbits runs as to that group",
                     gid=gid,
                     reason=error.strerror,
                 )

@@ -71,7 +71,7 @@ class Way(Enum):
     RENAME = "rename without replacing"
     """``renameat2`` with ``RENAME_NOREPLACE``."""
 
-    COMPARED = "hard links that are known again by their bytes"
+    COMPARED = "hard links, verified by content"
     """A second link, which does not show that it is one: after a crash the bytes tell
     whether what stands there is the upload."""
 
@@ -134,21 +134,21 @@ def probe(files: Files, directory: int, *, syncs: bool) -> FileSystem:
         links = _has(lacking, "hard links", _try_link, files, directory)
         shows_links = links and _shows_links(files, directory)
         if links and not shows_links:
-            lacking.append("one inode number for all links of a file")
+            lacking.append("one inode number for all links to a file")
         renames = _has(
             lacking, "rename without replacing", _try_rename, files, directory, links
         )
         limits_names = not takes_name(files, directory, _FOREIGN_NAME)
         lists_acls = _lists_acls(files, directory)
         if limits_names:
-            lacking.append("names with all characters")
+            lacking.append("support for all characters in names")
     finally:
         with suppress(OSError):  # the next start does it
             _remove_leftovers(files, directory)
     syncs_names = not syncs or _syncs_names(lacking, files, directory)
     tells_space = _tells_space(files, directory)
     if not tells_space:
-        lacking.append("a word on free space")
+        lacking.append("free space reporting")
     has_acls = read_acl(files, directory, DEFAULT_ACL) is not None
     if not has_acls:
         lacking.append("default ACLs")
@@ -176,7 +176,7 @@ def can_move(files: Files, source: int, target: int) -> bool:
         files.rename(_NOTHING, _NOTHING, src_dir_fd=source, dst_dir_fd=target)
     except OSError as error:
         return error.errno != errno.EXDEV
-    raise BackendError(f"{_NOTHING} was there, which txbits never makes")
+    raise BackendError(f"{_NOTHING} exists, although txbits never creates it")
 
 
 def takes_name(files: Files, directory: int, name: bytes) -> bool:

@@ -103,7 +103,7 @@ def _copy(staging: Staging, source: int, target: int, length: int) -> None:
         piece = files.pread(source, min(length - at, _PIECE), at)
         stored = files.pwrite(target, piece, at)
         if not stored:
-            raise BackendError(f"a staged file has {at} bytes of {length}")
+            raise BackendError(f"a staged file has {at} of {length} bytes")
         at += stored
     # Its safe bytes are to be safe in this one.
     files.fsync(target)

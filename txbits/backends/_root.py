@@ -57,11 +57,11 @@ class Root:
             # Some file systems give numbers anew.
             opened = self._files.fstat(self._fd)
             if not os.path.samestat(there, opened):
-                raise self._astray("it leads to another directory")
+                raise self._astray("the path leads to another directory")
             self._identity = there.st_dev, there.st_ino
         if self._is_astray:
             self._is_astray = False
-            _log.info("{root} is back where it was", root=self.path)
+            _log.info("{root} is the original directory again", root=self.path)
         self._seen = self._seconds()
         return there
 
@@ -77,14 +77,14 @@ class Root:
     def _astray(self, reason: str) -> BackendError:
         self._seen = float("-inf")
         fault = BackendError(
-            f"{self.path} is not what it was when txbits started: {reason}"
+            f"{self.path} is no longer the directory that txbits opened: {reason}"
         )
         if not self._is_astray:
             self._is_astray = True
             _log.error(
-                "{root} is not what it was when txbits started: {reason}; as files "
-                "would appear where nobody looks, uploads are neither begun nor closed "
-                "until it is back, or txbits starts again",
+                "{root} is no longer the directory that txbits opened: {reason}; files "
+                "would be published out of sight, so uploads are neither created nor "
+                "closed until it is restored or txbits restarts",
                 root=self.path,
                 reason=reason,
             )

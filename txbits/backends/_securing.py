@@ -59,8 +59,8 @@ async def secure_all(staging: Staging, seconds: Callable[[], float]) -> None:
     await staging.sync_table()
     if waiting:
         _log.warn(
-            "{sessions} uploads under way hold bytes that were not synced; they are "
-            "sent again if the machine is started anew now",
+            "{sessions} open uploads hold bytes that were not synced; clients resend "
+            "them if the machine reboots now",
             sessions=len(waiting),
         )
 
@@ -73,7 +73,7 @@ async def _secure_some(staging: Staging, ids: Iterator[UUID]) -> None:
             continue  # gone meanwhile
         except BackendError as fault:
             _log.error(
-                "bytes of session {session_id} could not be stored safely: {fault}",
+                "could not sync session {session_id}: {fault}",
                 session_id=session_id,
                 fault=fault,
             )

@@ -85,7 +85,9 @@ class Tree:
         :raises BackendError: In the ways of ``IBackend.create``.
         """
         if self._limits_names and not self._takes_names(segments):
-            raise DestinationForbidden(f"{segments!a}: not on this file system")
+            raise DestinationForbidden(
+                f"{segments!a}: this file system does not allow the name"
+            )
         try:
             parent = self.open_parent(segments, is_new=True)
         except _NotThereYet:
@@ -282,6 +284,6 @@ class Tree:
 
 def _mounted(way: bytes, root: bytes) -> Mounted:
     return Mounted(
-        f"{way!a} in {root!a} is on another file system; serve it as a directory of "
-        "its own"
+        f"{way!a} in {root!a} is on another file system; serve it as a separate "
+        "virtual directory"
     )

@@ -177,7 +177,8 @@ class DiskBackend:
     def _say_what_was_found(self, found: FileSystem) -> None:
         is_unsafe = self._fsync != "never" and not found.syncs_names
         (_log.warn if is_unsafe else _log.info)(
-            "{root}: to overwrite no file: {way}; the file system lacks: {lacking}",
+            "{root}: to publish without overwriting: {way}; the file system lacks: "
+            "{lacking}",
             root=self.root,
             way=found.way.value,
             lacking=", ".join(found.lacking) or "nothing",
@@ -192,8 +193,8 @@ class DiskBackend:
     def _only_overwriting(self) -> str:
         return (
             f"{self.root} is on a file system with neither hard links nor a rename "
-            "that replaces nothing, so that a file that exists could be overwritten; "
-            "allow that (--allow-overwrites), or name a directory of another one"
+            "that never replaces, so an existing file could be overwritten; set "
+            "--allow-overwrites, or choose a directory on another file system"
         )
 
     def _open(self, *args: Any) -> None:
@@ -225,7 +226,7 @@ class DiskBackend:
 
     def _is_left_unsafe(self, failure: Failure) -> None:
         _log.error(
-            "not all in {root} could be made safe: {fault!r}",
+            "could not sync everything in {root}: {fault!r}",
             root=self.root,
             fault=failure.value,
         )

@@ -350,7 +350,7 @@ def need_guid(session: Session) -> None:
     :raises NotApplicable: If it is not.
     """
     if not is_guid(session.id):
-        raise NotApplicable(f"the server's session id is no GUID: {session.id!r}")
+        raise NotApplicable(f"the server's session id is not a GUID: {session.id!r}")
 
 
 def _key(session_id: bytes) -> bytes:

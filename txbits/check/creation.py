@@ -39,8 +39,8 @@ async def acknowledged(bench: Bench) -> None:
 async def session_id(bench: Bench) -> None:
     answer = await bench.need(bench.create())
     found = answer.first(b"bits-session-id")
-    expect(found is not None, "there is none")
-    expect(_GUID.fullmatch(found or b"") is not None, f"it is no GUID: {found!r}")
+    expect(found is not None, "the Ack has none")
+    expect(_GUID.fullmatch(found or b"") is not None, f"it is not a GUID: {found!r}")
 
 
 @GROUP.check(

@@ -44,9 +44,9 @@ def not_arrived(
     otherwise = doubt.otherwise
     if not isinstance(otherwise, Refused):
         return otherwise
-    words = "the file may have arrived: an answer to Close-Session was lost"
+    words = "the file may have arrived, as an answer to Close-Session was lost"
     if found is not None and found.length != length:
-        words = f"the file there has {found.length:,} bytes, this one {length:,}"
+        words = f"the file there has {found.length:,} bytes instead of {length:,}"
     elif found is not None:
         words = "the file there is older than this upload"
     return evolve(otherwise, cause=f"{otherwise.cause}; {words}")

@@ -158,7 +158,7 @@ class Authorizer:
         algorithm = parameters.get("algorithm", "MD5")
         new = self._hash(algorithm)
         if new is None:
-            raise ValueError(f"no digest can be made with {algorithm}")
+            raise ValueError(f"cannot compute a digest with {algorithm}")
 
         def digest(*parts: str) -> str:
             text = ":".join(parts).encode("utf-8", "surrogateescape")
@@ -216,13 +216,13 @@ class Authorizer:
             return "Basic"
         if challenge.scheme != "digest":
             name = _NAMES.get(challenge.scheme, challenge.scheme[:_LONGEST_NAME])
-            return f"{name}, which is not spoken here"
+            return f"{name} (not supported)"
         algorithm = _algorithm(challenge)
         name = f"Digest with {algorithm[:_LONGEST_NAME].upper()}"
         if not _is_known(challenge) or algorithm not in _ALGORITHMS:
-            return f"{name}, in a way that is not spoken here"
+            return f"{name} (this form is not supported)"
         if self._hash(algorithm) is None:
-            return f"{name}, which this machine does not permit (FIPS?)"
+            return f"{name} (not permitted on this machine; FIPS mode?)"
         return name
 
 

@@ -100,10 +100,10 @@ def moved(url: str, location: str) -> str:
     try:
         found = to_wire(urljoin(url, location).partition("#")[0])
     except ValueError as error:
-        words = f"the server pointed to {location[:200]!r}, which is no URL"
+        words = f"the server redirected to {location[:200]!r}, which is not a URL"
         raise DownloadFailed(words, transient=False) from error
     if url.startswith("https:") and not found.startswith("https:"):
-        words = f"the server pointed to {found[:200]}, which is not encrypted"
+        words = f"the server redirected to {found[:200]}, which is not encrypted"
         raise DownloadFailed(words, transient=False)
     return found
 

@@ -190,7 +190,7 @@ def check_ours(descriptor: int, path: str) -> None:
     """
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
-        words = "is no ordinary file, or has another name, too"
+        words = "is not a regular file, or has several hard links"
     elif not is_owner(status.st_uid, path):
         words = "belongs to another user"
     else:

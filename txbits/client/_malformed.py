@@ -27,11 +27,11 @@ def describe_malformed(reasons: Iterable[BaseException]) -> str | None:
         if len(reason.args) == 2 and isinstance(reason.args[1], bytes):
             shown = _shown(reason.args[1])
             if reason.args[1].startswith(b"HTTP/") and b" " not in reason.args[1]:
-                return f"the answer is of {shown}, which is no version of HTTP"
-            return f"the answer begins with {shown}, which is no HTTP"
+                return f"the answer has an invalid HTTP version: {shown}"
+            return f"the answer is not HTTP; it begins with {shown}"
         if isinstance(reason, KeyError) and isinstance(reason.args[0], bytes):
             shown = _shown(reason.args[0])
-            return f"the answer's Transfer-Encoding is {shown}, which nobody asked for"
+            return f"the answer has an unexpected Transfer-Encoding: {shown}"
         if isinstance(reason, ValueError):
             return _of_value(str(reason))
     return None
@@ -40,11 +40,11 @@ def describe_malformed(reasons: Iterable[BaseException]) -> str | None:
 def _of_value(words: str) -> str:
     match = _BYTES.search(words)
     if match is None:
-        return "a line in the head of the answer is no header"
+        return "the answer has an invalid header line"
     shown = quoted(match[1][1:-1])
     if "conflicting" in words or "," in match[1]:
-        return f"the answer has Content-Length several times: {shown}"
-    return f"the answer's Content-Length is {shown}, which is no number of bytes"
+        return f"the answer has several Content-Length values: {shown}"
+    return f"the answer has an invalid Content-Length: {shown}"
 
 
 def _shown(value: bytes) -> str:

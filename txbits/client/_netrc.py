@@ -94,7 +94,7 @@ class _Words:
         match = _WORD.match(self._text, self._position)
         if match is None:
             if _BLANKS.fullmatch(self._text, self._position) is None:
-                raise ValueError("a quote has no end")
+                raise ValueError("unterminated quote")
             return None
         self._position = match.end()
         if match["plain"] is not None:

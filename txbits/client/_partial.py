@@ -232,7 +232,7 @@ class Partial:
         except OSError as error:
             # The record says what it said before, and that holds.
             self._log.info(
-                "what came last of {part} is not kept: {error}",
+                "could not save the last bytes of {part}: {error}",
                 part=self.part,
                 error=error,
             )

@@ -303,7 +303,7 @@ def _sorted(error: BaseException, expired: float | None) -> BaseException:
         alert = _alert_on_certificate(reason)
         if alert is not None:
             return NoTrust(
-                f"the server does not take the client's certificate: {alert}"
+                f"the server did not accept the client's certificate: {alert}"
             )
         if isinstance(reason, ProxyRefused) and not is_transient(reason.status):
             return NoWay(str(reason))

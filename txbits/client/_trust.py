@@ -77,21 +77,21 @@ class ExplainingCreator:
 
 
 def _objection(cert: X509, error: int, depth: int) -> str:
-    whose = (
-        "it" if depth == 0 else f"that of its authority, {_name(_facts(cert).subject)},"
-    )
+    whose = "it"
+    if depth > 0:
+        whose = f"the certificate of its issuer, {_name(_facts(cert).subject)},"
     if error == _EXPIRED:
         return f"{whose} has expired ({_facts(cert).not_valid_after_utc:%Y-%m-%d})"
     if error == _NOT_YET_VALID:
         begin = f"{_facts(cert).not_valid_before_utc:%Y-%m-%d}"
-        return f"{whose} is not valid yet ({begin}); is this machine's clock right?"
+        return f"{whose} is not valid yet ({begin}); check this machine's clock"
     if error == _SELF_SIGNED:
-        return "it is self-signed, so that nobody vouches for it"
+        return "it is self-signed"
     if error == _REVOKED:
         return f"{whose} was revoked"
     if error in _NO_ISSUER:
         issuer = _name(_facts(cert).issuer)
-        return f"it comes from an authority that is not trusted, {issuer}"
+        return f"its issuer, {issuer}, is not trusted"
     return f"{whose} was refused by OpenSSL (error {error})"
 
 
@@ -103,7 +103,7 @@ def _mismatch(cert: X509, host: str) -> str | None:
     except VerificationError:
         return f"it is not for {host}"
     except CertificateError:
-        return f"it is not for {host}, nor for any other host"
+        return "it names no host"
     return None
 
 

@@ -62,8 +62,8 @@ _MOVED = (301, 302, 303, 307, 308)
 #: Said of an answer without ETag and date of change to a request for the rest of a file
 #: that had one of them.
 _STRANGER = (
-    "an answer has neither ETag nor Last-Modified, which that before had: something on "
-    "the way answers in place of the server, such as the login page of a network"
+    "an answer has neither ETag nor Last-Modified, unlike the first one: something on "
+    "the way answers in place of the server, such as a network's login page"
 )
 
 

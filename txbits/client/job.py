@@ -250,7 +250,9 @@ class UploadJob:
         try:
             await self._record.catch_up(self._machine.position)
         except JournalError as error:
-            self._log.info("the end is not in the journal: {error}", error=error)
+            self._log.info(
+                "could not note the last offset in the journal: {error}", error=error
+            )
 
     async def _take_up(self) -> None:
         """Go on where an earlier run stopped, unless the file is another one now."""
@@ -327,8 +329,8 @@ class UploadJob:
         if settings.trust_host_id or same_server(self._server_url(), self._wire_url):
             return ""
         return (
-            f"; {self._machine.position.host}, which the server named, is told no "
-            "password or header unless it is trusted (--trust-host-id)"
+            f"; {self._machine.position.host}, which the server named, gets no "
+            "password, header or certificate without --trust-host-id"
         )
 
     def _result(self, done: Done, *, is_acknowledged: bool) -> UploadResult:
@@ -343,7 +345,7 @@ class UploadJob:
         try:
             found = await self._control.wait(looking)
         except ExchangeError as error:
-            self._log.debug("the destination cannot be seen: {error}", error=error)
+            self._log.debug("could not look at the destination: {error}", error=error)
         total = self._machine.total
         if has_arrived(doubt, found, total, self._record.seconds()):
             done = self._machine.arrived(doubt.done)

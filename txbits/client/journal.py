@@ -111,7 +111,7 @@ class Entry:
             found = json.loads(text)
             version = found["version"]
             if version not in (_WITH_BARE_GUIDS, _VERSION):
-                raise ValueError(f"version {version} is not known")
+                raise ValueError(f"unknown version {version}")
             to_session = _guid if version == _WITH_BARE_GUIDS else check_session_id
             entry = cls(
                 url=str(found["url"]),
@@ -334,7 +334,7 @@ def locked(
                 if status.st_uid != user:
                     raise JournalError(f"{path} belongs to another user")
                 if not stat.S_ISREG(status.st_mode):
-                    raise JournalError(f"{path} is no ordinary file")
+                    raise JournalError(f"{path} is not a regular file")
                 return descriptor, is_alone
         except BlockingIOError:
             os.close(descriptor)

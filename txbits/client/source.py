@@ -242,8 +242,8 @@ class FileSource:
             raise self._changed()
         if self.check_time and now.st_mtime_ns != then.st_mtime_ns:
             raise SourceChanged(
-                f"{self._name} was changed during the upload: it is as long as before, "
-                "and was written to since"
+                f"{self._name} was changed during the upload: its length is the same, "
+                "but its modification time is not"
             )
 
     @property

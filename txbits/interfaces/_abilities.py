@@ -189,17 +189,16 @@ class IStoredFile(IReleasable):
 
     length: int = Attribute("Its length in bytes.")
     modified: float = Attribute(
-        "When it was last changed: the same each time, for as long as the file is what "
-        "it is, whatever the time is now."
+        "When it was last changed. It stays the same for as long as the file does."
     )
     etag: str | None = Attribute(
-        "An entity tag without its quotes (RFC 9110 8.8.3): another one for each "
-        "content that there ever was under its name, and the same each time for as "
-        "long as there is this one. None if that cannot be had."
+        "An entity tag without its quotes (RFC 9110 8.8.3): a different one for each "
+        "content that the file has ever had, and the same one for as long as the "
+        "content stays. None if there is none yet."
     )
     is_weak: bool = Attribute(
-        "Whether the content may change, soon after it has changed, without that the "
-        "tag does. False for a file that was made before there was this attribute."
+        "Whether the content might change again without a change of the tag, as it may "
+        "right after a change. A file without this attribute has strong tags."
     )
 
     def read_into(consumer: IConsumer, start: int, end: int) -> Deferred[None]:

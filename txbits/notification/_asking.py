@@ -171,8 +171,8 @@ class Asking:
         coding = coding_of(response)
         if coding is not None and response.code < 300:
             raise BadAnswer(
-                f"the application's response has Content-Encoding {coding[:100]!a}, "
-                "which was not asked for"
+                "the application's response has an unexpected Content-Encoding "
+                f"{coding[:100]!a}"
             )
         return response
 

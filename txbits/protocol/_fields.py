@@ -137,10 +137,10 @@ def check_session_id(text: str) -> str:
     """
     if not text or len(text) > MAX_SESSION_ID:
         raise LocalProtocolError(
-            f"a session's id has 1 to {MAX_SESSION_ID} characters, not {len(text)}"
+            f"a session id has 1 to {MAX_SESSION_ID} characters, not {len(text)}"
         )
     if _SESSION_ID.fullmatch(text) is None:
-        raise LocalProtocolError(f"{text!r} is not a session's id: no header holds it")
+        raise LocalProtocolError(f"{text!r} is not a session id: no header can hold it")
     return text
 
 

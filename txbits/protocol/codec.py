@@ -399,10 +399,10 @@ def _check_is_ack(status: int, headers: Headers) -> None:
         return
     location = _text(headers, b"location") if status >= 300 else None
     if location is None:
-        raise NotAnAck(f"the answer is {status} and no Ack", status)
+        raise NotAnAck(f"the answer is {status}, but not an Ack", status)
     location = quoted(location)
     raise NotAnAck(
-        f"the answer is {status}, which points to {location}", status, location
+        f"the answer is {status}, a redirect to {location}", status, location
     )
 
 
@@ -413,8 +413,7 @@ def _received(headers: Headers) -> int | None:
     except LocalProtocolError as error:
         shown = quoted(value.decode("latin-1")) if value else "empty"
         raise RemoteProtocolError(
-            f"the server's BITS-Received-Content-Range is {shown}, which is no number "
-            "of bytes",
+            f"the server's BITS-Received-Content-Range is not a number: {shown}",
             BAD_RANGE,
         ) from error
 

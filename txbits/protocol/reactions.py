@@ -118,10 +118,10 @@ def describe_stranger(words: str, location: str | None, *, was_there: bool) -> s
     if was_there:
         return (
             f"{words}: something on the way answers in place of the server, such as "
-            "the login page of a network"
+            "a network's login page"
         )
     if location is not None:
-        return f"{words}: if the upload belongs there, that is the URL to give"
+        return f"{words}: if the upload belongs there, use that URL"
     return f"{words}: there is no BITS server at this URL"
 
 

@@ -195,7 +195,7 @@ DESTINATION_FORBIDDEN = Refusal(
     HResult.E_ACCESSDENIED,
     "the destination's name is not allowed",
     "Use a name without '..', ':', backslashes, device names and reserved names; serve "
-    "what is mounted inside a root as a directory of its own.",
+    "a mount inside a root as a separate virtual directory.",
 )
 DESTINATION_EXISTS = Refusal(
     "destination-exists",

@@ -346,7 +346,9 @@ class Upload:
         try:
             check_session_id(ack.session_id)
         except LocalProtocolError as error:
-            return self._nonsense(ack, f"the server's BITS-Session-Id: {error}")
+            return self._nonsense(
+                ack, f"the server's BITS-Session-Id is invalid: {error}"
+            )
         # IIS always names it; the servers that do not speak no other.
         if ack.protocol not in (None, BITS_UPLOAD_PROTOCOL):
             return self._nonsense(ack, "the server chose a protocol it was not offered")
@@ -433,10 +435,10 @@ class Upload:
         )
 
     def _refused_from_start(self, ack: Ack[str]) -> Reaction:
-        where = "does not say in BITS-Received-Content-Range where it stands"
+        where = "without a BITS-Received-Content-Range"
         if ack.received is not None:
-            where = "says that this is where it stands"
-        cause = f"the server answers 416 to the first byte of the file, and {where}"
+            where = "although it expects that byte"
+        cause = f"the server answers 416 to the first byte of the file, {where}"
         self._refusals_of_start += 1
         if self._refusals_of_start < _REFUSALS_OF_START:
             later = Later(cause, ack.status, ack.hresult, ack.retry_after)

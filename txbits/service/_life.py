@@ -210,7 +210,7 @@ class UploadService(Service):
 
     def _cannot_start(self, failure: Failure) -> None:
         if failure.check(CancelledError):
-            _log.info("the start ended: the server is stopping")
+            _log.info("start cancelled: the server is stopping")
             return
         if failure.check(_CannotStart):
             line = one_line(failure.value)

@@ -57,7 +57,7 @@ async def close_session(
             await manager.refresh(session)
         if await _close(manager, session, turn, caller, request_url):
             return
-    raise BackendError("other processes do not leave the session alone")
+    raise BackendError("other processes keep changing the session")
 
 
 async def _close(

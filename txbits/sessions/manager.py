@@ -70,9 +70,9 @@ def _require_clocks(clock: object, wall: object) -> None:
     This is no validator: those make every change of any attribute slower.
     """
     if not IReactorTime.providedBy(clock):
-        raise TypeError(f"clock is to provide IReactorTime: {clock!r}")
+        raise TypeError(f"clock must provide IReactorTime: {clock!r}")
     if not callable(wall):
-        raise TypeError(f"wall is to be a function: {wall!r}")
+        raise TypeError(f"wall must be a function: {wall!r}")
 
 
 @define(eq=False)

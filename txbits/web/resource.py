@@ -178,7 +178,7 @@ class BITSResource(Resource):
         try:
             if not names_its_host(request):
                 raise RemoteProtocolError(
-                    "it does not name its host, once", MALFORMED_HEADER
+                    "it does not have exactly one valid Host header", MALFORMED_HEADER
                 )
             # The order of the checks is that of the failure table.
             if not is_upload_request(request.method, headers):

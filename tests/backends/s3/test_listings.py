@@ -52,13 +52,13 @@ class PagesTests(SynchronousTestCase):
             self.pages.turn(f"marker {number}", f"first {number}")
 
     def test_a_marker_must_be_told(self):
-        self.fails("not where", None, "first")
-        self.fails("not where", "", "first")
+        self.fails("but not where", None, "first")
+        self.fails("but not where", "", "first")
 
     def test_it_must_not_move_in_a_circle(self):
         self.pages.turn("a", "1")
         self.pages.turn("b", "2")
-        self.fails("gone on before", "a", "3")
+        self.fails("same place twice", "a", "3")
 
     def test_a_page_must_not_come_again(self):
         self.pages.turn("a", "1")

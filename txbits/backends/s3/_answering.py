@@ -250,7 +250,9 @@ class AnsweringSession(S3Session):
                 found = await self._file()
                 if found is None:
                     await self.reread()
-                    raise BackendError(f"not all is listed: {error}") from error
+                    raise BackendError(
+                        f"the listing of parts is incomplete: {error}"
+                    ) from error
                 return found
             except WrongPart:
                 # A node that serves an old fragment has put the same part again.

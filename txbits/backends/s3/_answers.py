@@ -174,9 +174,8 @@ class Reader:
         # Answers to HEAD have no body, and tell how the object is stored.
         if coding is not None and body:
             raise S3Unfit(
-                f"S3 answered {_about(request)} with Content-Encoding {coding[:99]!a}, "
-                "which was not asked for; if a proxy stands before the store, it must "
-                "not compress"
+                f"S3 answered {_about(request)} with an unexpected Content-Encoding "
+                f"{coding[:99]!a}; a proxy in front of the store must not compress"
             )
         parsed: Mapping[str, Any] = {}
         found = None if request.operation == "GetObject" else _ROOT.match(body)
@@ -249,8 +248,8 @@ def check_etag(request: Request, etag: str) -> None:
     """
     if etag.startswith("W/"):
         raise S3Unfit(
-            f"S3 answered {_about(request)} with the weak ETag {etag[:100]!a}; if a "
-            "proxy stands before the store, it must neither compress nor change answers"
+            f"S3 answered {_about(request)} with the weak ETag {etag[:100]!a}; a proxy "
+            "in front of the store must not compress or change responses"
         )
 
 

@@ -198,8 +198,8 @@ class Bucket:
         length = answer.headers.get("content-length", "").strip()
         if not (length.isascii() and length.isdecimal()):
             raise S3Unfit(
-                f"S3 answered HeadObject of {key!a} without a length; if a proxy "
-                "stands before the store, it must neither compress nor change answers"
+                f"S3 answered HeadObject of {key!a} without a length; a proxy in front "
+                "of the store must not compress or change responses"
             )
         return _found(key, answer, int(length))
 
@@ -305,13 +305,13 @@ class Bucket:
                 # What is wrong with one of them is often over, and otherwise told.
                 await self._delete_singly([key for key in keys if key in left])
                 return
-            why = "it answers with something else"
+            why = "its answer is no DeleteResult"
         # If that was not why, these fail in the same way.
         await self._delete_singly(keys)
         self.removes_singly = True
         _log.info(
-            "the store of {bucket} does not know DeleteObjects, so objects are removed "
-            "one by one: {why}",
+            "the store of {bucket} does not support DeleteObjects, so objects are "
+            "removed one by one: {why}",
             bucket=self.client.settings.bucket,
             why=why,
         )
@@ -366,8 +366,8 @@ class Bucket:
         following = parsed.get("NextContinuationToken")
         if not following or following == after:
             raise S3Unfit(
-                "S3 lists some objects, says that there are more, and not where to go "
-                "on (ListObjectsV2 without a new NextContinuationToken)"
+                "S3 lists some objects and says that there are more, but not where to "
+                "continue (ListObjectsV2 without a new NextContinuationToken)"
             )
         return Listing(found, prefixes, following)
 

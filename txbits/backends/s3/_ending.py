@@ -150,7 +150,9 @@ async def publish_parts(session: S3Session, overwrite: bool) -> None:
                 return
             await session.reread()
             # The upload stands, and nobody can take single parts out of it.
-            raise BackendError(f"not all is listed: {error}") from error
+            raise BackendError(
+                f"the listing of parts is incomplete: {error}"
+            ) from error
         except NoUpload as error:
             was_there = was_there and not error.is_repeated
             await _upload_is_gone(session, upload, error, was_there=was_there)

@@ -38,7 +38,7 @@ def goes_on(operation: str, answer: Answer, count: int, most: int) -> bool:
         return False
     said = None if found is None else _YES_OR_NO.get(found[1].lower())
     if said is None:
-        raise S3Unfit(f"S3 does not say whether {operation} has listed everything")
+        raise S3Unfit(f"S3 does not say whether {operation} listed everything")
     return said
 
 
@@ -50,7 +50,7 @@ def told(operation: str, entry: Mapping[str, Any], name: str) -> Any:
     """
     value = entry.get(name)
     if value is None:
-        raise S3Unfit(f"S3 answered {operation} with an entry that has no {name}")
+        raise S3Unfit(f"S3 answered {operation} with an entry without {name}")
     return value
 
 
@@ -66,8 +66,8 @@ def listed(operation: str, key: str, is_encoded: bool, prefix: str) -> str:
     read = unquote_plus(key) if is_encoded else key
     if not read.startswith(prefix):
         raise S3Unfit(
-            f"S3's listing cannot be relied on: {operation} of what begins with "
-            f"{prefix!a} lists {read!a}"
+            f"S3's listing is unreliable: {operation} with the prefix {prefix!a} "
+            f"lists {read!a}"
         )
     return read
 
@@ -99,15 +99,15 @@ class Pages:
         self._turned += 1
         self._bare = 0 if first is not None else self._bare + 1
         if not marker:
-            self._fail("says that it goes on, and not where")
+            self._fail("says that there is more, but not where to continue")
         if marker in self._markers:
-            self._fail("goes on where it has gone on before")
+            self._fail("continues at the same place twice")
         if first is not None and first == self._first:
-            self._fail("gives the same page again")
+            self._fail("returns the same page again")
         if self._bare > _MOST_BARE or self._turned > self.most:
-            self._fail("does not come to an end")
+            self._fail("does not end")
         self._markers.add(marker)
         self._first = first
 
     def _fail(self, why: str) -> None:
-        raise S3Unfit(f"S3's listing cannot be relied on: {self.operation} {why}")
+        raise S3Unfit(f"S3's listing is unreliable: {self.operation} {why}")

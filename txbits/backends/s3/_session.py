@@ -691,13 +691,13 @@ class S3Session:
                 return False
         if closed and (self.has_gap or self.offset < self.acknowledged):
             raise BackendError(
-                f"{self.offset} bytes of session {self.session_id} are found, and "
+                f"the bucket shows {self.offset} bytes of session {self.session_id}, "
                 + (
-                    f"{self.acknowledged} were held"
+                    f"but {self.acknowledged} were stored"
                     if self.offset < self.acknowledged
-                    else "others behind them"
+                    else "then a gap with more bytes behind it"
                 )
-                + ": it is not given up as incomplete"
+                + "; the session is kept"
             )
         state: State = "closing" if closed else "releasing"
         if await self._write(self.record.changed(state=state)):

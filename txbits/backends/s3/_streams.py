@@ -108,7 +108,7 @@ class Stream:
                 start += received
                 fruitless = 0 if received else fruitless + 1
                 if fruitless == _MOST_FRUITLESS:
-                    raise BackendError(f"S3 sends nothing of {self.found.key!a}")
+                    raise BackendError(f"S3 sends no bytes of {self.found.key!a}")
         finally:
             if self._receiver is not None:
                 # Whoever waited wants no more, and is to get no more.
@@ -157,15 +157,15 @@ class Stream:
         found = self.found
         if answer.coding != found.coding:
             return S3Unfit(
-                f"S3 sends {found.key!a} with Content-Encoding {answer.coding}, and "
-                f"says that it is stored with {found.coding}; if a proxy stands before "
-                "the store, it must not compress"
+                f"S3 sends {found.key!a} with Content-Encoding {answer.coding}, but "
+                f"says that it is stored with {found.coding}; a proxy in front of the "
+                "store must not compress"
             )
         if not answer.headers.get("content-range", "").startswith(f"bytes {start}-"):
             return S3Unfit("this store does not heed Range when it is read")
         # Not every store heeds If-Match when it is read.
         if quoted(answer.headers.get("etag", found.etag)) != quoted(found.etag):
-            return StagedDataLost(f"{found.key!a} is another one now")
+            return StagedDataLost(f"{found.key!a} has been replaced")
         return None
 
     def _insist(self) -> None:

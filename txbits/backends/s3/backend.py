@@ -227,13 +227,13 @@ class S3Backend:
                 or etag not in ("", found.etag)
             ):
                 raise S3Unfit(
-                    "this store does not tell of an object what was stored: of "
-                    f"{again.length} bytes with the ETag {etag} it says {found}"
+                    "this store does not describe an object as it was stored: for "
+                    f"{again.length} bytes with the ETag {etag} it reports {found}"
                 )
             listed = [one.key for one in (await bucket.page(key, most=1)).found]
             if listed != [key]:
                 raise S3Unfit(
-                    "this store does not list at once what was stored, under its name: "
+                    "this store does not list a new object at once under its own name: "
                     f"{key!a} as {listed}"
                 )
             is_written = True

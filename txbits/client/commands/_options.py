@@ -36,7 +36,7 @@ _BASIC = "with Basic, in each request"
 _LONGEST = 4 * 1024 * 1024
 
 #: Said where the file system has no locks.
-NOT_ALONE = "this file system has no locks, so nothing keeps two runs apart"
+NOT_ALONE = "this file system has no locks; do not run this command twice at once"
 
 
 def add_connection_options(
@@ -95,8 +95,8 @@ def add_trust_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trust-host-id",
         action="store_true",
-        help="if the server names another host for the upload (BITS-Host-Id), give "
-        "that the password, the headers and the certificate, too",
+        help="send the password, the headers and the certificate also to another host "
+        "that the server names for the upload (BITS-Host-Id)",
     )
 
 
@@ -233,7 +233,9 @@ def _from_netrc(context: Context, user: str, host: str) -> str | None:
     try:
         return password_of(user, host, text)
     except ValueError as error:
-        raise UsageError(f"{printable(path)} is no netrc file: {error}") from error
+        raise UsageError(
+            f"{printable(path)} is not a valid netrc file: {error}"
+        ) from error
 
 
 def _home(context: Context) -> str:

@@ -40,7 +40,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "session",
         metavar="SESSION",
         type=_types.session,
-        help="the session's id, as the server wrote it and status shows it",
+        help="the session's id, as txbits status shows it",
     )
     add(
         "--retry-for",
@@ -81,7 +81,7 @@ async def _perform(context: Context, options: argparse.Namespace) -> Status:
     if options.json:
         context.say_json(event="cancelled", url=options.url, session=session)
     else:
-        context.say(f"nothing is left of session {printable(session)}")
+        context.say(f"cancelled session {printable(session)}")
     return Status.DONE
 
 

@@ -70,8 +70,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--no-check",
         action="store_true",
-        help="do not take a new time of modification for a change; a file that is "
-        "overwritten meanwhile, without a change of its length, is not noticed then",
+        help="do not check the modification time of files; a change of content that "
+        "leaves the length the same then goes unnoticed",
     )
     add("-r", "--recursive", action="store_true", help="send the files of directories")
     add(
@@ -271,13 +271,13 @@ class _Uploads:
         if journal.was_lost:
             context.complain(
                 f"{journal.path} was lost when the machine crashed; "
-                f"{printable(item.path)} is sent anew"
+                f"{printable(item.path)} is sent from the beginning"
             )
         stale = journal.stale
         if stale is not None and not stale.done:
             context.complain(
-                f"{printable(item.path)} has changed since it was sent in part; it is "
-                "sent anew"
+                f"{printable(item.path)} has changed since it was partly sent; it is "
+                "sent from the beginning"
             )
 
     async def _forget(self, done: Journal) -> None:
@@ -348,7 +348,7 @@ class _Uploads:
             already = " already" if result is None else ""
             line = f"{source.length:,} bytes are{already} at {item.url}"
             if result is not None and not result.is_acknowledged:
-                line += " (the server's answer was lost; a look there shows the file)"
+                line += " (the server's answer was lost, but the file is there)"
             self.context.say(line)
 
 

@@ -328,7 +328,7 @@ class StreamingChannel(HTTPChannel):
             method, space, rest = line.partition(b" ")
             rest_encoded = encoded_target(rest)
             if rest_encoded is None:
-                self._refuse_what_is_no_request("a URL whose path is no UTF-8")
+                self._refuse_what_is_no_request("a URL whose path is not UTF-8")
                 return
             line = method + space + rest_encoded
         super().lineReceived(line)

@@ -278,8 +278,7 @@ class StreamingRequest(Request):
     def _refuse_host(self) -> None:
         """Refuse a request that does not say which host it is for."""
         _log.info(
-            "refused a request from {client}: it has {count} Host headers, or one that "
-            "is no host",
+            "refused a request from {client}: {count} Host headers, or an invalid one",
             client=getattr(self.getClientAddress(), "host", "-"),
             count=len(self.lower_headers().get(b"host", ())),
             status=MALFORMED_HEADER.status,

@@ -44,7 +44,7 @@ def named(first: int) -> str:
 
     :param first: Its first byte.
     """
-    return "TLS on a port without it" if first == _HANDSHAKE else "what is not HTTP"
+    return "TLS on a plain HTTP port" if first == _HANDSHAKE else "what is not HTTP"
 
 
 def is_kept(headers: Mapping[bytes, Sequence[bytes]], version: bytes) -> bool:

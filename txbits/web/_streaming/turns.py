@@ -64,6 +64,8 @@ class Turns:
             try:
                 waiting.take_turn()
             except Exception:  # noqa: BLE001 - as the reactor does when it reads
-                _log.failure("a connection is dropped: serving a request went wrong")
+                _log.failure(
+                    "dropped a connection: serving a request raised an exception"
+                )
                 waiting.abort()
         self._go_on()
