@@ -325,6 +325,21 @@ class StopTests(DiskCase):
         found = self.successResultOf(self.start(backend.root).find(session.session_id))
         self.assertEqual(found.offset, 0)
 
+    def test_what_was_cut_off_is_missed(self):
+        """Otherwise its Close-Session would discard it, and be a success."""
+        backend = self.start()
+        length = 1 << 21
+        session = self.complete(backend, data=bytes(length))
+        self.fault = BackendError("broken")
+        self.successResultOf(backend.stop())
+        again = self.start(backend.root)
+        found = self.successResultOf(again.find(session.session_id))
+        self.assertEqual((found.offset, found.in_doubt), (0, True))
+        # The client that goes on is told where.
+        self.append(found, length, bytes(length))
+        found = self.successResultOf(self.reopened(again).find(session.session_id))
+        self.assertEqual((found.offset, found.in_doubt), (length, False))
+
     def test_it_takes_no_longer_than_some_seconds(self):
         backend = self.start()
         sessions = [self.create(backend, (name,)) for name in "abcdefghijkl"]
