@@ -224,7 +224,17 @@ class TableTests(SynchronousTestCase):
 
     def test_they_count_unless_the_machine_was_started_since(self):
         """Told by the times of files, since there is nothing better."""
-        for booted, boot in ((-1e6, _BOOT), (1e6, b"0" * 16)):
+        doubted = b"0" * 16
+        for up, disk_ahead, clock_ahead, boot in (
+            (1e6, 0.0, 0.0, _BOOT),
+            (-1e6, 0.0, 0.0, doubted),
+            # The clock of a file server, which is wrong, or ours is.
+            (1e6, 2e6, 0.0, doubted),
+            (1e6, 3e6, -3e6, _BOOT),
+            (1e6, -2e6, 2e6, _BOOT),
+            # A clock that is not set yet.
+            (1e6, 0.0, -1e9, doubted),
+        ):
             staged, empty = uuid4(), uuid4()
             for one in (staged, empty):
                 self.older_line(one, ("a",))
@@ -236,7 +246,9 @@ class TableTests(SynchronousTestCase):
                 self.table._directory,
                 self.table,
                 keeps=False,
-                booted_at=lambda booted=booted: time.time() + booted,
+                disk_ahead=disk_ahead,
+                seconds=lambda ahead=clock_ahead: time.time() + ahead,
+                up=lambda up=up: up,
             )
             self.assertEqual(self.table.read(staged).boot, boot)
             # It is as old as its record says.

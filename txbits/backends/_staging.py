@@ -250,7 +250,14 @@ class Staging:
             closes = Closes(files, closed, is_to_be_safe)
             table = Table.opened(files, directory, boot, go_on)
             descriptors.append(table.fd)
-            take_over(files, directory, table, keeps=fsync == "fragment")
+            take_over(
+                files,
+                directory,
+                table,
+                keeps=fsync == "fragment",
+                disk_ahead=disk_ahead,
+                seconds=seconds,
+            )
             if is_to_be_safe:
                 # The names in them, which whatever is made safe later lies behind.
                 files.fsync(table.fd)
