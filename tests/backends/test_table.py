@@ -256,6 +256,26 @@ class TableTests(SynchronousTestCase):
             for one in (staged, empty):
                 self.table.drop(one)
 
+    def test_writing_them_anew_ends_when_nobody_waits_for_it(self):
+        for _ in range(3):
+            self.older_line(uuid4(), ("a",))
+        self.table = self.opened()
+        calls = []
+
+        def go_on():
+            calls.append(None)
+            if len(calls) == 2:
+                raise BackendError("stopping")
+
+        files, directory = self.table._files, self.table._directory
+        with self.assertRaises(BackendError):
+            take_over(files, directory, self.table, keeps=False, go_on=go_on)
+        self.assertEqual(len(self.table.older), 2)
+        self.table = self.opened()
+        take_over(files, directory, self.table, keeps=False, go_on=go_on)
+        self.assertEqual(self.table.older, set())
+        self.assertEqual(len(calls), 4)
+
     def test_writing_them_anew_may_be_cut_short_at_any_call(self):
         for calls in range(20):
             path = os.path.join(self.directory, "sessions-1")

@@ -257,6 +257,7 @@ class Staging:
                 keeps=fsync == "fragment",
                 disk_ahead=disk_ahead,
                 seconds=seconds,
+                go_on=go_on,
             )
             if is_to_be_safe:
                 # The names in them, which whatever is made safe later lies behind.

@@ -55,6 +55,7 @@ def take_over(
     disk_ahead: float = 0.0,
     seconds: Callable[[], float] = time.time,
     up: Callable[[], float] = _up,
+    go_on: Callable[[], None] = lambda: None,
 ) -> None:
     """
     Have the records that another process left say what holds from now on. It blocks.
@@ -64,9 +65,12 @@ def take_over(
     :param disk_ahead: Seconds that the clock of the disk is ahead of that of *seconds*.
     :param seconds: Tells seconds since the epoch.
     :param up: Tells for how many seconds the machine has been up.
+    :param go_on: Called again and again; what it raises ends this, and the next start
+        goes on with it.
     :raises OSError: If that cannot be done.
     """
     for session_id in list(table.older):
+        go_on()
         try:
             staged = files.lstat(part_name(session_id), dir_fd=directory)
         except FileNotFoundError:
