@@ -297,6 +297,17 @@ class EvidenceTests(MemoryCase):
                 BackendError,
             )
             self.assertEqual(len(self.leftovers(backend)), 1)
+            # Nor is that told the next time, only because it is written down by now.
+            failed.clear()
+            self.failureResultOf(
+                backend.recalls_close(session.session_id, ("name.txt",), None),
+                BackendError,
+            )
+            self.assertTrue(self.recalls(backend, session))
+            self.assertEqual(self.leftovers(backend), [])
+            failed.clear()
+            self.assertTrue(self.recalls(backend, session))
+            self.assertEqual(failed, [])
 
     def test_several_are_recalled_at_a_time(self):
         backend = self.start()

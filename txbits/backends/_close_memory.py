@@ -51,6 +51,7 @@ class CloseMemory:
     _settling: Joint | None = field(default=None, init=False)
     _settles_at: int = field(default=MOST_KEPT, init=False)
     _is_spoilt: bool = field(default=False, init=False)
+    _late: set[UUID] = field(factory=set, init=False)
     _syncing: DeferredLock = field(factory=DeferredLock, init=False)
 
     def remember(
@@ -169,9 +170,19 @@ class CloseMemory:
         :param at: The time, in seconds since the epoch.
         :raises BackendError: If that cannot be done.
         """
+        if self._is_to_be_safe:
+            self._late.add(session_id)
         translated(self._closes.remember, session_id, destination, owner, at)
         if self._is_to_be_safe:
             await self._make_safe()
+            self._late.discard(session_id)
+
+    def is_late(self, session_id: UUID) -> bool:
+        """
+        Tell whether the close of a session was, or is, to be remembered late, and may
+        not survive a crash of the machine yet.
+        """
+        return session_id in self._late
 
 
 def recover_closes(
