@@ -128,6 +128,40 @@ class LineTests(MemoryCase):
         self.successResultOf(backend.clean_up(0.0))
         self.assertEqual(self.lines(backend), [b"free"])
 
+    def test_so_is_what_only_then_comes_to_be_kept_by_a_line(self):
+        backend = self.start()
+        first, second = (self.complete(backend, (name,)) for name in "ab")
+        self.close(backend, first)
+        self.successResultOf(self.publish(second))
+        self.remember(backend, second)
+        self.holding = True
+        cleaning = backend.clean_up(0.0)
+        self.let_go(Failure(BackendError("broken")))
+        self.holding = False
+        self.successResultOf(cleaning)
+        self.successResultOf(second.release())
+        # The kernel may have dropped it.
+        os.unlink(self.inside(backend, "closed/0000000001"))
+        self.successResultOf(backend.clean_up(0.0))
+        self.assertEqual(self.lines(backend), [b"free", b"free"])
+        self.assertTrue(self.recalls(backend, second))
+
+    def test_it_is_written_again_when_there_is_room(self):
+        backend = self.start()
+        session = self.complete(backend)
+        self.close(backend, session)
+        self.holding = True
+        cleaning = backend.clean_up(0.0)
+        backend._files.room = 0
+        self.let_go(Failure(BackendError("broken")))
+        backend._files.room = None
+        self.holding = False
+        self.successResultOf(cleaning)
+        os.unlink(self.inside(backend, "closed/0000000001"))
+        self.successResultOf(backend.clean_up(0.0))
+        self.assertEqual(self.lines(backend), [b"free"])
+        self.assertTrue(self.recalls(backend, session))
+
     def test_a_line_that_a_process_left_is_remembered_by_the_next(self):
         backend = self.start()
         session = self.complete(backend)
@@ -263,6 +297,45 @@ class EvidenceTests(MemoryCase):
                 BackendError,
             )
             self.assertEqual(len(self.leftovers(backend)), 1)
+            # Nor is that told the next time, only because it is written down by now.
+            failed.clear()
+            self.failureResultOf(
+                backend.recalls_close(session.session_id, ("name.txt",), None),
+                BackendError,
+            )
+            self.assertTrue(self.recalls(backend, session))
+            self.assertEqual(self.leftovers(backend), [])
+            failed.clear()
+            self.assertTrue(self.recalls(backend, session))
+            self.assertEqual(failed, [])
+
+    def test_several_are_recalled_at_a_time(self):
+        backend = self.start()
+        sessions = [self.complete(backend, (name,)) for name in "abc"]
+        for session in sessions[:2]:
+            place = os.path.join(backend.root, *session.destination)
+            os.link(session.address(), place)
+        with open(self.inside(backend, "sessions-1"), "wb"):
+            pass
+        again = self.after_boot(backend)
+        # There is a file that is not written to any more, and may not be safe.
+        self.remember(again, sessions[2])
+        again._staging.closes.conclude()
+        held = []
+
+        def sync(fd):
+            held.append(Deferred())
+            return held[-1].addCallback(lambda _: os.fsync(fd))
+
+        again._staging.close_memory._sync = sync
+        recalling = [
+            again.recalls_close(one.session_id, one.destination, None)
+            for one in sessions[:2]
+        ]
+        while held:
+            held.pop(0).callback(None)
+        for one in recalling:
+            self.assertTrue(self.successResultOf(one))
 
     def test_another_file_is_no_evidence(self):
         backend, session = self.lost(("other.txt",))

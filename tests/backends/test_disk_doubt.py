@@ -7,6 +7,7 @@ is, whatever is lost, is for ``test_disk_power``.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from uuid import uuid4
@@ -133,6 +134,25 @@ class DoubtTests(DiskCase):
             found = self.found(backend, session)
             self.assertEqual(found.offset, offset)
             self.append(found, 10, b"hello"[offset:])
+
+    def test_a_long_file_whose_release_had_begun_is_removed_in_a_thread(self):
+        backend = self.start()
+        session = self.begun(backend, bytes(1 << 21), 1 << 22)
+        backend._files.fail("unlink", errno.EIO)
+        self.failureResultOf(session.release(), BackendError)
+        again = self.after_boot(backend)
+        found = self.found(again, session)
+        self.assertTrue(found.releasing)
+        in_thread, asked = again._staging.in_thread, []
+
+        def noted(function, *args):
+            asked.append(args)
+            return in_thread(function, *args)
+
+        again._staging.in_thread = noted
+        self.successResultOf(found.release())
+        self.assertEqual(len(asked), 1)
+        self.assertEqual(self.leftovers(again), [])
 
     def test_settling_may_be_cut_short_at_any_call(self):
         for links in (1, 2):
@@ -324,6 +344,21 @@ class StopTests(DiskCase):
         self.successResultOf(backend.stop())
         found = self.successResultOf(self.start(backend.root).find(session.session_id))
         self.assertEqual(found.offset, 0)
+
+    def test_what_was_cut_off_is_missed(self):
+        """Otherwise its Close-Session would discard it, and be a success."""
+        backend = self.start()
+        length = 1 << 21
+        session = self.complete(backend, data=bytes(length))
+        self.fault = BackendError("broken")
+        self.successResultOf(backend.stop())
+        again = self.start(backend.root)
+        found = self.successResultOf(again.find(session.session_id))
+        self.assertEqual((found.offset, found.in_doubt), (0, True))
+        # The client that goes on is told where.
+        self.append(found, length, bytes(length))
+        found = self.successResultOf(self.reopened(again).find(session.session_id))
+        self.assertEqual((found.offset, found.in_doubt), (length, False))
 
     def test_it_takes_no_longer_than_some_seconds(self):
         backend = self.start()

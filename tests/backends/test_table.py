@@ -224,7 +224,17 @@ class TableTests(SynchronousTestCase):
 
     def test_they_count_unless_the_machine_was_started_since(self):
         """Told by the times of files, since there is nothing better."""
-        for booted, boot in ((-1e6, _BOOT), (1e6, b"0" * 16)):
+        doubted = b"0" * 16
+        for up, disk_ahead, clock_ahead, boot in (
+            (1e6, 0.0, 0.0, _BOOT),
+            (-1e6, 0.0, 0.0, doubted),
+            # The clock of a file server, which is wrong, or ours is.
+            (1e6, 2e6, 0.0, doubted),
+            (1e6, 3e6, -3e6, _BOOT),
+            (1e6, -2e6, 2e6, _BOOT),
+            # A clock that is not set yet.
+            (1e6, 0.0, -1e9, doubted),
+        ):
             staged, empty = uuid4(), uuid4()
             for one in (staged, empty):
                 self.older_line(one, ("a",))
@@ -236,13 +246,35 @@ class TableTests(SynchronousTestCase):
                 self.table._directory,
                 self.table,
                 keeps=False,
-                booted_at=lambda booted=booted: time.time() + booted,
+                disk_ahead=disk_ahead,
+                seconds=lambda ahead=clock_ahead: time.time() + ahead,
+                up=lambda up=up: up,
             )
             self.assertEqual(self.table.read(staged).boot, boot)
             # It is as old as its record says.
             self.assertEqual(self.table.read(empty).boot, b"0" * 16)
             for one in (staged, empty):
                 self.table.drop(one)
+
+    def test_writing_them_anew_ends_when_nobody_waits_for_it(self):
+        for _ in range(3):
+            self.older_line(uuid4(), ("a",))
+        self.table = self.opened()
+        calls = []
+
+        def go_on():
+            calls.append(None)
+            if len(calls) == 2:
+                raise BackendError("stopping")
+
+        files, directory = self.table._files, self.table._directory
+        with self.assertRaises(BackendError):
+            take_over(files, directory, self.table, keeps=False, go_on=go_on)
+        self.assertEqual(len(self.table.older), 2)
+        self.table = self.opened()
+        take_over(files, directory, self.table, keeps=False, go_on=go_on)
+        self.assertEqual(self.table.older, set())
+        self.assertEqual(len(calls), 4)
 
     def test_writing_them_anew_may_be_cut_short_at_any_call(self):
         for calls in range(20):

@@ -14,7 +14,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from attrs import define, field
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, DeferredLock, succeed
 from twisted.logger import Logger
 
 from txbits._deferreds import deferred
@@ -50,6 +50,9 @@ class CloseMemory:
     _standing: dict[UUID, bytes] = field(factory=dict, init=False)
     _settling: Joint | None = field(default=None, init=False)
     _settles_at: int = field(default=MOST_KEPT, init=False)
+    _is_spoilt: bool = field(default=False, init=False)
+    _late: set[UUID] = field(factory=set, init=False)
+    _syncing: DeferredLock = field(factory=DeferredLock, init=False)
 
     def remember(
         self,
@@ -104,27 +107,52 @@ class CloseMemory:
 
     @deferred
     async def _settle(self) -> None:
-        closes, table = self._closes, self._table
+        table = self._table
         count = len(table.closed)
         try:
             await self._make_safe()
             translated(table.let_go, count)
         except BackendError as fault:
             _log.error("could not sync the records of closes: {fault}", fault=fault)
-            # What an fsync that failed has lost, a second one would not tell.
-            closes.conclude()
-            for _, record in table.closed:
-                translated(closes.append, record)
         finally:
             self._settles_at = len(table.closed) + MOST_KEPT
 
+    def _append_again(self) -> None:
+        """
+        Write what an fsync that failed may have lost: a second one would not tell.
+
+        :raises BackendError: If that cannot be done; to be called again then.
+        """
+        if not self._is_spoilt:
+            return
+        closes = self._closes
+        closes.conclude()
+        # In this order: a thread that ends a session takes its record over.
+        records = list(self._standing.values())
+        records += (record for _, record in self._table.closed)
+        for record in records:
+            translated(closes.append, record)
+        self._is_spoilt = False
+
+    @deferred
     async def _make_safe(self) -> None:
+        # One at a time, since they close files.
+        await self._syncing.run(self._sync_all)
+
+    @deferred
+    async def _sync_all(self) -> None:
+        self._append_again()
         unsafe = self._closes.unsafe()
         try:
             await all_done(
                 self._sync_names(unsafe.directory),
                 *(self._sync(fd) for fd in unsafe.files),
             )
+        except BackendError:
+            self._is_spoilt = True
+            # At once, too: what was written may not be read any more either.
+            self._append_again()
+            raise
         finally:
             self._closes.let_go(unsafe)
 
@@ -142,11 +170,19 @@ class CloseMemory:
         :param at: The time, in seconds since the epoch.
         :raises BackendError: If that cannot be done.
         """
+        if self._is_to_be_safe:
+            self._late.add(session_id)
         translated(self._closes.remember, session_id, destination, owner, at)
         if self._is_to_be_safe:
-            # One at a time, since they close files.
-            await self.settle()
             await self._make_safe()
+            self._late.discard(session_id)
+
+    def is_late(self, session_id: UUID) -> bool:
+        """
+        Tell whether the close of a session was, or is, to be remembered late, and may
+        not survive a crash of the machine yet.
+        """
+        return session_id in self._late
 
 
 def recover_closes(

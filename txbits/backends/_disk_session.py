@@ -208,7 +208,10 @@ class DiskSession:
         # One that could not be stored safely was removed, or should have been.
         fd = self._open_part(_WRITE if self.offset else _NEW)
         try:
-            self.offset = self._measured(files.fstat(fd).st_size)
+            held = self._measured(files.fstat(fd).st_size)
+            if held > self.offset:
+                # They could not be stored safely, and then could not be cut off.
+                files.ftruncate(fd, self.offset)
             if self.in_doubt:
                 self._go_on()
         except BaseException:

@@ -120,7 +120,8 @@ class DiskWriter:
         try:
             files.close(fd)
         except OSError:
-            # Some network file systems store, and fail, only now.
+            # Some network file systems store, and fail, only now. Which bytes of this
+            # writer are there nobody knows, and no fsync to come would tell.
             there = files.lstat(session.part(), dir_fd=session.staging.directory)
-            session.offset = min(session.offset, there.st_size)
+            session.offset = min(self._begun_at, there.st_size)
             raise

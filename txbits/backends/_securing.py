@@ -90,7 +90,10 @@ async def _secure(staging: Staging, session_id: UUID) -> None:
         try:
             await staging.sync(fd)
         except BackendError:
-            # Nobody knows what was stored, and a second fsync would not tell.
+            # Nobody knows what was stored, and a second fsync would not tell. What is
+            # cut off was acknowledged, so a Close-Session that comes next must not be
+            # taken for the wish to discard half a file.
+            translated(_mark, staging, session_id, record.safe, True)
             await staging.in_thread(translated, files.ftruncate, fd, record.safe)
             raise
     finally:
@@ -107,7 +110,9 @@ def _opened(staging: Staging, session_id: UUID) -> int:
         raise NoSuchSession(str(error)) from None
 
 
-def _mark(staging: Staging, session_id: UUID, safe: int) -> None:
+def _mark(
+    staging: Staging, session_id: UUID, safe: int, has_lost: bool = False
+) -> None:
     record = staging.table.read(session_id)
     staging.table.mark(
         session_id,
@@ -115,5 +120,5 @@ def _mark(staging: Staging, session_id: UUID, safe: int) -> None:
         record.total,
         safe,
         is_kept=record.is_kept,
-        in_doubt=record.in_doubt,
+        in_doubt=record.in_doubt or has_lost,
     )

@@ -250,7 +250,15 @@ class Staging:
             closes = Closes(files, closed, is_to_be_safe)
             table = Table.opened(files, directory, boot, go_on)
             descriptors.append(table.fd)
-            take_over(files, directory, table, keeps=fsync == "fragment")
+            take_over(
+                files,
+                directory,
+                table,
+                keeps=fsync == "fragment",
+                disk_ahead=disk_ahead,
+                seconds=seconds,
+                go_on=go_on,
+            )
             if is_to_be_safe:
                 # The names in them, which whatever is made safe later lies behind.
                 files.fsync(table.fd)
@@ -441,7 +449,8 @@ class Staging:
             record.destination, staged, total
         )
         offset = staged.st_size
-        if has_crashed and not published:
+        if not (is_settled or published):
+            # One whose release has begun is as long as ever: that takes as long.
             offset = min(offset, record.safe)
         return Found(
             record,

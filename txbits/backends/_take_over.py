@@ -15,7 +15,7 @@ from txbits.backends._table import Table, part_name
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 # How wrong the clock may have been when the machine was started, in seconds, where an
-# older version has left nothing else to go by.
+# older version has left nothing else to go by; and how far in the future a time may be.
 _CLOCK_ERROR = 60.0
 
 
@@ -42,8 +42,8 @@ def make_root(files: Files, root: str, is_to_be_safe: bool) -> None:
             files.close(fd)
 
 
-def _booted_at() -> float:
-    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+def _up() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def take_over(
@@ -52,21 +52,35 @@ def take_over(
     table: Table,
     *,
     keeps: bool,
-    booted_at: Callable[[], float] = _booted_at,
+    disk_ahead: float = 0.0,
+    seconds: Callable[[], float] = time.time,
+    up: Callable[[], float] = _up,
+    go_on: Callable[[], None] = lambda: None,
 ) -> None:
     """
     Have the records that another process left say what holds from now on. It blocks.
 
     :param directory: The descriptor of the staging area.
     :param keeps: Whether all that is acknowledged from now on is safe before.
-    :param booted_at: Tells when the machine was started, in seconds since the epoch.
+    :param disk_ahead: Seconds that the clock of the disk is ahead of that of *seconds*.
+    :param seconds: Tells seconds since the epoch.
+    :param up: Tells for how many seconds the machine has been up.
+    :param go_on: Called again and again; what it raises ends this, and the next start
+        goes on with it.
     :raises OSError: If that cannot be done.
     """
     for session_id in list(table.older):
+        go_on()
         try:
-            changed = files.lstat(part_name(session_id), dir_fd=directory).st_ctime
+            staged = files.lstat(part_name(session_id), dir_fd=directory)
         except FileNotFoundError:
             changed = table.read(session_id).created
-        table.renew(session_id, has_crashed=changed < booted_at() + _CLOCK_ERROR)
+        else:
+            changed = staged.st_ctime - disk_ahead
+        now = seconds()
+        # What seems to be in the future is of a clock that was set since, or is not set
+        # yet, and tells nothing.
+        is_known = now - up() + _CLOCK_ERROR <= changed <= now + _CLOCK_ERROR
+        table.renew(session_id, has_crashed=not is_known)
     if not keeps:
         table.unkeep()

@@ -408,10 +408,12 @@ class DiskBackend:
     ) -> bool:
         """Look it up; see :class:`~txbits.interfaces.IBackend`."""
         staging = self._staging
-        if not await self._recalls(key_of(session_id, destination, owner)):
-            if not await staging.in_thread(
+        is_known = await self._recalls(key_of(session_id, destination, owner))
+        if not is_known or staging.close_memory.is_late(session_id):
+            is_there = await staging.in_thread(
                 translated, is_published, staging, session_id, destination
-            ):
+            )
+            if not (is_known or is_there):
                 return False
             await staging.in_thread(
                 translated, self._sync_parent_in_thread, destination
