@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any
 from uuid import UUID
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -181,6 +181,12 @@ class S3Session:
             or (self._is_named and self._is_settled)
             or self.is_complete
         )
+
+    @property
+    def announced(self) -> float:
+        """When the record began to say that the file may stand, by our steady clock."""
+        since = self.record.publishing_since
+        return self.written if since is None else self.staging.ours(since)
 
     @property
     def _is_named(self) -> bool:
@@ -367,6 +373,12 @@ class S3Session:
         :returns: Whether it was; if not, what it is now is known.
         :raises NoSuchSession: If the session is over.
         """
+        since = None
+        if record.state == self.record.state == "publishing":
+            # Who writes it for another reason does not begin to publish.
+            since = self.record.publishing_since or self.staging.theirs(self.written)
+        if record.publishing_since != since:
+            record = evolve(record, publishing_since=since)
         try:
             etag = await self.staging.write(record, self.etag)
         except Changed as changed:
