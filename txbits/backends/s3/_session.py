@@ -176,10 +176,7 @@ class S3Session:
         """
         record = self.record
         return (
-            record.total is None
-            or record.is_small
-            or (self._is_named and self._is_settled)
-            or self.is_complete
+            record.total is None or record.is_small or self._has_all or self.is_complete
         )
 
     @property
@@ -191,6 +188,11 @@ class S3Session:
     @property
     def _is_named(self) -> bool:
         return self.record.node == self.staging.node
+
+    @property
+    def _has_all(self) -> bool:
+        """Whether all is known here that was acknowledged before the record."""
+        return self._is_named and self._is_settled and not self._has_missed
 
     # What the bucket says
 
@@ -410,7 +412,7 @@ class S3Session:
         try:
             if not writer.is_small:
                 await self.update(self._with_total(total, part_size))
-                if not (self._is_named and self._is_settled) and not self._is_fresh:
+                if not self._has_all and not self._is_fresh:
                     await self._look()
                 self._is_fresh = False
         except BaseException:
@@ -587,7 +589,12 @@ class S3Session:
         :raises NoSuchSession: If not.
         """
         try:
-            if not self._is_named or not await self._is_unchanged():
+            if (
+                not self._is_named
+                # It looked, and that failed.
+                or self._has_missed
+                or not await self._is_unchanged()
+            ):
                 await self._take_over()
             if self.record.acknowledged > self.offset:
                 # They are lost; this Ack tells the client so.
