@@ -148,3 +148,12 @@ class StallTests(ManagerCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertEqual(self.held(self.session_id), SOURCE[:3])
         self.failureResultOf(self.close(self.session_id), ServerStopping)
+
+    def test_nor_does_a_fragment_that_begins_to_arrive_afterwards(self) -> None:
+        gate = self.backend.hold("open_writer")
+        _, outcome = self.stall(self.session_id)
+        stopping = self.manager.stop()
+        gate.open()
+        self.successResultOf(stopping)
+        self.failureResultOf(outcome, Superseded)
+        self.assertEqual(self.clock.getDelayedCalls(), [])

@@ -42,9 +42,13 @@ class Stalls:
     _arriving: set[Session] = field(factory=set, init=False)
     _timer: IDelayedCall | None = field(default=None, init=False)
     _fires: float = field(default=float("inf"), init=False)
+    _has_stopped: bool = field(default=False, init=False)
 
     def begins(self, session: Session) -> None:
         """A Fragment begins to arrive."""
+        if self._has_stopped:
+            # It came before, and the store took its time; it is ended at once.
+            return
         self._arriving.add(session)
         ends = session.expires
         if ends < self._fires:
@@ -55,7 +59,8 @@ class Stalls:
         self._arriving.discard(session)
 
     def stop(self) -> None:
-        """Watch no longer."""
+        """Watch no longer, whatever still begins."""
+        self._has_stopped = True
         self._arriving.clear()
         self._fires = float("inf")
         if self._timer is not None:

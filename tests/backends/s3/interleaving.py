@@ -368,6 +368,7 @@ class Cluster:
 
     async def _end(self, node: Node) -> None:
         self.schedule.kill(self.case.client(node.backend))
+        node.stalls.stop()
         await node._upkeep.stop()
         await node.backend.stop()
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from attrs import evolve
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
@@ -21,7 +23,7 @@ from twisted.trial.unittest import TestCase
 from tests.clocks import Ahead
 from tests.seaweedfs import ENVIRONMENT, REGION, Bucket
 from txbits.backends.s3 import S3Backend, S3Settings
-from txbits.backends.s3._answers import S3Error, S3Unreachable
+from txbits.backends.s3._answers import S3Error, S3Unreachable, http_date
 from txbits.backends.s3._client import Client
 from txbits.backends.s3._memory import Budget
 from txbits.backends.s3._records import LEAST_OPEN
@@ -59,6 +61,11 @@ class MortalClient(Client):
         self._answer_holds = {}
         self._losing = {}
         self._answers = {}
+        self._dated_back = {}
+
+    def date_back(self, etag, seconds):
+        """Be told that an object was stored so much earlier."""
+        self._dated_back[etag] = seconds
 
     def answer(self, bodies, status, headers=None):
         """
@@ -139,6 +146,14 @@ class MortalClient(Client):
         answer = await super().ask(request)
         if request.operation in self._answer_holds:
             await self._hold(self._answer_holds.pop(request.operation), request)
+        back = self._dated_back.get(answer.headers.get("etag"))
+        if back is not None and "last-modified" in answer.headers:
+            modified = http_date(answer.headers["last-modified"]) - back
+            headers = {
+                **answer.headers,
+                "last-modified": formatdate(modified, usegmt=True),
+            }
+            answer = evolve(answer, headers=headers)
         return answer
 
     async def _hold(self, hold, request):

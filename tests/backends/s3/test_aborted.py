@@ -6,8 +6,9 @@ the bucket, or a person.
 from __future__ import annotations
 
 from tests.backends.s3.support import MIB, S3Case
+from tests.backends.s3.test_requests import CALLER, RequestCase
 from tests.clocks import Ahead
-from txbits.errors import BackendError, StagedDataLost
+from txbits.errors import BackendError, NoSuchSession, OutOfStep, StagedDataLost
 from txbits.testing.backend import contract
 
 NAME = ("name.txt",)
@@ -108,6 +109,48 @@ class PartsTests(AbortedCase):
         self.assertTrue(session.published)
         await self.close(node, session, overwrite=True)
         self.assertEqual(await self.file_at(node, NAME), b"newer")
+
+
+class LateTests(AbortedCase, RequestCase):
+    """
+    What a node does that finds, more than an hour later, that the upload is gone: its
+    own writing of the record makes nothing of that recent.
+    """
+
+    async def found_late(self):
+        """Managers of two nodes that come later, and the session's id."""
+        node, session_id = await self.left_behind()
+        found = await node.staging.read(session_id)
+        nodes = [await self.manager() for _ in range(2)]
+        for one in nodes:
+            self.client(one.backend).date_back(found.etag, 4000.0)
+        return nodes, session_id
+
+    @contract
+    async def test_a_close_does_not_take_it_for_published(self):
+        nodes, session_id = await self.found_late()
+        with self.assertRaises(NoSuchSession):
+            await nodes[0].close(session_id, NAME, CALLER)
+        self.flushLoggedErrors()
+        self.assertIsNone(await self.file_at(nodes[0].backend, NAME))
+        self.assertEqual(self.bucket.everything(), [])
+
+    @contract
+    async def test_nor_does_one_after_a_fragment(self):
+        nodes, session_id = await self.found_late()
+        data = self.data(DATA)
+        with self.assertRaises(OutOfStep) as caught:
+            await self.fragment(nodes[0], session_id, DATA - 1, data[-1:], DATA)
+        held = caught.exception.offset
+        self.assertLess(held, 5 * MIB)
+        for node in nodes:
+            piece = data[held : held + 1000]
+            held = await self.fragment(node, session_id, held, piece, DATA)
+        with self.assertRaises(NoSuchSession):
+            await nodes[0].close(session_id, NAME, CALLER)
+        self.flushLoggedErrors()
+        self.assertIsNone(await self.file_at(nodes[0].backend, NAME))
+        self.assertEqual(self.bucket.everything(), [])
 
 
 class CopyTests(AbortedCase):

@@ -48,6 +48,7 @@ class RecordTests(S3Case):
             self.record(total=5, part_size=MIB, inline=b"a\nb"),
             self.record(total=MIB, part_size=MIB, upload="u", state="publishing"),
             self.record(total=MIB, part_size=MIB, node="one", acknowledged=9),
+            self.record(state="publishing", publishing_since=1.5),
             closed(uuid4(), NAME, "me"),
         ):
             self.assertEqual(decoded(encoded(record), "key"), record)
@@ -61,8 +62,10 @@ class RecordTests(S3Case):
         older = encoded(self.record(total=5, part_size=MIB))
         self.assertNotIn(b"node", older)
         self.assertNotIn(b"acknowledged", older)
+        self.assertNotIn(b"publishing_since", older)
         record = decoded(older, "key")
         self.assertEqual((record.node, record.acknowledged), (None, 0))
+        self.assertIsNone(record.publishing_since)
 
     def test_others_are_refused(self):
         good = encoded(self.record(total=5, part_size=MIB, inline=b"abc"))
@@ -77,6 +80,7 @@ class RecordTests(S3Case):
             good.replace(b'"owner": null', b'"owner": 7'),
             good.replace(b'"owner": null', b'"owner": null, "node": 7'),
             good.replace(b'"owner": null', b'"owner": null, "acknowledged": "7"'),
+            good.replace(b'"owner": null', b'"owner": null, "publishing_since": ""'),
         ):
             with self.assertRaises(Unreadable):
                 decoded(text, "key")

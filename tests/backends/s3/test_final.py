@@ -24,6 +24,8 @@ NAME = ("name.txt",)
 #: Lengths of files that lie in their record, in tails, and in parts.
 LENGTHS = (50_000, 300_000, 6 * MIB)
 
+REFUSAL = b"<Error><Code>AccessDenied</Code></Error>"
+
 
 class FinalCase(RequestCase):
     """Two managers on one bucket."""
@@ -358,6 +360,51 @@ class AckTests(FinalCase):
             await taking_over
             self.assertEqual(await self.send_to(after, one, data, 1200, 1600), 3000)
             await after.cancel(one, NAME, CALLER)
+            self.assertEqual(self.bucket.everything(), [])
+
+    @contract
+    async def test_nor_is_one_when_the_look_after_taking_over_has_failed(self):
+        for length in LENGTHS[1:]:
+            data = self.data(length)
+            behind, ahead = await self.nodes()
+            one = await behind.create(NAME, CALLER, None)
+            await self.send_to(behind, one, data, 0, 1000)
+            await self.send_to(ahead, one, data, 1000, 3000)
+            self.client(behind.backend).answer({"ListObjectsV2": REFUSAL}, 403)
+            with self.assertRaises(BackendError):
+                await self.send_to(behind, one, data, 1000, 1500)
+            # The record names it by now, and it does not know why.
+            self.assertEqual(await self.send_to(behind, one, data, 1400, 1600), 3000)
+            await ahead.cancel(one, NAME, CALLER)
+            self.assertEqual(self.bucket.everything(), [])
+
+    @contract
+    async def test_nor_when_that_of_one_whose_taking_over_got_no_answer_has(self):
+        self.settings = {"timeout": 1}
+        for length in LENGTHS[1:]:
+            data = self.data(length)
+            behind, ahead = await self.nodes()
+            one = await behind.create(NAME, CALLER, None)
+            await self.send_to(behind, one, data, 0, 1000)
+            await self.send_to(ahead, one, data, 1000, 3000)
+            client = self.client(behind.backend)
+            held, goes_on = client.hold("PutObject")
+            late = self.send_to(behind, one, data, 1000, 1500)
+            await held
+            is_named, named = client.hold_answer("PutObject")
+            goes_on.callback(None)
+            await is_named
+            # That was the tail; this is the name.
+            is_lost, lost = client.hold_answer("PutObject")
+            named.callback(None)
+            await is_lost
+            lost.errback(S3Unreachable("away"))
+            await self.fails(BackendError, late)
+            client.answer({"ListObjectsV2": REFUSAL}, 403)
+            with self.assertRaises(BackendError):
+                await self.send_to(behind, one, data, 1000, 1500)
+            self.assertEqual(await self.send_to(behind, one, data, 1400, 1600), 3000)
+            await ahead.cancel(one, NAME, CALLER)
             self.assertEqual(self.bucket.everything(), [])
 
 

@@ -55,6 +55,35 @@ class Holder:
         self.share.give(going)
 
 
+async def wait_with_most(case, share, writer, kib, turn):
+    """
+    Have a writer wait for room that others get, while it holds more than any of them.
+
+    It would fit as soon as what is leaving has left, so it holds what it has; but who
+    needs little passes it.
+
+    :param share: A line beside the writer's, with room for a thousand KiB in both.
+    :param turn: Gives the reactor a turn.
+    :returns: Those who got the room.
+    """
+    kib *= 1 << 10
+    await writer.write(bytes(400 * kib))
+    await share.take(500 * kib)
+    share.leaving += 500 * kib
+    others = [Holder(share), Holder(share)]
+    case.assertFalse(others[0].take(250 * kib))
+    writing = writer.write(bytes(300 * kib))
+    await turn()
+    case.assertFalse(writing.called)
+    case.assertTrue(others[1].take(100 * kib))
+    share.leaving -= 500 * kib
+    share.give(500 * kib)
+    await turn()
+    case.assertTrue(writing.called)
+    await writing
+    return others
+
+
 class MemoryTests(SynchronousTestCase):
     """Those who wait."""
 

@@ -10,6 +10,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
 from tests.backends.s3.support import MIB, S3Case
+from tests.backends.s3.test_memory import wait_with_most
 from txbits.backends import backend_from_description
 from txbits.backends.s3._memory import OF_PROCESS, Budget
 from txbits.errors import (
@@ -272,6 +273,20 @@ class MemoryTests(S3Case):
         for writer in writers:
             await writer.close()
         self.assertEqual(backend.staging.memory.leaving, 0)
+
+    @contract
+    async def test_who_waits_for_room_is_not_asked_for_it(self):
+        backend = await self.started()
+        bound = backend.staging.memory.memory
+        bound.bound(1000 << 10)
+        session = await self.new(backend)
+        writer = await session.open_writer(2 * MIB)
+        share = bound.for_uploads()
+        others = await wait_with_most(self, share, writer, 1, self.turn)
+        self.assertEqual([one.asked for one in others], [1, 0])
+        await writer.close()
+        session.drop_copy()
+        self.assertEqual(bound.used, others[1].held)
 
     @contract
     async def test_clients_that_stall_do_not_lock_others_out(self):

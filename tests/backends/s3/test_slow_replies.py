@@ -8,6 +8,7 @@ from twisted.internet import reactor
 from twisted.internet.task import Clock
 
 from tests.backends.s3.support import MIB
+from tests.backends.s3.test_memory import wait_with_most
 from tests.backends.s3.test_replies import ReplyCase
 from txbits._deferreds import begun
 from txbits.backends.s3._memory import Budget
@@ -177,6 +178,19 @@ class PressureTests(SlowCase):
         self.assertEqual(len(share.line), 0)
         share.give(9 * MIB)
         await self.assert_nothing_left(backend)
+
+    @contract
+    async def test_who_waits_for_room_is_not_asked_for_it(self):
+        backend = await self.started()
+        bound = backend.staging.reply_memory.memory
+        bound.bound(2000 << 10)
+        session, writer = await self.slow(backend, 0)
+        share = bound.for_replies()
+        others = await wait_with_most(self, share, writer, 1, self.turn)
+        self.assertEqual([one.asked for one in others], [1, 0])
+        await writer.close()
+        self.assertEqual(bound.used, others[1].held)
+        await self.keep(session, bytes(700 << 10))
 
     @contract
     async def test_pieces_go_with_the_session(self):

@@ -422,8 +422,36 @@ class CodingTests(WholenessCase):
     async def test_nor_have_listings(self):
         backend = await self.started()
         self.always("ListObjectsV2", Change(compressed))
-        with self.assertRaisesRegex(S3Unfit, "ListObjectsV2 with an unexpected C"):
+        with self.assertRaisesRegex(
+            S3Unfit, "ListObjectsV2 with status 200 and an unexpected Content-Enc"
+        ):
             await backend.staging.bucket.every("in/")
+
+    @contract
+    async def test_an_error_that_passes_is_waited_for_in_any_coding(self):
+        first = await self.started()
+        session = await self.new(first, NAME)
+        await self.send(session, 5, b"bytes")
+        second = await self.started()
+
+        def busy(head, body):
+            head, body = compressed(head, b"<html>Bad Gateway</html>")
+            return b"HTTP/1.1 502 Bad Gateway" + head[head.index(b"\r\n") :], body
+
+        self.proxy.break_next("GetObject", Change(busy))
+        await self.close(second, await second.find(session.session_id))
+        self.assertEqual(await self.file_at(second, NAME), b"bytes")
+
+    @contract
+    async def test_an_upload_whose_id_is_coded_is_not_left(self):
+        backend = await self.started()
+        session = await self.new(backend, NAME)
+        self.proxy.break_next("CreateMultipartUpload", Change(compressed))
+        with self.assertRaises(BackendError):
+            await self.send(session, 6 * MIB, self.data(6 * MIB))
+        self.assertEqual(len(self.bucket.uploads()), 1)
+        await session.release()
+        self.assertEqual(self.bucket.everything(), [])
 
 
 class HeadTests(WholenessCase):

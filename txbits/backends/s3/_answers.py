@@ -173,9 +173,12 @@ class Reader:
         """
         # Answers to HEAD have no body, and tell how the object is stored.
         if coding is not None and body:
-            raise S3Unfit(
-                f"S3 answered {_about(request)} with an unexpected Content-Encoding "
-                f"{coding[:99]!a}; a proxy in front of the store must not compress"
+            # Who says that the store is away for now says so in a page of its own.
+            passes = status >= 500 or status == 429
+            raise (S3Unreachable if passes else S3Unfit)(
+                f"S3 answered {_about(request)} with status {status} and an unexpected "
+                f"Content-Encoding {coding[:99]!a}; a proxy in front of the store must "
+                "not compress"
             )
         parsed: Mapping[str, Any] = {}
         found = None if request.operation == "GetObject" else _ROOT.match(body)

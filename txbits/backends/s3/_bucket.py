@@ -427,7 +427,7 @@ class Bucket:
             if error.is_repeated:
                 raise UnknownUploads(str(error)) from error
             raise
-        except S3Unreachable as error:
+        except (S3Unreachable, S3Unfit) as error:
             raise UnknownUploads(str(error)) from error
         return Begun(str(answer.parsed["UploadId"]), answer.is_repeated)
 

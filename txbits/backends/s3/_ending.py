@@ -218,9 +218,9 @@ async def has_published(
         return True
     if was_there:
         return False
-    if not is_cut and staging.clock.seconds() - session.written < _TAKEN_AWAY:
+    if not is_cut and staging.clock.seconds() - session.announced < _TAKEN_AWAY:
         return True
-    return found is not None and staging.ours(found.modified) >= session.written
+    return found is not None and staging.ours(found.modified) >= session.announced
 
 
 async def _upload_is_gone(

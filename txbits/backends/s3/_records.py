@@ -66,6 +66,8 @@ class Record:
         there is none.
     :ivar acknowledged: How many bytes of a long file were held when the record was
         written, as far as its writer knew; it is never more than was held.
+    :ivar publishing_since: When the record began to say "publishing", by the store's
+        clock, if it has been written anew since; ``None`` if it has not.
     :ivar is_staged: Whether a server application may be asked about it, so that its
         bytes are put together within the staging area first.
     :ivar file: The ETag of the object that is all of its bytes; ``None`` before there
@@ -93,6 +95,7 @@ class Record:
     has_strays: bool = False
     node: str | None = None
     acknowledged: int = 0
+    publishing_since: float | None = None
     is_staged: bool = False
     file: str | None = None
     copy: str | None = None
@@ -168,6 +171,8 @@ def encoded(record: Record | Closed) -> bytes:
         said["node"] = record.node
     if record.acknowledged:
         said["acknowledged"] = record.acknowledged
+    if record.publishing_since is not None:
+        said["publishing_since"] = record.publishing_since
     if record.is_staged:
         answer = record.answer
         said["staged"] = {
@@ -212,6 +217,7 @@ def decoded(text: bytes, key: str) -> Record | Closed:
             has_strays=state.get("has_strays", False) is True,
             node=state.get("node"),
             acknowledged=state.get("acknowledged", 0),
+            publishing_since=state.get("publishing_since"),
             **_staged(state.get("staged")),
         )
     except (ValueError, KeyError, TypeError) as error:
@@ -234,6 +240,7 @@ def decoded(text: bytes, key: str) -> Record | Closed:
             for number in (record.total, record.part_size, record.attempts)
         )
         or not isinstance(record.acknowledged, int)
+        or not isinstance(record.publishing_since, float | int | None)
         or (record.total is not None and not record.part_size)
         or (inline and (not record.is_small or len(inline) > (record.total or 0)))
     ):

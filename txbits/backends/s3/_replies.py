@@ -81,7 +81,8 @@ class ReplyWriter:
     @property
     def held(self) -> int:
         """How many bytes could be put away."""
-        return 0 if self._is_going else self._held
+        # What waits for room does not make any.
+        return 0 if self._is_going or self._room is not None else self._held
 
     # Writing
 

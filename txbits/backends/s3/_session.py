@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any
 from uuid import UUID
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -176,15 +176,23 @@ class S3Session:
         """
         record = self.record
         return (
-            record.total is None
-            or record.is_small
-            or (self._is_named and self._is_settled)
-            or self.is_complete
+            record.total is None or record.is_small or self._has_all or self.is_complete
         )
+
+    @property
+    def announced(self) -> float:
+        """When the record began to say that the file may stand, by our steady clock."""
+        since = self.record.publishing_since
+        return self.written if since is None else self.staging.ours(since)
 
     @property
     def _is_named(self) -> bool:
         return self.record.node == self.staging.node
+
+    @property
+    def _has_all(self) -> bool:
+        """Whether all is known here that was acknowledged before the record."""
+        return self._is_named and self._is_settled and not self._has_missed
 
     # What the bucket says
 
@@ -367,6 +375,12 @@ class S3Session:
         :returns: Whether it was; if not, what it is now is known.
         :raises NoSuchSession: If the session is over.
         """
+        since = None
+        if record.state == self.record.state == "publishing":
+            # Who writes it for another reason does not begin to publish.
+            since = self.record.publishing_since or self.staging.theirs(self.written)
+        if record.publishing_since != since:
+            record = evolve(record, publishing_since=since)
         try:
             etag = await self.staging.write(record, self.etag)
         except Changed as changed:
@@ -398,7 +412,7 @@ class S3Session:
         try:
             if not writer.is_small:
                 await self.update(self._with_total(total, part_size))
-                if not (self._is_named and self._is_settled) and not self._is_fresh:
+                if not self._has_all and not self._is_fresh:
                     await self._look()
                 self._is_fresh = False
         except BaseException:
@@ -575,7 +589,12 @@ class S3Session:
         :raises NoSuchSession: If not.
         """
         try:
-            if not self._is_named or not await self._is_unchanged():
+            if (
+                not self._is_named
+                # It looked, and that failed.
+                or self._has_missed
+                or not await self._is_unchanged()
+            ):
                 await self._take_over()
             if self.record.acknowledged > self.offset:
                 # They are lost; this Ack tells the client so.

@@ -150,6 +150,11 @@ class Staging:
         """Translate a time of the store's clock into one of our steady clock."""
         return modified - self.bucket.client.access.ahead
 
+    def theirs(self, steadily: float) -> float:
+        """Translate a time of our steady clock into one of the store's."""
+        # It tells whole seconds, and these come back as they were.
+        return round(steadily + self.bucket.client.access.ahead, 3)
+
     def epoch(self, steadily: float) -> float:
         """Translate a time of our steady clock into one of the wall clock now."""
         return steadily + wall_of(self.clock)() - self.clock.seconds()

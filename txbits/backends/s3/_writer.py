@@ -65,6 +65,7 @@ class S3Writer:
     _is_open: bool = field(default=True, init=False)
     _is_abandoned: bool = field(default=False, init=False)
     _is_going: bool = field(default=False, init=False)
+    _is_waiting: bool = field(default=False, init=False)
     _closing: Joint | None = field(default=None, init=False)
 
     @property
@@ -75,7 +76,9 @@ class S3Writer:
     @property
     def held(self) -> int:
         """How many bytes could be put away."""
-        return 0 if self._is_going else self._position - self._start
+        if self._is_going or self._is_waiting:
+            return 0
+        return self._position - self._start
 
     def begin(self, part_size: int) -> None:
         """Take up where the session stands."""
@@ -146,7 +149,12 @@ class S3Writer:
         if not memory.fits(length) and not memory.fits_soon(length):
             # Nothing may be held while others may have to put away for what is needed.
             await self._put_away()
-        await memory.take(length)
+        # What waits for room does not make any.
+        self._is_waiting = True
+        try:
+            await memory.take(length)
+        finally:
+            self._is_waiting = False
         if self._is_abandoned:
             memory.give(length)
             self._usable()
