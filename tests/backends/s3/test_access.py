@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from twisted.internet import reactor
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.task import Clock
 from twisted.protocols.portforward import ProxyFactory, ProxyServer
@@ -23,7 +23,7 @@ from twisted.protocols.portforward import ProxyFactory, ProxyServer
 from tests.backends.s3.support import S3Case
 from tests.backends.s3.test_downloads import Slow
 from tests.seaweedfs import ACCESS_KEY, SECRET_KEY
-from txbits._deferreds import begun
+from txbits._deferreds import begun, deferred
 from txbits.backends.s3 import S3Settings
 from txbits.backends.s3._access import resolved
 from txbits.backends.s3._client import ATTEMPT_TIMEOUT
@@ -68,16 +68,46 @@ def certificate(path):
 class TLSTests(S3Case):
     """An S3 server with a certificate of one's own."""
 
-    async def _relay(self, protocol=ProxyServer):
+    def setUp(self):
+        self.relays = []
+        return super().setUp()
+
+    async def _relay(self):
+        relays = self.relays
+
+        class Relay(ProxyServer):
+            """One that notes itself."""
+
+            def connectionMade(self):
+                self.gone = Deferred()
+                relays.append(self)
+                ProxyServer.connectionMade(self)
+
+            def connectionLost(self, reason):
+                ProxyServer.connectionLost(self, reason)
+                self.gone.callback(None)
+
         crt, key = certificate(self.mktemp())
         endpoint = serverFromString(
             reactor, f"ssl:0:interface=127.0.0.1:privateKey={key}:certKey={crt}"
         )
         factory = ProxyFactory("127.0.0.1", self.bucket.server.port)
-        factory.protocol = protocol
+        factory.protocol = Relay
         port = await endpoint.listen(factory)
-        self.addCleanup(lambda: maybeDeferred(port.stopListening))
+        self.addCleanup(self._end_relays, port)
         return f"https://127.0.0.1:{port.getHost().port}", crt
+
+    @deferred
+    async def _end_relays(self, port):
+        await maybeDeferred(port.stopListening)
+        for relay in self.relays:
+            # One that is paused hears of no end.
+            for end in () if relay.gone.called else (relay, relay.peer):
+                if end is not None:
+                    end.transport.abortConnection()
+            await relay.gone
+        await self.turn()
+        await self.turn()
 
     @contract
     async def test_one_that_is_named_is_trusted(self):
@@ -91,20 +121,12 @@ class TLSTests(S3Case):
 
     @contract
     async def test_a_download_survives_a_connection_that_says_nothing_any_more(self):
-        relays = []
-
-        class Relay(ProxyServer):
-            """One that notes itself."""
-
-            def connectionMade(self):
-                relays.append(self)
-                ProxyServer.connectionMade(self)
-
-        url, crt = await self._relay(Relay)
+        url, crt = await self._relay()
         backend = await self._start(self.node(endpoint=url, ca=crt))
         data = self.data(8 << 20)
         await self.put(backend, ("name.txt",), data)
         found = await backend.staging.bucket.head("in/name.txt")
+        relays = self.relays
         clock = Clock()
         consumer = Slow(1 << 20)
         stream = Stream(consumer, self.client(backend), clock, found)
