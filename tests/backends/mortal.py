@@ -8,6 +8,7 @@ made any more, not even by a ``finally``.
 
 from __future__ import annotations
 
+import gc
 import os
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,16 @@ from txbits.backends.disk import DiskBackend
 
 class Killed(BaseException):
     """The process is dead; not an Exception, so that nothing handles it."""
+
+
+def collect_no_more_than_it_makes(case):
+    """
+    Have ``gc.collect()`` look at what a test makes only, and not at all that there was
+    before, which takes a while in a long run.
+    """
+    gc.collect()
+    gc.freeze()
+    case.addCleanup(gc.unfreeze)
 
 
 if TYPE_CHECKING:

@@ -11,12 +11,15 @@ import gc
 import os
 from typing import Any
 
-from tests.backends.mortal import DiskCase, Killed
+from tests.backends.mortal import DiskCase, Killed, collect_no_more_than_it_makes
 from txbits.errors import DestinationExists, NoSuchSession
 
 
 class CrashCase(DiskCase):
     """Deaths, in order."""
+
+    def setUp(self):
+        collect_no_more_than_it_makes(self)
 
     def rounds(self):
         """Numbers of calls to survive."""

@@ -266,7 +266,7 @@ class PlaceTests(NamesCase):
             failure = self.failureResultOf(
                 self.publish(session, overwrite=overwrite), BackendError
             )
-            self.assertIn("another file system", str(failure.value))
+            self.assertIn("not on the file system of its root", str(failure.value))
             self.assertFalse(session.published)
             again = self.successResultOf(self.backend.find(session.session_id))
             self.assertEqual((again.published, again.offset), (False, 5))
@@ -339,7 +339,7 @@ class PlaceTests(NamesCase):
         session = self.complete(self.backend, overwrite=True)
         self.backend._files.fail("rename", errno.EBUSY)
         failure = self.failureResultOf(self.publish(session, overwrite=True))
-        self.assertIn("another file system", str(failure.value))
+        self.assertIn("not on the file system of its root", str(failure.value))
         self.successResultOf(self.publish(session, overwrite=True))
 
     def test_published_files_have_the_permissions_of_new_files(self):

@@ -234,6 +234,7 @@ class PowerCase(Checks, CrashCase):
     forgotten = 0.0
 
     def setUp(self) -> None:
+        super().setUp()
         self.roots: list[str] = []
         self.addCleanup(self.remove_roots)
 
