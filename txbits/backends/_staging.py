@@ -654,7 +654,12 @@ def _disk_ahead(files: Files, fd: int, seconds: Callable[[], float]) -> float:
         files.utime(fd)
     except OSError:
         return 0.0  # one that cannot be asked is taken for right
-    ahead = files.fstat(fd).st_mtime - seconds()
+    there = files.fstat(fd)
+    if abs(there.st_mtime - there.st_ctime) > _ROUGHLY:
+        # Some FUSE file systems store another time than the present one, or do not
+        # date changes.
+        return 0.0
+    ahead = there.st_mtime - seconds()
     return ahead if abs(ahead) > _ROUGHLY else 0.0
 
 
