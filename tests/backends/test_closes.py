@@ -46,7 +46,10 @@ class CloseRecordTests(DiskCase):
 
     def recalled(self, ids, destination=("a",)):
         """Those of the ids that are."""
-        return [one for one in ids if self.closes.recalls(one, destination, None)]
+        recalls = self.backend.recalls_close
+        return [
+            one for one in ids if self.successResultOf(recalls(one, destination, None))
+        ]
 
     def test_a_record_is_short_whatever_the_names(self):
         ids = [

@@ -130,15 +130,6 @@ class Closes:
         self._length += len(record)
         self._present.add(record[:_KEY])
 
-    def recalls(
-        self, session_id: UUID, destination: tuple[str, ...], owner: str | None
-    ) -> bool:
-        """Tell whether there is a record. Slow without :meth:`index`; for a thread."""
-        key = key_of(session_id, destination, owner)
-        return self.is_present(key) or any(
-            self.holds(name, key) for name in self.names()
-        )
-
     def is_present(self, key: bytes) -> bool:
         """Tell whether a record is in the file that is being written to."""
         return key in self._present
