@@ -4,7 +4,7 @@ A real file system for the tests that lacks what ext4 has: FUSE, by ``mfusepy``.
 :func:`mounted` mounts it when a test first asks for it, in a folder of its own, and
 hands out the same one until the process ends. It takes ``/dev/fuse``, Debian's
 ``fuse3`` and the right to mount; where one is missing, there is none, and system calls
-that lack the same stand in for it (:mod:`tests.backends.limited`).
+that lack the same stand in for it (:mod:`tests.backends.disk.limited`).
 
 ``python -m tests.fuse KIND`` is the process that serves it, from a folder of the
 machine's file system. It unmounts, and removes its files, when its own standard input

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 import txbits.testing
-from tests.backends.mortal import OnDisk
+from tests.backends.disk.mortal import OnDisk
 from txbits.backends.memory import MemoryBackend
 from txbits.errors import BackendError, NoSuchSession
 from txbits.interfaces import IAddressable, IReadable

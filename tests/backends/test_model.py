@@ -21,7 +21,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.backends.mortal import OnDisk
+from tests.backends.disk.mortal import OnDisk
 from txbits.backends.memory import MemoryBackend
 from txbits.errors import BackendError, DestinationExists, NoSuchSession
 

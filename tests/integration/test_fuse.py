@@ -14,11 +14,11 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from tests import fuse
-from tests.backends.limited import LimitedFiles, without_either, without_links
-from tests.backends.mortal import MortalFiles, OnDisk
+from tests.backends.disk.limited import LimitedFiles, without_either, without_links
+from tests.backends.disk.mortal import MortalFiles, OnDisk
 from tests.integration.wire import Wire
-from txbits.backends._probe import Way
 from txbits.backends.disk import DiskBackend
+from txbits.backends.disk._probe import Way
 from txbits.errors import BackendError
 from txbits.sessions import Settings
 from txbits.testing import BackendContract

@@ -25,7 +25,7 @@ from tests.web.support import (
     responses,
 )
 from txbits._deferreds import deferred
-from txbits.backends._stored import StoredFile, by_pieces
+from txbits.backends._serving import StoredFile, by_pieces
 from txbits.backends.memory import MemoryBackend
 from txbits.errors import AccessDenied, BackendError, InvalidSetting
 from txbits.interfaces import IBackend, IDownloadable, IRedirecting, IStoredFile

@@ -8,7 +8,7 @@ knows storage, and nothing of HTTP or of packets.
 
 from __future__ import annotations
 
-from txbits.backends._paths import checked_segments
+from txbits.backends._destinations import checked_segments
 from txbits.backends.description import (
     available_parsers,
     backend_from_description,

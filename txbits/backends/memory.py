@@ -24,9 +24,9 @@ from zope.interface import implementer
 from zope.interface.interface import InterfaceClass
 
 from txbits._deferreds import deferred
-from txbits.backends._paths import checked_segments
+from txbits.backends._destinations import checked_segments
 from txbits.backends._reading import Reading
-from txbits.backends._stored import StoredFile, by_pieces
+from txbits.backends._serving import StoredFile, by_pieces
 from txbits.clocks import Wall, wall_of
 from txbits.errors import (
     BackendError,

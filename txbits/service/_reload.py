@@ -19,9 +19,9 @@ from twisted.python.failure import Failure
 from txbits._deferreds import deferred
 from txbits.errors import BackendError, InvalidSetting, ServerStopping
 from txbits.interfaces import IExclusive, INotifier
-from txbits.service._mounts import Mounts
 from txbits.service._served import Builder, Served
 from txbits.service.settings import Configuration, Directory
+from txbits.web.mounts import Mounts
 
 _log = Logger()
 

@@ -16,13 +16,13 @@ from twisted.internet.threads import deferToThreadPool
 from txbits.clocks import keep_steady
 from txbits.errors import InvalidSetting
 from txbits.service._life import Listener, UploadService
-from txbits.service._mounts import Mounts
 from txbits.service._process import Process
 from txbits.service._reload import Reloader
 from txbits.service._served import Builder
 from txbits.service.options import Options, one_line
 from txbits.service.settings import Configuration
 from txbits.web import BITSSite
+from txbits.web.mounts import Mounts
 
 __all__ = ["Options", "assemble", "makeService"]
 

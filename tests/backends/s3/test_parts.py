@@ -10,9 +10,9 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
 from tests.backends.s3.support import MIB, S3Case
-from tests.backends.s3.test_memory import wait_with_most
+from tests.backends.s3.test_budget import wait_with_most
 from txbits.backends import backend_from_description
-from txbits.backends.s3._memory import OF_PROCESS, Budget
+from txbits.backends.s3._budget import OF_PROCESS, Budget
 from txbits.errors import (
     BackendError,
     DestinationExists,

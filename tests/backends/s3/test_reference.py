@@ -11,7 +11,7 @@ from attrs import fields
 from twisted.trial.unittest import SynchronousTestCase
 
 from txbits.backends.s3 import S3Settings
-from txbits.backends.s3._memory import DEFAULT_MEMORY
+from txbits.backends.s3._budget import DEFAULT_MEMORY
 from txbits.backends.s3._settings import size
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "s3.md"

@@ -10,7 +10,7 @@ from twisted.internet.protocol import Factory, Protocol
 
 from tests.backends.s3.support import MIB
 from tests.backends.s3.test_requests import CALLER, RequestCase
-from txbits.backends.s3._memory import Budget
+from txbits.backends.s3._budget import Budget
 from txbits.notification import HTTPNotifier
 from txbits.sessions import SessionManager, Settings
 from txbits.testing.backend import contract

@@ -33,7 +33,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txbits._deferreds import begun
-from txbits.backends._work import InThread, Joint
+from txbits.backends._threads import InThread, Joint
 from txbits.backends.s3._settings import S3Settings
 from txbits.clocks import wall_of
 from txbits.errors import BackendError

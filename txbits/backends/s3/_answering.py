@@ -21,6 +21,7 @@ from zope.interface import implementer
 
 from txbits._deferreds import begun, deferred, shielded
 from txbits.backends._reading import Reading
+from txbits.backends.s3._application import ReplyWriter
 from txbits.backends.s3._bodies import Body
 from txbits.backends.s3._bucket import (
     SESSION_HEADER,
@@ -31,10 +32,9 @@ from txbits.backends.s3._bucket import (
 )
 from txbits.backends.s3._copies import publish_copy
 from txbits.backends.s3._downloads import served
-from txbits.backends.s3._ending import has_published, whole
 from txbits.backends.s3._grid import reach
+from txbits.backends.s3._publish import has_published, whole
 from txbits.backends.s3._records import Record
-from txbits.backends.s3._replies import ReplyWriter
 from txbits.backends.s3._session import S3Session
 from txbits.backends.s3._staging import name_of
 from txbits.backends.s3._streams import Stream

@@ -13,7 +13,7 @@ from attrs import define, field, frozen
 from botocore.awsrequest import HeadersDict
 from botocore.parsers import ResponseParserError, create_parser
 
-from txbits.backends._work import InThread
+from txbits.backends._threads import InThread
 from txbits.backends.s3._bodies import Body
 from txbits.errors import BackendError, OutOfSpace
 

@@ -19,7 +19,7 @@ from twisted.web.client import ResponseDone
 from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
 
-from txbits.backends._work import InThread
+from txbits.backends._threads import InThread
 from txbits.errors import BackendError
 
 #: How many bytes are handed to the transport at a time.

@@ -38,7 +38,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IResponse
 
 from txbits._agents import Verbatim, coding_of
-from txbits.backends._work import InThread
+from txbits.backends._threads import InThread
 from txbits.backends.s3._access import UNSIGNED, Access
 from txbits.backends.s3._answers import (
     Answer,

@@ -16,8 +16,8 @@ from twisted.internet.defer import Deferred, DeferredSemaphore
 
 from txbits._deferreds import begun
 from txbits.backends.s3._bucket import Found, NotMet, NoUpload, Part, WrongPart
-from txbits.backends.s3._ending import fitting, has_published
 from txbits.backends.s3._grid import Grid, part_size_for
+from txbits.backends.s3._publish import fitting, has_published
 from txbits.backends.s3._records import Record
 from txbits.backends.s3._together import together
 from txbits.errors import BackendError, DestinationExists, StagedDataLost

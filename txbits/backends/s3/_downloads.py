@@ -4,8 +4,8 @@ Published files, and whatever else stands in the bucket, read by clients.
 
 from __future__ import annotations
 
-from txbits.backends._paths import checked_segments
-from txbits.backends._stored import StoredFile
+from txbits.backends._destinations import checked_segments
+from txbits.backends._serving import StoredFile
 from txbits.backends.s3._answers import Request
 from txbits.backends.s3._bucket import Found
 from txbits.backends.s3._staging import Staging

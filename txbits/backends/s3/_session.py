@@ -24,17 +24,17 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txbits._deferreds import begun, deferred
-from txbits.backends._work import Joint
+from txbits.backends._threads import Joint
 from txbits.backends.s3._bodies import Body, Digest
 from txbits.backends.s3._bucket import NoUpload, Part, UnknownUploads
-from txbits.backends.s3._ending import (
+from txbits.backends.s3._grid import Grid, Span, cover, part_size_for, reach, tail_span
+from txbits.backends.s3._publish import (
     clear,
     has_published,
     publish_parts,
     publish_whole,
     taken_back,
 )
-from txbits.backends.s3._grid import Grid, Span, cover, part_size_for, reach, tail_span
 from txbits.backends.s3._records import Closed, Record, State, closed
 from txbits.backends.s3._settings import MOST_PART
 from txbits.backends.s3._staging import Changed, Seen, Staging, Stored

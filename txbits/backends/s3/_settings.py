@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from attrs import field, fields_dict, frozen
 
-from txbits.backends.s3._memory import DEFAULT_MEMORY
+from txbits.backends.s3._budget import DEFAULT_MEMORY
 from txbits.errors import InvalidSetting
 
 _KIB = 1 << 10

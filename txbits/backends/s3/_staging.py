@@ -14,9 +14,9 @@ from twisted.internet.interfaces import IReactorTime
 
 from txbits.backends.s3._bodies import Body
 from txbits.backends.s3._bucket import SESSION_HEADER, Bucket, Found, NotMet
+from txbits.backends.s3._budget import Share
+from txbits.backends.s3._cache import Known
 from txbits.backends.s3._grid import Span, tail_name
-from txbits.backends.s3._known import Known
-from txbits.backends.s3._memory import Share
 from txbits.backends.s3._records import (
     MOST_RECORD,
     Closed,

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txbits._deferreds import begun, deferred
-from txbits.backends._work import Joint
+from txbits.backends._threads import Joint
 from txbits.backends.s3._bodies import Body, Digest
 from txbits.backends.s3._grid import Grid, Span, begin_of_merge, cover
 from txbits.backends.s3._records import MOST_INLINE

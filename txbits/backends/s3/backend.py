@@ -25,17 +25,18 @@ from zope.interface.interface import InterfaceClass
 
 from txbits._deferreds import begun, deferred
 from txbits._heads import BoundedPool
-from txbits.backends._paths import checked_segments
-from txbits.backends._work import Threads
+from txbits.backends._destinations import checked_segments
+from txbits.backends._threads import Threads
 from txbits.backends.s3._access import resolved
 from txbits.backends.s3._answering import AnsweringSession
 from txbits.backends.s3._answers import S3Unfit
 from txbits.backends.s3._bodies import Body
 from txbits.backends.s3._bucket import Bucket, NotMet
+from txbits.backends.s3._budget import OF_PROCESS, Budget
+from txbits.backends.s3._cache import Known
+from txbits.backends.s3._cleanup import Survey
 from txbits.backends.s3._client import Client
 from txbits.backends.s3._downloads import location, open_file
-from txbits.backends.s3._known import Known
-from txbits.backends.s3._memory import OF_PROCESS, Budget
 from txbits.backends.s3._records import (
     MOST_NAMES,
     Closed,
@@ -46,7 +47,6 @@ from txbits.backends.s3._records import (
 from txbits.backends.s3._session import S3Session
 from txbits.backends.s3._settings import NOT_IN_XML, S3Settings
 from txbits.backends.s3._staging import MOST_KEY, Changed, Seen, Staging, Stored
-from txbits.backends.s3._survey import Survey
 from txbits.backends.s3._together import together
 from txbits.clocks import steady
 from txbits.errors import (

@@ -1,0 +1,311 @@
+"""
+What a server application answered, on disk: two files beside the staged one.
+
+``{GUID}.answer`` says how often the application was asked and what it answered; it is
+written under another name and renamed, so it is there whole or not at all.
+``{GUID}.reply`` is its reply, written by us or by the application itself. A reply is
+only one together with an answer: what an attempt has left that came to none is removed
+by the next attempt.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any
+from uuid import UUID
+
+from attrs import define, evolve
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from txbits._deferreds import begun, deferred
+from txbits.backends._threads import Joint, at_once, translated
+from txbits.backends.disk._answer_file import answer_name, encoded, reply_name
+from txbits.backends.disk._downloads import stored_file
+from txbits.backends.disk._staging import Staging
+from txbits.backends.disk._syncs import all_done
+from txbits.errors import BackendError, NoSuchFile, OutOfSpace
+from txbits.interfaces import Answer, IStoredFile, IWriter
+
+# Freeing the blocks of a longer file takes a while.
+_SHORT = 1 << 20
+
+# Opening a pipe would wait for whoever writes into it.
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@implementer(IWriter)
+@define(eq=False, weakref_slot=False)
+class _ReplyWriter:
+    """Writes a reply; see :class:`~txbits.interfaces.IWriter`."""
+
+    _answers: DiskAnswers
+    _fd: int
+    _length: int = 0
+
+    def write(self, data: bytes) -> Deferred[None]:
+        return at_once(self._append, data)
+
+    def _append(self, data: bytes) -> None:
+        if self._fd < 0:
+            raise BackendError("this writer is closed")
+        rest: bytes | memoryview = data
+        while rest:
+            stored = self._answers.staging.files.pwrite(self._fd, rest, self._length)
+            if not stored:
+                raise BackendError("the file system stores nothing, and says no reason")
+            self._length += stored
+            rest = memoryview(rest)[stored:]
+
+    def close(self) -> Deferred[None]:
+        return at_once(self.shut)
+
+    def shut(self) -> None:
+        """
+        Close the file at once. It may be called again.
+
+        :raises OSError: If bytes were lost in that; the file is closed all the same.
+        """
+        fd, self._fd = self._fd, -1
+        if fd < 0:
+            return
+        self._answers.writer = None
+        try:
+            self._answers.staging.files.close(fd)
+        except OSError:
+            self._answers.is_torn = True
+            raise
+
+
+@define(eq=False, weakref_slot=False)
+class DiskAnswers:
+    """
+    The answer to one session, and its reply.
+
+    :ivar attempts: See :class:`~txbits.interfaces.IAnswerable`.
+    :ivar answer: See :class:`~txbits.interfaces.IAnswerable`.
+    :ivar writer: The writer of the reply, ``None`` if none is open.
+    :ivar is_torn: Whether bytes of the reply were lost.
+    :ivar working: What is under way and uses descriptors.
+    """
+
+    staging: Staging
+    session_id: UUID
+    attempts: int = 0
+    answer: Answer | None = None
+    writer: _ReplyWriter | None = None
+    is_torn: bool = False
+    working: Joint | None = None
+
+    # -- asking
+
+    def begin_attempt(self) -> Deferred[int]:
+        """See :class:`~txbits.interfaces.IAnswerable`."""
+        return self._worked(self._begin_attempt())
+
+    async def _begin_attempt(self) -> int:
+        if self.answer is not None:
+            raise BackendError("the application has answered for good")
+        if self.writer is not None:
+            with suppress(OSError):  # what it held is not wanted
+                self.writer.shut()
+        # First: should there be an answer that could not be kept safely, it must not
+        # be found without its reply.
+        await self._store(self.attempts + 1, None, is_to_be_safe=False)
+        self.attempts += 1
+        self.is_torn = False
+        there = translated(self._look)
+        if there is not None:
+            if there.st_size > _SHORT:
+                await self.staging.in_thread(translated, self._remove, self._reply)
+            else:
+                translated(self._remove, self._reply)
+        return self.attempts
+
+    async def _store(
+        self, attempts: int, answer: Answer | None, *, is_to_be_safe: bool
+    ) -> None:
+        staging = self.staging
+        files = staging.files
+        name = answer_name(self.session_id)
+        text = encoded(attempts, answer)
+        # Here first: a release looks for files only if it is.
+        staging.answered.add(self.session_id)
+        fd = translated(self._open_new, f"{name}-new", os.O_TRUNC, 0o600)
+        try:
+            if translated(files.pwrite, fd, text, 0) != len(text):
+                raise OutOfSpace("what the application answered does not fit")
+            if is_to_be_safe:
+                await staging.sync(fd)
+        finally:
+            translated(files.close, fd)
+        translated(self._rename, f"{name}-new", name)
+        if is_to_be_safe:
+            await staging.sync_directory()
+
+    def _open_new(self, name: str, how: int, mode: int) -> int:
+        staging = self.staging
+        return staging.files.open(name, _NEW | how, mode, dir_fd=staging.directory)
+
+    def _rename(self, old: str, new: str) -> None:
+        directory = self.staging.directory
+        self.staging.files.rename(old, new, src_dir_fd=directory, dst_dir_fd=directory)
+
+    def open_reply(self) -> Deferred[IWriter]:
+        """See :class:`~txbits.interfaces.IAnswerable`."""
+        return at_once(self._open_reply)
+
+    def _open_reply(self) -> IWriter:
+        if not self.attempts or self.answer is not None:
+            raise BackendError("no application is being asked")
+        if self.writer is not None:
+            raise BackendError("the reply is being written already")
+        self.writer = _ReplyWriter(self, self._open_new(self._reply, os.O_EXCL, 0o666))
+        return self.writer
+
+    # -- the answer
+
+    def keep_answer(self, answer: Answer) -> Deferred[None]:
+        """See :class:`~txbits.interfaces.IAnswerable`."""
+        return self._worked(self._keep_answer(answer))
+
+    async def _keep_answer(self, answer: Answer) -> None:
+        if self.writer is not None or self.is_torn:
+            raise BackendError("the reply is not whole")
+        staging = self.staging
+        is_to_be_safe = staging.is_to_be_safe
+        # It is opened in any case: one that cannot be read is not promised to anybody.
+        fd = translated(self._open)
+        if fd is not None:
+            try:
+                if is_to_be_safe:
+                    # The name as well: an answer is not found without its reply.
+                    await all_done(staging.sync(fd), staging.sync_directory())
+            finally:
+                translated(staging.files.close, fd)
+        answer = evolve(answer, has_reply=fd is not None)
+        await self._store(self.attempts, answer, is_to_be_safe=is_to_be_safe)
+        self.answer = answer
+
+    def reply(self) -> Deferred[IStoredFile]:
+        """See :class:`~txbits.interfaces.IAnswerable`."""
+        return at_once(self._opened)
+
+    def _opened(self) -> IStoredFile:
+        fd = None
+        if self.answer is not None and self.answer.has_reply:
+            fd = self._open()
+        if fd is None:
+            raise NoSuchFile(f"session {self.session_id} has no reply")
+        staging = self.staging
+        files = staging.files
+        try:
+            there = files.fstat(fd)
+        except BaseException:
+            files.close(fd)
+            raise
+        # However new it is: nobody writes to it any more. Whoever touches it otherwise,
+        # as a backup does, makes no other reply of it.
+        etag = f"{self.session_id}-{there.st_size:x}-{there.st_mtime_ns:x}"
+        return stored_file(
+            fd, there, files, staging.in_thread, _nothing_more, etag, there.st_mtime
+        )
+
+    def has_reply(self) -> bool:
+        """
+        Tell whether there is a plain file in the reply's place.
+
+        :raises OSError: If that is not certain.
+        """
+        there = self._look()
+        return there is not None and stat.S_ISREG(there.st_mode)
+
+    @property
+    def _reply(self) -> str:
+        return reply_name(self.session_id)
+
+    def _look(self) -> os.stat_result | None:
+        staging = self.staging
+        try:
+            return staging.files.lstat(self._reply, dir_fd=staging.directory)
+        except FileNotFoundError:
+            return None
+
+    def _open(self) -> int | None:
+        staging = self.staging
+        files = staging.files
+        try:
+            fd = files.open(self._reply, _READ, dir_fd=staging.directory)
+        except FileNotFoundError:
+            return None
+        if not stat.S_ISREG(files.fstat(fd).st_mode):
+            files.close(fd)
+            raise BackendError(f"{self._reply} is no plain file")
+        return fd
+
+    # -- the end
+
+    def _worked(self, work: Coroutine[Deferred[Any], Any, Any]) -> Deferred[Any]:
+        """
+        Do something that ends when it ends, also if nobody wants the outcome.
+
+        A descriptor must stay open as long as it is synced, so this is not stopped when
+        whoever waits is.
+        """
+        if self.working is not None:
+            work.close()
+            return at_once(self._refuse)
+        working = self.working = Joint()
+        outcome: Deferred[Any] = Deferred()
+
+        def done(result: Any) -> None:
+            self.working = None
+            working.end(None)
+            outcome.callback(result)
+
+        begun(work).addBoth(done)
+        return outcome
+
+    def _refuse(self) -> None:
+        raise BackendError("what was answered is just being stored")
+
+    @deferred
+    async def rest(self) -> None:
+        """Wait until nothing is under way any more, however that ends."""
+        if self.working is not None:
+            await self.working.join()
+
+    def is_long(self) -> bool:
+        """
+        Tell whether removing them takes a while.
+
+        :raises OSError: If that is not certain.
+        """
+        there = self._look()
+        return there is not None and there.st_size > _SHORT
+
+    def remove(self) -> None:
+        """
+        Remove both files; what is gone is gone. It may take a while.
+
+        :raises OSError: If something is left; to be called again then.
+        """
+        if self.writer is not None:
+            with suppress(OSError):  # closed all the same
+                self.writer.shut()
+        name = answer_name(self.session_id)
+        for one in (self._reply, f"{name}-new", name):
+            self._remove(one)
+        self.staging.answered.discard(self.session_id)
+
+    def _remove(self, name: str) -> None:
+        with suppress(FileNotFoundError):
+            self.staging.files.unlink(name, dir_fd=self.staging.directory)
+
+
+def _nothing_more() -> None:
+    """A reply that is closed is closed."""

@@ -1,0 +1,170 @@
+"""
+What the times of a file tell of its content, on the file system that it lies on.
+
+The time of the last change (``ctime``) cannot be set by anyone, and grows with each
+write; but a clock ticks, and two writes within a tick have the same time. How long a
+tick is, and whether the clock agrees with ours, is the file system's affair: kernels
+have clocks of 1 to 10 ms, or finer ones for files that somebody has looked at; others
+count seconds; the clock of a file server may be hours ahead. So nothing of that is
+assumed. The clock is read off a file of ours, by touching it: what had changed before
+that time, changes from now on only with another time.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from uuid import UUID
+
+from attrs import define, field, frozen
+
+from txbits.backends.disk._files import Files
+
+_SECOND = 1_000_000_000
+
+# A file that had not changed for so long when the clock was last read, in nanoseconds,
+# is not worth reading it again, even if it has been set back since.
+_LONG = 3600 * _SECOND
+
+# How long to wait for a tick, in seconds, time after time: nothing where clocks are
+# fine, longer than a tick of the slowest kernel altogether.
+_PAUSES = (0.0, 0.0, 0.005, 0.010)
+
+# What cannot be told within this, in nanoseconds, is not waited for.
+_TICK = 20_000_000
+
+# Where the clock cannot be read: two seconds of file systems that count these.
+_UNSURE = 2 * _SECOND
+
+# A touch sets both times. What lies further apart has another meaning.
+_SAME = 10_000_000
+
+# A clock that shows the same for so many seconds stands still.
+_STILL = 3.0
+
+
+@frozen
+class Look:
+    """
+    What was seen of an open file.
+
+    :ivar there: What ``fstat`` says.
+    :ivar is_sure: Whether every later change would show in that. ``None`` if it is
+        about to change without its content, because one of its names goes.
+    :ivar modified: When its content was last changed, in seconds: the same for as long
+        as the file is.
+    """
+
+    there: os.stat_result
+    is_sure: bool | None
+    modified: float
+
+
+@define(eq=False)
+class FileClock:
+    """
+    Looks at files, and reads the clock that dates their changes.
+
+    It may block, and is used in threads, several at a time.
+
+    :param fd: The file that is touched; it needs no content.
+    :param sleep: Waits for so many seconds.
+    :param seconds: Our own clock.
+    :param monotonic: Another one, which is never set.
+    :param shows_links: Whether two names of a file can be seen to be of one.
+    :ivar linked: The inodes of files that were published by a link, and are not
+        released yet, by their sessions: to take the first name away changes them.
+    """
+
+    _files: Files
+    _fd: int
+    _sleep: Callable[[float], None] = time.sleep
+    _seconds: Callable[[], float] = time.time
+    _monotonic: Callable[[], float] = time.monotonic
+    _shows_links: bool = True
+    linked: dict[UUID, int] = field(factory=dict, init=False)
+    _device: int = field(default=-1, init=False)
+    _now: int = field(default=0, init=False)
+    _moved: float = field(default=0.0, init=False)
+    _dates_changes: bool = field(default=False, init=False)
+
+    def look(self, fd: int) -> Look:
+        """
+        Look at a file.
+
+        :param fd: The file, opened.
+        :raises OSError: If that fails.
+        """
+        there = self._files.fstat(fd)
+        if self._is_linked(there):
+            self._read()
+            return self._seen(there, None)
+        if self._is_ours(there) and self._changed(there) < self._now - _LONG:
+            return self._seen(there, True)
+        for pause in _PAUSES:
+            if pause:
+                self._sleep(pause)
+            now = self._read()
+            if now is None:
+                break
+            # After the clock: what changes from here on has that time at least.
+            there = self._files.fstat(fd)
+            if not self._is_ours(there):
+                break
+            ahead = self._changed(there) - now
+            if ahead < 0:
+                return self._seen(there, True)
+            if ahead > _TICK:
+                # The clock was set back.
+                return self._seen(there, False)
+        else:
+            # The clock counts seconds.
+            return self._seen(there, False)
+        past = int(self._seconds() * _SECOND) - self._changed(there)
+        return self._seen(there, past > _UNSURE)
+
+    def _is_linked(self, there: os.stat_result) -> bool:
+        """Whether one of its names is going to be taken away by us."""
+        if self._shows_links and there.st_nlink < 2:
+            return False
+        # A list, since others add to it meanwhile.
+        return there.st_ino in list(self.linked.values())
+
+    def _read(self) -> int | None:
+        """
+        Read the clock.
+
+        :returns: The time in nanoseconds; ``None`` if it cannot be read: a file system
+            may be read-only by now, and there are some that take no notice.
+        """
+        try:
+            self._files.utime(self._fd)
+            touched = self._files.fstat(self._fd)
+        except OSError:
+            return None
+        # Others give the time of the making here, or none.
+        apart = abs(touched.st_ctime_ns - touched.st_mtime_ns)
+        self._dates_changes = apart < _SAME
+        self._device = touched.st_dev
+        now = self._changed(touched)
+        if now != self._now:
+            self._now, self._moved = now, self._monotonic()
+        return now if self._monotonic() - self._moved < _STILL else None
+
+    def _is_ours(self, there: os.stat_result) -> bool:
+        """Whether the file lies where the clock is read."""
+        return there.st_dev == self._device
+
+    def _changed(self, there: os.stat_result) -> int:
+        """When it was last changed, in nanoseconds."""
+        if self._dates_changes:
+            return there.st_ctime_ns
+        return max(there.st_ctime_ns, there.st_mtime_ns)
+
+    def _seen(self, there: os.stat_result, is_sure: bool | None) -> Look:
+        modified = there.st_mtime
+        if self._dates_changes and self._is_ours(there):
+            # One in the future has been set by somebody (RFC 9110 8.8.2.1).
+            modified = min(modified, there.st_ctime)
+        return Look(there, is_sure, modified)

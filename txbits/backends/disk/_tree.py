@@ -1,0 +1,289 @@
+"""
+Where published files go: a destination resolved below the root.
+
+Every parent is opened relative to the one above it and never through a symbolic
+link, so what was looked at is what is used, whoever renames things meanwhile. A link
+that stays below the root is followed by starting over from the root with what it
+resolves to.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import string
+from contextlib import suppress
+
+from attrs import define, field
+
+from txbits.backends._destinations import RESERVED
+from txbits.backends._threads import storage_error
+from txbits.backends.disk._files import Files
+from txbits.backends.disk._probe import can_move, sync_names, takes_name
+from txbits.errors import (
+    BackendError,
+    DestinationExists,
+    DestinationForbidden,
+    DestinationIsDirectory,
+    ParentMissing,
+)
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_THERE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+
+# What every file system takes in names, and how many characters surely make one.
+_COMMON = frozenset(string.ascii_letters + string.digits + "-_.")
+_MANY = 60
+
+# More directories than uploads go to at a time.
+_MOST_REACHED = 1024
+
+# As many as Linux follows itself.
+_MOST_LINKS = 40
+
+
+class _NotThereYet(ParentMissing):
+    """A parent that is missing, and that could be made."""
+
+
+class Mounted(DestinationForbidden):
+    """Something is mounted on the way: staged files cannot be moved past that."""
+
+
+@define(eq=False)
+class Tree:
+    """
+    The directory that uploads are published below.
+
+    :ivar path: Its absolute path, without symbolic links.
+    :ivar fd: It, opened.
+    :param staged: The staging area, opened.
+    :param limits_names: Whether the file system does not take every name.
+    :ivar reached: The inode numbers of directories that files can be moved to. Another
+        one is mounted over these, if anything is.
+    """
+
+    _files: Files
+    path: bytes
+    fd: int
+    _device: int
+    _staging: tuple[int, int]
+    _sync: bool
+    _staged: int
+    _limits_names: bool
+    _reached: set[int] = field(factory=set, init=False)
+
+    def check(
+        self, segments: tuple[str, ...], *, overwrite: bool, create_directories: bool
+    ) -> None:
+        """
+        Refuse a destination that could not be published to as things stand.
+
+        :param segments: What ``checked_segments`` has passed.
+        :raises BackendError: In the ways of ``IBackend.create``.
+        """
+        if self._limits_names and not self._takes_names(segments):
+            raise DestinationForbidden(
+                f"{segments!a}: this file system does not allow the name"
+            )
+        try:
+            parent = self.open_parent(segments, is_new=True)
+        except _NotThereYet:
+            if create_directories:
+                return
+            raise
+        try:
+            there = self.check_name(parent, segments, overwrite=overwrite)
+            # Where file systems are stacked, files have many devices.
+            if there is not None and there.st_dev != self._device:
+                self._check_mount(parent, segments)
+        finally:
+            self.let_go(parent)
+
+    def _check_mount(self, parent: int, segments: tuple[str, ...]) -> None:
+        files = self._files
+        try:
+            fd = files.open(segments[-1].encode(), _THERE, dir_fd=parent)
+        except FileNotFoundError:
+            return  # gone meanwhile
+        try:
+            if files.mount_id(fd) != files.mount_id(parent):
+                raise _mounted(b"/".join(map(str.encode, segments)), self.path)
+        finally:
+            files.close(fd)
+
+    def _takes_names(self, segments: tuple[str, ...]) -> bool:
+        # Characters of all of them in one name, so that many cost no more than a few.
+        odd = {one for segment in segments for one in segment if one not in _COMMON}
+        names = ["".join(sorted(odd)[:_MANY])] if odd else []
+        return all(
+            takes_name(self._files, self._staged, name.encode())
+            for name in (segments[-1], *names)
+        )
+
+    def check_name(
+        self, parent: int, segments: tuple[str, ...], *, overwrite: bool
+    ) -> os.stat_result | None:
+        """
+        Refuse what stands at the destination, if it may not be replaced.
+
+        :returns: What stands there, ``None`` if nothing does.
+        """
+        try:
+            there = self._files.lstat(segments[-1].encode(), dir_fd=parent)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._refusal(error, segments) from error
+        if stat.S_ISDIR(there.st_mode) or (
+            stat.S_ISLNK(there.st_mode) and self._leads_to_directory(parent, segments)
+        ):
+            raise DestinationIsDirectory(f"{segments!a} is a directory")
+        if not overwrite:
+            raise DestinationExists(f"{segments!a} exists")
+        return there
+
+    def open_parent(
+        self,
+        segments: tuple[str, ...],
+        *,
+        create_directories: bool = False,
+        is_new: bool = False,
+    ) -> int:
+        """
+        Open the directory that a destination lies in.
+
+        :param create_directories: Whether missing ones are made.
+        :param is_new: Whether to look closely if files can be moved there.
+        :returns: A descriptor, for :meth:`let_go`.
+        :raises ParentMissing: If there is none.
+        :raises DestinationForbidden: If it lies outside the root, is for staging, or
+            lies on another file system (:class:`Mounted`).
+        :raises BackendError: If it cannot be opened.
+        """
+        if len(segments) == 1:
+            return self.fd
+        names = [segment.encode() for segment in segments[:-1]]
+        for _ in range(_MOST_LINKS):
+            try:
+                found = self._walk(names, create_directories, is_new)
+            except OSError as error:
+                raise self._refusal(error, segments) from error
+            if isinstance(found, int):
+                return found
+            names = found
+        raise DestinationForbidden(f"too many symbolic links in {segments!a}")
+
+    def sync_way(self, segments: tuple[str, ...]) -> None:
+        """
+        Have the names of the directories that a destination lies in survive a crash of
+        the machine. It blocks.
+
+        :raises OSError: If that cannot be done.
+        :raises BackendError: In the ways of :meth:`open_parent`.
+        """
+        for depth in range(1, len(segments)):
+            above = self.open_parent(segments[:depth])
+            try:
+                sync_names(self._files, above)
+            finally:
+                self.let_go(above)
+
+    def let_go(self, fd: int) -> None:
+        """Close a descriptor that :meth:`open_parent` returned."""
+        if fd != self.fd:
+            self._files.close(fd)
+
+    def _walk(
+        self, names: list[bytes], create: bool, is_new: bool
+    ) -> int | list[bytes]:
+        """
+        Go down once.
+
+        :returns: A descriptor; or where to go instead, if there is a link on the way.
+        """
+        files = self._files
+        fd = self.fd
+        try:
+            for depth, name in enumerate(names):
+                try:
+                    below = files.open(name, _DIRECTORY, dir_fd=fd)
+                except FileNotFoundError:
+                    if not create:
+                        raise _NotThereYet(
+                            f"no directory {b'/'.join(names)!a} in {self.path!a}"
+                        ) from None
+                    below = self._make(name, fd)
+                except OSError as error:
+                    if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+                        raise
+                    return self._behind_link(names, depth, fd)
+                above, fd = fd, below
+                self.let_go(above)
+                there = files.fstat(fd)
+                if (there.st_dev, there.st_ino) == self._staging:
+                    raise DestinationForbidden(f"{name!a} is the staging area")
+                if there.st_dev != self._device:
+                    raise _mounted(b"/".join(names[: depth + 1]), self.path)
+            if is_new and fd != self.fd and there.st_ino not in self._reached:
+                if not can_move(files, self._staged, fd):
+                    raise _mounted(b"/".join(names), self.path)
+                if len(self._reached) >= _MOST_REACHED:
+                    self._reached.clear()
+                self._reached.add(there.st_ino)
+            found, fd = fd, self.fd
+            return found
+        finally:
+            self.let_go(fd)
+
+    def _make(self, name: bytes, fd: int) -> int:
+        with suppress(FileExistsError):  # another upload was first
+            self._files.mkdir(name, dir_fd=fd)
+        if self._sync:
+            sync_names(self._files, fd)
+        return self._files.open(name, _DIRECTORY, dir_fd=fd)
+
+    def _behind_link(self, names: list[bytes], depth: int, fd: int) -> list[bytes]:
+        there = self._files.lstat(names[depth], dir_fd=fd)
+        way = b"/".join(names[: depth + 1])
+        if not stat.S_ISLNK(there.st_mode):
+            raise ParentMissing(f"{way!a} in {self.path!a} is a file")
+        target = os.path.realpath(os.path.join(self.path, way))
+        root = self.path.rstrip(b"/") + b"/"
+        if not (target + b"/").startswith(root):
+            raise DestinationForbidden(f"{way!a} leads outside {self.path!a}")
+        inside = [name for name in target[len(root) :].split(b"/") if name]
+        if any(os.fsdecode(name).casefold() in RESERVED for name in inside):
+            raise DestinationForbidden(f"{way!a} leads into a staging area")
+        return inside + names[depth + 1 :]
+
+    def _leads_to_directory(self, parent: int, segments: tuple[str, ...]) -> bool:
+        try:
+            there = self._files.stat(segments[-1].encode(), dir_fd=parent)
+        except OSError:
+            return False  # a link to nothing, or to what nobody may see
+        return stat.S_ISDIR(there.st_mode)
+
+    def _refusal(self, error: OSError, segments: tuple[str, ...]) -> BackendError:
+        if self.is_of_name(error, segments):
+            return DestinationForbidden(f"{segments!a}: {error.strerror}")
+        return storage_error(error)
+
+    def is_of_name(self, error: OSError, segments: tuple[str, ...]) -> bool:
+        """
+        Tell whether a call has failed for the name of a destination, which is for the
+        client to know; the rest is a fault. It may block.
+        """
+        if error.errno in (errno.ENAMETOOLONG, errno.EILSEQ):
+            return True
+        # File systems say this of names, and of what they do not do.
+        return error.errno == errno.EINVAL and not self._takes_names(segments)
+
+
+def _mounted(way: bytes, root: bytes) -> Mounted:
+    return Mounted(
+        f"{way!a} in {root!a} is on another file system; serve it as a separate "
+        "virtual directory"
+    )

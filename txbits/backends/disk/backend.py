@@ -1,0 +1,484 @@
+"""
+The disk backend: uploads are staged and published below one directory.
+
+Sessions lie in ``ROOT/.bits-sessions`` and outlive the process. The length of a
+staged file is the offset, and publishing is one ``link`` or ``rename`` on the same
+file system, so there is no moment at which a crash leaves half a file, or loses what
+was acknowledged. After a crash of the machine only what is known to have been on the
+disk counts. What is slow (unlinking long files, scans) runs in threads, and fsync
+in the kernel's own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence, Set
+from typing import Any
+from uuid import UUID
+
+from attrs import define, field, validators
+from twisted.internet.defer import Deferred, DeferredLock, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+from zope.interface.interface import InterfaceClass
+
+from txbits._deferreds import deferred
+from txbits.backends._destinations import checked_segments
+from txbits.backends._serving import StoredFile
+from txbits.backends._threads import InThread, Threads, at_once, translated
+from txbits.backends.disk._application import DiskAnswers
+from txbits.backends.disk._boot import this_boot
+from txbits.backends.disk._closes import key_of
+from txbits.backends.disk._downloads import open_plain_file, published_file
+from txbits.backends.disk._file_clock import Look
+from txbits.backends.disk._files import Files
+from txbits.backends.disk._probe import FileSystem, Way, sync_names
+from txbits.backends.disk._records import Phase
+from txbits.backends.disk._recovery import is_published, remove_rest, settle
+from txbits.backends.disk._securing import secure_all
+from txbits.backends.disk._session import DiskSession
+from txbits.backends.disk._staging import Found, FsyncPolicy, Staging
+from txbits.backends.disk._syncs import KernelSyncs, Sync, all_done
+from txbits.clocks import Wall, wall_of
+from txbits.errors import BackendError, NoSuchSession, ParentMissing
+from txbits.interfaces import (
+    IAbilities,
+    IAddressable,
+    IAnswerable,
+    IBackend,
+    IDownloadable,
+    IExclusive,
+    IOverwriting,
+    IPaged,
+    IReadable,
+    IReplyAddressable,
+    IStoredFile,
+    IUploadSession,
+    SessionSummary,
+)
+
+_log = Logger()
+
+
+#: How many sessions are read at a time when all are.
+_PAGE = 256
+
+_OVER = object()
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(path)
+
+
+@implementer(IBackend, IAbilities, IExclusive, IDownloadable, IPaged, IOverwriting)
+@define(eq=False)
+class DiskBackend:
+    """
+    Keeps sessions and published files below a directory.
+
+    :ivar root: The directory; made at the start if it is missing. One server at a
+        time uses it.
+
+    :param reactor: The steady clock, and where work in threads is reported.
+    :param fsync: When bytes are made to survive a crash of the machine: ``"close"``
+        (before publishing is done), ``"fragment"`` (also before a new session, or
+        the closing of a writer, is done) or ``"never"``.
+    :param in_thread: Called with a function and its arguments to run it where it
+        may block; threads of the backend's own if ``None``.
+    :param sync: Called with a descriptor to fsync it where that may block. If ``None``
+        the kernel's asynchronous I/O does it, or *in_thread*, if that is given or the
+        kernel has none.
+    :param files: The system calls.
+    :param wall: Tells seconds since the epoch; if not given, the wall clock that
+        belongs to *reactor*.
+    :param booted: Names this start of the machine; see
+        :func:`txbits.backends.disk._boot.this_boot`.
+    """
+
+    root: str = field(converter=_absolute)
+    _reactor: Any
+    _fsync: FsyncPolicy = field(
+        default="close",
+        kw_only=True,
+        validator=validators.in_(("close", "fragment", "never")),
+    )
+    _in_thread: InThread | None = field(default=None, kw_only=True)
+    _sync: Sync | None = field(default=None, kw_only=True)
+    _files: Files = field(factory=Files, kw_only=True)
+    _wall: Wall = field(kw_only=True, validator=validators.is_callable())
+    _booted: Callable[[], bytes] = field(default=this_boot, kw_only=True)
+    _threads: Threads | None = field(default=None, init=False)
+    _syncs: KernelSyncs | None = field(default=None, init=False)
+    _recalling: DeferredLock = field(factory=DeferredLock, init=False)
+    _opened: Staging | None = field(default=None, init=False)
+    _served: dict[int, StoredFile] = field(factory=dict, init=False)
+    _stopping: bool = field(default=False, init=False)
+
+    @_wall.default
+    def _wall_of_the_reactor(self) -> Wall:
+        return wall_of(self._reactor)
+
+    @property
+    def session_abilities(self) -> Set[InterfaceClass]:
+        """All there are; see :class:`~txbits.interfaces.IAbilities`."""
+        return frozenset({IReadable, IAddressable, IAnswerable, IReplyAddressable})
+
+    def _go_on(self) -> None:
+        """End what a thread does at the start, if that is not wanted any more."""
+        if self._stopping:
+            raise BackendError("the backend is stopping")
+
+    @property
+    def _staging(self) -> Staging:
+        if self._opened is None:
+            raise BackendError(f"the backend of {self.root} is not started")
+        return self._opened
+
+    def disputes(self, other: IBackend) -> bool:
+        """See :class:`~txbits.interfaces.IExclusive`; roots may lie in one another."""
+        return isinstance(other, DiskBackend) and (
+            os.path.realpath(self.root) == os.path.realpath(other.root)
+        )
+
+    @deferred
+    async def start(self) -> None:
+        """Take the directory; see :class:`~txbits.interfaces.IBackend`."""
+        self._stopping = False
+        in_thread, sync, files = self._in_thread, self._sync, self._files
+        run = in_thread
+        if run is None:
+            run = self._threads = Threads(self._reactor)
+
+        def sync_in_thread(fd: int, /) -> Deferred[None]:
+            return run(translated, lambda: files.fsync(fd))
+
+        if sync is None and in_thread is None:
+            sync = self._syncs = KernelSyncs.opened(self._reactor, sync_in_thread)
+        try:
+            boot = await run(self._booted)
+            await run(
+                translated,
+                self._open,
+                self.root,
+                self._files,
+                self._fsync,
+                self._wall,
+                boot,
+                run,
+                sync or sync_in_thread,
+                self._go_on,
+            )
+        except BaseException:
+            await self.stop()
+            raise
+        self._say_what_was_found(self._staging.file_system)
+
+    def _say_what_was_found(self, found: FileSystem) -> None:
+        is_unsafe = self._fsync != "never" and not found.syncs_names
+        (_log.warn if is_unsafe else _log.info)(
+            "{root}: to publish without overwriting: {way}; the file system lacks: "
+            "{lacking}",
+            root=self.root,
+            way=found.way.value,
+            lacking=", ".join(found.lacking) or "nothing",
+        )
+
+    def why_only_overwriting(self) -> str | None:
+        """See :class:`~txbits.interfaces.IOverwriting`."""
+        if self._opened is None or self._opened.file_system.way is not Way.NONE:
+            return None
+        return self._only_overwriting()
+
+    def _only_overwriting(self) -> str:
+        return (
+            f"{self.root} is on a file system with neither hard links nor a rename "
+            "that never replaces, so an existing file could be overwritten; set "
+            "--allow-overwrites, or choose a directory on another file system"
+        )
+
+    def _open(self, *args: Any) -> None:
+        # Also when nobody waits for it any more: stop() then gives it back.
+        self._opened = Staging.opened(*args)
+
+    @deferred
+    async def stop(self) -> None:
+        """Give the directory back; see :class:`~txbits.interfaces.IBackend`."""
+        self._stopping = True
+        for served in list(self._served.values()):
+            await served.release()
+        if self._opened is not None:
+            # Whatever comes of it, the directory is given back.
+            for last in (
+                secure_all(self._opened, self._reactor.seconds),
+                self._opened.close_memory.settle(),
+            ):
+                await last.addErrback(self._is_left_unsafe)
+        syncs, self._syncs = self._syncs, None
+        if syncs is not None:
+            await syncs.stop()
+        threads, self._threads = self._threads, None
+        if threads is not None:
+            await threads.stop()
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.close()
+
+    def _is_left_unsafe(self, failure: Failure) -> None:
+        _log.error(
+            "could not sync everything in {root}: {fault!r}",
+            root=self.root,
+            fault=failure.value,
+        )
+
+    def create(
+        self,
+        session_id: UUID,
+        destination: tuple[str, ...],
+        *,
+        owner: str | None,
+        content_name: str | None,
+        overwrite: bool,
+        create_directories: bool,
+    ) -> Deferred[IUploadSession]:
+        """Make a session; see :class:`~txbits.interfaces.IBackend`."""
+        made = at_once(
+            self._create,
+            session_id,
+            destination,
+            owner,
+            content_name,
+            overwrite,
+            create_directories,
+        )
+        return made.addCallback(self._safe) if self._fsync == "fragment" else made
+
+    def _create(
+        self,
+        session_id: UUID,
+        destination: tuple[str, ...],
+        owner: str | None,
+        content_name: str | None,
+        overwrite: bool,
+        create_directories: bool,
+    ) -> IUploadSession:
+        staging = self._staging
+        staging.root.check()
+        if not overwrite and staging.file_system.way is Way.NONE:
+            raise BackendError(self._only_overwriting())
+        staging.tree.check(
+            checked_segments(destination),
+            overwrite=overwrite,
+            create_directories=create_directories,
+        )
+        now = staging.seconds()
+        is_kept = self._fsync == "fragment"
+        staging.table.add(session_id, now, destination, owner, content_name, is_kept)
+        return DiskSession(
+            session_id,
+            destination,
+            owner,
+            content_name,
+            now,
+            staging,
+            is_kept=is_kept,
+        )
+
+    @deferred
+    async def _safe(self, session: IUploadSession) -> IUploadSession:
+        """Make a new session survive a crash of the machine."""
+        staging = self._staging
+        session_id = session.session_id
+        try:
+            await all_done(*staging.sync_record(session_id), staging.sync_directory())
+        except BackendError:
+            translated(staging.table.drop, session_id)
+            raise
+        return session
+
+    @deferred
+    async def find(self, session_id: UUID) -> IUploadSession:
+        """Read a session back; see :class:`~txbits.interfaces.IBackend`."""
+        staging = self._staging
+        try:
+            found = await at_once(staging.load, session_id)
+        except NoSuchSession:
+            raise
+        except BackendError as fault:
+            _log.error(
+                "session {session_id}: {fault}", session_id=session_id, fault=fault
+            )
+            raise
+        if not found.is_settled:
+            found = await staging.in_thread(translated, settle, staging, found)
+        record = found.record
+        if found.published and staging.is_to_be_safe:
+            # The process may have died between publishing and making that safe.
+            await staging.in_thread(translated, self._sync_published_in_thread, found)
+        staging.note_unsafe(found)
+        answers = None
+        if (asked := found.asked) is not None:
+            answers = DiskAnswers(staging, session_id, asked.attempts, asked.answer)
+        return DiskSession(
+            session_id,
+            record.destination,
+            record.owner,
+            record.content_name,
+            found.last_progress,
+            staging,
+            record.total,
+            found.offset,
+            found.published,
+            found.releasing,
+            found.in_doubt,
+            answers,
+            safe=record.safe,
+            is_kept=record.is_kept,
+        )
+
+    def _sync_published_in_thread(self, found: Found) -> None:
+        staging = self._staging
+        record = found.record
+        if record.phase is Phase.OPEN:
+            # When the staged file is gone, it alone tells that.
+            staging.table.mark(
+                record.session_id, Phase.PUBLISHED, record.total, record.safe
+            )
+        self._files.fsync(staging.table.fd)
+        self._sync_parent_in_thread(record.destination)
+
+    def _sync_parent_in_thread(self, destination: tuple[str, ...]) -> None:
+        tree = self._staging.tree
+        try:
+            parent = tree.open_parent(checked_segments(destination))
+        except ParentMissing:
+            return  # removed since, with the file in it
+        try:
+            sync_names(self._files, parent)
+        finally:
+            tree.let_go(parent)
+
+    @deferred
+    async def sessions(self) -> Sequence[SessionSummary]:
+        """Read all sessions back; see :class:`~txbits.interfaces.IBackend`."""
+        found: list[SessionSummary] = []
+
+        def look(page: Sequence[SessionSummary]) -> Deferred[None]:
+            found.extend(page)
+            return succeed(None)
+
+        await self.list_in_pages(look)
+        return found
+
+    @deferred
+    async def list_in_pages(
+        self, look: Callable[[Sequence[SessionSummary]], Deferred[None]]
+    ) -> None:
+        """Read them a few at a time; see :class:`~txbits.interfaces.IPaged`."""
+        staging = self._staging
+        faults = staging.table.damaged
+        session_ids = staging.table.ids()
+        for at in range(0, max(len(session_ids), 1), _PAGE):
+            for fault in faults:
+                _log.error("session left out: {fault}", fault=fault)
+            page, faults = await staging.in_thread(
+                translated, staging.summaries, session_ids[at : at + _PAGE]
+            )
+            await look(page)
+        for fault in faults:
+            _log.error("session left out: {fault}", fault=fault)
+
+    def remember_close(
+        self, session_id: UUID, destination: tuple[str, ...], owner: str | None
+    ) -> Deferred[None]:
+        """Write it down; see :class:`~txbits.interfaces.IBackend`."""
+        return at_once(self._remember_close, session_id, destination, owner)
+
+    def _remember_close(
+        self, session_id: UUID, destination: tuple[str, ...], owner: str | None
+    ) -> None:
+        staging = self._staging
+        # Here, since each Close comes by just before its Ack.
+        staging.root.check_again()
+        staging.close_memory.remember(session_id, destination, owner, staging.seconds())
+
+    @deferred
+    async def recalls_close(
+        self, session_id: UUID, destination: tuple[str, ...], owner: str | None
+    ) -> bool:
+        """Look it up; see :class:`~txbits.interfaces.IBackend`."""
+        staging = self._staging
+        is_known = await self._recalls(key_of(session_id, destination, owner))
+        if not is_known or staging.close_memory.is_late(session_id):
+            is_there = await staging.in_thread(
+                translated, is_published, staging, session_id, destination
+            )
+            if not (is_known or is_there):
+                return False
+            await staging.in_thread(
+                translated, self._sync_parent_in_thread, destination
+            )
+            await staging.close_memory.remember_late(
+                session_id, destination, owner, staging.seconds()
+            )
+        await staging.in_thread(translated, remove_rest, staging, session_id)
+        staging.root.check()
+        return True
+
+    async def _recalls(self, key: bytes) -> bool:
+        staging = self._staging
+        closes = staging.closes
+        if closes.is_present(key):
+            return True
+        for name in translated(closes.names):
+            if not closes.is_indexed(name):
+                # One at a time: anybody can ask, and all wait for the same.
+                await self._recalling.run(
+                    staging.in_thread, translated, closes.index, name
+                )
+            if translated(closes.holds, name, key):
+                return True
+        return False
+
+    @deferred
+    async def clean_up(self, closed_before: float) -> None:
+        """Scan the staging area; see :class:`~txbits.interfaces.IBackend`."""
+        staging = self._staging
+        await staging.close_memory.settle()
+        concluded = staging.closes.conclude()
+        steps = staging.clean_up(closed_before, concluded)
+        while (
+            fault := await staging.in_thread(translated, next, steps, _OVER)
+        ) is not _OVER:
+            if fault is not None:
+                _log.error("clean-up left something: {fault}", fault=fault)
+
+    @deferred
+    async def open_file(self, destination: tuple[str, ...]) -> IStoredFile:
+        """Open a published file; see :class:`~txbits.interfaces.IDownloadable`."""
+        staging = self._staging
+        segments = checked_segments(destination)
+        fd, look = await staging.in_thread(
+            translated, self._open_in_thread, staging, segments
+        )
+        if self._stopping:
+            translated(self._files.close, fd)
+            raise BackendError("the backend is stopping")
+        served = self._served[fd] = published_file(
+            fd,
+            look,
+            self._files,
+            staging.in_thread,
+            lambda: self._served.pop(fd, None),
+        )
+        return served
+
+    def _open_in_thread(
+        self, staging: Staging, segments: tuple[str, ...]
+    ) -> tuple[int, Look]:
+        fd = open_plain_file(staging.tree, self._files, segments)
+        try:
+            return fd, staging.file_clock.look(fd)
+        except BaseException:
+            self._files.close(fd)
+            raise
