@@ -1,17 +1,31 @@
 """
-The edge between coroutines inside and Deferreds outside.
+Coroutines inside, Deferreds outside, and every way to wait.
+
+- :class:`Waiters`: several wait for one outcome. What follows is built on it.
+- :class:`Event`: something that happens once.
+- :class:`Shared`: work that those who ask for it meanwhile share.
+- :func:`together`, :func:`settled`, :func:`a_few_at_a_time`: several pieces of work.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
 from functools import wraps
 from types import coroutine
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
-from twisted.internet.defer import Deferred, fail, succeed
+from attrs import define, field
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    DeferredList,
+    fail,
+    succeed,
+)
+from twisted.python.failure import Failure
 
 P = ParamSpec("P")
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -35,8 +49,8 @@ def begun(body: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
     """
     Run a coroutine, as ``Deferred.fromCoroutine`` does.
 
-    Most of ours never have to wait: memory and disk answer at once. Those are spared
-    what it takes to wait, which is more than all they do.
+    Most of ours never have to wait: memory and disk answer at once. For those, this
+    skips the machinery of waiting, which costs more than all that they do.
 
     :param body: What to run.
     :returns: A Deferred that fires with what it returns, or fails with what it raises.
@@ -54,7 +68,7 @@ def begun(body: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
 def _going_on(
     body: Coroutine[Deferred[Any], Any, T], awaited: Deferred[Any]
 ) -> Generator[Deferred[Any], Any, T]:
-    """Go on with a coroutine that has begun to wait."""
+    """Continue a coroutine that has begun to wait."""
     while True:
         try:
             try:
@@ -72,10 +86,201 @@ def _going_on(
 
 def shielded(work: Deferred[T]) -> Deferred[T]:
     """
-    Let whoever waits go, when that is cancelled, while the work goes on to its end.
+    Wait for work that cancelling the waiting does not end.
 
     :returns: A Deferred that fires, or fails, as the work does.
     """
     outcome: Deferred[T] = Deferred()
     work.addBoth(outcome.callback)
     return outcome
+
+
+@define(eq=False)
+class Waiters(Generic[T]):
+    """
+    Everyone who waits for the same outcome. Each of them gets a Deferred of its own.
+    """
+
+    _waiting: list[Deferred[T]] = field(factory=list, init=False)
+
+    def wait(self) -> Deferred[T]:
+        """
+        Wait for the outcome.
+
+        :returns: A Deferred that fires, or fails, with the outcome. Cancelling it ends
+            this waiting, and nothing else.
+        """
+        waiting: Deferred[T] = Deferred(self._forget)
+        self._waiting.append(waiting)
+        return waiting
+
+    def _forget(self, waiting: Deferred[T]) -> None:
+        # It may be cancelled while the others are being told.
+        if waiting in self._waiting:
+            self._waiting.remove(waiting)
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether anyone waits."""
+        return bool(self._waiting)
+
+    def fire(self, outcome: T | Failure) -> None:
+        """
+        Give the outcome to everyone who waits now. Those who begin to wait because of
+        that wait for the next outcome. A failure that nobody waits for is dropped.
+        """
+        waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            # Another one may have cancelled it.
+            if not one.called:
+                one.callback(outcome)
+
+
+@define(eq=False)
+class Event:
+    """
+    Something that happens once, and that any number can wait for.
+
+    :ivar is_set: Whether it has happened.
+    """
+
+    is_set: bool = field(default=False, init=False)
+    _waiters: Waiters[None] | None = field(default=None, init=False)
+
+    def set(self) -> None:
+        """Let it happen. Later calls do nothing."""
+        self.is_set = True
+        waiters, self._waiters = self._waiters, None
+        if waiters is not None:
+            waiters.fire(None)
+
+    def wait(self) -> Deferred[None]:
+        """
+        Wait for it. Cancelling that ends the waiting and nothing else.
+
+        :returns: A Deferred that fires with ``None`` when it has happened.
+        """
+        if self.is_set:
+            return succeed(None)
+        if self._waiters is None:
+            self._waiters = Waiters()
+        return self._waiters.wait()
+
+    async def outlast(self) -> None:
+        """Wait for it, however often that is cancelled: for ends that must come."""
+        while not self.is_set:
+            try:
+                await self.wait()
+            except CancelledError:
+                # A second cancellation asks for what is coming already.
+                continue
+
+
+@define(eq=False)
+class Shared(Generic[T]):
+    """
+    Work that everyone who asks for it at the same time shares, one run at a time.
+    """
+
+    _waiters: Waiters[T] | None = field(default=None, init=False)
+
+    def run(self, start: Callable[[], Coroutine[Deferred[Any], Any, T]]) -> Deferred[T]:
+        """
+        Join the run that is under way, or begin one.
+
+        :param start: Begins it.
+        :returns: A Deferred that fires, or fails, with the outcome of the run.
+            Cancelling it does not end the run.
+        """
+        if self._waiters is not None:
+            return self._waiters.wait()
+        self._waiters = Waiters()
+        mine = self._waiters.wait()
+        begun(start()).addBoth(self._end)
+        return mine
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a run is under way."""
+        return self._waiters is not None
+
+    def over(self) -> Deferred[None]:
+        """
+        Wait until no run is under way.
+
+        :returns: A Deferred that fires with ``None`` then, even if the run fails.
+        """
+        if self._waiters is None:
+            return succeed(None)
+        return self._waiters.wait().addBoth(lambda _: None)
+
+    def _end(self, outcome: T | Failure) -> None:
+        waiters, self._waiters = self._waiters, None
+        if waiters is not None:
+            waiters.fire(outcome)
+
+
+async def settled(work: Sequence[Deferred[T]]) -> list[T | Failure]:
+    """
+    Wait for the end of every piece of work, whether it succeeds or fails.
+
+    :returns: What each fired or failed with, in order.
+    """
+    return [outcome for _, outcome in await DeferredList(work, consumeErrors=True)]
+
+
+async def together(*work: Deferred[T]) -> list[T]:
+    """
+    Wait for the end of every piece of work, also when one fails.
+
+    :returns: What they fired with, in order.
+    :raises Exception: What the first failed with, in the order of the arguments.
+    """
+    if len(work) == 1:
+        return [await work[0]]
+    results: list[T] = []
+    for outcome in await settled(work):
+        if isinstance(outcome, Failure):
+            outcome.raiseException()
+        results.append(outcome)
+    return results
+
+
+async def a_few_at_a_time(
+    most: int,
+    act: Callable[[S], Coroutine[Deferred[Any], Any, T]],
+    things: Iterable[S],
+) -> list[T]:
+    """
+    Do the same with each of many things, and stop at the first failure.
+
+    Then no more are begun, and those that are under way are cancelled: where a store is
+    away, each would take all the time that a request is tried again. None of them is
+    under way any more when this ends.
+
+    :param most: How many are under way at most.
+    :returns: What each call returned, in order.
+    :raises Exception: What failed first.
+    """
+    left = iter(enumerate(things))
+    done: dict[int, T] = {}
+    faults: list[Failure] = []
+    workers: list[Deferred[None]] = []
+
+    async def work() -> None:
+        for number, thing in left:
+            if faults:
+                return
+            done[number] = await act(thing)
+
+    def failed(failure: Failure) -> None:
+        faults.append(failure)
+        for worker in workers:
+            worker.cancel()
+
+    for _ in range(most):
+        workers.append(begun(work()).addErrback(failed))
+    await DeferredList(workers)
+    if faults:
+        faults[0].raiseException()
+    return [done[number] for number in sorted(done)]

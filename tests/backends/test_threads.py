@@ -10,7 +10,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from txbits.backends._threads import MOST_THREADS, Joint, Threads, at_once, translated
+from txbits.backends._threads import MOST_THREADS, Threads, at_once, translated
 from txbits.errors import BackendError, OutOfSpace
 
 
@@ -38,24 +38,6 @@ class TranslatedTests(SynchronousTestCase):
 
     def test_outcomes_are_there_at_once(self):
         self.assertEqual(self.successResultOf(at_once(max, 1, 2)), 2)
-
-
-class JointTests(SynchronousTestCase):
-    """One piece of work, several who wait."""
-
-    def test_all_hear_of_the_end(self):
-        joint = Joint()
-        first, second = joint.join(), joint.join()
-        joint.end(None)
-        self.successResultOf(first)
-        self.successResultOf(second)
-
-    def test_all_hear_of_a_failure(self):
-        joint = Joint()
-        waiting = [joint.join(), joint.join()]
-        at_once(broken).addBoth(joint.end)
-        for one in waiting:
-            self.failureResultOf(one, KeyError)
 
 
 class ThreadsTests(TestCase):

@@ -59,21 +59,21 @@ class UploadBodyTests(SynchronousTestCase):
         self.successResultOf(finished)
         self.assertEqual(self.transport.value(), Held().data)
         self.assertTrue(self.body.is_out)
-        self.assertTrue(self.body.ended.happened)
+        self.assertTrue(self.body.ended.is_set)
 
     def test_it_can_be_stopped_before_reading_has_begun(self) -> None:
         finished = self.body.startProducing(self.transport)
         self.body.stopProducing()
-        self.assertFalse(self.body.ended.happened)
+        self.assertFalse(self.body.ended.is_set)
         self.session.begin()
-        self.assertTrue(self.body.ended.happened)
+        self.assertTrue(self.body.ended.is_set)
         self.assertNoResult(finished)
         self.assertIsNone(self.body.error)
 
     def test_it_can_be_stopped_before_it_has_begun(self) -> None:
         self.body.stopProducing()
         self.body.stopProducing()
-        self.assertTrue(self.body.ended.happened)
+        self.assertTrue(self.body.ended.is_set)
         self.assertNoResult(self.body.startProducing(self.transport))
         self.assertIsNone(self.session.consumer)
 

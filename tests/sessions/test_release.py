@@ -4,17 +4,15 @@ The chain whose end allows the Ack of a Cancel: nothing is left when it fires.
 
 from __future__ import annotations
 
-from typing import Any
-
 from attrs import define, field
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from tests.sessions.support import NAME, SOURCE, TOTAL, UNKNOWN, ManagerCase
 from txbits.errors import BackendError, NoSuchSession, Superseded
 from txbits.interfaces import IReleasable
-from txbits.sessions._release import Shared, release_in_order
+from txbits.sessions._release import release_in_order
 
 
 class CancelTests(ManagerCase):
@@ -263,54 +261,3 @@ class ChainTests(SynchronousTestCase):
 
     def test_an_empty_one_has_ended(self) -> None:
         self.successResultOf(Deferred.fromCoroutine(release_in_order()))
-
-
-class SharedTests(SynchronousTestCase):
-    """``Shared``."""
-
-    def setUp(self) -> None:
-        self.runs: list[Deferred[int]] = []
-        self.shared: Shared[int] = Shared()
-
-    def join(self) -> Deferred[int]:
-        async def run() -> int:
-            self.runs.append(Deferred())
-            return await self.runs[-1]
-
-        return self.shared.run(run)
-
-    def test_all_who_ask_at_a_time_wait_for_one_run(self) -> None:
-        waiting = [self.join() for _ in range(3)]
-        self.assertEqual(len(self.runs), 1)
-        for one in waiting:
-            self.assertNoResult(one)
-        self.runs[0].callback(5)
-        self.assertEqual([self.successResultOf(one) for one in waiting], [5] * 3)
-
-    def test_all_are_told_of_a_failure(self) -> None:
-        waiting = [self.join() for _ in range(3)]
-        self.runs[0].errback(BackendError("not now"))
-        for one in waiting:
-            self.failureResultOf(one, BackendError)
-
-    def test_who_asks_afterwards_begins_anew(self) -> None:
-        first = self.join()
-        again: list[Deferred[int]] = []
-
-        def ask_again(outcome: Any) -> Any:
-            again.append(self.join())
-            return outcome
-
-        first.addCallback(ask_again)
-        self.runs[0].callback(1)
-        self.assertEqual(self.successResultOf(first), 1)
-        self.assertNoResult(again[0])
-        self.runs[1].callback(2)
-        self.assertEqual(self.successResultOf(again[0]), 2)
-
-    def test_a_run_that_ends_at_once_is_no_exception(self) -> None:
-        async def run() -> int:
-            return await succeed(3)
-
-        self.assertEqual(self.successResultOf(self.shared.run(run)), 3)
-        self.assertEqual(self.successResultOf(self.shared.run(run)), 3)

@@ -12,9 +12,8 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IConsumer
 from zope.interface import implementer
 
-from txbits._deferreds import deferred
+from txbits._deferreds import Waiters, deferred
 from txbits.backends._reading import Reading
-from txbits.backends._threads import Joint
 from txbits.errors import BackendError, StagedDataLost
 from txbits.interfaces import ICodedFile
 
@@ -53,7 +52,7 @@ class StoredFile:
     content_encoding: str | None = field(default=None, kw_only=True)
     is_weak: bool = field(default=False, init=False)
     _reading: IFeeder | None = field(default=None, init=False)
-    _read_over: Joint | None = field(default=None, init=False)
+    _read_over: Waiters[None] | None = field(default=None, init=False)
     _is_released: bool = field(default=False, init=False)
 
     @deferred
@@ -75,20 +74,20 @@ class StoredFile:
             read_over, self._read_over = self._read_over, None
             if read_over is not None:
                 self._close()
-                read_over.end(None)
+                read_over.fire(None)
 
     def release(self) -> Deferred[None]:
         """Close it; see :class:`~txbits.interfaces.IReleasable`."""
         if self._read_over is not None:
-            return self._read_over.join()
+            return self._read_over.wait()
         if self._is_released:
             return succeed(None)
         self._is_released = True
         if self._reading is None:
             self._close()
             return succeed(None)
-        self._read_over = Joint()
-        released = self._read_over.join()
+        self._read_over = Waiters()
+        released = self._read_over.wait()
         self._reading.stopProducing()
         return released
 

@@ -154,30 +154,3 @@ class Threads:
             self._jobs.put(None)
         while self._threads:
             self._threads.pop().join()
-
-
-@define(eq=False)
-class Joint:
-    """A piece of work under way, and everyone who waits for its end."""
-
-    _waiting: list[Deferred[None]] = field(factory=list, init=False)
-
-    def join(self) -> Deferred[None]:
-        """
-        Wait for the end.
-
-        :returns: A Deferred that fires, or fails, as the work does.
-        """
-        mine: Deferred[None] = Deferred()
-        self._waiting.append(mine)
-        return mine
-
-    @property
-    def is_awaited(self) -> bool:
-        """Whether anyone does."""
-        return bool(self._waiting)
-
-    def end(self, outcome: Failure | None) -> None:
-        """Tell all that the work has ended, and how."""
-        for one in self._waiting:
-            one.callback(outcome)

@@ -24,6 +24,7 @@ from txbits._agents import (
     in_words,
     reasons_of,
 )
+from txbits._deferreds import Event
 from txbits._heads import BoundedPool, EndlessHead
 from txbits.errors import (
     ApplicationRefused,
@@ -41,7 +42,6 @@ from txbits.notification._connection import (
     TappedEndpoints,
 )
 from txbits.notification._url import Target
-from txbits.notification._waiting import Once
 from txbits.protocol.urls import fault_of_reply_url
 
 #: How much of a body that nobody wants is taken, and for how many seconds.
@@ -86,7 +86,7 @@ class Asking:
     _reply_body: ReplyBody | None = field(default=None, init=False)
     _early: Exception | None = field(default=None, init=False)
     _is_cancelled: bool = field(default=False, init=False)
-    _request_ended: Once | None = field(default=None, init=False)
+    _request_ended: Event | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._watch = Watch(self.reactor)
@@ -152,7 +152,7 @@ class Asking:
             unbuffered=True,
             reactor=self.reactor,
         )
-        ended = self._request_ended = Once()
+        ended = self._request_ended = Event()
 
         def cancel(_: object) -> None:
             # What it fails with then does not always say so.
@@ -161,7 +161,7 @@ class Asking:
 
         waiting: Deferred[Any] = Deferred(cancel)
         request.chainDeferred(waiting)
-        request.addBoth(lambda _: ended.happen())
+        request.addBoth(lambda _: ended.set())
         self._watch.guard(waiting)
         response: IResponse = await waiting
         self._watch.end()
@@ -235,7 +235,7 @@ class Asking:
         """
         drain = Drain(_MOST_DRAINED)
         response.deliverBody(drain)
-        over = self.reactor.callLater(_DRAIN_TIME, drain.ended.happen)
+        over = self.reactor.callLater(_DRAIN_TIME, drain.ended.set)
         try:
             await drain.ended.wait()
         finally:

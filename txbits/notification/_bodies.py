@@ -22,10 +22,9 @@ from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
 
 from txbits._agents import in_words
-from txbits._deferreds import begun
+from txbits._deferreds import Event, begun
 from txbits.errors import ApplicationUnreachable, BadAnswer, StagedDataLost
 from txbits.interfaces import IReadable, IReply, IWriter
-from txbits.notification._waiting import Once
 
 
 @implementer(IBodyProducer, IConsumer)
@@ -50,7 +49,7 @@ class UploadBody:
     moved: Callable[[], None]
     is_out: bool = field(init=False)
     error: BaseException | None = field(default=None, init=False)
-    ended: Once = field(factory=Once, init=False)
+    ended: Event = field(factory=Event, init=False)
     _has_begun: bool = field(default=False, init=False)
     _is_paused: bool = field(default=False, init=False)
     _is_stopped: bool = field(default=False, init=False)
@@ -88,7 +87,7 @@ class UploadBody:
         self._has_begun = True
         reading = self.session.read_into(self, 0, self.length)
         reading.addCallback(end).addErrback(fail)
-        reading.addBoth(lambda _: self.ended.happen())
+        reading.addBoth(lambda _: self.ended.set())
         return finished
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
@@ -131,7 +130,7 @@ class UploadBody:
         if self._producer is not None:
             self._producer.stopProducing()
         if not self._has_begun:
-            self.ended.happen()
+            self.ended.set()
 
 
 @define(eq=False)
@@ -151,7 +150,7 @@ class ReplyBody(Protocol):
     reply: IReply
     waits: Callable[[bool], None]
     error: BaseException | None = field(default=None, init=False)
-    ended: Once = field(factory=Once, init=False)
+    ended: Event = field(factory=Event, init=False)
     _pieces: deque[bytes] = field(factory=deque, init=False)
     _reason: Failure | None = field(default=None, init=False)
     _more: Deferred[None] | None = field(default=None, init=False)
@@ -162,14 +161,14 @@ class ReplyBody(Protocol):
         def end(outcome: Failure | None) -> None:
             if outcome is not None:
                 self.error = outcome.value
-            self.ended.happen()
+            self.ended.set()
 
         # Nothing cancels this: a writer is to be waited for, and closed.
         begun(self._written()).addBoth(end)
 
     def dataReceived(self, data: bytes) -> None:
         """Called with the next bytes."""
-        if self.ended.happened:
+        if self.ended.is_set:
             return
         self._pieces.append(data)
         self._wake()
@@ -235,14 +234,14 @@ class Drain(Protocol):
 
     def __init__(self, most: int) -> None:
         self._left = most
-        self.ended = Once()
+        self.ended = Event()
 
     def dataReceived(self, data: bytes) -> None:
         """Called with the next bytes."""
         self._left -= len(data)
         if self._left < 0:
-            self.ended.happen()
+            self.ended.set()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Called when the response is over, whatever kind of end it is."""
-        self.ended.happen()
+        self.ended.set()

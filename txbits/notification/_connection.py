@@ -34,7 +34,7 @@ from twisted.web.client import URI
 from twisted.web.iweb import IAgentEndpointFactory, IPolicyForHTTPS
 from zope.interface import implementer
 
-from txbits.notification._waiting import Once
+from txbits._deferreds import Event
 
 #: The longest head of a response, those of interim responses included.
 LONGEST_HEAD = 1 << 16
@@ -108,7 +108,7 @@ class Connection:
     holds: bool
     head: Head = field(factory=Head, init=False)
     was_made: bool = field(default=False, init=False)
-    gone: Once = field(factory=Once, init=False)
+    gone: Event = field(factory=Event, init=False)
     _held: bytes = field(default=b"", init=False)
     _transport: Any = field(default=None, init=False)
     _inner: Any = field(default=None, init=False)
@@ -122,7 +122,7 @@ class Connection:
     def lost(self) -> None:
         """Called when it is gone."""
         self._transport = None
-        self.gone.happen()
+        self.gone.set()
 
     def received(self, data: bytes) -> None:
         """Called with bytes of the response."""

@@ -15,7 +15,6 @@ from twisted.application.service import Service
 from twisted.internet.defer import (
     CancelledError,
     Deferred,
-    DeferredList,
     maybeDeferred,
 )
 from twisted.internet.error import CannotListenError
@@ -27,7 +26,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txbits._deferreds import deferred
+from txbits._deferreds import deferred, settled
 from txbits.errors import BackendError, InvalidSetting
 from txbits.service._served import Served
 from txbits.service.options import one_line
@@ -275,6 +274,6 @@ async def _all(attempt: str, deferreds: list[Deferred[Any]]) -> None:
     """
     Wait for all of them; one that fails keeps none of the others from ending.
     """
-    for success, result in await DeferredList(deferreds, consumeErrors=True):
-        if not success:
-            _log.failure("could not {attempt}: {log_failure}", result, attempt=attempt)
+    for outcome in await settled(deferreds):
+        if isinstance(outcome, Failure):
+            _log.failure("could not {attempt}: {log_failure}", outcome, attempt=attempt)

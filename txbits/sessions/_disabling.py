@@ -14,9 +14,8 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from txbits._deferreds import deferred
+from txbits._deferreds import Shared, deferred
 from txbits.errors import BackendError, ServerStopping, UploadsDisabled
-from txbits.sessions._release import Shared
 
 if TYPE_CHECKING:
     from txbits.sessions._upkeep import Upkeep

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from txbits._deferreds import Shared
 from txbits.errors import BackendError, DestinationExists, NoSuchSession
 from txbits.protocol.session import Move
 from txbits.sessions._fragments import publish, refused
 from txbits.sessions._notification import have_answered
-from txbits.sessions._release import Shared, release_in_order
+from txbits.sessions._release import release_in_order
 from txbits.sessions._session import Session
 from txbits.sessions._turns import Turn
 from txbits.sessions.naming import destination_name, session_name

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txbits._deferreds import begun, deferred
+from txbits._deferreds import Shared, begun, deferred
 from txbits.errors import (
     ApplicationError,
     ApplicationRefused,
@@ -43,7 +43,6 @@ from txbits.interfaces import (
 from txbits.protocol.session import Move
 from txbits.protocol.urls import fault_of_reply_url
 from txbits.sessions._digest import ReadingBack
-from txbits.sessions._release import Shared
 from txbits.sessions.naming import destination_name, session_name, shown
 
 if TYPE_CHECKING:

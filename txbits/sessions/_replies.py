@@ -11,11 +11,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
 from zope.interface import implementer
 
-from txbits._deferreds import deferred
+from txbits._deferreds import Shared, deferred
 from txbits.errors import NoSuchFile, NoSuchSession, StagedDataLost
 from txbits.interfaces import IAnswerable, IStoredFile
 from txbits.protocol.session import Move
-from txbits.sessions._release import Shared
 from txbits.sessions._session import Session
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from attrs import define, field, frozen
 
+from txbits._deferreds import Shared
 from txbits.interfaces import IReleasable, IUploadSession
 from txbits.protocol.session import LifeCycle
-from txbits.sessions._release import Shared
 from txbits.sessions._rules import Rules
 from txbits.sessions._turns import Turns
 

@@ -18,10 +18,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 
-from txbits._deferreds import deferred
+from txbits._deferreds import Shared, deferred
 from txbits.errors import BackendError, NoSuchSession, ServerStopping
 from txbits.interfaces import IPaged, SessionSummary
-from txbits.sessions._release import Shared
 from txbits.sessions.naming import session_name
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from txbits._deferreds import deferred
+from txbits._deferreds import Shared, deferred
 from txbits.clocks import Wall, steady, wall_of
 from txbits.errors import (
     BackendError,
@@ -47,7 +47,6 @@ from txbits.sessions._endings import cancel_session, close_session, expire_sessi
 from txbits.sessions._fragments import Received, placed, receive_fragment
 from txbits.sessions._notification import Asking, require_abilities
 from txbits.sessions._quota import Quota
-from txbits.sessions._release import Shared
 from txbits.sessions._replies import open_reply
 from txbits.sessions._rules import Rules, only_overwriting
 from txbits.sessions._session import Caller, Session

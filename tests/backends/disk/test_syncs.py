@@ -26,7 +26,6 @@ from txbits.backends.disk._syncs import (
     KernelSyncs,
     NameSyncs,
     SharedSync,
-    all_done,
 )
 from txbits.errors import BackendError
 
@@ -230,15 +229,3 @@ class SharedSyncTests(SynchronousTestCase):
         third = self.shared()
         self.under_way.pop().callback(None)
         self.successResultOf(third)
-
-
-class AllDoneTests(SynchronousTestCase):
-    """Several pieces of work."""
-
-    def test_all_are_waited_for_when_one_fails(self):
-        first, second = Deferred[None](), Deferred[None]()
-        both = Deferred.fromCoroutine(all_done(first, second))
-        first.errback(Failure(BackendError("broken")))
-        self.assertNoResult(both)
-        second.callback(None)
-        self.failureResultOf(both, BackendError)

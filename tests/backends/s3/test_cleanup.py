@@ -5,8 +5,7 @@ know any more.
 
 from __future__ import annotations
 
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.internet.defer import CancelledError
 
 from tests.backends.s3.support import S3Case
 from tests.backends.s3.test_requests import RequestCase
@@ -14,61 +13,9 @@ from tests.clocks import Ahead
 from tests.fault_proxy import Break, FaultProxy
 from txbits._deferreds import begun
 from txbits.backends.s3._answers import S3Unreachable
-from txbits.backends.s3._together import a_few_at_a_time
 from txbits.errors import SessionLimitReached
 from txbits.sessions import Caller
 from txbits.testing.backend import contract
-
-
-class AFewAtATimeTests(SynchronousTestCase):
-    """Many things, done a few at a time."""
-
-    def setUp(self):
-        self.under_way: dict[int, Deferred[str]] = {}
-
-    async def act(self, thing):
-        mine = self.under_way[thing] = Deferred()
-        try:
-            return await mine
-        finally:
-            del self.under_way[thing]
-
-    def test_the_outcomes_come_in_order(self):
-        done = begun(a_few_at_a_time(2, self.act, range(4)))
-        for one in (1, 0, 3, 2):
-            self.assertEqual(len(self.under_way), 2 if one != 2 else 1)
-            self.under_way[one].callback(str(one))
-        self.assertEqual(self.successResultOf(done), ["0", "1", "2", "3"])
-
-    def test_what_never_waits_is_done_whatever_their_number(self):
-        async def at_once(thing):
-            return thing
-
-        done = begun(a_few_at_a_time(3, at_once, range(5000)))
-        self.assertEqual(self.successResultOf(done), [*range(5000)])
-
-    def test_a_failure_ends_the_others_and_begins_no_more(self):
-        done = begun(a_few_at_a_time(3, self.act, range(9)))
-        self.under_way[1].errback(ValueError("away"))
-        self.assertEqual(self.under_way, {})
-        self.assertEqual(str(self.failureResultOf(done, ValueError).value), "away")
-
-    def test_a_failure_at_once_begins_no_more(self):
-        begun_with = []
-
-        async def fail(thing):
-            begun_with.append(thing)
-            raise ValueError(thing)
-
-        done = begun(a_few_at_a_time(3, fail, range(9)))
-        self.failureResultOf(done, ValueError)
-        self.assertEqual(begun_with, [0])
-
-    def test_it_can_be_cancelled(self):
-        done = begun(a_few_at_a_time(3, self.act, range(9)))
-        done.cancel()
-        self.assertEqual(self.under_way, {})
-        self.failureResultOf(done, CancelledError)
 
 
 class AwayTests(S3Case):

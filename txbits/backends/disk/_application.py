@@ -21,12 +21,11 @@ from attrs import define, evolve
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from txbits._deferreds import begun, deferred
-from txbits.backends._threads import Joint, at_once, translated
+from txbits._deferreds import Waiters, begun, deferred, together
+from txbits.backends._threads import at_once, translated
 from txbits.backends.disk._answer_file import answer_name, encoded, reply_name
 from txbits.backends.disk._downloads import stored_file
 from txbits.backends.disk._staging import Staging
-from txbits.backends.disk._syncs import all_done
 from txbits.errors import BackendError, NoSuchFile, OutOfSpace
 from txbits.interfaces import Answer, IStoredFile, IWriter
 
@@ -99,7 +98,7 @@ class DiskAnswers:
     answer: Answer | None = None
     writer: _ReplyWriter | None = None
     is_torn: bool = False
-    working: Joint | None = None
+    working: Waiters[None] | None = None
 
     # -- asking
 
@@ -184,7 +183,7 @@ class DiskAnswers:
             try:
                 if is_to_be_safe:
                     # The name as well: an answer is not found without its reply.
-                    await all_done(staging.sync(fd), staging.sync_directory())
+                    await together(staging.sync(fd), staging.sync_directory())
             finally:
                 translated(staging.files.close, fd)
         answer = evolve(answer, has_reply=fd is not None)
@@ -259,12 +258,12 @@ class DiskAnswers:
         if self.working is not None:
             work.close()
             return at_once(self._refuse)
-        working = self.working = Joint()
+        working = self.working = Waiters()
         outcome: Deferred[Any] = Deferred()
 
         def done(result: Any) -> None:
             self.working = None
-            working.end(None)
+            working.fire(None)
             outcome.callback(result)
 
         begun(work).addBoth(done)
@@ -277,7 +276,7 @@ class DiskAnswers:
     async def rest(self) -> None:
         """Wait until nothing is under way any more, however that ends."""
         if self.working is not None:
-            await self.working.join()
+            await self.working.wait()
 
     def is_long(self) -> bool:
         """

@@ -17,13 +17,13 @@ from attrs import define, field
 from twisted.internet.defer import Deferred, DeferredLock, succeed
 from twisted.logger import Logger
 
-from txbits._deferreds import deferred
-from txbits.backends._threads import Joint, translated
+from txbits._deferreds import Waiters, deferred, together
+from txbits.backends._threads import translated
 from txbits.backends.disk._closes import Closes
 from txbits.backends.disk._files import Files
 from txbits.backends.disk._probe import sync_names
 from txbits.backends.disk._records import Table
-from txbits.backends.disk._syncs import Sync, all_done
+from txbits.backends.disk._syncs import Sync
 from txbits.errors import BackendError
 
 _log = Logger()
@@ -48,7 +48,7 @@ class CloseMemory:
     _sync_names: Sync
     _is_to_be_safe: bool
     _standing: dict[UUID, bytes] = field(factory=dict, init=False)
-    _settling: Joint | None = field(default=None, init=False)
+    _settling: Waiters[None] | None = field(default=None, init=False)
     _settles_at: int = field(default=MOST_KEPT, init=False)
     _is_spoilt: bool = field(default=False, init=False)
     _late: set[UUID] = field(factory=set, init=False)
@@ -93,12 +93,12 @@ class CloseMemory:
             which is logged: the lines stay then.
         """
         if self._settling is not None:
-            return self._settling.join()
+            return self._settling.wait()
         if not self._table.closed:
             return succeed(None)
-        settling = self._settling = Joint()
-        done = settling.join()
-        self._settle().addBoth(self._settled).addBoth(settling.end)
+        settling = self._settling = Waiters()
+        done = settling.wait()
+        self._settle().addBoth(self._settled).addBoth(settling.fire)
         return done
 
     def _settled(self, outcome: None) -> None:
@@ -144,7 +144,7 @@ class CloseMemory:
         self._append_again()
         unsafe = self._closes.unsafe()
         try:
-            await all_done(
+            await together(
                 self._sync_names(unsafe.directory),
                 *(self._sync(fd) for fd in unsafe.files),
             )

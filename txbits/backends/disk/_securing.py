@@ -16,11 +16,10 @@ from uuid import UUID
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from txbits._deferreds import deferred
+from txbits._deferreds import deferred, together
 from txbits.backends._threads import translated
 from txbits.backends.disk._records import Phase, part_name
 from txbits.backends.disk._staging import Staging
-from txbits.backends.disk._syncs import all_done
 from txbits.errors import BackendError, NoSuchSession
 
 _log = Logger()
@@ -55,7 +54,7 @@ async def secure_all(staging: Staging, seconds: Callable[[], float]) -> None:
 
     ids = next_ones()
     work = (_secure_some(staging, ids) for _ in range(_AT_A_TIME))
-    await all_done(*map(Deferred.fromCoroutine, work))
+    await together(*map(Deferred.fromCoroutine, work))
     await staging.sync_table()
     if waiting:
         _log.warn(

@@ -20,17 +20,16 @@ from twisted.internet.interfaces import IConsumer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txbits._deferreds import deferred
+from txbits._deferreds import Waiters, deferred, together
 from txbits.backends._destinations import checked_segments
 from txbits.backends._reading import Reading
-from txbits.backends._threads import Joint, at_once, storage_error, translated
+from txbits.backends._threads import at_once, storage_error, translated
 from txbits.backends.disk._answer_file import reply_name
 from txbits.backends.disk._application import DiskAnswers
 from txbits.backends.disk._ownership import Wanted
 from txbits.backends.disk._probe import Way, sync_names
 from txbits.backends.disk._records import Phase, part_name
 from txbits.backends.disk._staging import Staging
-from txbits.backends.disk._syncs import all_done
 from txbits.backends.disk._tree import Mounted
 from txbits.backends.disk._writer import DiskWriter
 from txbits.errors import (
@@ -97,9 +96,9 @@ class DiskSession:
     _is_moved: bool = False
     _gone: bool = False
     _part: str | None = None
-    _securing: Joint | None = None
+    _securing: Waiters[None] | None = None
     _unsafe: BackendError | None = None
-    _ending: Joint | None = None
+    _ending: Waiters[None] | None = None
 
     def part(self) -> str:
         """The name of the staged file."""
@@ -122,7 +121,7 @@ class DiskSession:
     def open_writer(self, total: int) -> Deferred[IWriter]:
         """Begin to append; see :class:`~txbits.interfaces.IUploadSession`."""
         if self._securing is not None:
-            return self._securing.join().addCallback(lambda _: self.open_writer(total))
+            return self._securing.wait().addCallback(lambda _: self.open_writer(total))
         if self.safe > self.offset:
             return self._lowered().addCallback(lambda _: self.open_writer(total))
         return at_once(self._open_writer, total)
@@ -260,7 +259,7 @@ class DiskSession:
 
         :param fd: The staged file, opened; it is closed at the end.
         """
-        securing = self._securing = Joint()
+        securing = self._securing = Waiters()
 
         def secured(outcome: Failure | None) -> None:
             if outcome is None:
@@ -276,7 +275,7 @@ class DiskSession:
             with suppress(OSError):  # all bytes are stored, or given up
                 self.staging.files.close(fd)
             self._securing = None
-            securing.end(None)
+            securing.fire(None)
 
         self.staging.sync(fd).addBoth(secured)
 
@@ -294,7 +293,7 @@ class DiskSession:
         :raises BackendError: If that failed; they are all lost then.
         """
         if self._securing is not None:
-            await self._securing.join()
+            await self._securing.wait()
         if self._unsafe is not None:
             self.offset = 0
             fault, self._unsafe = self._unsafe, None
@@ -501,7 +500,7 @@ class DiskSession:
         # was published.
         staging = self.staging
         try:
-            await all_done(
+            await together(
                 staging.sync_parent(parent), *staging.sync_record(self.session_id)
             )
         except BackendError:
@@ -617,7 +616,7 @@ class DiskSession:
     def release(self) -> Deferred[None]:
         """Remove everything; see :class:`~txbits.interfaces.IReleasable`."""
         if self._ending is not None:
-            return self._ending.join()
+            return self._ending.wait()
         self.releasing = True
         is_busy = self._securing is not None or (
             self.writer is not None and self.writer.closing is not None
@@ -627,9 +626,9 @@ class DiskSession:
         )
         if self.offset <= _SHORT and not is_busy and is_quick:
             return at_once(self._release_in_thread)
-        ending = self._ending = Joint()
-        answer = ending.join()
-        self._release_slowly().addBoth(self._ended).addBoth(ending.end)
+        ending = self._ending = Waiters()
+        answer = ending.wait()
+        self._release_slowly().addBoth(self._ended).addBoth(ending.fire)
         return answer
 
     def _ended(self, outcome: None) -> None:
@@ -640,9 +639,9 @@ class DiskSession:
     async def _release_slowly(self) -> None:
         # An fsync uses the descriptor. How it ends does not matter.
         if self.writer is not None and self.writer.closing is not None:
-            await self.writer.closing.join().addErrback(lambda _: None)
+            await self.writer.closing.wait().addErrback(lambda _: None)
         if self._securing is not None:
-            await self._securing.join()
+            await self._securing.wait()
         is_long = self.offset > _SHORT or self.staging.table.is_aside(self.session_id)
         if self.answers is not None:
             await self.answers.rest()

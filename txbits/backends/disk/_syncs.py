@@ -22,6 +22,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txbits._deferreds import Waiters
 from txbits.backends._threads import storage_error
 from txbits.backends.disk._probe import syncs_no_names
 from txbits.errors import BackendError
@@ -202,7 +203,7 @@ class SharedSync:
     _sync: Sync
     _fd: int
     _running: bool = field(default=False, init=False)
-    _next: list[Deferred[None]] = field(factory=list, init=False)
+    _next: Waiters[None] = field(factory=Waiters, init=False)
 
     def __call__(self) -> Deferred[None]:
         """
@@ -210,40 +211,25 @@ class SharedSync:
 
         :returns: A Deferred that fires with ``None``, or fails, as the fsync does.
         """
-        done: Deferred[None] = Deferred()
-        self._next.append(done)
+        done = self._next.wait()
         if not self._running:
             self._begin()
         return done
 
     def _begin(self) -> None:
-        sharing, self._next = self._next, []
+        sharing, self._next = self._next, Waiters()
         self._running = True
         self._sync(self._fd).addBoth(self._end, sharing)
 
-    def _end(self, outcome: Failure | None, sharing: list[Deferred[None]]) -> None:
+    def _end(self, outcome: Failure | None, sharing: Waiters[None]) -> None:
         self._running = False
+        too_late: Waiters[None] | None = None
         if isinstance(outcome, Failure):
             # What was written meanwhile may have been lost with the rest, which the
             # next fsync would not tell.
-            sharing, self._next = sharing + self._next, []
-        elif self._next:
+            too_late, self._next = self._next, Waiters()
+        elif self._next.is_awaited:
             self._begin()
-        for one in sharing:
-            one.callback(outcome)
-
-
-async def all_done(*work: Deferred[None]) -> None:
-    """
-    Wait for all of several pieces of work, also when one of them fails.
-
-    :raises BackendError: If one did; the first of them.
-    """
-    fault: BaseException | None = None
-    for one in work:
-        try:
-            await one
-        except BaseException as error:  # noqa: BLE001 - it is raised below
-            fault = fault or error
-    if fault is not None:
-        raise fault
+        sharing.fire(outcome)
+        if too_late is not None:
+            too_late.fire(outcome)

@@ -10,9 +10,8 @@ from attrs import define
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
-from txbits._deferreds import deferred
-from txbits.backends._threads import Joint, at_once, translated
-from txbits.backends.disk._syncs import all_done
+from txbits._deferreds import Waiters, deferred, together
+from txbits.backends._threads import at_once, translated
 from txbits.errors import BackendError
 from txbits.interfaces import IWriter
 
@@ -28,7 +27,7 @@ class DiskWriter:
     _session: DiskSession
     _fd: int
     _begun_at: int
-    closing: Joint | None = None
+    closing: Waiters[None] | None = None
 
     def write(self, data: bytes) -> Deferred[None]:
         """Append to the file; see :class:`~txbits.interfaces.IWriter`."""
@@ -54,7 +53,7 @@ class DiskWriter:
     def close(self) -> Deferred[None]:
         """Close the file; see :class:`~txbits.interfaces.IWriter`."""
         if self.closing is not None:
-            return self.closing.join()
+            return self.closing.wait()
         if self._fd < 0:
             return succeed(None)
         session = self._session
@@ -63,9 +62,9 @@ class DiskWriter:
             return succeed(None)
         if session.staging.fsync != "fragment":
             return at_once(self.shut)
-        closing = self.closing = Joint()
-        answer = closing.join()
-        self._sync_and_shut().addBoth(self._closed).addBoth(closing.end)
+        closing = self.closing = Waiters()
+        answer = closing.wait()
+        self._sync_and_shut().addBoth(self._closed).addBoth(closing.fire)
         return answer
 
     def _closed(self, outcome: None) -> None:
@@ -81,7 +80,7 @@ class DiskWriter:
             syncs.append(staging.sync_directory())
         try:
             try:
-                await all_done(*syncs)
+                await together(*syncs)
             except BackendError:
                 # Nobody knows what was stored, and a second fsync would not tell: what
                 # came since the last one has to come again.

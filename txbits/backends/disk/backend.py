@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 from zope.interface.interface import InterfaceClass
 
-from txbits._deferreds import deferred
+from txbits._deferreds import deferred, together
 from txbits.backends._destinations import checked_segments
 from txbits.backends._serving import StoredFile
 from txbits.backends._threads import InThread, Threads, at_once, translated
@@ -39,7 +39,7 @@ from txbits.backends.disk._recovery import is_published, remove_rest, settle
 from txbits.backends.disk._securing import secure_all
 from txbits.backends.disk._session import DiskSession
 from txbits.backends.disk._staging import Found, FsyncPolicy, Staging
-from txbits.backends.disk._syncs import KernelSyncs, Sync, all_done
+from txbits.backends.disk._syncs import KernelSyncs, Sync
 from txbits.clocks import Wall, wall_of
 from txbits.errors import BackendError, NoSuchSession, ParentMissing
 from txbits.interfaces import (
@@ -290,7 +290,7 @@ class DiskBackend:
         staging = self._staging
         session_id = session.session_id
         try:
-            await all_done(*staging.sync_record(session_id), staging.sync_directory())
+            await together(*staging.sync_record(session_id), staging.sync_directory())
         except BackendError:
             translated(staging.table.drop, session_id)
             raise

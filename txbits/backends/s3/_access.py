@@ -32,8 +32,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txbits._deferreds import begun
-from txbits.backends._threads import InThread, Joint
+from txbits._deferreds import Waiters, begun
+from txbits.backends._threads import InThread
 from txbits.backends.s3._settings import S3Settings
 from txbits.clocks import wall_of
 from txbits.errors import BackendError
@@ -118,7 +118,7 @@ class Access:
     skew: float = field(default=0.0, init=False)
     ahead: float = field(init=False)
     _frozen: Any = field(default=None, init=False)
-    _refreshing: Joint | None = field(default=None, init=False)
+    _refreshing: Waiters[None] | None = field(default=None, init=False)
     _refreshed_at: float = field(default=float("-inf"), init=False)
 
     @ahead.default
@@ -155,11 +155,11 @@ class Access:
             return
         refreshing = self._refreshing
         if refreshing is None:
-            refreshing = self._refreshing = Joint()
-            joined = refreshing.join()
+            refreshing = self._refreshing = Waiters()
+            joined = refreshing.wait()
             begun(self._refresh()).addBoth(self._refreshed)
         else:
-            joined = refreshing.join()
+            joined = refreshing.wait()
         if self._frozen is None or self._credentials.refresh_needed(_SHORT):
             await joined
         else:
@@ -192,7 +192,7 @@ class Access:
     def _refreshed(self, outcome: Any) -> None:
         refreshing, self._refreshing = self._refreshing, None
         if refreshing is not None:
-            refreshing.end(outcome)
+            refreshing.fire(outcome)
 
     def forget(self) -> None:
         """Ask for credentials anew before the next request: these have expired."""

@@ -14,6 +14,7 @@ from xml.sax.saxutils import escape
 from attrs import define, field, frozen
 from twisted.logger import Logger
 
+from txbits._deferreds import a_few_at_a_time
 from txbits.backends.s3._access import seconds_of
 from txbits.backends.s3._answers import (
     Answer,
@@ -27,7 +28,6 @@ from txbits.backends.s3._bodies import Body
 from txbits.backends.s3._client import Client
 from txbits.backends.s3._grid import Span
 from txbits.backends.s3._listings import Pages, goes_on, listed, told
-from txbits.backends.s3._together import a_few_at_a_time
 from txbits.errors import BackendError, StagedDataLost
 
 _log = Logger()

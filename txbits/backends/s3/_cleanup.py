@@ -14,10 +14,10 @@ from uuid import UUID
 from attrs import define, field
 from twisted.logger import Logger
 
+from txbits._deferreds import a_few_at_a_time
 from txbits.backends.s3._bucket import Found, Upload
 from txbits.backends.s3._records import LEAST_OPEN, Record, Unreadable
 from txbits.backends.s3._staging import RECORD, Staging
-from txbits.backends.s3._together import a_few_at_a_time
 from txbits.interfaces import SessionSummary
 
 _log = Logger()

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred, DeferredSemaphore
 
-from txbits._deferreds import begun
+from txbits._deferreds import begun, together
 from txbits.backends.s3._bucket import Found, NotMet, NoUpload, Part, WrongPart
 from txbits.backends.s3._grid import Grid, part_size_for
 from txbits.backends.s3._publish import fitting, has_published
 from txbits.backends.s3._records import Record
-from txbits.backends.s3._together import together
 from txbits.errors import BackendError, DestinationExists, StagedDataLost
 
 if TYPE_CHECKING:
@@ -141,7 +140,7 @@ async def _copied(
                 bucket.copy_part(key, upload, number, source, grid.cell(number))
             )
 
-        await together([at_once.run(copy, number) for number in missing])
+        await together(*(at_once.run(copy, number) for number in missing))
         parts = fitting(grid, await bucket.parts(key, upload))
         if len(parts) < grid.cells:
             # Some stores list what is left of one that another node completes just now.

@@ -23,8 +23,7 @@ from twisted.internet.defer import Deferred, DeferredLock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txbits._deferreds import begun, deferred
-from txbits.backends._threads import Joint
+from txbits._deferreds import Waiters, begun, deferred, together
 from txbits.backends.s3._bodies import Body, Digest
 from txbits.backends.s3._bucket import NoUpload, Part, UnknownUploads
 from txbits.backends.s3._grid import Grid, Span, cover, part_size_for, reach, tail_span
@@ -38,7 +37,6 @@ from txbits.backends.s3._publish import (
 from txbits.backends.s3._records import Closed, Record, State, closed
 from txbits.backends.s3._settings import MOST_PART
 from txbits.backends.s3._staging import Changed, Seen, Staging, Stored
-from txbits.backends.s3._together import together
 from txbits.backends.s3._writer import S3Writer
 from txbits.errors import BackendError, NoSuchSession, OutOfSpace, StagedDataLost
 from txbits.interfaces import IRefreshable, IUploadSession, IWriter
@@ -99,7 +97,7 @@ class S3Session:
     has_gap: bool = field(default=False, init=False)
     written: float = field(default=0.0, init=False)
     _total: int | None = field(default=None, init=False)
-    _release: Joint | None = field(default=None, init=False)
+    _release: Waiters[None] | None = field(default=None, init=False)
     _is_taken_back: bool = field(default=False, init=False)
     _beginning: DeferredLock = field(factory=DeferredLock, init=False)
     _is_fresh: bool = field(default=False, init=False)
@@ -320,7 +318,7 @@ class S3Session:
             begun(staging.bucket.every(directory)),
             begun(self._parts_of_upload()),
         ]
-        listed, found_parts = await together(looks)
+        listed, found_parts = await together(*looks)
         parts = {
             one.number: one.modified
             for one in found_parts or ()
@@ -771,11 +769,11 @@ class S3Session:
     ) -> Deferred[None]:
         release = self._release
         if release is None:
-            release = self._release = Joint()
-            mine = release.join()
+            release = self._release = Waiters()
+            mine = release.wait()
             begun(self._end(end)).addBoth(self._has_ended)
             return mine
-        return release.join()
+        return release.wait()
 
     async def _end(
         self, end: Callable[[], Coroutine[Deferred[Any], Any, None]]
@@ -797,7 +795,7 @@ class S3Session:
     def _has_ended(self, outcome: Failure | None) -> None:
         release, self._release = self._release, None
         if release is not None:
-            release.end(outcome)
+            release.fire(outcome)
 
     async def uploads(self) -> list[tuple[str, str]]:
         """Tell the multipart uploads that are to be aborted, by their keys."""

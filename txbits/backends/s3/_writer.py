@@ -15,8 +15,7 @@ from twisted.internet.defer import Deferred, DeferredLock, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txbits._deferreds import begun, deferred
-from txbits.backends._threads import Joint
+from txbits._deferreds import Waiters, begun, deferred
 from txbits.backends.s3._bodies import Body, Digest
 from txbits.backends.s3._grid import Grid, Span, begin_of_merge, cover
 from txbits.backends.s3._records import MOST_INLINE
@@ -36,7 +35,7 @@ class _Sending:
 
     end: int
     is_over: bool = False
-    joint: Joint = field(factory=Joint)
+    sent: Waiters[None] = field(factory=Waiters)
 
 
 @implementer(IWriter)
@@ -66,7 +65,7 @@ class S3Writer:
     _is_abandoned: bool = field(default=False, init=False)
     _is_going: bool = field(default=False, init=False)
     _is_waiting: bool = field(default=False, init=False)
-    _closing: Joint | None = field(default=None, init=False)
+    _closing: Waiters[None] | None = field(default=None, init=False)
 
     @property
     def is_small(self) -> bool:
@@ -256,7 +255,7 @@ class S3Writer:
             self._has_sent, sending
         )
         if len(self._sending) > 1:
-            await self._sending[0].joint.join()
+            await self._sending[0].sent.wait()
             self._insist()
 
     async def _send(
@@ -326,7 +325,7 @@ class S3Writer:
             first = self._sending.pop(0)
             if self._fault is None:
                 self._session.reached(first.end)
-            first.joint.end(None)
+            first.sent.fire(None)
 
     async def _sent(self) -> None:
         """Wait until no part is being sent; fail if one could not be."""
@@ -336,7 +335,7 @@ class S3Writer:
     async def _rest(self) -> None:
         """Wait until no part is being sent, however that goes."""
         while self._sending:
-            await self._sending[-1].joint.join()
+            await self._sending[-1].sent.wait()
 
     def _failed(self, failure: Failure) -> None:
         if self._fault is None:
@@ -349,11 +348,11 @@ class S3Writer:
     def close(self) -> Deferred[None]:
         """Put the rest; see :class:`~txbits.interfaces.IWriter`."""
         if self._closing is not None:
-            return self._closing.join()
+            return self._closing.wait()
         if not self._is_open:
             return succeed(None)
-        closing = self._closing = Joint()
-        mine = closing.join()
+        closing = self._closing = Waiters()
+        mine = closing.wait()
         begun(self._close()).addBoth(self._has_closed)
         return mine
 
@@ -409,7 +408,7 @@ class S3Writer:
     def _has_closed(self, outcome: Failure | None) -> None:
         closing, self._closing = self._closing, None
         if closing is not None:
-            closing.end(outcome)
+            closing.fire(outcome)
 
     async def abandon(self) -> None:
         """

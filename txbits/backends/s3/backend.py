@@ -23,7 +23,7 @@ from twisted.web.client import Agent, BrowserLikePolicyForHTTPS
 from zope.interface import implementer
 from zope.interface.interface import InterfaceClass
 
-from txbits._deferreds import begun, deferred
+from txbits._deferreds import begun, deferred, together
 from txbits._heads import BoundedPool
 from txbits.backends._destinations import checked_segments
 from txbits.backends._threads import Threads
@@ -47,7 +47,6 @@ from txbits.backends.s3._records import (
 from txbits.backends.s3._session import S3Session
 from txbits.backends.s3._settings import NOT_IN_XML, S3Settings
 from txbits.backends.s3._staging import MOST_KEY, Changed, Seen, Staging, Stored
-from txbits.backends.s3._together import together
 from txbits.clocks import steady
 from txbits.errors import (
     BackendError,
@@ -285,7 +284,7 @@ class S3Backend:
             begun(staging.look(destination, overwrite=overwrite)),
             begun(self._no_file_above(destination)),
         ]
-        seen: Seen = (await together(looks))[0]
+        seen: Seen = (await together(*looks))[0]
         now = staging.clock.seconds()
         record = Record(
             session_id=session_id,
@@ -323,7 +322,7 @@ class S3Backend:
         ]
         for key, found in zip(
             asked,
-            await together([begun(staging.bucket.head(key)) for key in asked]),
+            await together(*(begun(staging.bucket.head(key)) for key in asked)),
             strict=True,
         ):
             if found is not None:
