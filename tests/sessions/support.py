@@ -16,6 +16,7 @@ from uuid import UUID
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
@@ -257,6 +258,18 @@ class ManagerCase(SynchronousTestCase):
         return self.manager.cancel(session_id, destination, caller)
 
     # What can be seen
+
+    def troubles(self, act: Callable[[], object]) -> list[str]:
+        """What the log says of a store that fails while something is done."""
+        with capturedLogs() as events:
+            act()
+        for event in events:
+            self.assertNotIn("log_failure", event)
+        return [
+            formatEvent(event)
+            for event in events
+            if event["log_namespace"] == "txbits.sessions._active"
+        ]
 
     def held(self, session_id: UUID) -> bytes:
         """The bytes that the store has of a session."""

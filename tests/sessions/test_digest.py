@@ -65,7 +65,7 @@ class PassingTests(NotifyingCase):
             self.last(session_id)
         self.assertNotIn("read_into", self.backend.calls)
         self.assertEqual(self.asked.upload.sha256, sha256(SOURCE))
-        self.assertIsNotNone(self.manager.digests.known(session_id, TOTAL))
+        self.assertIsNotNone(self.manager._active.digests.known(session_id, TOTAL))
 
     def test_a_write_that_fails_does_not_spoil_it(self) -> None:
         session_id = self.create()
@@ -80,7 +80,7 @@ class PassingTests(NotifyingCase):
         self.notifier = None
         self.restart()
         session_id = self.complete()
-        self.assertEqual(len(self.manager.digests._kept), 0)
+        self.assertEqual(len(self.manager._active.digests._kept), 0)
         self.successResultOf(self.close(session_id))
 
 
@@ -185,7 +185,9 @@ class ThreadTests(TestCase):
             await deferLater(clock, 0.001)
         notifier.asked[0].answer(Answer(publishes=True))
         await received
-        self.assertEqual(manager.digests.known(session_id, len(data)), sha256(data))
+        self.assertEqual(
+            manager._active.digests.known(session_id, len(data)), sha256(data)
+        )
         return notifier.asked[0].upload.sha256
 
     def test_long_pieces_and_short_ones(self) -> Deferred[None]:

@@ -9,14 +9,35 @@ from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
+from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 
-from tests.sessions.support import ALICE, SOURCE, TOTAL, ManagerCase
-from txbits.errors import BackendError, BodyIncomplete, DestinationExists, Superseded
+from tests.sessions.support import (
+    ALICE,
+    ANYONE,
+    NAME,
+    SOURCE,
+    TOTAL,
+    ManagerCase,
+    RecordingBackend,
+)
+from txbits.errors import BodyIncomplete, DestinationExists, OutOfStep, Superseded
+from txbits.sessions import SessionManager, Settings
 from txbits.sessions.naming import session_name
 
 HOUR = 3600.0
 _ADDRESS = ALICE.address
+
+
+class ForgetfulBackend(RecordingBackend):
+    """Its sessions forget their offset when they are released."""
+
+    def through(self, operation: str, call: Callable[[], Deferred[Any]]) -> Any:
+        if operation == "release":
+            sessions: Any = self.backend
+            for session in sessions._sessions.values():
+                session.offset = 0
+        return super().through(operation, call)
 
 
 class LogTests(ManagerCase):
@@ -180,19 +201,44 @@ class LogTests(ManagerCase):
     def test_a_clean_up_with_nothing_to_do_is_silent(self) -> None:
         self.assert_silent(lambda: self.clock.advance(12 * HOUR))
 
-    def test_a_release_that_fails_in_the_clean_up_is_logged_with_its_cause(
-        self,
-    ) -> None:
-        gate = self.backend.hold("release")
-        gate.fail(BackendError("not now"))
-        self.failureResultOf(self.cancel(self.session_id), BackendError)
-        with capturedLogs() as events:
-            self.clock.advance(12 * HOUR)
-        (event,) = self.ours(events)
-        self.assertEqual(event["session"], self.name())
-        self.assertEqual(event["log_level"], LogLevel.critical)
-        (failure,) = self.flushLoggedErrors(BackendError)
-        self.assertIs(event["log_failure"], failure)
+    def test_lines_name_the_directory_and_the_user(self) -> None:
+        manager = SessionManager(
+            self.memory, Settings(), self.clock, wall=self.wall, name="/uploads"
+        )
+        self.successResultOf(manager.start())
+        with self.one_line(
+            "created for /uploads/logs/today.log by alice at 192.0.2.1",
+            directory="/uploads",
+            user="alice",
+        ):
+            session_id = self.successResultOf(manager.create(NAME, ALICE, None))
+        with self.one_line(
+            "closed by alice at 192.0.2.1, published with 0 bytes: "
+            "/uploads/logs/today.log",
+            directory="/uploads",
+            user="alice",
+        ):
+            self.successResultOf(manager.close(session_id, NAME, ALICE))
+
+    def test_an_anonymous_client_is_named_by_its_address(self) -> None:
+        with self.one_line("for /logs/today.log by 192.0.2.9", user=None):
+            self.create(caller=ANYONE)
+
+    def test_one_that_takes_no_byte(self) -> None:
+        with self.one_line("released with no bytes, cancelled", total=None):
+            self.successResultOf(self.cancel(self.session_id))
+
+    def test_one_whose_only_fragment_was_refused(self) -> None:
+        self.failureResultOf(self.send(self.session_id, 3, b"34"), OutOfStep)
+        with self.one_line("discarded with no bytes", bytes=0, total=None):
+            self.successResultOf(self.close(self.session_id))
+
+    def test_bytes_are_those_from_before_the_release(self) -> None:
+        self.backend = ForgetfulBackend(self.memory)
+        self.restart()
+        self.upload(self.session_id)
+        with self.one_line("published with 10 bytes", bytes=TOTAL):
+            self.successResultOf(self.close(self.session_id))
 
     def test_a_hostile_destination_stays_on_its_line(self) -> None:
         # No backend takes such a name, so the session comes from elsewhere.

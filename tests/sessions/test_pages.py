@@ -141,7 +141,7 @@ class PageTests(ManagerCase):
         self.backend.before = lambda: self.pass_time(0.05)  # type: ignore[method-assign]
         self.clock.advance(HOUR)
         rests = 0
-        while self.manager._upkeep._running:
+        while self.manager._upkeep._round.is_running:
             rests += 1
             self.clock.advance(0.05)
         self.assertEqual(rests, 4)
@@ -154,12 +154,12 @@ class PageTests(ManagerCase):
         self.backend.before = lambda: self.pass_time(0.05)  # type: ignore[method-assign]
         self.successResultOf(self.manager.stop())
         self.manager = self.started()
-        self.assertFalse(self.manager._upkeep._running)
+        self.assertFalse(self.manager._upkeep._round.is_running)
 
     def test_a_stop_ends_a_rest(self) -> None:
         self.backend.before = lambda: self.pass_time(0.05)  # type: ignore[method-assign]
         self.clock.advance(HOUR)
-        self.assertTrue(self.manager._upkeep._running)
+        self.assertTrue(self.manager._upkeep._round.is_running)
         self.successResultOf(self.manager.stop())
         self.assertEqual(self.sessions(), set(self.ids))
 
@@ -178,8 +178,8 @@ class PageTests(ManagerCase):
     def test_a_session_that_somebody_removed_is_forgotten(self) -> None:
         del self.memory._sessions[self.ids[2]]
         self.clock.advance(HOUR)
-        self.assertNotIn(self.ids[2], self.manager._table)
-        self.assertEqual(self.manager.quota.owned(), [])
+        self.assertNotIn(self.ids[2], self.manager._active.table)
+        self.assertEqual(self.manager._active.quota.owned(), [])
 
 
 class LargeMemoryTests(ManagerCase):

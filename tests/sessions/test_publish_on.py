@@ -8,10 +8,11 @@ from __future__ import annotations
 from uuid import UUID
 
 from twisted.internet.defer import Deferred
-from twisted.logger import LogLevel, globalLogPublisher
+from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 
 from tests.sessions.support import (
     ALICE,
+    ANYONE,
     NAME,
     SOURCE,
     TOTAL,
@@ -272,7 +273,29 @@ class LostUploadTests(NotifyingCase):
         _, outcome = self.ask(session_id)
         self.asked.answer(Answer(publishes=True))
         self.failureResultOf(outcome, BackendError)
-        self.assert_lost(session_id, "it could not be published")
+        self.assert_lost(
+            session_id, "it could not be published (BackendError: not now)"
+        )
+
+    def test_one_whose_close_failed(self) -> None:
+        session_id = self.answered(Answer(publishes=True))
+        gate = self.backend.hold("publish")
+        gate.fail(BackendError("not now"))
+        self.failureResultOf(self.close(session_id), BackendError)
+        self.assert_lost(
+            session_id, "it could not be published (BackendError: not now)"
+        )
+
+    def test_one_from_before_a_restart(self) -> None:
+        """Nobody knows any more whether a Close came."""
+        session_id = self.answered(Answer(publishes=True))
+        self.restart()
+        self.assert_lost(session_id, "no Close-Session succeeded")
+
+    def test_one_of_an_anonymous_user(self) -> None:
+        self.answered(Answer(publishes=True), caller=ANYONE)
+        (event,) = self.lost()
+        self.assertIn("10 bytes from an anonymous user", formatEvent(event))
 
     def test_one_that_the_application_has_taken_is_not_lost(self) -> None:
         self.answered(Answer())

@@ -12,7 +12,7 @@ from zope.interface import implementer
 from tests.sessions.support import NAME, SOURCE, TOTAL, UNKNOWN, ManagerCase
 from txbits.errors import BackendError, NoSuchSession, Superseded
 from txbits.interfaces import IReleasable
-from txbits.sessions._release import release_in_order
+from txbits.sessions._endings import release_in_order
 
 
 class CancelTests(ManagerCase):

@@ -244,7 +244,7 @@ class SharedTests(ReplyCase):
         first, second = self.opened(), self.opened()
         self.assertEqual(self.read(first), REPLY)
         for file in (first, second):
-            self.assertIn(self.session_id, self.manager._table)
+            self.assertIn(self.session_id, self.manager._active.table)
             self.successResultOf(file.release())
-        self.assertNotIn(self.session_id, self.manager._table)
+        self.assertNotIn(self.session_id, self.manager._active.table)
         self.assertEqual(self.held(self.session_id), SOURCE)

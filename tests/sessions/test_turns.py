@@ -21,7 +21,7 @@ from txbits.errors import (
 )
 from txbits.interfaces import IReleasable
 from txbits.sessions import IRequestBody
-from txbits.sessions._turns import Turn, Turns
+from txbits.sessions._session import Turn, Turns
 
 
 class StalledFragmentTests(ManagerCase):

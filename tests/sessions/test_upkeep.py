@@ -224,8 +224,10 @@ class CleanUpTests(ManagerCase):
         others = [self.create() for _ in range(3)]
         self.backend.hold("release").fail(BackendError("not now"))
         self.failureResultOf(self.cancel(self.session_id), BackendError)
-        self.clock.advance(HOUR)
-        self.assertEqual(len(self.flushLoggedErrors(BackendError)), 4)
+        self.assertEqual(
+            self.troubles(lambda: self.clock.advance(HOUR)),
+            ["/: sessions cannot be released: not now"],
+        )
         self.assertEqual(self.sessions(), {self.session_id, *others})
         self.backend.hold("release").open()
         self.clock.advance(HOUR)
@@ -236,8 +238,10 @@ class CleanUpTests(ManagerCase):
         self.create()
         gate = self.backend.hold("find")
         gate.fail(BackendError("no answer"))
-        self.clock.advance(HOUR)
-        self.assertEqual(len(self.flushLoggedErrors(BackendError)), 1)
+        self.assertEqual(
+            self.troubles(lambda: self.clock.advance(HOUR)),
+            ["/: sessions cannot be released: no answer"],
+        )
         self.assertEqual(self.sessions(), {self.session_id})
         gate.open()
         self.clock.advance(HOUR)
@@ -245,11 +249,16 @@ class CleanUpTests(ManagerCase):
 
     def test_a_round_that_fails_does_not_end_the_clean_up(self) -> None:
         gate = self.backend.hold("sessions")
-        for error in (BackendError("no answer"), ValueError("a mistake of ours")):
-            gate.fail(error)
-            self.clock.advance(HOUR)
-            self.assertEqual(len(self.flushLoggedErrors(type(error))), 1)
-            self.assertEqual(self.sessions(), {self.session_id})
+        gate.fail(BackendError("no answer"))
+        self.assertEqual(
+            self.troubles(lambda: self.clock.advance(HOUR)),
+            ["/: the clean-up fails: no answer"],
+        )
+        self.assertEqual(self.sessions(), {self.session_id})
+        gate.fail(ValueError("a mistake of ours"))
+        self.clock.advance(HOUR)
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        self.assertEqual(self.sessions(), {self.session_id})
         gate.open()
         self.clock.advance(HOUR)
         self.assertEqual(self.sessions(), set())
@@ -342,10 +351,10 @@ class CleanUpTests(ManagerCase):
         kept = self.create(caller=ALICE)
         del self.memory._sessions[session_id]
         self.clock.advance(HOUR)
-        self.assertNotIn(session_id, self.manager._table)
-        self.assertNotIn(session_id, self.manager.quota._owned["alice"])
-        self.assertIn(kept, self.manager._table)
-        self.assertIn(kept, self.manager.quota._owned["alice"])
+        self.assertNotIn(session_id, self.manager._active.table)
+        self.assertNotIn(session_id, self.manager._active.quota._owned["alice"])
+        self.assertIn(kept, self.manager._active.table)
+        self.assertIn(kept, self.manager._active.quota._owned["alice"])
 
     def test_a_session_that_is_being_made_is_not_forgotten(self) -> None:
         gate = self.backend.hold("create")
@@ -353,4 +362,4 @@ class CleanUpTests(ManagerCase):
         self.clock.advance(HOUR)
         gate.open()
         session_id = self.successResultOf(creating)
-        self.assertEqual(self.manager.quota._owned, {"alice": {session_id}})
+        self.assertEqual(self.manager._active.quota._owned, {"alice": {session_id}})

@@ -6,8 +6,7 @@ backends are below, and a :class:`~twisted.internet.task.Clock` turns the time.
 """
 
 from txbits.sessions._fragments import Received
-from txbits.sessions._session import Caller
-from txbits.sessions._turns import IRequestBody
+from txbits.sessions._session import Caller, IRequestBody
 from txbits.sessions.manager import SessionManager
 from txbits.sessions.settings import Settings
 

@@ -5,24 +5,19 @@ How a session ends: by Close-Session (MC-BUP 3.2.5.2.7), by Cancel-Session
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from uuid import UUID
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from txbits._deferreds import Shared
 from txbits.errors import BackendError, DestinationExists, NoSuchSession
+from txbits.interfaces import IReleasable
 from txbits.protocol.session import Move
-from txbits.sessions._fragments import publish, refused
-from txbits.sessions._notification import have_answered
-from txbits.sessions._release import release_in_order
-from txbits.sessions._session import Session
-from txbits.sessions._turns import Turn
-from txbits.sessions.naming import destination_name, session_name
-
-if TYPE_CHECKING:
-    from txbits.sessions._session import Caller
-    from txbits.sessions.manager import SessionManager
+from txbits.sessions._active import ActiveSessions, came_from
+from txbits.sessions._notification import have_answered, refused
+from txbits.sessions._session import Caller, Session, Turn
+from txbits.sessions.naming import shown
 
 _log = Logger()
 
@@ -30,17 +25,40 @@ _log = Logger()
 #: How often a Close looks at a session that other processes move on meanwhile.
 _MOST_ROUNDS = 10
 
-#: Why an upload that was complete is lost when its time is out.
-_LOST = {
-    "complete": "no Close-Session came",
-    "unanswered": "the application did not take it",
-    "refused": "the application refused it",
-    "due": "it could not be published",
-}
+
+async def release_in_order(*links: IReleasable) -> None:
+    """
+    Release one after the other, each when the one before it is gone.
+
+    A failure ends the chain there and is raised. Since every release may be repeated,
+    the chain is simply walked again then, from its beginning.
+    """
+    for link in links:
+        await link.release()
+
+
+async def publish(session: Session, overwrite: bool) -> None:
+    """
+    Make a session's file appear.
+
+    :raises BackendError: As ``IUploadSession.publish`` fails.
+    """
+    upload = session.upload
+    try:
+        await upload.publish(
+            overwrite=overwrite,
+            create_directories=session.rules.settings.create_directories,
+        )
+    except BackendError as error:
+        session.fault = shown(f"{type(error).__name__}: {error}")
+        if upload.offset != upload.total:
+            session.life.lost()
+        raise
+    session.life.published()
 
 
 async def close_session(
-    manager: SessionManager,
+    active: ActiveSessions,
     session: Session,
     turn: Turn,
     caller: Caller,
@@ -52,36 +70,36 @@ async def close_session(
     :raises Exception: As ``SessionManager.close`` fails.
     """
     for _ in range(_MOST_ROUNDS):
-        manager.renew(session)
+        active.renew(session)
         if session.upload.offset != session.upload.total:
             # What is discarded, or taken for empty, is so for all processes.
-            await manager.refresh(session)
-        if await _close(manager, session, turn, caller, request_url):
+            await active.refresh(session)
+        if await _close(active, session, turn, caller, request_url):
             return
     raise BackendError("other processes keep changing the session")
 
 
 async def _close(
-    manager: SessionManager,
+    active: ActiveSessions,
     session: Session,
     turn: Turn,
     caller: Caller,
     request_url: str,
 ) -> bool:
     """
-    Close a session as it stands.
+    Close a session in its present state.
 
     :returns: Whether that was done. If not, another process has moved it on.
     """
     upload = session.upload
     move = session.life.close()
-    # A Fragment may have come before a restart, and have been refused: a file that
-    # exists is not replaced by an empty one on a guess.
+    # A Fragment may have come before a restart, and have been refused. A file that
+    # exists must not be replaced by an empty one on a guess.
     is_guess = (
         move is Move.PUBLISH_EMPTY
         and session.is_found
-        # There it is stored that a Fragment was refused.
-        and not manager.is_shared
+        # A shared store has noted that a Fragment was refused.
+        and not active.is_shared
     )
     if move is Move.PUBLISH_EMPTY:
         await (await upload.open_writer(0)).close()
@@ -89,7 +107,7 @@ async def _close(
         session.life.completed(session.rules.completion_of(upload))
         move = session.life.close()
     if move is Move.ASK:
-        await have_answered(manager, session, turn, request_url)
+        await have_answered(active, session, turn, request_url)
         move = session.life.close()
     if move is Move.UNKNOWN:
         raise NoSuchSession("the session was cancelled")
@@ -104,148 +122,185 @@ async def _close(
                 raise
             session.life.lost()
         move = session.life.close()
+    is_whole = upload.offset == upload.total
     if (
         move in (Move.DISCARD, Move.LOSE)
-        and upload.offset != upload.total
-        and not await manager.gives_up(session, closed=move is Move.DISCARD)
+        and not is_whole
+        and not await active.gives_up(session, closed=move is Move.DISCARD)
     ):
         return False
+    # Some backends' sessions forget their offset when they are released.
+    fields = active.fields(session, caller)
     if move is Move.LOSE:
-        await _release(manager, session)
+        await _release(active, session)
         _log.error(
-            "session {session} released with {bytes} of {total} bytes: others that "
-            "{client} sent may be lost, and all are to be sent again: "
-            "{destination}",
-            session=session_name(upload.session_id),
-            client=caller.address,
-            destination=destination_name(upload.destination),
-            bytes=upload.offset,
-            total=upload.total,
+            "session {session} released with {amount}; bytes that {who} sent may be "
+            "lost, so that the client has to send the file again: {where}",
+            **fields,
         )
         raise NoSuchSession("bytes of the session are lost")
-    await manager.backend.remember_close(
+    await active.backend.remember_close(
         upload.session_id, upload.destination, upload.owner
     )
-    await _release(manager, session)
+    await _release(active, session)
     if move is Move.FINISH:
         log_format = "published with {bytes} bytes"
-    elif upload.offset == upload.total:
-        log_format = "its {bytes} bytes were the application's"
+    elif is_whole:
+        log_format = "{bytes} bytes handed to the application, not published"
     else:
-        log_format = "discarded with {bytes} of {total} bytes"
+        log_format = "discarded with {amount}"
     _log.info(
-        "session {session} closed by {client}, " + log_format + ": {destination}",
-        session=session_name(upload.session_id),
-        client=caller.address,
-        destination=destination_name(upload.destination),
-        bytes=upload.offset,
-        total=upload.total,
+        "session {session} closed by {who}, " + log_format + ": {where}", **fields
     )
     return True
 
 
 def cancel_session(
-    manager: SessionManager,
+    active: ActiveSessions,
     session: Session,
     reason: str,
     caller: Caller | None = None,
 ) -> Deferred[None]:
     """
-    Release all of a session, when those who act in it have ended.
+    Release all of a session, when the packets that act in it have ended.
 
     :param reason: Why, for the log.
-    :param caller: Who wants it; ``None`` if nobody does, and the time is out.
-    :returns: A Deferred that fires with ``None`` when nothing is left; whoever asks
-        meanwhile shares it. It fails as ``SessionManager.cancel`` does.
+    :param caller: Who wants it; ``None`` if its time is out.
+    :returns: A Deferred that fires with ``None`` when nothing is left; callers that
+        come meanwhile share it. It fails as ``SessionManager.cancel`` does.
     """
     if session.cancellation is None:
         session.cancellation = Shared()
 
     async def release() -> None:
-        turn = manager.enter(session, None)
+        turn = active.enter(session, None)
         try:
             await turn.begins()
             if session.asking is not None:
                 await session.asking.release()
-            upload = session.upload
-            await manager.refresh(session)
-            if caller is None and not manager.has_ended(session):
-                # Another process has moved it on.
-                return
-            state = session.life.state
-            if caller is None and state == "standing":
-                # As a Close would: a client that comes late has uploaded its file.
-                move = session.life.close()
-            elif (
-                caller is None
-                and not manager.is_disabled
-                and not session.rules.is_left_over(upload)
-                and not await manager.gives_up(session, closed=False)
-            ):
-                # Another process has moved it on just now.
-                return
-            else:
-                move = session.life.cancel()
-            if move is Move.UNKNOWN:
-                raise NoSuchSession("the session was closed meanwhile")
-            if move is Move.FINISH:
-                await manager.backend.remember_close(
-                    upload.session_id, upload.destination, upload.owner
-                )
-            await _release(manager, session)
-            if move is Move.FINISH and state != "standing":
-                raise NoSuchSession("the file was published already")
-            _log.info(
-                "session {session} released with {bytes} of {total} bytes, "
-                "{reason} by {client}: {destination}"
-                if caller
-                else "session {session} released with {bytes} of {total} bytes, "
-                "{reason}: {destination}",
-                session=session_name(upload.session_id),
-                client=None if caller is None else caller.address,
-                destination=destination_name(upload.destination),
-                bytes=upload.offset,
-                total=upload.total,
-                reason=reason,
-            )
-            if caller is None and state in _LOST:
-                _log.warn(
-                    "the upload of session {session} is lost, {bytes} bytes from "
-                    "{owner}: {why}, and {reason}: {destination}",
-                    session=session_name(upload.session_id),
-                    owner=upload.owner,
-                    destination=destination_name(upload.destination),
-                    bytes=upload.offset,
-                    why=_LOST[state],
-                    reason=reason,
-                )
+            await active.refresh(session)
+            if caller is not None or active.has_ended(session):
+                await _cancel(active, session, reason, caller)
+            # Otherwise, another process has moved it on.
         finally:
-            manager.give_back(session, turn)
+            active.give_back(session, turn)
 
     return session.cancellation.run(release)
 
 
-async def expire_session(manager: SessionManager, session: Session) -> None:
+async def _cancel(
+    active: ActiveSessions, session: Session, reason: str, caller: Caller | None
+) -> None:
+    upload, state = session.upload, session.life.state
+    if caller is None and state == "standing":
+        # As a Close would: a client that comes late has uploaded its file.
+        move = session.life.close()
+    elif (
+        caller is None
+        and not active.is_disabled
+        and not session.rules.is_left_over(upload)
+        and not await active.gives_up(session, closed=False)
+    ):
+        # Another process has moved it on just now.
+        return
+    else:
+        move = session.life.cancel()
+    if move is Move.UNKNOWN:
+        raise NoSuchSession("the session was closed meanwhile")
+    if move is Move.FINISH:
+        await active.backend.remember_close(
+            upload.session_id, upload.destination, upload.owner
+        )
+    fields = active.fields(session)
+    await _release(active, session)
+    if move is Move.FINISH and state != "standing":
+        raise NoSuchSession("the file was published already")
+    log_format = "session {session} released with {amount}, {reason}"
+    if caller is not None:
+        log_format += " by {who}"
+        fields.update(came_from(caller))
+    _log.info(log_format + ": {where}", reason=reason, **fields)
+    if caller is None and (why := _loss(session, state)) is not None:
+        _log.warn(
+            "the upload of session {session} is lost, {bytes} bytes from {sender}: "
+            "{why}, and {reason}: {where}",
+            sender="an anonymous user" if upload.owner is None else shown(upload.owner),
+            owner=upload.owner,
+            why=why,
+            reason=reason,
+            **fields,
+        )
+
+
+def _loss(session: Session, state: str) -> str | None:
     """
-    Release a session that nobody is to go on with.
+    Tell why an upload that was complete was not published.
+
+    :param state: The state that its time ran out in.
+    :returns: The reason; ``None`` if it was not complete.
+    """
+    if state == "unanswered":
+        return "the application did not take it"
+    if state == "refused":
+        return "the application refused it"
+    if state not in ("complete", "due"):
+        return None
+    if session.fault is not None:
+        return f"it could not be published ({session.fault})"
+    if state == "due":
+        return "it could not be published"
+    # One from before a restart may have come, and have failed.
+    return f"no Close-Session {'succeeded' if session.is_found else 'came'}"
+
+
+async def expire_session(active: ActiveSessions, session: Session) -> None:
+    """
+    Release a session whose time is out, or that its directory no longer takes.
 
     :raises BackendError: If something is left.
     """
+    timeout = session.rules.settings.session_timeout
+    reason = (
+        "uploads are disabled"
+        if active.is_disabled
+        else f"no progress for {timeout:g} seconds"
+    )
     try:
-        timeout = session.rules.settings.session_timeout
-        reason = (
-            "uploads are disabled"
-            if manager.is_disabled
-            else f"no progress for {timeout:g} seconds"
-        )
-        await cancel_session(manager, session, reason)
+        await cancel_session(active, session, reason)
     except NoSuchSession:
         # It was published long ago, and only its release was missing.
         return
 
 
-async def _release(manager: SessionManager, session: Session) -> None:
-    # Whoever reads a reply is ended before the reply goes.
+async def expire(active: ActiveSessions, session_id: UUID) -> None:
+    """
+    Release a session if its time is out, or its release has begun.
+
+    One that cannot be released is logged: the next clean-up tries again.
+
+    :raises ServerStopping: If the server is stopping.
+    """
+    active.begin()
+    try:
+        session = await active.load(session_id)
+        if (
+            active.is_disabled
+            or session.rules.is_left_over(session.upload)
+            or session.is_expired(active.clock.seconds())
+        ):
+            await expire_session(active, session)
+    except NoSuchSession:
+        return
+    except BackendError as error:
+        active.failed("release", error)
+    else:
+        active.succeeded("release")
+    finally:
+        active.end()
+
+
+async def _release(active: ActiveSessions, session: Session) -> None:
+    # Replies that are being read are closed before they are removed.
     await release_in_order(*(session.replies or ()), session.upload)
     session.life.released()
-    manager.forget(session)
+    active.forget(session)

@@ -1,43 +1,44 @@
 """
-What a Fragment does to its session (MC-BUP 3.2.5.2.6).
+What a Fragment does to its session (MC-BUP 3.2.5.2.6), and when one without progress
+is ended.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall
 
 from txbits._deferreds import begun
 from txbits.errors import (
-    ApplicationRefused,
-    BackendError,
     BodyIncomplete,
     BodyMismatch,
     FragmentTooLarge,
     NoSuchSession,
     OutOfStep,
     PolicyError,
+    ServerStopping,
     SessionError,
     StagedDataLost,
     Superseded,
     TotalLengthChanged,
     UploadTooLarge,
 )
-from txbits.interfaces import IAnswerable, IWriter
+from txbits.interfaces import IWriter
 from txbits.protocol.codec import ContentRange
 from txbits.protocol.placement import Placement, place
 from txbits.protocol.session import Move
+from txbits.sessions._active import ActiveSessions
 from txbits.sessions._digest import Digest
-from txbits.sessions._notification import FORBIDDEN, have_answered
+from txbits.sessions._endings import expire, publish
+from txbits.sessions._notification import have_answered, refused
 from txbits.sessions._rules import answer_of
-from txbits.sessions._session import Session
-from txbits.sessions._turns import IRequestBody, Turn
+from txbits.sessions._session import IRequestBody, Session, Turn
 
-if TYPE_CHECKING:
-    from txbits.sessions.manager import SessionManager
+#: Seconds that the timer fires after the time-out, so that it has passed for sure.
+_LATER = 0.001
 
 
 @frozen
@@ -57,7 +58,7 @@ class Received:
 
 @define(eq=False)
 class _Sink:
-    """Takes a fragment's bytes: skips what is held, stores the rest, counts all."""
+    """Takes a Fragment's bytes: skips those already stored, and stores the rest."""
 
     session: Session
     seconds: Callable[[], float]
@@ -100,20 +101,28 @@ async def _both(stored: Deferred[None], hashed: Deferred[None]) -> None:
         await hashed
 
 
-def placed(session: Session, content_range: ContentRange) -> tuple[Move, Placement]:
+def arrive(session: Session) -> Move:
     """
-    Find out what a fragment brings that is new.
+    A Fragment arrives in a session, whatever becomes of it.
 
     :raises NoSuchSession: If the session takes none any more.
+    """
+    move = session.life.fragment()
+    if move is Move.UNKNOWN:
+        raise NoSuchSession("the session was closed or cancelled")
+    # Even if this Fragment is refused, the file is not an empty one.
+    session.life.begun()
+    return move
+
+
+def placement_of(session: Session, content_range: ContentRange) -> Placement:
+    """
+    Tell which bytes of a Fragment are new, as far as this process knows.
+
     :raises SessionError: If it does not fit the session.
     :raises PolicyError: If it is over a limit.
     """
     upload = session.upload
-    move = session.life.fragment()
-    if move is Move.UNKNOWN:
-        raise NoSuchSession("the session was closed or cancelled")
-    # Whatever becomes of this fragment, the file is not one of no bytes.
-    session.life.begun()
     if upload.total not in (None, content_range.total):
         raise TotalLengthChanged(
             f"the total was {upload.total} bytes and is now {content_range.total}"
@@ -132,146 +141,228 @@ def placed(session: Session, content_range: ContentRange) -> tuple[Move, Placeme
     limit = settings.max_fragment_size
     if limit is not None and content_range.length > limit:
         raise FragmentTooLarge(f"{content_range.length} bytes, allowed are {limit}")
-    return move, placement
+    return placement
+
+
+@define(eq=False)
+class Fragments:
+    """
+    Takes the Fragments of one manager's sessions.
+
+    A session without progress for its time-out is released (MC-BUP 3.2.6.1), also while
+    a Fragment of it is under way on a connection that still lives: bytes may come that
+    are stored already, or none. One timer watches them all. It is set again only when
+    it has fired, or when a Fragment begins whose session is older than the others.
+    """
+
+    _active: ActiveSessions
+    _arriving: set[Session] = field(factory=set, init=False)
+    _timer: IDelayedCall | None = field(default=None, init=False)
+    _fires: float = field(default=float("inf"), init=False)
+    _has_stopped: bool = field(default=False, init=False)
+
+    def require_fit(self, session: Session, content_range: ContentRange) -> None:
+        """
+        Check a Fragment before it ends the packet that acts in its session. One that
+        fails must not disturb that packet.
+
+        :raises NoSuchSession: If the session takes none any more.
+        :raises SessionError: If it does not fit the session.
+        :raises PolicyError: If it is over a limit.
+        """
+        try:
+            arrive(session)
+            placement_of(session, content_range)
+        except (SessionError, NoSuchSession):
+            # Another process may have moved the session on.
+            if not self._active.is_shared:
+                raise
+
+    async def receive(
+        self,
+        session: Session,
+        turn: Turn,
+        content_range: ContentRange,
+        body: IRequestBody,
+        request_url: str,
+    ) -> Received:
+        """
+        Take a Fragment whose turn it is.
+
+        :raises Exception: As ``SessionManager.fragment`` fails.
+        """
+        active, upload = self._active, session.upload
+        if active.is_disabled or active.is_stopping:
+            active.require_enabled()
+            active.require_running()
+        # The packet before may have moved the offset, or ended the session.
+        if active.is_shared:
+            move, placement = await _placed_for_sure(active, session, content_range)
+        else:
+            move = arrive(session)
+            placement = placement_of(session, content_range)
+        if move is Move.REFUSE:
+            raise refused(session)
+        writer = digest = None
+        if move is Move.RECEIVE:
+            held = upload.offset
+            try:
+                writer = await upload.open_writer(content_range.total)
+            except StagedDataLost:
+                session.life.lost()
+                raise
+            if upload.offset != held:
+                # A store may find more, or less, than was known.
+                placement = await _placed_again(session, content_range, writer)
+            if session.rules.notifier is not None:
+                digest = active.digests.going_on(upload.session_id, upload.offset)
+        length = content_range.length
+        sink = _Sink(
+            session,
+            active.clock.seconds,
+            writer,
+            digest,
+            placement.skip,
+            placement.append,
+            length,
+        )
+        before, held = session.progressed, upload.offset
+        self._watch(session)
+        try:
+            whole = await body.receive(sink.consume)
+            if whole:
+                turn.arrived()
+        finally:
+            self._arriving.discard(session)
+            if writer is not None:
+                try:
+                    await writer.close()
+                finally:
+                    if digest is not None and digest.length != upload.offset:
+                        # Other processes may fill the gap, and with other bytes.
+                        active.digests.forget(upload.session_id)
+                    if upload.offset <= held:
+                        # Bytes that the store did not take are no progress.
+                        session.progressed = before
+                if upload.offset == upload.total:
+                    session.life.completed(session.rules.completion_of(upload))
+        if not whole:
+            if turn.superseded:
+                raise Superseded("a newer packet came, or the server is stopping")
+            raise BodyIncomplete("the connection was lost, or too slow")
+        if sink.received != length:
+            raise BodyMismatch(
+                f"the chunked body had {sink.received} bytes, its range {length}"
+            )
+        if upload.offset != upload.total:
+            return Received(upload.offset)
+        move = session.life.fragment()
+        if move is not Move.REPEAT:
+            await _complete(active, session, turn, move, request_url)
+        return _received(session)
+
+    # The end of Fragments without progress
+
+    def stop(self) -> None:
+        """Watch Fragments no longer, not even those that begin from now on."""
+        self._has_stopped = True
+        self._arriving.clear()
+        self._set_timer(float("inf"))
+
+    def _watch(self, session: Session) -> None:
+        if self._has_stopped:
+            # The packet came before the stop, and the store took its time. It is ended
+            # at once.
+            return
+        self._arriving.add(session)
+        expires = session.expires
+        if expires < self._fires:
+            self._set_timer(expires)
+
+    def _set_timer(self, fires: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._fires = fires
+        if fires != float("inf"):
+            clock = self._active.clock
+            delay = max(0.0, fires - clock.seconds()) + _LATER
+            self._timer = clock.callLater(delay, self._look)
+
+    def _look(self) -> None:
+        self._timer, self._fires = None, float("inf")
+        now = self._active.clock.seconds()
+        stalled = [one for one in self._arriving if one.expires < now]
+        for session in stalled:
+            # Once is enough: that ends the Fragment, even if more cannot be released.
+            self._arriving.discard(session)
+            begun(self._end(session))
+        if self._arriving and self._timer is None:
+            self._set_timer(min(one.expires for one in self._arriving))
+
+    async def _end(self, session: Session) -> None:
+        try:
+            await expire(self._active, session.upload.session_id)
+        except ServerStopping:
+            return  # which ends its Fragment as well
 
 
 async def _placed_for_sure(
-    manager: SessionManager, session: Session, content_range: ContentRange
+    active: ActiveSessions, session: Session, content_range: ContentRange
 ) -> tuple[Move, Placement]:
     """
-    Place a fragment; refuse none for what only this process still believes, and
-    acknowledge none for that alone.
+    Place a Fragment where other processes may have moved the session on: ask the store
+    before one is refused, or acknowledged without storing anything.
 
-    When one is refused, it is stored that there was one: no process then takes
-    the session for that of an empty file.
+    When one is refused, the store notes that there was one: no process then takes the
+    session for that of an empty file.
     """
-    if not manager.is_shared:
-        return placed(session, content_range)
-    manager.renew(session)
+    active.renew(session)
     try:
-        move, placement = placed(session, content_range)
+        move = arrive(session)
+        placement = placement_of(session, content_range)
         if move is not Move.RECEIVE or placement.append or session.upload.total is None:
             return move, placement
         # Nothing would be stored, and nobody asked how far the upload has got.
     except PolicyError:
-        return await _placed_and_noted(manager, session, content_range)
+        return await _placed_and_noted(active, session, content_range)
     except (SessionError, NoSuchSession):
         pass
-    await manager.refresh(session)
-    return await _placed_and_noted(manager, session, content_range)
+    await active.refresh(session)
+    return await _placed_and_noted(active, session, content_range)
 
 
 async def _placed_and_noted(
-    manager: SessionManager, session: Session, content_range: ContentRange
+    active: ActiveSessions, session: Session, content_range: ContentRange
 ) -> tuple[Move, Placement]:
     try:
-        return placed(session, content_range)
+        return arrive(session), placement_of(session, content_range)
     except (SessionError, PolicyError):
         upload = session.upload
         if upload.total is not None:
             raise
         await (await upload.open_writer(content_range.total)).close()
     # Another process may have been faster, and have received what was missing.
-    manager.renew(session)
-    return placed(session, content_range)
-
-
-async def receive_fragment(
-    manager: SessionManager,
-    session: Session,
-    turn: Turn,
-    content_range: ContentRange,
-    body: IRequestBody,
-    request_url: str,
-) -> Received:
-    """
-    Take a fragment whose turn it is.
-
-    :raises Exception: As ``SessionManager.fragment`` fails.
-    """
-    upload = session.upload
-    manager.require_running()
-    manager.require_enabled()
-    # Whoever was before us may have moved the offset, or ended the session.
-    move, placement = await _placed_for_sure(manager, session, content_range)
-    if move is Move.REFUSE:
-        raise refused(session)
-    writer = digest = None
-    if move is Move.RECEIVE:
-        held = upload.offset
-        try:
-            writer = await upload.open_writer(content_range.total)
-        except StagedDataLost:
-            session.life.lost()
-            raise
-        if upload.offset != held:
-            # A store may find more, or less, than it knew of.
-            placement = await _placed_again(session, content_range, writer)
-        if session.rules.notifier is not None:
-            digest = manager.digests.going_on(upload.session_id, upload.offset)
-    sink = _Sink(
-        session,
-        manager.clock.seconds,
-        writer,
-        digest,
-        placement.skip,
-        placement.append,
-        content_range.length,
-    )
-    before, held = session.progressed, upload.offset
-    manager.stalls.begins(session)
-    try:
-        whole = await body.receive(sink.consume)
-        if whole:
-            turn.arrived()
-    finally:
-        manager.stalls.ends(session)
-        if writer is not None:
-            try:
-                await writer.close()
-            finally:
-                if digest is not None and digest.length != upload.offset:
-                    # Others may fill the gap, and with other bytes.
-                    manager.digests.forget(upload.session_id)
-                if upload.offset <= held:
-                    # What the store did not take is no progress.
-                    session.progressed = before
-            if upload.offset == upload.total:
-                session.life.completed(session.rules.completion_of(upload))
-    if not whole:
-        if turn.superseded:
-            raise Superseded("a newer packet came, or the server is stopping")
-        raise BodyIncomplete("the connection was lost, or too slow")
-    if sink.received != content_range.length:
-        raise BodyMismatch(
-            f"the chunked body had {sink.received} bytes, its range "
-            f"{content_range.length}"
-        )
-    if upload.offset != upload.total:
-        return Received(upload.offset)
-    move = session.life.fragment()
-    if move is not Move.REPEAT:
-        await _complete(manager, session, turn, move, request_url)
-    return _received(session)
+    active.renew(session)
+    return arrive(session), placement_of(session, content_range)
 
 
 async def _placed_again(
     session: Session, content_range: ContentRange, writer: IWriter
 ) -> Placement:
     try:
-        _, placement = placed(session, content_range)
+        return placement_of(session, content_range)
     except BaseException:
         await writer.close()
         raise
-    return placement
 
 
 async def _complete(
-    manager: SessionManager, session: Session, turn: Turn, move: Move, request_url: str
+    active: ActiveSessions, session: Session, turn: Turn, move: Move, request_url: str
 ) -> None:
-    """Do what there is before a last fragment's Ack, however often it comes."""
+    """Do what a complete upload needs before the Ack of its last Fragment."""
     if move is Move.ASK:
-        await have_answered(manager, session, turn, request_url)
+        await have_answered(active, session, turn, request_url)
         move = session.life.fragment()
     if move is Move.UNKNOWN:
         raise NoSuchSession("the session was closed or cancelled")
@@ -282,7 +373,7 @@ async def _complete(
 
 
 def _received(session: Session) -> Received:
-    """What a last fragment is answered, and one that is sent again."""
+    """The answer to a last Fragment, also when it is sent again."""
     upload = session.upload
     answer = answer_of(upload)
     if answer is None:
@@ -290,31 +381,3 @@ def _received(session: Session) -> Received:
     # "In place of a stored reply".
     has_reply = answer.has_reply and answer.reply_url is None
     return Received(upload.offset, has_reply, answer.reply_url)
-
-
-def refused(session: Session) -> ApplicationRefused:
-    """What a session is answered that the application does not want."""
-    return ApplicationRefused(
-        f"the application answered {FORBIDDEN} to attempt "
-        f"{IAnswerable(session.upload).attempts}",
-        FORBIDDEN,
-    )
-
-
-async def publish(session: Session, overwrite: bool) -> None:
-    """
-    Make a session's file appear.
-
-    :raises BackendError: As ``IUploadSession.publish`` fails.
-    """
-    upload = session.upload
-    try:
-        await upload.publish(
-            overwrite=overwrite,
-            create_directories=session.rules.settings.create_directories,
-        )
-    except BackendError:
-        if upload.offset != upload.total:
-            session.life.lost()
-        raise
-    session.life.published()

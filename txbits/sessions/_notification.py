@@ -1,14 +1,13 @@
 """
 A server application is asked about a complete upload (MC-BUP 3.3).
 
-The asking belongs to the session, not to the request that began it: a client that goes
-away does not end it, and one that comes again waits for the same. Cancel-Session, the
-time-out and the end of the server do, and are over when it is.
+The question belongs to the session, not to the request that caused it: it goes on when
+the client goes away, and a client that comes again waits for the same answer.
+Cancel-Session, the time-out and the end of the server cancel it, and wait until it is
+over.
 """
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
@@ -16,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txbits._deferreds import Shared, begun, deferred
+from txbits._deferreds import Event, Shared, Waiters, begun, deferred
 from txbits.errors import (
     ApplicationError,
     ApplicationRefused,
@@ -42,13 +41,10 @@ from txbits.interfaces import (
 )
 from txbits.protocol.session import Move
 from txbits.protocol.urls import fault_of_reply_url
+from txbits.sessions._active import ActiveSessions
 from txbits.sessions._digest import ReadingBack
-from txbits.sessions.naming import destination_name, session_name, shown
-
-if TYPE_CHECKING:
-    from txbits.sessions._session import Session
-    from txbits.sessions._turns import Turn
-    from txbits.sessions.manager import SessionManager
+from txbits.sessions._session import Session, Turn
+from txbits.sessions.naming import shown
 
 _log = Logger()
 
@@ -79,28 +75,10 @@ def require_abilities(backend: IBackend, notifier: INotifier) -> None:
         )
 
 
-@define(eq=False)
-class Waiter:
-    """
-    One packet that waits for the answer.
-
-    :ivar answered: Fires with ``None`` when there is one, and fails with why not.
-    """
-
-    _waiters: list[Waiter]
-    answered: Deferred[None] = field(factory=Deferred, init=False)
-
-    def stop(self) -> None:
-        """Wait no longer."""
-        if self in self._waiters:
-            self._waiters.remove(self)
-            self.answered.errback(Superseded("a newer packet waits for the answer"))
-
-
 @implementer(IWriter)
 @define(eq=False)
 class _ReplyWriter:
-    """A writer that is closed when the asking is over, but not while it writes."""
+    """A writer that is closed when its question is over, but not while it writes."""
 
     _writer: IWriter
     _writing: Shared[None] = field(factory=Shared, init=False)
@@ -116,7 +94,7 @@ class _ReplyWriter:
         async def write() -> None:
             await self._writer.write(data)
 
-        # The writing goes on if whoever waits for it is told to stop.
+        # It goes on when the waiting for it is cancelled.
         await self._writing.run(write)
 
     @deferred
@@ -154,7 +132,7 @@ class _Reply:
         return IReplyAddressable(upload).reply_address()
 
     async def close(self) -> None:
-        """Nobody is to write any more."""
+        """End the writing, and wait until it has ended."""
         self._is_begun = True
         await self._opening.over()
         if self._writer is not None:
@@ -163,43 +141,41 @@ class _Reply:
 
 @implementer(IReleasable)
 @define(eq=False)
-class Asking:
+class Question:
     """
     An application is being asked about a session's upload.
 
-    Its ``release()`` ends that as far as it can be ended, and fires when it is over.
+    Its ``release()`` cancels that, and fires when it is over.
 
     :param request_url: The destination URL as the client gave it.
     """
 
-    _manager: SessionManager
+    _active: ActiveSessions
     _session: Session
     _notifier: INotifier
     _request_url: str
-    _waiters: list[Waiter] = field(factory=list, init=False)
-    _ends: list[Deferred[None]] = field(factory=list, init=False)
+    _waiters: Waiters[None] = field(factory=Waiters, init=False)
+    _over: Event = field(factory=Event, init=False)
     _notifying: Deferred[Answer] | None = field(default=None, init=False)
     _reading: ReadingBack | None = field(default=None, init=False)
     _is_aborted: bool = field(default=False, init=False)
-    _is_over: bool = field(default=False, init=False)
 
-    def join(self) -> Waiter:
-        """Wait for the answer."""
-        waiter = Waiter(self._waiters)
-        self._waiters.append(waiter)
-        return waiter
+    def join(self) -> Deferred[None]:
+        """
+        Wait for the answer.
+
+        :returns: A Deferred that fires with ``None`` when there is one, and fails with
+            why not.
+        """
+        return self._waiters.wait()
 
     def start(self) -> None:
         """Begin to ask; called once."""
         begun(self._run()).addBoth(self._end)
 
     def release(self) -> Deferred[None]:
-        over: Deferred[None] = Deferred()
-        if self._is_over:
-            over.callback(None)
-            return over
-        self._ends.append(over)
-        if not self._is_aborted:
+        over = self._over.wait()
+        if not self._over.is_set and not self._is_aborted:
             self._is_aborted = True
             if self._reading is not None:
                 self._reading.stop()
@@ -208,36 +184,25 @@ class Asking:
         return over
 
     def _end(self, outcome: Failure | None) -> None:
-        self._is_over = True
-        waiters = self._waiters.copy()
-        # They must not be ended any more.
-        self._waiters.clear()
-        self._manager.asked(self._session)
+        self._active.end_asking(self._session)
         if (
             isinstance(outcome, Failure)
-            and not waiters
+            and not self._waiters.is_awaited
             and not isinstance(outcome.value, (ApplicationError, Superseded))
         ):
             _log.failure("asking the application failed", outcome)
-        for waiter in waiters:
-            waiter.answered.callback(outcome)
-        for over in self._ends:
-            over.callback(None)
+        self._waiters.fire(outcome)
+        self._over.set()
 
     async def _run(self) -> None:
-        upload = self._session.upload
-        answerable = IAnswerable(upload)
-        fields = {
-            "session": session_name(upload.session_id),
-            "destination": destination_name(upload.destination),
-            "bytes": upload.offset,
-        }
+        answerable = IAnswerable(self._session.upload)
+        fields = self._active.fields(self._session)
         try:
             await self._ask(answerable)
         except Exception as error:
             _log.info(
                 "the application has not taken session {session}, attempt {attempt}: "
-                "{reason} ({destination})",
+                "{reason} ({where})",
                 attempt=answerable.attempts,
                 reason=shown(f"{type(error).__name__}: {error}"),
                 **fields,
@@ -247,7 +212,7 @@ class Asking:
         assert answer is not None  # noqa: S101
         _log.info(
             "the application has answered {status} for session {session}, attempt "
-            "{attempt}: {destination}",
+            "{attempt}: {where}",
             status=answer.status,
             attempt=answerable.attempts,
             publishes=answer.publishes,
@@ -256,7 +221,7 @@ class Asking:
         )
 
     async def _ask(self, answerable: IAnswerable) -> None:
-        session, manager = self._session, self._manager
+        session = self._session
         upload = session.upload
         try:
             sha256 = await self._digest()
@@ -278,9 +243,9 @@ class Asking:
                 session.life.lost()
             raise
         except NoSuchSession:
-            # Another process has ended it: nothing of this attempt is to be left.
+            # Another process has ended it. Leave nothing of this attempt.
             await upload.release()
-            manager.forget(session)
+            self._active.forget(session)
             raise
         session.life.completed(session.rules.completion_of(upload))
 
@@ -288,7 +253,7 @@ class Asking:
         self._require_wanted()
         upload = self._session.upload
         total = upload.offset
-        digests = self._manager.digests
+        digests = self._active.digests
         known = digests.known(upload.session_id, total)
         if known is not None:
             return known
@@ -306,7 +271,7 @@ class Asking:
         try:
             self._notifying = self._notifier.notify(upload, reply)
             if self._is_aborted:
-                # It was meanwhile: the notifier itself has cancelled the session.
+                # Meanwhile, the notifier itself has cancelled the session.
                 self._notifying.cancel()
             answer = await self._notifying
         except ApplicationRefused as error:
@@ -314,7 +279,7 @@ class Asking:
                 raise
             return Answer(status=FORBIDDEN)
         except NoSuchSession as error:
-            # Whether it is so is for the backend to say, not for a notifier.
+            # Only the backend can tell that, not a notifier.
             self._require_wanted()
             raise BackendError(str(error)) from error
         except (ApplicationError, BackendError):
@@ -322,10 +287,10 @@ class Asking:
             raise
         except CancelledError as error:
             self._require_wanted()
-            raise ApplicationRefused("the asking was given up", 500) from error
+            raise ApplicationRefused("the notifier was cancelled", 500) from error
         except Exception as error:
             self._require_wanted()
-            _log.failure("a notifier failed: it is to be mended")
+            _log.failure("the notifier raised an exception")
             raise ApplicationRefused(f"{type(error).__name__}: {error}", 500) from error
         finally:
             self._notifying = None
@@ -352,7 +317,7 @@ def _check(answer: Answer) -> None:
 
 
 async def have_answered(
-    manager: SessionManager, session: Session, turn: Turn, request_url: str
+    active: ActiveSessions, session: Session, turn: Turn, request_url: str
 ) -> None:
     """
     Have the application asked about a session whose turn it is, and wait for that.
@@ -362,25 +327,37 @@ async def have_answered(
     :raises Superseded: If another packet came meanwhile, or the server is stopping.
     :raises Exception: As ``INotifier.notify`` and what keeps the answer fail.
     """
-    asking = session.asking
-    if asking is not None:
-        waiter = asking.join()
-    elif (notifier := manager.notifier_of(session)) is None:
+    if session.asking is not None:
+        waiting = session.asking.join()
+    elif (notifier := active.notifier_of(session)) is None:
         # There was one when the session was found.
         session.life.completed(session.rules.completion_of(session.upload))
         return
     else:
-        await manager.refresh(session)
-        manager.require_running()
+        await active.refresh(session)
+        active.require_running()
         if session.life.fragment() is not Move.ASK:
             # Another process has asked.
             return
-        asking = Asking(manager, session, notifier, request_url)
-        manager.asks(session, asking)
-        waiter = asking.join()
-        asking.start()
-    turn.waits_for(waiter)
+        question = Question(active, session, notifier, request_url)
+        active.begin_asking(session, question)
+        waiting = question.join()
+        question.start()
+    turn.waits_for(waiting.cancel)
     try:
-        await waiter.answered
+        await waiting
+    except CancelledError as error:
+        if not turn.superseded:
+            raise
+        raise Superseded("a newer packet waits for the answer") from error
     finally:
         turn.arrived()
+
+
+def refused(session: Session) -> ApplicationRefused:
+    """The error for a session that the application does not want."""
+    return ApplicationRefused(
+        f"the application answered {FORBIDDEN} to attempt "
+        f"{IAnswerable(session.upload).attempts}",
+        FORBIDDEN,
+    )

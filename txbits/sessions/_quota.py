@@ -4,15 +4,11 @@ How many sessions each user has open, those from before a restart among them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from attrs import define, field
 
 from txbits.errors import SessionLimitReached
-
-if TYPE_CHECKING:
-    from txbits.sessions._upkeep import Upkeep
 
 #: Seconds after which a client refused for its number of sessions may come again: the
 #: delay that Windows takes by itself.
@@ -24,17 +20,19 @@ class Quota:
     """
     Counts the sessions of one directory.
 
-    :param upkeep: Lists what the store has.
-    :param is_shared: Whether other processes make sessions as well.
+    :ivar has_counted: Whether those that the store held at the start are counted.
     """
 
-    _upkeep: Upkeep
-    _is_shared: bool
+    has_counted: bool = field(default=False, init=False)
     _owned: dict[str, set[UUID]] = field(factory=dict, init=False)
     _gone: set[UUID] = field(factory=set, init=False)
     _changed: dict[UUID, str | None] | None = field(default=None, init=False)
 
-    async def reserve(self, session_id: UUID, owner: str | None, limit: int) -> None:
+    def count(self, owner: str) -> int:
+        """How many sessions a user has, as far as is known."""
+        return len(self._owned.get(owner, ()))
+
+    def reserve(self, session_id: UUID, owner: str | None, limit: int) -> None:
         """
         Count a session that is about to be made.
 
@@ -43,12 +41,6 @@ class Quota:
         """
         if owner is None:
             return
-        if limit:
-            # Sessions from before a restart count as well.
-            await self._upkeep.when_counted()
-            known = len(self._owned.get(owner, ()))
-            if self._is_shared and self._upkeep.is_count_old(known, limit):
-                await self._upkeep.count_anew()
         owned = self._owned.setdefault(owner, set())
         if limit and len(owned) >= limit:
             raise SessionLimitReached(
@@ -59,8 +51,8 @@ class Quota:
             self._changed[session_id] = owner
 
     def give_back(self, session_id: UUID, owner: str | None) -> None:
-        """Count a session no longer."""
-        if not self._upkeep.has_counted:
+        """Stop counting a session."""
+        if not self.has_counted:
             # It may be among those that are being listed just now.
             self._gone.add(session_id)
         if self._changed is not None:
@@ -71,7 +63,7 @@ class Quota:
                 del self._owned[owner]
 
     def give_back_of_any(self, session_id: UUID) -> None:
-        """Count a session no longer, whosever it was."""
+        """Stop counting a session, of any owner."""
         for owner in list(self._owned):
             self.give_back(session_id, owner)
 
@@ -82,6 +74,7 @@ class Quota:
 
     def counted(self) -> None:
         """All sessions that the store held at the start have been counted."""
+        self.has_counted = True
         self._gone.clear()
 
     def owned(self) -> list[set[UUID]]:
@@ -93,17 +86,18 @@ class Quota:
         self._changed = {}
 
     def give_up_recount(self) -> None:
-        """Count on as before: the store could not be listed."""
+        """Keep the present count: the store could not be listed."""
         self._changed = None
 
     def recount(self, listed: dict[str, set[UUID]]) -> None:
         """
-        Count those that the store has listed, in place of all.
+        Replace the count by what the store has listed.
 
-        What has come and gone here since :meth:`begin_recount` is known better here.
+        For sessions that came or went here since :meth:`begin_recount`, this process
+        knows better than the listing.
 
-        :param listed: The sessions that the store has listed, by their owners. It is
-            this object's from now on.
+        :param listed: The sessions that the store has listed, by their owners. It
+            belongs to this object from now on.
         """
         changed, self._changed = self._changed or {}, None
         gone = {one for one, owner in changed.items() if owner is None}

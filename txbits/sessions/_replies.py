@@ -4,8 +4,6 @@ Replies of server applications that are open to be served, as their sessions own
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
@@ -15,10 +13,8 @@ from txbits._deferreds import Shared, deferred
 from txbits.errors import NoSuchFile, NoSuchSession, StagedDataLost
 from txbits.interfaces import IAnswerable, IStoredFile
 from txbits.protocol.session import Move
+from txbits.sessions._active import ActiveSessions
 from txbits.sessions._session import Session
-
-if TYPE_CHECKING:
-    from txbits.sessions.manager import SessionManager
 
 
 @implementer(IStoredFile)
@@ -27,11 +23,11 @@ class _Reply:
     """
     A reply that is open, or about to be.
 
-    It is released by whoever reads it, or by its session when that ends: also before it
-    has been opened, so that nothing is opened behind a release.
+    Its reader releases it, and its session does when that ends: also before it has been
+    opened, so that nothing is opened after a release.
     """
 
-    _manager: SessionManager
+    _active: ActiveSessions
     _session: Session
     length: int = field(default=0, init=False)
     modified: float = field(default=0.0, init=False)
@@ -75,41 +71,41 @@ class _Reply:
         session = self._session
         if session.replies is not None and self in session.replies:
             session.replies.discard(self)
-            self._manager.let_go(session)
+            self._active.let_go(session)
 
 
-async def open_reply(manager: SessionManager, session: Session) -> IStoredFile:
+async def open_reply(active: ActiveSessions, session: Session) -> IStoredFile:
     """
     Open the reply of a session.
 
     :raises NoSuchSession: If the session has ended.
     :raises NoSuchFile: If it has no reply.
     :raises BackendError: If it cannot be opened.
-    :raises ServerStopping: If everything ends.
+    :raises ServerStopping: If the server is stopping.
     """
     upload: object = session.upload
     if not IAnswerable.providedBy(upload):
-        raise NoSuchFile("there are no replies here")
+        raise NoSuchFile("this backend keeps no replies")
     is_alone = session.newest is None and session.asking is None
-    if manager.is_shared and is_alone and IAnswerable(upload).answer is None:
+    if active.is_shared and is_alone and IAnswerable(upload).answer is None:
         # Another process may have got the answer.
-        turn = manager.enter(session, None)
+        turn = active.enter(session, None)
         try:
-            await manager.refresh(session)
+            await active.refresh(session)
         finally:
-            manager.give_back(session, turn)
+            active.give_back(session, turn)
     answer = IAnswerable(upload).answer
     move = session.life.fragment()
     if move is Move.UNKNOWN:
         raise NoSuchSession("the session was closed or cancelled")
     if move is Move.REFUSE or answer is None or not answer.has_reply:
         raise NoSuchFile("the session has no reply")
-    # From here on it is known to stop(), which may have come meanwhile.
-    manager.require_running()
-    reply = _Reply(manager, session)
+    # From here on stop() releases it; but that may have come meanwhile.
+    active.require_running()
+    reply = _Reply(active, session)
     if session.replies is None:
         session.replies = set()
     session.replies.add(reply)
-    manager.hold(session)
+    active.hold(session)
     await reply.open()
     return reply

@@ -1,21 +1,34 @@
 """
-An active session, as the manager knows it.
+An active session, and which packet acts in it next: the newest.
+
+A client has one request outstanding. When a laptop changes networks in the middle of
+a fragment, the server is left with a connection on which nothing will ever arrive
+again, while the client is back within seconds, on a new one, for the same session.
+Were the older request to keep the session until some time-out, the client would be
+locked out of its own upload; so the newest wins. The older request is ended: what
+it brought is kept, its connection is dropped, and only when its writer is closed does
+the newer one begin.
+
+Two kinds of requests are ended like this: one whose body is still arriving, and one
+that waits for a server application. The application is asked to the end all the same,
+and the newer request waits for the same answer. A request that the server is busy with,
+such as the publication at Close-Session, is waited for.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import Protocol
 
 from attrs import define, field, frozen
+from twisted.internet.defer import Deferred
+from zope.interface import Interface, implementer
 
-from txbits._deferreds import Shared
+from txbits._deferreds import Event, Shared
+from txbits.errors import Superseded
 from txbits.interfaces import IReleasable, IUploadSession
 from txbits.protocol.session import LifeCycle
 from txbits.sessions._rules import Rules
-from txbits.sessions._turns import Turns
-
-if TYPE_CHECKING:
-    from txbits.sessions._notification import Asking
 
 
 @frozen
@@ -31,6 +44,128 @@ class Caller:
     address: str = ""
 
 
+class IRequestBody(Interface):
+    """The body of a Fragment, arriving on some connection."""
+
+    def receive(consume: Callable[[bytes], Deferred[None]]) -> Deferred[bool]:
+        """
+        Let the body flow. Called at most once.
+
+        :param consume: Takes the next bytes of it, and returns a Deferred; no more
+            are read until that fires.
+        :returns: A Deferred that fires, when *consume* is not under way, with ``True``
+            when the body is complete, or ``False`` when it ended before: its
+            connection was lost, was too slow, or :meth:`stop` was called. It fails as
+            *consume* fails.
+        """
+
+    def stop() -> None:
+        """
+        End the body, and drop the connection it comes on.
+
+        It may be called at any time, and again.
+        """
+
+
+@implementer(IReleasable)
+@define(eq=False)
+class Turn(Event):
+    """
+    A packet that acts in a session, or waits for those before it; the event is its end.
+
+    Its ``release()`` ends it as far as it can be ended, and fires when it is over.
+
+    :ivar superseded: Whether it was ended from outside.
+    """
+
+    _stop: Callable[[], None] | None
+    _previous: Turn | None = None
+    superseded: bool = field(default=False, init=False)
+
+    @property
+    def has_to_wait(self) -> bool:
+        """Whether another packet came before it. Most are alone, and need not wait."""
+        return self._previous is not None
+
+    @property
+    def can_be_ended(self) -> bool:
+        """Whether its body is arriving, or it waits for what can be stopped."""
+        return self._stop is not None
+
+    async def begins(self) -> None:
+        """
+        End the packet before it, and wait until that is over.
+
+        :raises Superseded: If a newer packet came meanwhile.
+        """
+        previous, self._previous = self._previous, None
+        if previous is not None:
+            await previous.release()
+            if self.superseded:
+                raise Superseded("a newer packet came while this one waited")
+
+    def release(self) -> Deferred[None]:
+        over = self.wait()
+        if self._stop is not None and not self.is_set:
+            self.superseded = True
+            self._stop()
+        return over
+
+    def arrived(self) -> None:
+        """Its body is here: it cannot be ended any more, only waited for."""
+        self._stop = None
+
+    def waits_for(self, stop: Callable[[], None]) -> None:
+        """
+        From now on, its packet only waits, and can be ended.
+
+        :param stop: Ends the waiting. It is called at once if a newer packet waits
+            already.
+        """
+        if self.is_awaited:
+            self.superseded = True
+            stop()
+        else:
+            self._stop = stop
+
+
+class PendingAnswer(Protocol):
+    """What a server application is being asked for, about a session."""
+
+    def join(self) -> Deferred[None]:
+        """Wait for the answer."""
+
+    def release(self) -> Deferred[None]:
+        """End the asking, and wait until it is over."""
+
+
+@define(eq=False)
+class Turns:
+    """
+    The order of packets in one session.
+
+    :ivar newest: The packet that acts, or will when those before it are over.
+    """
+
+    newest: Turn | None = None
+
+    def enter(self, body: IRequestBody | None) -> Turn:
+        """
+        Make a packet the newest.
+
+        :param body: The packet's body, if it has one.
+        :returns: Its turn. Wait until it begins, and give it back in any case.
+        """
+        turn = self.newest = Turn(None if body is None else body.stop, self.newest)
+        return turn
+
+    def give_back(self, turn: Turn) -> None:
+        """End a turn; the next one may begin."""
+        if self.newest is turn:
+            self.newest = None
+        turn.set()
+
+
 @define(eq=False)
 class Session(Turns):
     """
@@ -38,11 +173,14 @@ class Session(Turns):
 
     Thousands are open and idle at a time, so it is kept small.
 
-    :ivar rules: What it goes by.
+    :ivar rules: The rules that apply to it.
     :ivar progressed: When bytes of it were last stored, or it was made, by the steady
         clock.
+    :ivar is_found: Whether it was found in the store, after a restart.
+    :ivar cancellation: What releases it, once that has begun.
     :ivar asking: The server application is being asked about it.
     :ivar replies: The replies of it that are open.
+    :ivar fault: Why the last Close-Session failed, if one has.
     """
 
     upload: IUploadSession = field(kw_only=True)
@@ -51,15 +189,29 @@ class Session(Turns):
     progressed: float = field(kw_only=True)
     is_found: bool = False
     cancellation: Shared[None] | None = None
-    asking: Asking | None = None
+    asking: PendingAnswer | None = None
     replies: set[IReleasable] | None = None
+    fault: str | None = None
 
     @property
     def expires(self) -> float:
-        """When its time is out, by the steady clock, unless there is progress."""
+        """When it times out, by the steady clock, unless there is progress."""
         return self.progressed + self.rules.settings.session_timeout
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing goes on in it."""
+        """Whether nothing is under way in it."""
         return self.newest is None and self.asking is None and not self.replies
+
+    def is_expired(self, now: float) -> bool:
+        """
+        Whether it has timed out, and nothing that the server does keeps it.
+
+        :param now: The time by the steady clock.
+        """
+        if now <= self.expires:
+            return False
+        # Neither waiting for a server application nor a Fragment without progress
+        # keeps a session.
+        newest = self.newest
+        return newest is None or self.asking is not None or newest.can_be_ended

@@ -1,15 +1,15 @@
 """
 Time-outs and clean-up: at the start, and at an interval.
 
-There is no timer for each session. A session that is asked for after its time is
-treated as expired then and there; those that nobody asks for are found here, in the
-store, along with what a process that was killed left behind.
+There is no timer for each session. A packet that names a session after its time finds
+it expired; the clean-up finds the others, by listing the store, along with what a
+process that was killed left behind.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence, Set
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 from attrs import define, field
@@ -18,24 +18,23 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 
-from txbits._deferreds import Shared, deferred
+from txbits._deferreds import Shared, Waiters, deferred
 from txbits.errors import BackendError, NoSuchSession, ServerStopping
 from txbits.interfaces import IPaged, SessionSummary
+from txbits.sessions._active import ActiveSessions
+from txbits.sessions._endings import expire
 from txbits.sessions.naming import session_name
-
-if TYPE_CHECKING:
-    from txbits.sessions.manager import SessionManager
 
 _log = Logger()
 
 T = TypeVar("T")
 
-#: For how many seconds a count of sessions holds that other processes make, too; and
-#: for how many times those that the listing took.
+#: Where other processes make sessions, too, a count of them is valid for so many
+#: seconds, or for so many times the duration of the listing, whichever is longer.
 _COUNT_HOLDS = 60.0
 _LISTING_SHARE = 20.0
 
-#: For how many times that for users who are far from the limit.
+#: For users who are far from the limit, it is valid so many times longer.
 _FAR_HOLDS = 10.0
 
 #: Seconds that sessions are looked at, and released, before the reactor gets a turn.
@@ -52,11 +51,11 @@ _MANY = 1000
 
 
 @define(eq=False)
-class _Asking:
+class _Scan:
     """
-    A store is being looked through.
+    A look through the store that is under way.
 
-    :ivar work: What ends that when it is cancelled.
+    :ivar work: Cancelling it ends the scan.
     :ivar is_looking: Whether a page of it is being looked at: that ends by itself.
     """
 
@@ -72,11 +71,11 @@ class _Asking:
 @define(eq=False)
 class _Listing:
     """
-    What there is in a store.
+    What a look through the store has found.
 
     :ivar listed: All sessions.
-    :ivar owned: Those of each owner, where other processes make sessions, too.
-    :ivar over: Those that are to be released.
+    :ivar owned: The sessions of each owner, where other processes make some, too.
+    :ivar over: The sessions that are to be released.
     """
 
     listed: set[UUID] = field(factory=set)
@@ -86,25 +85,21 @@ class _Listing:
 
 @define(eq=False)
 class Upkeep:
-    """
-    The clean-up of one manager's sessions.
+    """The clean-up of one manager's sessions."""
 
-    :param manager: Whose.
-    :param clock: Runs it.
-    """
-
-    _manager: SessionManager
-    _clock: IReactorTime
+    _active: ActiveSessions
     _loop: LoopingCall | None = field(default=None, init=False)
-    _running: bool = field(default=False, init=False)
+    _round: Shared[None] = field(factory=Shared, init=False)
     _pausing: set[Deferred[None]] = field(factory=set, init=False)
-    has_counted: bool = field(default=False, init=False)
-    counted_at: float = field(default=float("-inf"), init=False)
-    holds: float = field(default=_COUNT_HOLDS, init=False)
-    _asking: set[_Asking] = field(factory=set, init=False)
+    _counted_at: float = field(default=float("-inf"), init=False)
+    _holds: float = field(default=_COUNT_HOLDS, init=False)
+    _scans: set[_Scan] = field(factory=set, init=False)
     _counting: Shared[_Listing] = field(factory=Shared, init=False)
-    _for_count: list[Deferred[None]] = field(factory=list, init=False)
-    _for_end: list[Deferred[None]] = field(factory=list, init=False)
+    _for_count: Waiters[None] = field(factory=Waiters, init=False)
+
+    @property
+    def _clock(self) -> IReactorTime:
+        return self._active.clock
 
     def start(self, interval: float) -> None:
         """
@@ -112,13 +107,13 @@ class Upkeep:
 
         :param interval: Seconds from the beginning of one round to the next.
         """
-        self._loop = LoopingCall(self._clean_up)
+        self._loop = LoopingCall(self._round.run, self._clean_up)
         self._loop.clock = self._clock
         self._loop.start(interval, now=True)
 
     def change(self, interval: float) -> None:
         """
-        Go on at another interval, which begins now.
+        Change the interval. A new one begins now.
 
         :param interval: As at the start.
         """
@@ -138,46 +133,43 @@ class Upkeep:
             self._loop = None
         for pausing in list(self._pausing):
             pausing.cancel()
-        for asking in list(self._asking):
-            asking.give_up()
-        if self._running:
-            over: Deferred[None] = Deferred()
-            self._for_end.append(over)
-            await over
+        for scan in list(self._scans):
+            scan.give_up()
+        await self._round.over()
 
-    async def _asked(self, asking: _Asking, work: Deferred[T]) -> T:
+    async def _scanned(self, scan: _Scan, work: Deferred[T]) -> T:
         """
-        Wait for the store to be looked through.
+        Wait for a look through the store.
 
-        A store that other processes use, too, may be far away, and take minutes to say
-        that it does not answer; and one that may be large takes long. Nobody waits for
-        that who wants to stop.
+        A shared store may be far away, and take minutes to say that it does not answer;
+        a large one takes long to list. A stop does not wait for that.
 
         :raises ServerStopping: If it was given up.
         """
-        if not (self._manager.is_shared or IPaged.providedBy(self._manager.backend)):
+        active = self._active
+        if not (active.is_shared or IPaged.providedBy(active.backend)):
             return await work
-        asking.work = work
-        self._asking.add(asking)
+        scan.work = work
+        self._scans.add(scan)
         try:
             return await work
         except CancelledError as error:
             raise ServerStopping("the server is stopping", 0) from error
         finally:
-            self._asking.discard(asking)
+            self._scans.discard(scan)
 
     async def look_at_all(
         self, look: Callable[[Sequence[SessionSummary]], Awaitable[None]]
     ) -> None:
         """
-        Look at all sessions of the store, as many at a time as it has them listed.
+        Look at all sessions of the store, a page at a time.
 
         :param look: Called with one page after the other.
         :raises ServerStopping: If it was given up.
         """
-        backend, asking = self._manager.backend, _Asking()
+        backend, scan = self._active.backend, _Scan()
         if not IPaged.providedBy(backend):
-            await look(await self._asked(asking, backend.sessions()))
+            await look(await self._scanned(scan, backend.sessions()))
             return
 
         began = self._clock.seconds()
@@ -186,97 +178,110 @@ class Upkeep:
         async def page_came(page: Sequence[SessionSummary]) -> None:
             nonlocal began
             took = self._clock.seconds() - began
-            asking.is_looking = True
+            scan.is_looking = True
             try:
                 await look(page)
-                if self.has_counted and took > _SHORT:
-                    # Nobody waits for this: uploads have half of the time, at least.
+                if self._active.quota.has_counted and took > _SHORT:
+                    # Nobody waits for this: uploads get at least half of the time.
                     await self._pause(min(took, _LONGEST_REST))
             finally:
-                asking.is_looking = False
-            self._manager.require_running()
+                scan.is_looking = False
+            self._active.require_running()
             began = self._clock.seconds()
 
-        await self._asked(asking, IPaged(backend).list_in_pages(page_came))
+        await self._scanned(scan, IPaged(backend).list_in_pages(page_came))
 
-    async def when_counted(self) -> None:
-        """Wait until the sessions that the store held at the start are counted."""
-        if self._running and not self.has_counted:
-            counted: Deferred[None] = Deferred()
-            self._for_count.append(counted)
-            await counted
+    async def counted_for(self, owner: str | None, limit: int) -> None:
+        """
+        Bring the count of a user's sessions up to date, before one is made.
 
-    @deferred
+        :param limit: How many the user may have; 0 for any number.
+        """
+        if owner is None or not limit:
+            return
+        quota = self._active.quota
+        if self._round.is_running and not quota.has_counted:
+            # Sessions from before a restart count as well.
+            await self._for_count.wait()
+        if self._active.is_shared and self._is_count_old(quota.count(owner), limit):
+            # Sessions that other processes have made, or ended, lately.
+            await self._list()
+
+    def _is_count_old(self, owned: int, limit: int) -> bool:
+        """
+        Tell whether to count a user's sessions again before the next is made.
+
+        That lists the whole store, closes included, so it is rare for users who are far
+        from the limit.
+
+        :param owned: How many there are, as far as is known.
+        """
+        if owned >= limit:
+            return True
+        age = self._clock.seconds() - self._counted_at
+        return age > self._holds * (1.0 if 2 * owned >= limit else _FAR_HOLDS)
+
     async def _clean_up(self) -> None:
-        manager = self._manager
-        self._running = True
+        active = self._active
         try:
             listing = await self._list()
             self._counted()
             turn_ends = self._clock.seconds() + _LONGEST_TURN
             for session_id in listing.over:
-                await manager.expire(session_id)
+                await expire(active, session_id)
                 if self._clock.seconds() > turn_ends:
                     await self._pause()
                     turn_ends = self._clock.seconds() + _LONGEST_TURN
-            if not manager.is_shared:
+            if not active.is_shared:
                 await self._reconcile(listing.listed)
-            await self._asked(
-                _Asking(), manager.backend.clean_up(manager.ages.closed_before())
-            )
+            before = active.ages.closed_before()
+            await self._scanned(_Scan(), active.backend.clean_up(before))
         except ServerStopping:
             _log.info("clean-up ended: the server is stopping")
-        except Exception:  # noqa: BLE001 - whatever it was, the next round comes
+        except BackendError as error:
+            active.failed("clean up", error)
+        except Exception:  # noqa: BLE001 - the next round comes in any case
             _log.failure("clean-up failed; it is tried again at the next interval")
+        else:
+            active.succeeded("clean up")
         finally:
-            self._running = False
-            _fire(self._for_count)
-            _fire(self._for_end)
-
-    def _is_over(self, summary: SessionSummary) -> bool:
-        """Whether a session is to be released, as it is listed."""
-        manager = self._manager
-        if manager.is_disabled:
-            return True
-        # One that stays until Close-Session, or until its time is out.
-        rules = manager.rules_of(summary.session_id)
-        stands = summary.published and rules.publishes_at_once
-        return (summary.releasing and not stands) or manager.is_listed_as_old(summary)
+            self._for_count.fire(None)
 
     async def _reconcile(self, listed: Set[UUID]) -> None:
         """
-        Forget sessions that are not in the store any more: somebody has removed them.
+        Forget sessions that somebody has removed from the store.
 
-        :param listed: Those that the store has listed lately.
+        :param listed: The sessions that are in the store.
         """
-        manager = self._manager
-        for known in [manager.active(), *manager.quota.owned()]:
+        active = self._active
+        for known in [set(active.table), *active.quota.owned()]:
             if len(known) > _MANY:
                 await self._pause()
             for session_id in known - listed:
                 await self._forget_if_lost(session_id)
 
     async def _forget_if_lost(self, session_id: UUID) -> None:
-        manager = self._manager
-        if manager.is_busy_with(session_id):
+        active = self._active
+        if active.is_busy_with(session_id):
             return
         try:
-            await manager.backend.find(session_id)
+            await active.backend.find(session_id)
         except NoSuchSession:
             _log.warn(
-                "session {session} is gone from the storage",
+                "session {session} was removed from the storage of {directory}",
                 session=session_name(session_id),
+                directory=active.name or "/",
             )
-            manager.forget_lost(session_id)
-        except BackendError:
-            return  # the backend has logged it; the rest is still to be done
+            active.forget_lost(session_id)
+        except BackendError as error:
+            active.failed("clean up", error)
 
     async def _pause(self, seconds: float = 0) -> None:
         """
         Give the reactor a turn.
 
         :param seconds: For how long, at least.
-        :raises ServerStopping: If there is to be no other round.
+        :raises ServerStopping: If the server is stopping.
         """
         if self._loop is not None:
             pausing: Deferred[None] = deferLater(self._clock, seconds)
@@ -289,20 +294,6 @@ class Upkeep:
                 self._pausing.discard(pausing)
         if self._loop is None:
             raise ServerStopping("the server is stopping", 0)
-
-    def is_count_old(self, owned: int, limit: int) -> bool:
-        """
-        Tell whether a user's sessions are to be counted anew before the next is made.
-
-        A count is a listing of all that there is, closes included, so it is not asked
-        for often for who has hardly begun to use the limit up.
-
-        :param owned: How many there are, as far as is known.
-        """
-        if owned >= limit:
-            return True
-        age = self._clock.seconds() - self.counted_at
-        return age > self.holds * (1.0 if 2 * owned >= limit else _FAR_HOLDS)
 
     async def session_ids(self) -> set[UUID]:
         """
@@ -318,20 +309,11 @@ class Upkeep:
         await self.look_at_all(look)
         return found
 
-    @deferred
-    async def count_anew(self) -> None:
-        """
-        Count the sessions that other processes have made, or ended, lately.
-
-        It takes a listing of them all, which everyone who asks meanwhile shares.
-        """
-        await self._list()
-
     async def _list(self) -> _Listing:
         return await self._counting.run(self._list_and_recount)
 
     async def _list_and_recount(self) -> _Listing:
-        quota, is_shared = self._manager.quota, self._manager.is_shared
+        quota, is_shared = self._active.quota, self._active.is_shared
         counted_at = self._clock.seconds()
         listing = _Listing()
         if is_shared:
@@ -343,35 +325,27 @@ class Upkeep:
             raise
         if is_shared:
             quota.recount(listing.owned)
-            self.counted_at = counted_at
+            self._counted_at = counted_at
             took = self._clock.seconds() - counted_at
-            self.holds = max(_COUNT_HOLDS, _LISTING_SHARE * took)
+            self._holds = max(_COUNT_HOLDS, _LISTING_SHARE * took)
         return listing
 
     async def _look(self, page: Sequence[SessionSummary], listing: _Listing) -> None:
         """Count the sessions on a page, and note those that are to be released."""
-        quota, is_shared = self._manager.quota, self._manager.is_shared
+        active, quota = self._active, self._active.quota
         for number, summary in enumerate(page, 1):
             session_id, owner = summary.session_id, summary.owner
             listing.listed.add(session_id)
-            if is_shared and owner is not None:
+            if active.is_shared and owner is not None:
                 listing.owned.setdefault(owner, set()).add(session_id)
-            elif not self.has_counted:
+            elif not quota.has_counted:
                 quota.inventory(session_id, owner)
-            if self._is_over(summary):
+            if active.is_listed_as_over(summary):
                 listing.over.append(session_id)
             if not number % _MANY:
                 await self._pause()
 
     def _counted(self) -> None:
-        if not self.has_counted:
-            self.has_counted = True
-            self._manager.quota.counted()
-            _fire(self._for_count)
-
-
-def _fire(waiting: list[Deferred[None]]) -> None:
-    ready = waiting.copy()
-    waiting.clear()
-    for one in ready:
-        one.callback(None)
+        if not self._active.quota.has_counted:
+            self._active.quota.counted()
+            self._for_count.fire(None)

@@ -1,0 +1,443 @@
+"""
+What is under way in one virtual directory: the table of active sessions, the rules that
+new ones get, and whether packets are taken at all.
+
+What packets, the clean-up and the time-outs do to sessions is in the modules beside
+this one. They all share one :class:`ActiveSessions`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from attrs import define, field
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from txbits._deferreds import Shared, Waiters
+from txbits._troubles import INTERVAL, Troubles
+from txbits.clocks import Wall
+from txbits.errors import (
+    BackendError,
+    DestinationExists,
+    DestinationForbidden,
+    DestinationIsDirectory,
+    NoSuchFile,
+    NoSuchSession,
+    OutOfSpace,
+    ParentMissing,
+    ServerStopping,
+    StagedDataLost,
+    UploadsDisabled,
+)
+from txbits.interfaces import (
+    IBackend,
+    INotifier,
+    IRefreshable,
+    IShared,
+    SessionSummary,
+)
+from txbits.sessions._ages import Ages
+from txbits.sessions._digest import Digests
+from txbits.sessions._quota import Quota
+from txbits.sessions._rules import Rules
+from txbits.sessions._session import (
+    Caller,
+    IRequestBody,
+    PendingAnswer,
+    Session,
+    Turn,
+)
+from txbits.sessions.naming import destination_name, session_name, shown
+
+_log = Logger()
+
+#: Seconds after which a client refused by a server that stops may come again.
+_STOPPING_RETRY_AFTER = 30
+
+#: Faults that concern one upload, and that its client hears of.
+_OF_ONE_UPLOAD = (
+    NoSuchSession,
+    NoSuchFile,
+    DestinationForbidden,
+    DestinationExists,
+    DestinationIsDirectory,
+    ParentMissing,
+    StagedDataLost,
+)
+
+#: For each act: what the log says while it fails, and when it succeeds again.
+_ACTS = {
+    "create": ("no session can be created", "sessions can be created again"),
+    "store": ("uploaded bytes cannot be stored", "uploaded bytes are stored again"),
+    "close": ("uploads cannot be finished", "uploads can be finished again"),
+    "release": ("sessions cannot be released", "sessions are released again"),
+    "clean up": ("the clean-up fails", "the clean-up works again"),
+}
+
+
+@define(eq=False)
+class ActiveSessions:
+    """
+    The sessions that this process knows, and what is under way in them.
+
+    Where other processes use the store as well, sessions are only kept while something
+    is under way in them.
+
+    :param backend: Where the sessions are stored.
+    :param clock: The steady clock.
+    :param wall: The wall clock.
+    :param digests: Of uploads that a server application is asked about.
+    :param name: Where the directory is mounted, for the log, such as ``/uploads``.
+    :param rules: The rules for new sessions.
+    :param is_disabled: Whether every packet is refused.
+    :ivar ages: Translates the times of the store.
+    :ivar is_shared: Whether other processes use the store as well.
+    :ivar is_stopping: Whether nothing new may begin.
+    :ivar creating: Sessions that are being made, and may not be listed yet.
+    :ivar created: Who waits until there are none.
+    :ivar failing: What the store fails to do at present, and when it failed last.
+    """
+
+    backend: IBackend
+    clock: IReactorTime
+    wall: Wall
+    digests: Digests
+    name: str
+    rules: Rules
+    is_disabled: bool
+    ages: Ages = field(init=False)
+    quota: Quota = field(factory=Quota, init=False)
+    is_shared: bool = field(init=False)
+    is_stopping: bool = field(default=False, init=False)
+    table: dict[UUID, Session] = field(factory=dict, init=False)
+    creating: set[UUID] = field(factory=set, init=False)
+    created: Waiters[None] = field(factory=Waiters, init=False)
+    failing: dict[str, float] = field(factory=dict, init=False)
+    _troubles: Troubles = field(init=False)
+    _loading: dict[UUID, Shared[Session]] = field(factory=dict, init=False)
+    _busy: int = field(default=0, init=False)
+    _idle: Waiters[None] = field(factory=Waiters, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.is_shared = IShared.providedBy(self.backend)
+        self.ages = Ages(self.clock, self.wall, self.is_shared)
+        self._troubles = Troubles(_log, self.clock.seconds)
+
+    # Whether anything may begin
+
+    def require_running(self) -> None:
+        """
+        Begin nothing new when the server is stopping.
+
+        :raises ServerStopping: If it is.
+        """
+        if self.is_stopping:
+            raise ServerStopping("the server is stopping", _STOPPING_RETRY_AFTER)
+
+    def require_enabled(self) -> None:
+        """
+        Take nothing new when uploads are disabled.
+
+        :raises UploadsDisabled: If they are.
+        """
+        if self.is_disabled:
+            raise UploadsDisabled("uploads are disabled here")
+
+    def begin(self) -> None:
+        """
+        Begin some work, which :meth:`end` is to be called after.
+
+        :raises ServerStopping: If the server is stopping.
+        """
+        if self.is_stopping:
+            self.require_running()
+        self._busy += 1
+
+    def begin_packet(self) -> None:
+        """
+        Begin to settle a packet, as :meth:`begin` does.
+
+        :raises UploadsDisabled: If uploads are disabled.
+        :raises ServerStopping: If the server is stopping.
+        """
+        if self.is_disabled:
+            self.require_enabled()
+        if self.is_stopping:
+            self.require_running()
+        self._busy += 1
+
+    def end(self) -> None:
+        """Some work has ended."""
+        self._busy -= 1
+        if not self._busy and self._idle.is_awaited:
+            self._idle.fire(None)
+
+    async def idle(self) -> None:
+        """Wait until no work is under way."""
+        if self._busy:
+            await self._idle.wait()
+
+    def creation_ends(self, session_id: UUID) -> None:
+        """A session is made, and listed, or never will be."""
+        self.creating.discard(session_id)
+        if not self.creating and self.created.is_awaited:
+            self.created.fire(None)
+
+    # Looking sessions up
+
+    async def load(self, session_id: UUID) -> Session:
+        """
+        Find a session, in the table or in the store.
+
+        :raises NoSuchSession: If there is none.
+        :raises BackendError: If that cannot be told.
+        """
+        session = self.table.get(session_id)
+        if session is None:
+            loading = self._loading.setdefault(session_id, Shared())
+            session = await loading.run(lambda: self._look_up(session_id))
+            # Meanwhile, another packet may have begun to act in it.
+            session = self.table.get(session_id, session)
+        return session
+
+    async def _look_up(self, session_id: UUID) -> Session:
+        try:
+            upload = await self.backend.find(session_id)
+            rules = self.rules
+            found = Session(
+                upload=upload,
+                life=rules.life_of(upload),
+                rules=rules,
+                progressed=self.ages.steadily(upload.last_progress),
+                is_found=True,
+            )
+            if not self.is_shared:
+                self.table[session_id] = found
+            return found
+        finally:
+            del self._loading[session_id]
+
+    def rules_of(self, session_id: UUID) -> Rules:
+        """The rules that apply to a session."""
+        session = self.table.get(session_id)
+        return self.rules if session is None else session.rules
+
+    def is_busy_with(self, session_id: UUID) -> bool:
+        """Whether something is under way in a session, or it is only being made."""
+        session = self.table.get(session_id)
+        if session is not None and not session.is_idle:
+            return True
+        return session_id in self.creating
+
+    def has_ended(self, session: Session) -> bool:
+        """Whether all that is left to do is to release a session."""
+        return (
+            self.is_disabled
+            or session.rules.is_left_over(session.upload)
+            or self.clock.seconds() > session.expires
+        )
+
+    def is_listed_as_over(self, summary: SessionSummary) -> bool:
+        """Whether a session is to be released, as the store lists it."""
+        if self.is_disabled:
+            return True
+        session = self.table.get(summary.session_id)
+        rules = self.rules if session is None else session.rules
+        # One that stays until Close-Session, or until its time is out.
+        stands = summary.published and rules.publishes_at_once
+        if summary.releasing and not stands:
+            return True
+        now = self.clock.seconds()
+        if session is not None and not self.is_shared:
+            # The store goes by a clock that may have been set since.
+            return now > session.expires
+        age = now - self.ages.steadily(summary.last_progress)
+        return age > rules.settings.session_timeout
+
+    def notifier_of(self, session: Session) -> INotifier | None:
+        """
+        The notifier that asks about a session, if one does.
+
+        It is the present one: when an operator corrects the URL of an application, that
+        applies to uploads under way.
+        """
+        if session.rules.notifier is None:
+            return None
+        return self.rules.notifier or session.rules.notifier
+
+    # Acting in a session
+
+    def enter(self, session: Session, body: IRequestBody | None) -> Turn:
+        """Begin to act in a session; the turn is to be given back."""
+        if self.is_shared:
+            self.hold(session)
+        return session.enter(body)
+
+    def give_back(self, session: Session, turn: Turn) -> None:
+        """End a turn."""
+        session.give_back(turn)
+        if self.is_shared:
+            self.let_go(session)
+
+    def hold(self, session: Session) -> None:
+        """Keep a session in the table: something begins in it."""
+        self.table[session.upload.session_id] = session
+
+    def let_go(self, session: Session) -> None:
+        """Something has ended in a session."""
+        if self.is_shared and session.is_idle:
+            # The next packet may act in another process, and the one after that here.
+            self.table.pop(session.upload.session_id, None)
+
+    def begin_asking(self, session: Session, pending: PendingAnswer) -> None:
+        """The server application is asked about a session from now on."""
+        self._busy += 1
+        session.asking = pending
+
+    def end_asking(self, session: Session) -> None:
+        """The server application is no longer asked about a session."""
+        session.asking = None
+        self.let_go(session)
+        self.end()
+
+    async def refresh(self, session: Session) -> None:
+        """
+        Find out what other processes have done in a session.
+
+        :raises NoSuchSession: If one has ended it.
+        """
+        # What is being asked about is complete, and must stay as it is.
+        if self.is_shared and session.asking is None:
+            upload = session.upload
+            if IRefreshable.providedBy(upload):
+                held = upload.offset
+                await IRefreshable(upload).refresh()
+                if upload.offset != held:
+                    # The bytes that are stored are not those that passed here.
+                    self.digests.forget(upload.session_id)
+            session.life = session.rules.life_of(session.upload)
+            session.progressed = max(
+                session.progressed, self.ages.steadily(upload.last_progress)
+            )
+
+    def renew(self, session: Session) -> None:
+        """
+        Set the life of a session to what this process knows of its upload.
+
+        What a packet finds out on its way, of other processes, changes what is known of
+        the upload, but not the life of the session.
+        """
+        if self.is_shared and session.asking is None:
+            session.life = session.rules.life_of(session.upload)
+
+    async def gives_up(self, session: Session, *, closed: bool) -> bool:
+        """
+        Begin to release a session because of the state that it was found in.
+
+        :param closed: Whether that is a success of Close-Session.
+        :returns: Whether it may be released: not if another process has moved it on.
+        :raises BackendError: If that cannot be told, or less is found than there was.
+        """
+        upload = session.upload
+        if not self.is_shared or not IRefreshable.providedBy(upload):
+            return True
+        try:
+            given_up = await IRefreshable(upload).give_up(closed=closed)
+        except BackendError:
+            self.renew(session)
+            raise
+        if not given_up:
+            self.digests.forget(upload.session_id)
+            self.renew(session)
+        return given_up
+
+    # Its end
+
+    def forget(self, session: Session) -> None:
+        """Nothing of a session is left."""
+        upload = session.upload
+        self.table.pop(upload.session_id, None)
+        if session.rules.notifier is not None:
+            self.digests.forget(upload.session_id)
+        self.quota.give_back(upload.session_id, upload.owner)
+
+    def forget_lost(self, session_id: UUID) -> None:
+        """Somebody has removed a session from the store."""
+        self.table.pop(session_id, None)
+        self.quota.give_back_of_any(session_id)
+
+    # The log
+
+    def failed(self, act: str, error: BackendError) -> None:
+        """
+        Log that the store fails, at most once a minute. Faults that concern one upload
+        are not logged here.
+
+        :param act: What it failed to do: "create", "store", "close", "release" or
+            "clean up".
+        """
+        if isinstance(error, _OF_ONE_UPLOAD):
+            return
+        self.failing[act] = self.clock.seconds()
+        text = f"{_ACTS[act][0]}: {{reason}}"
+        if isinstance(error, OutOfSpace):
+            text += "; free some space"
+        self._troubles.report(
+            act,
+            "{directory}: " + text,
+            directory=self.name or "/",
+            reason=shown(str(error)),
+        )
+
+    def succeeded(self, act: str) -> None:
+        """
+        Log that the store works again, when it has not failed for a minute.
+
+        :param act: What it did, see :meth:`failed`.
+        """
+        failed_at = self.failing.get(act)
+        if failed_at is not None and self.clock.seconds() - failed_at >= INTERVAL:
+            del self.failing[act]
+            self._troubles.over(
+                act, "{directory}: " + _ACTS[act][1], directory=self.name or "/"
+            )
+
+    def fields(self, session: Session, caller: Caller | None = None) -> dict[str, Any]:
+        """
+        What every line of the log about a session has: ``session``, ``user``,
+        ``bytes``, ``total``, and those of :meth:`place` and :func:`came_from`. In
+        texts, ``amount`` tells how much of the file there is.
+
+        :param caller: Who sent the packet; ``None`` if no packet is the cause.
+        """
+        upload = session.upload
+        offset, total = upload.offset, upload.total
+        fields = self.place(upload.destination)
+        fields["session"] = session_name(upload.session_id)
+        fields["user"] = upload.owner
+        fields["bytes"], fields["total"] = offset, total
+        fields["amount"] = "no bytes" if total is None else f"{offset} of {total} bytes"
+        if caller is not None:
+            fields.update(came_from(caller))
+        return fields
+
+    def place(self, destination: tuple[str, ...]) -> dict[str, Any]:
+        """
+        Name a destination, for the log: ``directory``, ``destination``, and, in texts,
+        ``where`` for both.
+        """
+        name = destination_name(destination)
+        where = f"{self.name}/{name}"
+        return {"directory": self.name, "destination": name, "where": where}
+
+
+def came_from(caller: Caller) -> dict[str, Any]:
+    """
+    Name a caller, for the log: ``client``, ``user``, and, in texts, ``who`` for both.
+    """
+    who = caller.address
+    if caller.user is not None:
+        who = f"{shown(caller.user)} at {caller.address}"
+    return {"client": caller.address, "user": caller.user, "who": who}
