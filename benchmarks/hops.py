@@ -22,9 +22,8 @@ from twisted.web.resource import Resource
 
 import txbits
 from txbits.backends.disk import DiskBackend
-from txbits.protocol.codec import encode_request
+from txbits.protocol.codec import ContentRange, encode_request
 from txbits.protocol.packets import CreateSession, Fragment
-from txbits.protocol.codec import ContentRange
 from txbits.testing.memory import Peer
 from txbits.web import BITSResource, BITSSite
 
@@ -103,7 +102,7 @@ class Upload:
 
     def fragment(self) -> list[tuple[str, str]]:
         """Send the whole file as one Fragment, and note the calls."""
-        assert self._session_id is not None  # noqa: S101
+        assert self._session_id is not None
         content_range = ContentRange(0, LENGTH - 1, LENGTH)
         packet = Fragment(self._session_id, content_range, LENGTH)
         pieces = [b"x" * (LENGTH // PIECES)] * PIECES

@@ -166,11 +166,6 @@ class Event:
             self._waiters = Waiters()
         return self._waiters.wait()
 
-    @property
-    def is_awaited(self) -> bool:
-        """Whether anyone waits for it."""
-        return self._waiters is not None and self._waiters.is_awaited
-
     async def outlast(self) -> None:
         """Wait for it, however often that is cancelled: for ends that must come."""
         while not self.is_set:

@@ -14,7 +14,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from itertools import islice
 from uuid import UUID
 
-from attrs import frozen
+from attrs import field, frozen
 
 
 class ProtocolError(Exception):
@@ -48,9 +48,9 @@ MAX_SESSION_ID = 100
 #: with each of its packets, and goes with each of its Acks.
 _REMEMBERED = 1024
 
-# RFC 9110 5.6.3: white space is SP and HTAB. To Python it is more: bytes.strip() also
-# takes a vertical tab and a form feed away, and makes a legal value of an illegal one.
-_WHITE_SPACE = b" \t"
+#: What may surround a header value (RFC 9110 5.6.3). ``bytes.strip()`` without an
+#: argument also removes vertical tabs and form feeds, and so would accept illegal values.
+WHITE_SPACE = b" \t"
 
 #: MC-BUP 3.1.1.1 keeps lengths in a "64-bit integer"; Windows' are signed.
 MAX_OFFSET = 2**63 - 1
@@ -105,7 +105,7 @@ _HRESULT = re.compile(rb"0[xX](?P<digits>[0-9A-Fa-f]{1,8})")
 
 def trimmed(value: bytes) -> bytes:
     """A header value without the white space around it."""
-    return value.strip(_WHITE_SPACE)
+    return value.strip(WHITE_SPACE)
 
 
 @lru_cache(_REMEMBERED)
@@ -192,24 +192,22 @@ class ContentRange:
     :ivar first: Offset of the first byte.
     :ivar last: Offset of the last byte; -1 for an empty file.
     :ivar total: Length of the whole file.
+    :ivar length: How many bytes are carried.
     """
 
     first: int
     last: int
     total: int
+    length: int = field(init=False, eq=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "length", self.last - self.first + 1)
         if 0 <= self.first <= self.last < self.total <= MAX_OFFSET:
             return
         if not (self.total == 0 and self.first == 0 and self.last == -1):
             raise LocalProtocolError(
                 f"bytes {self.first}-{self.last}/{self.total} is not a range"
             )
-
-    @property
-    def length(self) -> int:
-        """How many bytes that is."""
-        return self.last - self.first + 1
 
     @classmethod
     def empty(cls) -> ContentRange:

@@ -19,6 +19,7 @@ from txbits.protocol._fields import (
     BITS_UPLOAD_PROTOCOL,
     MAX_CONTENT_NAME,
     MAX_VALUE_LENGTH,
+    WHITE_SPACE,
     ContentRange,
     LocalProtocolError,
     ProtocolError,
@@ -124,7 +125,7 @@ def session_id_of(headers: Headers) -> UUID | None:
     if values is None or len(values) != 1:
         return None
     try:
-        return parse_guid(trimmed(values[0]))
+        return parse_guid(values[0].strip(WHITE_SPACE))
     except LocalProtocolError:
         return None
 
@@ -241,7 +242,7 @@ def _single(headers: Headers, name: bytes, refusal: Refusal) -> bytes | None:
         raise RemoteProtocolError(
             f"{name.decode('latin-1')} is there {len(values)} times", refusal
         )
-    return trimmed(values[0])
+    return values[0].strip(WHITE_SPACE)
 
 
 def _session_id(headers: Headers) -> UUID:

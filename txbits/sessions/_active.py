@@ -118,7 +118,7 @@ class ActiveSessions:
     _troubles: Troubles = field(init=False)
     _loading: dict[UUID, Shared[Session]] = field(factory=dict, init=False)
     _busy: int = field(default=0, init=False)
-    _idle: Waiters[None] = field(factory=Waiters, init=False)
+    _idle: Waiters[None] | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.is_shared = IShared.providedBy(self.backend)
@@ -171,12 +171,13 @@ class ActiveSessions:
     def end(self) -> None:
         """Some work has ended."""
         self._busy -= 1
-        if not self._busy and self._idle.is_awaited:
+        if not self._busy and self._idle is not None:
             self._idle.fire(None)
 
     async def idle(self) -> None:
         """Wait until no work is under way."""
         if self._busy:
+            self._idle = Waiters()
             await self._idle.wait()
 
     def creation_ends(self, session_id: UUID) -> None:

@@ -26,7 +26,7 @@ from txbits.errors import (
     TotalLengthChanged,
     UploadTooLarge,
 )
-from txbits.interfaces import IWriter
+from txbits.interfaces import Answer, IWriter
 from txbits.protocol.codec import ContentRange
 from txbits.protocol.placement import Placement, place
 from txbits.protocol.session import Move
@@ -203,7 +203,7 @@ class Fragments:
             placement = placement_of(session, content_range)
         if move is Move.REFUSE:
             raise refused(session)
-        writer = digest = None
+        writer = digest = answer = None
         if move is Move.RECEIVE:
             held = upload.offset
             try:
@@ -245,7 +245,8 @@ class Fragments:
                         # Bytes that the store did not take are no progress.
                         session.progressed = before
                 if upload.offset == upload.total:
-                    session.life.completed(session.rules.completion_of(upload))
+                    answer = answer_of(upload)
+                    session.life.completed(session.rules.completion(answer))
         if not whole:
             if turn.superseded:
                 raise Superseded("a newer packet came, or the server is stopping")
@@ -257,9 +258,11 @@ class Fragments:
         if upload.offset != upload.total:
             return Received(upload.offset)
         move = session.life.fragment()
-        if move is not Move.REPEAT:
-            await _complete(active, session, turn, move, request_url)
-        return _received(session)
+        if writer is None or move is not Move.REPEAT:
+            if move is not Move.REPEAT:
+                await _complete(active, session, turn, move, request_url)
+            answer = answer_of(upload)
+        return _received(upload.offset, answer)
 
     # The end of Fragments without progress
 
@@ -372,12 +375,10 @@ async def _complete(
         await publish(session, session.rules.settings.allow_overwrites)
 
 
-def _received(session: Session) -> Received:
-    """The answer to a last Fragment, also when it is sent again."""
-    upload = session.upload
-    answer = answer_of(upload)
+def _received(offset: int, answer: Answer | None) -> Received:
+    """The result of a last Fragment, also when it is sent again."""
     if answer is None:
-        return Received(upload.offset)
+        return Received(offset)
     # "In place of a stored reply".
     has_reply = answer.has_reply and answer.reply_url is None
-    return Received(upload.offset, has_reply, answer.reply_url)
+    return Received(offset, has_reply, answer.reply_url)

@@ -69,8 +69,15 @@ class Rules:
         return self.settings.publish_on == "last-fragment"
 
     def completion_of(self, upload: IUploadSession) -> Completion:
-        """What is to be done with a session that holds all bytes."""
-        answer = answer_of(upload)
+        """The next step for a session that holds all bytes."""
+        return self.completion(answer_of(upload))
+
+    def completion(self, answer: Answer | None) -> Completion:
+        """
+        The next step for a session that holds all bytes.
+
+        :param answer: What the server application has answered for good.
+        """
         at_once = self.settings.publish_on == "last-fragment"
         if answer is not None:
             return answered(

@@ -21,10 +21,10 @@ from collections.abc import Callable
 from typing import Protocol
 
 from attrs import define, field, frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from zope.interface import Interface, implementer
 
-from txbits._deferreds import Event, Shared
+from txbits._deferreds import Shared, Waiters
 from txbits.errors import Superseded
 from txbits.interfaces import IReleasable, IUploadSession
 from txbits.protocol.session import LifeCycle
@@ -69,23 +69,21 @@ class IRequestBody(Interface):
 
 @implementer(IReleasable)
 @define(eq=False)
-class Turn(Event):
+class Turn:
     """
-    A packet that acts in a session, or waits for those before it; the event is its end.
+    A packet that acts in a session, or waits for those before it.
 
     Its ``release()`` ends it as far as it can be ended, and fires when it is over.
 
+    :ivar previous: The packet before it, which it has to wait for. Most are alone.
     :ivar superseded: Whether it was ended from outside.
     """
 
     _stop: Callable[[], None] | None
-    _previous: Turn | None = None
+    previous: Turn | None = None
     superseded: bool = field(default=False, init=False)
-
-    @property
-    def has_to_wait(self) -> bool:
-        """Whether another packet came before it. Most are alone, and need not wait."""
-        return self._previous is not None
+    _is_over: bool = field(default=False, init=False)
+    _waiters: Waiters[None] | None = field(default=None, init=False)
 
     @property
     def can_be_ended(self) -> bool:
@@ -98,15 +96,19 @@ class Turn(Event):
 
         :raises Superseded: If a newer packet came meanwhile.
         """
-        previous, self._previous = self._previous, None
+        previous, self.previous = self.previous, None
         if previous is not None:
             await previous.release()
             if self.superseded:
                 raise Superseded("a newer packet came while this one waited")
 
     def release(self) -> Deferred[None]:
-        over = self.wait()
-        if self._stop is not None and not self.is_set:
+        if self._is_over:
+            return succeed(None)
+        if self._waiters is None:
+            self._waiters = Waiters()
+        over = self._waiters.wait()
+        if self._stop is not None:
             self.superseded = True
             self._stop()
         return over
@@ -122,11 +124,17 @@ class Turn(Event):
         :param stop: Ends the waiting. It is called at once if a newer packet waits
             already.
         """
-        if self.is_awaited:
+        if self._waiters is not None and self._waiters.is_awaited:
             self.superseded = True
             stop()
         else:
             self._stop = stop
+
+    def end(self) -> None:
+        """It is over; those who waited for that go on."""
+        self._is_over = True
+        if self._waiters is not None:
+            self._waiters.fire(None)
 
 
 class PendingAnswer(Protocol):
@@ -163,7 +171,7 @@ class Turns:
         """End a turn; the next one may begin."""
         if self.newest is turn:
             self.newest = None
-        turn.set()
+        turn.end()
 
 
 @define(eq=False)

@@ -348,7 +348,7 @@ class SessionManager:
                 self._fragments.require_fit(session, content_range)
             turn = active.enter(session, body)
             try:
-                if turn.has_to_wait:
+                if turn.previous is not None:
                     await turn.begins()
                 received = await self._fragments.receive(
                     session, turn, content_range, body, request_url
@@ -401,7 +401,7 @@ class SessionManager:
             session = await self._find(session_id, destination, caller)
             turn = active.enter(session, None)
             try:
-                if turn.has_to_wait:
+                if turn.previous is not None:
                     await turn.begins()
                 await close_session(active, session, turn, caller, request_url)
             finally:
