@@ -49,7 +49,7 @@ MAX_SESSION_ID = 100
 _REMEMBERED = 1024
 
 #: What may surround a header value (RFC 9110 5.6.3). ``bytes.strip()`` without an
-#: argument also removes vertical tabs and form feeds, and so would accept illegal values.
+#: argument also removes vertical tabs and form feeds, and would accept illegal values.
 WHITE_SPACE = b" \t"
 
 #: MC-BUP 3.1.1.1 keeps lengths in a "64-bit integer"; Windows' are signed.

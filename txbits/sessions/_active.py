@@ -408,37 +408,19 @@ class ActiveSessions:
     def fields(self, session: Session, caller: Caller | None = None) -> dict[str, Any]:
         """
         What every line of the log about a session has: ``session``, ``user``,
-        ``bytes``, ``total``, and those of :meth:`place` and :func:`came_from`. In
-        texts, ``amount`` tells how much of the file there is.
+        ``directory``, ``destination``, ``bytes`` and ``total``.
 
-        :param caller: Who sent the packet; ``None`` if no packet is the cause.
+        :param caller: Who sent the packet: ``client``, and ``who`` in texts.
         """
         upload = session.upload
-        offset, total = upload.offset, upload.total
-        fields = self.place(upload.destination)
-        fields["session"] = session_name(upload.session_id)
-        fields["user"] = upload.owner
-        fields["bytes"], fields["total"] = offset, total
-        fields["amount"] = "no bytes" if total is None else f"{offset} of {total} bytes"
+        fields = {
+            "session": session_name(upload.session_id),
+            "user": upload.owner,
+            "directory": self.name,
+            "destination": destination_name(upload.destination),
+            "bytes": upload.offset,
+            "total": upload.total,
+        }
         if caller is not None:
-            fields.update(came_from(caller))
+            fields["client"], fields["who"] = caller.address, caller.name
         return fields
-
-    def place(self, destination: tuple[str, ...]) -> dict[str, Any]:
-        """
-        Name a destination, for the log: ``directory``, ``destination``, and, in texts,
-        ``where`` for both.
-        """
-        name = destination_name(destination)
-        where = f"{self.name}/{name}"
-        return {"directory": self.name, "destination": name, "where": where}
-
-
-def came_from(caller: Caller) -> dict[str, Any]:
-    """
-    Name a caller, for the log: ``client``, ``user``, and, in texts, ``who`` for both.
-    """
-    who = caller.address
-    if caller.user is not None:
-        who = f"{shown(caller.user)} at {caller.address}"
-    return {"client": caller.address, "user": caller.user, "who": who}

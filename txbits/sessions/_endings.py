@@ -5,6 +5,8 @@ How a session ends: by Close-Session (MC-BUP 3.2.5.2.7), by Cancel-Session
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
 from uuid import UUID
 
 from twisted.internet.defer import Deferred
@@ -14,7 +16,7 @@ from txbits._deferreds import Shared
 from txbits.errors import BackendError, DestinationExists, NoSuchSession
 from txbits.interfaces import IReleasable
 from txbits.protocol.session import Move
-from txbits.sessions._active import ActiveSessions, came_from
+from txbits.sessions._active import ActiveSessions
 from txbits.sessions._notification import have_answered, refused
 from txbits.sessions._session import Caller, Session, Turn
 from txbits.sessions.naming import shown
@@ -134,8 +136,9 @@ async def _close(
     if move is Move.LOSE:
         await _release(active, session)
         _log.error(
-            "session {session} released with {amount}; bytes that {who} sent may be "
-            "lost, so that the client has to send the file again: {where}",
+            f"session {{session}} released with {_amount(fields)}; bytes that "
+            "{who} sent may be lost, so that the client has to send the file again: "
+            "{directory}/{destination}",
             **fields,
         )
         raise NoSuchSession("bytes of the session are lost")
@@ -148,9 +151,12 @@ async def _close(
     elif is_whole:
         log_format = "{bytes} bytes handed to the application, not published"
     else:
-        log_format = "discarded with {amount}"
+        log_format = f"discarded with {_amount(fields)}"
     _log.info(
-        "session {session} closed by {who}, " + log_format + ": {where}", **fields
+        "session {session} closed by {who}, "
+        + log_format
+        + ": {directory}/{destination}",
+        **fields,
     )
     return True
 
@@ -215,21 +221,26 @@ async def _cancel(
     await _release(active, session)
     if move is Move.FINISH and state != "standing":
         raise NoSuchSession("the file was published already")
-    log_format = "session {session} released with {amount}, {reason}"
+    log_format = f"session {{session}} released with {_amount(fields)}, {{reason}}"
     if caller is not None:
         log_format += " by {who}"
-        fields.update(came_from(caller))
-    _log.info(log_format + ": {where}", reason=reason, **fields)
+        fields["client"], fields["who"] = caller.address, caller.name
+    _log.info(log_format + ": {directory}/{destination}", reason=reason, **fields)
     if caller is None and (why := _loss(session, state)) is not None:
         _log.warn(
             "the upload of session {session} is lost, {bytes} bytes from {sender}: "
-            "{why}, and {reason}: {where}",
+            "{why}, and {reason}: {directory}/{destination}",
             sender="an anonymous user" if upload.owner is None else shown(upload.owner),
             owner=upload.owner,
             why=why,
             reason=reason,
             **fields,
         )
+
+
+def _amount(fields: Mapping[str, Any]) -> str:
+    """How much of a file there is, as a format of a line of the log."""
+    return "no bytes" if fields["total"] is None else "{bytes} of {total} bytes"
 
 
 def _loss(session: Session, state: str) -> str | None:

@@ -202,7 +202,7 @@ class Question:
         except Exception as error:
             _log.info(
                 "the application has not taken session {session}, attempt {attempt}: "
-                "{reason} ({where})",
+                "{reason} ({directory}/{destination})",
                 attempt=answerable.attempts,
                 reason=shown(f"{type(error).__name__}: {error}"),
                 **fields,
@@ -212,7 +212,7 @@ class Question:
         assert answer is not None  # noqa: S101
         _log.info(
             "the application has answered {status} for session {session}, attempt "
-            "{attempt}: {where}",
+            "{attempt}: {directory}/{destination}",
             status=answer.status,
             attempt=answerable.attempts,
             publishes=answer.publishes,

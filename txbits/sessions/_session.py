@@ -29,6 +29,7 @@ from txbits.errors import Superseded
 from txbits.interfaces import IReleasable, IUploadSession
 from txbits.protocol.session import LifeCycle
 from txbits.sessions._rules import Rules
+from txbits.sessions.naming import shown
 
 
 @frozen
@@ -42,6 +43,13 @@ class Caller:
 
     user: str | None = None
     address: str = ""
+
+    @property
+    def name(self) -> str:
+        """User and address, for the log."""
+        if self.user is None:
+            return self.address
+        return f"{shown(self.user)} at {self.address}"
 
 
 class IRequestBody(Interface):

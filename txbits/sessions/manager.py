@@ -31,7 +31,7 @@ from txbits.errors import (
 from txbits.interfaces import IBackend, INotifier, IStoredFile
 from txbits.protocol.codec import ContentRange
 from txbits.protocol.session import begin
-from txbits.sessions._active import ActiveSessions, came_from
+from txbits.sessions._active import ActiveSessions
 from txbits.sessions._digest import Digests
 from txbits.sessions._disabling import Disabling
 from txbits.sessions._endings import cancel_session, close_session, expire_session
@@ -41,7 +41,7 @@ from txbits.sessions._replies import open_reply
 from txbits.sessions._rules import Rules, only_overwriting
 from txbits.sessions._session import Caller, IRequestBody, Session
 from txbits.sessions._upkeep import Upkeep
-from txbits.sessions.naming import session_name
+from txbits.sessions.naming import destination_name, session_name
 from txbits.sessions.settings import Settings
 
 _log = Logger()
@@ -256,10 +256,13 @@ class SessionManager:
             if active.failing:
                 active.succeeded("create")
             _log.info(
-                "session {session} created for {where} by {who}",
+                "session {session} created for {directory}/{destination} by {who}",
                 session=session_name(session_id),
-                **active.place(destination),
-                **came_from(caller),
+                directory=self.name,
+                destination=destination_name(destination),
+                client=caller.address,
+                user=caller.user,
+                who=caller.name,
             )
             return session_id
         except BackendError as error:
@@ -356,7 +359,7 @@ class SessionManager:
             except BodyIncomplete as error:
                 _log.info(
                     "fragment of session {session} from {who} ended early, {bytes} "
-                    "bytes are held: {reason} ({where})",
+                    "bytes are held: {reason} ({directory}/{destination})",
                     reason=str(error),
                     **active.fields(session, caller),
                 )
