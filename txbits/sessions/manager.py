@@ -25,20 +25,19 @@ from txbits.clocks import Wall, steady, wall_of
 from txbits.errors import (
     BackendError,
     BodyIncomplete,
-    InvalidSetting,
     NoSuchSession,
 )
 from txbits.interfaces import IBackend, INotifier, IStoredFile
 from txbits.protocol.codec import ContentRange
 from txbits.protocol.session import begin
+from txbits.sessions._abilities import require_abilities, why_only_overwriting
 from txbits.sessions._active import ActiveSessions
 from txbits.sessions._digest import Digests
 from txbits.sessions._disabling import Disabling
 from txbits.sessions._endings import cancel_session, close_session, expire_session
 from txbits.sessions._fragments import Fragments, Received
-from txbits.sessions._notification import require_abilities
 from txbits.sessions._replies import open_reply
-from txbits.sessions._rules import Rules, only_overwriting
+from txbits.sessions._rules import Rules
 from txbits.sessions._session import Caller, IRequestBody, Session
 from txbits.sessions._upkeep import Upkeep
 from txbits.sessions.naming import destination_name, session_name
@@ -73,7 +72,7 @@ class SessionManager:
     :param wall: Returns the seconds since the epoch; if not given, the wall clock that
         belongs to *clock*, see :func:`txbits.clocks.wall_of`.
     :param name: Where the directory is mounted, for the log, such as ``/uploads``.
-    :raises InvalidSetting: If the backend lacks an ability that the notifier needs.
+    :raises InvalidSetting: If the backend cannot do what settings or notifier require.
     """
 
     backend: IBackend
@@ -108,8 +107,7 @@ class SessionManager:
         self._fragments = Fragments(active)
         self._upkeep = Upkeep(active)
         self._disabling = Disabling(active, self._upkeep)
-        if self.notifier is not None:
-            require_abilities(self.backend, self.notifier)
+        require_abilities(self.backend, self.settings, self.notifier)
 
     # Life of the manager
 
@@ -124,7 +122,7 @@ class SessionManager:
             these settings.
         """
         await self.backend.start()
-        if (reason := only_overwriting(self.backend, self.settings)) is not None:
+        if (reason := why_only_overwriting(self.backend, self.settings)) is not None:
             await self.backend.stop()
             raise BackendError(reason)
         self._active.ages.start()
@@ -162,7 +160,11 @@ class SessionManager:
         await self.backend.stop()
 
     def reconfigure(
-        self, settings: Settings, notifier: INotifier | None = None
+        self,
+        settings: Settings,
+        notifier: INotifier | None = None,
+        *,
+        name: str | None = None,
     ) -> Deferred[None]:
         """
         Apply other rules from now on. Existing sessions keep theirs, except that the
@@ -170,19 +172,18 @@ class SessionManager:
 
         :param settings: The rules of the virtual directory.
         :param notifier: As at the beginning.
+        :param name: Where the directory is mounted now; ``None`` if that is as before.
         :returns: A Deferred that fires with ``None``: at once, or, if ``enabled`` is
             off, as that of :meth:`disable`.
-        :raises InvalidSetting: If the backend lacks an ability that the notifier needs,
-            or cannot publish without overwriting.
+        :raises InvalidSetting: If the backend cannot do what one of them requires.
         """
-        if notifier is not None:
-            require_abilities(self.backend, notifier)
-        if (reason := only_overwriting(self.backend, settings)) is not None:
-            raise InvalidSetting(reason)
+        require_abilities(self.backend, settings, notifier)
         if settings.cleanup_interval != self.settings.cleanup_interval:
             self._upkeep.change(settings.cleanup_interval)
         self.settings, self.notifier = settings, notifier
         self._active.rules = Rules(settings, notifier)
+        if name is not None:
+            self.name = self._active.name = name
         if settings.enabled:
             self._disabling.enable()
             return succeed(None)
