@@ -54,7 +54,12 @@ class DestinationIsDirectory(BackendError):
 
 
 class ParentMissing(BackendError):
-    """The destination's parent directory does not exist, nor may be created."""
+    """
+    The destination has no parent directory, and none may be created.
+
+    A file in the place of a parent directory counts as missing, too, whether or not
+    directories may be created.
+    """
 
 
 class OutOfSpace(BackendError):

@@ -14,13 +14,21 @@ import txbits.testing
 from tests.backends.disk.mortal import OnDisk
 from txbits.backends.memory import MemoryBackend
 from txbits.errors import BackendError, NoSuchSession
-from txbits.interfaces import IAddressable, IReadable
+from txbits.interfaces import (
+    IAbilities,
+    IAddressable,
+    IAnswerable,
+    IDownloadable,
+    IPaged,
+    IReadable,
+)
 from txbits.testing import BackendContract, HoldableBackend
 
 
 class HoldableMemoryTests(BackendContract, SynchronousTestCase):
     """The contract, when nothing is held, over memory."""
 
+    abilities = frozenset({IAbilities, IAnswerable, IDownloadable, IReadable})
     has_directories = False
 
     def make_backend(self):
@@ -43,6 +51,8 @@ class HoldableMemoryTests(BackendContract, SynchronousTestCase):
 
 class HoldableDiskTests(OnDisk, BackendContract, SynchronousTestCase):
     """The contract, when nothing is held, over disk."""
+
+    abilities = OnDisk.abilities - {IPaged}
 
     def make_backend(self):
         return HoldableBackend(super().make_backend())

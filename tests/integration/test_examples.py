@@ -61,7 +61,7 @@ class ExampleTestCase(TestCase):
 
 
 class EmbedTests(ExampleTestCase):
-    """``embed.py`` and ``embed_with_users.py``."""
+    """``embed.py``, ``embed_with_observer.py`` and ``embed_with_users.py``."""
 
     async def test_uploads_stand_beside_another_resource(self):
         program = Program.start(
@@ -79,6 +79,14 @@ class EmbedTests(ExampleTestCase):
         await program.listening()
         await program.end()
         self.assertEqual(program.stderr, "")
+
+    async def test_an_observer_is_told_of_each_file(self):
+        program = Program.start(
+            self, EXAMPLES / "embed_with_observer.py", LOOPBACK, cwd=self.cwd
+        )
+        wire = await self.wire(program)
+        await self.upload(wire, b"/upload/file", b"contents")
+        await program.says("uploads/file has 8 bytes")
 
     async def test_sessions_belong_to_users(self):
         (self.cwd / "users.txt").write_text("alice:secret\nbob:hidden\n")

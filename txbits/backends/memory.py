@@ -25,6 +25,7 @@ from zope.interface.interface import InterfaceClass
 
 from txbits._deferreds import deferred
 from txbits.backends._destinations import checked_segments
+from txbits.backends._naming import shown_session
 from txbits.backends._reading import Reading
 from txbits.backends._serving import StoredFile, by_pieces
 from txbits.clocks import Wall, wall_of
@@ -131,6 +132,9 @@ class MemorySession:
     answer: Answer | None = None
     _answered_at: float = 0.0
     _reply: bytes | None = None
+
+    def __repr__(self) -> str:
+        return shown_session(self)
 
     @deferred
     async def open_writer(self, total: int) -> IWriter:

@@ -47,7 +47,9 @@ from txbits.interfaces._notification import (
     Answer,
     CompleteUpload,
     INotifier,
+    IPublicationObserver,
     IReply,
+    PublishedUpload,
 )
 from txbits.interfaces._plugin import (
     BackendContext,
@@ -80,6 +82,7 @@ __all__ = [
     "INotifier",
     "IOverwriting",
     "IPaged",
+    "IPublicationObserver",
     "IReadable",
     "IRedirecting",
     "IRefreshable",
@@ -90,5 +93,6 @@ __all__ = [
     "IStoredFile",
     "IUploadSession",
     "IWriter",
+    "PublishedUpload",
     "SessionSummary",
 ]

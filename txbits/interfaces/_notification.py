@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Set
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -54,6 +55,44 @@ class CompleteUpload:
     request_url: str
     attempt: int
     sha256: bytes
+
+
+@frozen(kw_only=True)
+class PublishedUpload:
+    """
+    An upload whose file has appeared at its destination.
+
+    :ivar session_id: The session that brought it.
+    :ivar destination: Where the file is, in segments below the directory's URL.
+    :ivar owner: The name of the authenticated user; ``None`` if anonymous.
+    :ivar content_name: The client's name for the file. Never a path.
+    :ivar length: Its length in bytes.
+    """
+
+    session_id: UUID
+    destination: tuple[str, ...]
+    owner: str | None
+    content_name: str | None
+    length: int
+
+
+class IPublicationObserver(Interface):
+    """
+    Is told of each file that is published. It needs no ability of the backend.
+
+    It cannot refuse an upload, and the client does not wait for it. If the process is
+    killed right after a file was published, it is not told; where each upload counts,
+    use an :class:`INotifier`.
+    """
+
+    def published(upload: PublishedUpload) -> Deferred[None] | None:
+        """
+        React to a file that has appeared. It is called once for each publication.
+
+        :param upload: What was published. The file is at its destination, in whole.
+        :returns: ``None``, or a Deferred or coroutine, which is not waited for. An
+            exception or failure is logged, and has no other effect.
+        """
 
 
 class IReply(Interface):

@@ -34,6 +34,7 @@ from txbits.errors import (
 from txbits.interfaces import (
     IBackend,
     INotifier,
+    IPublicationObserver,
     IRefreshable,
     IShared,
     SessionSummary,
@@ -92,6 +93,7 @@ class ActiveSessions:
     :param name: Where the directory is mounted, for the log, such as ``/uploads``.
     :param rules: The rules for new sessions.
     :param is_disabled: Whether every packet is refused.
+    :param observer: Is told of published files.
     :ivar ages: Translates the times of the store.
     :ivar is_shared: Whether other processes use the store as well.
     :ivar is_stopping: Whether nothing new may begin.
@@ -107,6 +109,7 @@ class ActiveSessions:
     name: str
     rules: Rules
     is_disabled: bool
+    observer: IPublicationObserver | None = None
     ages: Ages = field(init=False)
     quota: Quota = field(factory=Quota, init=False)
     is_shared: bool = field(init=False)

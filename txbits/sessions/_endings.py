@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from txbits._deferreds import Shared
 from txbits.errors import BackendError, DestinationExists, NoSuchSession
-from txbits.interfaces import IReleasable
+from txbits.interfaces import IReleasable, PublishedUpload
 from txbits.protocol.session import Move
 from txbits.sessions._active import ActiveSessions
 from txbits.sessions._notification import have_answered, refused
@@ -39,9 +40,9 @@ async def release_in_order(*links: IReleasable) -> None:
         await link.release()
 
 
-async def publish(session: Session, overwrite: bool) -> None:
+async def publish(active: ActiveSessions, session: Session, overwrite: bool) -> None:
     """
-    Make a session's file appear.
+    Make a session's file appear, and tell the observer.
 
     :raises BackendError: As ``IUploadSession.publish`` fails.
     """
@@ -57,6 +58,20 @@ async def publish(session: Session, overwrite: bool) -> None:
             session.life.lost()
         raise
     session.life.published()
+    if active.observer is not None:
+        published = PublishedUpload(
+            session_id=upload.session_id,
+            destination=upload.destination,
+            owner=upload.owner,
+            content_name=upload.content_name,
+            length=upload.offset,
+        )
+        told = maybeDeferred(active.observer.published, published)
+        told.addErrback(_observer_failed)
+
+
+def _observer_failed(failure: Failure) -> None:
+    _log.failure("the observer of published files raised an exception", failure)
 
 
 async def close_session(
@@ -118,7 +133,7 @@ async def _close(
     if move is Move.PUBLISH:
         overwrite = session.rules.settings.allow_overwrites
         try:
-            await publish(session, overwrite and not is_guess)
+            await publish(active, session, overwrite and not is_guess)
         except DestinationExists:
             if not (is_guess and overwrite):
                 raise

@@ -372,7 +372,7 @@ async def _complete(
     if move is Move.REFUSE:
         raise refused(session)
     if move is Move.PUBLISH:
-        await publish(session, session.rules.settings.allow_overwrites)
+        await publish(active, session, session.rules.settings.allow_overwrites)
 
 
 def _received(offset: int, answer: Answer | None) -> Received:

@@ -27,7 +27,7 @@ from txbits.errors import (
     BodyIncomplete,
     NoSuchSession,
 )
-from txbits.interfaces import IBackend, INotifier, IStoredFile
+from txbits.interfaces import IBackend, INotifier, IPublicationObserver, IStoredFile
 from txbits.protocol.codec import ContentRange
 from txbits.protocol.session import begin
 from txbits.sessions._abilities import require_abilities, why_only_overwriting
@@ -72,6 +72,7 @@ class SessionManager:
     :param wall: Returns the seconds since the epoch; if not given, the wall clock that
         belongs to *clock*, see :func:`txbits.clocks.wall_of`.
     :param name: Where the directory is mounted, for the log, such as ``/uploads``.
+    :param observer: Is told of each file that is published.
     :raises InvalidSetting: If the backend cannot do what settings or notifier require.
     """
 
@@ -82,6 +83,7 @@ class SessionManager:
     notifier: INotifier | None = None
     wall: Wall = field(kw_only=True)
     name: str = field(default="", kw_only=True)
+    observer: IPublicationObserver | None = field(default=None, kw_only=True)
     _active: ActiveSessions = field(init=False)
     _fragments: Fragments = field(init=False)
     _upkeep: Upkeep = field(init=False)
@@ -93,6 +95,9 @@ class SessionManager:
 
     def __attrs_post_init__(self) -> None:
         _require_clocks(self.clock, self.wall)
+        observer: object = self.observer
+        if observer is not None and not IPublicationObserver.providedBy(observer):
+            raise TypeError(f"observer must provide IPublicationObserver: {observer!r}")
         digests = Digests(self.clock)
         self.clock = steady(self.clock)
         active = self._active = ActiveSessions(
@@ -103,6 +108,7 @@ class SessionManager:
             self.name,
             Rules(self.settings, self.notifier),
             not self.settings.enabled,
+            self.observer,
         )
         self._fragments = Fragments(active)
         self._upkeep = Upkeep(active)

@@ -4,15 +4,23 @@ The contract of what only some sessions can do.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IConsumer
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from txbits.errors import StagedDataLost
-from txbits.interfaces import IAddressable, IReadable
-from txbits.testing._contract import ContractBase, contract
+from txbits.errors import BackendError, NoSuchSession, StagedDataLost
+from txbits.interfaces import (
+    IAddressable,
+    IPaged,
+    IReadable,
+    IRefreshable,
+    SessionSummary,
+)
+from txbits.testing._contract import ContractBase, contract, requires
 
 
 @implementer(IConsumer)
@@ -38,42 +46,76 @@ class _Sink:
 
 
 class AbilitiesContract(ContractBase):
-    """What the optional interfaces promise, of sessions that provide them."""
+    """What the smaller ones of the optional interfaces promise."""
 
-    @contract
-    async def test_optional_abilities_are_whole(self) -> None:
-        session = await self.complete(await self.started())
-        for ability in (IReadable, IAddressable):
-            if ability.providedBy(session):
-                verifyObject(ability, session)
-
+    @requires(IReadable)
     @contract
     async def test_readable_sessions_are_read_in_part_and_whole(self) -> None:
         data = bytes(range(256)) * 4096
-        session = await self.complete(await self.started(), data=data)
-        if not IReadable.providedBy(session):
-            return
+        session: Any = await self.complete(await self.started(), data=data)
+        verifyObject(IReadable, session)
         for start, end in ((0, len(data)), (1, 300_001), (7, 7), (len(data) - 1,) * 2):
             sink = _Sink()
             await session.read_into(sink, start, end)
             self.assertEqual(sink.received, data[start:end])
             self.assertIsNone(sink.producer)
 
+    @requires(IReadable)
     @contract
     async def test_reading_fails_when_the_bytes_are_gone(self) -> None:
-        session = await self.complete(await self.started())
+        session: Any = await self.complete(await self.started())
         await session.release()
-        if IReadable.providedBy(session):
-            await self.fails(
-                StagedDataLost,
-                session.read_into(_Sink(), 0, 5),
-            )
+        await self.fails(StagedDataLost, session.read_into(_Sink(), 0, 5))
 
+    @requires(IAddressable)
     @contract
     async def test_addressable_sessions_have_a_path_or_url(self) -> None:
-        session = await self.complete(await self.started())
-        if IAddressable.providedBy(session):
-            self.assertRegex(
-                session.address(),
-                r"^(/|[a-z][a-z0-9+.-]*://)",
-            )
+        session: Any = await self.complete(await self.started())
+        verifyObject(IAddressable, session)
+        self.assertRegex(session.address(), r"^(/|[a-z][a-z0-9+.-]*://)")
+
+    @requires(IPaged)
+    @contract
+    async def test_sessions_are_listed_in_pages(self) -> None:
+        backend = await self.started()
+        paged = IPaged(backend)
+        pages: list[Sequence[SessionSummary]] = []
+
+        def look(page: Sequence[SessionSummary]) -> Deferred[None]:
+            pages.append(page)
+            return succeed(None)
+
+        await paged.list_in_pages(look)
+        self.assertEqual([one for page in pages for one in page], [])
+        for number in range(3):
+            await self.new(backend, (f"{number}",), owner="me")
+        await paged.list_in_pages(look)
+        self.assertEqual(
+            sorted((one.session_id, one.owner) for page in pages for one in page),
+            sorted((one.session_id, one.owner) for one in await backend.sessions()),
+        )
+
+        def refuse(page: Sequence[SessionSummary]) -> Deferred[None]:
+            return fail(BackendError("no more"))
+
+        await self.fails(BackendError, paged.list_in_pages(refuse))
+
+    @requires(IRefreshable)
+    @contract
+    async def test_what_was_given_up_is_released_as_ever(self) -> None:
+        backend = await self.started()
+        for number, (sent, closed) in enumerate(((3, True), (3, False), (0, False))):
+            name = (str(number),)
+            session = await self.new(backend, name)
+            await self.append(session, 5 << 20, b"abc"[:sent])
+            shared = IRefreshable(session)
+            await shared.refresh()
+            self.assertTrue(await shared.give_up(closed=closed))
+            await self.fails(NoSuchSession, shared.give_up(closed=closed))
+            one = session.session_id
+            if closed:
+                await backend.remember_close(one, name, session.owner)
+            await session.release()
+            await self.assert_nothing_left(backend)
+            remembered = await backend.recalls_close(one, name, session.owner)
+            self.assertEqual(remembered, closed)

@@ -11,32 +11,24 @@ from zope.interface.verify import verifyObject
 from txbits.errors import BackendError, NoSuchFile
 from txbits.interfaces import (
     Answer,
-    IAbilities,
-    IAddressable,
     IAnswerable,
     IBackend,
-    IReadable,
     IRefreshable,
     IReplyAddressable,
     IStoredFile,
 )
 from txbits.testing._abilities_contract import _Sink
-from txbits.testing._contract import ContractBase, contract
+from txbits.testing._contract import ContractBase, contract, requires
 
 _REPLY = bytes(range(256)) * 2048
 
 
-class AnswerContract(ContractBase):
-    """
-    What ``IAnswerable``, ``IReplyAddressable`` and ``IAbilities`` promise, where they
-    are provided.
-    """
+class AnswerSteps(ContractBase):
+    """What the tests of answers have in common."""
 
     async def asked(self, backend: IBackend, **rules: Any) -> Any:
-        """A complete session whose application is asked; ``None`` if none can be."""
+        """A complete session whose application is asked."""
         session: Any = await self.complete(backend, **rules)
-        if not IAnswerable.providedBy(session):
-            return None
         self.assertEqual(await session.begin_attempt(), 1)
         return session
 
@@ -50,12 +42,11 @@ class AnswerContract(ContractBase):
     async def answered(
         self, backend: IBackend, reply: bytes | None = _REPLY, **answer: Any
     ) -> Any:
-        """A session with an answer; ``None`` if it can have none."""
+        """A session with an answer."""
         session = await self.asked(backend)
-        if session is not None:
-            if reply is not None:
-                await self.write_reply(session, reply)
-            await session.keep_answer(Answer(**answer))
+        if reply is not None:
+            await self.write_reply(session, reply)
+        await session.keep_answer(Answer(**answer))
         return session
 
     async def reply_of(self, session: Any) -> bytes:
@@ -66,39 +57,30 @@ class AnswerContract(ContractBase):
         await file.release()
         return sink.received
 
-    @contract
-    async def test_sessions_can_do_what_the_backend_says(self) -> None:
-        backend: object = await self.started()
-        if not IAbilities.providedBy(backend):
-            return
-        verifyObject(IAbilities, backend)
-        session: object = await self.complete(IBackend(backend))
-        told = set(IAbilities(backend).session_abilities)
-        optional = {IReadable, IAddressable, IAnswerable, IReplyAddressable}
-        for ability in optional | told:
-            self.assertEqual(ability in told, ability.providedBy(session), ability)
 
+class AnswerContract(AnswerSteps):
+    """What ``IAnswerable`` and ``IReplyAddressable`` promise."""
+
+    @requires(IAnswerable)
     @contract
     async def test_answerable_sessions_are_whole(self) -> None:
         session = await self.asked(await self.started())
-        if session is not None:
-            verifyObject(IAnswerable, session)
-            if IReplyAddressable.providedBy(session):
-                verifyObject(IReplyAddressable, session)
+        verifyObject(IAnswerable, session)
+        if IReplyAddressable.providedBy(session):
+            verifyObject(IReplyAddressable, session)
 
+    @requires(IAnswerable)
     @contract
     async def test_nobody_has_answered_at_first(self) -> None:
         session: Any = await self.complete(await self.started())
-        if IAnswerable.providedBy(session):
-            self.assertEqual((session.attempts, session.answer), (0, None))
-            await self.fails(NoSuchFile, session.reply())
+        self.assertEqual((session.attempts, session.answer), (0, None))
+        await self.fails(NoSuchFile, session.reply())
 
+    @requires(IAnswerable)
     @contract
     async def test_attempts_are_counted_also_after_a_kill(self) -> None:
         backend = await self.started()
         session = await self.asked(backend)
-        if session is None:
-            return
         self.assertEqual((await session.begin_attempt(), session.attempts), (2, 2))
         self.assertIsNone(session.answer)
         again = await self.reopened(backend)
@@ -107,6 +89,7 @@ class AnswerContract(ContractBase):
             self.assertEqual((found.attempts, found.answer), (2, None))
             self.assertEqual(await found.begin_attempt(), 3)
 
+    @requires(IAnswerable)
     @contract
     async def test_answers_are_kept_also_after_a_kill(self) -> None:
         for answer in (
@@ -117,8 +100,6 @@ class AnswerContract(ContractBase):
         ):
             backend = await self.started()
             session = await self.asked(backend)
-            if session is None:
-                return
             await session.keep_answer(answer)
             self.assertEqual(session.answer, answer)
             again = await self.reopened(backend)
@@ -126,13 +107,12 @@ class AnswerContract(ContractBase):
                 found: Any = await again.find(session.session_id)
                 self.assertEqual((found.attempts, found.answer), (1, answer))
 
+    @requires(IAnswerable)
     @contract
     async def test_a_reply_is_kept_also_after_a_kill(self) -> None:
         for reply in (_REPLY, b""):
             backend = await self.started()
             session = await self.answered(backend, reply)
-            if session is None:
-                return
             self.assertEqual(session.answer, Answer(has_reply=True))
             self.assertEqual(await self.reply_of(session), reply)
             again = await self.reopened(backend)
@@ -141,19 +121,18 @@ class AnswerContract(ContractBase):
                 self.assertEqual(found.answer, Answer(has_reply=True))
                 self.assertEqual(await self.reply_of(found), reply)
 
+    @requires(IAnswerable)
     @contract
     async def test_whether_there_is_a_reply_is_found_out(self) -> None:
         session = await self.asked(await self.started())
-        if session is not None:
-            await session.keep_answer(Answer(has_reply=True))
-            self.assertFalse(session.answer.has_reply)
-            await self.fails(NoSuchFile, session.reply())
+        await session.keep_answer(Answer(has_reply=True))
+        self.assertFalse(session.answer.has_reply)
+        await self.fails(NoSuchFile, session.reply())
 
+    @requires(IAnswerable)
     @contract
     async def test_a_reply_of_an_earlier_attempt_is_discarded(self) -> None:
         session = await self.asked(await self.started())
-        if session is None:
-            return
         await self.write_reply(session)
         await session.begin_attempt()
         if IReplyAddressable.providedBy(session):
@@ -162,12 +141,11 @@ class AnswerContract(ContractBase):
         await session.keep_answer(Answer())
         self.assertEqual(await self.reply_of(session), b"another one")
 
+    @requires(IAnswerable)
     @contract
     async def test_a_reply_is_a_stored_file(self) -> None:
         backend = await self.started()
         session = await self.answered(backend)
-        if session is None:
-            return
         file = await session.reply()
         verifyObject(IStoredFile, file)
         self.assertEqual(file.length, len(_REPLY))
@@ -184,11 +162,10 @@ class AnswerContract(ContractBase):
         with self.assertRaises(BackendError):
             await file.read_into(_Sink(), 0, 5)
 
+    @requires(IAnswerable)
     @contract
     async def test_two_may_read_a_reply(self) -> None:
         session = await self.answered(await self.started())
-        if session is None:
-            return
         first, second = await session.reply(), await session.reply()
         self.assertEqual(first.etag, second.etag)
         self.assertEqual(first.modified, second.modified)
@@ -200,21 +177,19 @@ class AnswerContract(ContractBase):
         self.assertEqual(sink.received, _REPLY)
         await second.release()
 
+    @requires(IAnswerable)
     @contract
     async def test_an_answered_upload_is_published_as_any(self) -> None:
         backend = await self.started()
         session = await self.answered(backend, publishes=True)
-        if session is None:
-            return
         await session.publish(overwrite=False, create_directories=False)
         self.assertEqual(await self.file_at(backend, ("name.txt",)), b"whole")
 
+    @requires(IAnswerable)
     @contract
     async def test_answer_and_reply_outlive_the_publication(self) -> None:
         backend = await self.started()
         session = await self.answered(backend, publishes=True)
-        if session is None:
-            return
         await session.publish(overwrite=False, create_directories=False)
         expected = Answer(publishes=True, has_reply=True)
         self.assertEqual(session.answer, expected)
@@ -237,37 +212,34 @@ class AnswerContract(ContractBase):
             await session.release()
             await self.assert_nothing_left(backend)
 
+    @requires(IAnswerable)
     @contract
     async def test_releasing_leaves_nothing_of_an_answer(self) -> None:
         for reply in (None, _REPLY):
             backend = await self.started()
             session = await self.answered(backend, reply)
-            if session is None:
-                return
             await session.release()
             await self.assert_nothing_left(backend)
             await session.release()
 
+    @requires(IAnswerable)
     @contract
     async def test_releasing_in_an_attempt_leaves_nothing(self) -> None:
         backend = await self.started()
         session = await self.asked(backend)
-        if session is None:
-            return
         writer = await session.open_reply()
         await writer.write(_REPLY)
         await writer.close()
         await session.release()
         await self.assert_nothing_left(backend)
 
+    @requires(IAnswerable)
     @contract
     async def test_nothing_is_asked_or_kept_of_a_session_that_was_released(
         self,
     ) -> None:
         backend = await self.started()
         session = await self.asked(backend)
-        if session is None:
-            return
         await session.release()
         for late in (
             session.begin_attempt,
@@ -279,11 +251,11 @@ class AnswerContract(ContractBase):
                 await late()
         await self.assert_nothing_left(backend)
 
+    @requires(IAnswerable, IReplyAddressable)
     @contract
     async def test_addressable_replies_have_a_path_or_url(self) -> None:
         session = await self.asked(await self.started())
-        if session is not None and IReplyAddressable.providedBy(session):
-            self.assertRegex(session.reply_address(), r"^(/|[a-z][a-z0-9+.-]*://)")
-            self.assertFalse(await session.has_reply())
-            await self.write_reply(session, b"x")
-            self.assertTrue(await session.has_reply())
+        self.assertRegex(session.reply_address(), r"^(/|[a-z][a-z0-9+.-]*://)")
+        self.assertFalse(await session.has_reply())
+        await self.write_reply(session, b"x")
+        self.assertTrue(await session.has_reply())

@@ -5,17 +5,19 @@ The ground that the parts of the backend contract stand on.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Set
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID, uuid4
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface.interface import InterfaceClass
 
 from txbits.errors import BackendError
 from txbits.interfaces import IBackend, IUploadSession, IWriter
 
+F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 _ERRORS = BackendError.__module__
 C = TypeVar("C", bound="ContractBase")
@@ -43,8 +45,26 @@ def contract(
     return run
 
 
+def requires(*abilities: InterfaceClass) -> Callable[[F], F]:
+    """
+    Say which abilities a test is for.
+
+    :param abilities: Optional interfaces of backends or sessions. Only test cases that
+        have declared all of them get the test.
+    """
+
+    def mark(test: F) -> F:
+        test.requires = frozenset(abilities)  # type: ignore[attr-defined]
+        return test
+
+    return mark
+
+
 class ContractBase(_Case):
     """What the subclass supplies, and what the tests have in common."""
+
+    #: The optional interfaces that the backend, or each of its sessions, provides.
+    abilities: Set[InterfaceClass] = frozenset()
 
     #: Whether a file's parent directories have to exist. A store of plain names, where
     #: no parent can be missing, sets this to False.

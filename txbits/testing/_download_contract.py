@@ -17,9 +17,9 @@ from txbits.errors import (
     DestinationIsDirectory,
     NoSuchFile,
 )
-from txbits.interfaces import IBackend, IDownloadable, IStoredFile
+from txbits.interfaces import IDownloadable, IStoredFile
 from txbits.testing._abilities_contract import _Sink
-from txbits.testing._contract import ContractBase, contract
+from txbits.testing._contract import ContractBase, contract, requires
 from txbits.testing._creation_contract import HOSTILE
 
 _NAME = ("name.txt",)
@@ -44,13 +44,12 @@ class _Stalled(_Sink):
             self.first.callback(None)
 
 
-class DownloadContract(ContractBase):
-    """What ``IDownloadable`` promises, of backends that provide it."""
+class DownloadSteps(ContractBase):
+    """What the tests of downloads have in common."""
 
     async def downloadable(self) -> Any:
-        """A started backend whose files can be read; ``None`` if they cannot."""
-        backend: IBackend = await self.started()
-        return backend if IDownloadable.providedBy(backend) else None
+        """A started backend whose files can be read."""
+        return await self.started()
 
     async def content(self, file: IStoredFile) -> bytes:
         """All that a file holds; it is closed then."""
@@ -60,11 +59,14 @@ class DownloadContract(ContractBase):
         await file.release()
         return sink.received
 
+
+class DownloadContract(DownloadSteps):
+    """What ``IDownloadable`` promises."""
+
+    @requires(IDownloadable)
     @contract
     async def test_a_published_file_can_be_read(self) -> None:
         backend = await self.downloadable()
-        if backend is None:
-            return
         verifyObject(IDownloadable, backend)
         before = self.now(backend)
         session = await self.complete(backend, data=_LONG)
@@ -78,12 +80,11 @@ class DownloadContract(ContractBase):
         self.assertLess(abs(file.modified - before), 600)
         self.assertEqual(await self.content(file), _LONG)
 
+    @requires(IDownloadable)
     @contract
     async def test_what_tells_a_file_from_others_stays_the_same(self) -> None:
         """From the first time on, for as long as it is what it is."""
         backend = await self.downloadable()
-        if backend is None:
-            return
         session = await self.complete(backend, data=_LONG)
         await session.publish(overwrite=False, create_directories=False)
         first = await backend.open_file(_NAME)
@@ -100,22 +101,20 @@ class DownloadContract(ContractBase):
         self.assertIn(first.etag, (None, file.etag))
         self.assertEqual((first.length, first.modified), (file.length, file.modified))
 
+    @requires(IDownloadable)
     @contract
     async def test_files_that_no_upload_brought_can_be_read(self) -> None:
         backend = await self.downloadable()
-        if backend is None:
-            return
         for name, data in ((("a", "b", "c.txt"), b"c"), (("empty",), b"")):
             await self.put(backend, name, data)
             file = await backend.open_file(name)
             self.assertEqual(file.length, len(data))
             self.assertEqual(await self.content(file), data)
 
+    @requires(IDownloadable)
     @contract
     async def test_a_file_is_read_in_part_and_again(self) -> None:
         backend = await self.downloadable()
-        if backend is None:
-            return
         await self.put(backend, _NAME, _LONG)
         file = await backend.open_file(_NAME)
         for start, end in ((5, 6), (1, 300_001), (7, 7), (len(_LONG) - 1, len(_LONG))):
@@ -124,11 +123,10 @@ class DownloadContract(ContractBase):
             self.assertEqual(sink.received, _LONG[start:end])
         self.assertEqual(await self.content(file), _LONG)
 
+    @requires(IDownloadable)
     @contract
     async def test_each_content_has_a_tag_of_its_own(self) -> None:
         backend = await self.downloadable()
-        if backend is None:
-            return
         tags = set()
         for data in (b"1", b"2", b"3", b"4"):
             await self.put(backend, _NAME, data)
@@ -137,11 +135,10 @@ class DownloadContract(ContractBase):
             self.assertEqual(await self.content(file), data)
         self.assertEqual(len(tags), 4)
 
+    @requires(IDownloadable)
     @contract
     async def test_an_open_file_shows_no_other_content(self) -> None:
         backend = await self.downloadable()
-        if backend is None:
-            return
         await self.put(backend, _NAME, b"before")
         file = await backend.open_file(_NAME)
         session = await self.complete(backend, data=b"after.", overwrite=True)
@@ -153,11 +150,10 @@ class DownloadContract(ContractBase):
         else:
             self.assertEqual(found, b"before")
 
+    @requires(IDownloadable)
     @contract
     async def test_what_is_not_published_cannot_be_read(self) -> None:
         backend = await self.downloadable()
-        if backend is None:
-            return
         await self.fails(NoSuchFile, backend.open_file(_NAME))
         session = await self.complete(backend)
         await self.fails(NoSuchFile, backend.open_file(_NAME))
@@ -165,31 +161,28 @@ class DownloadContract(ContractBase):
         await self.fails(NoSuchFile, backend.open_file((*_NAME, "below")))
         await self.fails(NoSuchFile, backend.open_file(("no", "such", "file")))
 
+    @requires(IDownloadable)
     @contract
     async def test_directories_cannot_be_read(self) -> None:
         backend = await self.downloadable()
-        if backend is None:
-            return
         await self.put(backend, ("a", "b"), b"c")
         with self.assertRaises((DestinationIsDirectory, NoSuchFile)):
             await backend.open_file(("a",))
         for name in ((), ("",), ("a", "")):
             await self.fails(DestinationIsDirectory, backend.open_file(name))
 
+    @requires(IDownloadable)
     @contract
     async def test_hostile_names_cannot_be_read(self) -> None:
         backend = await self.downloadable()
-        if backend is None:
-            return
         for name in (*HOSTILE, (".bits-sessions", "lock"), ("BITS-Sessions", "x")):
             with self.assertRaises((DestinationForbidden, DestinationIsDirectory)):
                 await backend.open_file(name)
 
+    @requires(IDownloadable)
     @contract
     async def test_a_closed_file_cannot_be_read(self) -> None:
         backend = await self.downloadable()
-        if backend is None:
-            return
         await self.put(backend, _NAME, b"data")
         file = await backend.open_file(_NAME)
         await file.release()
@@ -197,11 +190,10 @@ class DownloadContract(ContractBase):
         with self.assertRaises(BackendError):
             await file.read_into(_Sink(), 0, 4)
 
+    @requires(IDownloadable)
     @contract
     async def test_closing_ends_a_reading(self) -> None:
         backend = await self.downloadable()
-        if backend is None:
-            return
         await self.put(backend, _NAME, _LONG)
         file = await backend.open_file(_NAME)
         stalled = _Stalled()
@@ -213,11 +205,10 @@ class DownloadContract(ContractBase):
         self.assertIsNone(stalled.producer)
         self.assertLess(len(stalled.received), len(_LONG))
 
+    @requires(IDownloadable)
     @contract
     async def test_a_reader_may_go_away(self) -> None:
         backend = await self.downloadable()
-        if backend is None:
-            return
         await self.put(backend, _NAME, _LONG)
         file = await backend.open_file(_NAME)
         stalled = _Stalled()

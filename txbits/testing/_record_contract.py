@@ -4,14 +4,12 @@ The contract of backends: sessions are found again, listed, and forgotten.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from uuid import uuid4
 
-from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface.verify import verifyObject
 
-from txbits.errors import BackendError, NoSuchSession
-from txbits.interfaces import IPaged, IUploadSession, SessionSummary
+from txbits.errors import NoSuchSession
+from txbits.interfaces import IUploadSession, SessionSummary
 from txbits.testing._contract import ContractBase, contract
 
 
@@ -153,32 +151,6 @@ class RecordContract(ContractBase):
             self.assertLess(abs(one.last_progress - self.now(backend)), 60)
         self.assertEqual(listed[first.session_id].owner, "me")
         self.assertIsNone(listed[second.session_id].owner)
-
-    @contract
-    async def test_sessions_are_listed_in_pages_where_that_is_offered(self) -> None:
-        backend = await self.started()
-        if not IPaged.providedBy(backend):
-            return
-        pages: list[Sequence[SessionSummary]] = []
-
-        def look(page: Sequence[SessionSummary]) -> Deferred[None]:
-            pages.append(page)
-            return succeed(None)
-
-        await IPaged(backend).list_in_pages(look)
-        self.assertEqual([one for page in pages for one in page], [])
-        for number in range(3):
-            await self.new(backend, (f"{number}",), owner="me")
-        await IPaged(backend).list_in_pages(look)
-        self.assertEqual(
-            sorted((one.session_id, one.owner) for page in pages for one in page),
-            sorted((one.session_id, one.owner) for one in await backend.sessions()),
-        )
-
-        def refuse(page: Sequence[SessionSummary]) -> Deferred[None]:
-            return fail(BackendError("no more"))
-
-        await self.fails(BackendError, IPaged(backend).list_in_pages(refuse))
 
     @contract
     async def test_one_that_is_published_is_listed_for_release(self) -> None:

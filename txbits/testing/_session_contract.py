@@ -14,7 +14,7 @@ from txbits.errors import (
     NoSuchSession,
     ParentMissing,
 )
-from txbits.interfaces import IRefreshable, IReleasable, IUploadSession, IWriter
+from txbits.interfaces import IReleasable, IUploadSession, IWriter
 from txbits.testing._contract import ContractBase, contract
 
 
@@ -274,28 +274,6 @@ class ReleasingContract(ContractBase):
         await self.assert_nothing_left(backend)
         self.assertIsNone(await self.file_at(backend, ("a", "b")))
         await self.fails(NoSuchSession, backend.find(session.session_id))
-
-    @contract
-    async def test_what_was_given_up_is_released_as_ever(self) -> None:
-        backend = await self.started()
-        for number, (sent, closed) in enumerate(((3, True), (3, False), (0, False))):
-            name = (str(number),)
-            session = await self.new(backend, name)
-            refreshable: object = session
-            if not IRefreshable.providedBy(refreshable):
-                return
-            await self.append(session, 5 << 20, b"abc"[:sent])
-            shared = IRefreshable(refreshable)
-            await shared.refresh()
-            self.assertTrue(await shared.give_up(closed=closed))
-            await self.fails(NoSuchSession, shared.give_up(closed=closed))
-            one = session.session_id
-            if closed:
-                await backend.remember_close(one, name, session.owner)
-            await session.release()
-            await self.assert_nothing_left(backend)
-            remembered = await backend.recalls_close(one, name, session.owner)
-            self.assertEqual(remembered, closed)
 
     @contract
     async def test_release_leaves_nothing_of_a_long_session(self) -> None:

@@ -1,14 +1,32 @@
 """
-The contract of a backend, as tests: whoever writes one runs these against it.
+The contract of a backend, as tests: those who write a backend run these against it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.interface import InterfaceClass
+from zope.interface.verify import verifyObject
+
+from txbits.interfaces import (
+    IAbilities,
+    IAddressable,
+    IAnswerable,
+    IDownloadable,
+    IPaged,
+    IReadable,
+    IRefreshable,
+    IReplyAddressable,
+)
 from txbits.testing._abilities_contract import AbilitiesContract
-from txbits.testing._answer_contract import AnswerContract
+from txbits.testing._answer_contract import AnswerContract, AnswerSteps
 from txbits.testing._contract import contract
 from txbits.testing._creation_contract import HOSTILE, CreationContract
-from txbits.testing._download_contract import DownloadContract
+from txbits.testing._download_contract import DownloadContract, DownloadSteps
 from txbits.testing._record_contract import RecordContract
 from txbits.testing._session_contract import (
     PublishingContract,
@@ -18,6 +36,9 @@ from txbits.testing._session_contract import (
 
 __all__ = ["HOSTILE", "BackendContract", "contract"]
 
+_OF_BACKENDS = (IAbilities, IDownloadable, IPaged)
+_OF_SESSIONS = (IReadable, IAddressable, IAnswerable, IReplyAddressable, IRefreshable)
+
 
 class BackendContract(
     CreationContract,
@@ -25,9 +46,8 @@ class BackendContract(
     WritingContract,
     PublishingContract,
     ReleasingContract,
-    AbilitiesContract,
-    AnswerContract,
-    DownloadContract,
+    AnswerSteps,
+    DownloadSteps,
 ):
     """
     Tests of everything that :mod:`txbits.interfaces` promises of a backend.
@@ -35,6 +55,8 @@ class BackendContract(
     Mix it into a test case of trial::
 
         class MyBackendTests(BackendContract, TestCase):
+            abilities = frozenset({IDownloadable})
+
             def make_backend(self):
                 return MyBackend(self.mktemp())
             ...
@@ -54,6 +76,9 @@ class BackendContract(
 
     and, where it has to,
 
+    - ``abilities``: the optional interfaces that the backend and its sessions provide.
+      They decide which tests the class gets; one test, which is named after those that
+      are lacking, checks that they are declared rightly;
     - ``has_directories = False``, if no parent directory can ever be missing;
     - ``records_total_at_once = False``, if opening a writer does not;
     - ``now(backend)``: the backend's clock, if that is not the machine's.
@@ -61,7 +86,49 @@ class BackendContract(
     ``published``, ``place`` and ``leftovers`` may return Deferreds. A backend that
     needs a running reactor (threads, a network) uses
     ``twisted.trial.unittest.TestCase``; one whose Deferreds have all fired when they
-    are returned may use ``SynchronousTestCase``. Optional abilities are tested if
-    sessions provide them.
+    are returned may use ``SynchronousTestCase``.
     A test of your own that is a coroutine takes the decorator :func:`contract`.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if not issubclass(cls, SynchronousTestCase):
+            return  # a mixin
+        for part in (AbilitiesContract, AnswerContract, DownloadContract):
+            for name, test in vars(part).items():
+                required = getattr(test, "requires", None)
+                if required is not None and required <= cls.abilities:
+                    _add(cls, name, test)
+        lacking = set(_OF_BACKENDS + _OF_SESSIONS) - cls.abilities
+        names = "_".join(sorted(one.__name__ for one in lacking)) or "nothing"
+        _add(cls, f"test_lacks_{names}", _check_abilities())
+
+    async def provided(self) -> set[InterfaceClass]:
+        """The optional interfaces that the backend, or a session of it, provides."""
+        backend: object = await self.started()
+        session: object = await self.complete(backend)  # type: ignore[arg-type]
+        provided = {one for one in _OF_BACKENDS if one.providedBy(backend)}
+        if IAbilities.providedBy(backend):
+            verifyObject(IAbilities, backend)
+            told = set(IAbilities(backend).session_abilities)
+            for ability in told.union(_OF_SESSIONS) - {IRefreshable}:
+                self.assertEqual(ability in told, ability.providedBy(session), ability)
+        return provided | {one for one in _OF_SESSIONS if one.providedBy(session)}
+
+
+def _check_abilities() -> Callable[[BackendContract], Any]:
+    async def check(self: BackendContract) -> None:
+        """The abilities are declared: each of the others is lacking indeed."""
+        provided = await self.provided()
+        names = ", ".join(sorted(one.__name__ for one in provided))
+        self.assertEqual(
+            provided, set(self.abilities), f"abilities is to be {{{names}}}"
+        )
+
+    test: Callable[[BackendContract], Coroutine[Deferred[Any], Any, None]] = check
+    return contract(test)
+
+
+def _add(cls: type[BackendContract], name: str, test: Callable[..., Any]) -> None:
+    if not hasattr(cls, name):
+        setattr(cls, name, test)

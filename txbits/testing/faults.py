@@ -258,6 +258,9 @@ class _HoldableSession:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._session, name)
 
+    def __repr__(self) -> str:
+        return f"<held: {self._session!r}>"
+
     @property
     def releasing(self) -> bool:
         begun = self._session.session_id in self._backend._releasing

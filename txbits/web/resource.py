@@ -15,7 +15,13 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from txbits.errors import InvalidSetting, UploadsDisabled
-from txbits.interfaces import IAccessPolicy, IBackend, IDownloadable, INotifier
+from txbits.interfaces import (
+    IAccessPolicy,
+    IBackend,
+    IDownloadable,
+    INotifier,
+    IPublicationObserver,
+)
 from txbits.protocol.codec import (
     METHOD,
     RemoteProtocolError,
@@ -100,6 +106,7 @@ class BITSResource(Resource):
     :param trusted_proxies: Addresses and networks of proxies that are believed what
         they say of a client and its URL in ``Forwarded`` or ``X-Forwarded-`` headers;
         ``unix`` is for those that come over a socket of the file system.
+    :param observer: Is told of each file that is published.
     :raises InvalidSetting: If one of these is wrong, or the backend cannot do what the
         settings or the notifier need.
     :ivar manager: The sessions of this directory. Its ``start()`` must have fired
@@ -118,6 +125,7 @@ class BITSResource(Resource):
         reactor: IReactorTime | None = None,
         public_url: str | None = None,
         trusted_proxies: Iterable[str] = (),
+        observer: IPublicationObserver | None = None,
     ) -> None:
         super().__init__()
         if reactor is None:
@@ -126,7 +134,9 @@ class BITSResource(Resource):
             reactor = IReactorTime(global_reactor)
         settings = Settings() if settings is None else settings
         _require_downloads(backend, settings)
-        self.manager = SessionManager(backend, settings, reactor, notifier=notifier)
+        self.manager = SessionManager(
+            backend, settings, reactor, notifier=notifier, observer=observer
+        )
         self.policy = policy
         self.origins = Origins.of(public_url, trusted_proxies)
         self.user: str | None = None

@@ -20,6 +20,15 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txbits.backends.disk import DiskBackend
 from txbits.backends.disk._files import Files
+from txbits.interfaces import (
+    IAbilities,
+    IAddressable,
+    IAnswerable,
+    IDownloadable,
+    IPaged,
+    IReadable,
+    IReplyAddressable,
+)
 
 
 class Killed(BaseException):
@@ -138,6 +147,17 @@ class MortalFiles:
 class OnDisk(_Case):
     """What the contract asks for, on a temporary directory. A mixin."""
 
+    abilities = frozenset(
+        {
+            IAbilities,
+            IAddressable,
+            IAnswerable,
+            IDownloadable,
+            IPaged,
+            IReadable,
+            IReplyAddressable,
+        }
+    )
     fsync: Any = "close"
     sync: Any = None
     in_thread: Any = staticmethod(maybeDeferred)

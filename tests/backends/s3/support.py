@@ -28,6 +28,7 @@ from txbits.backends.s3._budget import Budget
 from txbits.backends.s3._client import Client
 from txbits.backends.s3._records import LEAST_OPEN
 from txbits.errors import NoSuchSession
+from txbits.interfaces import IAbilities, IDownloadable, IPaged, IRefreshable
 from txbits.testing._contract import ContractBase
 
 MIB = 1 << 20
@@ -167,6 +168,7 @@ class MortalClient(Client):
 class OnS3(_Case):
     """What the contract asks for, on a bucket of SeaweedFS. A mixin."""
 
+    abilities = frozenset({IAbilities, IDownloadable, IPaged, IRefreshable})
     has_directories = False
     records_total_at_once = False
     settings: dict[str, Any] = {}

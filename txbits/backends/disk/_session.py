@@ -22,6 +22,7 @@ from zope.interface import implementer
 
 from txbits._deferreds import Waiters, deferred, together
 from txbits.backends._destinations import checked_segments
+from txbits.backends._naming import shown_session
 from txbits.backends._reading import Reading
 from txbits.backends._threads import at_once, storage_error, translated
 from txbits.backends.disk._answer_file import reply_name
@@ -99,6 +100,9 @@ class DiskSession:
     _securing: Waiters[None] | None = None
     _unsafe: BackendError | None = None
     _ending: Waiters[None] | None = None
+
+    def __repr__(self) -> str:
+        return shown_session(self)
 
     def part(self) -> str:
         """The name of the staged file."""

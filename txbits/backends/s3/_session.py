@@ -24,6 +24,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txbits._deferreds import Waiters, begun, deferred, together
+from txbits.backends._naming import shown_session
 from txbits.backends.s3._bodies import Body, Digest
 from txbits.backends.s3._bucket import NoUpload, Part, UnknownUploads
 from txbits.backends.s3._grid import Grid, Span, cover, part_size_for, reach, tail_span
@@ -103,6 +104,9 @@ class S3Session:
     _is_fresh: bool = field(default=False, init=False)
     _has_missed: bool = field(default=False, init=False)
     _is_settled: bool = field(default=True, init=False)
+
+    def __repr__(self) -> str:
+        return shown_session(self)
 
     def __attrs_post_init__(self) -> None:
         self.written = self.progressed
