@@ -84,29 +84,36 @@ class Upload:
         self._session_id: UUID | None = None
         self.send(CreateSession())
 
-    def send(self, packet: Any, *pieces: bytes) -> None:
-        """Send a packet whose body comes in pieces, and insist on its success."""
-        body_length = sum(map(len, pieces))
+    def send(self, packet: Any, *pieces: bytes) -> list[tuple[str, str]]:
+        """
+        Send a packet whose body comes in pieces, and insist on its success.
+
+        :returns: The calls, as of :func:`trail`.
+        """
         head = b"BITS_POST /uploads/name.bin HTTP/1.1\r\nHost: example\r\n"
         for name, value in encode_request(packet):
             head += b"%s: %s\r\n" % (name, value)
-        self._peer.send(head + b"Content-Length: %d\r\n\r\n" % body_length)
-        for piece in pieces:
-            self._peer.send(piece)
+        head += b"Content-Length: %d\r\n\r\n" % sum(map(len, pieces))
+
+        def arrive() -> None:
+            for piece in (head, *pieces):
+                self._peer.send(piece)
+
+        calls = trail(arrive)
         answer = self._peer.received()
         if not answer.startswith(b"HTTP/1.1 200 "):
             raise RuntimeError(f"a packet was refused: {answer!r}")
         for line in answer.split(b"\r\n"):
             if line.lower().startswith(b"bits-session-id: "):
                 self._session_id = UUID(line.partition(b" ")[2].decode("ascii"))
+        return calls
 
     def fragment(self) -> list[tuple[str, str]]:
         """Send the whole file as one Fragment, and note the calls."""
         assert self._session_id is not None
         content_range = ContentRange(0, LENGTH - 1, LENGTH)
         packet = Fragment(self._session_id, content_range, LENGTH)
-        pieces = [b"x" * (LENGTH // PIECES)] * PIECES
-        return trail(lambda: self.send(packet, *pieces))
+        return self.send(packet, *[b"x" * (LENGTH // PIECES)] * PIECES)
 
 
 def hops() -> list[tuple[str, str]]:
