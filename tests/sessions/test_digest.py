@@ -29,7 +29,7 @@ from txbits.errors import BackendError, StagedDataLost
 from txbits.interfaces import Answer
 from txbits.protocol.codec import ContentRange
 from txbits.sessions import SessionManager, Settings
-from txbits.sessions._digest import Digest, Digests, ReadingBack
+from txbits.sessions._digest import Digests, ReadingBack, UploadDigest
 from txbits.testing import HoldableNotifier
 
 LONG = bytes(range(256)) * 12_000
@@ -201,7 +201,7 @@ class ThreadTests(TestCase):
     def test_reading_back_pauses_whoever_reads(self) -> Deferred[None]:
         async def test() -> None:
             upload = _Upload([LONG, b"and", LONG])
-            reading = ReadingBack(Digest(reactor))  # type: ignore[arg-type]
+            reading = ReadingBack(UploadDigest(reactor))  # type: ignore[arg-type]
             digest = reading.run(upload, 0)  # type: ignore[arg-type]
             assert upload.producer is not None
             self.assertTrue(upload.producer.is_paused)
@@ -214,7 +214,7 @@ class ThreadTests(TestCase):
     def test_reading_back_is_over_when_its_thread_is(self) -> Deferred[None]:
         async def test() -> None:
             upload = _Upload([LONG])
-            digest = Digest(reactor)  # type: ignore[arg-type]
+            digest = UploadDigest(reactor)  # type: ignore[arg-type]
             outcome = ReadingBack(digest).run(upload, 0)  # type: ignore[arg-type]
             upload.end.errback(StagedDataLost("gone"))
             await self.assertFailure(outcome, StagedDataLost)
@@ -224,7 +224,7 @@ class ThreadTests(TestCase):
 
     def test_a_reading_that_is_stopped_stops_its_producer(self) -> None:
         upload = _Upload([b"abc"])
-        reading = ReadingBack(Digest(None))
+        reading = ReadingBack(UploadDigest(None))
         outcome = reading.run(upload, 0)  # type: ignore[arg-type]
         reading.stop()
         assert upload.producer is not None

@@ -21,7 +21,7 @@ from txbits.errors import (
 )
 from txbits.interfaces import IReleasable
 from txbits.sessions import IRequestBody
-from txbits.sessions._session import Turn, Turns
+from txbits.sessions._session import PacketOrder, Turn
 
 
 class StalledFragmentTests(ManagerCase):
@@ -275,9 +275,11 @@ class RefusedNewerTests(ManagerCase):
 
 
 class TurnTests(SynchronousTestCase):
-    """Turns by themselves."""
+    """``PacketOrder`` alone."""
 
-    def take(self, turns: Turns, body: ScriptedBody | None = None) -> Deferred[Turn]:
+    def take(
+        self, turns: PacketOrder, body: ScriptedBody | None = None
+    ) -> Deferred[Turn]:
         async def take() -> Turn:
             turn = turns.enter(body)
             try:
@@ -296,14 +298,14 @@ class TurnTests(SynchronousTestCase):
         verifyObject(IReleasable, Turn(None))
 
     def test_the_first_does_not_wait(self) -> None:
-        turns = Turns()
+        turns = PacketOrder()
         turn = self.successResultOf(self.take(turns))
         self.assertIs(turns.newest, turn)
         turns.give_back(turn)
         self.assertIsNone(turns.newest)
 
     def test_release_fires_when_the_turn_is_over(self) -> None:
-        turns, body = Turns(), ScriptedBody()
+        turns, body = PacketOrder(), ScriptedBody()
         turn = self.successResultOf(self.take(turns, body))
         releasing = [turn.release(), turn.release()]
         self.assertTrue(body.is_stopped and turn.superseded)
@@ -314,14 +316,14 @@ class TurnTests(SynchronousTestCase):
             self.successResultOf(one)
 
     def test_one_that_is_over_is_not_ended(self) -> None:
-        turns, body = Turns(), ScriptedBody()
+        turns, body = PacketOrder(), ScriptedBody()
         turn = self.successResultOf(self.take(turns, body))
         turns.give_back(turn)
         self.successResultOf(turn.release())
         self.assertFalse(body.is_stopped or turn.superseded)
 
     def test_one_without_a_body_is_waited_for(self) -> None:
-        turns = Turns()
+        turns = PacketOrder()
         turn = self.successResultOf(self.take(turns))
         following = self.take(turns)
         self.assertNoResult(following)
@@ -330,7 +332,7 @@ class TurnTests(SynchronousTestCase):
         self.assertIs(self.successResultOf(following), turns.newest)
 
     def test_one_that_is_ended_while_it_waits_never_acts(self) -> None:
-        turns, body = Turns(), ScriptedBody()
+        turns, body = PacketOrder(), ScriptedBody()
         turn = self.successResultOf(self.take(turns))
         waiting, newest = self.take(turns, body), self.take(turns)
         self.assertTrue(body.is_stopped)

@@ -35,7 +35,7 @@ _MOST = 20_000
 
 
 @define(eq=False)
-class Digest:
+class UploadDigest:
     """
     The digest of the first bytes of one upload.
 
@@ -78,7 +78,7 @@ class ReadingBack:
     :param digest: Of no bytes yet.
     """
 
-    _digest: Digest
+    _digest: UploadDigest
     _producer: IPushProducer | None = field(default=None, init=False)
     _streaming: bool = field(default=True, init=False)
     _hashing: Deferred[None] | None = field(default=None, init=False)
@@ -150,9 +150,9 @@ class Digests:
     """
 
     _clock: IReactorTime
-    _kept: OrderedDict[UUID, Digest] = field(factory=OrderedDict, init=False)
+    _kept: OrderedDict[UUID, UploadDigest] = field(factory=OrderedDict, init=False)
 
-    def going_on(self, session_id: UUID, offset: int) -> Digest | None:
+    def going_on(self, session_id: UUID, offset: int) -> UploadDigest | None:
         """
         The digest of an upload that has so many bytes, to be continued.
 
@@ -175,10 +175,10 @@ class Digests:
             return None
         return digest.value()
 
-    def begun(self) -> Digest:
+    def begun(self) -> UploadDigest:
         """The digest of nothing yet."""
         clock: object = self._clock
-        return Digest(clock if IReactorThreads.providedBy(clock) else None)
+        return UploadDigest(clock if IReactorThreads.providedBy(clock) else None)
 
     def forget(self, session_id: UUID) -> None:
         """The session is gone."""

@@ -31,7 +31,7 @@ from txbits.protocol.codec import ContentRange
 from txbits.protocol.placement import Placement, place
 from txbits.protocol.session import Move
 from txbits.sessions._active import ActiveSessions
-from txbits.sessions._digest import Digest
+from txbits.sessions._digest import UploadDigest
 from txbits.sessions._endings import expire, publish
 from txbits.sessions._notification import have_answered, refused
 from txbits.sessions._rules import answer_of
@@ -57,13 +57,13 @@ class Received:
 
 
 @define(eq=False)
-class _Sink:
+class _Appender:
     """Takes a Fragment's bytes: skips those already stored, and stores the rest."""
 
     session: Session
     seconds: Callable[[], float]
     writer: IWriter | None
-    digest: Digest | None
+    digest: UploadDigest | None
     skip: int
     append: int
     length: int
@@ -217,7 +217,7 @@ class Fragments:
             if session.rules.notifier is not None:
                 digest = active.digests.going_on(upload.session_id, upload.offset)
         length = content_range.length
-        sink = _Sink(
+        sink = _Appender(
             session,
             active.clock.seconds,
             writer,

@@ -80,7 +80,7 @@ class _ReplyWriter:
 
 @implementer(IReply)
 @define(eq=False)
-class _Reply:
+class _PlaceForReply:
     """The place for the reply in one attempt."""
 
     _upload: IAnswerable
@@ -206,7 +206,7 @@ class Question:
                 attempt=attempt,
                 sha256=sha256,
             )
-            reply = _Reply(answerable)
+            reply = _PlaceForReply(answerable)
             try:
                 answer = await self._notify(asked, reply)
             finally:
@@ -240,7 +240,7 @@ class Question:
         finally:
             self._reading = None
 
-    async def _notify(self, upload: CompleteUpload, reply: _Reply) -> Answer:
+    async def _notify(self, upload: CompleteUpload, reply: _PlaceForReply) -> Answer:
         self._require_wanted()
         try:
             self._notifying = self._notifier.notify(upload, reply)

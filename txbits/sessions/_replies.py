@@ -19,7 +19,7 @@ from txbits.sessions._session import Session
 
 @implementer(IStoredFile)
 @define(eq=False)
-class _Reply:
+class _OpenReply:
     """
     A reply that is open, or about to be.
 
@@ -102,7 +102,7 @@ async def open_reply(active: ActiveSessions, session: Session) -> IStoredFile:
         raise NoSuchFile("the session has no reply")
     # From here on stop() releases it; but that may have come meanwhile.
     active.require_running()
-    reply = _Reply(active, session)
+    reply = _OpenReply(active, session)
     if session.replies is None:
         session.replies = set()
     session.replies.add(reply)

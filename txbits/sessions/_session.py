@@ -156,7 +156,7 @@ class PendingAnswer(Protocol):
 
 
 @define(eq=False)
-class Turns:
+class PacketOrder:
     """
     The order of packets in one session.
 
@@ -183,7 +183,7 @@ class Turns:
 
 
 @define(eq=False)
-class Session(Turns):
+class Session(PacketOrder):
     """
     An active session: what is stored of it, its life, and who acts in it.
 
