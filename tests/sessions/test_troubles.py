@@ -100,10 +100,25 @@ class TroubleTests(ManagerCase):
             )
             gate.open()
             self.clock.advance(30)
-            self.assertEqual(self.troubles(act), [], "it may fail again")
-            self.memory.files.clear()
-            self.clock.advance(30)
-            self.assertEqual(self.troubles(act), [f"/: {ends} (failures: 1, in 60 s)"])
+            self.assertEqual(self.troubles(act), [f"/: {ends} (failures: 1, in 30 s)"])
+
+    def test_one_that_comes_and_goes_is_told_once_a_minute(self) -> None:
+        gate = self.backend.hold("create")
+
+        def come_and_go() -> None:
+            for _ in range(5):
+                gate.fail(BackendError("away"))
+                self.failing_create()
+                gate.open()
+                self.successResultOf(self.manager.create(("a",), *self.who))
+
+        self.assertEqual(
+            self.troubles(come_and_go),
+            [
+                "/: no session can be created: away",
+                "/: sessions can be created again (failures: 1, in 0 s)",
+            ],
+        )
 
     def test_faults_of_one_upload_are_for_its_client(self) -> None:
         session_id = self.complete()

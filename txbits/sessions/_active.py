@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from txbits._deferreds import Shared, Waiters
-from txbits._troubles import INTERVAL, Troubles
+from txbits._troubles import Troubles
 from txbits.clocks import Wall
 from txbits.errors import (
     BackendError,
@@ -99,7 +99,7 @@ class ActiveSessions:
     :ivar is_stopping: Whether nothing new may begin.
     :ivar creating: Sessions that are being made, and may not be listed yet.
     :ivar created: Who waits until there are none.
-    :ivar failing: What the store fails to do at present, and when it failed last.
+    :ivar failing: What the store failed to do when it was last asked to.
     """
 
     backend: IBackend
@@ -117,7 +117,7 @@ class ActiveSessions:
     table: dict[UUID, Session] = field(factory=dict, init=False)
     creating: set[UUID] = field(factory=set, init=False)
     created: Waiters[None] = field(factory=Waiters, init=False)
-    failing: dict[str, float] = field(factory=dict, init=False)
+    failing: set[str] = field(factory=set, init=False)
     _troubles: Troubles = field(init=False)
     _loading: dict[UUID, Shared[Session]] = field(factory=dict, init=False)
     _busy: int = field(default=0, init=False)
@@ -384,7 +384,7 @@ class ActiveSessions:
         """
         if isinstance(error, _OF_ONE_UPLOAD):
             return
-        self.failing[act] = self.clock.seconds()
+        self.failing.add(act)
         text = f"{_ACTS[act][0]}: {{reason}}"
         if isinstance(error, OutOfSpace):
             text += "; free some space"
@@ -397,13 +397,12 @@ class ActiveSessions:
 
     def succeeded(self, act: str) -> None:
         """
-        Log that the store works again, when it has not failed for a minute.
+        Log that the store works again, if it has failed.
 
         :param act: What it did, see :meth:`failed`.
         """
-        failed_at = self.failing.get(act)
-        if failed_at is not None and self.clock.seconds() - failed_at >= INTERVAL:
-            del self.failing[act]
+        if act in self.failing:
+            self.failing.discard(act)
             self._troubles.over(
                 act, "{directory}: " + _ACTS[act][1], directory=self.name or "/"
             )
