@@ -298,12 +298,12 @@ async def expire_session(active: ActiveSessions, session: Session) -> None:
         return
 
 
-async def expire(active: ActiveSessions, session_id: UUID) -> None:
+async def expire(active: ActiveSessions, session_id: UUID) -> bool:
     """
     Release a session if its time is out, or its release has begun.
 
-    One that cannot be released is logged: the next clean-up tries again.
-
+    :returns: Whether nothing went wrong. A session that could not be released is logged,
+        and the next clean-up tries again.
     :raises ServerStopping: If the server is stopping.
     """
     active.begin()
@@ -316,13 +316,13 @@ async def expire(active: ActiveSessions, session_id: UUID) -> None:
         ):
             await expire_session(active, session)
     except NoSuchSession:
-        return
+        return True
     except BackendError as error:
         active.failed("release", error)
-    else:
-        active.succeeded("release")
+        return False
     finally:
         active.end()
+    return True
 
 
 async def _release(active: ActiveSessions, session: Session) -> None:

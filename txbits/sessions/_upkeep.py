@@ -227,11 +227,14 @@ class Upkeep:
             listing = await self._list()
             self._counted()
             turn_ends = self._clock.seconds() + _LONGEST_TURN
+            are_released = True
             for session_id in listing.over:
-                await expire(active, session_id)
+                are_released &= await expire(active, session_id)
                 if self._clock.seconds() > turn_ends:
                     await self._pause()
                     turn_ends = self._clock.seconds() + _LONGEST_TURN
+            if are_released:
+                active.succeeded("release")
             if not active.is_shared:
                 await self._reconcile(listing.listed)
             before = active.ages.closed_before()
