@@ -1,6 +1,6 @@
 """
-Renaming a file without taking a name away from another one: Linux's ``renameat2()``,
-which Python does not have.
+Renaming a file without replacing another one, by Linux's ``renameat2()``, which Python
+does not provide.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ def rename_without_replacing(
     dst_dir_fd: int | None = None,
 ) -> None:
     """
-    Rename a file, unless there is one that bears the new name already.
+    Rename a file, unless the new name exists.
 
-    :param src_dir_fd: What *source* is relative to, as for :func:`os.rename`.
-    :param dst_dir_fd: What *target* is relative to.
-    :raises FileExistsError: If there is one.
-    :raises OSError: As renaming does; with ``ENOSYS`` if neither the C library nor the
-        kernel knows how to do it, with ``EINVAL`` if the file system does not.
+    :param src_dir_fd: The directory that *source* is relative to, as for
+        :func:`os.rename`.
+    :param dst_dir_fd: The directory that *target* is relative to.
+    :raises FileExistsError: If the new name exists.
+    :raises OSError: As :func:`os.rename` does; with ``ENOSYS`` if the C library or the
+        kernel does not support this, with ``EINVAL`` if the file system does not.
     """
     renameat2 = _renameat2()
     if renameat2 is None:
@@ -49,7 +50,7 @@ def rename_without_replacing(
 
 @cache
 def _renameat2() -> Any:
-    # Where the C library has no such function, ctypes says AttributeError.
+    # If the C library has no such function, ctypes raises AttributeError.
     function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if function is not None:
         function.argtypes = (

@@ -1,18 +1,17 @@
 """
-The two clocks of a process, which are not to be taken for one another.
+The two clocks of a process.
 
 **The steady clock** is an :class:`~twisted.internet.interfaces.IReactorTime`: pauses,
-time-outs and deadlines go by it. What its ``seconds()`` says has a meaning only beside
-what the same clock says later.
+time-outs and deadlines go by it. A value of its ``seconds()`` has a meaning only
+compared with another value of the same clock.
 
-**The wall clock** is a function, :data:`Wall`, that tells seconds since the epoch. It
-is for what is compared over restarts or told to others: when something was stored, how
-old it is, ``Date``, signatures. It may be set, forward and back, at any time: a machine
-without a battery starts in 1970, until its network is up.
+**The wall clock** is a function, :data:`Wall`, that returns the seconds since the
+epoch. It is for times that are compared over restarts or sent to others: when something
+was stored, how old it is, ``Date``, signatures. It may be set forward or back at any
+time: a machine without a battery starts in 1970, until its network is up.
 
-Twisted goes by the wall clock for both (its issue 2424): when that is set back by an
-hour, all that waits waits an hour longer, and when it is set forward, every time-out
-has passed.
+Twisted uses the wall clock for both (its issue 2424): when that is set back by an hour,
+every timer fires an hour late, and when it is set forward, every time-out expires.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.runtime import seconds as _twisted_seconds
 from zope.interface import implementer
 
-#: Tells the time of day, in seconds since the epoch.
+#: Returns the time of day, in seconds since the epoch.
 Wall = Callable[[], float]
 
 
 def _on_from(wall: Wall, monotonic: Callable[[], float]) -> Callable[[], float]:
-    """Go on from where a wall clock is now; not to be set with it."""
+    """A clock that continues from the present time of a wall clock, and is never set."""
     ahead = wall() - monotonic()
     # It is called several times for each packet.
     return lambda: monotonic() + ahead
@@ -59,16 +58,16 @@ class _SteadyView:
 
 def keep_steady(reactor: Any, monotonic: Callable[[], float] = time.monotonic) -> None:
     """
-    Have a reactor's timers, and its ``seconds()``, go by a clock that is never set.
+    Make a reactor's timers, and its ``seconds()``, use a clock that is never set.
 
-    ``seconds()`` goes on from what it says now, so it still tells the time of day, as
-    far as the wall clock is not set from now on. ``twistd txbits`` and the command
-    line do this by themselves; a program that embeds txbits calls it once, before or
-    after the reactor is run.
+    ``seconds()`` continues from its present value, so it is still the time of day, as
+    long as the wall clock is not set. ``twistd txbits`` and the command line do this by
+    themselves; a program that embeds txbits calls it once, before or after the reactor
+    is run.
 
-    :param reactor: A reactor of Twisted's; one that has a clock of its own, as those
-        of tests have, keeps that.
-    :param monotonic: Tells seconds by a clock that is never set.
+    :param reactor: A reactor of Twisted's. One with a clock of its own, as in tests,
+        keeps that.
+    :param monotonic: Returns the seconds of a clock that is never set.
     """
     if _goes_by_the_wall(reactor):
         reactor.seconds = _on_from(reactor.seconds, monotonic)
@@ -76,10 +75,10 @@ def keep_steady(reactor: Any, monotonic: Callable[[], float] = time.monotonic) -
 
 def steady(clock: IReactorTime) -> IReactorTime:
     """
-    What tells how much time has passed, also where :func:`keep_steady` was not called.
+    The steady clock of a reactor, also if :func:`keep_steady` was not called.
 
-    :returns: The clock itself, if it does not go by the wall clock; otherwise one whose
-        ``seconds()`` do not, and whose timers are those of the clock.
+    :returns: The clock itself, if it does not follow the wall clock; otherwise a clock
+        whose ``seconds()`` do not, with the timers of *clock*.
     """
     if not _goes_by_the_wall(clock):
         return clock

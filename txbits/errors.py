@@ -1,11 +1,11 @@
 """
 What the interfaces of txbits may fail with.
 
-A backend fails with a :class:`BackendError`, a rule of the operator's with a
-:class:`PolicyError`, a packet that does not fit its session with a
-:class:`SessionError`, and a server application with an :class:`ApplicationError`.
-None of them knows a status or an HRESULT: that "no space" is answered with 500 and
-0x80070070 is a fact of BITS, and stands in :mod:`txbits.protocol.refusals`.
+Backends raise a :class:`BackendError`, the operator's rules a :class:`PolicyError`,
+packets that do not fit their session a :class:`SessionError`, and server applications
+an :class:`ApplicationError`. None of them has a status or an HRESULT: that "no space"
+is answered with 500 and 0x80070070 is a fact of BITS, see
+:mod:`txbits.protocol.refusals`.
 
 The text of an error is for the operator's log; it never reaches the wire.
 """
@@ -15,42 +15,42 @@ from __future__ import annotations
 
 class BackendError(Exception):
     """
-    Storage could not do what was asked, for a reason that may pass.
+    The storage failed, for a reason that may be temporary.
 
     A backend raises this class itself for every fault that has no class of its
-    own below (an I/O error, a store that does not answer). The client comes
+    own below (an I/O error, a store that does not answer). The client tries
     again later; nothing that was acknowledged is lost.
     """
 
 
 class NoSuchSession(BackendError):
     """
-    There is no such session: never created, cancelled, expired, or closed.
+    The session does not exist: it was never created, or it was cancelled, has expired,
+    or was closed.
 
-    A backend must not fail with this lightly. It makes a client upload the
-    whole file again; a store that cannot be reached is a plain
-    :class:`BackendError`.
+    A backend must be sure of this, since it makes a client upload the whole file again.
+    If the store cannot be reached, raise a plain :class:`BackendError`.
     """
 
 
 class NoSuchFile(BackendError):
-    """There is no file of that name to be read."""
+    """No file of that name can be read."""
 
 
 class DestinationForbidden(BackendError):
     """
-    The destination's name is one that this backend never stores under.
+    This backend never stores files under the destination's name.
 
-    It would lie outside the root, is reserved, or cannot be written down.
+    The file would be outside the root, or the name is reserved, or not supported.
     """
 
 
 class DestinationExists(BackendError):
-    """Something stands at the destination, and overwriting is off."""
+    """The destination exists, and overwriting is off."""
 
 
 class DestinationIsDirectory(BackendError):
-    """The destination names a directory."""
+    """The destination is a directory."""
 
 
 class ParentMissing(BackendError):
@@ -63,20 +63,20 @@ class ParentMissing(BackendError):
 
 
 class OutOfSpace(BackendError):
-    """The store has no room for the upload."""
+    """The store has no space for the upload."""
 
 
 class StagedDataLost(BackendError):
     """
-    Bytes of the session that had been stored are no longer there.
+    Bytes of the session that had been stored are missing.
 
-    Someone or something else took them away. MC-BUP 3.2.5.2.7 has an answer of
-    its own for this at Close-Session.
+    Something else has removed them. MC-BUP 3.2.5.2.7 has a separate answer for this at
+    Close-Session.
     """
 
 
 class PolicyError(Exception):
-    """The operator's settings do not allow it."""
+    """The operator's settings do not allow this."""
 
 
 class AccessDenied(PolicyError):
@@ -84,7 +84,7 @@ class AccessDenied(PolicyError):
 
 
 class UploadsDisabled(PolicyError):
-    """The virtual directory takes no uploads at present."""
+    """Uploads to the virtual directory are disabled."""
 
 
 class UploadTooLarge(PolicyError):
@@ -92,14 +92,14 @@ class UploadTooLarge(PolicyError):
 
 
 class FragmentTooLarge(PolicyError):
-    """One fragment is longer than the configured maximum; smaller ones are not."""
+    """A fragment is longer than the configured maximum; the client can split it."""
 
 
 class SessionLimitReached(PolicyError):
     """
-    The caller has as many sessions open as one user may.
+    The caller has reached the limit of open sessions.
 
-    :ivar retry_after: Seconds after which trying again is sensible.
+    :ivar retry_after: Seconds after which the client may try again.
     """
 
     def __init__(self, message: str, retry_after: int) -> None:
@@ -109,9 +109,9 @@ class SessionLimitReached(PolicyError):
 
 class ServerStopping(PolicyError):
     """
-    The server is going down and takes no new packet.
+    The server is stopping, and accepts no new packets.
 
-    :ivar retry_after: Seconds after which trying again is sensible.
+    :ivar retry_after: Seconds after which the client may try again.
     """
 
     def __init__(self, message: str, retry_after: int) -> None:
@@ -125,9 +125,9 @@ class SessionError(Exception):
 
 class OutOfStep(SessionError):
     """
-    A fragment begins beyond the bytes that are held.
+    A fragment begins beyond the bytes that are stored.
 
-    :ivar offset: The offset of the byte that is wanted next.
+    :ivar offset: The offset of the next byte that is expected.
     """
 
     def __init__(self, message: str, offset: int) -> None:
@@ -136,34 +136,34 @@ class OutOfStep(SessionError):
 
 
 class TotalLengthChanged(SessionError):
-    """A fragment gives another total length than the first one of its session."""
+    """A fragment's total length differs from that of earlier ones of its session."""
 
 
 class BodyMismatch(SessionError):
-    """A chunked body brought more or fewer bytes than its range promised."""
+    """A chunked body has more or fewer bytes than its range."""
 
 
 class BodyIncomplete(SessionError):
     """
-    A body ended before its time: its connection was lost, or it was too slow.
+    A body ended early: its connection was lost, or it was too slow.
 
-    What arrived is kept. There is nobody left to answer.
+    The bytes that arrived are kept. There is no connection to answer on.
     """
 
 
 class Superseded(BodyIncomplete):
-    """A newer packet of the same session ended this one, and its connection."""
+    """A newer packet of the same session has ended this one, and its connection."""
 
 
 class ApplicationError(Exception):
-    """A server application was told of an upload, and did not take it."""
+    """A server application was asked about an upload, and did not accept it."""
 
 
 class ApplicationRefused(ApplicationError):
     """
     The application answered with an error (MC-BUP 3.3).
 
-    :ivar status: Its HTTP status. After 403 it is not asked again.
+    :ivar status: Its HTTP status. After 403, it is not asked again.
     """
 
     def __init__(self, message: str, status: int) -> None:
@@ -172,11 +172,11 @@ class ApplicationRefused(ApplicationError):
 
 
 class ApplicationUnreachable(ApplicationError):
-    """No connection to the application could be made, or it speaks no HTTP."""
+    """The application cannot be connected to, or does not speak HTTP."""
 
 
 class ApplicationTimedOut(ApplicationError):
-    """The application did not take the upload, or answer, in time."""
+    """The application did not read the upload, or did not answer, in time."""
 
 
 class BadAnswer(ApplicationError):
@@ -185,7 +185,7 @@ class BadAnswer(ApplicationError):
 
 class InvalidSetting(ValueError):
     """
-    A setting or a backend description that cannot be used.
+    A setting or a backend description is invalid.
 
-    The text is one line that tells an operator what to do about it.
+    The text is one line that says how to fix it.
     """

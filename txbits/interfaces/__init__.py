@@ -1,28 +1,26 @@
 """
-The walls between txbits and what is plugged into it.
+The interfaces between txbits and what plugs into it.
 
-Everything here speaks plain Python: a session is known by a :class:`uuid.UUID`,
-a destination is a tuple of path segments, bytes are :class:`bytes`. No packet, no
-status and no header of the protocol crosses these interfaces, so a backend
-can be written from these docstrings alone. :class:`txbits.testing.BackendContract`
-turns every sentence below into a test; a backend that passes it can be trusted
-with uploads.
+They use plain Python types: a session is identified by a :class:`uuid.UUID`, a
+destination is a tuple of path segments, bytes are :class:`bytes`. Packets, statuses and
+headers of the protocol do not appear here, so a backend can be written from these
+docstrings alone. :class:`txbits.testing.BackendContract` tests every sentence below; a
+backend that passes it can be trusted with uploads.
 
-Every method that returns a Deferred may also raise nothing: it *fails*, with
-one of :mod:`txbits.errors`. Nothing here may block the reactor's thread.
+A method that returns a Deferred must never raise: its Deferred *fails*, with one of
+:mod:`txbits.errors`. Nothing here may block the reactor's thread.
 
 **Destinations** are tuples of segments below the virtual directory, such as
 ``("logs", "host1", "today.log")``, percent-decoded from UTF-8, and *not* yet
-checked: a segment may be ``".."``, may be empty, and may hold a slash or a NUL. A
-backend refuses what it cannot store with
+checked: a segment may be ``".."``, may be empty, and may contain a slash or a NUL. A
+backend refuses names that it cannot store with
 :class:`~txbits.errors.DestinationForbidden`;
-:func:`txbits.backends.checked_segments` does the part of it that is the same
-everywhere.
+:func:`txbits.backends.checked_segments` makes the checks that all backends need.
 
 **Times** are seconds since the epoch, by the wall clock as it is set at the moment:
-``time.time()``, or what :func:`txbits.clocks.wall_of` finds for a reactor.
-``IReactorTime.seconds()`` is for pauses and time-outs: it does not follow a clock that
-is set.
+``time.time()``, or the clock that :func:`txbits.clocks.wall_of` returns for a reactor.
+``IReactorTime.seconds()`` is for pauses and time-outs: it ignores changes of the wall
+clock.
 """
 
 from __future__ import annotations

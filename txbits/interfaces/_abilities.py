@@ -1,5 +1,5 @@
 """
-What not every store can do: optional interfaces of backends and their sessions.
+Optional interfaces of backends and their sessions, for what not every store can do.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class IReadable(Interface):
     """
     An optional ability of an :class:`IUploadSession`: its bytes can be read back.
 
-    Notification by value, and digests of an upload, need it.
+    Notification by value, and digests of uploads, require it.
     """
 
     def read_into(consumer: IConsumer, start: int, end: int) -> Deferred[None]:
@@ -43,9 +43,9 @@ class IReadable(Interface):
 
 class IAddressable(Interface):
     """
-    An optional ability of an :class:`IUploadSession`: another program can find it.
+    An optional ability of an :class:`IUploadSession`: other programs can find it.
 
-    Notification by reference needs it.
+    Notification by reference requires it.
     """
 
     def address() -> str:
@@ -58,16 +58,16 @@ class IAddressable(Interface):
 
 class IExclusive(Interface):
     """
-    An optional ability of an :class:`IBackend`: it knows what must be its alone.
+    An optional ability of an :class:`IBackend`: it knows which places it must own
+    alone.
 
     Two virtual directories of a server cannot have backends that dispute a place.
     """
 
     def disputes(other: IBackend) -> bool:
         """
-        Tell whether another backend would meddle with what is this one's, or this one
-        with what is the other's. Asked before either is started; it looks at nothing
-        but how they were made.
+        Tell whether one of two backends would change what belongs to the other. Called
+        before either is started; it only looks at how they are configured.
 
         :param other: A backend of any kind.
         """
@@ -78,25 +78,25 @@ class IOverwriting(Interface):
     An optional ability of an :class:`IBackend`: it knows whether it can publish without
     overwriting.
 
-    Some file systems have no way to put a file to its place only if nothing stands
-    there. One that is asked to do that all the same, by a directory that does not allow
-    overwriting, is not started.
+    Some file systems have no operation that creates a file only if none exists. On
+    those, a directory that does not allow overwriting is not started.
     """
 
     def why_only_overwriting() -> str | None:
         """
         Tell why files can be published only where overwriting is allowed.
 
-        It is found out by ``IBackend.start``; before that, ``None``.
+        ``IBackend.start`` finds this out; before that, it is ``None``.
 
-        :returns: One line that tells an operator what to do; ``None`` if both can be.
+        :returns: One line that tells an operator what to do; ``None`` if files can be
+            published without overwriting.
         """
 
 
 class IPaged(Interface):
     """
     An optional ability of an :class:`IBackend`: it lists its sessions a few at a time,
-    for stores that may have a great many.
+    for stores that may have very many.
 
     The Deferreds of :meth:`list_in_pages` and of ``IBackend.clean_up`` are cancelled
     when the server stops.
@@ -108,7 +108,7 @@ class IPaged(Interface):
         """
         List all sessions of the store, like ``IBackend.sessions``.
 
-        Sessions that are made or end meanwhile may be listed, or not.
+        Sessions that are created or end meanwhile may or may not be listed.
 
         :param look: Called with one page after another, each of a few hundred sessions
             at most; the next is read when its Deferred has fired.
@@ -122,37 +122,39 @@ class IShared(Interface):
     An optional ability of an :class:`IBackend`: other processes act in its sessions
     too.
 
-    What this process knows of a session may be behind. All its sessions provide
-    :class:`IRefreshable`; ``IBackend.find`` is asked for each packet, and may answer
-    from what it knows. The Deferreds of ``IBackend.sessions`` and ``IBackend.clean_up``
-    are cancelled when the server stops: the store may be away.
+    What this process knows of a session may be outdated. All its sessions provide
+    :class:`IRefreshable`; ``IBackend.find`` is called for each packet, and may return
+    what it knows. The Deferreds of ``IBackend.sessions`` and ``IBackend.clean_up``
+    are cancelled when the server stops, since the store may not respond.
     """
 
 
 class IRefreshable(Interface):
     """
-    An optional ability of an :class:`IUploadSession`: to find out what is new.
+    An optional ability of an :class:`IUploadSession`: to find out what other processes
+    have changed.
 
-    Nothing final is said before: that a fragment is out of step, that an upload is not
-    complete, or what is left to release.
+    That is done before any final decision: that a fragment is out of step, that an
+    upload is not complete, or what is left to release.
     """
 
     def give_up(*, closed: bool) -> Deferred[bool]:
         """
-        Begin the end of the session, if it still is as :meth:`refresh` has found it.
+        Begin the end of the session, if it has not changed since :meth:`refresh`.
 
-        Asked before a session is released for how it stands: because it is not
+        Called before a session is released because of its state: because it is not
         complete, because bytes of it are lost, or because its time is out. From then on
         no process acknowledges anything more of it; ``IBackend.remember_close`` and
-        ``release()`` follow, here or, if this process dies, in another one.
+        ``release()`` follow, here or, if this process is killed, in another one.
 
         :param closed: Whether that is a success of Close-Session.
         :returns: A Deferred that fires with ``True`` when the end has begun, and with
-            ``False`` if another process has moved the session on: then nothing was
+            ``False`` if another process has changed the session: then nothing was
             done, and all attributes are as :meth:`refresh` would leave them. It fails
             with :class:`~txbits.errors.NoSuchSession` if the session is gone, or
-            closed; or with :class:`~txbits.errors.BackendError`, as when a success is
-            asked for and less is found than was acknowledged. The session stands then.
+            closed; or with :class:`~txbits.errors.BackendError`, for example if
+            *closed* is true and the store has fewer bytes than were acknowledged. The
+            session is unchanged then.
         """
 
     def refresh() -> Deferred[None]:
@@ -171,11 +173,11 @@ class IAbilities(Interface):
     """
     An optional ability of an :class:`IBackend`: it tells what its sessions can do.
 
-    A setting that needs what they cannot is refused at start.
+    A setting that requires other abilities is refused at start.
     """
 
     session_abilities: Set[InterfaceClass] = Attribute(
-        "The optional interfaces that every session of it provides, as configured."
+        "The optional interfaces that each of its sessions provides, as configured."
     )
 
 
@@ -183,49 +185,49 @@ class IStoredFile(IReleasable):
     """
     A file that was opened to be served, such as a reply or a published file.
 
-    It goes on showing what was opened, or reading fails, when another file takes its
-    place. ``release()`` closes it; a reading that is under way fails then.
+    If another file takes its place, it keeps the content that was opened, or reading
+    fails. ``release()`` closes it; a reading that is under way fails then.
     """
 
     length: int = Attribute("Its length in bytes.")
     modified: float = Attribute(
-        "When it was last changed. It stays the same for as long as the file does."
+        "When it was last changed. It is constant as long as the file is unchanged."
     )
     etag: str | None = Attribute(
-        "An entity tag without its quotes (RFC 9110 8.8.3): a different one for each "
-        "content that the file has ever had, and the same one for as long as the "
-        "content stays. None if there is none yet."
+        "An entity tag without its quotes (RFC 9110 8.8.3): different for each content "
+        "that the file has ever had, and constant as long as the content is unchanged. "
+        "None if there is none yet."
     )
     is_weak: bool = Attribute(
-        "Whether the content might change again without a change of the tag, as it may "
-        "right after a change. A file without this attribute has strong tags."
+        "Whether the content might change without a change of the tag, as it may right "
+        "after another change. A file without this attribute has strong tags."
     )
 
     def read_into(consumer: IConsumer, start: int, end: int) -> Deferred[None]:
         """
         Write the bytes from *start* up to, not including, *end* to *consumer*.
 
-        One reading at a time; another may follow.
+        Only one call may be under way at a time.
 
         :param consumer: It is given a push producer, which it may pause and stop.
         :param start: Offset of the first byte.
         :param end: Offset behind the last byte, at most :attr:`length`.
         :returns: A Deferred that fires with ``None`` when all was written and the
             producer unregistered. It fails with
-            :class:`~txbits.errors.StagedDataLost` if the bytes are gone or others,
+            :class:`~txbits.errors.StagedDataLost` if the bytes are gone or changed,
             or with :class:`~txbits.errors.BackendError`.
         """
 
 
 class ICodedFile(IStoredFile):
     """
-    A file that may be stored in a coded form, such as by gzip.
+    A file that may be stored with a content coding, such as gzip.
 
-    Everything about it is of the coded form: bytes, length and entity tag.
+    Bytes, length and entity tag are those of the coded form.
     """
 
     content_encoding: str | None = Attribute(
-        "The codings, as in Content-Encoding (RFC 9110 8.4); ``None`` if it has none."
+        "The codings, as in Content-Encoding (RFC 9110 8.4); None if it has none."
     )
 
 
@@ -233,15 +235,15 @@ class IDownloadable(Interface):
     """
     An optional ability of an :class:`IBackend`: published files can be read.
 
-    Downloads (MC-BUP 2.3, 3.5) need it.
+    Downloads (MC-BUP 2.3, 3.5) require it.
     """
 
     def open_file(destination: tuple[str, ...]) -> Deferred[IStoredFile]:
         """
-        Open the file that stands at a destination.
+        Open the file at a destination.
 
-        Whatever stands there counts, also what was not uploaded; but nothing of the
-        staging area, nothing outside the root, and nothing that is no plain file.
+        It need not have been uploaded; but it must be a plain file inside the root and
+        outside the staging area.
 
         :param destination: Not checked yet.
         :returns: A Deferred that fires with the :class:`IStoredFile`. It fails with
@@ -254,40 +256,41 @@ class IDownloadable(Interface):
 
 class IRedirecting(Interface):
     """
-    An optional ability of an :class:`IBackend`: clients can be sent to its own URLs.
+    An optional ability of an :class:`IBackend`: clients can be redirected to its own
+    URLs.
     """
 
     def location(destination: tuple[str, ...], method: str) -> Deferred[str | None]:
         """
-        Tell where a client can fetch a published file without us.
+        Tell where a client can fetch a published file directly.
 
         :param destination: Not checked yet.
-        :param method: ``"GET"`` or ``"HEAD"``; the URL may be good for that only.
-        :returns: A Deferred that fires with an absolute URL, or with ``None`` if the
-            file is to be served by us. It fails as ``IDownloadable.open_file`` does.
+        :param method: ``"GET"`` or ``"HEAD"``; the URL may be valid only for that.
+        :returns: A Deferred that fires with an absolute URL, or with ``None`` if
+            txbits is to serve the file. It fails as ``IDownloadable.open_file`` does.
         """
 
 
 class IAnswerable(Interface):
     """
-    An optional ability of an :class:`IUploadSession`: it keeps what a server
-    application answered, and the application's reply.
+    An optional ability of an :class:`IUploadSession`: it keeps the answer and the reply
+    of a server application.
 
-    Notification needs it. All of it goes with the session's ``release()``.
+    Notification requires it. The session's ``release()`` removes both.
     """
 
     attempts: int = Attribute(
-        "How often an application was asked, before a restart too."
+        "How often an application was asked, also before a restart."
     )
     answer: Answer | None = Attribute(
-        "What it answered for good; None as long as it is to be asked."
+        "Its final answer; None as long as it is to be asked."
     )
 
     def begin_attempt() -> Deferred[int]:
         """
         Record that the application is about to be asked.
 
-        What is left of the reply of an earlier attempt is discarded.
+        The remains of a reply to an earlier attempt are discarded.
 
         :returns: A Deferred that fires with the number of the attempt, from 1 on, when
             a restarted process would count on from there. It fails with
@@ -296,27 +299,27 @@ class IAnswerable(Interface):
 
     def open_reply() -> Deferred[IWriter]:
         """
-        Begin to write a reply; once in an attempt.
+        Begin to write a reply; called at most once in an attempt.
 
-        :returns: A Deferred that fires with the writer; the reply ends where that is
-            closed. It fails with :class:`~txbits.errors.BackendError`, and the writer
-            as any does.
+        :returns: A Deferred that fires with the writer; the reply is complete when that
+            is closed. It fails with :class:`~txbits.errors.BackendError`.
         """
 
     def keep_answer(answer: Answer) -> Deferred[None]:
         """
         Record what the application answered; it is not asked again.
 
-        :param answer: The answer; whether there is a reply is found out here.
-        :returns: A Deferred that fires with ``None`` when :attr:`answer` is that, and
+        :param answer: The answer. Its ``has_reply`` is ignored: the session itself
+            finds out whether a reply is stored.
+        :returns: A Deferred that fires with ``None`` when :attr:`answer` is set, and
             would be after the process is killed, with the whole reply if it has one
-            (and after the machine is, as far as the backend was set to promise
-            that). It fails with :class:`~txbits.errors.BackendError`.
+            (and after a crash of the machine, as far as the backend was configured to
+            promise that). It fails with :class:`~txbits.errors.BackendError`.
         """
 
     def reply() -> Deferred[IStoredFile]:
         """
-        Open the reply of an answer that has one.
+        Open the reply.
 
         :returns: A Deferred that fires with the :class:`IStoredFile`. It fails with
             :class:`~txbits.errors.NoSuchFile` if there is no reply, or with
@@ -332,15 +335,15 @@ class IReplyAddressable(Interface):
 
     def reply_address() -> str:
         """
-        Tell where a reply may be written.
+        Tell where another program may write a reply.
 
         :returns: An absolute path of a file, or a URL.
         """
 
     def has_reply() -> Deferred[bool]:
         """
-        Look whether somebody has written one.
+        Find out whether a reply was written.
 
-        :returns: A Deferred that fires with ``True`` if there is a plain file. It fails
+        :returns: A Deferred that fires with ``True`` if a plain file exists. It fails
             with :class:`~txbits.errors.BackendError`.
         """

@@ -1,5 +1,5 @@
 """
-How a server application is told of an upload, and answers.
+How server applications are asked about uploads, and what they answer.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ if TYPE_CHECKING:
 @frozen(kw_only=True)
 class Answer:
     """
-    What a server application answered for good.
+    The final answer of a server application.
 
-    :ivar status: Its HTTP status: of success, or 403, after which it is not asked
-        again either (MC-BUP 3.3).
-    :ivar publishes: Whether the file is to appear at its destination. If not, the
-        upload was the application's, and is discarded at Close-Session.
-    :ivar reply_url: An absolute URL to hand to the client in place of a stored reply.
-    :ivar has_reply: Whether a reply is stored. Whoever answers leaves it as it is:
-        who keeps the answer finds out.
+    :ivar status: Its HTTP status: of success, or 403; in both cases it is not asked
+        again (MC-BUP 3.3).
+    :ivar publishes: Whether the file is to appear at its destination. The default is
+        that it is not: the application has taken the upload, and Close-Session discards
+        the file.
+    :ivar reply_url: An absolute URL to give to the client in place of a stored reply.
+    :ivar has_reply: Whether a reply is stored. Notifiers leave it as it is; the session
+        that keeps the answer sets it.
     """
 
     status: int = 200
@@ -42,12 +43,12 @@ class CompleteUpload:
     """
     An upload that a server application is asked about.
 
-    :ivar session: Its session; what it provides besides
-        :class:`~txbits.interfaces.IUploadSession` depends on the backend, and covers
-        ``INotifier.needs``. Its bytes stay as they are until the answer is there.
+    :ivar session: Its session. It provides the interfaces of ``INotifier.needs``
+        besides :class:`~txbits.interfaces.IUploadSession`, and perhaps others. Its
+        bytes do not change until the application has answered.
     :ivar request_url: The destination URL as the client gave it, with its query.
-    :ivar attempt: How often the application has been asked, this time included: over
-        1, it may have seen this upload before.
+    :ivar attempt: How often the application has been asked, including this time. If
+        more than 1, it may have seen the upload before.
     :ivar sha256: The digest of its bytes.
     """
 
@@ -100,9 +101,10 @@ class IReply(Interface):
 
     def open() -> Deferred[IWriter]:
         """
-        Begin to write the reply. Called at most once; without it there is none.
+        Begin to write the reply. Called at most once; if it is not called, there is no
+        reply.
 
-        :returns: A Deferred that fires with the writer, which is to be closed. It
+        :returns: A Deferred that fires with the writer, which the caller closes. It
             fails with :class:`~txbits.errors.BackendError`.
         """
 
@@ -110,15 +112,17 @@ class IReply(Interface):
         """
         Tell where another program may write the reply instead.
 
-        :returns: An absolute path or a URL; ``None`` if the backend has none.
+        :returns: An absolute path or a URL; ``None`` if the backend does not support
+            this.
         """
 
 
 class INotifier(Interface):
     """
-    Tells a server application of complete uploads (MC-BUP 3.3).
+    Asks a server application about complete uploads (MC-BUP 3.3).
 
-    :func:`txbits.notification.notifier` makes one of a plain function.
+    :func:`txbits.notification.notifier` makes one from a plain function. If you only
+    want to know when files appear, use :class:`IPublicationObserver`.
     """
 
     needs: Set[InterfaceClass] = Attribute(
@@ -127,10 +131,10 @@ class INotifier(Interface):
 
     def notify(upload: CompleteUpload, reply: IReply) -> Deferred[Answer]:
         """
-        Ask the application; called again after any failure but one of status 403.
+        Ask the application. Called again after any failure except one of status 403.
 
-        The Deferred may be cancelled, because the session is: it fires when nothing of
-        the asking is left, and the upload's bytes are no longer read.
+        The Deferred may be cancelled, because the session is: it fires when nothing is
+        under way any more, and the upload's bytes are no longer read.
 
         :param upload: What was uploaded.
         :param reply: Where the reply goes.
@@ -139,6 +143,6 @@ class INotifier(Interface):
             :class:`~txbits.errors.ApplicationUnreachable`,
             :class:`~txbits.errors.ApplicationTimedOut`,
             :class:`~txbits.errors.BadAnswer`, or
-            :class:`~txbits.errors.BackendError` where reading the upload or writing the
-            reply did.
+            :class:`~txbits.errors.BackendError` if reading the upload or writing the
+            reply failed.
         """

@@ -1,5 +1,5 @@
 """
-How a backend is made from its description.
+Making a backend from its description.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from txbits.interfaces._storage import IBackend
 @frozen
 class BackendContext:
     """
-    What a backend parser is given besides the description.
+    The arguments of a backend parser besides the description.
 
     :ivar reactor: The reactor that the backend is to use.
-    :ivar fsync: When bytes are made to survive a crash of the machine: ``"close"``
+    :ivar fsync: When bytes are secured against a crash of the machine: ``"close"``
         (before the Ack of Close-Session), ``"fragment"`` (before every Ack) or
-        ``"never"``. A backend that cannot choose ignores it.
-    :ivar notifies: Whether a server application is told of complete uploads, so that
-        their bytes are read before they are published. A backend for which that makes
-        no difference ignores it.
-    :ivar directory: Where relative paths of files begin: a daemon may have gone to
-        another directory than the one that it was started in. Nothing for that of the
+        ``"never"``. A backend without this choice ignores it.
+    :ivar notifies: Whether a server application is asked about complete uploads, so
+        that their bytes are read before they are published. A backend for which that
+        makes no difference ignores it.
+    :ivar directory: The directory that paths of files are relative to: a daemon may
+        have changed its working directory since it was started. Empty for that of the
         process.
     """
 
@@ -46,16 +46,16 @@ class IBackendParser(IPlugin):
     ``--backend prefix:...`` works.
     """
 
-    prefix: str = Attribute("What a description that is meant for it begins with.")
+    prefix: str = Attribute("The first word of its descriptions, such as 'disk'.")
     format: str = Attribute("The form of a description, such as 'disk:PATH'.")
     help: str = Attribute("One or two sentences that say what the backend is for.")
 
     def parse_backend(context: BackendContext, *args: str, **kwargs: str) -> IBackend:
         """
-        Make the backend. It does no I/O yet; that is for ``IBackend.start``.
+        Make the backend, without I/O, which is for ``IBackend.start``.
 
-        An implementation may name the arguments that it takes; a description that does
-        not fit them is refused before it is called.
+        An implementation may name the arguments that it accepts; a description with
+        others is refused before this is called.
 
         :param context: The reactor, and settings that concern storage.
         :param args: The positional parts of the description, unescaped.

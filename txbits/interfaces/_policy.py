@@ -1,5 +1,5 @@
 """
-Who may upload where.
+Permission to upload and download.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from zope.interface import Interface
 
 class IAccessPolicy(Interface):
     """
-    Decides who may upload where, and who may read what was uploaded.
+    Decides who may upload where, and who may download.
 
-    Authentication comes before it, from outside (see
+    Authentication comes before, from outside (see
     :meth:`txbits.web.BITSResource.for_user`); this is about permission.
     """
 
@@ -20,10 +20,10 @@ class IAccessPolicy(Interface):
         caller: str | None, destination: tuple[str, ...], packet_type: str
     ) -> Deferred[None]:
         """
-        Permit a packet, or refuse it. Asked for every packet, before its body.
+        Permit or refuse a packet, before its body arrives, or a download.
 
-        It is asked for downloads, too. Replies of server applications belong to the
-        user who created the session, and nobody is asked for them.
+        Replies of server applications belong to the user who created the session; this
+        is not called for them.
 
         :param caller: The authenticated user; ``None`` if anonymous.
         :param destination: The destination, not yet checked by the backend.

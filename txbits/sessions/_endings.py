@@ -302,8 +302,8 @@ async def expire(active: ActiveSessions, session_id: UUID) -> bool:
     """
     Release a session if its time is out, or its release has begun.
 
-    :returns: Whether nothing went wrong. A session that could not be released is logged,
-        and the next clean-up tries again.
+    :returns: Whether nothing went wrong. A session that could not be released is
+        logged, and the next clean-up tries again.
     :raises ServerStopping: If the server is stopping.
     """
     active.begin()
