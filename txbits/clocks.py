@@ -31,7 +31,7 @@ Wall = Callable[[], float]
 
 
 def _on_from(wall: Wall, monotonic: Callable[[], float]) -> Callable[[], float]:
-    """A clock that continues from the present time of a wall clock, and is never set."""
+    """A clock that starts at the present time of a wall clock, and is never set."""
     ahead = wall() - monotonic()
     # It is called several times for each packet.
     return lambda: monotonic() + ahead

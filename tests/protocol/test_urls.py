@@ -36,4 +36,4 @@ class UrlTests(SynchronousTestCase):
 
     def test_the_fault_of_one_that_is_too_long_does_not_show_it(self) -> None:
         fault = fault_of_reply_url("https://a/" + 9000 * "x")
-        self.assertEqual(fault, "has 9,010 characters; at most 2,200 are taken")
+        self.assertEqual(fault, "has 9,010 characters; the maximum is 2,200")

@@ -1,9 +1,9 @@
 """
-One header value at a time: GUIDs, ranges, lengths, HRESULTs.
+Single header values: GUIDs, ranges, lengths, HRESULTs.
 
-Each pattern stands under the section of MC-BUP (v20240423) that asks for it.
-Reading raises :class:`LocalProtocolError`; whose fault it is, is for
-:mod:`txbits.protocol.codec` to say, which knows who spoke.
+Each pattern follows the section of MC-BUP (v20240423) that requires it. Reading raises
+:class:`LocalProtocolError`; :mod:`txbits.protocol.codec` knows whose value it is, and
+translates the error.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from attrs import field, frozen
 
 
 class ProtocolError(Exception):
-    """Something that BITS does not allow to be said."""
+    """A violation of the protocol."""
 
 
 class LocalProtocolError(ProtocolError):
-    """We tried to say something that BITS does not allow, or to read it."""
+    """We tried to write or read a value that BITS does not allow."""
 
 
 #: MC-BUP 1.7.1: "This version of the specification defines a single protocol whose
@@ -33,19 +33,19 @@ BITS_UPLOAD_PROTOCOL = UUID("7df0354d-249b-430f-820d-3d2a9bef4931")
 #: kilobytes."
 MAX_VALUE_LENGTH = 4096
 
-#: How many GUIDs of BITS-Supported-Protocols are looked at.
+#: How many GUIDs of BITS-Supported-Protocols are read; others are ignored.
 MAX_PROTOCOLS = 100
 
 #: MC-BUP 2.2.1.1 on Content-Name: "The length SHOULD NOT exceed 260 characters."
 MAX_CONTENT_NAME = 260
 
 #: The reference page on the Ack for Create-Session lets a server choose the id of a
-#: session, of up to 100 characters; MC-BUP 2.2.1.2 has GUIDs only. A server of ours
-#: hands out GUIDs, a client of ours takes either.
+#: session, of up to 100 characters; MC-BUP 2.2.1.2 has GUIDs only. Our server uses
+#: GUIDs, our client accepts either.
 MAX_SESSION_ID = 100
 
-#: How many GUIDs are remembered as they were read and written: a session's id comes
-#: with each of its packets, and goes with each of its Acks.
+#: How many parsed and formatted GUIDs are cached: each packet of a session and each
+#: Ack contains its id.
 _REMEMBERED = 1024
 
 #: What may surround a header value (RFC 9110 5.6.3). ``bytes.strip()`` without an
@@ -57,7 +57,7 @@ MAX_OFFSET = 2**63 - 1
 _LONGEST_OFFSET = len(str(MAX_OFFSET))
 
 # MC-BUP 2.2.1.2 takes GUIDs as MS-DTYP 2.3.4.3 writes them, in braces. Windows sends
-# upper case in braces; other clients leave the braces away.
+# upper case in braces; other clients omit the braces.
 _GUID = re.compile(
     rb"(?:\{(?P<braced>GUID)\}|(?P<bare>GUID))".replace(
         b"GUID",
@@ -74,14 +74,14 @@ _SESSION_ID = re.compile(
 _PROTOCOL = re.compile(rb"[^ \t,]+")
 
 # MC-BUP 2.2.6.1: "using the format in section 14.16 of [RFC2616]". The unit is
-# compared without regard to case, as every token of HTTP's is here.
+# compared case-insensitively, like all other tokens of HTTP here.
 _CONTENT_RANGE = re.compile(
     rb"bytes[ \t]+(?P<first>[0-9]{1,19})-(?P<last>[0-9]{1,19})/(?P<total>[0-9]{1,19})",
     re.IGNORECASE,
 )
 
-# No source says how Windows writes the range of an empty file. These are the three
-# ways that a client can be thought to; all say that the total is 0.
+# No source says how Windows writes the range of an empty file. These are three
+# plausible forms; in all of them the total is 0.
 _EMPTY_RANGE = re.compile(rb"bytes[ \t]+(?:0-0|\*|0--1)/0", re.IGNORECASE)
 
 # MC-BUP 2.2.3.2 on BITS-Host-Id: "It MUST have the host format specified in [RFC1738]
@@ -104,7 +104,7 @@ _HRESULT = re.compile(rb"0[xX](?P<digits>[0-9A-Fa-f]{1,8})")
 
 
 def trimmed(value: bytes) -> bytes:
-    """A header value without the white space around it."""
+    """Remove the white space around a header value."""
     return value.strip(WHITE_SPACE)
 
 
@@ -113,7 +113,7 @@ def parse_guid(value: bytes) -> UUID:
     """
     Read a GUID, in any case, with or without braces.
 
-    :raises LocalProtocolError: If it is none.
+    :raises LocalProtocolError: If it is not one.
     """
     match = _GUID.fullmatch(value)
     if match is None:
@@ -129,11 +129,11 @@ def format_guid(guid: UUID) -> bytes:
 
 def check_session_id(text: str) -> str:
     """
-    Check a session's id that another's server chose: its own word, to be sent back.
+    Check the id of a session on another server, which is to be sent back unchanged.
 
     :param text: Its bytes as Latin-1.
     :returns: The same.
-    :raises LocalProtocolError: If it cannot stand in a header, or is too long.
+    :raises LocalProtocolError: If it cannot be sent in a header, or is too long.
     """
     if not text or len(text) > MAX_SESSION_ID:
         raise LocalProtocolError(
@@ -150,7 +150,7 @@ def parse_protocols(value: bytes) -> tuple[UUID, ...]:
     """
     Read BITS-Supported-Protocols (MC-BUP 2.2.2.2), the most preferred first.
 
-    What is no GUID is a protocol that we do not know, and passed over.
+    Anything that is not a GUID is an unknown protocol, and ignored.
     """
     found = []
     for token in islice(_PROTOCOL.finditer(value), MAX_PROTOCOLS):
@@ -170,7 +170,7 @@ def parse_offset(value: bytes) -> int:
     """
     Read an offset or a length: digits, below 2**63.
 
-    :raises LocalProtocolError: If it is none.
+    :raises LocalProtocolError: If it is not one.
     """
     # isdigit() of bytes knows the ten ASCII digits only.
     if (
@@ -187,7 +187,7 @@ class ContentRange:
     """
     Which bytes of the file a Fragment carries (MC-BUP 2.2.6.1).
 
-    One that makes no sense cannot be made.
+    Invalid ranges cannot be constructed.
 
     :ivar first: Offset of the first byte.
     :ivar last: Offset of the last byte; -1 for an empty file.
@@ -225,7 +225,7 @@ def parse_content_range(value: bytes) -> ContentRange:
     """
     Read a Content-Range.
 
-    :raises LocalProtocolError: If it is none, or one that makes no sense.
+    :raises LocalProtocolError: If it is not one, or is invalid.
     """
     match = _CONTENT_RANGE.fullmatch(value)
     if match is not None:
@@ -241,7 +241,7 @@ def parse_hresult(value: bytes) -> int:
     """
     Read an HRESULT such as ``0x80070057``.
 
-    :raises LocalProtocolError: If it is none.
+    :raises LocalProtocolError: If it is not one.
     """
     match = _HRESULT.fullmatch(value)
     if match is None:
@@ -261,7 +261,7 @@ def check_host_id(text: str) -> str:
     A port may follow, behind an IPv6 address only if that is in brackets.
 
     :returns: The same.
-    :raises LocalProtocolError: If it is none of them; the text is for an operator.
+    :raises LocalProtocolError: If it is invalid; the text is for an operator.
     """
     if not text.isascii():
         raise LocalProtocolError(
@@ -294,5 +294,5 @@ def _is_address(kind: type[IPv4Address | IPv6Address], text: str) -> bool:
         kind(text)
     except AddressValueError:
         return False
-    # The zone of an address means something on one machine only.
+    # The zone of an address has a meaning only on one machine.
     return "%" not in text

@@ -1,8 +1,8 @@
 """
-Conditional requests for files: which content is meant, and whether it is wanted.
+Conditional requests for files.
 
-The rules are RFC 9110's (13); MC-BUP 3.5.5 asks for those of its predecessor. Windows
-sends ``If-Unmodified-Since`` with every range after the first.
+The rules are those of RFC 9110 13; MC-BUP 3.5.5 requires those of its predecessor.
+Windows sends ``If-Unmodified-Since`` with every range after the first.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from attrs import frozen
 
 from txbits.protocol._fields import MAX_VALUE_LENGTH, trimmed
 
-#: Header values by lower-case name, in the order in which they came.
+#: Header values by lower-case name, in the order of the request.
 Headers = Mapping[bytes, Sequence[bytes]]
 
 # RFC 9110 8.8.3: entity-tag = [ weak ] opaque-tag.
 _ENTITY_TAG = re.compile(rb'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
 
-# RFC 9110 5.6.7: IMF-fixdate, and the two obsolete forms that recipients take, too.
+# RFC 9110 5.6.7: IMF-fixdate, and the two obsolete forms that recipients accept.
 _MONTHS = (
     *(b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun"),
     *(b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"),
@@ -46,13 +46,13 @@ _DATES = tuple(
 #: The last second that an HTTP-date can name.
 LATEST_DATE = 253_402_300_799
 
-#: How old a time of modification must be, in seconds, before it stands for one content
-#: alone: what has changed lately may have changed twice within a second.
+#: How old a time of modification must be, in seconds, to identify one content: a file
+#: that was changed recently may have been changed twice within a second.
 _STRONG_AFTER = 60
 
 
 class Verdict(Enum):
-    """What the conditions of a request come to."""
+    """The outcome of the conditions of a request."""
 
     PROCEED = auto()
     NOT_MODIFIED = auto()
@@ -62,11 +62,11 @@ class Verdict(Enum):
 @frozen
 class Validators:
     """
-    What tells one content of a file from another.
+    What distinguishes one content of a file from another.
 
     :ivar etag: An entity tag, without its quotes; ``None`` if there is none.
     :ivar modified: When it was last changed, in whole seconds.
-    :ivar is_weak: Whether contents may differ though their tags do not.
+    :ivar is_weak: Whether different contents may have the same tag.
     """
 
     etag: bytes | None
@@ -90,9 +90,9 @@ def parse_date(value: bytes, now: int) -> int | None:
     """
     Read an HTTP-date, in any of its three forms.
 
-    :param now: For years of two digits: one that seems to be over 50 years ahead is of
-        the century before.
-    :returns: Seconds since the epoch; ``None`` if it is none.
+    :param now: For years of two digits: one that seems to be more than 50 years ahead
+        is in the past.
+    :returns: Seconds since the epoch; ``None`` if it is not a date.
     """
     if len(value) > MAX_VALUE_LENGTH:
         return None
@@ -120,10 +120,10 @@ def parse_date(value: bytes, now: int) -> int | None:
 
 def examine(headers: Headers, current: Validators, now: int) -> Verdict:
     """
-    Weigh the conditions of a GET or HEAD (RFC 9110 13.2.2).
+    Evaluate the conditions of a GET or HEAD (RFC 9110 13.2.2).
 
     :param headers: The request's headers.
-    :param current: What there is.
+    :param current: The present content.
     :param now: The time.
     """
     if (wanted := headers.get(b"if-match")) is not None:
@@ -143,10 +143,10 @@ def examine(headers: Headers, current: Validators, now: int) -> Verdict:
 
 def honours_range(headers: Headers, current: Validators, now: int) -> bool:
     """
-    Tell whether a Range is to be looked at, as far as If-Range goes (RFC 9110 13.1.5).
+    Tell whether If-Range allows a Range to be used (RFC 9110 13.1.5).
 
     :param headers: The request's headers.
-    :param current: What there is.
+    :param current: The present content.
     :param now: The time.
     """
     values = headers.get(b"if-range")

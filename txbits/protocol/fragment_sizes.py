@@ -1,10 +1,10 @@
 """
 How many bytes a client sends at a time.
 
-Windows sends from 5 KB up to 13 MB, as the network allows. So does this: a fragment is
-to take some seconds, long enough that the pause between an Ack and the next fragment
+Windows sends from 5 KB up to 13 MB, as the network allows, and so does this. A fragment
+should take some seconds: long enough that the pause between an Ack and the next one
 does not matter, and short enough that little is sent twice when a connection breaks.
-A server that finds fragments too large sets a limit of its own.
+A server that refuses a fragment as too large sets a limit.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from attrs.validators import ge
 SMALLEST_BY_RATE = 5 * 1024
 LARGEST_BY_RATE = 13 * 1024 * 1024
 
-#: How long the first fragment is, in bytes. Nothing is known of the network yet.
+#: The length of the first fragment, in bytes, when the network is not yet known.
 FIRST_FRAGMENT = 1024 * 1024
 
-#: A server that finds a fragment of this many bytes too large takes none.
+#: A server that refuses a fragment of this many bytes as too large accepts none.
 SMALLEST_FRAGMENT = 1024
 
-#: How long a fragment is to take, in seconds.
+#: How long a fragment should take, in seconds.
 TARGET_SECONDS = 10.0
 
-#: By how much a fragment may be longer than the one before.
+#: How many times longer than the previous one a fragment may be.
 _GROWTH = 4
 
 
 @define
 class FragmentSizes:
     """
-    The length of the next fragment, from what became of those before.
+    The length of the next fragment, depending on the outcome of previous ones.
 
     :ivar size: How many bytes the next fragment has at most.
-    :ivar adapts: Whether that follows the network.
+    :ivar adapts: Whether that adapts to the network.
     """
 
     size: int = field(default=FIRST_FRAGMENT, validator=ge(1))
@@ -45,28 +45,27 @@ class FragmentSizes:
     @classmethod
     def fixed(cls, size: int) -> FragmentSizes:
         """
-        Send so many bytes at a time, whatever the network does.
-
-        Only a server that finds them too large makes them fewer.
+        Send a fixed number of bytes at a time, independent of the network, unless the
+        server refuses them as too large.
         """
         return cls(size, adapts=False)
 
     @classmethod
     def up_to(cls, limit: int) -> FragmentSizes:
-        """Follow the network, but send no more than so many bytes at a time."""
+        """Adapt to the network, but send at most so many bytes at a time."""
         sizes = cls(min(limit, FIRST_FRAGMENT))
         sizes._limit = limit
         return sizes
 
     def acknowledged(self, length: int, seconds: float) -> None:
         """
-        A fragment was taken.
+        A fragment was accepted.
 
         :param length: How many bytes it had.
-        :param seconds: How long it took, Ack included.
+        :param seconds: How long it took, including the Ack.
         """
-        # What is shorter than it might be, like the last one, shows no rate: most of
-        # its time may be the Ack's.
+        # A fragment that is shorter than possible, like the last one, shows no rate:
+        # most of its time may be the Ack's.
         if not self.adapts or length < self.size:
             return
         most = self.size * _GROWTH
@@ -75,15 +74,15 @@ class FragmentSizes:
         self.size = min(self._limit, max(SMALLEST_BY_RATE, most))
 
     def lost(self) -> None:
-        """A fragment was not answered: the network is worse than it was."""
+        """A fragment was not answered: the network has become worse."""
         if self.adapts:
             self.size = min(self._limit, max(SMALLEST_BY_RATE, self.size // 2))
 
     def too_large(self, length: int) -> bool:
         """
-        The server takes no fragment of so many bytes.
+        The server does not accept a fragment of so many bytes.
 
-        :returns: Whether it may take a shorter one.
+        :returns: Whether it may accept a shorter one.
         """
         if length <= SMALLEST_FRAGMENT:
             return False

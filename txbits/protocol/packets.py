@@ -1,9 +1,9 @@
 """
 The packets of BITS and their Acks, as values that cannot be malformed.
 
-A request that could be read is one of :data:`Packet`; what the server answers is an
-:class:`Ack`. Both sides of the wire use them: the server reads packets and writes
-Acks, a client writes packets and reads Acks (:mod:`txbits.protocol.codec`).
+A valid request is one of :data:`Packet`; the server's answer is an :class:`Ack`. The
+server reads packets and writes Acks, a client writes packets and reads Acks
+(:mod:`txbits.protocol.codec`).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from txbits.protocol._fields import (
 )
 
 if TYPE_CHECKING:
-    # That of typing has defaults from Python 3.13 on.
+    # typing.TypeVar has defaults from Python 3.13 on.
     from typing_extensions import TypeVar
 
-    #: How a session is called: a GUID where we are the server, and where we are the
-    #: client the server's own word, which goes back byte for byte
+    #: The id of a session: on the server a GUID, on the client the server's own text,
+    #: which is sent back byte for byte
     #: (:func:`~txbits.protocol._fields.check_session_id`).
     SessionId = TypeVar("SessionId", UUID, str, default=UUID)
 else:
@@ -35,7 +35,7 @@ else:
 
 @frozen
 class Ping:
-    """Asks for nothing but an Ack (MC-BUP 2.2.4)."""
+    """Only requests an Ack (MC-BUP 2.2.4)."""
 
     packet_type: ClassVar[str] = "Ping"
 
@@ -43,9 +43,9 @@ class Ping:
 @frozen
 class CreateSession:
     """
-    Asks for a new session (MC-BUP 2.2.2).
+    Requests a new session (MC-BUP 2.2.2).
 
-    :ivar protocols: What the client speaks, most preferred first.
+    :ivar protocols: The protocols that the client supports, most preferred first.
     :ivar content_name: The client's name for the file.
     """
 
@@ -58,12 +58,12 @@ class CreateSession:
 @frozen
 class Fragment(Generic[SessionId]):
     """
-    Carries a range of the file (MC-BUP 2.2.6).
+    Contains a range of the file (MC-BUP 2.2.6).
 
-    :ivar session_id: Whose it is.
+    :ivar session_id: Its session.
     :ivar content_range: Which bytes.
-    :ivar content_length: Length of the body in bytes, ``None`` if it comes chunked;
-        if known it is the length of the range.
+    :ivar content_length: Length of the body in bytes, which is that of the range;
+        ``None`` if the body is chunked.
     """
 
     packet_type: ClassVar[str] = "Fragment"
@@ -82,7 +82,7 @@ class Fragment(Generic[SessionId]):
 
 @frozen
 class CloseSession(Generic[SessionId]):
-    """Says that all is sent, and may become visible (MC-BUP 2.2.8)."""
+    """Says that the file is complete, and may become visible (MC-BUP 2.2.8)."""
 
     packet_type: ClassVar[str] = "Close-Session"
 
@@ -91,7 +91,7 @@ class CloseSession(Generic[SessionId]):
 
 @frozen
 class CancelSession(Generic[SessionId]):
-    """Says that nothing is to be left of the session (MC-BUP 2.2.10)."""
+    """Requests that everything of the session is removed (MC-BUP 2.2.10)."""
 
     packet_type: ClassVar[str] = "Cancel-Session"
 
@@ -100,7 +100,7 @@ class CancelSession(Generic[SessionId]):
 
 Packet = Ping | CreateSession | Fragment | CloseSession | CancelSession
 
-#: What a client sends.
+#: The packets of a client.
 ClientPacket = (
     Ping | CreateSession | Fragment[str] | CloseSession[str] | CancelSession[str]
 )
@@ -120,23 +120,23 @@ class Ack(Generic[SessionId]):
     """
     The server's answer to any packet (MC-BUP 2.2.3, 2.2.5, 2.2.7, 2.2.9, 2.2.11).
 
-    What is ``None`` is not there.
+    Headers that are missing are ``None``.
 
     :ivar status: The HTTP status; 200 (or 201) is success.
     :ivar session_id: The session that was created, or that the packet named.
     :ivar protocol: The protocol that the server chose; of Create-Session only.
-    :ivar received: Offset of the byte that the server wants next; of Fragment only.
-    :ivar hresult: What went wrong, as Windows counts errors.
-    :ivar context: Where: 0x5 in the server, 0x7 in the server application.
+    :ivar received: Offset of the byte that the server expects next; of Fragment only.
+    :ivar hresult: The error, as an HRESULT.
+    :ivar context: Where it occurred: 0x5 in the server, 0x7 in the server application.
     :ivar retry_after: Seconds to wait before trying again.
     :ivar host_id: The host to send the rest to; of Create-Session only.
     :ivar host_id_fallback_timeout: Seconds without progress after which a client
         comes back from there.
     :ivar reply_url: Where the server application's reply is; of the last Fragment.
-    :ivar schemes: In words, the schemes of authentication that a 401 or 407 offers; of
-        Acks that were read only.
-    :ivar resource_id: What the file is known by; of a Close-Session that came over
-        POST, as clients made for OneDrive send it, which fail without it.
+    :ivar schemes: The schemes of authentication that a 401 or 407 offers, in words;
+        only of Acks that were read.
+    :ivar resource_id: Identifies the file; only of a Close-Session sent with POST:
+        clients for OneDrive send it like this, and fail without the header.
     """
 
     status: int
@@ -154,5 +154,5 @@ class Ack(Generic[SessionId]):
 
     @property
     def success(self) -> bool:
-        """Whether the packet did what it asked for."""
+        """Whether the packet succeeded."""
         return 200 <= self.status < 300

@@ -1,10 +1,10 @@
 """
-Where a fragment falls against the bytes that are held.
+Where a fragment lies compared with the bytes that are stored.
 
-The server holds a prefix of the file, *held* bytes long. A fragment that begins
-inside it, or right at its end, is welcome: what is held is skipped, never written
-again, and the rest is appended. One that begins beyond is out of step, and
-answered with 416 and the offset that is wanted (MC-BUP 3.2.5.2.6).
+The server has stored a prefix of the file, *held* bytes long. If a fragment begins
+inside it, or right at its end, the bytes that are stored are skipped, and the rest is
+appended. If it begins beyond, it is out of step, and answered with 416 and the offset
+that is expected (MC-BUP 3.2.5.2.6).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Placement:
     """
     What to do with the bytes of a fragment, in order.
 
-    :ivar skip: How many bytes at its beginning are held already.
+    :ivar skip: How many bytes at its beginning are stored already.
     :ivar append: How many bytes follow them, to be stored.
     """
 
@@ -32,7 +32,7 @@ def place(content_range: ContentRange, held: int) -> Placement | None:
     Place a fragment.
 
     :param content_range: The bytes that the fragment carries.
-    :param held: How many bytes of the file are held.
+    :param held: How many bytes of the file are stored.
     :returns: Its placement, or ``None`` if it is out of step.
     """
     if content_range.first > held:

@@ -1,14 +1,14 @@
 """
-Byte ranges of files: which are asked for, and how several are framed in one answer.
+Byte ranges of files: which are requested, and how several are framed in one response.
 
 RFC 9110 14, and MC-BUP 3.5.5: ranges are answered in the order of the request, and
-never merged. What is no range of bytes is passed over, and the whole file is the answer
-then, as RFC 9110 14.2 wants it; so is what would take more than it gives:
+never merged. A Range that is not one of bytes is ignored, and the response is the whole
+file, as RFC 9110 14.2 requires. So are requests that would cost more than they save:
 
-- over :data:`MAX_RANGES` ranges, or a value over 4 KiB;
-- ranges that are together longer than the file.
+- more than :data:`MAX_RANGES` ranges, or a value of more than 4 KiB;
+- ranges whose total is longer than the file.
 
-Windows asks for its ranges one by one when the answer to several is the whole file.
+If the response to several ranges is the whole file, Windows requests them one by one.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class ByteRange:
 
 
 def unsatisfied_range(total: int) -> bytes:
-    """Write the Content-Range of an answer with 416."""
+    """Write the Content-Range of a response with 416."""
     return b"bytes */%d" % total
 
 
@@ -67,9 +67,8 @@ def chosen_ranges(values: Sequence[bytes], total: int) -> tuple[ByteRange, ...] 
 
     :param values: The values of all Range headers.
     :param total: How many bytes the file has.
-    :returns: What to answer with, in the order of the request; nothing if no range lies
-        within the file, which is answered with 416; ``None`` if the whole file is to
-        be the answer.
+    :returns: The ranges to send, in the order of the request; empty if none is within
+        the file, which is answered with 416; ``None`` to send the whole file.
     """
     specifiers = _parsed(values)
     if specifiers is None:
@@ -78,7 +77,7 @@ def chosen_ranges(values: Sequence[bytes], total: int) -> tuple[ByteRange, ...] 
     for first, last, suffix in specifiers:
         if suffix is not None:
             if suffix and not total:
-                # Satisfied, but by bytes that no Content-Range can name.
+                # Satisfiable, but Content-Range cannot express an empty range.
                 return None
             first, last = max(total - suffix, 0), total - 1
         if first < total and first <= last:
@@ -90,9 +89,9 @@ def chosen_ranges(values: Sequence[bytes], total: int) -> tuple[ByteRange, ...] 
 
 def _parsed(values: Sequence[bytes]) -> list[tuple[int, int, int | None]] | None:
     """
-    Take the syntax apart.
+    Parse the values of all Range headers.
 
-    :returns: First, last and length of a suffix; ``None`` if it is to be passed over.
+    :returns: First, last and length of a suffix; ``None`` if they are to be ignored.
     """
     if len(values) != 1 or len(values[0]) > MAX_VALUE_LENGTH:
         return None
@@ -111,7 +110,7 @@ def _parsed(values: Sequence[bytes]) -> list[tuple[int, int, int | None]] | None
             found.append((0, 0, int(suffix)))
             continue
         begin = int(first)
-        # An end that is left away is that of the file, wherever that is.
+        # If the end is omitted, it is that of the file.
         end = int(last) if last else max(begin, 1 << 64)
         if end < begin:
             return None
@@ -122,13 +121,13 @@ def _parsed(values: Sequence[bytes]) -> list[tuple[int, int, int | None]] | None
 @define
 class Multipart:
     """
-    An answer that holds several ranges (RFC 9110 14.6).
+    A response with several ranges (RFC 9110 14.6).
 
     :ivar ranges: The ranges.
     :ivar total: How many bytes the file has.
     :ivar content_type: Of each part.
-    :ivar boundary: What stands between the parts; at random, and so long that no
-        file has it in it but on purpose. Whoever counts is right also then.
+    :ivar boundary: Separates the parts. It is random, and so long that no file contains
+        it by chance. Readers that count bytes do not need it.
     """
 
     ranges: tuple[ByteRange, ...]
@@ -151,20 +150,20 @@ class Multipart:
 
     @property
     def outer_type(self) -> bytes:
-        """The Content-Type of the answer."""
+        """The Content-Type of the response."""
         return b"multipart/byteranges; boundary=%b" % self.boundary
 
     @property
     def end(self) -> bytes:
-        """What stands behind the last part."""
+        """What follows the last part."""
         return b"\r\n--%b--\r\n" % self.boundary
 
     @property
     def length(self) -> int:
-        """How many bytes all of it has."""
+        """How many bytes the whole body has."""
         parts = sum(len(head) for head in self._heads)
         return parts + sum(one.length for one in self.ranges) + len(self.end)
 
     def parts(self) -> Iterator[tuple[bytes, ByteRange]]:
-        """What stands before each range, and the range."""
+        """The head of each part, and its range."""
         return zip(self._heads, self.ranges, strict=True)

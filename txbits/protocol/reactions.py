@@ -1,5 +1,5 @@
 """
-What an upload does next, and why, in words.
+What an upload does next, and why.
 
 :class:`~txbits.protocol.upload.Upload` answers each event with one of these.
 """
@@ -22,7 +22,7 @@ class Again:
     """
     The next packet can be sent at once.
 
-    :ivar progress: Whether the server holds more than ever before.
+    :ivar progress: Whether the server has stored more than ever before.
     """
 
     progress: bool
@@ -36,7 +36,7 @@ class Later:
     :ivar cause: What is wrong, in words.
     :ivar status: The HTTP status, if there was an answer.
     :ivar hresult: The HRESULT, if the answer had one.
-    :ivar retry_after: How many seconds the server wants the pause to be, at least.
+    :ivar retry_after: The minimum pause that the server asks for, in seconds.
     """
 
     cause: str
@@ -48,7 +48,7 @@ class Later:
 @frozen
 class Refused:
     """
-    The upload cannot go on.
+    The upload cannot continue.
 
     :ivar cause: What is wrong, in words.
     :ivar status: The HTTP status.
@@ -77,19 +77,19 @@ class Done:
 
 @frozen
 class Cancelled:
-    """Nothing of the upload is left on the server."""
+    """The server has removed everything of the upload."""
 
 
 @frozen
 class Doubt:
     """
-    The file may be at its destination: an answer to Close-Session was lost, and now the
-    session is gone, or the server refuses what it may have done already.
+    The file may be at its destination: the answer to a Close-Session was lost, and now
+    the session is gone, or the server refuses what it may have done already.
 
-    :ivar done: How the upload ended, if a look at the destination shows the file.
-    :ivar otherwise: What follows if it does not.
-    :ivar may_be_older: Whether the file that was there before the upload, if there was
-        one, could still be there. If so, its length proves nothing.
+    :ivar done: The end of the upload, if the file is at the destination.
+    :ivar otherwise: What follows if it is not.
+    :ivar may_be_older: Whether a file that was there before the upload could still be
+        there. If so, its length proves nothing.
     """
 
     done: Done
@@ -101,7 +101,7 @@ Reaction = Again | Later | Refused | Done | Cancelled | Doubt
 
 
 def is_transient(status: int) -> bool:
-    """Tell whether a packet that got this status may succeed if it is sent again."""
+    """Tell whether a packet with this status may succeed if it is sent again."""
     if 500 <= status < 600:
         return status not in (501, 505)
     return status in (408, 409)
@@ -109,9 +109,9 @@ def is_transient(status: int) -> bool:
 
 def describe_stranger(words: str, location: str | None, *, was_there: bool) -> str:
     """
-    Say on one line that something answers that is no BITS server.
+    Describe an answer that is not from a BITS server, on one line.
 
-    :param words: What it answers.
+    :param words: The answer.
     :param location: Where it redirects to, if it does.
     :param was_there: Whether a BITS server has answered at the same URL before.
     """
@@ -126,7 +126,7 @@ def describe_stranger(words: str, location: str | None, *, was_there: bool) -> s
 
 
 def describe(ack: Ack[str]) -> str:
-    """Put an Ack that is no success into words, on one line."""
+    """Describe an Ack that is not a success, on one line."""
     who = "the server"
     if ack.context not in (None, CONTEXT_SERVER):
         who = "the server application"

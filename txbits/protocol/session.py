@@ -1,48 +1,47 @@
 """
 The life of a session on the server.
 
-A session is born by Create-Session and waits for bytes. Fragments fill it; when the
-last byte is held it is *complete*, which it stays however often that fragment is
-sent again. Close-Session then publishes the file. If publishing fails, the session
-is complete as before, and the client's next Close tries again. Once the file stands
-at its destination there is no way back: whatever is still to be released is
-released by that Close, by the next one, or by the clean-up.
+Create-Session creates a session, and Fragments fill it. When the last byte is stored,
+the session is *complete*, and stays so if that fragment is sent again. Close-Session
+then publishes the file. If publishing fails, the session is still complete, and the
+client's next Close tries again. Once the file is at its destination, there is no way
+back: that Close, the next one, or the clean-up releases the rest.
 
-Where a server application is to be asked about uploads (MC-BUP 3.3), a session that
-holds the last byte is *unanswered* at first: whatever wants to go on, a Fragment or a
-Close-Session, has to ask, until there is an answer for good. The application lets the
-file be published; or it has *taken* the upload, so that nothing is left for
-Close-Session but to release it; or it has *refused* it, which every later Fragment and
-Close is told as well. Any other failure leaves the session unanswered.
+If a server application is to be asked about uploads (MC-BUP 3.3), a session with all
+its bytes is *unanswered* at first: each Fragment and Close-Session asks the
+application, until there is a final answer. The application lets the file be published;
+or it has *taken* the upload, so that Close-Session only releases the session; or it has
+*refused* it, and every later Fragment and Close gets the same refusal. After any other
+failure, the session is still unanswered.
 
-Where files are to be published at the last fragment, a session that has nobody left
-to ask is *due*: the file is published before that Ack, or by whichever packet gets
-through next. Then it is *standing*, file and session, until Close-Session, Cancel or
-the time-out releases what there is besides the file, such as a reply.
+If files are published at the last fragment, a session that needs no (further) answer is
+*due*: the file is published before the Ack of that fragment, or by the next packet that
+succeeds. Then file and session are *standing*, until Close-Session, Cancel or the
+time-out releases everything but the file, such as a reply.
 
-Close-Session on a session that is not complete discards it, since half a file is
-of no use to anyone; but one that no Fragment ever reached is an empty file, for
-that is how clients upload those.
+Close-Session discards a session that is not complete, since half a file is of no use;
+but if no Fragment ever came, the file is empty, because that is how clients upload
+those.
 
 A session that is not complete, and was found in the store after a crash that the store
-does not promise to survive, is in doubt: bytes may be gone that were acknowledged to a
-client who now believes that it has sent everything. A Fragment clears the doubt, since
-the client learns from it where the server stands; but Close-Session is not taken for
-the wish to discard half a file. The session is released, and unknown, so that the
-client sends it all again. The same is true when storage has lost bytes.
+does not promise to survive, is in doubt: bytes may be gone that were acknowledged, and
+the client may believe that it has sent everything. A Fragment clears the doubt, since
+its Ack tells the client the server's offset. A Close-Session does not mean that half a
+file is to be discarded: the session is released, and reported as unknown, so that the
+client sends the whole file again. The same applies if the storage has lost bytes.
 
-Cancel-Session, and the time-out, release everything. From the moment that begins,
-the session is unknown to everyone but another Cancel, which finishes what the first
-one may have failed to; nothing brings a session back from there.
+Cancel-Session, and the time-out, release everything. As soon as that begins, the
+session is unknown to all packets but another Cancel, which finishes what the first one
+may have left; a session never comes back from there.
 
-Nothing here does anything. An input that a packet causes returns the
-:class:`Move` that the server has to make, and the inputs that are facts tell what
-came of it. The machine can start in any state, which is how a session goes on after
-a restart (:func:`resumed`). The states follow MC-BUP 3.2.1.4; its STATE_NOTIFY is
-*unanswered*.
+This module does no I/O. An input that a packet causes returns the :class:`Move` that
+the server has to make; the other inputs are facts, and report the outcome. The machine
+can start in any state, for sessions from before a restart (:func:`resumed`). The states
+follow MC-BUP 3.2.1.4; its STATE_NOTIFY is *unanswered*.
 
-The machine is two tables, looked up once an input: every packet asks it three times or
-more, so a general machine would be a tenth of all that a small upload costs.
+The machine consists of two tables with one look-up for each input: since every packet
+causes three inputs or more, a general state machine would take a tenth of the cost of a
+small upload.
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ State = Literal[
 ]
 
 
-#: How a session can be that holds all bytes; as a fact, that it is so now.
+#: The states of a session with all its bytes; as a fact, that it is now in that state.
 Completion = Literal["unanswered", "completed", "due", "taken", "refused"]
 
 
@@ -77,25 +76,25 @@ class Move(Enum):
     """What the server does next."""
 
     RECEIVE = auto()
-    """Take the fragment, and store what is new of it."""
+    """Accept the fragment, and store its new bytes."""
 
     REPEAT = auto()
-    """Take the fragment; there is nothing left to store."""
+    """Accept the fragment; all bytes are stored already."""
 
     ASK = auto()
-    """Ask the server application, or wait for whoever does; then try again."""
+    """Ask the server application, or wait for its answer; then try again."""
 
     REFUSE = auto()
-    """Answer what the server application did: it does not want the upload."""
+    """Pass on the refusal of the server application."""
 
     PUBLISH = auto()
     """Make the file appear at its destination; at Close, then release the rest."""
 
     PUBLISH_EMPTY = auto()
-    """Take the file for one of no bytes, which is complete; then try again."""
+    """Treat the file as empty, and so complete; then try again."""
 
     FINISH = auto()
-    """The file stands at its destination; release the rest, as a success of Close."""
+    """The file is at its destination; release the rest, as a success of Close."""
 
     DISCARD = auto()
     """Release everything, as a success of Close."""
@@ -111,11 +110,11 @@ class Move(Enum):
 
 
 class NoTransition(Exception):
-    """A fact that cannot be, in the state that the session is in."""
+    """A fact that is impossible in the state of the session."""
 
 
-#: What a packet makes the server do in each state, and the state that it leads to.
-#: Every state answers every packet.
+#: What the server does in each state when a packet comes, and the following state.
+#: Every state has an answer to every packet.
 PACKETS: dict[tuple[State, str], tuple[Move, State]] = {
     ("created", "fragment"): (Move.RECEIVE, "created"),
     ("created", "close"): (Move.PUBLISH_EMPTY, "created"),
@@ -144,7 +143,7 @@ PACKETS: dict[tuple[State, str], tuple[Move, State]] = {
     ("refused", "cancel"): (Move.RELEASE, "cancelling"),
     ("standing", "fragment"): (Move.REPEAT, "standing"),
     ("standing", "close"): (Move.FINISH, "published"),
-    # The file stays; whoever cancels knew that it would.
+    # The file stays; the client that cancels knows that.
     ("standing", "cancel"): (Move.RELEASE, "cancelling"),
     ("published", "fragment"): (Move.UNKNOWN, "published"),
     ("published", "close"): (Move.FINISH, "published"),
@@ -160,14 +159,14 @@ PACKETS: dict[tuple[State, str], tuple[Move, State]] = {
     ("gone", "cancel"): (Move.UNKNOWN, "gone"),
 }
 
-#: The state that a fact leads to. One that is not here cannot be.
+#: The state after a fact. Combinations that are not listed are impossible.
 FACTS: dict[tuple[State, str], State] = {
     ("created", "begun"): "receiving",
     ("receiving", "begun"): "receiving",
     ("receiving", "completed"): "complete",
     ("receiving", "unanswered"): "unanswered",
     ("receiving", "due"): "due",
-    # An answer outlives bytes that were lost, and came again.
+    # An answer stays valid if bytes were lost, and sent again.
     ("receiving", "taken"): "taken",
     ("receiving", "refused"): "refused",
     ("receiving", "lost"): "in_doubt",
@@ -199,14 +198,14 @@ class LifeCycle:
     """
     The machine, with its inputs.
 
-    It keeps no data but its state: sizes are the storage's to know.
+    Its state is its only data: the storage has the sizes.
     """
 
     _state: State
 
     @property
     def state(self) -> State:
-        """Where it stands, for the log."""
+        """The state, for the log."""
         return self._state
 
     def fragment(self) -> Move:
@@ -225,23 +224,23 @@ class LifeCycle:
         return move
 
     def begun(self) -> None:
-        """A fact: a Fragment came, whatever became of it."""
+        """A fact: a Fragment came, whether or not it was accepted."""
         self._learn("begun")
 
     def completed(self, completion: Completion = "completed") -> None:
         """
-        A fact: the last byte is held, or the server application has answered.
+        A fact: the last byte is stored, or the server application has answered.
 
-        :param completion: What is to be done next, as :func:`answered` says.
+        :param completion: The next step, see :func:`answered`.
         """
         self._learn(completion)
 
     def lost(self) -> None:
-        """A fact: bytes that were held are gone."""
+        """A fact: bytes that were stored are gone."""
         self._learn("lost")
 
     def published(self) -> None:
-        """A fact: the file stands at its destination."""
+        """A fact: the file is at its destination."""
         self._learn("published")
 
     def released(self) -> None:
@@ -256,13 +255,13 @@ class LifeCycle:
 
 
 def begin() -> LifeCycle:
-    """The life of a session that was created just now."""
+    """The life of a new session."""
     return LifeCycle("created")
 
 
 def answered(*, status: int, publishes: bool, at_once: bool) -> Completion:
     """
-    What a server application's answer makes of a complete session.
+    The next step for a complete session after a server application has answered.
 
     :param status: The HTTP status of the answer: of success, or 403.
     :param publishes: Whether the application lets the file be published.
@@ -288,12 +287,12 @@ def resumed(
     """
     The life of a session that was found in the store.
 
-    :param offset: How many bytes are held.
+    :param offset: How many bytes are stored.
     :param total: The file's length, ``None`` before the first Fragment.
-    :param is_published: Whether the file stands at its destination.
+    :param is_published: Whether the file is at its destination.
     :param is_releasing: Whether its release had begun.
     :param is_in_doubt: Whether bytes that were acknowledged may be missing.
-    :param completion: What is to be done with it if it is complete.
+    :param completion: The next step if it is complete.
     :param at_once: Whether files are published at the last fragment, and their
         sessions stay.
     """

@@ -1,37 +1,36 @@
 """
 The life of an upload on the client (MC-BUP 3.1.5.1).
 
-An upload first asks for a session (*creating*), then sends the file from the offset
-where the server stands, one fragment after the other (*sending*), and when the server
-holds the last byte it says so (*closing*). An empty file has no fragment: it is
-created and closed.
+An upload first requests a session (*creating*), then sends the file from the server's
+offset on, one fragment after the other (*sending*), and closes the session when the
+server has stored the last byte (*closing*). An empty file has no fragment: its session
+is created and closed.
 
-Before it goes on after a pause, and before it turns to a host that the server named,
-it asks whether anyone is there (*pinging*). It does so on each new connection, too,
-where connections are authenticated and not requests: a Ping is all that is lost then
-to a challenge.
+Before the upload continues after a pause, and before it switches to a host that the
+server named, it checks whether the server responds (*pinging*). It does so on each new
+connection, too, if connections are authenticated rather than requests: then only a Ping
+is lost to a challenge.
 
-The server's word on where it stands is obeyed, whether it takes a fragment or finds it
-out of step, unless it claims bytes that its session was never sent. A fragment that is
-too large is followed by smaller ones. If the server no longer knows the session, the
-upload begins again with a new one, however far it was; so it does, once the old one is
-released (*restarting*), if the server finds the first byte out of step. If it is to be
-cancelled, the client says that until the server has released everything, or knows of
+The client follows the server's offset, whether the server accepts a fragment or finds
+it out of step, unless that claims bytes that were never sent in the session. A fragment
+that is too large is followed by smaller ones. If the server no longer knows the
+session, the upload starts over with a new one; so it does, after the old session is
+released (*restarting*), if the server finds the first byte out of step. To cancel an
+upload, the client sends Cancel-Session until the server has released everything, or has
 nothing to release (*cancelling*).
 
-What a connection that broke leaves open is settled by sending the same packet again:
-a fragment from the client's own offset, of which the server skips what it holds, or
-a Close-Session, which may be repeated. Servers that do not remember what they have
-closed refuse that, or know nothing of the session; then a look at the destination
-tells whether the file is there.
+When a connection breaks, the same packet is sent again: a fragment from the client's
+own offset, of which the server skips the bytes that it has, or a Close-Session, which
+may be repeated. Servers that do not remember closed sessions refuse that, or do not
+know the session; then the client looks at the destination to find out whether the file
+is there.
 
-A server may name another host at Create-Session. All that follows goes there, until
-nothing got further there for as long as the server said; then it goes where the
-upload began.
+A server may name another host at Create-Session. All following packets go there, until
+there is no progress for as long as the server said; then they go to the original host.
 
-Nothing here does anything. :meth:`Upload.next_packet` tells what to send, and
-:attr:`Upload.host` to whom; :meth:`Upload.answered` and :meth:`Upload.unanswered` are
-told what came of it, and say what to do next.
+Nothing here does any I/O. :meth:`Upload.next_packet` returns what to send, and
+:attr:`Upload.host` where; call :meth:`Upload.answered` or :meth:`Upload.unanswered`
+with the outcome, and they return what to do next.
 """
 
 from __future__ import annotations
@@ -75,13 +74,13 @@ from txbits.protocol.reactions import (
 )
 from txbits.protocol.refusals import HResult
 
-#: How often a session may find its first byte out of step before it is given up. Once
-#: may be a packet that was lost and still acts.
+#: How often the first byte of a session may be out of step before the upload fails. A
+#: single time may be due to a lost packet that still takes effect.
 _REFUSALS_OF_START = 2
 
 
 class Phase(Enum):
-    """Where an upload is."""
+    """The phases of an upload."""
 
     CREATING = auto()
     PINGING = auto()
@@ -95,14 +94,16 @@ class Phase(Enum):
 @frozen
 class Position:
     """
-    How far an upload is: all that another run of the client must know to go on.
+    The progress of an upload: everything that another run of the client needs to
+    continue.
 
-    :ivar session_id: Its session, as the server calls it; ``None`` if there is none.
-    :ivar offset: How many bytes the server has said that it holds.
+    :ivar session_id: The server's id of its session; ``None`` if there is none.
+    :ivar offset: How many bytes the server has said that it has stored.
     :ivar host: The host that the server named, if it is to be used.
-    :ivar host_timeout: After how many seconds without progress there it is left;
-        ``None`` for never.
-    :ivar failing_since: When that began, on the upload's clock; ``None`` if it has not.
+    :ivar host_timeout: Seconds without progress after which that host is no longer
+        used; ``None`` for never.
+    :ivar failing_since: When the lack of progress began, on the upload's clock;
+        ``None`` if there is progress.
     :ivar reply_url: Where the server application's reply is, if there is one.
     """
 
@@ -294,7 +295,7 @@ class Upload:
         return self._failed(later)
 
     def _may_be_closed(self) -> None:
-        """What was said last may have been Close-Session, and have been heard."""
+        """The last packet may have been a Close-Session that reached the server."""
         if self.phase is Phase.CLOSING and self.session_id is not None:
             self._perhaps_done = Done(self.session_id, self._position.reply_url)
 
@@ -331,8 +332,8 @@ class Upload:
         return Phase.SENDING if self.offset < self.total else Phase.CLOSING
 
     def _answer_to_ping(self, ack: Ack[str]) -> Reaction:
-        # Of the refusals only those that ask for a password are worth a word: a server
-        # that knows no Ping, and there are some, may take the packet that is next.
+        # Only refusals that ask for a password matter: a server that does not support
+        # Ping, and there are some, may accept the next packet.
         if not ack.success and (is_transient(ack.status) or ack.status in (401, 407)):
             return self._failure(ack)
         self.phase = self._after_ping
@@ -349,14 +350,14 @@ class Upload:
             return self._nonsense(
                 ack, f"the server's BITS-Session-Id is invalid: {error}"
             )
-        # IIS always names it; the servers that do not speak no other.
+        # IIS always names it; servers that do not support no other.
         if ack.protocol not in (None, BITS_UPLOAD_PROTOCOL):
             return self._nonsense(ack, "the server chose a protocol it was not offered")
         self._move(session_id=ack.session_id)
         self._sent = 0
         self.phase = self._phase_of_position()
         if ack.host_id and _is_host(ack.host_id):
-            # MC-BUP 3.1.2.3: without a time-out it is used for ever.
+            # MC-BUP 3.1.2.3: without a time-out it is used forever.
             self._move(
                 host=ack.host_id,
                 host_timeout=ack.host_id_fallback_timeout,
@@ -368,7 +369,7 @@ class Upload:
     def _answer_to_fragment(self, ack: Ack[str]) -> Reaction:
         length = self._end - self.offset
         if ack.status == 413:
-            # Half of it, until the server takes it.
+            # Half of it, until the server accepts it.
             shorter = self.sizes.too_large(length)
             return Again(progress=False) if shorter else self._failure(ack)
         if ack.success:
@@ -378,8 +379,8 @@ class Upload:
         elif ack.status == 416 and not self.offset and not ack.received:
             return self._refused_from_start(ack)
         elif ack.status == 416:
-            # Without the header the server has not said where it stands; whatever it
-            # holds begins at 0.
+            # Without the header, the server has not given its offset. The bytes that it
+            # has begin at 0.
             received = 0 if ack.received is None else ack.received
         else:
             return self._failure(ack)
@@ -387,7 +388,7 @@ class Upload:
             return self._nonsense(
                 ack, f"the server holds {received} bytes of a file of {self.total}"
             )
-        # Whoever believed this would leave bytes out.
+        # A client that believed this would omit bytes.
         sent = max(self._sent, self._end)
         if received > sent:
             return self._nonsense(
@@ -421,8 +422,8 @@ class Upload:
             self._setbacks = 0
             return Again(progress=True)
         if received > before:
-            # A server that always loses what it was sent could be kept busy for ever
-            # if it counted.
+            # If it counted, an upload to a server that always loses bytes would never
+            # end.
             return Again(progress=False)
         return self._set_back(
             Later(
@@ -444,9 +445,9 @@ class Upload:
             later = Later(cause, ack.status, ack.hresult, ack.retry_after)
             return self._set_back(later, at_once=False)
         if self._restarted:
-            # In a session of its own, to which nothing had been sent.
+            # In a new session, to which nothing had been sent.
             return self._nonsense(ack, cause)
-        # It may hold bytes, but nobody can tell how many.
+        # The server may have stored bytes, but it is unknown how many.
         self._refusals_of_start, self._restarted = 0, True
         self.phase = Phase.RESTARTING
         return Again(progress=False)
@@ -460,7 +461,7 @@ class Upload:
         return Again(progress=False)
 
     def _forget_session(self) -> None:
-        # The host stays: the session that it lost may have been its own.
+        # Keep the host: the session that it lost may have been its own.
         self._move(session_id=None, offset=0, reply_url=None)
         self.phase = Phase.CREATING
 
@@ -472,8 +473,8 @@ class Upload:
         )
 
     def _set_back(self, later: Later, *, at_once: bool) -> Reaction:
-        # Once is an incident, and there is no reason to wait. Again and again is a
-        # server that would be hammered.
+        # A single failure is no reason to wait. If it happens again and again, retries
+        # without a pause would overload the server.
         self._setbacks += 1
         return Again(progress=False) if at_once and self._setbacks == 1 else later
 
@@ -498,7 +499,7 @@ class Upload:
 
 
 def _is_host(text: str) -> bool:
-    # What is none is as good as nothing.
+    # An invalid value counts as missing.
     try:
         check_host_id(text)
     except LocalProtocolError:

@@ -1,12 +1,12 @@
 """
-URLs of server applications, and those that they hand to clients (MC-BUP 3.3).
+URLs of server applications, and reply URLs that they give to clients (MC-BUP 3.3).
 """
 
 from __future__ import annotations
 
 import re
 
-#: The longest URL that is taken, in characters (BITSServerNotificationURL, and
+#: The maximum length of a URL, in characters (BITSServerNotificationURL, and
 #: BITS-Static-Response-URL).
 LONGEST_URL = 2200
 
@@ -20,18 +20,18 @@ ABSOLUTE = re.compile(
 
 
 def is_absolute(url: str) -> bool:
-    """Tell whether something is the absolute URL of a page: http or https."""
+    """Tell whether a text is an absolute http or https URL."""
     return ABSOLUTE.fullmatch(url.partition("#")[0]) is not None
 
 
 def fault_of_reply_url(url: str) -> str | None:
     """
-    Look whether an application's reply URL can be handed to clients.
+    Check whether an application's reply URL can be given to clients.
 
     :returns: What is wrong with it; ``None`` if nothing is.
     """
     if len(url) > LONGEST_URL:
-        return f"has {len(url):,} characters; at most {LONGEST_URL:,} are taken"
+        return f"has {len(url):,} characters; the maximum is {LONGEST_URL:,}"
     if not is_absolute(url) or not all("!" <= character <= "~" for character in url):
-        return f"{url!a} is no absolute URL"
+        return f"{url!a} is not an absolute URL"
     return None
