@@ -1,7 +1,7 @@
 """
 Sizes and durations as people write them: ``20G``, ``14d``, or a plain number.
 
-The options of the server, its TOML file and the client's command line share these forms.
+Shared by the server's options, its TOML file and the client's command line.
 """
 
 from __future__ import annotations
