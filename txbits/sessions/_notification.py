@@ -22,7 +22,6 @@ from txbits.errors import (
     ApplicationRefused,
     BackendError,
     BadAnswer,
-    InvalidSetting,
     NoSuchSession,
     StagedDataLost,
     Superseded,
@@ -30,9 +29,7 @@ from txbits.errors import (
 from txbits.interfaces import (
     Answer,
     CompleteUpload,
-    IAbilities,
     IAnswerable,
-    IBackend,
     INotifier,
     IReadable,
     IReleasable,
@@ -55,29 +52,6 @@ _log = Logger()
 
 #: After this status an application is not asked again (MC-BUP 3.3).
 FORBIDDEN = 403
-
-#: What every notification needs of sessions: the answer is kept there, and they are
-#: read back where the digest of an upload is not known.
-_NEEDED = frozenset({IAnswerable, IReadable})
-
-
-def require_abilities(backend: IBackend, notifier: INotifier) -> None:
-    """
-    Find out whether a notifier can work with a backend.
-
-    :raises InvalidSetting: If it needs what the backend's sessions cannot do.
-    """
-    abilities = (
-        IAbilities(backend).session_abilities
-        if IAbilities.providedBy(backend)
-        else frozenset()
-    )
-    missing = (_NEEDED | set(notifier.needs)) - set(abilities)
-    if missing:
-        names = ", ".join(sorted(one.__name__ for one in missing))
-        raise InvalidSetting(
-            f"this backend cannot be used with this notification: it lacks {names}"
-        )
 
 
 @define(eq=False)

@@ -16,9 +16,7 @@ from attrs import frozen
 from txbits.interfaces import (
     Answer,
     IAnswerable,
-    IBackend,
     INotifier,
-    IOverwriting,
     IUploadSession,
 )
 from txbits.protocol.session import Completion, LifeCycle, answered, resumed
@@ -37,18 +35,6 @@ def answer_of(upload: IUploadSession) -> Answer | None:
         return None
     answerable: Any = upload
     return answerable.answer  # type: ignore[no-any-return]
-
-
-def only_overwriting(backend: IBackend, settings: Settings) -> str | None:
-    """
-    Find out whether a backend can keep the files that settings want kept.
-
-    :param backend: It has started.
-    :returns: Why not, and what to do about it; ``None`` if it can.
-    """
-    if settings.allow_overwrites or not IOverwriting.providedBy(backend):
-        return None
-    return IOverwriting(backend).why_only_overwriting()
 
 
 @frozen(eq=False)

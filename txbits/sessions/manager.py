@@ -25,7 +25,6 @@ from txbits.clocks import Wall, steady, wall_of
 from txbits.errors import (
     BackendError,
     BodyIncomplete,
-    InvalidSetting,
     NoSuchSession,
     ServerStopping,
     SessionError,
@@ -40,16 +39,17 @@ from txbits.interfaces import (
 )
 from txbits.protocol.codec import ContentRange
 from txbits.protocol.session import begin
+from txbits.sessions._abilities import require_abilities, why_only_overwriting
 from txbits.sessions._ages import Ages
 from txbits.sessions._digest import Digests
 from txbits.sessions._disabling import Disabling
 from txbits.sessions._endings import cancel_session, close_session, expire_session
 from txbits.sessions._fragments import Received, placed, receive_fragment
-from txbits.sessions._notification import Asking, require_abilities
+from txbits.sessions._notification import Asking
 from txbits.sessions._quota import Quota
 from txbits.sessions._release import Shared
 from txbits.sessions._replies import open_reply
-from txbits.sessions._rules import Rules, only_overwriting
+from txbits.sessions._rules import Rules
 from txbits.sessions._session import Caller, Session
 from txbits.sessions._stalls import Stalls
 from txbits.sessions._turns import IRequestBody, Turn
@@ -127,8 +127,7 @@ class SessionManager:
         self.quota = Quota(self._upkeep, self.is_shared)
         self._rules = Rules(self.settings, self.notifier)
         self._disabling = Disabling(self, self._upkeep, not self.settings.enabled)
-        if self.notifier is not None:
-            require_abilities(self.backend, self.notifier)
+        require_abilities(self.backend, self.settings, self.notifier)
 
     # Life of the manager
 
@@ -143,7 +142,7 @@ class SessionManager:
             these settings.
         """
         await self.backend.start()
-        if (reason := only_overwriting(self.backend, self.settings)) is not None:
+        if (reason := why_only_overwriting(self.backend, self.settings)) is not None:
             await self.backend.stop()
             raise BackendError(reason)
         self.ages.start()
@@ -192,13 +191,9 @@ class SessionManager:
         :param notifier: As at the beginning.
         :returns: A Deferred that fires with ``None``: at once, or, if ``enabled`` is
             off, as that of :meth:`disable`.
-        :raises InvalidSetting: If the backend cannot do what the notifier needs, or
-            publish without overwriting.
+        :raises InvalidSetting: If the backend cannot do what one of them requires.
         """
-        if notifier is not None:
-            require_abilities(self.backend, notifier)
-        if (reason := only_overwriting(self.backend, settings)) is not None:
-            raise InvalidSetting(reason)
+        require_abilities(self.backend, settings, notifier)
         if settings.cleanup_interval != self.settings.cleanup_interval:
             self._upkeep.change(settings.cleanup_interval)
         self.settings, self.notifier = settings, notifier
