@@ -8,19 +8,18 @@ from pathlib import Path
 from attrs import define, evolve
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import LogLevel, globalLogPublisher
+from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from txbits.errors import BackendError, ServerStopping, UploadsDisabled
 from txbits.interfaces import IOverwriting
+from txbits.service._reading import from_options
 from txbits.service.maker import assemble
 from txbits.service.options import Options
-from txbits.service.settings import from_options
 from txbits.sessions import Caller
 
-READ = "the file was read again: "
-LATER = "it takes a new start of the server: "
+LATER = "restart required: "
 TOP = 'listen = ["tcp:1"]\n'
 NAME = ("a.txt",)
 
@@ -67,22 +66,20 @@ class ReloadCase(SynchronousTestCase):
     def lines(self, *levels):
         """What was logged at these levels."""
         return [
-            event["log_format"].format(**event)
-            for event in self.events
-            if event["log_level"] in levels
+            formatEvent(event) for event in self.events if event["log_level"] in levels
         ]
 
     def assert_nothing_changed(self, reason):
         self.assertEqual(
             self.lines(LogLevel.error, LogLevel.critical),
-            [f"the file was read again, and nothing has changed: {reason}"],
+            [f"reload failed, keeping the old settings: {reason}"],
         )
         self.assertEqual(self.lines(LogLevel.info, LogLevel.warn), [])
 
-    def assert_changed(self, changed="none", added="none", removed="none"):
+    def assert_changed(self, changes="no changes"):
         self.assertEqual(
-            [one for one in self.lines(LogLevel.info) if "read again" in one],
-            [f"{READ}{changed} changed, {added} new, {removed} gone"],
+            [one for one in self.lines(LogLevel.info) if "reloaded" in one],
+            [f"settings reloaded: {changes}"],
         )
         self.assertEqual(self.lines(LogLevel.error, LogLevel.critical), [])
 
@@ -161,7 +158,7 @@ class SettingsTests(ReloadCase):
         self.start(f"{A}\nmax-upload-size = 10")
         before = self.create("/a")
         self.reload(f"{A}\nmax-upload-size = 20\nallow-overwrites = true")
-        self.assert_changed("/a")
+        self.assert_changed("changed /a")
         after = self.create("/a")
         manager = self.manager("/a")
         self.assertEqual(manager._table[before].rules.settings.max_upload_size, 10)
@@ -191,7 +188,7 @@ class SettingsTests(ReloadCase):
     def test_what_stands_at_the_top_changes_all_that_do_not_say_otherwise(self):
         self.start(A, f"{B}\nsession-limit = 5")
         self.reload(A, f"{B}\nsession-limit = 5", top=f"{TOP}session-limit = 3\n")
-        self.assert_changed("/a")
+        self.assert_changed("changed /a")
         self.assertEqual(self.manager("/a").settings.session_limit, 3)
         self.assertEqual(self.manager("/b").settings.session_limit, 5)
 
@@ -199,7 +196,7 @@ class SettingsTests(ReloadCase):
         self.start(A)
         manager = self.manager("/a")
         self.reload(f"{A}\nnotify-url = 'http://one.example/'")
-        self.assert_changed("/a")
+        self.assert_changed("changed /a")
         first = manager.notifier
         self.assertIsNotNone(first)
         self.reload(f"{A}\nnotify-url = 'http://one.example/'\nsession-limit = 1")
@@ -220,7 +217,7 @@ class SettingsTests(ReloadCase):
         self.assert_changed()
         secret.write_bytes(b"y" * 20)
         self.reload(text)
-        self.assert_changed("/a")
+        self.assert_changed("changed /a")
         self.assertIsNot(self.manager("/a").notifier, before)
         self.assertNotIn("yyyy", str(self.events))
 
@@ -231,7 +228,7 @@ class SettingsTests(ReloadCase):
             f"{A}\npublic-url = 'https://u.example'",
             top=f"{TOP}trusted-proxies = ['10.0.0.0/8']\n",
         )
-        self.assert_changed("/a")
+        self.assert_changed("changed /a")
         origins = served.resource.origins
         self.assertEqual(origins.public_url, "https://u.example")
         self.assertEqual(origins.trusted.names, ("10.0.0.0/8",))
@@ -266,7 +263,7 @@ class OverwritingTests(ReloadCase):
             "that (--allow-overwrites)"
         )
         self.reload(f"{A}\nallow-overwrites = true\nsession-limit = 4")
-        self.assert_changed("/a")
+        self.assert_changed("changed /a")
         self.assertEqual(served.resource.settings.session_limit, 4)
 
 
@@ -277,7 +274,7 @@ class DisablingTests(ReloadCase):
         self.start(A)
         self.create("/a")
         self.reload(f"{A}\nenabled = false")
-        self.assert_changed("/a")
+        self.assert_changed("changed /a")
         manager = self.manager("/a")
         self.assertEqual(self.successResultOf(manager.backend.sessions()), [])
         self.failureResultOf(manager.create(NAME, Caller(), None), UploadsDisabled)
@@ -302,7 +299,7 @@ class DirectoryTests(ReloadCase):
     def test_one_that_is_new_is_started_and_mounted(self):
         self.start(A)
         self.reload(A, B)
-        self.assert_changed(added="/b")
+        self.assert_changed("added /b")
         self.assertEqual(self.mounted(), {b"a", b"b"})
         self.create("/b")
 
@@ -310,7 +307,7 @@ class DirectoryTests(ReloadCase):
         self.start(A, B)
         gone = self.manager("/b")
         self.reload(A)
-        self.assert_changed(removed="/b")
+        self.assert_changed("removed /b")
         self.assertEqual(self.mounted(), {b"a"})
         self.failureResultOf(gone.create(NAME, Caller(), None), ServerStopping)
         self.create("/a")
@@ -323,8 +320,8 @@ class DirectoryTests(ReloadCase):
             f'mount = "/e"\nbackend = "disk:{root}/"',
         )
         self.assert_nothing_changed(
-            f"{self.path}: directory 2 (/e): backend: disk:{root}/ is the place of /d "
-            f"already (disk:{root}); each directory needs a place of its own"
+            f"{self.path}: directory 2 (/e): backend: disk:{root}/ is already used by "
+            f"/d (disk:{root}); each directory needs a place of its own"
         )
 
 
@@ -359,7 +356,7 @@ class LaterTests(ReloadCase):
             self.lines(LogLevel.warn),
             [
                 f"{where} backend: until then memory:",
-                f"{where} all else of it: until then as it was",
+                f"{where} all other settings: until then unchanged",
             ],
         )
         self.assertEqual(self.lines(LogLevel.error), [])
@@ -415,23 +412,23 @@ class BrokenFileTests(ReloadCase):
     def test_mistakes_of_all_kinds(self):
         self.start(A)
         for text, reason in (
-            ("nonsense = [", "is not TOML: "),
+            ("nonsense = [", "not valid TOML: "),
             (f"{TOP}[[directory]]\nmontu='/'", "directory 1: unknown key 'montu'"),
-            (TOP, "directory: there is none"),
+            (TOP, "directory: missing"),
             (f"{TOP}[[directory]]\nbackend='x:'", "directory 1: backend: "),
             (
                 f"{TOP}[[directory]]\n{A}\nnotify-by='value'",
-                "directory 1 (/a): notify-by: there is no notify-url",
+                "directory 1 (/a): notify-by: requires notify-url",
             ),
             (
                 f"{TOP}[[directory]]\n{A}\n{BY_REFERENCE}",
-                "directory 1 (/a): notify-by: cannot be used with memory:",
+                "directory 1 (/a): notify-by: 'reference' requires a backend",
             ),
         ):
             self.path.write_text(text)
             self.hang_up()
             (line,) = self.lines(LogLevel.error, LogLevel.critical)
-            self.assertIn(f"nothing has changed: {self.path}: {reason}", line)
+            self.assertIn(f"keeping the old settings: {self.path}: {reason}", line)
             self.assertEqual(line.splitlines(), [line])
             self.assertEqual(self.mounted(), {b"a"})
             self.create("/a")
@@ -461,7 +458,7 @@ class BrokenFileTests(ReloadCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.reloader.in_thread = maybeDeferred
         self.reload(A, B)
-        self.assert_changed(added="/b")
+        self.assert_changed("added /b")
 
 
 class TimeTests(ReloadCase):
@@ -525,5 +522,5 @@ class WithoutFileTests(ReloadCase):
         self.hang_up()
         self.assertEqual(
             self.lines(LogLevel.info),
-            ["SIGHUP: there is no file to be read again (--config)"],
+            ["SIGHUP ignored: the server was started without --config"],
         )
