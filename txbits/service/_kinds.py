@@ -292,9 +292,9 @@ class Texts:
     def check(self, value: object) -> tuple[str, ...]:
         if value == [] and self.may_be_empty:
             return ()
-        if isinstance(value, list) and value:
-            if all(isinstance(item, str) and item for item in value):
-                return tuple(value)
+        items = value if isinstance(value, list) else []
+        if items and all(isinstance(item, str) and item for item in items):
+            return tuple(items)
         raise InvalidSetting(
             f"must be a list of strings, such as {self.example}, not {shown(value)}"
         )
