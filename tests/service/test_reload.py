@@ -522,5 +522,5 @@ class WithoutFileTests(ReloadCase):
         self.hang_up()
         self.assertEqual(
             self.lines(LogLevel.info),
-            ["SIGHUP ignored: the server was started without --config"],
+            ["SIGHUP ignored: started without --config"],
         )

@@ -54,7 +54,7 @@ class Reloader:
         Reload; if a reload is running, do one more after it.
         """
         if self.configuration.reread is None:
-            _log.info("SIGHUP ignored: the server was started without --config")
+            _log.info("SIGHUP ignored: started without --config")
             return
         self._is_wanted = True
         if self._running is None:
