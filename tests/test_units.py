@@ -4,7 +4,7 @@ Sizes and durations as people write them.
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txbits._units import parse_duration, parse_size
+from txbits._units import parse_duration, parse_size, shown_duration
 
 
 class UnitTests(SynchronousTestCase):
@@ -31,6 +31,18 @@ class UnitTests(SynchronousTestCase):
             ("12h", 43200),
             ("1.5d", 129600),
         ):
+            self.assertEqual(parse_duration(text), seconds)
+
+    def test_durations_are_shown_in_the_longest_unit(self):
+        for seconds, text in (
+            (0, "0s"),
+            (1.5, "1.5s"),
+            (90, "90s"),
+            (300.0, "5m"),
+            (43200, "12h"),
+            (1209600, "14d"),
+        ):
+            self.assertEqual(shown_duration(seconds), text)
             self.assertEqual(parse_duration(text), seconds)
 
     def test_anything_else_is_refused_with_the_accepted_forms(self):

@@ -40,3 +40,13 @@ def parse_duration(text: str) -> float:
     if match is None:
         raise ValueError(f"{text!r} is not a duration, such as {DURATIONS}")
     return float(match[1]) * _SECONDS[match[2]]
+
+
+def shown_duration(seconds: float) -> str:
+    """
+    Write a duration in the longest unit that needs no fraction, such as ``14d``.
+    """
+    for unit in ("d", "h", "m"):
+        if seconds and seconds % _SECONDS[unit] == 0:
+            return f"{seconds / _SECONDS[unit]:.0f}{unit}"
+    return f"{seconds:g}s"

@@ -261,8 +261,9 @@ class ReloadTests(ServiceTestCase):
         self.port = await self.program.listening()
         self.write(one, 'mount = "/two"\nbackend = "disk:two"')
         await self.hang_up("settings reloaded: added /two")
-        self.assertTrue((self.cwd / "two").is_dir())
-        self.assertEqual(list((self.cwd / "elsewhere").glob("t*o")), [])
+        for name in ("one", "two"):
+            self.assertTrue((self.cwd / name / ".bits-sessions").is_dir())
+        self.assertEqual(list((self.cwd / "elsewhere").iterdir()), [])
 
     async def test_a_daemon_reads_its_file_again_and_still_rotates_its_log(self):
         self.write('mount = "/"\nbackend = "memory:"')

@@ -243,7 +243,7 @@ class OptionsTests(SynchronousTestCase):
 
     def test_help_names_defaults(self):
         usage = " ".join(Options().getUsage(width=1000).split())
-        self.assertIn("[default: 1209600]", usage)
+        self.assertIn("[default: 14d]", usage)
         self.assertIn("[default: tcp:8080]", usage)
         self.assertIn("[default: disk:uploads]", usage)
         self.assertIn("[default: close]", usage)

@@ -13,6 +13,7 @@ from typing import Any
 
 from attrs import NOTHING, Attribute, fields_dict, frozen
 
+from txbits._units import shown_duration
 from txbits.errors import InvalidSetting
 from txbits.notification._url import check_url
 from txbits.service._kinds import (
@@ -77,7 +78,7 @@ class Key:
             return self.unset
         if isinstance(value, tuple):
             return ", ".join(value)
-        return f"{value:.0f}" if isinstance(value, float) else str(value)
+        return shown_duration(value) if isinstance(self.kind, Duration) else str(value)
 
     def checked(self, value: Any, where: str) -> object:
         """
