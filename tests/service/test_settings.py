@@ -314,9 +314,9 @@ class KeyTests(SynchronousTestCase):
         for key in KEYS:
             self.assertEqual(rows.get(f"`{key.name}`"), f"`{key.default}`", key.name)
 
-    def test_the_reference_page_says_of_every_key_when_a_change_holds(self):
+    def test_the_reference_page_says_of_every_key_when_changes_take_effect(self):
         page = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
-        _, _, text = page.read_text().partition("## When a change holds")
+        _, _, text = page.read_text().partition("## When changes take effect")
         rows = [line.split("|")[1] for line in text.splitlines() if line[:3] == "| `"]
         table = rows[: [*map(str.strip, rows)].index("`disk:PATH`")]
         named = [name for row in table for name in re.findall("`(.+?)`", row)]
