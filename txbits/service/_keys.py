@@ -17,7 +17,9 @@ from txbits._units import shown_duration
 from txbits.errors import InvalidSetting
 from txbits.notification._url import check_url
 from txbits.service._kinds import (
-    Duration,
+    DURATION,
+    SIZE,
+    WHOLE_DURATION,
     Flag,
     Host,
     Kind,
@@ -25,7 +27,6 @@ from txbits.service._kinds import (
     Number,
     Optional,
     Proxies,
-    Size,
     Text,
     Texts,
     Url,
@@ -78,7 +79,9 @@ class Key:
             return self.unset
         if isinstance(value, tuple):
             return ", ".join(value)
-        return shown_duration(value) if isinstance(self.kind, Duration) else str(value)
+        if self.kind in (DURATION, WHOLE_DURATION):
+            return shown_duration(value)
+        return str(value)
 
     def checked(self, value: Any, where: str) -> object:
         """
@@ -131,15 +134,15 @@ KEYS = (
     Key("allow-overwrites", Settings, Flag(), "Let uploads replace existing files."),
     Key("create-directories", Settings, Flag(), "Create missing parent directories."),
     Key(
-        "max-upload-size", Settings, Size(),
+        "max-upload-size", Settings, SIZE,
         "Maximum size of a file, such as 20G; 0 for no limit.",
     ),
     Key(
-        "max-fragment-size", Settings, Size(),
+        "max-fragment-size", Settings, SIZE,
         "Maximum size of a fragment, such as 20M; 0 for no limit.",
     ),
     Key(
-        "session-timeout", Settings, Duration(),
+        "session-timeout", Settings, DURATION,
         "Discard sessions after this time without progress, such as 14d.",
     ),
     Key(
@@ -147,7 +150,7 @@ KEYS = (
         "Maximum number of open sessions of one authenticated user; 0 for no limit.",
     ),
     Key(
-        "cleanup-interval", Settings, Duration(),
+        "cleanup-interval", Settings, DURATION,
         "Time between two searches for sessions without progress.",
     ),
     Key(
@@ -166,7 +169,7 @@ KEYS = (
         "none",
     ),
     Key(
-        "host-id-fallback-timeout", Settings, Duration(is_whole=True),
+        "host-id-fallback-timeout", Settings, WHOLE_DURATION,
         "Time without progress there after which clients return.",
     ),
     Key(
@@ -183,21 +186,21 @@ KEYS = (
         "bytes).",
     ),
     Key(
-        "notify-timeout", Notification, Duration(),
+        "notify-timeout", Notification, DURATION,
         "Time-out for sending to the application, for its headers and for its reply.",
     ),
     Key(
-        "notify-send-timeout", Notification, Duration(),
+        "notify-send-timeout", Notification, DURATION,
         "Time for which the application may read nothing of the request.",
         "notify-timeout",
     ),
     Key(
-        "notify-response-timeout", Notification, Duration(),
+        "notify-response-timeout", Notification, DURATION,
         "Time that the headers of its response may take.",
         "notify-timeout",
     ),
     Key(
-        "notify-reply-timeout", Notification, Duration(),
+        "notify-reply-timeout", Notification, DURATION,
         "Time for which no byte of a reply may arrive.",
         "notify-timeout",
     ),
@@ -226,13 +229,13 @@ KEYS = (
         "max-connections-per-peer", Limits, Number("a whole number of connections"),
         "Maximum number of simultaneous connections from one address.",
     ),
-    Key("header-timeout", Limits, Duration(), "Time for the headers of a request."),
+    Key("header-timeout", Limits, DURATION, "Time for the headers of a request."),
     Key(
-        "body-timeout", Limits, Duration(),
+        "body-timeout", Limits, DURATION,
         "Time in which at least 1 KiB of a body must arrive.",
     ),
     Key(
-        "idle-timeout", Limits, Duration(),
+        "idle-timeout", Limits, DURATION,
         "Time that a connection may be idle between two requests, at least 120 seconds "
         "because clients and proxies keep connections open.",
     ),

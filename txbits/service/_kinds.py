@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from difflib import get_close_matches
-from typing import Protocol
 from urllib.parse import unquote_to_bytes
 
 from attrs import frozen
@@ -49,13 +49,14 @@ def closest(word: str, words: list[str]) -> str:
     return f"; did you mean {matches[0]!r}?" if matches else ""
 
 
-class Kind(Protocol):
+class Kind:
     """The kind of values that a setting has."""
 
     def parse(self, text: str) -> object:
         """
         Read a value from the command line; :meth:`check` then checks it.
         """
+        return text
 
     def check(self, value: object) -> object:
         """
@@ -64,14 +65,11 @@ class Kind(Protocol):
         :returns: The value as the settings' classes take it.
         :raises InvalidSetting: If it has another kind; the text goes behind the key.
         """
+        raise NotImplementedError
 
 
-@frozen
-class Flag:
+class Flag(Kind):
     """True or false; on the command line, an option without a value."""
-
-    def parse(self, text: str) -> object:
-        return text
 
     def check(self, value: object) -> object:
         if not isinstance(value, bool):
@@ -79,12 +77,8 @@ class Flag:
         return value
 
 
-@frozen
-class Text:
+class Text(Kind):
     """A string that is not empty."""
-
-    def parse(self, text: str) -> object:
-        return text
 
     def check(self, value: object) -> str:
         if not isinstance(value, str):
@@ -131,8 +125,7 @@ def mount_segments(mount: str) -> tuple[bytes, ...]:
     return segments
 
 
-@frozen
-class Optional:
+class Optional(Kind):
     """
     A string that may be omitted; an empty one in a directory cancels the value from the
     top of the file.
@@ -202,81 +195,54 @@ class Url(Optional):
 
 
 @frozen
-class Number:
+class Number(Kind):
     """
-    A whole number.
+    A number, or a string with a unit.
 
     :ivar what: What it must be, for error messages.
+    :ivar read: Reads a string, and raises ``ValueError`` if it is wrong; ``None`` if
+        strings are.
+    :ivar is_whole: Whether the number must be whole.
+    :ivar zero_is_none: Whether 0 stands for no limit, and becomes ``None``.
     """
 
     what: str
+    read: Callable[[str], float] | None = None
+    is_whole: bool = True
+    zero_is_none: bool = False
 
     def parse(self, text: str) -> object:
         for read in (int, float):
-            try:
+            with suppress(ValueError):
                 return read(text)
-            except ValueError:
-                continue
         return text
 
     def check(self, value: object) -> object:
-        number = self.read(value) if isinstance(value, str) else value
+        number = value
+        if self.read is not None and isinstance(value, str):
+            with suppress(ValueError):
+                number = self.read(value)
+            if isinstance(number, float) and number.is_integer():
+                number = int(number)
         # A bool is an int to Python, but "session-limit = true" is a mistake.
-        if isinstance(number, bool) or not self.is_one(number):
+        if (
+            isinstance(number, bool)
+            or not isinstance(number, int if self.is_whole else (int, float))
+            or not abs(number) <= _MOST
+        ):
             raise InvalidSetting(f"must be {self.what}, not {shown(value)}")
-        return number
-
-    def read(self, text: str) -> object:
-        """Read a string; anything but a number if it is none."""
-        return None
-
-    def is_one(self, number: object) -> bool:
-        """Tell whether something is such a number."""
-        return isinstance(number, int) and abs(number) <= _MOST
+        return None if self.zero_is_none and not number else number
 
 
-@frozen
-class Size(Number):
-    """Bytes: a number, or a string such as ``20G``; 0 stands for no limit."""
+_DURATION = f"a duration, such as {DURATIONS}"
 
-    what: str = f"a size, such as {SIZES}"
-
-    def check(self, value: object) -> object:
-        return super().check(value) or None
-
-    def read(self, text: str) -> object:
-        try:
-            return parse_size(text)
-        except ValueError:
-            return None
+SIZE = Number(f"a size, such as {SIZES}", parse_size, zero_is_none=True)
+DURATION = Number(_DURATION, parse_duration, is_whole=False)
+WHOLE_DURATION = Number(_DURATION, parse_duration)
 
 
 @frozen
-class Duration(Number):
-    """
-    Seconds: a number, or a string such as ``14d``.
-
-    :ivar is_whole: Whether they must be whole.
-    """
-
-    what: str = f"a duration, such as {DURATIONS}"
-    is_whole: bool = False
-
-    def read(self, text: str) -> object:
-        try:
-            seconds = parse_duration(text)
-        except ValueError:
-            return None
-        return int(seconds) if seconds.is_integer() else seconds
-
-    def is_one(self, number: object) -> bool:
-        if super().is_one(number) or self.is_whole:
-            return super().is_one(number)
-        return isinstance(number, float) and abs(number) <= _MOST
-
-
-@frozen
-class Texts:
+class Texts(Kind):
     """
     A list of strings; the option is repeated for more than one.
 
