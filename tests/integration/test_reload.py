@@ -1,5 +1,5 @@
 """
-SIGHUP, in real processes: the file is read again while uploads are under way.
+SIGHUP, in real processes: the file is reloaded during uploads.
 """
 
 import os

@@ -305,7 +305,7 @@ print("waiting for a thread that never ends", flush=True)
 
 
 class ForceTests(ServiceTestCase):
-    """The bound of a shutdown holds, whatever hangs."""
+    """A shutdown has a time limit, whatever hangs."""
 
     async def test_a_thread_that_hangs_does_not_keep_the_process(self):
         program = await Program.start(self, "-c", _HANGING, cwd=self.cwd).ended()

@@ -184,7 +184,7 @@ class AbilityTests(SynchronousTestCase):
 
 
 class ContextTests(SynchronousTestCase):
-    """What a backend is told of its directory."""
+    """What the description of a backend does not say."""
 
     def test_backends_know_whether_an_application_is_told(self):
         builder = Builder(MemoryReactorClock())

@@ -1,6 +1,6 @@
 """
-SIGHUP: the file is read again, in a service whose directories are real and whose
-reactor is not. What takes a thread is done at once.
+SIGHUP: the file is reloaded, in a service whose directories are real and whose reactor
+is not. What is done in a thread is done immediately.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from txbits.errors import BackendError, ServerStopping, UploadsDisabled
-from txbits.interfaces import IOverwriting
+from txbits.interfaces import IExclusive, IOverwriting
 from txbits.service._reading import from_options
 from txbits.service.maker import assemble
 from txbits.service.options import Options
@@ -125,7 +125,7 @@ class FailingResource:
 
 @define(eq=False)
 class PlainManager:
-    """The manager of a backend that knows nothing of applications."""
+    """A manager whose backend does not support applications."""
 
     actual: object
     backend: object = None
@@ -136,7 +136,7 @@ class PlainManager:
 
 
 class PlainResource:
-    """Its directory, which remembers what it is to be."""
+    """Its directory, which records its new settings."""
 
     def __init__(self, manager):
         self.manager = PlainManager(manager)
@@ -241,6 +241,14 @@ class SettingsTests(ReloadCase):
         self.assertNotIn(session, self.manager("/a").active())
 
 
+@implementer(IExclusive)
+class ExclusiveBackend:
+    """One whose place nobody else may use, and that supports no application."""
+
+    def disputes(self, other):
+        return isinstance(other, ExclusiveBackend)
+
+
 @implementer(IOverwriting)
 class OverwritingBackend:
     """One that cannot keep a file that exists."""
@@ -326,7 +334,7 @@ class DirectoryTests(ReloadCase):
 
 
 class LaterTests(ReloadCase):
-    """What takes a new start, is said, each time, and the rest holds at once."""
+    """What requires a restart is logged at each reload; the rest takes effect."""
 
     def test_another_backend(self):
         self.start(A, "fsync = 'close'\n" + B)
@@ -361,6 +369,22 @@ class LaterTests(ReloadCase):
         )
         self.assertEqual(self.lines(LogLevel.error), [])
         self.assertIsNone(self.manager("/a").notifier)
+
+    def test_a_place_is_taken_once_though_its_new_settings_have_to_wait(self):
+        self.start(A)
+        (served,) = self.service.directories
+        served.directory = evolve(served.directory, backend="store:")
+        served.resource = PlainResource(served.manager)
+        served.resource.manager.backend = ExclusiveBackend()
+        self.reload(f"{A}\nnotify-url = 'http://app.example'")
+        where = f"{LATER}{self.path}: directory 1 (/a):"
+        self.assertEqual(
+            self.lines(LogLevel.warn, LogLevel.error),
+            [
+                f"{where} backend: until then store:",
+                f"{where} all other settings: until then unchanged",
+            ],
+        )
 
     def test_another_backend_that_is_none_is_a_mistake(self):
         self.start(A)
@@ -407,7 +431,7 @@ class LaterTests(ReloadCase):
 
 
 class BrokenFileTests(ReloadCase):
-    """A mistake changes nothing, and is said in one line."""
+    """A mistake changes nothing, and is logged in one line."""
 
     def test_mistakes_of_all_kinds(self):
         self.start(A)

@@ -33,7 +33,7 @@ class FileTests(SynchronousTestCase):
         self.assertTrue(line.startswith(f"{self.path}: "), line)
         return line.removeprefix(f"{self.path}: ")
 
-    def test_what_stands_at_the_top_holds_for_directories_that_say_nothing_else(self):
+    def test_values_at_the_top_are_defaults_of_directories(self):
         configuration = self.read(
             """
             listen = ["tcp:8080", "tcp:8081"]

@@ -35,7 +35,7 @@ class Kept:
 @frozen
 class Plan:
     """
-    What is to change.
+    The changes.
 
     :ivar kept: Directories that stay.
     :ivar added: New directories, which have not started yet.
@@ -94,8 +94,8 @@ def _at_place_of(directory: Directory, left: Iterable[Served]) -> Served | None:
     """
     Find the directory that has another mount from now on.
 
-    Its place cannot be used anew before it is given up, and its uploads go on, because
-    they are known by their paths below the mount.
+    Its place cannot be used again before it is given up; and its uploads continue,
+    because they are known by their paths below the mount.
     """
     for served in left:
         if served.directory.backend == directory.backend and IExclusive.providedBy(

@@ -157,7 +157,7 @@ class Builder:
         """
         Check that a directory that is being served can have other settings.
 
-        :returns: What is to ask its server application; the present one, if its
+        :returns: The notifier for its server application; the present one, if its
             settings do not change.
         """
         manager, before = served.manager, served.directory
@@ -170,7 +170,7 @@ class Builder:
         return manager.notifier
 
     def context(self, directory: Directory) -> BackendContext:
-        """What the backend of a directory is told besides its description."""
+        """What the backend of a directory gets besides its description."""
         notifies = directory.notification is not None
         return BackendContext(self.reactor, directory.fsync, notifies, self._started_in)
 

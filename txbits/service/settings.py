@@ -1,5 +1,5 @@
 """
-What ``twistd -n txbits`` is to do, as values.
+The configuration of ``twistd -n txbits``, as values.
 
 :mod:`txbits.service._reading` makes them from options or from a TOML file; defaults and
 bounds of settings are here, in :class:`~txbits.sessions.Settings` and in
