@@ -218,11 +218,13 @@ class LifeTests(SynchronousTestCase):
         self.assertEqual(self.events, ["stop reloading", "stop a"])
 
     def test_a_port_in_use_fails_the_process_and_closes_the_others(self):
-        self.two.error = CannotListenError("any", 80, OSError("in use"))
+        self.two.error = CannotListenError(
+            "any", 80, OSError(98, "Address already in use")
+        )
         self.start()
         self.assertEqual(
             self.process.line,
-            "txbits: --listen: two: Couldn't listen on any:80: in use.",
+            "txbits: --listen: two: cannot listen: Address already in use",
         )
         self.assertNotIn("settle", self.events)
         self.successResultOf(self.stop())

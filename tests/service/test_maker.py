@@ -113,6 +113,7 @@ class AssembleTests(SynchronousTestCase):
         for endpoint in ("tcp:x", "tcp:", "nonsense:1", "80", "ssl:1:privateKey=/no"):
             complaint = self.complaint("memory:", listen=(endpoint,))
             self.assertTrue(complaint.startswith(f"--listen: {endpoint}: "), complaint)
+            self.assertNotIn("[Errno", complaint)
 
 
 class AbilityTests(SynchronousTestCase):

@@ -29,7 +29,7 @@ from twisted.python.failure import Failure
 from txbits._deferreds import deferred
 from txbits._version import versions
 from txbits.errors import InvalidSetting
-from txbits.service._process import Process, one_line
+from txbits.service._process import Process, in_words, one_line
 from txbits.service._reload import Reloader
 from txbits.service._served import Served
 from txbits.web import BITSSite
@@ -145,7 +145,9 @@ class UploadService(Service):
                 port = await listener.endpoint.listen(self.site)
             except (CannotListenError, OSError, OverflowError, ValueError) as error:
                 # Sockets raise the last two for impossible ports and names.
-                raise InvalidSetting(f"{listener.where}: {error}") from error
+                raise InvalidSetting(
+                    f"{listener.where}: cannot listen: {in_words(error)}"
+                ) from error
             self._ports.append(port)
             _log.info(
                 "listening on {address} for uploads to {mounts}",

@@ -35,6 +35,17 @@ _DESCRIPTORS_PER_CONNECTION = 2
 _THRESHOLDS = (50_000, 50, 100)
 
 
+def in_words(error: Exception) -> str:
+    """
+    Write an error of the system without its number.
+    """
+    error = getattr(error, "socketError", error)
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    is_of_one_file = error.filename is not None and error.filename2 is None
+    return f"{error.strerror}: {error.filename}" if is_of_one_file else error.strerror
+
+
 def on_one_line(error: object) -> str:
     """
     Write an error on one line.

@@ -15,7 +15,7 @@ from twisted.internet.threads import deferToThreadPool
 from txbits.clocks import keep_steady
 from txbits.errors import InvalidSetting
 from txbits.service._life import Listener, UploadService
-from txbits.service._process import Process, one_line
+from txbits.service._process import Process, in_words, one_line
 from txbits.service._reload import Reloader
 from txbits.service._served import Builder
 from txbits.service.options import Options
@@ -84,6 +84,10 @@ def assemble(
 def _listener(description: str, where: str, reactor: Any) -> Listener:
     try:
         return Listener(where, description, serverFromString(reactor, description))
+    except OSError as error:
+        raise InvalidSetting(f"{where}: {in_words(error)}") from error
     except Exception as error:
         # Each kind of endpoint raises its own errors, such as TypeError.
-        raise InvalidSetting(f"{where}: {error}") from error
+        raise InvalidSetting(
+            f"{where}: not a valid endpoint string, such as tcp:8080: {error}"
+        ) from error
