@@ -3,6 +3,7 @@ The command line: what it becomes, and what is said about a mistake on it.
 """
 
 import os
+import sys
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -53,6 +54,28 @@ class PidfileTests(SynchronousTestCase):
         options.parent = {"pidfile": str(path)}
         self.assertRaises(SystemExit, options.parseOptions, ("--mount", "x"))
         self.assertTrue(path.exists())
+
+
+class LogTests(SynchronousTestCase):
+    """Whether the log goes to a file, by the options of twistd and twist."""
+
+    def test_a_log_on_standard_output_is_no_file(self):
+        file = object()
+        twistd = {"nodaemon": 1, "logfile": None, "syslog": 0, "logger": None}
+        for parent, logs_to_file in (
+            (twistd, False),
+            ({**twistd, "logfile": "-"}, False),
+            ({**twistd, "logfile": "/var/log/txbits"}, True),
+            ({**twistd, "syslog": 1}, True),
+            ({**twistd, "logger": "some.observer"}, True),
+            ({**twistd, "nodaemon": 0}, True),
+            ({}, False),
+            ({"logFile": sys.stderr}, False),
+            ({"logFile": file}, True),
+        ):
+            options = Options()
+            options.parent = parent
+            self.assertIs(options.logs_to_file, logs_to_file, parent)
 
 
 class OptionsTests(SynchronousTestCase):

@@ -1,8 +1,8 @@
 """
-What kinds of values settings have, and what is wrong with a value of another kind.
+Kinds of values that settings have, and error messages for values of other kinds.
 
 Each kind reads a value from the command line, and checks one as TOML gives it. Bounds
-and alternatives are not known here: they are validators of the settings' classes.
+and alternatives are validators of the settings' classes instead.
 """
 
 from __future__ import annotations
