@@ -4,6 +4,7 @@ SIGHUP, in real processes: the file is reloaded during uploads.
 
 import os
 import signal
+import socket
 from http.client import HTTPConnection
 from urllib.parse import urlsplit
 
@@ -234,6 +235,32 @@ class ReloadTests(ServiceTestCase):
             "directory 1 (/): backend: until then disk:root",
         )
         self.assertEqual(await self.packet(self.wire.packet, b"/x", b"Ping"), 200)
+
+    async def test_a_stop_does_not_wait_for_a_new_directory_whose_store_is_away(self):
+        silent = socket.socket()
+        self.addCleanup(silent.close)
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        port = silent.getsockname()[1]
+        store = f"s3:bucket:endpoint=http\\://127.0.0.1\\:{port}:region=x"
+
+        def start(*arguments):
+            return Program.start(
+                self,
+                *(*TWISTD, "-n", "txbits", *arguments),
+                cwd=self.cwd,
+                environment={"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"},
+            )
+
+        good = 'mount = "/"\nbackend = "memory:"'
+        await self.serve(good, start=start)
+        self.write(good, f"mount = '/s3'\nbackend = '{store}'")
+        await self.hang_up("not ready after 4 s, waiting")
+        self.assertEqual(await self.packet(self.wire.packet, b"/x", b"Ping"), 200)
+        await self.program.end(signal.SIGTERM)
+        self.assertIn("reload cancelled: the server is stopping", self.program.stdout)
+        self.assertNotIn("stopping takes longer", self.program.stdout)
+        self.assertNotIn("Traceback", self.program.stdout)
 
     async def test_without_a_file_it_is_said_that_there_is_none(self):
         for start in (self.twistd, self.twist):

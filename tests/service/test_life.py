@@ -130,9 +130,9 @@ def is_serious(event):
     return event["log_level"] >= LogLevel.warn
 
 
-def served(mount, backend, manager):
+def served(mount, backend, manager, clock):
     directory = Directory(where="--", mount=mount, backend=backend)
-    return Served(directory, Resource(manager))
+    return Served(directory, Resource(manager), clock)
 
 
 class LifeTests(SynchronousTestCase):
@@ -155,8 +155,8 @@ class LifeTests(SynchronousTestCase):
             self.process,
             self.site,
             [
-                served("/a", "x", self.a),
-                served("/b", "y", self.b),
+                served("/a", "x", self.a, self.reactor),
+                served("/b", "y", self.b, self.reactor),
             ],
             [
                 Listener("--listen: one", "one", self.one),
@@ -366,7 +366,7 @@ class LifeTests(SynchronousTestCase):
 
     def test_directories_that_come_and_go_later_are_stopped_once(self):
         self.start()
-        c = served("/c", "z", Manager("c", self.events))
+        c = served("/c", "z", Manager("c", self.events), self.reactor)
         self.successResultOf(c.start())
         self.service.directories.append(c)
         self.events.clear()

@@ -36,9 +36,6 @@ from txbits.web import BITSSite
 
 _log = Logger()
 
-#: Seconds after which the log says which directory has not started yet.
-_PATIENCE = 4.0
-
 #: Seconds that stopping may take.
 SHUTDOWN_TIMEOUT = 30.0
 
@@ -132,12 +129,7 @@ class UploadService(Service):
         for served in self.directories:
             if not self.running:
                 return
-            overdue = self.reactor.callLater(_PATIENCE, _report_waiting, served)
-            try:
-                await served.start()
-            finally:
-                if overdue.active():
-                    overdue.cancel()
+            await served.start()
         for listener in self.listeners:
             if not self.running:
                 return
@@ -223,15 +215,6 @@ class UploadService(Service):
         while self.site.channels and patience:
             patience -= 1
             await deferLater(self.reactor, _HANG_UP_INTERVAL, lambda: None)
-
-
-def _report_waiting(served: Served) -> None:
-    _log.warn(
-        "{where}: not ready after {seconds:.0f} s, waiting",
-        where=served.where,
-        mount=served.directory.mount,
-        seconds=_PATIENCE,
-    )
 
 
 def _shown(address: Any) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from attrs import define, evolve, field
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -47,6 +47,7 @@ class Reloader:
     _running: Deferred[None] | None = field(default=None, init=False)
     _is_wanted: bool = field(default=False, init=False)
     _is_stopping: bool = field(default=False, init=False)
+    _starting: Deferred[None] | None = field(default=None, init=False)
     _leaving: list[Deferred[None]] = field(factory=list, init=False)
 
     def hangup(self) -> None:
@@ -70,6 +71,9 @@ class Reloader:
         :returns: A Deferred that fires with ``None`` when nothing changes any more.
         """
         self._is_stopping = True
+        if self._starting is not None:
+            # A store may be unreachable.
+            self._starting.cancel()
         if self._running is not None:
             over: Deferred[None] = Deferred()
             self._running.addBoth(over.callback)
@@ -96,6 +100,8 @@ class Reloader:
                 reason=on_one_line(error),
                 path=self.configuration.path,
             )
+        except CancelledError:
+            _log.info("reload cancelled: the server is stopping")
         except Exception:  # noqa: BLE001 - whatever it was, the service continues
             _log.failure("reload failed: {log_failure}")
 
@@ -112,15 +118,21 @@ class Reloader:
         Start new directories.
 
         :raises InvalidSetting: If one of them cannot start; none stays started.
+        :raises CancelledError: If the server is stopping, likewise.
         """
         try:
             for served in added:
-                await served.start()
+                if self._is_stopping:
+                    break
+                self._starting = served.start()
+                await self._starting
             if self._is_stopping:
-                raise InvalidSetting("the server is stopping")
+                raise CancelledError
         except BaseException:
             self._leaving += [one.stop() for one in added if one.is_started]
             raise
+        finally:
+            self._starting = None
 
     def _apply(self, new: Configuration, plan: Plan) -> None:
         """Change everything, without waiting in between."""

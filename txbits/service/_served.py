@@ -9,6 +9,7 @@ from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from txbits._deferreds import deferred
@@ -23,6 +24,9 @@ from txbits.web import BITSResource
 
 _log = Logger()
 
+#: Seconds after which the log says that a directory has not started yet.
+_PATIENCE = 4.0
+
 
 @define(eq=False)
 class Served:
@@ -31,11 +35,13 @@ class Served:
 
     :ivar directory: Its settings.
     :ivar resource: Answers requests to its URLs.
+    :ivar clock: Tells when its start takes long.
     :ivar is_started: Whether it has started, and has not stopped.
     """
 
     directory: Directory
     resource: BITSResource
+    clock: IReactorTime
     is_started: bool = field(default=False, init=False)
 
     @property
@@ -57,11 +63,23 @@ class Served:
             with :class:`~txbits.errors.InvalidSetting`, with a whole line, if the
             backend cannot work.
         """
+        overdue = self.clock.callLater(_PATIENCE, self._report_waiting)
         try:
             await self.manager.start()
         except (BackendError, InvalidSetting) as error:
             raise InvalidSetting(f"{self.where}: {error}") from error
+        finally:
+            if overdue.active():
+                overdue.cancel()
         self.is_started = True
+
+    def _report_waiting(self) -> None:
+        _log.warn(
+            "{where}: not ready after {seconds:.0f} s, waiting",
+            where=self.where,
+            mount=self.directory.mount,
+            seconds=_PATIENCE,
+        )
 
     @deferred
     async def stop(self) -> None:
@@ -147,7 +165,7 @@ class Builder:
             public_url=directory.public_url,
             trusted_proxies=trusted_proxies,
         )
-        return Served(directory, resource)
+        return Served(directory, resource, self.reactor)
 
     def try_out(self, directory: Directory) -> None:
         """Check that a directory could be built after a restart."""
