@@ -40,14 +40,14 @@ class Plan:
     :ivar kept: Directories that stay.
     :ivar added: New directories, which have not started yet.
     :ivar removed: Directories that are not in the file any more.
-    :ivar deferred: What takes effect at the next restart only: a line for each setting
+    :ivar postponed: What takes effect at the next restart only: a line for each setting
         that tells the value until then.
     """
 
     kept: list[Kept] = Factory(list)
     added: list[Served] = Factory(list)
     removed: list[Served] = Factory(list)
-    deferred: list[str] = Factory(list)
+    postponed: list[str] = Factory(list)
 
 
 def make_plan(
@@ -61,12 +61,12 @@ def make_plan(
     :param builder: Builds new ones.
     :raises InvalidSetting: With a whole line, if the new one cannot be used.
     """
-    plan = Plan(deferred=_of_the_server(old, new))
     builder.forget_places()
-    pairs, plan.removed[:] = _pair(new.directories, running)
+    pairs, removed = _pair(new.directories, running)
+    plan = Plan(removed=removed, postponed=_of_the_server(old, new))
     for directory, served in pairs:
         if served is not None:
-            plan.kept.append(_keep(served, directory, builder, plan.deferred))
+            plan.kept.append(_keep(served, directory, builder, plan.postponed))
     for directory, served in pairs:
         if served is None:
             plan.added.append(builder.build(directory, new.trusted_proxies))
@@ -106,18 +106,18 @@ def _at_place_of(directory: Directory, left: Iterable[Served]) -> Served | None:
 
 
 def _keep(
-    served: Served, wanted: Directory, builder: Builder, deferred: list[str]
+    served: Served, wanted: Directory, builder: Builder, postponed: list[str]
 ) -> Kept:
     """
     Find out which settings a directory that stays can have without a restart.
 
-    :param deferred: Lines for those that it cannot have are added here.
+    :param postponed: Lines for those that it cannot have are added here.
     """
     before, now = served.directory, wanted
     for name in ("backend", "fsync"):
         value = getattr(before, name)
         if getattr(wanted, name) != value:
-            deferred.append(f"{wanted.where}{name}: until then {value}")
+            postponed.append(f"{wanted.where}{name}: until then {value}")
             now = evolve(now, **{name: value})
     if now != wanted:
         builder.try_out(wanted)
@@ -128,10 +128,10 @@ def _keep(
         # A backend that is made with these settings may be able to do more.
         builder.try_out(wanted)
     if now.backend != wanted.backend:
-        deferred.append(f"{wanted.where}all other settings: until then unchanged")
+        postponed.append(f"{wanted.where}all other settings: until then unchanged")
         now = evolve(before, where=wanted.where)
     elif before.notification is None:
-        deferred.append(f"{wanted.where}notify-url: until then none")
+        postponed.append(f"{wanted.where}notify-url: until then none")
         now = evolve(now, notification=None)
     return Kept(served, now, builder.notifier_for(now, served))
 

@@ -167,7 +167,7 @@ class Reloader:
             path=new.path,
             **mounts,
         )
-        for line in plan.deferred:
+        for line in plan.postponed:
             _log.warn("restart required: {line}", line=line)
 
     def _change(
