@@ -37,9 +37,8 @@ class SettingsTests(SynchronousTestCase):
 
     def test_values_that_make_no_sense_are_refused(self) -> None:
         wrong: list[dict[str, Any]] = [
-            {"max_upload_size": 0},
             {"max_upload_size": -1},
-            {"max_fragment_size": 0},
+            {"max_fragment_size": -1},
             {"session_timeout": 0},
             {"session_timeout": -1.5},
             {"session_limit": -1},
@@ -51,6 +50,11 @@ class SettingsTests(SynchronousTestCase):
         ]
         for one in wrong:
             self.assertRaises(ValueError, Settings, **one)
+
+    def test_no_size_is_too_large_if_the_maximum_is_0_or_none(self) -> None:
+        for anything in (0, None):
+            settings = Settings(max_upload_size=anything, max_fragment_size=anything)
+            self.assertEqual(settings, Settings())
 
     def test_values_at_the_edge_are_taken(self) -> None:
         Settings(max_upload_size=1, max_fragment_size=1, session_limit=0)

@@ -203,13 +203,11 @@ class Number(Kind):
     :ivar read: Reads a string, and raises ``ValueError`` if it is wrong; ``None`` if
         strings are.
     :ivar is_whole: Whether the number must be whole.
-    :ivar zero_is_none: Whether 0 stands for no limit, and becomes ``None``.
     """
 
     what: str
     read: Callable[[str], float] | None = None
     is_whole: bool = True
-    zero_is_none: bool = False
 
     def parse(self, text: str) -> object:
         for read in (int, float):
@@ -231,12 +229,12 @@ class Number(Kind):
             or not abs(number) <= _MOST
         ):
             raise InvalidSetting(f"must be {self.what}, not {shown(value)}")
-        return None if self.zero_is_none and not number else number
+        return number
 
 
 _DURATION = f"a duration, such as {DURATIONS}"
 
-SIZE = Number(f"a size, such as {SIZES}", parse_size, zero_is_none=True)
+SIZE = Number(f"a size, such as {SIZES}", parse_size)
 DURATION = Number(_DURATION, parse_duration, is_whole=False)
 WHOLE_DURATION = Number(_DURATION, parse_duration)
 

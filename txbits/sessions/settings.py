@@ -7,7 +7,7 @@ IIS property that each one corresponds to is named beside it.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from attrs import Attribute, field, frozen, validators
 
@@ -25,20 +25,29 @@ def _is_host_id(settings: object, attribute: Attribute[str], value: str) -> None
         raise ValueError(f"host_id {error}, not {value!r}") from None
 
 
+def _size() -> Any:
+    """A number of bytes; ``None`` or 0 for any."""
+    return field(
+        default=None,
+        converter=lambda size: size or None,
+        validator=validators.optional(validators.ge(0)),
+    )
+
+
 @frozen(kw_only=True)
 class Settings:
     """
     How a virtual directory treats uploads.
 
-    :ivar enabled: Whether uploads are taken (BITSUploadEnabled). If not, every request
-        is answered with 501, and the sessions that are there are released.
+    :ivar enabled: Whether uploads are accepted (BITSUploadEnabled). If not, every
+        request is answered with 501, and existing sessions are released.
     :ivar allow_overwrites: Whether a file that exists may be replaced
         (BITSAllowOverwrites).
     :ivar create_directories: Whether missing parent directories are made.
-    :ivar max_upload_size: The longest file taken, in bytes; ``None`` for any
+    :ivar max_upload_size: Maximum length of a file, in bytes; 0 or ``None`` for any
         (BITSMaximumUploadSize).
-    :ivar max_fragment_size: The longest fragment taken, in bytes; ``None`` for any.
-        Clients send smaller ones when told.
+    :ivar max_fragment_size: Maximum length of a fragment, in bytes; 0 or ``None`` for
+        any. Clients send shorter ones when told to.
     :ivar session_timeout: Seconds without progress after which a session is discarded
         (BITSSessionTimeout).
     :ivar session_limit: How many sessions one authenticated user may have open; 0 for
@@ -59,12 +68,8 @@ class Settings:
     enabled: bool = True
     allow_overwrites: bool = False
     create_directories: bool = False
-    max_upload_size: int | None = field(
-        default=None, validator=validators.optional(validators.gt(0))
-    )
-    max_fragment_size: int | None = field(
-        default=None, validator=validators.optional(validators.gt(0))
-    )
+    max_upload_size: int | None = _size()
+    max_fragment_size: int | None = _size()
     session_timeout: float = field(default=1_209_600, validator=validators.gt(0))
     session_limit: int = field(default=50, validator=validators.ge(0))
     publish_on: Literal["close", "last-fragment"] = field(
