@@ -12,8 +12,16 @@ from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from txbits.errors import BackendError, ServerStopping, UploadsDisabled
+from tests.sessions.support import ScriptedBody
+from txbits.errors import (
+    BackendError,
+    NoSuchSession,
+    ServerStopping,
+    UploadsDisabled,
+    UploadTooLarge,
+)
 from txbits.interfaces import IExclusive, IOverwriting
+from txbits.protocol.codec import ContentRange
 from txbits.service._reading import from_options
 from txbits.service.maker import assemble
 from txbits.service.options import Options
@@ -92,6 +100,14 @@ class ReloadCase(SynchronousTestCase):
     def create(self, mount):
         return self.successResultOf(self.manager(mount).create(NAME, Caller(), "a.txt"))
 
+    def begin(self, mount, session, total):
+        """The first byte of a file of that length."""
+        body = ScriptedBody()
+        body.send(b"x")
+        body.end()
+        first = ContentRange(0, 0, total)
+        return self.manager(mount).fragment(session, NAME, Caller(), first, body)
+
     def mounted(self):
         return {b"/".join(segments) for segments in self.reloader.mounts._mounts}
 
@@ -160,10 +176,9 @@ class SettingsTests(ReloadCase):
         self.reload(f"{A}\nmax-upload-size = 20\nallow-overwrites = true")
         self.assert_changed("changed /a")
         after = self.create("/a")
-        manager = self.manager("/a")
-        self.assertEqual(manager._table[before].rules.settings.max_upload_size, 10)
-        self.assertEqual(manager._table[after].rules.settings.max_upload_size, 20)
-        self.assertTrue(manager.settings.allow_overwrites)
+        self.failureResultOf(self.begin("/a", before, 15), UploadTooLarge)
+        self.successResultOf(self.begin("/a", after, 15))
+        self.assertTrue(self.manager("/a").settings.allow_overwrites)
 
     def test_a_file_that_says_the_same_changes_nothing(self):
         self.start(A, B)
@@ -238,7 +253,7 @@ class SettingsTests(ReloadCase):
         self.reload(f"{A}\nsession-timeout = 10\ncleanup-interval = 50")
         session = self.create("/a")
         self.reactor.advance(51)
-        self.assertNotIn(session, self.manager("/a").active())
+        self.failureResultOf(self.begin("/a", session, 1), NoSuchSession)
 
 
 @implementer(IExclusive)
