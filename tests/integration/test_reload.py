@@ -113,7 +113,7 @@ class ReloadTests(ServiceTestCase):
             other.fragment, b"/y", arriving, b"y" * 100_000, 0, 100_000, cut=50_000
         )
         self.write('mount = "/"\nbackend = "disk:root"\nenabled = false')
-        await self.hang_up("uploads are disabled: 2 sessions released")
+        await self.hang_up("are disabled: 2 sessions released")
         self.assertEqual(list(staging.glob("*.part")), [])
         self.assertEqual(await self.packet(self.wire.packet, b"/x", b"Ping"), 501)
         status = await self.packet(self.wire.fragment, b"/x", session, DATA, 5, 10)

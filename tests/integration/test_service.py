@@ -175,6 +175,9 @@ class LifeTests(ServiceTestCase):
             # Twisted ends with the signal that it was sent, once all is done.
             self.assertIn(program.status, (0, -signal.SIGTERM))
             self.assertIn("stopped", program.stdout)
+            self.assertIn(f"{versions()} starting", program.stdout)
+            self.assertIn("listening on 127.0.0.1:", program.stdout)
+            self.assertNotIn("factory", program.stdout)
             self.assertEqual(program.stderr, "")
             self.assertNotIn("Traceback", program.stdout)
 
