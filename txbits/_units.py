@@ -43,9 +43,7 @@ def parse_duration(text: str) -> float:
 
 
 def shown_duration(seconds: float) -> str:
-    """
-    Write a duration in the longest unit that needs no fraction, such as ``14d``.
-    """
+    """Write a duration in the longest unit that needs no fraction, such as ``14d``."""
     for unit in ("d", "h", "m"):
         if seconds and seconds % _SECONDS[unit] == 0:
             return f"{seconds / _SECONDS[unit]:.0f}{unit}"

@@ -29,9 +29,7 @@ _LONGEST_SHOWN = 80
 
 
 def shown(value: object) -> str:
-    """
-    Write a wrong value into an error message, on one line and shortened.
-    """
+    """Write a wrong value into an error message, on one line and shortened."""
     try:
         text = str(value).lower() if isinstance(value, bool) else repr(value)
     except ValueError:  # Python does not print numbers of that many digits.
@@ -53,9 +51,7 @@ class Kind:
     """The kind of values that a setting has."""
 
     def parse(self, text: str) -> object:
-        """
-        Read a value from the command line; :meth:`check` then checks it.
-        """
+        """Read a value from the command line; :meth:`check` then checks it."""
         return text
 
     def check(self, value: object) -> object:

@@ -92,9 +92,7 @@ class UploadService(Service):
     _starting: Deferred[None] | None = field(default=None, init=False)
 
     def startService(self) -> None:
-        """
-        Begin to start; a backend may need a running reactor.
-        """
+        """Begin to start; a backend may need a running reactor."""
         super().startService()
         _log.info("{versions} starting", versions=versions())
         self.reactor.callWhenRunning(self._begin)
@@ -110,9 +108,7 @@ class UploadService(Service):
         return self._stop()
 
     def _hang_up_came(self) -> None:
-        """
-        Read the settings again, but not before all has started.
-        """
+        """Read the settings again, but not before all has started."""
         if self._is_settled:
             self.reloader.hangup()
         else:
@@ -206,9 +202,7 @@ class UploadService(Service):
 
     @deferred
     async def _hang_up(self) -> None:
-        """
-        Close the connections when the answers on them are sent.
-        """
+        """Close the connections when the answers on them are sent."""
         for channel in list(self.site.channels):
             channel.loseConnection()
         patience = _HANG_UP_ROUNDS

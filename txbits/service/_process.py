@@ -36,9 +36,7 @@ _THRESHOLDS = (50_000, 50, 100)
 
 
 def in_words(error: Exception) -> str:
-    """
-    Write an error of the system without its number.
-    """
+    """Write an error of the system without its number."""
     error = getattr(error, "socketError", error)
     if not isinstance(error, OSError) or error.strerror is None:
         return str(error)
@@ -47,16 +45,12 @@ def in_words(error: Exception) -> str:
 
 
 def on_one_line(error: object) -> str:
-    """
-    Write an error on one line.
-    """
+    """Write an error on one line."""
     return " ".join(str(error).split())
 
 
 def one_line(error: object) -> str:
-    """
-    Write an error as one line that begins with our name.
-    """
+    """Write an error as one line that begins with our name."""
     return f"txbits: {on_one_line(error)}"
 
 
@@ -116,9 +110,7 @@ class Process:
         self.stop()
 
     def stop(self) -> None:
-        """
-        Stop the reactor, if it is not stopping already.
-        """
+        """Stop the reactor, if it is not stopping already."""
         try:
             self.reactor.stop()
         except ReactorNotRunning:
@@ -177,9 +169,7 @@ class Process:
             )
 
     def settle(self) -> None:
-        """
-        Exempt all present objects from garbage collection.
-        """
+        """Exempt all present objects from garbage collection."""
         gc.collect()
         gc.freeze()
         gc.set_threshold(*_THRESHOLDS)

@@ -9,6 +9,7 @@ file are defaults for every ``[[directory]]``.
 from __future__ import annotations
 
 import tomllib
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
 from os import getcwd
@@ -147,10 +148,7 @@ def _directory(
     :param dashes: What precedes a key's name there.
     """
     before = f"{where}{dashes}"
-    found: dict[type, dict[str, Any]] = {Directory: {}, Settings: {}, Notification: {}}
-    for name, value in {**everywhere, **table}.items():
-        key = BY_NAME[name]
-        found[key.owner][key.attribute.name] = key.checked(value, f"{before}{name}")
+    found = _checked({**everywhere, **table}, before)
     notification = None
     if found[Notification].get("url") is not None:
         notification = _notification(found[Notification], before, base)
@@ -171,6 +169,20 @@ def _directory(
                 f"requires {dashes}public-url"
             ) from None
     return directory
+
+
+def _checked(table: Mapping[str, Any], before: str) -> dict[type, dict[str, Any]]:
+    """
+    Check values.
+
+    :param before: What an error message begins with, before the key's name.
+    :returns: For each class, the attributes that they become.
+    """
+    found: dict[type, dict[str, Any]] = defaultdict(dict)
+    for name, value in table.items():
+        key = BY_NAME[name]
+        found[key.owner][key.attribute.name] = key.checked(value, f"{before}{name}")
+    return found
 
 
 def _notification(values: Mapping[str, Any], before: str, base: str) -> Notification:
@@ -216,10 +228,7 @@ def _server(
 
     :param where: What an error message begins with, before the key's name.
     """
-    found: dict[type, dict[str, Any]] = {Configuration: {}, Limits: {}}
-    for name, value in table.items():
-        key = BY_NAME[name]
-        found[key.owner][key.attribute.name] = key.checked(value, f"{where}{name}")
+    found = _checked(table, where)
     if "listen" in table:
         found[Configuration]["listen_from"] = where
     limits = evolve(configuration.limits, **found[Limits])

@@ -51,9 +51,7 @@ class Reloader:
     _leaving: list[Deferred[None]] = field(factory=list, init=False)
 
     def hangup(self) -> None:
-        """
-        Reload; if a reload is running, do one more after it.
-        """
+        """Reload; if a reload is running, do one more after it."""
         if self.configuration.reread is None:
             _log.info("SIGHUP ignored: started without --config")
             return
@@ -183,9 +181,12 @@ class Reloader:
         # Its number in the file may have changed, and its mount is not its own affair.
         is_other = evolve(before, where="", mount="") != evolve(now, where="", mount="")
         if is_other or has_new_proxies:
-            served.reconfigure(now, proxies, kept.notifier).addErrback(
-                _not_released, now.mount
-            )
+            served.resource.reconfigure(
+                now.settings,
+                notifier=kept.notifier,
+                public_url=now.public_url,
+                trusted_proxies=proxies,
+            ).addErrback(_not_released, now.mount)
         return is_other or before.segments != now.segments
 
 

@@ -8,7 +8,6 @@ import os
 from typing import Any
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -96,26 +95,6 @@ class Served:
             _log.failure(
                 "cannot stop {mount}: {log_failure}", mount=self.directory.mount
             )
-
-    def reconfigure(
-        self,
-        directory: Directory,
-        trusted_proxies: tuple[str, ...],
-        notifier: INotifier | None,
-    ) -> Deferred[None]:
-        """
-        Apply changed settings.
-
-        :param trusted_proxies: As in :class:`~txbits.web.BITSResource`.
-        :param notifier: Asks its server application.
-        :returns: As of :meth:`txbits.web.BITSResource.reconfigure`.
-        """
-        return self.resource.reconfigure(
-            directory.settings,
-            notifier=notifier,
-            public_url=directory.public_url,
-            trusted_proxies=trusted_proxies,
-        )
 
 
 @define(eq=False)

@@ -72,17 +72,13 @@ class Options(usage.Options):
     opt_trusted_proxies.__doc__ = _help(BY_NAME["trusted-proxies"])
 
     def opt_help_backends(self) -> None:
-        """
-        List all kinds of backends, including those of plugins, and exit.
-        """
+        """List all kinds of backends, including those of plugins, and exit."""
         for parser in available_parsers():
             print(f"{parser.format}\n    {parser.help}")
         raise SystemExit(0)
 
     def opt_version(self) -> None:
-        """
-        Display the versions of txbits and Twisted, and exit.
-        """
+        """Display the versions of txbits and Twisted, and exit."""
         print(versions())
         raise SystemExit(0)
 
@@ -139,9 +135,7 @@ class Options(usage.Options):
         return parent.get("logFile", sys.stdout) not in (sys.stdout, sys.stderr)
 
     def _meant(self, complaint: str) -> str:
-        """
-        Suggest what was meant by an unknown option.
-        """
+        """Suggest what was meant by an unknown option."""
         unknown = re.fullmatch("option --(.*) not recognized", complaint)
         if unknown is None:
             return ""
