@@ -209,9 +209,9 @@ class OptionsTests(SynchronousTestCase):
         for option, values in {
             "max-upload-size": ["-1", "1.5", "10GB", "", "nan"],
             "max-fragment-size": ["-1", "x"],
-            "session-timeout": ["0", "-1", "nan", "inf", "soon"],
+            "session-timeout": ["0", "-1", "nan", "inf", "soon", "0.0009"],
             "session-limit": ["-1", "2.5"],
-            "cleanup-interval": ["0", "12 h"],
+            "cleanup-interval": ["0", "12 h", "1e-9"],
             "fsync": ["", "always", "Close"],
             "max-connections": ["0", "-1", "many"],
             "max-connections-per-peer": ["0"],

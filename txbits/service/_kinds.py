@@ -21,8 +21,8 @@ from txbits.protocol._fields import LocalProtocolError, check_host_id
 from txbits.protocol.urls import LONGEST_URL
 from txbits.web._origin import TrustedProxies
 
-#: Larger numbers are refused, whether of bytes or of seconds.
-_MOST = 2**63
+#: Numbers beyond these are mistakes, whether of bytes or of seconds; 0 may be none.
+_LEAST, _MOST = 0.001, 2**63
 
 #: How many characters of a wrong value an error message shows.
 _LONGEST_SHOWN = 80
@@ -222,7 +222,7 @@ class Number(Kind):
         if (
             isinstance(number, bool)
             or not isinstance(number, int if self.is_whole else (int, float))
-            or not abs(number) <= _MOST
+            or not (number == 0 or _LEAST <= abs(number) <= _MOST)
         ):
             raise InvalidSetting(f"must be {self.what}, not {shown(value)}")
         return number
