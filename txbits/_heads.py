@@ -135,6 +135,8 @@ def _is_in_head(parser: Any) -> bool:
 class _BoundedFactory(_Factory):
     """Makes such connections."""
 
+    noisy = False
+
     def buildProtocol(self, addr: Any) -> BoundedConnection:
         return BoundedConnection(self._quiescentCallback)
 

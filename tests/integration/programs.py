@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 TWISTD = ("-c", "from twisted.scripts.twistd import run; run()")
 TWIST = ("-m", "twisted", "--log-format", "text")
 
-_LISTENING = re.compile(r"listening on (?:IPv4Address\(.*?port=|port )(\d+)")
+_LISTENING = re.compile(r"listening on (?:IPv4Address\(.*?port=|port |\S+:)(\d+)\D")
 
 
 class Program(ProcessProtocol):

@@ -1,9 +1,10 @@
 """
-SIGHUP, in real processes: the file is read again while uploads are under way.
+SIGHUP, in real processes: the file is reloaded during uploads.
 """
 
 import os
 import signal
+import socket
 from http.client import HTTPConnection
 from urllib.parse import urlsplit
 
@@ -83,7 +84,7 @@ class ReloadTests(ServiceTestCase):
             size = len(data)
             await deferToThread(self.wire.fragment, b"/x", session, data, 0, 100_000)
             self.write(f'mount = "/"\nbackend = "{root}"\nmax-upload-size = 10')
-            await self.hang_up("the file was read again: / changed")
+            await self.hang_up("settings reloaded: changed /")
             # On the same connection.
             status = await self.packet(
                 self.wire.fragment, b"/x", session, data, 100_000, size
@@ -118,7 +119,7 @@ class ReloadTests(ServiceTestCase):
         status = await self.packet(self.wire.fragment, b"/x", session, DATA, 5, 10)
         self.assertEqual(status, 501)
         self.write('mount = "/"\nbackend = "disk:root"')
-        await self.hang_up("read again: / changed")
+        await self.hang_up("settings reloaded: changed /")
         self.assertEqual(await self.packet(self.wire.packet, b"/x", b"Ping"), 200)
 
     async def test_one_that_is_disabled_at_the_start_loses_its_sessions(self):
@@ -152,7 +153,7 @@ class ReloadTests(ServiceTestCase):
         last = (self.wire.fragment, b"/x", session, DATA, 0, 10)
         self.assertEqual(await self.packet(*last), 502)
         self.write(f'{directory}notify-url = "http://127.0.0.1:{port}/uploaded"')
-        await self.hang_up("the file was read again: / changed")
+        await self.hang_up("settings reloaded: changed /")
         status, headers = await deferToThread(*last)
         self.assertEqual(status, 200)
         reply = urlsplit(headers[b"bits-reply-url"].decode())
@@ -179,12 +180,12 @@ class ReloadTests(ServiceTestCase):
         await deferToThread(self.wire.fragment, b"/one/x", session, DATA, 0, 6)
         self.assertEqual(await self.packet(self.wire.packet, b"/two/x", b"Ping"), 404)
         self.write(two)
-        await self.hang_up("none changed, /two new, /one gone")
+        await self.hang_up("settings reloaded: added /two; removed /one")
         self.assertEqual(await self.packet(self.wire.packet, b"/two/x", b"Ping"), 200)
         self.assertEqual(await self.packet(self.wire.packet, b"/one/x", b"Ping"), 404)
         # Its sessions are where they were, and it may come back.
         self.write(two, one)
-        await self.hang_up("none changed, /one new, none gone")
+        await self.hang_up("settings reloaded: added /one")
         status = await self.packet(self.wire.fragment, b"/one/x", session, DATA, 6, 10)
         self.assertEqual(status, 200)
         status = await self.packet(self.wire.close_session, b"/one/x", session)
@@ -196,7 +197,7 @@ class ReloadTests(ServiceTestCase):
         session = await deferToThread(self.wire.create, b"/one/x")
         await deferToThread(self.wire.fragment, b"/one/x", session, DATA, 0, 6)
         self.write('mount = "/two"\nbackend = "disk:one"')
-        await self.hang_up("/two changed, none new, none gone")
+        await self.hang_up("settings reloaded: changed /two")
         self.assertEqual(await self.packet(self.wire.packet, b"/one/x", b"Ping"), 404)
         status = await self.packet(self.wire.fragment, b"/two/x", session, DATA, 6, 10)
         self.assertEqual(status, 200)
@@ -211,7 +212,7 @@ class ReloadTests(ServiceTestCase):
         session = await deferToThread(self.wire.create, b"/x")
         for directories, reason in (
             ([good, "monut = '/y'"], "directory 2: unknown key 'monut'"),
-            (["backend = "], "is not TOML"),
+            (["backend = "], "not valid TOML"),
             (
                 [f"{good}\nsession-limit = 1", 'mount="/y"\nbackend="disk:file"'],
                 "directory 2 (/y): backend: disk:file: ",
@@ -220,27 +221,52 @@ class ReloadTests(ServiceTestCase):
             self.write(*directories)
             log = await self.hang_up(f"{self.cwd}/txbits.toml: {reason}")
             (line,) = [one for one in log.splitlines() if reason in one]
-            self.assertIn("the file was read again, and nothing has changed: ", line)
+            self.assertIn("reload failed, keeping the old settings: ", line)
             self.assertNotIn("Traceback", log)
         status = await self.packet(self.wire.fragment, b"/x", session, b"1", 0, 1)
         self.assertEqual(status, 200)
         self.assertEqual(await self.packet(self.wire.packet, b"/y/x", b"Ping"), 200)
 
-    async def test_what_takes_a_new_start_is_said(self):
+    async def test_what_requires_a_restart_is_said(self):
         await self.serve('mount = "/"\nbackend = "disk:root"')
         self.write('mount = "/"\nbackend = "disk:other"', top='listen = ["tcp:1"]\n')
         await self.hang_up(
-            "it takes a new start of the server: "
-            f"{self.cwd}/txbits.toml: listen: until then {LOOPBACK}",
+            f"restart required: {self.cwd}/txbits.toml: listen: until then {LOOPBACK}",
             "directory 1 (/): backend: until then disk:root",
         )
         self.assertEqual(await self.packet(self.wire.packet, b"/x", b"Ping"), 200)
+
+    async def test_a_stop_does_not_wait_for_a_new_directory_whose_store_is_away(self):
+        silent = socket.socket()
+        self.addCleanup(silent.close)
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        port = silent.getsockname()[1]
+        store = f"s3:bucket:endpoint=http\\://127.0.0.1\\:{port}:region=x"
+
+        def start(*arguments):
+            return Program.start(
+                self,
+                *(*TWISTD, "-n", "txbits", *arguments),
+                cwd=self.cwd,
+                environment={"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"},
+            )
+
+        good = 'mount = "/"\nbackend = "memory:"'
+        await self.serve(good, start=start)
+        self.write(good, f"mount = '/s3'\nbackend = '{store}'")
+        await self.hang_up("not ready after 4 s, waiting")
+        self.assertEqual(await self.packet(self.wire.packet, b"/x", b"Ping"), 200)
+        await self.program.end(signal.SIGTERM)
+        self.assertIn("reload cancelled: the server is stopping", self.program.stdout)
+        self.assertNotIn("stopping takes longer", self.program.stdout)
+        self.assertNotIn("Traceback", self.program.stdout)
 
     async def test_without_a_file_it_is_said_that_there_is_none(self):
         for start in (self.twistd, self.twist):
             self.program = start("--listen", LOOPBACK, "--backend", "memory:")
             self.port = await self.program.listening()
-            await self.hang_up("SIGHUP: there is no file to be read again (--config)")
+            await self.hang_up("SIGHUP ignored: started without --config")
             wire = self.connect()
             self.assertEqual(await self.packet(wire.packet, b"/x", b"Ping"), 200)
             await self.program.end(signal.SIGTERM)
@@ -259,9 +285,10 @@ class ReloadTests(ServiceTestCase):
         self.program = Program.start(self, *TWISTD, *arguments, cwd=self.cwd)
         self.port = await self.program.listening()
         self.write(one, 'mount = "/two"\nbackend = "disk:two"')
-        await self.hang_up("none changed, /two new, none gone")
-        self.assertTrue((self.cwd / "two").is_dir())
-        self.assertEqual(list((self.cwd / "elsewhere").glob("t*o")), [])
+        await self.hang_up("settings reloaded: added /two")
+        for name in ("one", "two"):
+            self.assertTrue((self.cwd / name / ".bits-sessions").is_dir())
+        self.assertEqual(list((self.cwd / "elsewhere").iterdir()), [])
 
     async def test_a_daemon_reads_its_file_again_and_still_rotates_its_log(self):
         self.write('mount = "/"\nbackend = "memory:"')
@@ -276,7 +303,7 @@ class ReloadTests(ServiceTestCase):
                 await pause()
             self.write('mount = "/"\nbackend = "memory:"\nsession-limit = 1')
             os.kill(pid, signal.SIGHUP)
-            while "the file was read again: / changed" not in log.read_text():
+            while "settings reloaded: changed /" not in log.read_text():
                 await pause()
         finally:
             os.kill(pid, signal.SIGTERM)

@@ -16,6 +16,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.integration.programs import TWIST, TWISTD, Program
 from tests.integration.wire import Wire
+from txbits._version import versions
 
 LOOPBACK = "tcp:0:interface=127.0.0.1"
 
@@ -57,6 +58,8 @@ class ServiceTestCase(TestCase):
             self.assertIn(part, program.stderr)
         self.assertNotIn("listening on", program.stdout)
         self.assertNotIn("Traceback", program.stdout)
+        # Once: a terminal, and a journal, have both streams.
+        self.assertNotIn(program.stderr.strip(), program.stdout)
 
 
 class PidfileTests(ServiceTestCase):
@@ -134,6 +137,18 @@ class WrongSettingTests(ServiceTestCase):
             program = start("--backend", "memory:", "--listen", endpoint)
             await self.is_refused(program, endpoint, "in use")
 
+    async def test_a_log_in_a_file_has_the_line_as_well(self):
+        (self.cwd / "file").touch()
+        program = Program.start(
+            self,
+            *(*TWISTD, "-n", "--logfile", "log", "txbits", "--listen", LOOPBACK),
+            *("--backend", "disk:file"),
+            cwd=self.cwd,
+        )
+        await self.is_refused(program, "--backend: disk:file: ")
+        log = (self.cwd / "log").read_text()
+        self.assertEqual(log.count(program.stderr.strip()), 1)
+
     async def test_a_daemon_that_cannot_start_says_so_in_its_log(self):
         (self.cwd / "file").touch()
         await self.daemon("--listen", LOOPBACK, "--backend", "disk:file").ended()
@@ -160,6 +175,9 @@ class LifeTests(ServiceTestCase):
             # Twisted ends with the signal that it was sent, once all is done.
             self.assertIn(program.status, (0, -signal.SIGTERM))
             self.assertIn("stopped", program.stdout)
+            self.assertIn(f"{versions()} starting", program.stdout)
+            self.assertIn("listening on 127.0.0.1:", program.stdout)
+            self.assertNotIn("factory", program.stdout)
             self.assertEqual(program.stderr, "")
             self.assertNotIn("Traceback", program.stdout)
 
@@ -238,6 +256,47 @@ class LifeTests(ServiceTestCase):
         self.assertEqual(status, 501)
 
 
+class VersionTests(ServiceTestCase):
+    """What is running."""
+
+    async def test_the_version_is_told(self):
+        for start in (self.twistd, self.twist):
+            program = await start("--version").ended()
+            self.assertEqual(program.status, 0, program.stderr)
+            self.assertEqual(program.stdout, f"{versions()}\n")
+
+
+class StoreAwayTests(ServiceTestCase):
+    """A store that cannot be reached, or does not answer, when the server starts."""
+
+    async def test_the_log_says_what_is_waited_for_and_sigterm_ends_it(self):
+        silent = socket.socket()
+        self.addCleanup(silent.close)
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        programs = []
+        # Nobody listens on port 1.
+        for port in (1, silent.getsockname()[1]):
+            backend = f"s3:bucket:endpoint=http\\://127.0.0.1\\:{port}:region=x"
+            arguments = ("-n", "--pidfile=", "txbits", "--listen", LOOPBACK)
+            program = Program.start(
+                self,
+                *(*TWISTD, *arguments, "--backend", backend),
+                cwd=self.cwd,
+                environment={"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"},
+            )
+            programs.append((program, backend))
+        for program, backend in programs:
+            await program.says(f"--backend: {backend}: not ready after 4 s, waiting")
+        for program, _ in programs:
+            self.assertIsNone(program.status, program.output)
+            await program.end(signal.SIGTERM)
+            self.assertIn(program.status, (0, -signal.SIGTERM))
+            self.assertIn("stopped", program.stdout)
+            self.assertNotIn("stopping takes longer", program.stdout)
+            self.assertNotIn("Traceback", program.stdout)
+
+
 _HANGING = """
 from threading import Event, Thread
 from txbits.service._process import Process
@@ -249,7 +308,7 @@ print("waiting for a thread that never ends", flush=True)
 
 
 class ForceTests(ServiceTestCase):
-    """The bound of a shutdown holds, whatever hangs."""
+    """A shutdown has a time limit, whatever hangs."""
 
     async def test_a_thread_that_hangs_does_not_keep_the_process(self):
         program = await Program.start(self, "-c", _HANGING, cwd=self.cwd).ended()

@@ -6,14 +6,16 @@ all into one list, since the order is the subject.
 """
 
 from attrs import define, field
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import LogLevel, globalLogPublisher
+from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from txbits._version import versions
 from txbits.errors import BackendError
 from txbits.service._life import Listener, UploadService
 from txbits.service._served import Served
@@ -41,9 +43,10 @@ class Manager:
 class Port:
     name: str
     events: list
+    address: object = None
 
     def getHost(self):
-        return self.name
+        return self.address or self.name
 
     def startListening(self):
         raise NotImplementedError
@@ -59,12 +62,13 @@ class Endpoint:
     name: str
     events: list
     error: Exception | None = None
+    address: object = None
 
     def listen(self, factory):
         self.events.append(f"listen {self.name}")
         if self.error is not None:
             return fail(self.error)
-        return succeed(Port(self.name, self.events))
+        return succeed(Port(self.name, self.events, self.address))
 
 
 @define(eq=False)
@@ -121,9 +125,14 @@ class Resource:
     manager: Manager
 
 
-def served(mount, backend, manager):
+def is_serious(event):
+    """Whether an event is a warning, or worse."""
+    return event["log_level"] >= LogLevel.warn
+
+
+def served(mount, backend, manager, clock):
     directory = Directory(where="--", mount=mount, backend=backend)
-    return Served(directory, Resource(manager))
+    return Served(directory, Resource(manager), clock)
 
 
 class LifeTests(SynchronousTestCase):
@@ -146,14 +155,15 @@ class LifeTests(SynchronousTestCase):
             self.process,
             self.site,
             [
-                served("/a", "x", self.a),
-                served("/b", "y", self.b),
+                served("/a", "x", self.a, self.reactor),
+                served("/b", "y", self.b, self.reactor),
             ],
             [
                 Listener("--listen: one", "one", self.one),
                 Listener("--listen: two", "two", self.two),
             ],
             42,
+            Reloader(self.events),
             shutdown_timeout=30,
         )
 
@@ -199,25 +209,28 @@ class LifeTests(SynchronousTestCase):
             "txbits: --backend: y: y is in use; stop the other server",
         )
         self.assertEqual(self.events, ["room for 42", "start a", "start b", "fail"])
-        (critical,) = [e for e in self.logged if e["log_level"] is LogLevel.critical]
-        self.assertEqual(critical["line"], self.process.line)
+        self.assertEqual([e for e in self.logged if is_serious(e)], [])
 
     def test_what_has_started_is_stopped_after_a_failure(self):
         self.b.starting = fail(BackendError("no"))
         self.start()
         self.successResultOf(self.stop())
-        self.assertEqual(self.events, ["stop a"])
+        self.assertEqual(self.events, ["stop reloading", "stop a"])
 
     def test_a_port_in_use_fails_the_process_and_closes_the_others(self):
-        self.two.error = CannotListenError("any", 80, OSError("in use"))
+        self.two.error = CannotListenError(
+            "any", 80, OSError(98, "Address already in use")
+        )
         self.start()
         self.assertEqual(
             self.process.line,
-            "txbits: --listen: two: Couldn't listen on any:80: in use.",
+            "txbits: --listen: two: cannot listen: Address already in use",
         )
         self.assertNotIn("settle", self.events)
         self.successResultOf(self.stop())
-        self.assertEqual(self.events, ["close one", "stop a", "stop b"])
+        self.assertEqual(
+            self.events, ["close one", "stop reloading", "stop a", "stop b"]
+        )
 
     def test_an_unforeseen_error_fails_the_process_and_is_logged(self):
         self.a.starting = fail(RuntimeError("what"))
@@ -228,7 +241,10 @@ class LifeTests(SynchronousTestCase):
     def test_stops_accepting_before_anything_else_stops(self):
         self.start()
         self.successResultOf(self.stop())
-        self.assertEqual(self.events, ["close one", "close two", "stop a", "stop b"])
+        self.assertEqual(
+            self.events,
+            ["close one", "close two", "stop reloading", "stop a", "stop b"],
+        )
 
     def test_directories_stop_at_the_same_time(self):
         self.a.stopping = Deferred()
@@ -287,7 +303,7 @@ class LifeTests(SynchronousTestCase):
         stopped = self.stop()
         self.successResultOf(stopped)
         self.a.starting.callback(None)
-        self.assertEqual(self.events, [])
+        self.assertEqual(self.events, ["stop reloading"])
         self.assertIsNone(self.process.line)
 
     def test_stopping_ends_the_start_of_a_directory_and_stops_the_others(self):
@@ -297,7 +313,7 @@ class LifeTests(SynchronousTestCase):
         stopped = self.stop()
         self.assertEqual(ended, [self.b.starting])
         self.successResultOf(stopped)
-        self.assertEqual(self.events, ["stop a"])
+        self.assertEqual(self.events, ["stop reloading", "stop a"])
 
     def test_a_start_that_takes_long_to_end_is_waited_for(self):
         self.a.starting = Deferred(lambda _: None)
@@ -308,7 +324,7 @@ class LifeTests(SynchronousTestCase):
         self.assertNoResult(stopped)
         ending.callback(None)
         self.successResultOf(stopped)
-        self.assertEqual(self.events, ["stop a"])
+        self.assertEqual(self.events, ["stop reloading", "stop a"])
 
     def test_stopping_does_not_wait_for_a_start_without_end(self):
         self.a.starting = Deferred(lambda _: None)
@@ -323,29 +339,21 @@ class LifeTests(SynchronousTestCase):
         self.service.startService()
         self.successResultOf(self.stop())
         self.reactor.run()
-        self.assertEqual(self.events, [])
+        self.assertEqual(self.events, ["stop reloading"])
 
     def test_settings_are_read_again_at_a_hang_up(self):
-        self.service.reloader = Reloader(self.events)
         self.start()
         self.process.hang_up()
         self.process.hang_up()
         self.assertEqual(self.events[-3:], ["settle", "reload", "reload"])
 
     def test_a_hang_up_while_starting_waits_for_the_start(self):
-        self.service.reloader = Reloader(self.events)
         self.b.starting = Deferred()
         self.start()
         self.process.hang_up()
         self.assertNotIn("reload", self.events)
         self.b.starting.callback(None)
         self.assertEqual(self.events[-2:], ["settle", "reload"])
-
-    def test_a_hang_up_without_anything_to_read_does_nothing(self):
-        self.start()
-        before = self.events.copy()
-        self.process.hang_up()
-        self.assertEqual(self.events, before)
 
     def test_directories_stop_when_nothing_is_being_changed_any_more(self):
         reloader = self.service.reloader = Reloader(self.events, Deferred())
@@ -358,11 +366,49 @@ class LifeTests(SynchronousTestCase):
 
     def test_directories_that_come_and_go_later_are_stopped_once(self):
         self.start()
-        c = Manager("c", self.events)
-        self.service.admit(served("/c", "z", c))
+        c = served("/c", "z", Manager("c", self.events), self.reactor)
+        self.successResultOf(c.start())
+        self.service.directories.append(c)
         self.events.clear()
-        gone = self.service.dismiss(self.service.directories[0])
-        self.successResultOf(gone)
+        self.successResultOf(self.service.directories.pop(0).stop())
         self.assertEqual(self.events, ["stop a"])
         self.successResultOf(self.stop())
-        self.assertEqual(self.events[2:], ["stop b", "stop c"])
+        self.assertEqual(self.events[3:], ["stop b", "stop c"])
+
+    def test_versions_are_the_first_line_of_the_log(self):
+        self.start()
+        self.assertEqual(self.logged[0]["log_format"], "{versions} starting")
+        self.assertEqual(self.logged[0]["versions"], versions())
+
+    def test_a_start_that_takes_long_is_told_and_waited_for(self):
+        self.b.starting = Deferred()
+        self.start()
+        self.reactor.advance(3.9)
+        self.assertEqual([e for e in self.logged if is_serious(e)], [])
+        self.reactor.advance(0.2)
+        (warning,) = [e for e in self.logged if is_serious(e)]
+        self.assertEqual(
+            formatEvent(warning), "--backend: y: not ready after 4 s, waiting"
+        )
+        self.reactor.advance(3600)
+        self.b.starting.callback(None)
+        self.assertIn("settle", self.events)
+        self.assertEqual([e for e in self.logged if is_serious(e)], [warning])
+
+    def test_nothing_is_told_of_a_start_in_time(self):
+        self.start()
+        self.reactor.advance(10)
+        self.assertEqual([e for e in self.logged if is_serious(e)], [])
+
+    def test_addresses_are_shown_as_they_are_written(self):
+        for address, shown in (
+            (IPv4Address("TCP", "0.0.0.0", 8080), "0.0.0.0:8080"),
+            (IPv6Address("TCP", "::1", 80), "[::1]:80"),
+            (UNIXAddress("/run/txbits"), "/run/txbits"),
+        ):
+            self.one.address = address
+            self.logged.clear()
+            self.start()
+            (event, _) = [e for e in self.logged if "address" in e]
+            self.assertEqual(event["address"], shown)
+            self.setUp()

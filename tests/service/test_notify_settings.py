@@ -8,9 +8,9 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from txbits.errors import InvalidSetting
-from txbits.service._notify import Notification, read_secret
+from txbits.service._reading import from_file
 from txbits.service.options import Options
-from txbits.service.settings import from_file
+from txbits.service.settings import Notification, read_secret
 
 URL = "https://app.example/uploaded"
 SECRET = b"correct horse battery staple"
@@ -21,7 +21,8 @@ class FileTests(SynchronousTestCase):
 
     def read(self, text):
         self.path = self.mktemp()
-        Path(self.path).write_text(text)
+        tables = "[[directory]]\nbackend = 'memory:'"
+        Path(self.path).write_text(text.replace("[[directory]]", tables))
         return from_file(self.path)
 
     def complaint(self, text):
@@ -100,11 +101,11 @@ class FileTests(SynchronousTestCase):
             name = line.split(" ")[0]
             self.assertEqual(
                 self.complaint(f"[[directory]]\n{line}"),
-                f"directory 1: {name}: there is no notify-url",
+                f"directory 1: {name}: requires notify-url",
             )
             self.assertEqual(
                 self.complaint(f"{line}\n[[directory]]"),
-                f"{name}: there is no notify-url",
+                f"{name}: requires notify-url",
             )
 
     def test_what_stands_at_the_top_waits_for_the_directory_that_wants_it(self):
@@ -132,8 +133,7 @@ class FileTests(SynchronousTestCase):
             text = f"[[directory]]\nnotify-url = '{url}'"
             self.assertEqual(
                 self.complaint(text),
-                f"directory 1: notify-url: '{url}' is relative, to a public-url that "
-                "is not there",
+                f"directory 1: notify-url: '{url}' is relative and requires public-url",
             )
             (directory,) = self.read(
                 f"public-url='https://u.example'\n{text}"
@@ -182,18 +182,19 @@ class CommandLineTests(SynchronousTestCase):
     def test_settings_of_an_application_that_is_not_there_are_refused(self):
         self.assertEqual(
             self.complaint("--notify-by", "value"),
-            "txbits: --notify-by: there is no notify-url",
+            "txbits: --notify-by: requires --notify-url",
         )
 
     def test_relative_url_needs_a_public_one(self):
         self.assertEqual(
             self.complaint("--notify-url", "/app"),
-            "txbits: --notify-url: '/app' is relative, to a --public-url that is not "
-            "there",
+            "txbits: --notify-url: '/app' is relative and requires --public-url",
         )
 
     def test_an_option_that_came_out_empty_is_refused(self):
-        self.assertIn("--notify-url: must be", self.complaint("--notify-url", ""))
+        self.assertIn(
+            "--notify-url: must not be empty", self.complaint("--notify-url", "")
+        )
 
 
 class SecretTests(SynchronousTestCase):
@@ -224,28 +225,31 @@ class SecretTests(SynchronousTestCase):
             path = self.file(SECRET, mode)
             self.assertEqual(
                 self.complaint(path),
-                f"{path} is open to every user of this machine: chmod o-rw it",
+                f"{path} is accessible to every user of this machine; "
+                "run chmod o-rw on it",
             )
 
     def test_is_refused_when_it_is_too_short_or_too_long(self):
         for content in (b"", b"\n", b"x" * 15 + b"\n", b"x" * 4097, b"x" * 10**6):
             path = self.file(content)
             self.assertEqual(
-                self.complaint(path), f"{path} must hold 16 to 4,096 bytes"
+                self.complaint(path), f"{path} must contain 16 to 4,096 bytes"
             )
         for length in (16, 4096):
             content = b"x" * length
             self.assertEqual(read_secret(self.file(content + b"\r\n")), content)
 
     def test_is_refused_when_no_file_can_have_its_name(self):
-        self.assertEqual(self.complaint("a\0b"), "'a\\x00b' is no name of a file")
+        self.assertEqual(
+            self.complaint("a\0b"), "'a\\x00b' cannot be the name of a file"
+        )
 
     def test_is_refused_when_it_is_no_plain_file(self):
         pipe = self.mktemp()
         os.mkfifo(pipe, 0o600)
-        self.assertEqual(self.complaint(pipe), f"{pipe} is not a plain file")
-        self.assertEqual(self.complaint("."), ". is not a plain file")
-        self.assertEqual(self.complaint("/dev/zero"), "/dev/zero is not a plain file")
+        self.assertEqual(self.complaint(pipe), f"{pipe} is not a regular file")
+        self.assertEqual(self.complaint("."), ". is not a regular file")
+        self.assertEqual(self.complaint("/dev/zero"), "/dev/zero is not a regular file")
 
     def test_is_shown_nowhere(self):
         notification = Notification(url=URL, secret=SECRET)

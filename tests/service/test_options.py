@@ -3,13 +3,13 @@ The command line: what it becomes, and what is said about a mistake on it.
 """
 
 import os
+import sys
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txbits.service._notify import Notification
 from txbits.service.options import Options
-from txbits.service.settings import Directory
+from txbits.service.settings import Directory, Notification
 from txbits.sessions import Settings
 from txbits.web import Limits
 
@@ -54,6 +54,28 @@ class PidfileTests(SynchronousTestCase):
         options.parent = {"pidfile": str(path)}
         self.assertRaises(SystemExit, options.parseOptions, ("--mount", "x"))
         self.assertTrue(path.exists())
+
+
+class LogTests(SynchronousTestCase):
+    """Whether the log goes to a file, by the options of twistd and twist."""
+
+    def test_a_log_on_standard_output_is_no_file(self):
+        file = object()
+        twistd = {"nodaemon": 1, "logfile": None, "syslog": 0, "logger": None}
+        for parent, logs_to_file in (
+            (twistd, False),
+            ({**twistd, "logfile": "-"}, False),
+            ({**twistd, "logfile": "/var/log/txbits"}, True),
+            ({**twistd, "syslog": 1}, True),
+            ({**twistd, "logger": "some.observer"}, True),
+            ({**twistd, "nodaemon": 0}, True),
+            ({}, False),
+            ({"logFile": sys.stderr}, False),
+            ({"logFile": file}, True),
+        ):
+            options = Options()
+            options.parent = parent
+            self.assertIs(options.logs_to_file, logs_to_file, parent)
 
 
 class OptionsTests(SynchronousTestCase):
@@ -151,6 +173,17 @@ class OptionsTests(SynchronousTestCase):
         (directory,) = parsed("--max-upload-size", "0").directories
         self.assertIsNone(directory.settings.max_upload_size)
 
+    def test_sizes_and_durations_may_have_units(self):
+        (directory,) = parsed(
+            *("--max-upload-size", "20G", "--max-fragment-size", "0"),
+            *("--session-timeout", "14d", "--cleanup-interval", "1e3"),
+        ).directories
+        settings = directory.settings
+        self.assertEqual(settings.max_upload_size, 20 * 2**30)
+        self.assertIsNone(settings.max_fragment_size)
+        self.assertEqual(settings.session_timeout, 14 * 86400)
+        self.assertEqual(settings.cleanup_interval, 1000)
+
     def test_unknown_option_is_refused_with_the_closest_one(self):
         self.assertEqual(
             self.complaint("--alow-overwrites"),
@@ -167,15 +200,18 @@ class OptionsTests(SynchronousTestCase):
         )
 
     def test_stray_argument_is_refused(self):
-        self.assertIn("'/srv/uploads'", self.complaint("/srv/uploads"))
+        self.assertEqual(
+            self.complaint("/srv/uploads"),
+            "txbits: unexpected argument '/srv/uploads'",
+        )
 
     def test_wrong_values_are_refused(self):
         for option, values in {
             "max-upload-size": ["-1", "1.5", "10GB", "", "nan"],
             "max-fragment-size": ["-1", "x"],
-            "session-timeout": ["0", "-1", "nan", "inf", "soon"],
+            "session-timeout": ["0", "-1", "nan", "inf", "soon", "0.0009"],
             "session-limit": ["-1", "2.5"],
-            "cleanup-interval": ["0", "12h"],
+            "cleanup-interval": ["0", "12 h", "1e-9"],
             "fsync": ["", "always", "Close"],
             "max-connections": ["0", "-1", "many"],
             "max-connections-per-peer": ["0"],
@@ -194,7 +230,7 @@ class OptionsTests(SynchronousTestCase):
                 "/" + "x" * 2200,
             ],
             "notify-by": ["", "1", "Reference"],
-            "notify-timeout": ["0", "nan", "5m"],
+            "notify-timeout": ["0", "nan", "0m", "5w"],
             "notify-send-timeout": ["0"],
             "notify-response-timeout": ["-1"],
             "notify-reply-timeout": ["inf"],
@@ -230,7 +266,7 @@ class OptionsTests(SynchronousTestCase):
 
     def test_help_names_defaults(self):
         usage = " ".join(Options().getUsage(width=1000).split())
-        self.assertIn("[default: 1209600]", usage)
+        self.assertIn("[default: 14d]", usage)
         self.assertIn("[default: tcp:8080]", usage)
         self.assertIn("[default: disk:uploads]", usage)
         self.assertIn("[default: close]", usage)
@@ -274,5 +310,5 @@ class ConfigOptionTests(SynchronousTestCase):
             self.assertEqual(
                 error.code,
                 f"txbits: {option[0]} cannot be combined with --config; "
-                f"write it into a [[directory]] of {self.path}",
+                f"move it to a [[directory]] of {self.path}",
             )

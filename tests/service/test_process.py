@@ -12,7 +12,7 @@ from io import StringIO
 
 from attrs import define
 from twisted.internet.error import ReactorNotRunning
-from twisted.logger import globalLogPublisher
+from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from txbits.service._process import Process
@@ -37,11 +37,27 @@ class FailTests(SynchronousTestCase):
         self.at_exit = []
         self.reactor = Reactor()
         self.stderr = StringIO()
-        self.process = Process(self.reactor, self.stderr, self.at_exit.append)
+        self.process = self.made(logs_to_file=False)
+        self.logged = []
+        globalLogPublisher.addObserver(self.logged.append)
+        self.addCleanup(globalLogPublisher.removeObserver, self.logged.append)
+
+    def made(self, **arguments):
+        return Process(
+            self.reactor, stderr=self.stderr, at_exit=self.at_exit.append, **arguments
+        )
 
     def test_the_line_goes_to_standard_error(self):
         self.process.fail("txbits: no")
         self.assertEqual(self.stderr.getvalue(), "txbits: no\n")
+        self.assertEqual(self.logged, [], "the same terminal has the log")
+
+    def test_a_log_that_goes_to_a_file_has_the_line_as_well(self):
+        self.made(logs_to_file=True).fail("txbits: no")
+        self.assertEqual(self.stderr.getvalue(), "txbits: no\n")
+        (event,) = self.logged
+        self.assertEqual(event["line"], "txbits: no")
+        self.assertIs(event["log_level"], LogLevel.critical)
 
     def test_the_reactor_is_stopped_and_the_status_is_left_to_the_exit(self):
         self.process.fail("txbits: no")
@@ -55,7 +71,7 @@ class FailTests(SynchronousTestCase):
         self.assertEqual(len(self.at_exit), 1)
 
     def test_a_daemon_without_standard_error_fails_all_the_same(self):
-        process = Process(self.reactor, None, self.at_exit.append)
+        process = Process(self.reactor, stderr=None, at_exit=self.at_exit.append)
         process.fail("txbits: no")
         self.assertEqual(self.reactor.stopped, 1)
 
@@ -69,7 +85,7 @@ class RoomTests(SynchronousTestCase):
         self.logged = []
         globalLogPublisher.addObserver(self.logged.append)
         self.addCleanup(globalLogPublisher.removeObserver, self.logged.append)
-        self.process = Process(Reactor(), None)
+        self.process = Process(Reactor())
 
     def warnings(self):
         return [e for e in self.logged if e.get("connections")]
@@ -95,7 +111,7 @@ class SettleTests(SynchronousTestCase):
         self.addCleanup(gc.set_threshold, *gc.get_threshold())
         self.addCleanup(gc.unfreeze)
         before = gc.get_threshold()
-        Process(Reactor(), None).settle()
+        Process(Reactor()).settle()
         self.assertGreater(gc.get_freeze_count(), 0)
         self.assertGreater(gc.get_threshold()[0], before[0])
 

@@ -1,6 +1,6 @@
 """
-SIGHUP: the file is read again, in a service whose directories are real and whose
-reactor is not. What takes a thread is done at once.
+SIGHUP: the file is reloaded, in a service whose directories are real and whose reactor
+is not. What is done in a thread is done immediately.
 """
 
 from pathlib import Path
@@ -8,19 +8,26 @@ from pathlib import Path
 from attrs import define, evolve
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import LogLevel, globalLogPublisher
+from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from txbits.errors import BackendError, ServerStopping, UploadsDisabled
-from txbits.interfaces import IOverwriting
+from tests.sessions.support import ScriptedBody
+from txbits.errors import (
+    BackendError,
+    NoSuchSession,
+    ServerStopping,
+    UploadsDisabled,
+    UploadTooLarge,
+)
+from txbits.interfaces import IExclusive, IOverwriting
+from txbits.protocol.codec import ContentRange
+from txbits.service._reading import from_options
 from txbits.service.maker import assemble
 from txbits.service.options import Options
-from txbits.service.settings import from_options
 from txbits.sessions import Caller
 
-READ = "the file was read again: "
-LATER = "it takes a new start of the server: "
+LATER = "restart required: "
 TOP = 'listen = ["tcp:1"]\n'
 NAME = ("a.txt",)
 
@@ -67,22 +74,20 @@ class ReloadCase(SynchronousTestCase):
     def lines(self, *levels):
         """What was logged at these levels."""
         return [
-            event["log_format"].format(**event)
-            for event in self.events
-            if event["log_level"] in levels
+            formatEvent(event) for event in self.events if event["log_level"] in levels
         ]
 
     def assert_nothing_changed(self, reason):
         self.assertEqual(
             self.lines(LogLevel.error, LogLevel.critical),
-            [f"the file was read again, and nothing has changed: {reason}"],
+            [f"reload failed, keeping the old settings: {reason}"],
         )
         self.assertEqual(self.lines(LogLevel.info, LogLevel.warn), [])
 
-    def assert_changed(self, changed="none", added="none", removed="none"):
+    def assert_changed(self, changes="no changes"):
         self.assertEqual(
-            [one for one in self.lines(LogLevel.info) if "read again" in one],
-            [f"{READ}{changed} changed, {added} new, {removed} gone"],
+            [one for one in self.lines(LogLevel.info) if "reloaded" in one],
+            [f"settings reloaded: {changes}"],
         )
         self.assertEqual(self.lines(LogLevel.error, LogLevel.critical), [])
 
@@ -94,6 +99,14 @@ class ReloadCase(SynchronousTestCase):
 
     def create(self, mount):
         return self.successResultOf(self.manager(mount).create(NAME, Caller(), "a.txt"))
+
+    def begin(self, mount, session, total):
+        """The first byte of a file of that length."""
+        body = ScriptedBody()
+        body.send(b"x")
+        body.end()
+        first = ContentRange(0, 0, total)
+        return self.manager(mount).fragment(session, NAME, Caller(), first, body)
 
     def mounted(self):
         return {b"/".join(segments) for segments in self.reloader.mounts._mounts}
@@ -128,7 +141,7 @@ class FailingResource:
 
 @define(eq=False)
 class PlainManager:
-    """The manager of a backend that knows nothing of applications."""
+    """A manager whose backend does not support applications."""
 
     actual: object
     backend: object = None
@@ -139,7 +152,7 @@ class PlainManager:
 
 
 class PlainResource:
-    """Its directory, which remembers what it is to be."""
+    """Its directory, which records its new settings."""
 
     def __init__(self, manager):
         self.manager = PlainManager(manager)
@@ -161,12 +174,11 @@ class SettingsTests(ReloadCase):
         self.start(f"{A}\nmax-upload-size = 10")
         before = self.create("/a")
         self.reload(f"{A}\nmax-upload-size = 20\nallow-overwrites = true")
-        self.assert_changed("/a")
+        self.assert_changed("changed /a")
         after = self.create("/a")
-        manager = self.manager("/a")
-        self.assertEqual(manager._table[before].rules.settings.max_upload_size, 10)
-        self.assertEqual(manager._table[after].rules.settings.max_upload_size, 20)
-        self.assertTrue(manager.settings.allow_overwrites)
+        self.failureResultOf(self.begin("/a", before, 15), UploadTooLarge)
+        self.successResultOf(self.begin("/a", after, 15))
+        self.assertTrue(self.manager("/a").settings.allow_overwrites)
 
     def test_a_file_that_says_the_same_changes_nothing(self):
         self.start(A, B)
@@ -191,7 +203,7 @@ class SettingsTests(ReloadCase):
     def test_what_stands_at_the_top_changes_all_that_do_not_say_otherwise(self):
         self.start(A, f"{B}\nsession-limit = 5")
         self.reload(A, f"{B}\nsession-limit = 5", top=f"{TOP}session-limit = 3\n")
-        self.assert_changed("/a")
+        self.assert_changed("changed /a")
         self.assertEqual(self.manager("/a").settings.session_limit, 3)
         self.assertEqual(self.manager("/b").settings.session_limit, 5)
 
@@ -199,7 +211,7 @@ class SettingsTests(ReloadCase):
         self.start(A)
         manager = self.manager("/a")
         self.reload(f"{A}\nnotify-url = 'http://one.example/'")
-        self.assert_changed("/a")
+        self.assert_changed("changed /a")
         first = manager.notifier
         self.assertIsNotNone(first)
         self.reload(f"{A}\nnotify-url = 'http://one.example/'\nsession-limit = 1")
@@ -220,7 +232,7 @@ class SettingsTests(ReloadCase):
         self.assert_changed()
         secret.write_bytes(b"y" * 20)
         self.reload(text)
-        self.assert_changed("/a")
+        self.assert_changed("changed /a")
         self.assertIsNot(self.manager("/a").notifier, before)
         self.assertNotIn("yyyy", str(self.events))
 
@@ -231,7 +243,7 @@ class SettingsTests(ReloadCase):
             f"{A}\npublic-url = 'https://u.example'",
             top=f"{TOP}trusted-proxies = ['10.0.0.0/8']\n",
         )
-        self.assert_changed("/a")
+        self.assert_changed("changed /a")
         origins = served.resource.origins
         self.assertEqual(origins.public_url, "https://u.example")
         self.assertEqual(origins.trusted.names, ("10.0.0.0/8",))
@@ -241,7 +253,15 @@ class SettingsTests(ReloadCase):
         self.reload(f"{A}\nsession-timeout = 10\ncleanup-interval = 50")
         session = self.create("/a")
         self.reactor.advance(51)
-        self.assertNotIn(session, self.manager("/a").active())
+        self.failureResultOf(self.begin("/a", session, 1), NoSuchSession)
+
+
+@implementer(IExclusive)
+class ExclusiveBackend:
+    """One whose place nobody else may use, and that supports no application."""
+
+    def disputes(self, other):
+        return isinstance(other, ExclusiveBackend)
 
 
 @implementer(IOverwriting)
@@ -266,7 +286,7 @@ class OverwritingTests(ReloadCase):
             "that (--allow-overwrites)"
         )
         self.reload(f"{A}\nallow-overwrites = true\nsession-limit = 4")
-        self.assert_changed("/a")
+        self.assert_changed("changed /a")
         self.assertEqual(served.resource.settings.session_limit, 4)
 
 
@@ -277,7 +297,7 @@ class DisablingTests(ReloadCase):
         self.start(A)
         self.create("/a")
         self.reload(f"{A}\nenabled = false")
-        self.assert_changed("/a")
+        self.assert_changed("changed /a")
         manager = self.manager("/a")
         self.assertEqual(self.successResultOf(manager.backend.sessions()), [])
         self.failureResultOf(manager.create(NAME, Caller(), None), UploadsDisabled)
@@ -302,7 +322,7 @@ class DirectoryTests(ReloadCase):
     def test_one_that_is_new_is_started_and_mounted(self):
         self.start(A)
         self.reload(A, B)
-        self.assert_changed(added="/b")
+        self.assert_changed("added /b")
         self.assertEqual(self.mounted(), {b"a", b"b"})
         self.create("/b")
 
@@ -310,7 +330,7 @@ class DirectoryTests(ReloadCase):
         self.start(A, B)
         gone = self.manager("/b")
         self.reload(A)
-        self.assert_changed(removed="/b")
+        self.assert_changed("removed /b")
         self.assertEqual(self.mounted(), {b"a"})
         self.failureResultOf(gone.create(NAME, Caller(), None), ServerStopping)
         self.create("/a")
@@ -323,13 +343,13 @@ class DirectoryTests(ReloadCase):
             f'mount = "/e"\nbackend = "disk:{root}/"',
         )
         self.assert_nothing_changed(
-            f"{self.path}: directory 2 (/e): backend: disk:{root}/ is the place of /d "
-            f"already (disk:{root}); each directory needs a place of its own"
+            f"{self.path}: directory 2 (/e): backend: disk:{root}/ is already used by "
+            f"/d (disk:{root}); each directory needs a place of its own"
         )
 
 
 class LaterTests(ReloadCase):
-    """What takes a new start, is said, each time, and the rest holds at once."""
+    """What requires a restart is logged at each reload; the rest takes effect."""
 
     def test_another_backend(self):
         self.start(A, "fsync = 'close'\n" + B)
@@ -359,11 +379,27 @@ class LaterTests(ReloadCase):
             self.lines(LogLevel.warn),
             [
                 f"{where} backend: until then memory:",
-                f"{where} all else of it: until then as it was",
+                f"{where} all other settings: until then unchanged",
             ],
         )
         self.assertEqual(self.lines(LogLevel.error), [])
         self.assertIsNone(self.manager("/a").notifier)
+
+    def test_a_place_is_taken_once_though_its_new_settings_have_to_wait(self):
+        self.start(A)
+        (served,) = self.service.directories
+        served.directory = evolve(served.directory, backend="store:")
+        served.resource = PlainResource(served.manager)
+        served.resource.manager.backend = ExclusiveBackend()
+        self.reload(f"{A}\nnotify-url = 'http://app.example'")
+        where = f"{LATER}{self.path}: directory 1 (/a):"
+        self.assertEqual(
+            self.lines(LogLevel.warn, LogLevel.error),
+            [
+                f"{where} backend: until then store:",
+                f"{where} all other settings: until then unchanged",
+            ],
+        )
 
     def test_another_backend_that_is_none_is_a_mistake(self):
         self.start(A)
@@ -410,28 +446,28 @@ class LaterTests(ReloadCase):
 
 
 class BrokenFileTests(ReloadCase):
-    """A mistake changes nothing, and is said in one line."""
+    """A mistake changes nothing, and is logged in one line."""
 
     def test_mistakes_of_all_kinds(self):
         self.start(A)
         for text, reason in (
-            ("nonsense = [", "is not TOML: "),
+            ("nonsense = [", "not valid TOML: "),
             (f"{TOP}[[directory]]\nmontu='/'", "directory 1: unknown key 'montu'"),
-            (TOP, "directory: there is none"),
+            (TOP, "directory: missing"),
             (f"{TOP}[[directory]]\nbackend='x:'", "directory 1: backend: "),
             (
                 f"{TOP}[[directory]]\n{A}\nnotify-by='value'",
-                "directory 1 (/a): notify-by: there is no notify-url",
+                "directory 1 (/a): notify-by: requires notify-url",
             ),
             (
                 f"{TOP}[[directory]]\n{A}\n{BY_REFERENCE}",
-                "directory 1 (/a): notify-by: cannot be used with memory:",
+                "directory 1 (/a): notify-by: 'reference' requires a backend",
             ),
         ):
             self.path.write_text(text)
             self.hang_up()
             (line,) = self.lines(LogLevel.error, LogLevel.critical)
-            self.assertIn(f"nothing has changed: {self.path}: {reason}", line)
+            self.assertIn(f"keeping the old settings: {self.path}: {reason}", line)
             self.assertEqual(line.splitlines(), [line])
             self.assertEqual(self.mounted(), {b"a"})
             self.create("/a")
@@ -461,7 +497,7 @@ class BrokenFileTests(ReloadCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.reloader.in_thread = maybeDeferred
         self.reload(A, B)
-        self.assert_changed(added="/b")
+        self.assert_changed("added /b")
 
 
 class TimeTests(ReloadCase):
@@ -525,5 +561,5 @@ class WithoutFileTests(ReloadCase):
         self.hang_up()
         self.assertEqual(
             self.lines(LogLevel.info),
-            ["SIGHUP: there is no file to be read again (--config)"],
+            ["SIGHUP ignored: started without --config"],
         )

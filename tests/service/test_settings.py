@@ -10,14 +10,17 @@ from twisted.trial.unittest import SynchronousTestCase
 from txbits.errors import InvalidSetting
 from txbits.service._keys import KEYS
 from txbits.service._kinds import Flag
+from txbits.service._reading import from_file
 from txbits.service.options import Options
-from txbits.service.settings import default_of, from_file
 
 
 class FileTests(SynchronousTestCase):
     """One file, several directories."""
 
     def read(self, text):
+        """Read a file, whose directories are in memory unless it says otherwise."""
+        if "backend" not in text:
+            text = text.replace("[[directory]]", "[[directory]]\nbackend = 'memory:'")
         self.path = self.mktemp()
         Path(self.path).write_text(text)
         return from_file(self.path)
@@ -30,7 +33,7 @@ class FileTests(SynchronousTestCase):
         self.assertTrue(line.startswith(f"{self.path}: "), line)
         return line.removeprefix(f"{self.path}: ")
 
-    def test_what_stands_at_the_top_holds_for_directories_that_say_nothing_else(self):
+    def test_values_at_the_top_are_defaults_of_directories(self):
         configuration = self.read(
             """
             listen = ["tcp:8080", "tcp:8081"]
@@ -96,12 +99,12 @@ class FileTests(SynchronousTestCase):
 
     def test_what_is_not_toml_is_refused_with_its_place(self):
         complaint = self.complaint("listen = [\n")
-        self.assertTrue(complaint.startswith("is not TOML: "), complaint)
+        self.assertTrue(complaint.startswith("not valid TOML: "), complaint)
 
     def test_what_python_cannot_read_is_refused_in_one_line(self):
         for text in ("x = " + "9" * 5000, "x = " + "[" * 5000 + "]" * 5000):
             complaint = self.complaint(text)
-            self.assertTrue(complaint.startswith("is not TOML: "), complaint)
+            self.assertTrue(complaint.startswith("not valid TOML: "), complaint)
             self.assertEqual(complaint.splitlines(), [complaint])
         self.assertIn(
             "directory 1: session-limit: must be a whole number",
@@ -109,17 +112,17 @@ class FileTests(SynchronousTestCase):
         )
 
     def test_key_given_twice_is_refused(self):
-        self.assertIn("is not TOML", self.complaint("fsync='never'\nfsync='close'"))
+        self.assertIn("not valid TOML", self.complaint("fsync='never'\nfsync='close'"))
 
     def test_what_is_not_utf_8_is_refused(self):
         path = self.mktemp()
         Path(path).write_bytes(b"listen = ['\xff']")
         error = self.assertRaises(InvalidSetting, from_file, path)
-        self.assertIn("is not UTF-8", str(error))
+        self.assertIn("not valid UTF-8", str(error))
 
     def test_file_without_a_directory_is_refused(self):
         for text in ("", "directory = []", "session-limit = 5"):
-            self.assertIn("directory: there is none", self.complaint(text))
+            self.assertIn("directory: missing", self.complaint(text))
 
     def test_directory_that_is_no_array_of_tables_is_refused(self):
         for text in ("[directory]\nmount='/'", "directory=5", "directory=[5]"):
@@ -151,15 +154,15 @@ class FileTests(SynchronousTestCase):
         for key in ("listen", "max-connections", "idle-timeout", "trusted-proxies"):
             self.assertEqual(
                 self.complaint(f"[[directory]]\n{key} = 1"),
-                f"directory 1: {key} holds for the whole server; "
-                "it belongs to the top of the file",
+                f"directory 1: {key}: applies to the whole server; "
+                "move it to the top of the file",
             )
 
     def test_mount_and_backend_are_refused_at_the_top(self):
         for key in ("mount", "backend"):
             self.assertEqual(
                 self.complaint(f"{key} = '/'\n[[directory]]"),
-                f"{key} stands at the top; it belongs into a [[directory]]",
+                f"{key}: move it to a [[directory]]",
             )
 
     def test_values_of_wrong_types_are_refused(self):
@@ -168,16 +171,16 @@ class FileTests(SynchronousTestCase):
             "allow-overwrites": ["1", '"true"', "0.0"],
             "create-directories": ["1"],
             "enabled": ["0"],
-            "max-upload-size": ["true", '"10"', "1.0", "-1", "[1]"],
+            "max-upload-size": ["true", '"10B"', '""', "1.0", "-1", "[1]"],
             "max-fragment-size": ["false"],
-            "session-timeout": ["true", '"60"', "0", "inf", "nan", "-inf"],
+            "session-timeout": ["true", '"60 s"', "0", "inf", "nan", "-inf"],
             "session-limit": ["true", "1.5"],
             "cleanup-interval": ["[]", "2020-01-01"],
             "fsync": ["true", '"always"', "[]"],
             "publish-on": ["true", '"fragment"'],
             "allow-downloads": ["1"],
             "host-id": ["5", "true", '"a b"', "[]"],
-            "host-id-fallback-timeout": ["true", "0", "1.5"],
+            "host-id-fallback-timeout": ["true", "0", "1.5", '"1.5"'],
             "notify-url": ["5", "true", "[]"],
             "notify-by": ["1", '"both"'],
             "notify-timeout": ["true", "0"],
@@ -191,11 +194,77 @@ class FileTests(SynchronousTestCase):
                 complaint = self.complaint(f"{key} = {value}\n[[directory]]")
                 self.assertTrue(complaint.startswith(f"{key}: must be "), complaint)
 
+    def test_sizes_and_durations_are_numbers_or_have_units(self):
+        one, other = self.read(
+            """
+            max-upload-size = "20G"
+            session-timeout = "14d"
+            header-timeout = "1m"
+            host-id-fallback-timeout = "1d"
+            [[directory]]
+            mount = "/a"
+            max-fragment-size = "0"
+            [[directory]]
+            mount = "/b"
+            max-upload-size = 500
+            session-timeout = "1.5"
+            """
+        ).directories
+        self.assertEqual(one.settings.max_upload_size, 20 * 2**30)
+        self.assertIsNone(one.settings.max_fragment_size)
+        self.assertEqual(one.settings.session_timeout, 14 * 86400)
+        self.assertIs(type(one.settings.host_id_fallback_timeout), int)
+        self.assertEqual(other.settings.max_upload_size, 500)
+        self.assertEqual(other.settings.session_timeout, 1.5)
+
+    def test_values_out_of_bounds_are_refused_with_the_bound(self):
+        for line, reason in (
+            ("idle-timeout = '1m'", "idle-timeout: must be at least 120, not '1m'"),
+            ("session-limit = -1", "session-limit: must be at least 0, not -1"),
+            ("notify-timeout = 0", "notify-timeout: must be more than 0, not 0"),
+            (
+                "fsync = 'always'",
+                "fsync: must be one of 'close', 'fragment', 'never', not 'always'",
+            ),
+            (
+                "session-timeout = 'soon'",
+                (
+                    "session-timeout: must be a duration, such as 90, 15m, 12h or 14d, "
+                    "not 'soon'"
+                ),
+            ),
+            (
+                "max-upload-size = '20GB'",
+                (
+                    "max-upload-size: must be a size, such as 65536, 500K or 20G, not "
+                    "'20GB'"
+                ),
+            ),
+            (
+                "listen = 'tcp:80'",
+                (
+                    "listen: must be a list of strings, such as "
+                    """["tcp:8080"], not 'tcp:80'"""
+                ),
+            ),
+            ("host-id = 5", "host-id: must be a string, not 5"),
+        ):
+            self.assertEqual(self.complaint(f"{line}\n[[directory]]"), reason)
+
+    def test_a_directory_without_a_backend_is_refused(self):
+        self.assertEqual(
+            self.complaint(
+                "[[directory]]\nbackend = 'memory:'\n[[directory]]\nmount = '/a'"
+            ),
+            "directory 2 (/a): backend: missing; write, for example, "
+            'backend = "disk:/srv/uploads"',
+        )
+
     def test_wrong_value_in_a_directory_names_the_directory(self):
         self.assertEqual(
             self.complaint("[[directory]]\nmount='/x'\nsession-limit = true"),
             "directory 1 (/x): session-limit: must be a whole number of sessions, "
-            "at least 0, not true",
+            "not true",
         )
 
     def test_wrong_mount_names_the_directory(self):
@@ -215,7 +284,8 @@ class FileTests(SynchronousTestCase):
                 self.complaint(
                     f"[[directory]]\nmount='{one}'\n[[directory]]\nmount='{other}'"
                 ),
-                f"directory 2 ({other}): mount: {one} is taken by another directory",
+                f"directory 2 ({other}): mount: {one} is already used by another "
+                "directory",
             )
 
 
@@ -224,7 +294,7 @@ class KeyTests(SynchronousTestCase):
 
     def test_every_key_has_a_default_that_it_accepts(self):
         for key in KEYS:
-            default = default_of(key)
+            default = key.default
             if isinstance(key.kind, Flag):
                 self.assertIn(default, ("true", "false"))
             elif default not in ("none", "notify-timeout"):
@@ -242,13 +312,11 @@ class KeyTests(SynchronousTestCase):
             if len(cells) > 4
         }
         for key in KEYS:
-            self.assertEqual(
-                rows.get(f"`{key.name}`"), f"`{default_of(key)}`", key.name
-            )
+            self.assertEqual(rows.get(f"`{key.name}`"), f"`{key.default}`", key.name)
 
-    def test_the_reference_page_says_of_every_key_when_a_change_holds(self):
+    def test_the_reference_page_says_of_every_key_when_changes_take_effect(self):
         page = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
-        _, _, text = page.read_text().partition("## When a change holds")
+        _, _, text = page.read_text().partition("## When changes take effect")
         rows = [line.split("|")[1] for line in text.splitlines() if line[:3] == "| `"]
         table = rows[: [*map(str.strip, rows)].index("`disk:PATH`")]
         named = [name for row in table for name in re.findall("`(.+?)`", row)]

@@ -1,7 +1,6 @@
 """
-``twistd -n txbits``: the server from a command line or a TOML file.
+``twistd -n txbits``: the server, from a command line or a TOML file.
 
-This package assembles and does not work. Options and file give a
-:class:`~txbits.service.settings.Configuration`; :mod:`txbits.service.maker` builds from
-it what an embedder builds in three lines, and gives it a life: start, listen, stop.
+Options and file become a :class:`~txbits.service.settings.Configuration`, from which
+:mod:`txbits.service.maker` builds what an embedder builds in three lines.
 """

@@ -1,31 +1,41 @@
 """
-The words of the command line and of the TOML file, in one table.
+The settings of the command line and of the TOML file, in one table.
 
-Both are generated from :data:`KEYS`, so that they cannot disagree on a name, a unit or
-what is accepted. Defaults stand where they are used, in
-:class:`~txbits.sessions.Settings`, :class:`~txbits.web.Limits` and
-:mod:`txbits.service.settings`.
+Both are generated from :data:`KEYS`, so that they have the same names, units and
+checks. Defaults and bounds come from the classes that the settings become.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import re
+from functools import partial
+from typing import Any
 
-from attrs import frozen
+from attrs import NOTHING, Attribute, fields_dict, frozen
 
+from txbits._units import shown_duration
 from txbits.errors import InvalidSetting
+from txbits.notification._url import check_url
 from txbits.service._kinds import (
-    Choice,
+    DURATION,
+    SIZE,
+    WHOLE_DURATION,
     Flag,
     Host,
     Kind,
+    Mount,
     Number,
     Optional,
     Proxies,
     Text,
     Texts,
     Url,
+    shown,
 )
+from txbits.service.settings import Configuration, Directory, Notification
+from txbits.sessions.settings import Settings
+from txbits.web import Limits
+from txbits.web._origin import checked_public_url
 
 
 @frozen
@@ -34,228 +44,202 @@ class Key:
     One setting.
 
     :ivar name: Its name, with hyphens.
-    :ivar scope: Whether it holds for a virtual directory's place (``"place"``), its
-        rules (``"rules"``), its server application (``"notify"``), or the server
-        (``"server"``, ``"limits"``).
-    :ivar kind: What values it takes.
+    :ivar owner: The class that has an attribute for it.
+    :ivar kind: The kind of its values.
     :ivar help: What it does, for ``--help``.
-    :ivar unset: What holds where nothing is said, if that is no value of its own.
+    :ivar unset: The default in words, if it is not a value.
     """
 
     name: str
-    scope: Literal["place", "rules", "notify", "server", "limits"]
+    owner: type
     kind: Kind
     help: str
     unset: str = "0"
 
     @property
-    def attribute(self) -> str:
-        """The name of the attribute that it becomes."""
-        name = (
-            self.name.removeprefix("notify-") if self.scope == "notify" else self.name
-        )
-        return name.replace("-", "_")
+    def attribute(self) -> Attribute[Any]:
+        """The attribute of its owner."""
+        name = self.name
+        if self.owner is Notification:
+            name = name.removeprefix("notify-")
+        return fields_dict(self.owner)[name.replace("-", "_")]
 
     @property
     def of_a_directory(self) -> bool:
-        """Whether each virtual directory may have a value of its own."""
-        return self.scope in ("place", "rules", "notify")
+        """Whether each virtual directory can have its own value."""
+        return self.owner in (Directory, Settings, Notification)
+
+    @property
+    def default(self) -> str:
+        """Its default, as one would write it."""
+        value = self.attribute.default
+        if isinstance(value, bool):
+            return str(value).lower()
+        if value in (None, NOTHING, ()):
+            return self.unset
+        if isinstance(value, tuple):
+            return ", ".join(value)
+        if self.kind in (DURATION, WHOLE_DURATION):
+            return shown_duration(value)
+        return str(value)
 
     def checked(self, value: Any, where: str) -> object:
         """
         Check a value as TOML gives it.
 
         :param where: What the value was given to, such as ``"--mount"``.
+        :returns: The value of the attribute.
         :raises InvalidSetting: With a whole line.
         """
         try:
-            return self.kind.check(value)
+            checked = self.kind.check(value)
+            if self.attribute.validator is not None:
+                self.attribute.validator(None, self.attribute, checked)
         except InvalidSetting as error:
             raise InvalidSetting(f"{where}: {error}") from None
+        except ValueError as error:
+            raise InvalidSetting(f"{where}: {_in_words(error, value)}") from None
+        return checked
 
 
-#: Times must be over 0; nothing shorter than this, in seconds, is meant seriously.
-_LONGER_THAN_A_MOMENT = 0.001
+_BOUNDS = {">=": "at least", ">": "more than"}
 
-#: All keys, in the order of the help.
+
+def _in_words(error: ValueError, value: object) -> str:
+    """Reword what the validators of attrs raise, for an operator."""
+    if len(error.args) > 2:
+        return (
+            f"must be one of {', '.join(map(repr, error.args[2]))}, not {shown(value)}"
+        )
+    bound = re.search("must be (>=?) ([0-9.]+)", str(error))
+    if bound is None:
+        return str(error)
+    return f"must be {_BOUNDS[bound[1]]} {bound[2]}, not {shown(value)}"
+
+
+#: All settings, in the order of the help.
 KEYS = (
     Key(
-        "listen",
-        "server",
-        Texts(),
-        "Endpoint string of Twisted to listen on; may be given more than once.",
+        "listen", Configuration, Texts('["tcp:8080"]'),
+        "Twisted endpoint string to listen on; may be repeated.",
     ),
     Key(
-        "backend",
-        "place",
-        Text(),
-        "Where uploads are kept, such as memory: or disk:/srv/uploads; "
-        "--help-backends lists all kinds.",
+        "backend", Directory, Text(),
+        "Where uploads are stored, such as memory: or disk:/srv/uploads; see "
+        "--help-backends.",
     ),
-    Key("mount", "place", Text(), "URL prefix that takes uploads."),
-    Key("enabled", "rules", Flag(), "Take uploads."),
+    Key("mount", Directory, Mount(), "URL prefix that accepts uploads."),
+    Key("enabled", Settings, Flag(), "Accept uploads."),
+    Key("allow-downloads", Settings, Flag(), "Serve published files to GET and HEAD."),
+    Key("allow-overwrites", Settings, Flag(), "Let uploads replace existing files."),
+    Key("create-directories", Settings, Flag(), "Create missing parent directories."),
     Key(
-        "allow-downloads",
-        "rules",
-        Flag(),
-        "Answer GET and HEAD with the files that were published.",
-    ),
-    Key("allow-overwrites", "rules", Flag(), "Let uploads replace files that exist."),
-    Key("create-directories", "rules", Flag(), "Make missing parent directories."),
-    Key(
-        "max-upload-size",
-        "rules",
-        Number("bytes", 0, zero_is_none=True),
-        "Longest file that is taken, in bytes; 0 for any.",
+        "max-upload-size", Settings, SIZE,
+        "Maximum size of a file, such as 20G; 0 for no limit.",
     ),
     Key(
-        "max-fragment-size",
-        "rules",
-        Number("bytes", 0, zero_is_none=True),
-        "Longest fragment that is taken, in bytes; 0 for any.",
+        "max-fragment-size", Settings, SIZE,
+        "Maximum size of a fragment, such as 20M; 0 for no limit.",
     ),
     Key(
-        "session-timeout",
-        "rules",
-        Number("seconds", _LONGER_THAN_A_MOMENT, whole=False),
-        "Seconds without progress after which a session is discarded.",
+        "session-timeout", Settings, DURATION,
+        "Discard sessions after this time without progress, such as 14d.",
     ),
     Key(
-        "session-limit",
-        "rules",
-        Number("sessions", 0),
-        "Sessions that one authenticated user may have open; 0 for any number.",
+        "session-limit", Settings, Number("a whole number of sessions"),
+        "Maximum number of open sessions of one authenticated user; 0 for no limit.",
     ),
     Key(
-        "cleanup-interval",
-        "rules",
-        Number("seconds", _LONGER_THAN_A_MOMENT, whole=False),
-        "Seconds between two rounds of the clean-up.",
+        "cleanup-interval", Settings, DURATION,
+        "Time between two searches for sessions without progress.",
     ),
     Key(
-        "publish-on",
-        "rules",
-        Choice(("close", "last-fragment")),
+        "publish-on", Settings, Text(),
         "When files appear at their destinations: close or last-fragment.",
     ),
     Key(
-        "fsync",
-        "place",
-        Choice(("close", "fragment", "never")),
+        "fsync", Directory, Text(),
         "When uploads are made to survive a crash of the machine: close, fragment or "
         "never.",
     ),
     Key(
-        "host-id",
-        "rules",
-        Host(),
-        "Host that clients are told to send the rest of a session to, such as "
-        "node-1.example.org or 192.0.2.7:8080.",
-        unset="none",
+        "host-id", Settings, Host(),
+        "Host that clients send the rest of a session to, such as node-1.example.org "
+        "or 192.0.2.7:8080.",
+        "none",
     ),
     Key(
-        "host-id-fallback-timeout",
-        "rules",
-        Number("seconds", 1),
-        "Seconds without progress there after which clients come back.",
+        "host-id-fallback-timeout", Settings, WHOLE_DURATION,
+        "Time without progress there after which clients return.",
     ),
     Key(
-        "notify-url",
-        "notify",
-        Url(may_be_relative=True),
-        "URL of the server application that is told of complete uploads; a relative "
-        "one needs --public-url.",
-        unset="none",
+        "notify-url", Notification,
+        # Whether a relative one can be resolved is checked when all settings are read.
+        Url(partial(check_url, public_url="http://localhost")),
+        "URL of the server application that is notified of complete uploads; a "
+        "relative URL requires --public-url.",
+        "none",
     ),
     Key(
-        "notify-by",
-        "notify",
-        Choice(("reference", "value")),
-        "How the application gets an upload: reference (where it is) or value (its "
+        "notify-by", Notification, Text(),
+        "How the application gets an upload: reference (its location) or value (its "
         "bytes).",
     ),
     Key(
+        "notify-timeout", Notification, DURATION,
+        "Time-out for sending to the application, for its headers and for its reply.",
+    ),
+    Key(
+        "notify-send-timeout", Notification, DURATION,
+        "Time for which the application may read nothing of the request.",
         "notify-timeout",
-        "notify",
-        Number("seconds", _LONGER_THAN_A_MOMENT, whole=False),
-        "Seconds for sending to the application, its headers, and its reply, each.",
     ),
     Key(
-        "notify-send-timeout",
-        "notify",
-        Number("seconds", _LONGER_THAN_A_MOMENT, whole=False),
-        "Seconds for which the application may take nothing of what it is sent.",
-        unset="notify-timeout",
+        "notify-response-timeout", Notification, DURATION,
+        "Time that the headers of its response may take.",
+        "notify-timeout",
     ),
     Key(
-        "notify-response-timeout",
-        "notify",
-        Number("seconds", _LONGER_THAN_A_MOMENT, whole=False),
-        "Seconds that the headers of its answer may take.",
-        unset="notify-timeout",
+        "notify-reply-timeout", Notification, DURATION,
+        "Time for which no byte of a reply may arrive.",
+        "notify-timeout",
     ),
     Key(
-        "notify-reply-timeout",
-        "notify",
-        Number("seconds", _LONGER_THAN_A_MOMENT, whole=False),
-        "Seconds for which nothing of a reply in its answer may come.",
-        unset="notify-timeout",
+        "notify-secret-file", Notification, Optional(),
+        "File with the secret that signs requests to the application.",
+        "none",
     ),
     Key(
-        "notify-secret-file",
-        "notify",
-        Optional(),
-        "File with the secret that signs what the application is sent.",
-        unset="none",
-    ),
-    Key(
-        "public-url",
-        "place",
-        Url(is_prefix=True),
-        "URL of this server's root as clients see it, such as "
+        "public-url", Directory, Url(checked_public_url),
+        "URL of the root of this server as clients see it, such as "
         "https://uploads.example.org.",
-        unset="none",
+        "none",
     ),
     Key(
-        "trusted-proxies",
-        "server",
-        Proxies(),
+        "trusted-proxies", Configuration, Proxies('["10.0.0.0/8"]', may_be_empty=True),
         "Address or network of a proxy whose Forwarded or X-Forwarded-* headers are "
-        "believed, or unix; may be given more than once.",
-        unset="none",
+        "trusted, or unix for a Unix socket; may be repeated.",
+        "none",
     ),
     Key(
-        "max-connections",
-        "limits",
-        Number("connections", 1),
-        "Connections at the same time.",
+        "max-connections", Limits, Number("a whole number of connections"),
+        "Maximum number of simultaneous connections.",
     ),
     Key(
-        "max-connections-per-peer",
-        "limits",
-        Number("connections", 1),
-        "Connections at the same time from one address.",
+        "max-connections-per-peer", Limits, Number("a whole number of connections"),
+        "Maximum number of simultaneous connections from one address.",
+    ),
+    Key("header-timeout", Limits, DURATION, "Time for the headers of a request."),
+    Key(
+        "body-timeout", Limits, DURATION,
+        "Time in which at least 1 KiB of a body must arrive.",
     ),
     Key(
-        "header-timeout",
-        "limits",
-        Number("seconds", _LONGER_THAN_A_MOMENT, whole=False),
-        "Seconds that a request's headers may take.",
+        "idle-timeout", Limits, DURATION,
+        "Time that a connection may be idle between two requests, at least 120 seconds "
+        "because clients and proxies keep connections open.",
     ),
-    Key(
-        "body-timeout",
-        "limits",
-        Number("seconds", _LONGER_THAN_A_MOMENT, whole=False),
-        "Seconds within which at least 1 KiB of a body must arrive.",
-    ),
-    Key(
-        "idle-timeout",
-        "limits",
-        Number("seconds", 120, whole=False),
-        "Seconds that a connection may rest between two requests, at least 120: "
-        "clients and proxies keep theirs open.",
-    ),
-)
+)  # fmt: skip
 
 #: The keys by their names.
 BY_NAME = {key.name: key for key in KEYS}

@@ -1,75 +1,71 @@
 """
-What values a setting takes, and what is said about one that it does not take.
+Kinds of values that settings have, and error messages for values of other kinds.
 
-Each kind reads a value from the command line, and checks one as TOML gives it.
+Each kind reads a value from the command line, and checks one as TOML gives it. Bounds
+and alternatives are validators of the settings' classes instead.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from contextlib import suppress
 from difflib import get_close_matches
-from ipaddress import ip_network
-from typing import Protocol
-from urllib.parse import urlsplit
+from urllib.parse import unquote_to_bytes
 
 from attrs import frozen
 
+from txbits._units import DURATIONS, SIZES, parse_duration, parse_size
 from txbits.errors import InvalidSetting
 from txbits.protocol._fields import LocalProtocolError, check_host_id
 from txbits.protocol.urls import LONGEST_URL
-from txbits.web._origin import checked_public_url
+from txbits.web._origin import TrustedProxies
 
-#: Numbers over this, be it of bytes or of seconds, are no limits.
-_MOST = 2**63
+#: Numbers beyond these are mistakes, whether of bytes or of seconds; 0 may be none.
+_LEAST, _MOST = 0.001, 2**63
 
-#: So many characters of a wrong value are shown.
+#: How many characters of a wrong value an error message shows.
 _LONGEST_SHOWN = 80
 
 
 def shown(value: object) -> str:
-    """
-    Write a wrong value into an error message: on one line, and not all of a long one.
-    """
+    """Write a wrong value into an error message, on one line and shortened."""
     try:
         text = str(value).lower() if isinstance(value, bool) else repr(value)
-    except ValueError:  # Python writes no number of so many digits
-        text = "a number of thousands of digits"
+    except ValueError:  # Python does not print numbers of that many digits.
+        text = "a number with thousands of digits"
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
 def closest(word: str, words: list[str]) -> str:
     """
-    Help someone who has mistyped a word.
+    Suggest what was meant by a mistyped word.
 
-    :returns: The end of an error message: what was meant, or nothing.
+    :returns: The end of an error message; empty if no word is similar.
     """
     matches = get_close_matches(word.replace("_", "-"), words, n=1)
     return f"; did you mean {matches[0]!r}?" if matches else ""
 
 
-class Kind(Protocol):
-    """What values a key takes."""
+class Kind:
+    """The kind of values that a setting has."""
 
     def parse(self, text: str) -> object:
-        """
-        Read a value from the command line; :meth:`check` then decides on it.
-        """
+        """Read a value from the command line; :meth:`check` then checks it."""
+        return text
 
     def check(self, value: object) -> object:
         """
         Check a value as TOML gives it.
 
-        :returns: The value as our own classes take it.
-        :raises InvalidSetting: If it cannot be used; the text goes behind the key.
+        :returns: The value as the settings' classes take it.
+        :raises InvalidSetting: If it has another kind; the text goes behind the key.
         """
+        raise NotImplementedError
 
 
-@frozen
-class Flag:
-    """On or off; on the command line it is on if named."""
-
-    def parse(self, text: str) -> object:
-        return text
+class Flag(Kind):
+    """True or false; on the command line, an option without a value."""
 
     def check(self, value: object) -> object:
         if not isinstance(value, bool):
@@ -77,40 +73,74 @@ class Flag:
         return value
 
 
-@frozen
-class Text:
-    """Any text that is not empty."""
-
-    def parse(self, text: str) -> object:
-        return text
+class Text(Kind):
+    """A string that is not empty."""
 
     def check(self, value: object) -> str:
-        if not isinstance(value, str) or not value:
-            raise InvalidSetting(
-                f"must be a text that is not empty, not {shown(value)}"
-            )
+        if not isinstance(value, str):
+            raise InvalidSetting(f"must be a string, not {shown(value)}")
+        if not value:
+            raise InvalidSetting("must not be empty")
         return value
 
 
-@frozen
-class Optional:
+class Mount(Text):
+    """The path of a URL."""
+
+    def check(self, value: object) -> str:
+        mount = super().check(value)
+        mount_segments(mount)
+        return mount
+
+
+def mount_segments(mount: str) -> tuple[bytes, ...]:
     """
-    A text that may be left away; an empty one in a directory takes back what stands at
-    the top of the file.
+    Split a URL prefix.
+
+    :param mount: Such as ``/``, ``/logs`` or ``/a%20b/c/``; a trailing slash is
+        ignored.
+    :returns: Its percent-decoded segments.
+    :raises InvalidSetting: If it cannot be one; the text goes behind the key.
+    """
+    if not mount.startswith("/"):
+        raise InvalidSetting(f"must begin with a slash, not {shown(mount)}")
+    try:
+        mount.encode()
+    except UnicodeEncodeError:
+        raise InvalidSetting(f"must be UTF-8, not {shown(mount)}") from None
+    path = mount.removeprefix("/").removesuffix("/")
+    if not path:
+        return ()
+    segments = tuple(unquote_to_bytes(segment) for segment in path.split("/"))
+    if "?" in mount or "#" in mount:
+        raise InvalidSetting(f"must be a path without ? and #, not {shown(mount)}")
+    if any(segment in (b"", b".", b"..") for segment in segments):
+        raise InvalidSetting(
+            f"must have no empty segment, no '.' and no '..', not {shown(mount)}"
+        )
+    return segments
+
+
+class Optional(Kind):
+    """
+    A string that may be omitted; an empty one in a directory cancels the value from the
+    top of the file.
     """
 
     def parse(self, text: str) -> object:
-        # An empty option is the trace of a variable that is not set, not a wish.
+        # An empty option comes from a variable that is not set: it is a mistake.
         return text or None
 
     def check(self, value: object) -> object:
         if value == "":
             return None
+        if value is None:
+            raise InvalidSetting("must not be empty")
         return self.read(Text().check(value))
 
     def read(self, text: str) -> str:
         """
-        Check a text that is not empty.
+        Check a string that is not empty.
 
         :returns: The same.
         :raises InvalidSetting: If it cannot be used.
@@ -119,7 +149,7 @@ class Optional:
 
 
 class Host(Optional):
-    """A host name or an address, and perhaps a port."""
+    """A host name or an address, with or without a port."""
 
     def read(self, text: str) -> str:
         try:
@@ -128,159 +158,118 @@ class Host(Optional):
             raise InvalidSetting(f"{error}; not {shown(text)}") from None
 
 
-# They do not belong into a URL, nor into a log.
-_NAME_AND_PASSWORD = re.compile("//.*@")
-
-
-def is_relative(url: str) -> bool:
-    """Whether a URL that was found to be right is relative to another one."""
-    return not urlsplit(url).scheme
+# What may be a user name and a password, which do not belong in a log.
+_USER = re.compile("//.*@")
 
 
 @frozen
 class Url(Optional):
     """
-    A URL of HTTP.
+    An HTTP URL.
 
-    :ivar is_prefix: Whether paths are put behind it, so that it can have no query.
-    :ivar may_be_relative: Whether it may be the path or the end of another one.
+    :ivar check_url: Raises :class:`~txbits.errors.InvalidSetting` for one that cannot
+        be used.
     """
 
-    is_prefix: bool = False
-    may_be_relative: bool = False
+    check_url: Callable[[str], object]
 
     def read(self, text: str) -> str:
-        told = _NAME_AND_PASSWORD.sub("//...@", text)
         if len(text) > LONGEST_URL:
             raise InvalidSetting(
                 f"must have at most {LONGEST_URL:,} characters, not {len(text):,}"
             )
-        if not all("!" <= character <= "~" for character in text):
-            raise InvalidSetting(
-                "must be ASCII without spaces, other characters percent-encoded; "
-                f"not {shown(told)}"
-            )
-        if "#" in text:
-            raise InvalidSetting(f"must have no #, not {shown(told)}")
         try:
-            parts = urlsplit(text)
-            is_port = parts.port is None or parts.port > 0
-        except ValueError:
-            # What it says may have the end of a password in it.
-            raise InvalidSetting(f"is no URL: {shown(told)}") from None
-        if self.may_be_relative and not parts.scheme and not parts.netloc:
-            return text
-        if parts.scheme not in ("http", "https") or not parts.hostname or not is_port:
+            self.check_url(text)
+        except InvalidSetting:
+            hidden = _USER.sub("//...@", text)
+            if hidden == text:
+                raise
             raise InvalidSetting(
-                f"must begin with http:// or https:// and a host, not {shown(told)}"
-            )
-        if "@" in parts.netloc:
-            raise InvalidSetting(f"must have no user name in it, not {shown(told)}")
-        if self.is_prefix:
-            if "?" in text:
-                raise InvalidSetting(f"must have no ?, not {shown(told)}")
-            checked_public_url(text)
+                f"must be a valid URL without a user name, not {shown(hidden)}"
+            ) from None
         return text
 
 
 @frozen
-class Texts:
-    """One or more texts; the option is repeated for more than one."""
+class Number(Kind):
+    """
+    A number, or a string with a unit.
+
+    :ivar what: What it must be, for error messages.
+    :ivar read: Reads a string, and raises ``ValueError`` if it is wrong; ``None`` if
+        strings are.
+    :ivar is_whole: Whether the number must be whole.
+    """
+
+    what: str
+    read: Callable[[str], float] | None = None
+    is_whole: bool = True
+
+    def parse(self, text: str) -> object:
+        for read in (int, float):
+            with suppress(ValueError):
+                return read(text)
+        return text
+
+    def check(self, value: object) -> object:
+        number = value
+        if self.read is not None and isinstance(value, str):
+            with suppress(ValueError):
+                number = self.read(value)
+            if isinstance(number, float) and number.is_integer():
+                number = int(number)
+        # A bool is an int to Python, but "session-limit = true" is a mistake.
+        if (
+            isinstance(number, bool)
+            or not isinstance(number, int if self.is_whole else (int, float))
+            or not (number == 0 or _LEAST <= abs(number) <= _MOST)
+        ):
+            raise InvalidSetting(f"must be {self.what}, not {shown(value)}")
+        return number
+
+
+_DURATION = f"a duration, such as {DURATIONS}"
+
+SIZE = Number(f"a size, such as {SIZES}", parse_size)
+DURATION = Number(_DURATION, parse_duration, is_whole=False)
+WHOLE_DURATION = Number(_DURATION, parse_duration)
+
+
+@frozen
+class Texts(Kind):
+    """
+    A list of strings; the option is repeated for more than one.
+
+    :ivar example: What it looks like in TOML.
+    """
+
+    example: str
+    may_be_empty: bool = False
 
     def parse(self, text: str) -> object:
         return [text]
 
     def check(self, value: object) -> tuple[str, ...]:
-        if not isinstance(value, list) or not value:
-            raise InvalidSetting(f"must be a list of texts, not {shown(value)}")
-        return tuple(Text().check(item) for item in value)
-
-
-@frozen
-class Choice:
-    """
-    One of a few words.
-
-    :ivar words: The words.
-    """
-
-    words: tuple[str, ...]
-
-    def parse(self, text: str) -> object:
-        return text
-
-    def check(self, value: object) -> object:
-        if not isinstance(value, str) or value not in self.words:
-            known = ", ".join(map(repr, self.words))
-            raise InvalidSetting(f"must be one of {known}, not {shown(value)}")
-        return value
-
-
-@frozen
-class Number:
-    """
-    A count of something.
-
-    :ivar unit: What it counts, in the plural.
-    :ivar minimum: The smallest number that is accepted.
-    :ivar whole: Whether it must be whole.
-    :ivar zero_is_none: Whether 0 stands for "no limit" and is given on as ``None``.
-    """
-
-    unit: str
-    minimum: float
-    whole: bool = True
-    zero_is_none: bool = False
-
-    def parse(self, text: str) -> object:
-        for read in (int, float):
-            try:
-                return read(text)
-            except ValueError:
-                continue
-        return text
-
-    def check(self, value: object) -> object:
-        # A bool is an int to Python, and "session-limit = true" a mistake to everyone.
-        kinds = (int,) if self.whole else (int, float)
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, kinds)
-            or not -_MOST <= value <= _MOST
-            or value < self.minimum
-        ):
-            a_number = "a whole number" if self.whole else "a number"
-            raise InvalidSetting(
-                f"must be {a_number} of {self.unit}, at least {self.minimum:g}, "
-                f"not {shown(value)}"
-            )
-        return None if self.zero_is_none and not value else value
-
-
-@frozen
-class Proxies:
-    """
-    Addresses and networks, and ``unix`` for who comes over a socket of the file
-    system; the option is repeated for more than one.
-    """
-
-    def parse(self, text: str) -> object:
-        return [text]
-
-    def check(self, value: object) -> object:
-        if value == []:
+        if value == [] and self.may_be_empty:
             return ()
-        texts = Texts().check(value)
-        for text in texts:
-            self._check(text)
-        return texts
+        items = value if isinstance(value, list) else []
+        if items and all(isinstance(item, str) and item for item in items):
+            return tuple(items)
+        raise InvalidSetting(
+            f"must be a list of strings, such as {self.example}, not {shown(value)}"
+        )
 
-    def _check(self, text: str) -> None:
+
+class Proxies(Texts):
+    """Addresses, networks, and ``unix``, as a list."""
+
+    def check(self, value: object) -> tuple[str, ...]:
+        texts = super().check(value)
         try:
-            if text != "unix":
-                ip_network(text)
-        except ValueError:
+            TrustedProxies(texts)
+        except InvalidSetting:
             raise InvalidSetting(
                 "must be a list of addresses, networks such as 10.0.0.0/8, or unix, "
-                f"not {shown(text)}"
+                f"not {shown(value)}"
             ) from None
+        return texts

@@ -1,8 +1,7 @@
 """
-What the service does to the process that it has for itself.
+The process that the service has for itself: exit status, signals, limits.
 
-Nothing of this is for embedders: limits, the garbage collector and the exit status
-belong to whoever owns the process.
+Embedders do not use this: their process is theirs.
 """
 
 from __future__ import annotations
@@ -14,6 +13,8 @@ import resource
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from threading import Timer
 from typing import Any, TextIO
 
@@ -23,15 +24,49 @@ from twisted.logger import Logger
 
 _log = Logger()
 
-#: File descriptors that are needed beside those of connections, generously.
+#: File descriptors for everything but connections, generously.
 _SPARE_DESCRIPTORS = 64
 
-#: An upload in full swing holds its connection and its staged file.
+#: An active upload uses two: its connection and its staged file.
 _DESCRIPTORS_PER_CONNECTION = 2
 
-#: The collector's thresholds. Its full passes look at every open session, and stall
-#: everyone for that long; what a session leaves behind is freed without them.
+#: Thresholds of the garbage collector. A full collection visits every open session and
+#: stops the server meanwhile; what sessions leave behind is freed without it.
 _THRESHOLDS = (50_000, 50, 100)
+
+
+def in_words(error: Exception) -> str:
+    """Write an error of the system without its number."""
+    error = getattr(error, "socketError", error)
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    is_of_one_file = error.filename is not None and error.filename2 is None
+    return f"{error.strerror}: {error.filename}" if is_of_one_file else error.strerror
+
+
+def on_one_line(error: object) -> str:
+    """Write an error on one line."""
+    return " ".join(str(error).split())
+
+
+def one_line(error: object) -> str:
+    """Write an error as one line that begins with our name."""
+    return f"txbits: {on_one_line(error)}"
+
+
+def remove_own_pidfile(path: str) -> None:
+    """
+    Remove a pid file that contains the number of this process.
+
+    In a container the server has the same pid in each run, often 1. A killed server
+    leaves its pid file, and ``twistd``, which checks whether a process of that number
+    exists, would refuse to start.
+
+    :param path: The file; if it is missing or unreadable, ``twistd`` reports that.
+    """
+    with suppress(OSError, ValueError):
+        if int(Path(path).read_bytes()) == os.getpid():
+            os.unlink(path)
 
 
 def _end_with_status_one() -> None:
@@ -43,14 +78,18 @@ def _end_with_status_one() -> None:
 @define(eq=False)
 class Process:
     """
-    The process, as far as the service concerns itself with it.
+    The process of the service.
 
     :param reactor: The reactor that is stopped when the service fails.
-    :param stderr: Where the one line goes; twistd makes the log of ``sys.stderr``.
-    :param at_exit: Registers what runs at the process's end.
+    :param logs_to_file: Whether the log goes elsewhere than to standard output; a
+        failure is then also logged.
+    :param stderr: Where the line about a failure goes; twistd redirects ``sys.stderr``
+        to the log.
+    :param at_exit: Registers a function to call at the end of the process.
     """
 
     reactor: Any
+    logs_to_file: bool = True
     stderr: TextIO | None = field(factory=lambda: sys.__stderr__)
     at_exit: Callable[[Callable[[], None]], Any] = atexit.register
 
@@ -60,43 +99,43 @@ class Process:
 
         :param line: Why, for standard error.
         """
+        if self.logs_to_file:
+            _log.critical("{line}", line=line)
         if self.stderr is not None:
             self.stderr.write(f"{line}\n")
             self.stderr.flush()
-        # twistd and twist own the process: they tidy up when the reactor has stopped,
-        # and then exit with status 0 whatever happened. This comes after them.
+        # twistd and twist clean up when the reactor has stopped, and exit with status 0
+        # in any case. This runs after them.
         self.at_exit(_end_with_status_one)
         self.stop()
 
     def stop(self) -> None:
-        """
-        Stop the reactor, unless that has begun already.
-        """
+        """Stop the reactor, if it is not stopping already."""
         try:
             self.reactor.stop()
         except ReactorNotRunning:
-            _log.debug("the reactor is being stopped already")
+            _log.debug("the reactor is already stopping")
 
     def on_hangup(self, react: Callable[[], None]) -> None:
         """
-        Do something at each SIGHUP, in the reactor's thread.
+        Call a function at each SIGHUP, in the reactor's thread.
 
-        Without this the signal ends the process. Twisted has no use for it; logs are
-        rotated at SIGUSR1.
+        Without this the signal ends the process. Twisted does not use it: it rotates
+        logs at SIGUSR1.
         """
 
         def handle(*_: object) -> None:
-            # As Twisted does with its own: a handler may interrupt anything.
+            # As Twisted does, because a handler may interrupt anything.
             self.reactor.callFromThread(react)
 
         signal.signal(signal.SIGHUP, handle)
 
     def end_by_force(self, seconds: float) -> None:
         """
-        End the process, should it still be there after so many seconds.
+        End the process if it still exists after some seconds.
 
-        A thread that hangs in a system call is waited for by the reactor and by the
-        interpreter, without an end.
+        The reactor and the interpreter would wait forever for a thread that hangs in a
+        system call.
         """
         timer = Timer(seconds, os._exit, (1,))
         timer.daemon = True
@@ -104,9 +143,9 @@ class Process:
 
     def make_room(self, connections: int) -> None:
         """
-        Raise the limit of open files as far as it goes, and warn if that is too low.
+        Raise the limit on open files as far as possible, and warn if it is too low.
 
-        :param connections: How many connections there may be.
+        :param connections: The maximum number of connections.
         """
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         try:
@@ -114,14 +153,14 @@ class Process:
             soft = hard
         except (OSError, ValueError) as error:
             _log.warn(
-                "the limit of open files stays at {limit}: {reason}",
+                "cannot raise the limit on open files, {limit}: {reason}",
                 limit=soft,
                 reason=str(error),
             )
         needed = connections * _DESCRIPTORS_PER_CONNECTION + _SPARE_DESCRIPTORS
         if soft != resource.RLIM_INFINITY and soft < needed:
             _log.warn(
-                "the limit of open files, {limit}, is too low for max-connections "
+                "the limit on open files, {limit}, is too low for max-connections "
                 "{connections}, which may need {needed}: raise it (ulimit -Hn, or "
                 "LimitNOFILE= in a systemd unit) or lower max-connections",
                 limit=soft,
@@ -130,9 +169,7 @@ class Process:
             )
 
     def settle(self) -> None:
-        """
-        Tell the garbage collector that what is there now stays.
-        """
+        """Exempt all present objects from garbage collection."""
         gc.collect()
         gc.freeze()
         gc.set_threshold(*_THRESHOLDS)

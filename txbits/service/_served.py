@@ -1,39 +1,30 @@
 """
-Virtual directories as they are served: what a directory of the settings becomes.
+Virtual directories as they are served, and how they are built from settings.
 """
 
 from __future__ import annotations
 
 import os
-from typing import Any, Protocol
+from typing import Any
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 
+from txbits._deferreds import deferred
 from txbits.backends import backend_from_description
-from txbits.errors import InvalidSetting
+from txbits.errors import BackendError, InvalidSetting
 from txbits.interfaces import BackendContext, IBackend, IExclusive, INotifier
-from txbits.service._abilities import notifier_of, refuse_unable
+from txbits.notification import HTTPNotifier
 from txbits.service.settings import Directory
+from txbits.sessions import SessionManager
+from txbits.sessions._abilities import require_abilities
 from txbits.web import BITSResource
 
+_log = Logger()
 
-class IManager(Protocol):
-    """What the service needs of a :class:`~txbits.sessions.SessionManager`."""
-
-    @property
-    def backend(self) -> IBackend:
-        """Where the sessions are kept."""
-
-    @property
-    def notifier(self) -> INotifier | None:
-        """What tells the server application, if there is one."""
-
-    def start(self) -> Deferred[None]:
-        """Get ready."""
-
-    def stop(self) -> Deferred[None]:
-        """Bring everything to an end."""
+#: Seconds after which the log says that a directory has not started yet.
+_PATIENCE = 4.0
 
 
 @define(eq=False)
@@ -41,151 +32,173 @@ class Served:
     """
     A virtual directory as it is served.
 
-    :ivar directory: What the settings say of it.
-    :ivar resource: Answers for its URLs: a :class:`~txbits.web.BITSResource`.
+    :ivar directory: Its settings.
+    :ivar resource: Answers requests to its URLs.
+    :ivar clock: Tells when its start takes long.
+    :ivar is_started: Whether it has started, and has not stopped.
     """
 
     directory: Directory
-    resource: Any
+    resource: BITSResource
+    clock: IReactorTime
+    is_started: bool = field(default=False, init=False)
 
     @property
-    def manager(self) -> IManager:
-        """What settles its packets."""
-        manager: IManager = self.resource.manager
-        return manager
+    def manager(self) -> SessionManager:
+        """Its sessions."""
+        return self.resource.manager
 
     @property
     def where(self) -> str:
         """What an error message about its backend begins with."""
         return f"{self.directory.where}backend: {self.directory.backend}"
 
-    def reconfigure(
-        self,
-        directory: Directory,
-        trusted_proxies: tuple[str, ...],
-        notifier: INotifier | None,
-    ) -> Deferred[None]:
+    @deferred
+    async def start(self) -> None:
         """
-        Go on as the settings say now.
+        Start its sessions and its backend.
 
-        :param trusted_proxies: As in :class:`~txbits.web.BITSResource`.
-        :param notifier: Tells its server application.
-        :returns: As of :meth:`txbits.web.BITSResource.reconfigure`.
+        :returns: A Deferred that fires with ``None`` when packets may come. It fails
+            with :class:`~txbits.errors.InvalidSetting`, with a whole line, if the
+            backend cannot work.
         """
-        changed: Deferred[None] = self.resource.reconfigure(
-            directory.settings,
-            notifier=notifier,
-            public_url=directory.public_url,
-            trusted_proxies=trusted_proxies,
+        overdue = self.clock.callLater(_PATIENCE, self._report_waiting)
+        try:
+            await self.manager.start()
+        except (BackendError, InvalidSetting) as error:
+            raise InvalidSetting(f"{self.where}: {error}") from error
+        finally:
+            if overdue.active():
+                overdue.cancel()
+        self.is_started = True
+
+    def _report_waiting(self) -> None:
+        _log.warn(
+            "{where}: not ready after {seconds:.0f} s, waiting",
+            where=self.where,
+            mount=self.directory.mount,
+            seconds=_PATIENCE,
         )
-        return changed
+
+    @deferred
+    async def stop(self) -> None:
+        """
+        Stop its sessions and its backend. Open sessions stay in its store.
+
+        :returns: A Deferred that fires with ``None`` when all is stopped; it does not
+            fail.
+        """
+        self.is_started = False
+        try:
+            await self.manager.stop()
+        except Exception:  # noqa: BLE001 - others must still be stopped
+            _log.failure(
+                "cannot stop {mount}: {log_failure}", mount=self.directory.mount
+            )
 
 
 @define(eq=False)
 class Builder:
     """
-    Makes what serves virtual directories. Starts nothing.
+    Builds what serves virtual directories, and starts nothing.
 
-    :param reactor: What they are to use.
+    All its methods raise :class:`~txbits.errors.InvalidSetting`, with a whole line, if
+    settings cannot be used.
+
+    :param reactor: The reactor that backends and notifiers use.
     """
 
     reactor: Any
     _started_in: str = field(factory=os.getcwd, init=False)
-    _made: list[tuple[Directory, IBackend]] = field(factory=list, init=False)
+    _places: list[tuple[Directory, IBackend]] = field(factory=list, init=False)
 
-    def begin_anew(self) -> None:
-        """Forget what was made: places that were in use may be in use again."""
-        self._made.clear()
+    def forget_places(self) -> None:
+        """Begin a new configuration, in which no place is taken yet."""
+        self._places.clear()
 
-    def build(self, directory: Directory, trusted_proxies: tuple[str, ...]) -> Served:
-        """
-        Make all that serves a directory.
-
-        :param trusted_proxies: As in :class:`~txbits.web.BITSResource`.
-        :raises InvalidSetting: With a whole line, if something cannot be used.
-        """
-        backend = self._backend(directory)
-        self._refuse_disputes(directory, backend)
-        notifier = notifier_of(directory, self.reactor)
-        refuse_unable(directory, backend, notifier)
-        try:
-            resource = BITSResource(
-                backend,
-                directory.settings,
-                notifier=notifier,
-                reactor=self.reactor,
-                public_url=directory.public_url,
-                trusted_proxies=trusted_proxies,
-            )
-        except InvalidSetting as error:
-            # The rest was looked at before.
-            raise InvalidSetting(f"{directory.where}public-url: {error}") from None
-        return Served(directory, resource)
-
-    def try_out(self, directory: Directory) -> None:
-        """
-        Look whether a new start could make a directory.
-
-        :raises InvalidSetting: With a whole line, if not.
-        """
-        notifier = notifier_of(directory, self.reactor)
-        refuse_unable(directory, self._backend(directory), notifier)
-
-    def takes_a_new_start(self, directory: Directory, served: Served) -> bool:
-        """
-        Find out whether a directory that has no server application can have one now.
-
-        Some backends stage uploads in another way where an application is told of
-        them, and are told so when they are made.
-
-        :raises InvalidSetting: With a whole line, if a new start would not help.
-        """
-        if directory.notification is None or served.directory.notification is not None:
-            return False
-        notifier = notifier_of(directory, self.reactor)
-        try:
-            refuse_unable(directory, served.manager.backend, notifier)
-        except InvalidSetting:
-            self.try_out(directory)
-            return True
-        return False
-
-    def context(self, directory: Directory) -> BackendContext:
-        """What the backend of a directory is told besides its description."""
-        notifies = directory.notification is not None
-        return BackendContext(self.reactor, directory.fsync, notifies, self._started_in)
-
-    def check(self, directory: Directory, served: Served) -> INotifier | None:
-        """
-        Look whether a directory that is being served can be as the settings say now.
-
-        :returns: What is to tell its server application.
-        :raises InvalidSetting: With a whole line, if not.
-        """
-        self._refuse_disputes(directory, served.manager.backend)
-        notifier = served.manager.notifier
-        if (directory.notification, directory.public_url) != (
-            served.directory.notification,
-            served.directory.public_url,
-        ):
-            notifier = notifier_of(directory, self.reactor)
-        refuse_unable(directory, served.manager.backend, notifier)
-        return notifier
-
-    def _backend(self, directory: Directory) -> IBackend:
-        context = self.context(directory)
-        try:
-            return backend_from_description(directory.backend, context)
-        except InvalidSetting as error:
-            raise InvalidSetting(f"{directory.where}backend: {error}") from None
-
-    def _refuse_disputes(self, directory: Directory, backend: IBackend) -> None:
-        for other, its in self._made:
+    def take_place(self, directory: Directory, backend: IBackend) -> None:
+        """Refuse a place where another directory stores its uploads."""
+        for other, its in self._places:
             for one, another in ((backend, its), (its, backend)):
                 if IExclusive.providedBy(one) and one.disputes(another):
                     raise InvalidSetting(
-                        f"{directory.where}backend: {directory.backend} is the place "
-                        f"of {other.mount} already ({other.backend}); each directory "
+                        f"{directory.where}backend: {directory.backend} is already "
+                        f"used by {other.mount} ({other.backend}); each directory "
                         "needs a place of its own"
                     )
-        self._made.append((directory, backend))
+        self._places.append((directory, backend))
+
+    def build(self, directory: Directory, trusted_proxies: tuple[str, ...]) -> Served:
+        """
+        Build a directory.
+
+        :param trusted_proxies: As in :class:`~txbits.web.BITSResource`.
+        """
+        backend = self._backend(directory)
+        self.take_place(directory, backend)
+        resource = BITSResource(
+            backend,
+            directory.settings,
+            notifier=self._notifier(directory, backend),
+            reactor=self.reactor,
+            public_url=directory.public_url,
+            trusted_proxies=trusted_proxies,
+        )
+        return Served(directory, resource, self.reactor)
+
+    def try_out(self, directory: Directory) -> None:
+        """Check that a directory could be built after a restart."""
+        self._notifier(directory, self._backend(directory))
+
+    def notifier_for(self, directory: Directory, served: Served) -> INotifier | None:
+        """
+        Check that a directory that is being served can have other settings.
+
+        :returns: The notifier for its server application; the present one, if its
+            settings do not change.
+        """
+        manager, before = served.manager, served.directory
+        if (directory.notification, directory.public_url) != (
+            before.notification,
+            before.public_url,
+        ):
+            return self._notifier(directory, manager.backend)
+        _require_abilities(directory, manager.backend, manager.notifier)
+        return manager.notifier
+
+    def context(self, directory: Directory) -> BackendContext:
+        """What the backend of a directory gets besides its description."""
+        notifies = directory.notification is not None
+        return BackendContext(self.reactor, directory.fsync, notifies, self._started_in)
+
+    def _backend(self, directory: Directory) -> IBackend:
+        try:
+            return backend_from_description(directory.backend, self.context(directory))
+        except InvalidSetting as error:
+            raise InvalidSetting(f"{directory.where}backend: {error}") from None
+
+    def _notifier(self, directory: Directory, backend: IBackend) -> INotifier | None:
+        notifier, notification = None, directory.notification
+        if notification is not None:
+            try:
+                notifier = HTTPNotifier(
+                    self.reactor,
+                    notification.url,
+                    by=notification.by,
+                    public_url=directory.public_url,
+                    secret=notification.secret,
+                    **notification.timeouts,
+                )
+            except InvalidSetting as error:
+                raise InvalidSetting(f"{directory.where}notify-url: {error}") from None
+        _require_abilities(directory, backend, notifier)
+        return notifier
+
+
+def _require_abilities(
+    directory: Directory, backend: IBackend, notifier: INotifier | None
+) -> None:
+    try:
+        require_abilities(backend, directory.settings, notifier, directory.backend)
+    except InvalidSetting as error:
+        raise InvalidSetting(f"{directory.where}{error}") from None

@@ -1,8 +1,7 @@
 """
-Builds the service from a configuration, and is what the Twisted plugin names.
+Builds the service from a configuration; the Twisted plugin names this module.
 
-Whatever this builds, an embedder builds in three lines; see
-``docs/examples/embed.py``.
+An embedder builds the same in three lines; see ``docs/examples/embed.py``.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ from twisted.internet.threads import deferToThreadPool
 from txbits.clocks import keep_steady
 from txbits.errors import InvalidSetting
 from txbits.service._life import Listener, UploadService
-from txbits.service._process import Process
+from txbits.service._process import Process, in_words, one_line
 from txbits.service._reload import Reloader
 from txbits.service._served import Builder
-from txbits.service.options import Options, one_line
+from txbits.service.options import Options
 from txbits.service.settings import Configuration
 from txbits.web import BITSSite
 from txbits.web.mounts import Mounts
@@ -33,20 +32,23 @@ def makeService(options: Options) -> IService:
 
     :raises SystemExit: With one line, for exit status 1, if a setting is wrong.
     """
-    # Not before: an option of twistd may still choose another reactor.
+    # Not earlier, because an option of twistd may select another reactor.
     from twisted.internet import reactor
 
     keep_steady(reactor)
     try:
-        return assemble(options["configuration"], reactor)
+        return assemble(options["configuration"], reactor, options.logs_to_file)
     except InvalidSetting as error:
         raise SystemExit(one_line(error)) from None
 
 
-def assemble(configuration: Configuration, reactor: Any) -> UploadService:
+def assemble(
+    configuration: Configuration, reactor: Any, logs_to_file: bool = True
+) -> UploadService:
     """
     Build everything, and start nothing.
 
+    :param logs_to_file: As in :class:`~txbits.service._process.Process`.
     :raises InvalidSetting: If a backend's description or an endpoint string is wrong.
     """
     builder = Builder(reactor)
@@ -60,27 +62,32 @@ def assemble(configuration: Configuration, reactor: Any) -> UploadService:
         for endpoint in configuration.listen
     ]
     limits = configuration.limits
-    service = UploadService(
+    return UploadService(
         reactor,
-        Process(reactor),
+        Process(reactor, logs_to_file),
         BITSSite(mounts, reactor=reactor, limits=limits, only_uploads=True),
         served,
         listeners,
         limits.max_connections,
+        Reloader(
+            configuration,
+            served,
+            mounts,
+            builder,
+            lambda function: deferToThreadPool(
+                reactor, reactor.getThreadPool(), function
+            ),
+        ),
     )
-    service.reloader = Reloader(
-        service,
-        configuration,
-        mounts,
-        builder,
-        lambda function: deferToThreadPool(reactor, reactor.getThreadPool(), function),
-    )
-    return service
 
 
 def _listener(description: str, where: str, reactor: Any) -> Listener:
     try:
         return Listener(where, description, serverFromString(reactor, description))
+    except OSError as error:
+        raise InvalidSetting(f"{where}: {in_words(error)}") from error
     except Exception as error:
-        # Each kind of endpoint has its own way to complain, a TypeError among them.
-        raise InvalidSetting(f"{where}: {error}") from error
+        # Each kind of endpoint raises its own errors, such as TypeError.
+        raise InvalidSetting(
+            f"{where}: not a valid endpoint string, such as tcp:8080: {error}"
+        ) from error

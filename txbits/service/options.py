@@ -1,59 +1,34 @@
 """
 The command line of ``twistd -n txbits``.
 
-A mistake on it ends the process with one line and exit status 1. ``twistd`` would
-print its whole usage for one, and ``twist`` would exit with status 64.
+A mistake on it ends the process with one line and exit status 1. Without this,
+``twistd`` would print its whole usage, and ``twist`` would exit with status 64.
 """
 
 from __future__ import annotations
 
-import os
 import re
+import sys
 from collections.abc import Sequence
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from twisted.python import usage
 
+from txbits._version import versions
 from txbits.backends import available_parsers
 from txbits.errors import InvalidSetting
 from txbits.service._keys import BY_NAME, KEYS, Key
-from txbits.service._kinds import Flag, Proxies, Texts, closest
-from txbits.service.settings import Configuration, default_of, from_options
+from txbits.service._kinds import Flag, Texts, closest
+from txbits.service._process import one_line, remove_own_pidfile
+from txbits.service._reading import from_options
+from txbits.service.settings import Configuration
 
-#: A directory that is not enabled makes sense beside others only.
+#: Disabling a directory makes sense only if there are others.
 _NO_OPTIONS = ("enabled",)
-
-#: The kinds of those that are given once for each of several values.
-_REPEATED = (Texts, Proxies)
-
-
-def one_line(error: object) -> str:
-    """
-    Write an error as one line that begins with our name.
-    """
-    return f"txbits: {' '.join(str(error).split())}"
-
-
-def remove_own_pidfile(path: str) -> None:
-    """
-    Remove a pid file that names this very process, which has not written it yet.
-
-    In a container the server has the same pid in each run, often 1. One that was killed
-    leaves its pid file, and ``twistd``, which looks whether a process of that number
-    lives, takes itself for another server.
-
-    :param path: The file; one that is not there, or cannot be read, is left to
-        ``twistd`` to complain of.
-    """
-    with suppress(OSError, ValueError):
-        if int(Path(path).read_bytes()) == os.getpid():
-            os.unlink(path)
 
 
 def _help(key: Key) -> str:
-    return f"{key.help} [default: {default_of(key)}]"
+    return f"{key.help} [default: {key.default}]"
 
 
 class Options(usage.Options):
@@ -66,8 +41,7 @@ class Options(usage.Options):
 
     synopsis = "[options]"
     longdesc = (
-        "Receives BITS uploads over HTTP, as Windows sends them, and publishes the "
-        "files when they are whole."
+        "Receives BITS uploads from Windows over HTTP and publishes complete files."
     )
     optFlags = [
         [key.name, None, key.help]
@@ -78,14 +52,9 @@ class Options(usage.Options):
         *(
             [key.name, None, None, _help(key)]
             for key in KEYS
-            if not isinstance(key.kind, (Flag, *_REPEATED))
+            if not isinstance(key.kind, (Flag, Texts))
         ),
-        [
-            "config",
-            None,
-            None,
-            "TOML file with several virtual directories.",
-        ],
+        ["config", None, None, "TOML file with one or more virtual directories."],
     ]
 
     def __init__(self) -> None:
@@ -103,22 +72,25 @@ class Options(usage.Options):
     opt_trusted_proxies.__doc__ = _help(BY_NAME["trusted-proxies"])
 
     def opt_help_backends(self) -> None:
-        """
-        List the kinds of backends, ours and those of plugins, and exit.
-        """
+        """List all kinds of backends, including those of plugins, and exit."""
         for parser in available_parsers():
             print(f"{parser.format}\n    {parser.help}")
         raise SystemExit(0)
 
+    def opt_version(self) -> None:
+        """Display the versions of txbits and Twisted, and exit."""
+        print(versions())
+        raise SystemExit(0)
+
     def parseArgs(self, *arguments: str) -> None:
         for argument in arguments:
-            raise usage.UsageError(f"{argument!r} stands there without an option")
+            raise usage.UsageError(f"unexpected argument {argument!r}")
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """
         Parse the command line.
 
-        :raises SystemExit: With the one line, for exit status 1.
+        :raises SystemExit: With one line, for exit status 1.
         """
         try:
             super().parseOptions(options)
@@ -130,15 +102,15 @@ class Options(usage.Options):
             self["configuration"] = self.configuration()
         except InvalidSetting as error:
             raise usage.UsageError(str(error)) from None
-        # twistd's own have such an option, twist's do not.
+        # twistd has this option, twist does not.
         if self.parent is not None and self.parent.get("pidfile"):
             remove_own_pidfile(self.parent["pidfile"])
 
     def configuration(self) -> Configuration:
         """
-        Build the configuration of what was given.
+        Build the configuration from the options that were given.
 
-        :raises InvalidSetting: If something cannot be used.
+        :raises InvalidSetting: If one of them cannot be used.
         """
         given: dict[str, Any] = dict(self.repeated)
         for name, value in self.items():
@@ -153,10 +125,17 @@ class Options(usage.Options):
                 given[name] = value
         return from_options(given)
 
+    @property
+    def logs_to_file(self) -> bool:
+        """Whether ``twistd`` or ``twist`` logs elsewhere than to standard output."""
+        parent = {} if self.parent is None else self.parent
+        if "nodaemon" in parent:
+            is_shown = parent["nodaemon"] and parent["logfile"] in (None, "", "-")
+            return not is_shown or bool(parent.get("syslog") or parent["logger"])
+        return parent.get("logFile", sys.stdout) not in (sys.stdout, sys.stderr)
+
     def _meant(self, complaint: str) -> str:
-        """
-        Say what was meant by an option that getopt does not know.
-        """
+        """Suggest what was meant by an unknown option."""
         unknown = re.fullmatch("option --(.*) not recognized", complaint)
         if unknown is None:
             return ""

@@ -4,7 +4,6 @@ Downloads: published files, to whoever may have them (MC-BUP 2.3, 3.5).
 
 from __future__ import annotations
 
-from txbits.errors import NoSuchFile
 from txbits.interfaces import IAccessPolicy, IDownloadable, IRedirecting, IStoredFile
 from txbits.sessions import Caller, SessionManager
 from txbits.sessions.naming import destination_name
@@ -38,11 +37,9 @@ class DownloadResource(FileResource):
         self.manager.require_running()
         if self.policy is not None:
             await self.policy.check(self.caller.user, self.destination, method)
-        backend: object = self.manager.backend
+        backend = self.manager.backend
         if IRedirecting.providedBy(backend):
-            location = await backend.location(self.destination, method)
+            location = await IRedirecting(backend).location(self.destination, method)
             if location is not None:
                 return Redirect(location)
-        if not IDownloadable.providedBy(backend):
-            raise NoSuchFile("this backend has no files to read")
-        return await backend.open_file(self.destination)
+        return await IDownloadable(backend).open_file(self.destination)

@@ -14,11 +14,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from txbits.errors import InvalidSetting, UploadsDisabled
+from txbits.errors import UploadsDisabled
 from txbits.interfaces import (
     IAccessPolicy,
     IBackend,
-    IDownloadable,
     INotifier,
     IPublicationObserver,
 )
@@ -82,11 +81,6 @@ def _destination_of(request: Request) -> tuple[str, ...]:
     return tuple([one.decode("utf-8", "surrogateescape") for one in segments])
 
 
-def _require_downloads(backend: IBackend, settings: Settings) -> None:
-    if settings.allow_downloads and not IDownloadable.providedBy(backend):
-        raise InvalidSetting("downloads are allowed, but this backend has none")
-
-
 class BITSResource(Resource):
     """
     A virtual directory: takes the uploads to all URLs below its own, hands out the
@@ -133,7 +127,6 @@ class BITSResource(Resource):
 
             reactor = IReactorTime(global_reactor)
         settings = Settings() if settings is None else settings
-        _require_downloads(backend, settings)
         self.manager = SessionManager(
             backend, settings, reactor, notifier=notifier, observer=observer
         )
@@ -159,7 +152,6 @@ class BITSResource(Resource):
         :returns: As of :meth:`txbits.sessions.SessionManager.reconfigure`.
         :raises InvalidSetting: As at the beginning. Nothing has changed then.
         """
-        _require_downloads(self.manager.backend, settings)
         origins = Origins.of(public_url, trusted_proxies)
         changed = self.manager.reconfigure(settings, notifier)
         self.origins = origins

@@ -70,6 +70,7 @@ class BITSSite(Site):
     """
 
     requestFactory: type[StreamingRequest] = StreamingRequest
+    noisy = False
     # No HTTP/2, and so no proxy that negotiates it.
     protocol = StreamingChannel  # type: ignore[assignment]
 

@@ -1,0 +1,235 @@
+"""
+Reads settings: from options of the command line, or from a TOML file.
+
+Everything that can be checked without opening a store or a port is checked here, and
+raises :class:`~txbits.errors.InvalidSetting` with one line. Values at the top of the
+file are defaults for every ``[[directory]]``.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from functools import partial
+from os import getcwd
+from os.path import abspath, join
+from pathlib import Path
+from typing import Any
+
+from attrs import evolve
+
+from txbits.errors import InvalidSetting
+from txbits.notification._url import check_url
+from txbits.service._keys import BY_NAME, KEYS
+from txbits.service._kinds import closest, shown
+from txbits.service.settings import Configuration, Directory, Notification, read_secret
+from txbits.sessions.settings import Settings
+from txbits.web import Limits
+
+_OF_DIRECTORIES = [key.name for key in KEYS if key.of_a_directory]
+_OF_NOTIFICATION = [key.name for key in KEYS if key.owner is Notification]
+
+
+def from_options(given: Mapping[str, object], base: str = "") -> Configuration:
+    """
+    Build the configuration of a command line.
+
+    :param given: The options that were given, and their values.
+    :param base: Where relative paths in a file begin; empty for the working directory.
+    :raises InvalidSetting: If one cannot be used, or two cannot be combined.
+    """
+    server = {
+        name: value for name, value in given.items() if name not in _OF_DIRECTORIES
+    }
+    directory = {name: given[name] for name in given if name in _OF_DIRECTORIES}
+    path = server.pop("config", None)
+    if path is None:
+        return _server(
+            Configuration(directories=(_directory(directory, {}, "", "--"),)),
+            server,
+            "--",
+        )
+    for name in directory:
+        raise InvalidSetting(
+            f"--{name} cannot be combined with --config; move it to a "
+            f"[[directory]] of {path}"
+        )
+    configuration = _server(from_file(str(path), base), server, "--")
+    # A daemon may change its working directory after this.
+    path = abspath(str(path))
+    reread = partial(from_options, {**server, "config": path}, base or getcwd())
+    return evolve(configuration, path=path, reread=reread)
+
+
+def from_file(path: str, base: str = "") -> Configuration:
+    """
+    Read a TOML file.
+
+    :param base: As of :func:`from_options`.
+    :raises InvalidSetting: If it cannot be read or understood; the text names the
+        file and the key.
+    """
+    try:
+        document = tomllib.loads(Path(path).read_bytes().decode())
+    except OSError as error:
+        raise InvalidSetting(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise InvalidSetting(f"{path}: not valid UTF-8: {error}") from None
+    except (ValueError, RecursionError) as error:
+        # Not only TOMLDecodeError: numbers may be too long, and lists too deep.
+        raise InvalidSetting(f"{path}: not valid TOML: {error}") from None
+    tables = document.pop("directory", [])
+    if not isinstance(tables, list) or not all(isinstance(t, dict) for t in tables):
+        raise InvalidSetting(
+            f"{path}: directory: must be written as [[directory]], one table for each "
+            "virtual directory"
+        )
+    _refuse_unknown(document, [*BY_NAME, "directory"], f"{path}: ")
+    if not tables:
+        raise InvalidSetting(
+            f"{path}: directory: missing; write a [[directory]] table for each virtual "
+            "directory, with its mount and backend"
+        )
+    for name in ("mount", "backend"):
+        if name in document:
+            raise InvalidSetting(f"{path}: {name}: move it to a [[directory]]")
+    everywhere = {
+        name: document.pop(name) for name in _OF_DIRECTORIES if name in document
+    }
+    # An error message about a value at the top must not name a directory.
+    for name, value in everywhere.items():
+        BY_NAME[name].checked(value, f"{path}: {name}")
+    directories = []
+    for number, table in enumerate(tables, 1):
+        where = f"{path}: directory {number}"
+        if isinstance(table.get("mount"), str):
+            where += f" ({table['mount']})"
+        _refuse_unknown(table, _OF_DIRECTORIES, f"{where}: ")
+        directories.append(_directory(table, everywhere, f"{where}: ", "", base))
+        if "backend" not in table:
+            raise InvalidSetting(
+                f"{where}: backend: missing; write, for example, "
+                'backend = "disk:/srv/uploads"'
+            )
+    _refuse_shared_mounts(directories)
+    if not any(one.notification for one in directories) and not everywhere.get(
+        "notify-url"
+    ):
+        _refuse_without_application(everywhere, f"{path}: ")
+    return _server(Configuration(directories=tuple(directories)), document, f"{path}: ")
+
+
+def _refuse_unknown(table: Mapping[str, Any], known: list[str], where: str) -> None:
+    for name in table:
+        if name in known:
+            continue
+        if name in BY_NAME:
+            raise InvalidSetting(
+                f"{where}{name}: applies to the whole server; move it to the top of "
+                "the file"
+            )
+        raise InvalidSetting(f"{where}unknown key {name!r}{closest(name, known)}")
+
+
+def _directory(
+    table: Mapping[str, Any],
+    everywhere: Mapping[str, Any],
+    where: str,
+    dashes: str,
+    base: str = "",
+) -> Directory:
+    """
+    Build one virtual directory.
+
+    :param table: Its own values.
+    :param everywhere: Defaults from the top of the file.
+    :param where: What an error message begins with.
+    :param dashes: What precedes a key's name there.
+    """
+    before = f"{where}{dashes}"
+    found = _checked({**everywhere, **table}, before)
+    notification = None
+    if found[Notification].get("url") is not None:
+        notification = _notification(found[Notification], before, base)
+    else:
+        _refuse_without_application(table, before)
+    directory = Directory(
+        where=where or dashes,
+        settings=Settings(**found[Settings]),
+        notification=notification,
+        **found[Directory],
+    )
+    if notification is not None:
+        try:
+            check_url(notification.url, directory.public_url)
+        except InvalidSetting:
+            raise InvalidSetting(
+                f"{before}notify-url: {shown(notification.url)} is relative and "
+                f"requires {dashes}public-url"
+            ) from None
+    return directory
+
+
+def _checked(table: Mapping[str, Any], before: str) -> dict[type, dict[str, Any]]:
+    """
+    Check values.
+
+    :param before: What an error message begins with, before the key's name.
+    :returns: For each class, the attributes that they become.
+    """
+    found: dict[type, dict[str, Any]] = defaultdict(dict)
+    for name, value in table.items():
+        key = BY_NAME[name]
+        found[key.owner][key.attribute.name] = key.checked(value, f"{before}{name}")
+    return found
+
+
+def _notification(values: Mapping[str, Any], before: str, base: str) -> Notification:
+    """
+    Build the settings of a server application.
+
+    :param before: What an error message begins with, before the key's name.
+    """
+    notification = Notification(**values)
+    if notification.secret_file is None:
+        return notification
+    try:
+        secret = read_secret(join(base, notification.secret_file))
+    except InvalidSetting as error:
+        raise InvalidSetting(f"{before}notify-secret-file: {error}") from None
+    return evolve(notification, secret=secret)
+
+
+def _refuse_without_application(table: Mapping[str, Any], before: str) -> None:
+    for name in table:
+        # An empty URL or file in a directory only cancels the value from the top.
+        if name in _OF_NOTIFICATION and table[name] != "":
+            option = "--notify-url" if before.endswith("--") else "notify-url"
+            raise InvalidSetting(f"{before}{name}: requires {option}")
+
+
+def _refuse_shared_mounts(directories: Sequence[Directory]) -> None:
+    taken: dict[tuple[bytes, ...], Directory] = {}
+    for directory in directories:
+        other = taken.setdefault(directory.segments, directory)
+        if other is not directory:
+            raise InvalidSetting(
+                f"{directory.where}mount: {other.mount} is already used by another "
+                "directory"
+            )
+
+
+def _server(
+    configuration: Configuration, table: Mapping[str, Any], where: str
+) -> Configuration:
+    """
+    Give a configuration the values of the whole server.
+
+    :param where: What an error message begins with, before the key's name.
+    """
+    found = _checked(table, where)
+    if "listen" in table:
+        found[Configuration]["listen_from"] = where
+    limits = evolve(configuration.limits, **found[Limits])
+    return evolve(configuration, limits=limits, **found[Configuration])
