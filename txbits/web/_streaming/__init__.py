@@ -35,6 +35,7 @@ than the rest of the connection.
 from __future__ import annotations
 
 from txbits.web._streaming.bodies import DRAIN_LIMIT, READ_SIZE, body_of
+from txbits.web._streaming.limits import Limits
 from txbits.web._streaming.request import (
     StreamingRequest,
     has_short_head,
@@ -43,7 +44,7 @@ from txbits.web._streaming.request import (
     names_its_host,
     path_of,
 )
-from txbits.web._streaming.site import BITSSite, Limits
+from txbits.web._streaming.site import BITSSite
 
 __all__ = [
     "DRAIN_LIMIT",

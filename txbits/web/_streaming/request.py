@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 from urllib.parse import unquote_to_bytes as unquote
 
 from twisted.internet.defer import Deferred
@@ -29,9 +29,7 @@ from txbits.protocol.packets import Ack
 from txbits.protocol.refusals import MALFORMED_HEADER
 from txbits.web._streaming.bodies import StreamingBody, WholeBody
 from txbits.web._streaming.head import Head
-
-if TYPE_CHECKING:
-    from txbits.web._streaming.channel import StreamingChannel
+from txbits.web._streaming.taking import send_now
 
 T = TypeVar("T")
 
@@ -141,6 +139,19 @@ class _PacketHeaders(Headers):
         return self._raw
 
 
+class Connection(Protocol):
+    """What a request needs of its connection, beyond twisted.web's."""
+
+    site: Any
+    transport: Any
+    persistent: Any
+
+    def getPeer(self) -> Any: ...
+    def getHost(self) -> Any: ...
+    def take_other(self, data: bytes) -> bool: ...
+    def linger_after_response(self) -> None: ...
+
+
 class StreamingRequest(Request):
     """
     A request that is processed when its head is there, if it carries a packet.
@@ -153,7 +164,7 @@ class StreamingRequest(Request):
         answer tells where it ends.
     """
 
-    channel: StreamingChannel
+    channel: Connection  # type: ignore[assignment]
     streaming_body: StreamingBody | None = None
     whole_body: WholeBody | None = None
     is_packet: bool | None = None
@@ -162,7 +173,7 @@ class StreamingRequest(Request):
     _answer: bytes | None = None
     _lower: Mapping[bytes, Sequence[bytes]] | None = None
 
-    def __init__(self, channel: StreamingChannel, queued: object = False) -> None:
+    def __init__(self, channel: Connection, queued: object = False) -> None:
         """
         Make what every request has.
 
@@ -346,7 +357,7 @@ class StreamingRequest(Request):
                 for name, values in self.responseHeaders.getAllRawHeaders():
                     for value in values:
                         self._answer += b"\r\n%b: %b" % (name, value)
-            self.channel.send_now(self._answer + b"\r\n\r\n")
+            send_now(self.channel.transport, self._answer + b"\r\n\r\n")
 
     def finish(self) -> None:
         body = self.streaming_body
