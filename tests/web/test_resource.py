@@ -30,7 +30,7 @@ from txbits.interfaces import IBackend
 from txbits.protocol.packets import Ping
 from txbits.sessions import Caller, Settings
 from txbits.web import BITSResource, NotMounted
-from txbits.web._packet import PacketResource
+from txbits.web._packets import PacketResource
 
 
 class RequestTests(WebCase):

@@ -38,11 +38,12 @@ from txbits.web._streaming.bodies import DRAIN_LIMIT, READ_SIZE, body_of
 from txbits.web._streaming.limits import Limits
 from txbits.web._streaming.request import (
     StreamingRequest,
+    destination_of,
+    directory_of,
     has_short_head,
     headers_of,
     keeps_alive,
     names_its_host,
-    path_of,
 )
 from txbits.web._streaming.site import BITSSite
 
@@ -53,9 +54,10 @@ __all__ = [
     "Limits",
     "StreamingRequest",
     "body_of",
+    "destination_of",
+    "directory_of",
     "has_short_head",
     "headers_of",
     "keeps_alive",
     "names_its_host",
-    "path_of",
 ]

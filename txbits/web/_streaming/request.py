@@ -98,6 +98,29 @@ def path_of(target: bytes) -> bytes:
     return b"/" + rest.partition(b"/")[2] if separator else b"/"
 
 
+def destination_of(request: Request) -> tuple[str, ...]:
+    """
+    The segments of the path of *request*, below the resource that it has reached.
+
+    A segment that is not UTF-8 becomes one that every backend refuses.
+    """
+    segments: list[bytes] = request.postpath or []
+    if not request.path.startswith(b"/"):
+        # A plain site has taken an absolute URL for a path.
+        segments = [unquote(part) for part in path_of(request.path)[1:].split(b"/")]
+    return tuple([one.decode("utf-8", "surrogateescape") for one in segments])
+
+
+def directory_of(request: Request) -> str:
+    """
+    The path of the virtual directory that *request* has reached, for the log.
+
+    :returns: A path such as ``/uploads``, not quoted; empty for the root.
+    """
+    above = [one for one in request.prepath or () if one]
+    return "".join("/" + one.decode("utf-8", "replace") for one in above)
+
+
 class _made_when_asked_for(Generic[T]):  # noqa: N801 - it is used as a decorator
     """
     Makes an attribute when it is first asked for.
