@@ -18,7 +18,7 @@ from txbits.protocol.codec import (
     METHOD,
     RemoteProtocolError,
     is_upload_request,
-    parse_request,
+    parse_packet,
 )
 from txbits.protocol.refusals import MALFORMED_HEADER, METHOD_NOT_ALLOWED
 from txbits.sessions import Caller, SessionManager, Settings
@@ -159,9 +159,7 @@ class BITSResource(Resource):
                     METHOD_NOT_ALLOWED,
                 )
             self.manager.require_enabled()
-            packet = parse_request(
-                request.method, headers, is_short=has_short_head(request)
-            )
+            packet = parse_packet(headers, is_short=has_short_head(request))
         except (RemoteProtocolError, UploadsDisabled) as error:
             refuse(
                 request,
