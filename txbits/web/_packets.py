@@ -1,12 +1,11 @@
 """
-The resources of the five packets: each turns its packet into one call of the manager.
+The handlers of the five packets: each turns its packet into one call of the manager.
 """
 
 from __future__ import annotations
 
 from typing import Any, Generic, TypeVar
 
-from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from txbits._deferreds import begun
@@ -31,7 +30,7 @@ from txbits.web.replies import reply_url
 P = TypeVar("P", bound=Packet)
 
 
-class PacketResource(Resource, Generic[P]):
+class PacketHandler(Generic[P]):
     """
     Settles one packet: asks for permission, calls the manager once, and answers.
 
@@ -43,8 +42,6 @@ class PacketResource(Resource, Generic[P]):
     :param origins: Knows the URLs that clients use.
     """
 
-    isLeaf = True
-
     def __init__(
         self,
         manager: SessionManager,
@@ -54,7 +51,6 @@ class PacketResource(Resource, Generic[P]):
         caller: Caller,
         origins: Origins | None = None,
     ) -> None:
-        super().__init__()
         self.manager = manager
         self.policy = policy
         self.packet = packet
@@ -63,6 +59,7 @@ class PacketResource(Resource, Generic[P]):
         self.origins = Origins() if origins is None else origins
 
     def render(self, request: Request) -> int:
+        """Answer a request, at some time."""
         begun(self._answer(request))
         return NOT_DONE_YET
 
@@ -100,14 +97,14 @@ class PacketResource(Resource, Generic[P]):
         raise NotImplementedError(f"{type(self).__name__} settles nothing")
 
 
-class PingResource(PacketResource[Ping]):
+class PingHandler(PacketHandler[Ping]):
     """Ping (MC-BUP 3.2.5.2.5), with which clients also negotiate authentication."""
 
     async def settle(self, request: Request) -> Ack:
         return Ack(200)
 
 
-class CreateResource(PacketResource[CreateSession]):
+class CreateHandler(PacketHandler[CreateSession]):
     """Create-Session (MC-BUP 3.2.5.2.4)."""
 
     async def settle(self, request: Request) -> Ack:
@@ -130,7 +127,7 @@ class CreateResource(PacketResource[CreateSession]):
         )
 
 
-class FragmentResource(PacketResource[Fragment]):
+class FragmentHandler(PacketHandler[Fragment]):
     """Fragment (MC-BUP 3.2.5.2.6)."""
 
     async def settle(self, request: Request) -> Ack:
@@ -149,7 +146,7 @@ class FragmentResource(PacketResource[Fragment]):
         return Ack(200, session_id, received=received.offset, reply_url=url)
 
 
-class CloseResource(PacketResource[CloseSession]):
+class CloseHandler(PacketHandler[CloseSession]):
     """
     Close-Session (MC-BUP 3.2.5.2.7): the Ack follows when the file is published and
     everything else is released.
@@ -167,7 +164,7 @@ class CloseResource(PacketResource[CloseSession]):
         return Ack(200, session_id, resource_id=str(session_id).upper())
 
 
-class CancelResource(PacketResource[CancelSession]):
+class CancelHandler(PacketHandler[CancelSession]):
     """
     Cancel-Session (MC-BUP 3.2.5.2.8).
 
@@ -181,11 +178,11 @@ class CancelResource(PacketResource[CancelSession]):
         return Ack(200, session_id)
 
 
-#: The resource for each packet.
-RESOURCES: dict[type[Packet], type[PacketResource[Any]]] = {
-    Ping: PingResource,
-    CreateSession: CreateResource,
-    Fragment: FragmentResource,
-    CloseSession: CloseResource,
-    CancelSession: CancelResource,
+#: The handler of each packet.
+HANDLERS: dict[type[Packet], type[PacketHandler[Any]]] = {
+    Ping: PingHandler,
+    CreateSession: CreateHandler,
+    Fragment: FragmentHandler,
+    CloseSession: CloseHandler,
+    CancelSession: CancelHandler,
 }

@@ -26,7 +26,7 @@ from txbits.sessions.naming import shown
 from txbits.web._ack import refuse
 from txbits.web._files import FileResource
 from txbits.web._origin import Origins
-from txbits.web._packets import RESOURCES
+from txbits.web._packets import HANDLERS
 from txbits.web._streaming import (
     destination_of,
     has_short_head,
@@ -169,7 +169,7 @@ class BITSResource(Resource):
                 allowed=_ALLOWED if self._serves(destination) else METHOD,
             )
             return NOT_DONE_YET
-        return RESOURCES[type(packet)](
+        return HANDLERS[type(packet)](
             self.manager, self.policy, packet, destination, caller, self.origins
         ).render(request)
 
