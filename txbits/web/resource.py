@@ -20,7 +20,7 @@ from txbits.protocol.codec import (
     is_upload_request,
     parse_packet,
 )
-from txbits.protocol.refusals import MALFORMED_HEADER, METHOD_NOT_ALLOWED
+from txbits.protocol.refusals import METHOD_NOT_ALLOWED
 from txbits.sessions import Caller, SessionManager, Settings
 from txbits.sessions.naming import shown
 from txbits.web._ack import refuse
@@ -29,9 +29,7 @@ from txbits.web._origin import Origins
 from txbits.web._packets import HANDLERS
 from txbits.web._streaming import (
     destination_of,
-    has_short_head,
-    headers_of,
-    names_its_host,
+    head_of,
 )
 from txbits.web.downloads import DownloadResource
 from txbits.web.replies import ReplyResource, reply_of
@@ -141,14 +139,10 @@ class BITSResource(Resource):
 
     def render(self, request: Request) -> int:
         """Settle the packet that *request* carries; whatever goes wrong, an Ack."""
-        headers = headers_of(request)
         caller = _caller(self.user, self.origins.client(request))
         destination = destination_of(request)
         try:
-            if not names_its_host(request):
-                raise RemoteProtocolError(
-                    "it does not have exactly one valid Host header", MALFORMED_HEADER
-                )
+            headers, is_short = head_of(request)
             # The order of the checks is that of the failure table.
             if not is_upload_request(request.method, headers):
                 file = self._file(request, destination, caller)
@@ -159,7 +153,7 @@ class BITSResource(Resource):
                     METHOD_NOT_ALLOWED,
                 )
             self.manager.require_enabled()
-            packet = parse_packet(headers, is_short=has_short_head(request))
+            packet = parse_packet(headers, is_short=is_short)
         except (RemoteProtocolError, UploadsDisabled) as error:
             refuse(
                 request,

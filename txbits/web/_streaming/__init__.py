@@ -40,10 +40,9 @@ from txbits.web._streaming.request import (
     StreamingRequest,
     destination_of,
     directory_of,
-    has_short_head,
+    head_of,
     headers_of,
     keeps_alive,
-    names_its_host,
 )
 from txbits.web._streaming.site import BITSSite
 
@@ -56,8 +55,7 @@ __all__ = [
     "body_of",
     "destination_of",
     "directory_of",
-    "has_short_head",
+    "head_of",
     "headers_of",
     "keeps_alive",
-    "names_its_host",
 ]

@@ -4,13 +4,15 @@ The requests on a connection: packets are dispatched on their heads.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from twisted.internet.tcp import Connection as TCPConnection
 from twisted.logger import Logger
 from twisted.protocols.basic import LineReceiver
 from twisted.web.server import Request
 
 from txbits.protocol.codec import METHOD
-from txbits.web._streaming.bodies import StreamingBody, WholeBody
+from txbits.web._streaming.bodies import READ_SIZE, StreamingBody, WholeBody
 from txbits.web._streaming.connection import Connection
 from txbits.web._streaming.head import Head, encoded_target, read_head
 from txbits.web._streaming.request import StreamingRequest
@@ -81,8 +83,15 @@ class StreamingChannel(Connection):
         """Read on in a request, or keep what was sent behind it."""
         # Not HTTPChannel's, which would let any byte put off any time-out.
         LineReceiver.dataReceived(self, data)
-        if self._body is not None:
-            self._body.read_over()
+        body = self._body
+        if body is not None:
+            if body.is_long and isinstance(self.transport, TCPConnection):
+                # The next read ends at a multiple of its size in the file: the page
+                # cache takes such writes with less work.
+                position = body.position + body.received
+                self.transport.bufferSize = READ_SIZE - position % READ_SIZE
+            if body.waiting:
+                body.read_over()
 
     # Requests that were sent ahead
 
@@ -167,12 +176,12 @@ class StreamingChannel(Connection):
                 if not self._maybeChooseTransferDecoder(name.title(), value):
                     self._buffer = b""
                     return
-        self.allHeadersReceived()
+        self._offer(request, head.headers)
         if self.length == 0:
             self.allContentReceived()
         else:
             self.setRawMode()
-            request.dispatch(self._command, self._path, self._version)
+            request.dispatch(METHOD, head.target, head.version)
 
     def rawDataReceived(self, data: bytes) -> None:
         if self.state.discards:
@@ -218,10 +227,17 @@ class StreamingChannel(Connection):
                 super().allHeadersReceived()
             return
         request.parseCookies()
-        self.persistent = self.checkPersistence(request, self._version)
+        self._offer(request, request.lower_headers())
+
+    def _offer(
+        self, request: StreamingRequest, headers: Mapping[bytes, Sequence[bytes]]
+    ) -> None:
+        """Have a request read the body that follows its head, if there is one."""
+        if self._version != b"HTTP/1.1" or not is_kept(headers, self._version):
+            self.persistent = self.checkPersistence(request, self._version)
         if self.length == 0:
             return
-        expect = request.lower_headers().get(b"expect", [b""])[0]
+        expect = headers.get(b"expect", [b""])[0]
         self._body = request.streaming_body = StreamingBody(
             self,
             self.length,

@@ -11,13 +11,12 @@ from typing import Any, Protocol
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol
 from twisted.internet.protocol import connectionDone
-from twisted.internet.tcp import Connection as TCPConnection
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from zope.interface import implementer
 
-from txbits.web._streaming.bodies import DRAIN_LIMIT, READ_SIZE, StreamingBody
+from txbits.web._streaming.bodies import DRAIN_LIMIT, StreamingBody
 from txbits.web._streaming.limits import Limits
 from txbits.web._streaming.request import StreamingRequest
 from txbits.web._streaming.states import (
@@ -195,11 +194,6 @@ class Connection(HTTPChannel):
         return self._host
 
     # Back-pressure
-
-    def read_up_to(self, position: int) -> None:
-        """Let the next read end at a multiple of the most that is read at a time."""
-        if isinstance(self.transport, TCPConnection):
-            self.transport.bufferSize = READ_SIZE - position % READ_SIZE
 
     def pause_body(self) -> None:
         """Read no more of the body for now."""

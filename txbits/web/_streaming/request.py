@@ -21,6 +21,7 @@ from twisted.web.server import Request
 
 from txbits.protocol.codec import (
     MAX_VALUE_LENGTH,
+    RemoteProtocolError,
     encode_ack,
     is_upload_request,
     session_id_of,
@@ -63,17 +64,23 @@ def _names_its_host(headers: Mapping[bytes, Sequence[bytes]], version: bytes) ->
     return len(hosts) == 1 and _is_host(hosts[0])
 
 
-def names_its_host(request: Request) -> bool:
-    """Whether *request* says which host it is for, as far as its site does not care."""
-    # Ours does.
-    return isinstance(request, StreamingRequest) or _names_its_host(
-        headers_of(request), request.clientproto
-    )
+def head_of(request: Request) -> tuple[Mapping[bytes, Sequence[bytes]], bool]:
+    """
+    The head of *request*, whatever kind of site it came to.
 
-
-def has_short_head(request: Request) -> bool:
-    """Whether it is known that no value of a header is over MC-BUP's 4 KiB."""
-    return isinstance(request, StreamingRequest) and request.has_short_head
+    :returns: The headers by lower-case name, and whether it is known that none of their
+        values is longer than MC-BUP's 4 KiB.
+    :raises RemoteProtocolError: If it does not name its host. Streaming sites have
+        refused such a request before.
+    """
+    if isinstance(request, StreamingRequest):
+        return request.lower_headers(), request.has_short_head
+    headers = _lowered(request.requestHeaders)
+    if not _names_its_host(headers, request.clientproto):
+        raise RemoteProtocolError(
+            "it does not have exactly one valid Host header", MALFORMED_HEADER
+        )
+    return headers, False
 
 
 def keeps_alive(request: Request) -> bool:
