@@ -5,11 +5,11 @@ Requests by way of treq: their URLs and bodies stay as they are.
 from __future__ import annotations
 
 import gzip
+from http.cookiejar import CookieJar
 from typing import Any
 
 from OpenSSL.SSL import Error as TLSError
 from OpenSSL.SSL import SysCallError, ZeroReturnError
-from treq.client import HTTPClient
 from twisted.internet.defer import succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -17,7 +17,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IResponse
 from zope.interface import implementer
 
-from txbits._agents import Verbatim, coding_of, in_words
+from txbits._agents import Verbatim, coding_of, in_words, open_request
 
 URL = b"http://[::1]/a%2fb?x=%7E"
 
@@ -73,19 +73,12 @@ class Taking:
 class VerbatimTests(SynchronousTestCase):
     """Requests and responses, between treq and the network."""
 
-    def ask(self, codings, body, headers=None):
+    def ask(self, codings, body, headers=None, url="http://[::1]/a%2fb?x=%7E"):
         self.below = Noting(Response(codings, body))
-        agent = Verbatim(self.below, URL)
-        asking = HTTPClient(agent).request(
-            "GET",
-            "http://anything.invalid/",
-            headers=headers,
-            unbuffered=True,
-            reactor=Clock(),
+        asking = open_request(
+            self.below, "GET", url, headers=headers or Headers(), reactor=Clock()
         )
-        response = self.successResultOf(asking)
-        agent.restore(response)
-        return response
+        return self.successResultOf(asking)
 
     def taken(self, response):
         taking = Taking()
@@ -113,6 +106,35 @@ class VerbatimTests(SynchronousTestCase):
             self.assertEqual(
                 response.headers.getRawHeaders(b"Content-Encoding"), codings
             )
+
+    def test_a_url_with_an_ipv6_address_or_a_signature_is_sent_as_it_is(self):
+        for url in (
+            "http://[::1]:8080/a%7Eb//c?x=1+2&y=%2f&",
+            "https://h/%e4?X-Amz-Signature=%2B",
+        ):
+            self.ask(None, b"", url=url)
+            ((_, sent, _),) = self.below.asked
+            self.assertEqual(sent, url.encode("ascii"))
+
+    def test_cookies_are_kept_where_they_are_wanted(self):
+        jar = CookieJar()
+        self.below = Noting(Response(None, b""))
+        self.below.response.headers.setRawHeaders(b"Set-Cookie", [b"a=b"])
+        for cookies in (jar, jar, None):
+            self.successResultOf(
+                open_request(
+                    self.below,
+                    "GET",
+                    "http://example.com/",
+                    headers=Headers(),
+                    cookies=cookies,
+                    reactor=Clock(),
+                )
+            )
+        self.assertEqual(
+            [headers.getRawHeaders(b"Cookie") for _, _, headers in self.below.asked],
+            [None, [b"a=b"], None],
+        )
 
     def test_codings_are_those_of_the_latest_response(self):
         below = Noting(Response([b"gzip"], b"x"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
 from itertools import groupby
 from pathlib import Path
 from urllib.parse import unquote
@@ -194,3 +195,15 @@ class LifeCycleTests(SynchronousTestCase):
                 self.assertIs(
                     session.PACKETS[name, packet][0], Move[move], (name, packet)
                 )
+
+
+class ConnectionTests(SynchronousTestCase):
+    """``docs/explanation/connections.md``, and the machine it is about."""
+
+    def test_diagram_and_tables_are_drawn_from_the_machine(self):
+        drawn = runpy.run_path(str(ROOT / "docs" / "connections.py"))
+        page = (ROOT / "docs" / "explanation" / "connections.md").read_text()
+        for name in ("diagram", "events", "deadlines"):
+            self.assertIn(
+                f"\n{drawn[name]()}\n", page, f"run python docs/connections.py: {name}"
+            )

@@ -1,16 +1,18 @@
 """
-What those share that ask servers by way of treq: the client, the S3 backend, and
-who tells server applications of uploads.
+HTTP requests by way of treq, for the client, the S3 backend, and notifications.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from http.cookiejar import CookieJar
 from typing import Any
 
 from attrs import define, field
+from hyperlink import URL
 from OpenSSL.SSL import Error as TLSError
 from service_identity import VerificationError
+from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import (
     ConnectError,
@@ -30,19 +32,79 @@ from zope.interface import implementer
 from txbits.protocol._fields import trimmed
 
 
+def open_request(
+    agent: IAgent,
+    method: str,
+    url: str,
+    *,
+    headers: Headers,
+    body: IBodyProducer | None = None,
+    cookies: CookieJar | None = None,
+    reactor: Any,
+) -> Deferred[IResponse]:
+    """
+    Make one request with treq, which changes neither the URL nor the body.
+
+    The URL is requested exactly as it is written, because it may be signed. The body of
+    the response is not decoded, because its length, ranges and validators are those of
+    the coded form. Redirects are not followed.
+
+    :param agent: What makes the request.
+    :param url: An absolute URL, in ASCII.
+    :param cookies: Where cookies are kept; without it, they are not.
+    :param reactor: The clock of treq.
+    :returns: A Deferred that fires with the response when its head has arrived, and
+        fails as that of :meth:`twisted.web.client.Agent.request` does. To cancel it
+        gives the request up.
+    """
+    verbatim = Verbatim(agent, url.encode("ascii"))
+    # Newer versions of treq annotate a jar of their own kind, for Response.cookies().
+    jar: Any = cookies
+    opening: Deferred[Any] = HTTPClient(verbatim, jar).request(
+        method,
+        _ExactURL(text=url),
+        headers=headers,
+        data=body,
+        allow_redirects=False,
+        unbuffered=True,
+        reactor=reactor,
+    )
+
+    def restored(response: IResponse) -> IResponse:
+        verbatim.restore(response)
+        return response
+
+    return opening.addCallback(restored)
+
+
+class _ExactURL(URL):
+    """
+    A URL for treq that stays as it is.
+
+    treq encodes URLs again: those that are signed would no longer be valid, and those
+    with an IPv6 address are refused.
+    """
+
+    def __init__(self, *, text: str) -> None:
+        super().__init__()
+        self._text = text
+
+    def to_uri(self) -> _ExactURL:
+        return self
+
+    def to_text(self, with_password: bool = False) -> str:
+        return self._text
+
+
 @implementer(IAgent)
 @define(eq=False)
 class Verbatim:
     """
-    Requests one URL, just as it was given, and leaves bodies just as they come.
+    Requests one URL exactly as it is given, and hides the coding of bodies from treq.
 
-    treq takes URLs apart, and writes them anew when it puts them together again: one
-    that was signed is another one then, and with an IPv6 address it cannot do so. It
-    also asks for gzip, and unpacks what comes packed; length, ranges and validators are
-    then those of something else. So no coding is asked for here, and that of a body
-    which has one all the same is kept from treq.
-
-    One request at a time.
+    treq asks for gzip, and decodes what comes coded. So this agent asks for no coding,
+    and takes away the Content-Encoding of a body which has one all the same. One
+    request at a time.
 
     :param agent: What makes the request.
     :param url: The URL.

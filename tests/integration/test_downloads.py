@@ -88,7 +88,7 @@ class DownloadCase(TestCase):
         quiet = 0
         while quiet < 50:
             await self.turn()
-            is_still = channel._sending and not channel._is_taking()
+            is_still = channel._waitingForTransport and not channel._is_taking()
             quiet = quiet + 1 if is_still else 0
         return channel
 

@@ -5,6 +5,7 @@ whatever hypothesis comes up with.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from uuid import UUID
 
 from attrs import evolve
@@ -43,6 +44,7 @@ from txbits.protocol.codec import (
     encode_request,
     is_upload_request,
     parse_ack,
+    parse_packet,
     parse_request,
     session_id_of,
 )
@@ -548,12 +550,27 @@ class RequestTests(SynchronousTestCase):
             self.assertTrue(is_upload_request(method, headers))
 
     @given(methods, any_headers)
-    def test_a_head_that_is_known_to_be_short_is_read_the_same(
+    def test_an_upload_request_is_read_by_its_headers_alone(
         self, method: bytes, headers: dict[bytes, list[bytes]]
+    ) -> None:
+        def read(function: Callable[..., Packet], *arguments: object) -> object:
+            try:
+                return function(*arguments)
+            except RemoteProtocolError as error:
+                return str(error), error.refusal, error.session_id
+
+        assume(is_upload_request(method, headers))
+        self.assertEqual(
+            read(parse_request, method, headers), read(parse_packet, headers)
+        )
+
+    @given(any_headers)
+    def test_a_head_that_is_known_to_be_short_is_read_the_same(
+        self, headers: dict[bytes, list[bytes]]
     ) -> None:
         def read(is_short: bool) -> object:
             try:
-                return parse_request(method, headers, is_short=is_short)
+                return parse_packet(headers, is_short=is_short)
             except RemoteProtocolError as error:
                 return str(error), error.refusal, error.session_id
 

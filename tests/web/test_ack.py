@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from io import BytesIO
+from typing import Any
 
 from twisted.logger import LogLevel, globalLogPublisher, textFileLogObserver
+from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from tests.web.support import (
@@ -26,6 +28,7 @@ from txbits.errors import BackendError
 from txbits.protocol import refusals
 from txbits.sessions import Settings
 from txbits.testing.memory import Peer
+from txbits.web import NotMounted
 from txbits.web._ack import refusal_of
 
 
@@ -220,8 +223,53 @@ class RefusalTests(WebCase):
         self.assertEqual(event["client"], "192.0.2.1")
         self.assertEqual(event["log_level"], LogLevel.info)
         text = self.text_of(event)
-        self.assertIn(b"refused Close-Session from 192.0.2.1 for a/b.txt", text)
+        self.assertIn(
+            b"refused Close-Session from 192.0.2.1 for /a/b.txt with 500 0x8020001F: ",
+            text,
+        )
         self.assertIn(refusals.SESSION_NOT_FOUND.cause.encode(), text)
+
+    def test_the_log_names_the_directory_and_the_user(self) -> None:
+        """As the client sees them: what it was answered with is there, too."""
+        root = Resource()
+        resource: Any = self.resource
+        root.putChild(b"logs", resource.for_user("alice"))
+        self.site = self.bits_site(root)
+        self.memory.files["a", "b.txt"] = b""
+        events = self.log()
+        peer = self.peer()
+        peer.send(packet(b"Create-Session", target=b"/logs/a/b.txt"))
+        ack = self.answer(peer)
+        (event,) = [one for one in events if "refusal" in one]
+        self.assertEqual(
+            (event["directory"], event["destination"], event["user"]),
+            ("/logs", "a/b.txt", "alice"),
+        )
+        self.assertEqual(event["hresult"].lower(), ack["BITS-Error-Code"].lower())
+        self.assertEqual(event["hresult"], "0x80070005")
+        self.assertIn(
+            b"refused Create-Session from alice at 192.0.2.1 for /logs/a/b.txt with "
+            b"403 0x80070005: ",
+            self.text_of(event),
+        )
+
+    def test_the_log_has_methods_and_urls_as_they_were_sent(self) -> None:
+        """Not as Python writes bytes."""
+        root = NotMounted()
+        root.putChild(b"logs", self.resource)
+        self.site = self.bits_site(root)
+        events = self.log()
+        for method, target in ((b"GET", b"/logs/a"), (b"BITS_POST", b"/nodir/a%20b")):
+            peer = self.peer()
+            peer.send(request(method, target))
+            self.answer(peer)
+        found = [one for one in events if "refusal" in one]
+        self.assertEqual(
+            [one["detail"] for one in found],
+            ["the method is GET", "the URL is /nodir/a%20b"],
+        )
+        for event in found:
+            self.assertNotIn(b"b'", self.text_of(event))
 
     def test_unforeseen_errors_are_logged_with_their_traceback(self) -> None:
         self.backend.hold("create").fail(ZeroDivisionError("the secret is 42"))

@@ -294,6 +294,6 @@ class EndTests(ReplyCase):
             self.assert_success(self.ask(packet(kind, session_id)), session_id)
             self.assertTrue(reader.aborted)
             self.assertIn(b"Content-Length: 1024000", reader.received()[:400])
-        broken = [one for one in events if "broken off" in one.get("log_format", "")]
+        broken = [one for one in events if "broke off" in one.get("log_format", "")]
         self.assertEqual(len(broken), 2)
         self.assertEqual(broken[0]["detail"], "the file was closed")

@@ -30,7 +30,7 @@ from txbits.interfaces import IBackend
 from txbits.protocol.packets import Ping
 from txbits.sessions import Caller, Settings
 from txbits.web import BITSResource, NotMounted
-from txbits.web._packet import PacketResource
+from txbits.web._packets import PacketHandler
 
 
 class RequestTests(WebCase):
@@ -380,10 +380,15 @@ class UnforeseenTests(WebCase):
         ack = self.ask(packet(b"Cancel-Session", session_id))
         self.assert_success(ack, session_id)
 
-    def test_packet_resource_that_settles_nothing(self) -> None:
-        self.site = self.bits_site(
-            PacketResource(self.resource.manager, None, Ping(), DESTINATION, Caller())
-        )
+    def test_handler_that_settles_nothing(self) -> None:
+        manager = self.resource.manager
+        handler = PacketHandler(manager, None, Ping(), DESTINATION, Caller())
+
+        class Handling(Resource):
+            isLeaf = True
+            render = staticmethod(handler.render)
+
+        self.site = self.bits_site(Handling())
         self.assert_refused(self.ask(packet(b"Ping")), "internal-error")
         self.assertEqual(len(self.flushLoggedErrors(NotImplementedError)), 1)
 

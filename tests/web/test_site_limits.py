@@ -313,6 +313,22 @@ class BodyTimeOutTests(TimeOutCase):
         self.assert_dropped_after(peer, 90)
 
 
+class LogTests(TimeOutCase):
+    """What the log says of connections that are dropped."""
+
+    def test_what_was_waited_for_is_named(self) -> None:
+        events: list[dict] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        self.peer().send(packet(b"Ping")[:-2])
+        self.peer().send(fragment(self.create(), 0, b"hello", 5)[:-2])
+        self.wait(90 + _SLACK)
+        self.assertEqual(
+            [one["awaited"] for one in events if "awaited" in one],
+            ["the rest of a head", "the rest of a body"],
+        )
+
+
 class IdleTimeOutTests(TimeOutCase):
     """A connection may rest between packets, for at least two minutes."""
 

@@ -9,7 +9,6 @@ from typing import Any
 from attrs import define, field
 from OpenSSL.SSL import Error as TLSError
 from service_identity import VerificationError
-from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectError, ConnectionClosed
 from twisted.web.client import Agent
@@ -18,10 +17,10 @@ from twisted.web.iweb import IAgentEndpointFactory, IResponse
 
 from txbits._agents import (
     FAILURES,
-    Verbatim,
     Watch,
     coding_of,
     in_words,
+    open_request,
     reasons_of,
 )
 from txbits._deferreds import Event
@@ -50,10 +49,6 @@ _DRAIN_TIME = 5.0
 
 _NO_HTTP = "its response is no HTTP"
 _OLD_HTTP = "the application does not answer with HTTP/1.1"
-
-#: What treq is told in place of the URL, which it would take apart and change. It wants
-#: one for cookies, and there are none.
-_ANY_URL = "http://application.invalid/"
 
 
 @define(eq=False, repr=False)
@@ -138,18 +133,13 @@ class Asking:
             self._connection.holds = not body.is_out
         endpoints = TappedEndpoints(self._connection, self.endpoints)
         pool = BoundedPool(self.reactor, persistent=False)
-        agent = Verbatim(
-            Agent.usingEndpointFactory(self.reactor, endpoints, pool),
-            self.target.url.encode("ascii"),
-        )
         self._restart()
-        request = HTTPClient(agent).request(
+        request = open_request(
+            Agent.usingEndpointFactory(self.reactor, endpoints, pool),
             "POST",
-            _ANY_URL,
+            self.target.url,
             headers=self.headers,
-            data=body,
-            allow_redirects=False,
-            unbuffered=True,
+            body=body,
             reactor=self.reactor,
         )
         ended = self._request_ended = Event()
@@ -167,7 +157,6 @@ class Asking:
         self._watch.end()
         if response.version != (b"HTTP", 1, 1):
             raise BadAnswer(_OLD_HTTP)
-        agent.restore(response)
         coding = coding_of(response)
         if coding is not None and response.code < 300:
             raise BadAnswer(

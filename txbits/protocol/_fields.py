@@ -117,7 +117,7 @@ def parse_guid(value: bytes) -> UUID:
     """
     match = _GUID.fullmatch(value)
     if match is None:
-        raise LocalProtocolError(f"{value!r} is not a GUID")
+        raise LocalProtocolError(f"{value.decode('latin-1')!r} is not a GUID")
     return UUID((match["braced"] or match["bare"]).decode("ascii"))
 
 
@@ -178,7 +178,8 @@ def parse_offset(value: bytes) -> int:
         or len(value) > _LONGEST_OFFSET
         or (offset := int(value)) > MAX_OFFSET
     ):
-        raise LocalProtocolError(f"{value!r} is not a number of bytes")
+        text = value.decode("latin-1")
+        raise LocalProtocolError(f"{text!r} is not a number of bytes")
     return offset
 
 
@@ -234,7 +235,7 @@ def parse_content_range(value: bytes) -> ContentRange:
             return ContentRange(first, last, total)
     if _EMPTY_RANGE.fullmatch(value) is not None:
         return ContentRange.empty()
-    raise LocalProtocolError(f"{value!r} is not a range of a file")
+    raise LocalProtocolError(f"{value.decode('latin-1')!r} is not a range of a file")
 
 
 def parse_hresult(value: bytes) -> int:
@@ -245,7 +246,7 @@ def parse_hresult(value: bytes) -> int:
     """
     match = _HRESULT.fullmatch(value)
     if match is None:
-        raise LocalProtocolError(f"{value!r} is not an HRESULT")
+        raise LocalProtocolError(f"{value.decode('latin-1')!r} is not an HRESULT")
     return int(match["digits"], 16)
 
 

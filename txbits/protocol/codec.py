@@ -130,34 +130,50 @@ def session_id_of(headers: Headers) -> UUID | None:
         return None
 
 
-def parse_request(method: bytes, headers: Headers, *, is_short: bool = False) -> Packet:
+def parse_request(method: bytes, headers: Headers) -> Packet:
     """
     Read a packet from the head of a request.
 
     :param method: The request's method.
-    :param headers: Its headers; ``content-length`` is digits if it is there, as any
-        HTTP parser has made sure, and not there beside ``transfer-encoding``.
+    :param headers: As in :func:`parse_packet`.
+    :raises RemoteProtocolError: If it is no packet.
+    """
+    if not is_upload_request(method, headers):
+        error = RemoteProtocolError(
+            f"the method is {quoted(method.decode('latin-1'))}, not BITS_POST",
+            METHOD_NOT_ALLOWED,
+        )
+        error.session_id = session_id_of(headers)
+        raise error
+    return parse_packet(headers)
+
+
+def parse_packet(headers: Headers, *, is_short: bool = False) -> Packet:
+    """
+    Read a packet from the headers of an upload request (:func:`is_upload_request`).
+
+    :param headers: Its headers. ``content-length`` consists of digits, and does not
+        stand beside ``transfer-encoding``; any HTTP parser makes sure of that.
     :param is_short: Whether the whole head is known to be no longer than
         :data:`MAX_VALUE_LENGTH`, and so none of its values is.
-    :raises RemoteProtocolError: If it is none. The checks come in the order that the
-        failure table is documented in.
+    :raises RemoteProtocolError: If it is no packet. The checks come in the order that
+        the failure table is documented in.
     """
     try:
-        return _parse_request(method, headers, is_short)
+        return _parse_packet(headers, is_short)
     except RemoteProtocolError as error:
         error.session_id = session_id_of(headers)
         raise
 
 
-def _parse_request(method: bytes, headers: Headers, is_short: bool) -> Packet:
-    if not is_upload_request(method, headers):
-        raise RemoteProtocolError(f"{method!r} is not BITS_POST", METHOD_NOT_ALLOWED)
+def _parse_packet(headers: Headers, is_short: bool) -> Packet:
     packet_type = _single(headers, _PACKET_TYPE, UNKNOWN_PACKET_TYPE)
     packet = PACKETS.get(packet_type.lower() if packet_type else b"")
     if packet is None:
-        raise RemoteProtocolError(
-            f"BITS-Packet-Type is {packet_type!r}", UNKNOWN_PACKET_TYPE
-        )
+        found = "missing"
+        if packet_type is not None:
+            found = quoted(packet_type.decode("latin-1"))
+        raise RemoteProtocolError(f"BITS-Packet-Type is {found}", UNKNOWN_PACKET_TYPE)
     if not is_short:
         _check_lengths(headers)
     if packet is Fragment:
@@ -221,7 +237,8 @@ def _check_encoding(headers: Headers) -> None:
     for value in headers.get(b"content-encoding", ()):
         if trimmed(value).lower() not in (b"identity", b""):
             raise RemoteProtocolError(
-                f"Content-Encoding is {value!r}", UNSUPPORTED_ENCODING
+                f"Content-Encoding is {quoted(value.decode('latin-1'))}",
+                UNSUPPORTED_ENCODING,
             )
 
 
@@ -465,6 +482,7 @@ __all__ = [
     "encode_request",
     "is_upload_request",
     "parse_ack",
+    "parse_packet",
     "parse_request",
     "quoted",
     "session_id_of",

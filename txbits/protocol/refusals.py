@@ -87,15 +87,15 @@ METHOD_NOT_ALLOWED = Refusal(
     "method-not-allowed",
     405,
     HResult.E_INVALIDARG,
-    "the method is none that this URL takes",
-    "Upload with BITS_POST. Files are read with GET and HEAD where allow-downloads is "
-    "set; PUT is for nothing here.",
+    "this URL does not accept that method",
+    "Upload with BITS_POST. GET and HEAD require allow-downloads; PUT is not "
+    "supported.",
 )
 NOT_MOUNTED = Refusal(
     "not-mounted",
     404,
     HResult.ERROR_PATH_NOT_FOUND,
-    "the URL is in no virtual directory",
+    "no virtual directory matches the URL",
     "Compare the URL's path with --mount, or with the mounts of the TOML file.",
 )
 UPLOADS_DISABLED = Refusal(
@@ -103,7 +103,7 @@ UPLOADS_DISABLED = Refusal(
     501,
     HResult.E_ACCESSDENIED,
     "uploads to this virtual directory are disabled",
-    "Set enabled to true for it.",
+    "Set enabled to true for the directory.",
 )
 UNKNOWN_PACKET_TYPE = Refusal(
     "unknown-packet-type",
@@ -116,57 +116,57 @@ HEADER_TOO_LONG = Refusal(
     "header-too-long",
     400,
     HResult.E_INVALIDARG,
-    "the value of a BITS or Content header is over 4 KiB",
+    "the value of a BITS or Content header is longer than 4 KiB",
     "Shorten the file's name; credentials and cookies may be longer.",
 )
 MALFORMED_HEADER = Refusal(
     "malformed-header",
     400,
     HResult.E_INVALIDARG,
-    "a header is malformed or given twice",
-    "Look at the client, or at the proxy between.",
+    "a header is malformed or appears twice",
+    "Check the client, and any proxy in between.",
 )
 BAD_SESSION_ID = Refusal(
     "bad-session-id",
     400,
     HResult.E_INVALIDARG,
-    "BITS-Session-Id is missing or no GUID",
-    "Look at the client, or at the proxy between.",
+    "BITS-Session-Id is missing or not a GUID",
+    "Check the client, and any proxy in between.",
 )
 UNEXPECTED_BODY = Refusal(
     "unexpected-body",
     400,
     HResult.E_INVALIDARG,
-    "a packet that has no body came with one",
-    "Look at the client: only a Fragment has a body.",
+    "a packet that must not have a body has one",
+    "Check the client: only a Fragment has a body.",
 )
 UNSUPPORTED_ENCODING = Refusal(
     "unsupported-encoding",
     400,
     HResult.E_INVALIDARG,
     "Content-Encoding is not identity",
-    "Have the client send the file as it is.",
+    "Configure the client to send the file without coding.",
 )
 BAD_RANGE = Refusal(
     "bad-range",
     400,
     HResult.E_INVALIDARG,
-    "Content-Range is missing, malformed, or not as long as the body",
-    "Look at the client, or at the proxy between.",
+    "Content-Range is missing or malformed, or does not match the length of the body",
+    "Check the client, and any proxy in between.",
 )
 TOTAL_CHANGED = Refusal(
     "total-changed",
     400,
     HResult.E_INVALIDARG,
     "the total length changed within a session",
-    "The file was changed during its upload; upload it again.",
+    "The file changed during the upload. Upload it again.",
 )
 NO_COMMON_PROTOCOL = Refusal(
     "no-common-protocol",
     400,
     HResult.E_INVALIDARG,
-    "BITS-Supported-Protocols names none that is spoken here",
-    "Look at the client: it must offer {7df0354d-249b-430f-820d-3d2a9bef4931}.",
+    "BITS-Supported-Protocols contains no protocol that the server supports",
+    "Check the client: it must offer {7df0354d-249b-430f-820d-3d2a9bef4931}.",
 )
 DESTINATION_IS_DIRECTORY = Refusal(
     "destination-is-directory",
@@ -179,15 +179,15 @@ LENGTH_REQUIRED = Refusal(
     "length-required",
     411,
     HResult.E_INVALIDARG,
-    "a Fragment came without Content-Length and not chunked",
-    "Look at the client, or at the proxy between.",
+    "a Fragment has neither Content-Length nor chunked coding",
+    "Check the client, and any proxy in between.",
 )
 ACCESS_DENIED = Refusal(
     "access-denied",
     403,
     HResult.E_ACCESSDENIED,
-    "the caller may not upload there",
-    "Give the user the permission, or the client other credentials.",
+    "the user has no permission to upload there",
+    "Grant the permission to the user, or use other credentials.",
 )
 DESTINATION_FORBIDDEN = Refusal(
     "destination-forbidden",
@@ -209,21 +209,21 @@ PARENT_MISSING = Refusal(
     404,
     HResult.ERROR_PATH_NOT_FOUND,
     "the destination's parent directory does not exist",
-    "Make it, or set create-directories.",
+    "Create it, or set create-directories.",
 )
 SESSION_NOT_FOUND = Refusal(
     "session-not-found",
     500,
     HResult.BG_E_SESSION_NOT_FOUND,
-    "the session is unknown, expired, cancelled, or another's",
-    "Nothing: the client starts over by itself.",
+    "the session is unknown, expired or cancelled, or belongs to another user",
+    "None needed: the client starts over by itself.",
 )
 OUT_OF_STEP = Refusal(
     "out-of-step",
     416,
     HResult.S_OK,
-    "a fragment starts beyond the bytes that are held",
-    "Nothing: the client goes on from where the server stands.",
+    "a fragment starts beyond the bytes that the server has",
+    "None needed: the client continues where the server stopped.",
 )
 UPLOAD_TOO_LARGE = Refusal(
     "upload-too-large",
@@ -237,65 +237,66 @@ FRAGMENT_TOO_LARGE = Refusal(
     413,
     HResult.BG_E_TOO_LARGE,
     "a fragment is longer than max-fragment-size",
-    "Nothing: the client sends smaller fragments.",
+    "None needed: the client sends smaller fragments.",
 )
 SESSION_LIMIT_REACHED = Refusal(
     "session-limit-reached",
     503,
     HResult.ERROR_BUSY,
-    "the user has as many sessions open as session-limit allows",
+    "the user has reached session-limit",
     "Close or cancel some, or raise session-limit.",
 )
 OUT_OF_SPACE = Refusal(
     "out-of-space",
     500,
     HResult.ERROR_DISK_FULL,
-    "no space is left for the upload",
-    "Make room; the client comes again.",
+    "there is no space left for the upload",
+    "Free some space. The client tries again.",
 )
 STAGED_DATA_LOST = Refusal(
     "staged-data-lost",
     404,
     HResult.ERROR_FILE_NOT_FOUND,
-    "the bytes that were received are gone from the storage",
-    "Find out what removes files from the staging area; upload again.",
+    "received bytes are missing from the storage",
+    "Find out what removes files from the staging area, and upload the file again.",
 )
 STORAGE_FAULT = Refusal(
     "storage-fault",
     500,
     HResult.E_FAIL,
     "the storage failed",
-    "Read the traceback in the server's log; the client comes again.",
+    "See the server's log. The client tries again.",
 )
 SERVER_STOPPING = Refusal(
     "server-stopping",
     503,
     HResult.ERROR_BUSY,
     "the server is stopping",
-    "Nothing: the client comes again.",
+    "None needed: the client tries again.",
 )
 INTERNAL_ERROR = Refusal(
     "internal-error",
     500,
     HResult.E_FAIL,
-    "something unforeseen happened",
-    "Read the traceback in the server's log, and report it; the client comes again.",
+    "an unexpected error occurred",
+    "Report the traceback in the server's log. The client tries again.",
 )
 
 APPLICATION_REFUSED = Refusal(
     "application-refused",
     0,
     HResult.HTTP_STATUS,
-    "the server application answered an error",
-    "Ask whoever runs the application; only after 403 is it not asked again.",
+    "the server application answered with an error",
+    "Contact the operator of the application. After any status but 403 it is asked "
+    "again.",
     CONTEXT_APPLICATION,
 )
 APPLICATION_UNREACHABLE = Refusal(
     "application-unreachable",
     502,
     HResult.ERROR_INTERNET_CANNOT_CONNECT,
-    "the server application cannot be reached, or speaks no HTTP",
-    "Start the application, or correct notify-url; the client comes again.",
+    "the server application cannot be reached, or does not speak HTTP",
+    "Start the application, or correct notify-url. The client tries again.",
     CONTEXT_APPLICATION,
 )
 APPLICATION_TIMED_OUT = Refusal(
@@ -303,7 +304,7 @@ APPLICATION_TIMED_OUT = Refusal(
     408,
     HResult.APPLICATION_TIMED_OUT,
     "the server application did not answer in time",
-    "Make it faster, or raise notify-timeout; the client comes again.",
+    "Make it faster, or raise notify-timeout. The client tries again.",
     CONTEXT_APPLICATION,
 )
 APPLICATION_ANSWER_UNUSABLE = Refusal(
@@ -311,7 +312,8 @@ APPLICATION_ANSWER_UNUSABLE = Refusal(
     400,
     HResult.E_INVALIDARG,
     "the server application's answer cannot be used",
-    "Have it answer with an absolute URL of at most 2,200 characters, or without.",
+    "Change the application: the URL of a reply must be absolute, and at most 2,200 "
+    "characters long.",
     CONTEXT_APPLICATION,
 )
 

@@ -6,6 +6,7 @@ The web: requests become packets, and results become Acks.
 """
 
 from txbits.web._streaming import BITSSite, Limits
-from txbits.web.resource import BITSResource, NotMounted
+from txbits.web.mounts import NotMounted
+from txbits.web.resource import BITSResource
 
 __all__ = ["BITSResource", "BITSSite", "Limits", "NotMounted"]

@@ -15,8 +15,9 @@ from txbits.protocol import refusals
 from txbits.protocol.codec import METHOD, RemoteProtocolError, encode_ack, session_id_of
 from txbits.protocol.packets import Ack
 from txbits.protocol.refusals import Refusal
+from txbits.sessions import Caller
 from txbits.sessions.naming import destination_name, session_name, shown
-from txbits.web._streaming import StreamingRequest, headers_of
+from txbits.web._streaming import StreamingRequest, directory_of, headers_of
 
 _log = Logger()
 
@@ -56,6 +57,23 @@ def refusal_of(error: BaseException) -> Refusal:
     return refusals.INTERNAL_ERROR
 
 
+def named(request: Request, caller: Caller) -> dict[str, Any]:
+    """
+    The fields that every line of the log about a request has.
+
+    :returns: ``directory``, ``client`` and ``user``, and ``who`` for the last two.
+    """
+    who = caller.address
+    if caller.user is not None:
+        who = f"{shown(caller.user)} at {who}"
+    return {
+        "directory": shown(directory_of(request)),
+        "client": caller.address,
+        "user": caller.user,
+        "who": who,
+    }
+
+
 def write_ack(request: Request, ack: Ack, *more: tuple[bytes, bytes]) -> None:
     """
     Answer *request*, unless its connection is gone.
@@ -79,39 +97,45 @@ def refuse(
     request: Request,
     error: BaseException,
     destination: tuple[str, ...],
+    caller: Caller | None = None,
     packet_type: str = "a request",
     *,
-    client: str | None = None,
     allowed: bytes = METHOD,
 ) -> None:
     """
     Answer a packet that failed, and say so in the log.
 
     :param request: What to answer.
-    :param error: Why. Its text, and its traceback if it is nobody's fault but ours, go
-        to the log, never to the wire.
-    :param destination: Where it was to go.
+    :param error: Why. Its text goes to the log, never to the wire; so does its
+        traceback, if the server is at fault.
+    :param destination: The destination of the packet.
+    :param caller: Who sent it; ``None`` if only its connection tells.
     :param packet_type: What kind of packet it was.
-    :param client: Who sent it, if that is better known than its connection tells.
-    :param allowed: The methods that would have been.
+    :param allowed: The methods that the URL accepts.
     """
     if isinstance(error, errors.BodyIncomplete):
-        # There is nobody left to answer, and a client that is there comes again, on
-        # another connection. The manager has logged it.
+        # Nobody is left to answer. A client that is still there tries again on another
+        # connection. The manager has logged it.
         if not request._disconnected:
             request.loseConnection()
         return
     refusal = refusal_of(error)
     status, hresult = refusal.answer(getattr(error, "status", 0))
     session_id = session_id_of(headers_of(request))
-    log_format = "refused {packet} from {client} for {destination}: {cause} ({detail})"
+    log_format = (
+        "refused {packet} from {who} for {directory}/{destination} with {status} "
+        "{hresult}: {cause} ({detail})"
+    )
+    if caller is None:
+        caller = Caller(address=getattr(request.getClientAddress(), "host", "-"))
     fields: dict[str, Any] = {
         "packet": packet_type,
-        "client": client or getattr(request.getClientAddress(), "host", "-"),
+        **named(request, caller),
         "session": None if session_id is None else session_name(session_id),
         "destination": destination_name(destination),
         "refusal": refusal.name,
         "status": status,
+        "hresult": f"0x{hresult:08X}",
         "cause": refusal.cause,
         "detail": shown(str(error)),
     }

@@ -36,6 +36,7 @@ from txbits.protocol.ranges import (
 )
 from txbits.sessions import Caller, SessionManager
 from txbits.sessions.naming import shown
+from txbits.web._ack import named
 from txbits.web._sending import ClientGone, Sending
 from txbits.web._streaming import headers_of, keeps_alive
 
@@ -144,7 +145,10 @@ class FileResource(Resource):
 
     def _refuse(self, request: Request, error: Exception) -> None:
         status = next((to for kind, to in _STATUSES if isinstance(error, kind)), 500)
-        log_format = "refused {method} of {file} to {client}: {detail}"
+        log_format = (
+            "refused {method} of {file} in {directory}/ to {who} with {status}: "
+            "{detail}"
+        )
         fields = self._fields(request, status=status, detail=shown(str(error)))
         if status == 500:
             _log.failure(log_format, Failure(error), **fields)
@@ -161,8 +165,7 @@ class FileResource(Resource):
         return {
             "method": request.method.decode("ascii"),
             "file": self.name,
-            "client": self.caller.address,
-            "user": self.caller.user,
+            **named(request, self.caller),
             **more,
         }
 
@@ -186,16 +189,18 @@ class FileResource(Resource):
                     await sending.send_file(file, part.first, part.end)
         except ClientGone:
             _log.info(
-                "{client} went away in the middle of {file}", **self._fields(request)
+                "{who} went away during {method} of {file} in {directory}/",
+                **self._fields(request),
             )
             return
         except Exception as error:  # noqa: BLE001 - what has begun cannot be refused
             fields = self._fields(request, detail=shown(str(error)))
+            log_format = "broke off {file} in {directory}/ to {who}: {detail}"
             if isinstance(error, errors.StagedDataLost):
                 # Its session has ended, or somebody has changed it.
-                _log.info("{file} to {client} was broken off: {detail}", **fields)
+                _log.info(log_format, **fields)
             else:
-                _log.failure("{file} to {client} was broken off: {detail}", **fields)
+                _log.failure(log_format, **fields)
             # There is no other way to say that this is not all.
             transport: Any = request.transport
             transport.abortConnection()

@@ -6,21 +6,47 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from twisted.web.resource import IResource
-from twisted.web.server import Request
+from twisted.web.resource import IResource, Resource
+from twisted.web.server import NOT_DONE_YET, Request
 
-from txbits.web import NotMounted
+from txbits.protocol.codec import RemoteProtocolError
+from txbits.protocol.refusals import NOT_MOUNTED
+from txbits.sessions.naming import shown
+from txbits.web._ack import refuse
+from txbits.web._streaming import destination_of
+
+
+class NotMounted(Resource):
+    """
+    Answers for URLs that are in no virtual directory; others are put below it.
+    """
+
+    def getChild(self, path: bytes, request: Request) -> IResource:
+        return _Unknown()
+
+    def render(self, request: Request) -> int:
+        return _Unknown().render(request)
+
+
+class _Unknown(Resource):
+    isLeaf = True
+
+    def render(self, request: Request) -> int:
+        uri = shown(request.uri.decode("latin-1"))
+        error = RemoteProtocolError(f"the URL is {uri}", NOT_MOUNTED)
+        refuse(request, error, destination_of(request))
+        return NOT_DONE_YET
 
 
 class Mounts(NotMounted):
     """
-    The root of the URLs: where mounts lie within one another, the longest one decides.
+    The root of the URLs: if several mounts match, the longest one is used.
 
-    Twisted's tree would decide segment by segment, and not come back from ``/a/b`` to
-    what is mounted at ``/`` when it finds that only ``/a/c`` is mounted elsewhere.
+    Twisted's tree decides segment by segment. If ``/`` and ``/a/c`` are mounted, it
+    does not find the mount at ``/`` for ``/a/b``.
 
-    :param mounts: What is at each place, known by the percent-decoded segments of its
-        prefix: a leaf, which takes the rest of the path from ``request.postpath``.
+    :param mounts: The leaf resource for each mount, by the percent-decoded segments of
+        its path. It takes the rest of the path from ``request.postpath``.
     """
 
     def __init__(self, mounts: Mapping[tuple[bytes, ...], IResource]) -> None:
@@ -29,9 +55,9 @@ class Mounts(NotMounted):
 
     def replace(self, mounts: Mapping[tuple[bytes, ...], IResource]) -> None:
         """
-        Serve others from now on; what a request has found already goes on.
+        Serve other mounts from now on. Requests under way are not affected.
 
-        :param mounts: As at the beginning.
+        :param mounts: As for the constructor.
         """
         self._mounts = dict(mounts)
         self._depths = sorted({len(segments) for segments in mounts}, reverse=True)

@@ -6,8 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any
-from urllib.parse import unquote_to_bytes as unquote
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -25,44 +23,21 @@ from txbits.protocol.codec import (
     METHOD,
     RemoteProtocolError,
     is_upload_request,
-    parse_request,
+    parse_packet,
 )
-from txbits.protocol.packets import (
-    CancelSession,
-    CloseSession,
-    CreateSession,
-    Fragment,
-    Packet,
-    Ping,
-)
-from txbits.protocol.refusals import MALFORMED_HEADER, METHOD_NOT_ALLOWED, NOT_MOUNTED
+from txbits.protocol.refusals import METHOD_NOT_ALLOWED
 from txbits.sessions import Caller, SessionManager, Settings
+from txbits.sessions.naming import shown
 from txbits.web._ack import refuse
-from txbits.web._cancel import CancelResource
-from txbits.web._close import CloseResource
-from txbits.web._create import CreateResource
 from txbits.web._files import FileResource
-from txbits.web._fragment import FragmentResource
 from txbits.web._origin import Origins
-from txbits.web._packet import PacketResource
-from txbits.web._ping import PingResource
+from txbits.web._packets import HANDLERS
 from txbits.web._streaming import (
-    has_short_head,
-    headers_of,
-    names_its_host,
-    path_of,
+    destination_of,
+    head_of,
 )
 from txbits.web.downloads import DownloadResource
 from txbits.web.replies import ReplyResource, reply_of
-
-_RESOURCES: dict[type[Packet], type[PacketResource[Any]]] = {
-    Ping: PingResource,
-    CreateSession: CreateResource,
-    Fragment: FragmentResource,
-    CloseSession: CloseResource,
-    CancelSession: CancelResource,
-}
-
 
 #: The methods that files are read with, and all of a directory whose files can be.
 _READING = (b"GET", b"HEAD")
@@ -70,15 +45,6 @@ _ALLOWED = b", ".join([METHOD, *_READING])
 
 # A connection brings many packets of one caller.
 _caller = lru_cache(1024)(Caller)
-
-
-def _destination_of(request: Request) -> tuple[str, ...]:
-    # What is no UTF-8 becomes something that every backend refuses.
-    segments: list[bytes] = request.postpath or []
-    if not request.path.startswith(b"/"):
-        # A plain site has taken an absolute URL for a path.
-        segments = [unquote(part) for part in path_of(request.path)[1:].split(b"/")]
-    return tuple([one.decode("utf-8", "surrogateescape") for one in segments])
 
 
 class BITSResource(Resource):
@@ -175,41 +141,33 @@ class BITSResource(Resource):
 
     def render(self, request: Request) -> int:
         """Settle the packet that *request* carries; whatever goes wrong, an Ack."""
-        headers = headers_of(request)
-        destination = _destination_of(request)
+        caller = _caller(self.user, self.origins.client(request))
+        destination = destination_of(request)
         try:
-            if not names_its_host(request):
-                raise RemoteProtocolError(
-                    "it does not have exactly one valid Host header", MALFORMED_HEADER
-                )
+            headers, is_short = head_of(request)
             # The order of the checks is that of the failure table.
             if not is_upload_request(request.method, headers):
-                file = self._file(request, destination)
+                file = self._file(request, destination, caller)
                 if file is not None:
                     return file.render(request)
                 raise RemoteProtocolError(
-                    f"the method is {request.method!r}", METHOD_NOT_ALLOWED
+                    f"the method is {shown(request.method.decode('latin-1'))}",
+                    METHOD_NOT_ALLOWED,
                 )
             self.manager.require_enabled()
-            packet = parse_request(
-                request.method, headers, is_short=has_short_head(request)
-            )
+            packet = parse_packet(headers, is_short=is_short)
         except (RemoteProtocolError, UploadsDisabled) as error:
             refuse(
                 request,
                 error,
                 destination,
-                client=self.origins.client(request),
+                caller,
                 allowed=_ALLOWED if self._serves(destination) else METHOD,
             )
             return NOT_DONE_YET
-        caller = self._caller(request)
-        return _RESOURCES[type(packet)](
+        return HANDLERS[type(packet)](
             self.manager, self.policy, packet, destination, caller, self.origins
         ).render(request)
-
-    def _caller(self, request: Request) -> Caller:
-        return _caller(self.user, self.origins.client(request))
 
     def _serves(self, destination: tuple[str, ...]) -> bool:
         """Whether this is a URL that files are read at."""
@@ -218,37 +176,14 @@ class BITSResource(Resource):
         )
 
     def _file(
-        self, request: Request, destination: tuple[str, ...]
+        self, request: Request, destination: tuple[str, ...], caller: Caller
     ) -> FileResource | None:
         """What answers a request to read a file; ``None`` if this is none."""
         if request.method not in _READING:
             return None
         session_id = reply_of(destination)
         if session_id is not None:
-            return ReplyResource(self.manager, session_id, self._caller(request))
+            return ReplyResource(self.manager, session_id, caller)
         if not self.manager.settings.allow_downloads:
             return None
-        return DownloadResource(
-            self.manager, self.policy, destination, self._caller(request)
-        )
-
-
-class NotMounted(Resource):
-    """
-    Answers for URLs that are in no virtual directory; others are put below it.
-    """
-
-    def getChild(self, path: bytes, request: Request) -> IResource:
-        return _Unknown()
-
-    def render(self, request: Request) -> int:
-        return _Unknown().render(request)
-
-
-class _Unknown(Resource):
-    isLeaf = True
-
-    def render(self, request: Request) -> int:
-        error = RemoteProtocolError(f"the URL is {request.uri!r}", NOT_MOUNTED)
-        refuse(request, error, _destination_of(request))
-        return NOT_DONE_YET
+        return DownloadResource(self.manager, self.policy, destination, caller)

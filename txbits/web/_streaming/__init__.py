@@ -35,15 +35,16 @@ than the rest of the connection.
 from __future__ import annotations
 
 from txbits.web._streaming.bodies import DRAIN_LIMIT, READ_SIZE, body_of
+from txbits.web._streaming.limits import Limits
 from txbits.web._streaming.request import (
     StreamingRequest,
-    has_short_head,
+    destination_of,
+    directory_of,
+    head_of,
     headers_of,
     keeps_alive,
-    names_its_host,
-    path_of,
 )
-from txbits.web._streaming.site import BITSSite, Limits
+from txbits.web._streaming.site import BITSSite
 
 __all__ = [
     "DRAIN_LIMIT",
@@ -52,9 +53,9 @@ __all__ = [
     "Limits",
     "StreamingRequest",
     "body_of",
-    "has_short_head",
+    "destination_of",
+    "directory_of",
+    "head_of",
     "headers_of",
     "keeps_alive",
-    "names_its_host",
-    "path_of",
 ]

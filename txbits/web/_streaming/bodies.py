@@ -36,7 +36,6 @@ class _Channel(Protocol):
     def await_body(self) -> None: ...
     def pause_body(self) -> None: ...
     def resume_body(self) -> None: ...
-    def read_up_to(self, position: int) -> None: ...
     def send_continue(self) -> None: ...
     def abort(self) -> None: ...
 
@@ -51,8 +50,11 @@ class StreamingBody:
     takes its time stops the reading as well, so that there is never more of a body in
     memory than one read of the socket.
 
-    :ivar position: Where in the file its first byte belongs. Reads of a long body end
-        at multiples of their size: the page cache takes such writes with less work.
+    :ivar position: Where in the file its first byte belongs.
+    :ivar received: How many bytes have arrived.
+    :ivar ended: Whether all of it has arrived.
+    :ivar is_long: Whether it is worth reading it in long pieces, see :data:`READ_SIZE`.
+    :ivar waiting: What has arrived, but is not consumed yet.
     """
 
     _channel: _Channel
@@ -61,17 +63,22 @@ class StreamingBody:
     position: int = 0
     received: int = 0
     ended: bool = False
+    is_long: bool = field(init=False)
+    waiting: bytearray = field(factory=bytearray, init=False)
     _lost: bool = False
     _asked: bool = False
     _consume: Callable[[bytes], Deferred[None]] | None = None
     _outcome: Deferred[bool] | None = None
     _consuming: bool = False
-    _waiting: bytearray = field(factory=bytearray)
     _refused: bool = False
     _when_drained: Callable[[], None] | None = None
     _drained: int = 0
 
-    # For whoever wants the body
+    def __attrs_post_init__(self) -> None:
+        # Not a chunked one: as many chunks as fit into a read are decoded at once.
+        self.is_long = self._length is not None and self._length >= _SHORT_BODY
+
+    # For the consumer of the body
 
     def receive(self, consume: Callable[[bytes], Deferred[None]]) -> Deferred[bool]:
         self._outcome = outcome = Deferred[bool]()
@@ -81,7 +88,7 @@ class StreamingBody:
             if self._expects_continue:
                 self._expects_continue = False
                 self._channel.send_continue()
-            if not self._waiting:
+            if not self.waiting:
                 self._channel.await_body()
         self._flow()
         return outcome
@@ -98,33 +105,25 @@ class StreamingBody:
 
     # For the channel
 
-    @property
-    def _is_long(self) -> bool:
-        # Not a chunked one: as many chunks as fit into a read are taken apart at once.
-        return self._length is not None and self._length >= _SHORT_BODY
-
     def deliver(self, data: bytes) -> None:
         """Take the next bytes that arrived."""
         self.received += len(data)
-        if self._is_long:
-            self._channel.read_up_to(self.position + self.received)
         if self._refused:
             self._drained += len(data)
             if self._drained > DRAIN_LIMIT:
                 self._drain_no_longer()
         elif self._consume is None or self._consuming:
-            self._waiting += data
+            self.waiting += data
             self._channel.pause_body()
         elif self._length is None:
             # Chunks may be tiny; what one read brought of them is one write.
-            self._waiting += data
+            self.waiting += data
         elif not self._lost:
             self._feed(data)
 
     def read_over(self) -> None:
-        """Everything that one read brought has been delivered."""
-        if self._waiting:
-            self._flow()
+        """One read is over, and something of it is waiting."""
+        self._flow()
 
     def end(self) -> None:
         """The last byte has arrived."""
@@ -168,7 +167,7 @@ class StreamingBody:
     def refuse(self) -> None:
         """Nobody wants this body, nor what has arrived of it."""
         self._refused = True
-        self._waiting.clear()
+        self.waiting.clear()
 
     def _drain_no_longer(self) -> None:
         done, self._when_drained = self._when_drained, None
@@ -177,9 +176,9 @@ class StreamingBody:
 
     def _flow(self) -> None:
         """Hand over what waits, then go on reading, or come to an end."""
-        if self._consume is not None and self._waiting and not self._consuming:
-            data = bytes(self._waiting)
-            self._waiting.clear()
+        if self._consume is not None and self.waiting and not self._consuming:
+            data = bytes(self.waiting)
+            self.waiting.clear()
             self._feed(data)
         if self._consume is None or self._consuming:
             return
@@ -204,7 +203,7 @@ class StreamingBody:
 
     def _failed(self, failure: Failure) -> None:
         self._consuming = False
-        self._waiting.clear()
+        self.waiting.clear()
         self._finish(failure)
 
     def _finish(self, outcome: bool | Failure) -> None:

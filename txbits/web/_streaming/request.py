@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 from urllib.parse import unquote_to_bytes as unquote
 
 from twisted.internet.defer import Deferred
@@ -21,6 +21,7 @@ from twisted.web.server import Request
 
 from txbits.protocol.codec import (
     MAX_VALUE_LENGTH,
+    RemoteProtocolError,
     encode_ack,
     is_upload_request,
     session_id_of,
@@ -29,9 +30,7 @@ from txbits.protocol.packets import Ack
 from txbits.protocol.refusals import MALFORMED_HEADER
 from txbits.web._streaming.bodies import StreamingBody, WholeBody
 from txbits.web._streaming.head import Head
-
-if TYPE_CHECKING:
-    from txbits.web._streaming.channel import StreamingChannel
+from txbits.web._streaming.taking import send_now
 
 T = TypeVar("T")
 
@@ -65,17 +64,23 @@ def _names_its_host(headers: Mapping[bytes, Sequence[bytes]], version: bytes) ->
     return len(hosts) == 1 and _is_host(hosts[0])
 
 
-def names_its_host(request: Request) -> bool:
-    """Whether *request* says which host it is for, as far as its site does not care."""
-    # Ours does.
-    return isinstance(request, StreamingRequest) or _names_its_host(
-        headers_of(request), request.clientproto
-    )
+def head_of(request: Request) -> tuple[Mapping[bytes, Sequence[bytes]], bool]:
+    """
+    The head of *request*, whatever kind of site it came to.
 
-
-def has_short_head(request: Request) -> bool:
-    """Whether it is known that no value of a header is over MC-BUP's 4 KiB."""
-    return isinstance(request, StreamingRequest) and request.has_short_head
+    :returns: The headers by lower-case name, and whether it is known that none of their
+        values is longer than MC-BUP's 4 KiB.
+    :raises RemoteProtocolError: If it does not name its host. Streaming sites have
+        refused such a request before.
+    """
+    if isinstance(request, StreamingRequest):
+        return request.lower_headers(), request.has_short_head
+    headers = _lowered(request.requestHeaders)
+    if not _names_its_host(headers, request.clientproto):
+        raise RemoteProtocolError(
+            "it does not have exactly one valid Host header", MALFORMED_HEADER
+        )
+    return headers, False
 
 
 def keeps_alive(request: Request) -> bool:
@@ -98,6 +103,29 @@ def path_of(target: bytes) -> bytes:
         return target
     _, separator, rest = target.partition(b"://")
     return b"/" + rest.partition(b"/")[2] if separator else b"/"
+
+
+def destination_of(request: Request) -> tuple[str, ...]:
+    """
+    The segments of the path of *request*, below the resource that it has reached.
+
+    A segment that is not UTF-8 becomes one that every backend refuses.
+    """
+    segments: list[bytes] = request.postpath or []
+    if not request.path.startswith(b"/"):
+        # A plain site has taken an absolute URL for a path.
+        segments = [unquote(part) for part in path_of(request.path)[1:].split(b"/")]
+    return tuple([one.decode("utf-8", "surrogateescape") for one in segments])
+
+
+def directory_of(request: Request) -> str:
+    """
+    The path of the virtual directory that *request* has reached, for the log.
+
+    :returns: A path such as ``/uploads``, not quoted; empty for the root.
+    """
+    above = [one for one in request.prepath or () if one]
+    return "".join("/" + one.decode("utf-8", "replace") for one in above)
 
 
 class _made_when_asked_for(Generic[T]):  # noqa: N801 - it is used as a decorator
@@ -141,6 +169,19 @@ class _PacketHeaders(Headers):
         return self._raw
 
 
+class Connection(Protocol):
+    """What a request needs of its connection, beyond twisted.web's."""
+
+    site: Any
+    transport: Any
+    persistent: Any
+
+    def getPeer(self) -> Any: ...
+    def getHost(self) -> Any: ...
+    def take_other(self, data: bytes) -> bool: ...
+    def linger_after_response(self) -> None: ...
+
+
 class StreamingRequest(Request):
     """
     A request that is processed when its head is there, if it carries a packet.
@@ -153,7 +194,7 @@ class StreamingRequest(Request):
         answer tells where it ends.
     """
 
-    channel: StreamingChannel
+    channel: Connection  # type: ignore[assignment]
     streaming_body: StreamingBody | None = None
     whole_body: WholeBody | None = None
     is_packet: bool | None = None
@@ -162,7 +203,7 @@ class StreamingRequest(Request):
     _answer: bytes | None = None
     _lower: Mapping[bytes, Sequence[bytes]] | None = None
 
-    def __init__(self, channel: StreamingChannel, queued: object = False) -> None:
+    def __init__(self, channel: Connection, queued: object = False) -> None:
         """
         Make what every request has.
 
@@ -346,7 +387,7 @@ class StreamingRequest(Request):
                 for name, values in self.responseHeaders.getAllRawHeaders():
                     for value in values:
                         self._answer += b"\r\n%b: %b" % (name, value)
-            self.channel.send_now(self._answer + b"\r\n\r\n")
+            send_now(self.channel.transport, self._answer + b"\r\n\r\n")
 
     def finish(self) -> None:
         body = self.streaming_body

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import field, frozen, validators
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -17,6 +16,7 @@ from twisted.web.server import Request, Site
 
 from txbits.clocks import steady, wall_of
 from txbits.web._streaming.channel import StreamingChannel
+from txbits.web._streaming.limits import Limits
 from txbits.web._streaming.request import StreamingRequest
 from txbits.web._streaming.turns import Turns
 
@@ -24,32 +24,6 @@ _log = Logger()
 
 #: Seconds from one look at all deadlines to the next.
 _REAP_INTERVAL = 5.0
-
-
-@frozen(kw_only=True)
-class Limits:
-    """
-    What one peer, and all peers together, may take of a site.
-
-    :ivar header_timeout: Seconds for a request's head to arrive.
-    :ivar body_timeout: Seconds within which at least 1 KiB of a body must arrive, or be
-        taken of what is sent.
-    :ivar idle_timeout: Seconds that a connection may rest between two requests. Windows
-        keeps one a job, and proxies pool them: at least 120.
-    :ivar max_other_body: How many bytes the body of a request for another resource may
-        have: ``twisted.web`` collects it, and may parse it as a form, before the
-        resource sees it.
-    :ivar max_connections: How many connections there may be at a time.
-    :ivar max_connections_per_peer: How many of them from one address; a proxy in front,
-        or a company behind one address, needs many.
-    """
-
-    header_timeout: float = field(default=60.0, validator=validators.gt(0))
-    body_timeout: float = field(default=60.0, validator=validators.gt(0))
-    idle_timeout: float = field(default=180.0, validator=validators.ge(120))
-    max_other_body: int = field(default=1024 * 1024, validator=validators.ge(0))
-    max_connections: int = field(default=10_000, validator=validators.gt(0))
-    max_connections_per_peer: int = field(default=5_000, validator=validators.gt(0))
 
 
 class BITSSite(Site):

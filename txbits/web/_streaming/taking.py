@@ -1,5 +1,5 @@
 """
-How much of what was sent has not been taken yet.
+What a transport still has to send, and how much of it the peer has not taken yet.
 """
 
 from __future__ import annotations
@@ -35,3 +35,27 @@ def untaken(transport: Any) -> int:
         return int(ours)
     (of_the_system,) = struct.unpack("i", answer)
     return int(ours + of_the_system)
+
+
+def has_nothing_to_send(transport: Any) -> bool:
+    """Whether this is a connected socket, without TLS, that has sent everything."""
+    return bool(
+        isinstance(transport, Connection)
+        and transport.connected
+        and not transport.disconnecting
+        and not getattr(transport, "TLS", False)
+        and not transport.dataBuffer
+        and not transport._tempDataBuffer
+    )
+
+
+def send_now(transport: Any, data: bytes) -> None:
+    """Write *data*, if possible at once."""
+    # A transport that has nothing else to send would ask epoll to tell it that the
+    # socket accepts data, and then not to any more: two system calls for an Ack.
+    if has_nothing_to_send(transport):
+        sent = transport.writeSomeData(data)
+        if isinstance(sent, int):
+            data = data[sent:]
+    if data:
+        transport.write(data)

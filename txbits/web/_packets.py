@@ -1,0 +1,188 @@
+"""
+The handlers of the five packets: each turns its packet into one call of the manager.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar
+
+from twisted.web.server import NOT_DONE_YET, Request
+
+from txbits._deferreds import begun
+from txbits.interfaces import IAccessPolicy
+from txbits.protocol._fields import BITS_UPLOAD_PROTOCOL
+from txbits.protocol.codec import METHOD
+from txbits.protocol.packets import (
+    Ack,
+    CancelSession,
+    CloseSession,
+    CreateSession,
+    Fragment,
+    Packet,
+    Ping,
+)
+from txbits.sessions import Caller, SessionManager
+from txbits.web._ack import refuse, write_ack
+from txbits.web._origin import Origins
+from txbits.web._streaming import body_of
+from txbits.web.replies import reply_url
+
+P = TypeVar("P", bound=Packet)
+
+
+class PacketHandler(Generic[P]):
+    """
+    Settles one packet: asks for permission, calls the manager once, and answers.
+
+    :param manager: Settles it.
+    :param policy: Permits it; ``None`` permits everything.
+    :param packet: The packet.
+    :param destination: The destination that the packet is for.
+    :param caller: Who sent it.
+    :param origins: Knows the URLs that clients use.
+    """
+
+    def __init__(
+        self,
+        manager: SessionManager,
+        policy: IAccessPolicy | None,
+        packet: P,
+        destination: tuple[str, ...],
+        caller: Caller,
+        origins: Origins | None = None,
+    ) -> None:
+        self.manager = manager
+        self.policy = policy
+        self.packet = packet
+        self.destination = destination
+        self.caller = caller
+        self.origins = Origins() if origins is None else origins
+
+    def render(self, request: Request) -> int:
+        """Answer a request, at some time."""
+        begun(self._answer(request))
+        return NOT_DONE_YET
+
+    async def _answer(self, request: Request) -> None:
+        try:
+            if self.policy is not None:
+                await self.policy.check(
+                    self.caller.user, self.destination, self.packet.packet_type
+                )
+            ack = await self.settle(request)
+        except Exception as error:  # noqa: BLE001 - the edge: every error is answered
+            refuse(
+                request, error, self.destination, self.caller, self.packet.packet_type
+            )
+        else:
+            write_ack(request, ack)
+
+    def request_url(self, request: Request) -> str:
+        """
+        The destination URL as the client gave it, with its query.
+
+        :returns: Empty if there is no notifier to send it to.
+        """
+        if self.manager.notifier is None:
+            return ""
+        return self.origins.destination(request)
+
+    async def settle(self, request: Request) -> Ack:
+        """
+        Do what the packet asks for.
+
+        :param request: The request that carries it.
+        :returns: The Ack of success.
+        """
+        raise NotImplementedError(f"{type(self).__name__} settles nothing")
+
+
+class PingHandler(PacketHandler[Ping]):
+    """Ping (MC-BUP 3.2.5.2.5), with which clients also negotiate authentication."""
+
+    async def settle(self, request: Request) -> Ack:
+        return Ack(200)
+
+
+class CreateHandler(PacketHandler[CreateSession]):
+    """Create-Session (MC-BUP 3.2.5.2.4)."""
+
+    async def settle(self, request: Request) -> Ack:
+        session_id = await self.manager.create(
+            self.destination, self.caller, self.packet.content_name
+        )
+        # Clients that send POST (python-onedrive is one) insist on 201.
+        status = 200 if request.method == METHOD else 201
+        settings = self.manager.settings
+        has_host = settings.host_id is not None
+        return Ack(
+            status,
+            session_id,
+            protocol=BITS_UPLOAD_PROTOCOL,
+            host_id=settings.host_id,
+            # IIS sends it with every host id, and never without one.
+            host_id_fallback_timeout=(
+                settings.host_id_fallback_timeout if has_host else None
+            ),
+        )
+
+
+class FragmentHandler(PacketHandler[Fragment]):
+    """Fragment (MC-BUP 3.2.5.2.6)."""
+
+    async def settle(self, request: Request) -> Ack:
+        session_id, content_range = self.packet.session_id, self.packet.content_range
+        received = await self.manager.fragment(
+            session_id,
+            self.destination,
+            self.caller,
+            content_range,
+            body_of(request, content_range.first),
+            self.request_url(request),
+        )
+        url = received.reply_url
+        if received.has_reply:
+            url = reply_url(self.origins.directory(request), session_id)
+        return Ack(200, session_id, received=received.offset, reply_url=url)
+
+
+class CloseHandler(PacketHandler[CloseSession]):
+    """
+    Close-Session (MC-BUP 3.2.5.2.7): the Ack follows when the file is published and
+    everything else is released.
+    """
+
+    async def settle(self, request: Request) -> Ack:
+        session_id = self.packet.session_id
+        await self.manager.close(
+            session_id, self.destination, self.caller, self.request_url(request)
+        )
+        if request.method == METHOD:
+            return Ack(200, session_id)
+        # Clients made for OneDrive, which send POST, take the file's id from here and
+        # fail without one. A session makes one file, so its id tells that from others.
+        return Ack(200, session_id, resource_id=str(session_id).upper())
+
+
+class CancelHandler(PacketHandler[CancelSession]):
+    """
+    Cancel-Session (MC-BUP 3.2.5.2.8).
+
+    "The server sends the acknowledgment after releasing all resources associated with
+    the upload session": the Ack follows the manager's Deferred.
+    """
+
+    async def settle(self, request: Request) -> Ack:
+        session_id = self.packet.session_id
+        await self.manager.cancel(session_id, self.destination, self.caller)
+        return Ack(200, session_id)
+
+
+#: The handler of each packet.
+HANDLERS: dict[type[Packet], type[PacketHandler[Any]]] = {
+    Ping: PingHandler,
+    CreateSession: CreateHandler,
+    Fragment: FragmentHandler,
+    CloseSession: CloseHandler,
+    CancelSession: CancelHandler,
+}

@@ -1,0 +1,274 @@
+"""
+A connection: its state and deadline, back-pressure in both directions, and its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+from typing import Any, Protocol
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
+from zope.interface import implementer
+
+from txbits.web._streaming.bodies import DRAIN_LIMIT, StreamingBody
+from txbits.web._streaming.limits import Limits
+from txbits.web._streaming.request import StreamingRequest
+from txbits.web._streaming.states import (
+    BLOCKED,
+    BODY,
+    HELD,
+    IN_LINE,
+    NEW,
+    OFFERED,
+    SERVING,
+    TRANSITIONS,
+    Event,
+)
+from txbits.web._streaming.taking import has_nothing_to_send, untaken
+from txbits.web._streaming.turns import Turns
+
+_log = Logger()
+
+#: How many bytes of a body must arrive within ``body_timeout``, or be taken of one that
+#: the server sends.
+MINIMUM_PROGRESS = 1024
+
+
+class Site(Protocol):
+    """What a connection needs of its site."""
+
+    limits: Limits
+    turns: Turns
+    seconds: Callable[[], float]
+    requestFactory: Callable[[Any], StreamingRequest]
+
+    def connected(self, channel: Any) -> None: ...
+    def disconnected(self, channel: Any) -> None: ...
+    def intern(self, host: IAddress) -> IAddress: ...
+
+
+@implementer(IHalfCloseableProtocol)
+class Connection(HTTPChannel):
+    """
+    A connection with the states of :mod:`txbits.web._streaming.states`.
+
+    It keeps their deadlines, stops reading while a body's consumer is busy, and closes
+    so that an answer reaches a peer that is still sending. A peer that ends its side is
+    still answered. The requests on it are for :class:`StreamingChannel`.
+
+    :ivar state: Where it stands.
+    :ivar deadline: When the peer must have done what the state awaits, in seconds by
+        the site's clock.
+    """
+
+    site: Site
+    # Twisted's transports have more than ITransport promises.
+    transport: Any
+    state = NEW
+    deadline = inf
+    _peer = ""
+    _host: IAddress | None = None
+    _half_closed = False
+    _body: StreamingBody | None = None
+    # Bytes of a body that arrived, by the last look at the deadline, and for another
+    # resource; bytes that the peer has not taken, by that look; and bytes thrown away.
+    _progress = 0
+    _other_received = 0
+    _untaken: int | None = None
+    _discarded = 0
+
+    # State and deadline
+
+    def _move(self, event: Event) -> None:
+        """Enter the state that an event leads to, and set its deadline."""
+        self.state = state = TRANSITIONS[self.state][event]
+        if state.limit is None and not self._waitingForTransport:
+            self.deadline = inf
+        else:
+            self._set_deadline()
+
+    def _set_deadline(self) -> None:
+        """Give the peer, if it has to act, all of its time again."""
+        limit = "body_timeout" if self._waitingForTransport else self.state.limit
+        if limit is None:
+            self.deadline = inf
+        else:
+            site = self.site
+            self.deadline = site.seconds() + getattr(site.limits, limit)
+
+    def deadline_passed(self) -> None:
+        """The peer was too slow, or idle for too long."""
+        state = self.state
+        if state.progress == "received":
+            received = self._body.received if self._body else self._other_received
+            if received - self._progress >= MINIMUM_PROGRESS:
+                self._progress = received
+                self._set_deadline()
+                return
+        is_full = self._waitingForTransport
+        if (is_full or state.progress == "taken") and self._is_taking():
+            self.deadline = self.site.seconds() + self.site.limits.body_timeout
+            return
+        if state.closes:
+            self.loseConnection()
+            return
+        _log.info(
+            "dropped a connection from {client}: timed out waiting for {awaited}",
+            client=self._peer or "-",
+            awaited=BLOCKED.awaits if is_full else state.awaits,
+        )
+        self.abort()
+
+    def _is_taking(self) -> bool:
+        """Whether the peer has taken some of what it is sent since the last look."""
+        before, now = self._untaken, untaken(self.transport)
+        self._untaken = now
+        return now > 0 and (before is None or before - now >= MINIMUM_PROGRESS)
+
+    # Life of the connection
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self.site.connected(self)
+        self._set_deadline()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.site.disconnected(self)
+        self._move("lost")
+        self.paused = False
+        self._buffer = b""
+        super().connectionLost(reason)
+
+    def readConnectionLost(self) -> None:
+        """
+        The peer sends no more, but may still take what it is sent.
+
+        The server answers what it has asked for. A peer that is gone altogether looks
+        the same until something is sent to it, which is soon: whatever a request waits
+        for has a time-out.
+        """
+        if not self._half_closed:
+            self._half_closed = True
+            if self.state in (SERVING, IN_LINE, BLOCKED):
+                return
+            if self._body is None and has_nothing_to_send(self.transport):
+                # This is what the transport does for other protocols. Most connections
+                # end so, and anything else takes more system calls.
+                self.transport.connectionLost(Failure(ConnectionDone()))
+            else:
+                self._end()
+
+    def writeConnectionLost(self) -> None:
+        """The server has ended its side, which only happens in :meth:`_linger`."""
+
+    def _end(self) -> None:
+        """Close, because no whole request is still to be answered."""
+        if self._body is not None and self._body.drained_no_longer():
+            # It was refused, and only the answer to that is missing.
+            return
+        self.persistent = False
+        # As for a request that is the last one: nothing more is read.
+        self._handlingRequest = True
+        self.loseConnection()
+
+    def loseConnection(self) -> None:
+        self._move("closed")
+        super().loseConnection()
+
+    def abort(self) -> None:
+        """Drop the connection at once."""
+        self.deadline = inf
+        self.transport.abortConnection()
+
+    # Addresses: the local one costs a system call each time
+
+    def getHost(self) -> IAddress:
+        if self._host is None:
+            self._host = self.site.intern(self.transport.getHost())
+        return self._host
+
+    # Back-pressure
+
+    def pause_body(self) -> None:
+        """Read no more of the body for now."""
+        if self.state is BODY or self.state is OFFERED:
+            self._move("paused")
+            self._networkProducer.pauseProducing()
+
+    def await_body(self) -> None:
+        """The peer has to send the body from now on."""
+        self.resume_body()
+        if self._body is not None:
+            self._progress = self._body.received
+            self._move("wanted")
+
+    def resume_body(self) -> None:
+        """Read on."""
+        if self.state is HELD:
+            self._move("wanted")
+            if not self._waitingForTransport:
+                self._networkProducer.resumeProducing()
+
+    def pauseProducing(self) -> None:
+        # The transport is full, so the peer has to take something now.
+        super().pauseProducing()
+        self._untaken = untaken(self.transport)
+        self._set_deadline()
+
+    def resumeProducing(self) -> None:
+        # The peer has taken what it was sent, which is no reason to read its body.
+        self._untaken = None
+        super().resumeProducing()
+        self._set_deadline()
+        if self.paused:
+            self._networkProducer.pauseProducing()
+            if self.state is BLOCKED:
+                self._move("taken")
+                self.site.turns.wait(self)
+        elif self.state is HELD:
+            self._networkProducer.pauseProducing()
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        super().registerProducer(producer, streaming)
+        if self._waitingForTransport and streaming:
+            # HTTPChannel would let it begin.
+            producer.pauseProducing()
+
+    def send_continue(self) -> None:
+        """Tell the peer that its body is wanted."""
+        self._send100Continue()
+
+    def take_turn(self) -> None:
+        """Go on with the next request that was sent ahead."""
+        raise NotImplementedError("requests are read by StreamingChannel")
+
+    # A refused body
+
+    def linger_after_response(self) -> None:
+        """Close when the response under way is written, though the peer still sends."""
+        self.persistent = False
+        self._move("refused")
+
+    def _linger(self) -> None:
+        # To close a socket with unread data resets the connection, and the peer may
+        # never see the answer. So end our side only, and throw away what comes.
+        self._set_deadline()
+        if self._half_closed:
+            # Nothing is going to come.
+            self.loseConnection()
+            return
+        self._networkProducer.resumeProducing()
+        if not self.isSecure():
+            # Under TLS there are no halves; the peer, or the deadline, closes it.
+            self.transport.loseWriteConnection()
+
+    def _discard(self, data: bytes) -> None:
+        self._discarded += len(data)
+        if self._discarded > DRAIN_LIMIT:
+            self.abort()
