@@ -24,11 +24,10 @@ from txbits.client.events import (
     UploadResult,
     Waiting,
 )
-from txbits.client.job import UploadJob
+from txbits.client.job import UploadJob, upload
 from txbits.client.journal import Journal, JournalBusy, JournalError
 from txbits.client.settings import ConnectionSettings, Credentials, InvalidSettings
 from txbits.client.source import FileSource, ISource, SourceChanged, SourceError
-from txbits.client.uploader import upload
 
 __all__ = [
     "ConnectionSettings",

@@ -77,6 +77,27 @@ class Files:
             return False
         return True
 
+    def open_locked(self, path: str, mode: int = 0o600) -> tuple[int, bool]:
+        """
+        Open the file that has a name, or make it, and lock it.
+
+        :returns: Its descriptor, and whether it is locked; if not, the file system has
+            no locks.
+        :raises BlockingIOError: If another process has locked it.
+        """
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        while True:
+            descriptor = self.open(path, flags, mode)
+            try:
+                is_locked = self.lock(descriptor)
+                if is_at(descriptor, path):
+                    return descriptor, is_locked
+            except BaseException:
+                os.close(descriptor)
+                raise
+            # It was replaced or removed between opening and locking.
+            os.close(descriptor)
+
     def create(self, path: str, mode: int = 0o600) -> int:
         """
         Make a file of a name that is ours to give, for reading and writing.

@@ -310,23 +310,19 @@ def _locked(part: str, path: str, files: Files) -> tuple[int, bool]:
 
     :returns: Its descriptor, and whether no other process can have it.
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     while True:
-        descriptor = files.open(part, flags, 0o666)
         try:
-            is_alone = files.lock(descriptor)
-            if is_at(descriptor, path):
-                # A run was killed after it had made it the file.
-                os.unlink(part)
-            elif is_at(descriptor, part):
-                return descriptor, is_alone
+            descriptor, is_alone = files.open_locked(part, 0o666)
         except BlockingIOError:
-            os.close(descriptor)
             raise Busy(f"{part} is in use by another download") from None
+        try:
+            if not is_at(descriptor, path):
+                return descriptor, is_alone
+            # A run was killed after it had made it the file.
+            os.unlink(part)
         except BaseException:
             os.close(descriptor)
             raise
-        # Its owner has finished between the two calls.
         os.close(descriptor)
 
 

@@ -22,7 +22,6 @@ from twisted.python.failure import Failure
 from txbits.client._arrival import has_arrived, not_arrived
 from txbits.client._control import Control, Interrupted, Wish
 from txbits.client._exchange import Found, IExchange, exchange_over_network
-from txbits.client._record import Record
 from txbits.client._reply import fetch_reply
 from txbits.client._requests import ExchangeError, NoAnswer, NoTrust, NoWay
 from txbits.client._retry import Backoff
@@ -49,7 +48,7 @@ from txbits.client.events import (
     UploadResult,
     Waiting,
 )
-from txbits.client.journal import Journal, JournalError
+from txbits.client.journal import JournalError, Record, UploadJournal
 from txbits.client.settings import ConnectionSettings
 from txbits.client.source import SourceError
 from txbits.clocks import steady
@@ -111,7 +110,7 @@ class UploadJob:
     retry_for: float = field(default=DEFAULT_RETRY_FOR, kw_only=True)
     settings: ConnectionSettings = field(factory=ConnectionSettings, kw_only=True)
     reply: str | os.PathLike[Any] | None = field(default=None, kw_only=True)
-    journal: Journal | None = field(default=None, kw_only=True)
+    journal: UploadJournal | None = field(default=None, kw_only=True)
     ping_connections: bool = field(default=False, kw_only=True)
     on_event: Callable[[Event], None] = field(default=ignore, kw_only=True)
     random: Callable[[], float] = field(default=_random.random, kw_only=True)
@@ -472,3 +471,19 @@ class UploadJob:
             self._log.debug("the session was not released: {error}", error=error)
         else:
             self._log.debug("the session was released: {ack}", ack=ack)
+
+
+def upload(
+    source: Any, url: str, *, reactor: Any, **settings: Any
+) -> Deferred[UploadResult]:
+    """
+    Upload a file to a BITS server.
+
+    :param source: What to upload, see :class:`UploadJob`, which can also be paused,
+        resumed and cancelled.
+    :param url: Where the file is to appear.
+    :param reactor: Makes the connections, and tells the time.
+    :param settings: The other arguments of :class:`UploadJob`.
+    :returns: What :meth:`UploadJob.start` returns.
+    """
+    return UploadJob(source, url, reactor=reactor, **settings).start()

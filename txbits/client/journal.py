@@ -17,14 +17,16 @@ import json
 import os
 import stat
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 
-from txbits.client._files import FILES, Files, is_at, make_folder
+from txbits.client._files import FILES, Files, make_folder
 from txbits.client._url import without_query
 from txbits.client.source import FileIdentity
 from txbits.protocol._fields import (
@@ -45,6 +47,10 @@ _LATEST = 1e11
 
 #: A file longer than this, in bytes, is no journal.
 LONGEST = 64 * 1024
+
+
+#: An offset alone is written no sooner than so many seconds after the last one.
+_OFFSET_AFTER = 1.0
 
 
 class JournalError(Exception):
@@ -75,8 +81,8 @@ class Entry:
     began: float
     updated: float
 
-    def to_json(self) -> str:
-        """Write it."""
+    def to_json(self, indent: int | None = 1) -> str:
+        """Write it; on one line if *indent* is ``None``."""
         position = self.position
         return json.dumps(
             {
@@ -97,7 +103,7 @@ class Entry:
                 "began": self.began,
                 "updated": self.updated,
             },
-            indent=1,
+            indent=indent,
         )
 
     @classmethod
@@ -105,10 +111,21 @@ class Entry:
         """
         Read it.
 
-        :raises ValueError: If it makes no sense.
+        :raises ValueError: If the text is invalid.
         """
         try:
-            found = json.loads(text)
+            return cls.from_fields(json.loads(text))
+        except RecursionError as error:
+            raise ValueError(f"it is nested too deeply: {error!r}") from error
+
+    @classmethod
+    def from_fields(cls, found: Any) -> Entry:
+        """
+        Read it from parsed JSON.
+
+        :raises ValueError: If the fields are invalid.
+        """
+        try:
             version = found["version"]
             if version not in (_WITH_BARE_GUIDS, _VERSION):
                 raise ValueError(f"unknown version {version}")
@@ -134,7 +151,7 @@ class Entry:
                 began=float(found["began"]),
                 updated=float(found["updated"]),
             )
-        except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"it lacks something: {error!r}") from error
         except LocalProtocolError as error:
             raise ValueError(str(error)) from error
@@ -154,6 +171,36 @@ def _guid(text: str) -> str:
 
 def _optional(kind: Callable[[Any], T], value: Any) -> T | None:
     return None if value is None else kind(value)
+
+
+class UploadJournal(Protocol):
+    """
+    What an upload needs of a journal.
+
+    See :class:`Journal` for what is not described here.
+
+    :ivar is_cheap: Whether saving does not wait for the disk.
+    """
+
+    is_cheap: bool
+    now: Callable[[], float]
+
+    @property
+    def found(self) -> Entry | None:
+        """What an earlier run left, if it was about this file as it is."""
+
+    @property
+    def stale(self) -> Entry | None:
+        """What an earlier run left that was about another state of the file."""
+
+    def save(self, position: Position) -> Deferred[None]:
+        """Record how far the upload is."""
+
+    def finish(self, position: Position) -> Deferred[None]:
+        """Record that the file is at its destination."""
+
+    def remove(self) -> Deferred[None]:
+        """Forget the upload."""
 
 
 @define(eq=False)
@@ -189,6 +236,7 @@ class Journal:
     was_lost: bool = field(init=False, default=False)
     found: Entry | None = field(init=False, default=None)
     stale: Entry | None = field(init=False, default=None)
+    is_cheap: bool = field(init=False, default=False)
     _began: float = field(init=False, default=0.0)
     _descriptor: int | None = field(init=False, default=None)
 
@@ -323,24 +371,116 @@ def locked(
         locks.
     :raises JournalError: If it is another's, or another process has it.
     """
-    user = os.geteuid() if user is None else user
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    while True:
-        descriptor = files.open(path, flags, 0o600)
-        try:
-            is_alone = files.lock(descriptor)
-            if is_at(descriptor, str(path)):
-                status = os.fstat(descriptor)
-                if status.st_uid != user:
-                    raise JournalError(f"{path} belongs to another user")
-                if not stat.S_ISREG(status.st_mode):
-                    raise JournalError(f"{path} is not a regular file")
-                return descriptor, is_alone
-        except BlockingIOError:
-            os.close(descriptor)
-            raise JournalBusy("another txbits is at this upload") from None
-        except BaseException:
-            os.close(descriptor)
-            raise
-        # It was replaced or removed between opening and locking it.
-        os.close(descriptor)
+    try:
+        descriptor, is_alone = files.open_locked(str(path))
+    except BlockingIOError:
+        raise JournalBusy("another txbits is at this upload") from None
+    status = os.fstat(descriptor)
+    if status.st_uid != (os.geteuid() if user is None else user):
+        words = f"{path} belongs to another user"
+    elif not stat.S_ISREG(status.st_mode):
+        words = f"{path} is not a regular file"
+    else:
+        return descriptor, is_alone
+    os.close(descriptor)
+    raise JournalError(words)
+
+
+@define
+class Record:
+    """
+    Keeps a journal, if there is one.
+
+    The times in it are the calendar's, since another run has another clock. An offset
+    alone is written now and then only, since each version goes to the disk: one that is
+    too low costs a fragment at most, and the server knows it better anyway.
+
+    :ivar clock: The upload's.
+    :ivar journal: Where to write.
+    """
+
+    clock: IReactorTime
+    journal: UploadJournal | None
+    _saved: Position = field(init=False, factory=Position)
+    _saved_at: float = field(init=False, default=-inf)
+    _began: float = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._began = self.clock.seconds()
+
+    def seconds(self) -> float:
+        """For how many seconds the upload has been under way, earlier runs included."""
+        seconds = self.clock.seconds() - self._began
+        journal = self.journal
+        if journal is not None and journal.found is not None:
+            seconds = max(seconds, journal.now() - journal.found.began)
+        return seconds
+
+    def stale(self) -> Position | None:
+        """Where an earlier run stopped that sent another state of the file."""
+        journal = self.journal
+        if journal is None or journal.stale is None or journal.stale.done:
+            return None
+        return self._position(journal, journal.stale)
+
+    def found(self) -> Position | None:
+        """Where an earlier run stopped."""
+        journal = self.journal
+        if journal is None or journal.found is None or journal.found.done:
+            return None
+        self._saved = self._position(journal, journal.found)
+        return self._saved
+
+    async def write(self, position: Position) -> None:
+        """
+        The upload is so far.
+
+        :raises JournalError: If that cannot be written down.
+        """
+        now = self.clock.seconds()
+        is_new_offset_only = evolve(position, offset=self._saved.offset) == self._saved
+        if self.journal is None or (
+            is_new_offset_only
+            and not self.journal.is_cheap
+            and now - self._saved_at < _OFFSET_AFTER
+        ):
+            return
+        await self.catch_up(position)
+
+    async def catch_up(self, position: Position) -> None:
+        """
+        The upload is so far, and may end here.
+
+        :raises JournalError: If that cannot be written down.
+        """
+        if self.journal is not None and position != self._saved:
+            self._saved, self._saved_at = position, self.clock.seconds()
+            await self.journal.save(self._entry(self.journal, position))
+
+    async def finish(self, position: Position) -> None:
+        """
+        The file is at its destination.
+
+        :raises JournalError: If that cannot be written down.
+        """
+        if self.journal is not None:
+            await self.journal.finish(self._entry(self.journal, position))
+
+    async def remove(self) -> None:
+        """The upload is over, and nothing of it is to be gone on with."""
+        if self.journal is not None:
+            await self.journal.remove()
+
+    def _position(self, journal: UploadJournal, entry: Entry) -> Position:
+        since = entry.position.failing_since
+        if since is None:
+            return entry.position
+        ago = max(0.0, journal.now() - since)
+        return evolve(entry.position, failing_since=self.clock.seconds() - ago)
+
+    def _entry(self, journal: UploadJournal, position: Position) -> Position:
+        since = position.failing_since
+        if since is None:
+            return position
+        ago = self.clock.seconds() - since
+        return evolve(position, failing_since=journal.now() - ago)
