@@ -225,7 +225,9 @@ class RunTests(SynchronousTestCase):
         self.assertNoResult(result)
         for stopped in self.clock.shut_down():
             self.successResultOf(stopped)
-        self.assert_status(result, 130, "interrupted; the same command goes on")
+        self.assert_status(
+            result, 130, "interrupted; run the same command again to continue"
+        )
         self.assertNotIn("Cancel-Session", self.exchange.kinds)
 
     def test_the_reactor_waits_until_the_upload_has_stopped(self) -> None:

@@ -18,13 +18,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.client.fakes import (
     Answer,
+    Line,
     Pipe,
     ScriptedExchange,
     ShutdownClock,
     Terminal,
     lost,
 )
-from txbits.client._exchange import IExchange
+from txbits.client._exchange import IExchange, ILine
 from txbits.client._files import Files
 from txbits.client.cli import parse
 from txbits.client.commands._command import Context, Status, explain, run
@@ -47,6 +48,7 @@ class CommandTestCase(SynchronousTestCase):
         self.stdin = -1
         self.files = Files()
         self.servers: dict[str, ScriptedExchange] = {}
+        self.lines_made: list[Line] = []
         self.calendar = 1_700_000_000.0
         self.run: Any = maybeDeferred
 
@@ -64,6 +66,11 @@ class CommandTestCase(SynchronousTestCase):
     def exchange(self, reactor: Any, url: str, settings: Any) -> IExchange:
         return self.servers.setdefault(url, ScriptedExchange())
 
+    def line(self, reactor: Any, settings: Any, throttle: Any) -> ILine:
+        line = Line(self.exchange)
+        self.lines_made.append(line)
+        return line
+
     def run_command(self, *argv: str, **environ: str) -> Deferred[Status]:
         self.err.truncate(0)
         self.err.seek(0)
@@ -74,6 +81,7 @@ class CommandTestCase(SynchronousTestCase):
             self.run,
             {"HOME": self.home, **environ},
             self.exchange,
+            self.line,
             stdin=self.stdin,
             files=self.files,
             now=lambda: self.calendar,
@@ -162,7 +170,7 @@ class SeveralFilesTests(CommandTestCase):
         argv = ("upload", "--retry-for", "0", self.a, self.b, "http://h/")
         self.assert_status(self.run_command(*argv), 3)
         self.assertNotIn("http://h/b%20c.txt", self.published())
-        self.assertIn("1 files were not tried", self.err.getvalue())
+        self.assertIn("1 of 2 files were not tried", self.err.getvalue())
 
     def test_what_arrived_is_not_sent_again_by_the_same_command(self) -> None:
         self.script("http://h/b%20c.txt", lost("no route"))
@@ -209,7 +217,7 @@ class StateTests(CommandTestCase):
         self.home = os.path.abspath(path)
         self.assert_status(self.run_command("upload", path, "http://h/x"), 1)
         self.assertIn("Not a directory", self.err.getvalue())
-        self.assertIn("--no-state does without", self.err.getvalue())
+        self.assertIn("--no-state keeps no journal", self.err.getvalue())
         argv = ("upload", "--no-state", path, "http://h/x")
         self.assert_status(self.run_command(*argv), 0)
 
@@ -297,7 +305,7 @@ class JSONTests(CommandTestCase):
         self.assert_status(self.run_command("upload", "--json", path, "http://h/x"), 2)
         last = self.lines()[-1]
         self.assertEqual((last["event"], last["exit"]), ("failed", 2))
-        self.assertEqual((last["status"], last["hresult"]), (403, 0x80070005))
+        self.assertEqual((last["status"], last["hresult"]), (403, "0x80070005"))
         self.assertIn("403 Forbidden", last["error"])
 
     def test_so_is_one_of_several(self) -> None:

@@ -148,7 +148,7 @@ class CommandTests(DownloadCase):
         self.assertEqual(await command.ended, 130)
         self.assertEqual(
             command.err,
-            b"txbits: interrupted; the same command goes on where it stopped\n",
+            b"txbits: interrupted; run the same command again to continue\n",
         )
         command = self.spawn()
         self.assertEqual(await command.ended, 0, command.err)

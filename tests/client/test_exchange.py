@@ -27,7 +27,7 @@ from tests.client.fakes import (
     ScriptedExchange,
 )
 from txbits.client._auth import Authorizer
-from txbits.client._bodies import CHUNK
+from txbits.client._bodies import CHUNK, Throttle
 from txbits.client._exchange import (
     Found,
     HTTPExchange,
@@ -75,9 +75,8 @@ class ExchangeTestCase(SynchronousTestCase):
             Requests(self.clock, self.connections, agent, each, Authorizer(None))
             for each in (settings, settings.for_strangers)
         )
-        return HTTPExchange(
-            self.clock, self.url, requests, strangers, settings.limit_rate
-        )
+        throttle = Throttle(self.clock, settings.limit_rate)
+        return HTTPExchange(self.url, requests, strangers, throttle)
 
     def send(self, packet: Packet, host: str | None = None) -> Deferred[Ack]:
         return self.exchange.send(
@@ -345,7 +344,7 @@ class ProxyTests(ExchangeTestCase):
         requests = Requests(
             self.clock, self.connections, agent, ConnectionSettings(), authorizer
         )
-        self.exchange = HTTPExchange(self.clock, url, requests, requests)
+        self.exchange = HTTPExchange(url, requests, requests, Throttle(self.clock))
         self.send(CreateSession())
         self.connector.request()
         self.connector.answer(

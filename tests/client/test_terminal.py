@@ -130,5 +130,5 @@ class TerminalTests(TestCase):
         await stuck
         command.transport.write(CTRL_C)
         self.assertEqual(await command.ended, 130)
-        self.assertIn("interrupted; the same command goes on", command.text)
+        self.assertIn("interrupted; run the same command again", command.text)
         self.assertEqual(len(self.server.held), 1)

@@ -88,27 +88,28 @@ class HTTPExchange:
     """
     An exchange over treq, on one connection that is kept between packets.
 
-    :param clock: Tells the time.
     :param url: The destination, in ASCII.
     :param requests: What makes the requests to the server of the URL.
     :param strangers: What makes those to another one that it names; they tell nothing
         that is meant for the first alone.
-    :param limit_rate: How many bytes of a file may be sent in a second.
+    :param throttle: Bounds how fast bytes of files are sent.
+    :param keep: Whether :meth:`close` leaves the connections to their owner.
     """
 
     def __init__(
         self,
-        clock: Any,
         url: str,
         requests: Requests,
         strangers: Requests,
-        limit_rate: int | None = None,
+        throttle: Throttle,
+        *,
+        keep: bool = False,
     ) -> None:
-        self._clock = clock
         self._url = url
         self._requests = requests
         self._strangers = strangers
-        self._throttle = Throttle(clock, limit_rate)
+        self._throttle = throttle
+        self._keep = keep
 
     @deferred
     async def send(
@@ -161,9 +162,68 @@ class HTTPExchange:
     @deferred
     async def close(self) -> None:
         """See :meth:`IExchange.close`."""
+        if self._keep:
+            return
         await self._requests.close()
         if self._strangers is not self._requests:
             await self._strangers.close()
+
+
+class ILine(Interface):
+    """A connection that is kept for one upload after the other."""
+
+    def exchange(url: str) -> IExchange:  # noqa: N805
+        """
+        Make an exchange that uses the connection.
+
+        Only one can be in use at a time. Closing it does not close the connection.
+
+        :param url: The destination, in ASCII.
+        """
+
+    def close() -> Deferred[None]:
+        """
+        Close the connection.
+
+        :returns: A Deferred that fires with ``None`` when it is closed.
+        """
+
+
+@implementer(ILine)
+class HTTPLine:
+    """
+    A line to a server.
+
+    :param settings: How the server is reached.
+    :param throttle: Bounds how fast bytes are sent, together with other lines; one of
+        its own if ``None``.
+    :raises InvalidSettings: If the settings are invalid.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        settings: ConnectionSettings,
+        throttle: Throttle | None = None,
+    ) -> None:
+        self._throttle = throttle or Throttle(reactor, settings.limit_rate)
+        self._requests = self._strangers = Requests.over_network(reactor, settings)
+        if settings.has_secrets and not settings.trust_host_id:
+            self._strangers = Requests.over_network(reactor, settings.for_strangers)
+
+    def exchange(self, url: str, *, keep: bool = True) -> HTTPExchange:
+        """See :meth:`ILine.exchange`."""
+        return HTTPExchange(
+            url,
+            self._requests,
+            self._strangers,
+            self._throttle,
+            keep=keep,
+        )
+
+    def close(self) -> Deferred[None]:
+        """See :meth:`ILine.close`."""
+        return self.exchange("", keep=False).close()
 
 
 def exchange_over_network(
@@ -174,10 +234,7 @@ def exchange_over_network(
 
     :raises InvalidSettings: If the settings make no sense.
     """
-    requests = strangers = Requests.over_network(reactor, settings)
-    if settings.has_secrets and not settings.trust_host_id:
-        strangers = Requests.over_network(reactor, settings.for_strangers)
-    return HTTPExchange(reactor, url, requests, strangers, settings.limit_rate)
+    return HTTPLine(reactor, settings).exchange(url, keep=False)
 
 
 def _ack(response: Any, schemes: tuple[str, ...]) -> Ack[str]:

@@ -59,16 +59,19 @@ class Files:
     rename: Callable[[str, str], None] = rename_without_replacing
     open: Callable[..., int] = os.open
 
-    def lock(self, descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
+    def lock(
+        self, descriptor: int, kind: int = fcntl.LOCK_EX, *, wait: bool = False
+    ) -> bool:
         """
         Lock a file, for as long as it is open.
 
         :param kind: ``LOCK_EX`` or ``LOCK_SH``.
+        :param wait: Whether to wait while another process has it locked.
         :returns: Whether it is locked; if not, the file system has no locks.
         :raises BlockingIOError: If another process has it locked.
         """
         try:
-            self.flock(descriptor, kind | fcntl.LOCK_NB)
+            self.flock(descriptor, kind if wait else kind | fcntl.LOCK_NB)
         except BlockingIOError:
             raise
         except OSError as error:
@@ -77,10 +80,13 @@ class Files:
             return False
         return True
 
-    def open_locked(self, path: str, mode: int = 0o600) -> tuple[int, bool]:
+    def open_locked(
+        self, path: str, mode: int = 0o600, *, wait: bool = False
+    ) -> tuple[int, bool]:
         """
         Open the file that has a name, or make it, and lock it.
 
+        :param wait: Whether to wait while another process has it locked.
         :returns: Its descriptor, and whether it is locked; if not, the file system has
             no locks.
         :raises BlockingIOError: If another process has locked it.
@@ -89,7 +95,7 @@ class Files:
         while True:
             descriptor = self.open(path, flags, mode)
             try:
-                is_locked = self.lock(descriptor)
+                is_locked = self.lock(descriptor, wait=wait)
                 if is_at(descriptor, path):
                     return descriptor, is_locked
             except BaseException:

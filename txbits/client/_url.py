@@ -5,6 +5,7 @@ URLs: the one that a user gives, as it goes onto the wire, and those of a server
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
 from twisted.python.url import URL
@@ -16,6 +17,7 @@ class InvalidURL(ValueError):
     """A URL that nothing can be uploaded to; the text is one line that says why."""
 
 
+@lru_cache(maxsize=64)
 def to_wire(text: str) -> str:
     """
     Check a URL, and percent-encode what cannot be sent as it is.

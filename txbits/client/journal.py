@@ -13,6 +13,7 @@ version is locked before it takes the name, so that there is no moment without.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import stat
@@ -42,6 +43,8 @@ T = TypeVar("T")
 _VERSION = 2
 _WITH_BARE_GUIDS = 1
 
+SUFFIX = ".json"
+
 #: Later than this, in seconds since 1970, nothing is written. It is in the year 5138.
 _LATEST = 1e11
 
@@ -59,6 +62,17 @@ class JournalError(Exception):
 
 class JournalBusy(JournalError):
     """Another process is at the same upload."""
+
+
+def name_of(url: str, path: str) -> str:
+    """
+    Name the journal of an upload.
+
+    :param url: Where the file goes.
+    :param path: The file, without symbolic links.
+    """
+    key = f"{without_query(url)}\n{path}".encode("utf-8", "surrogateescape")
+    return hashlib.sha256(key).hexdigest()[:32] + SUFFIX
 
 
 @frozen
@@ -360,19 +374,24 @@ class Journal:
 
 
 def locked(
-    path: Path, user: int | None = None, files: Files = FILES
+    path: Path,
+    user: int | None = None,
+    files: Files = FILES,
+    *,
+    wait: bool = False,
 ) -> tuple[int, bool]:
     """
     Open the file that bears the name, and lock it.
 
     :param user: Whose it has to be; that of this process if ``None``. Whoever else can
         write it could send an upload, and the passwords with it, anywhere.
+    :param wait: Whether to wait while another process has it.
     :returns: Its descriptor, and whether it is locked; if not, the file system has no
         locks.
     :raises JournalError: If it is another's, or another process has it.
     """
     try:
-        descriptor, is_alone = files.open_locked(str(path))
+        descriptor, is_alone = files.open_locked(str(path), wait=wait)
     except BlockingIOError:
         raise JournalBusy("another txbits is at this upload") from None
     status = os.fstat(descriptor)

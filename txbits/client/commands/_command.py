@@ -21,7 +21,12 @@ from twisted.internet.defer import CancelledError, Deferred
 from txbits._deferreds import deferred
 from txbits._interrupts import INTERRUPTED
 from txbits.client._display import write, write_json
-from txbits.client._exchange import IExchange, exchange_over_network
+from txbits.client._exchange import (
+    HTTPLine,
+    IExchange,
+    ILine,
+    exchange_over_network,
+)
 from txbits.client._files import FILES, Files
 from txbits.client.events import TransferFailed
 from txbits.client.journal import JournalError
@@ -54,6 +59,10 @@ _MEANINGS = {
 _OF_SERVERS = (Status.REFUSED, Status.GAVE_UP)
 
 
+#: What to do after a transfer that can be resumed.
+GO_ON = "run the same command again to continue"
+
+
 class UsageError(Exception):
     """An argument is wrong, or what it names cannot be used; the text is one line."""
 
@@ -75,6 +84,8 @@ class Context:
         :func:`twisted.internet.threads.deferToThread` does.
     :ivar environ: The environment.
     :ivar exchange: Makes what carries packets to a URL.
+    :ivar line: Makes a connection for one upload after the other, with reactor,
+        settings and throttle.
     :ivar ask_password: Asks the user for a password; ``None`` comes back if there is
         nobody to ask.
     :ivar stdin: The descriptor of standard input.
@@ -91,6 +102,7 @@ class Context:
     run: Callable[..., Deferred[Any]]
     environ: dict[str, str] = field(factory=dict)
     exchange: Callable[..., IExchange] = exchange_over_network
+    line: Callable[..., ILine] = HTTPLine
     ask_password: Callable[[str], str | None] = no_password
     stdin: int = 0
     files: Files = FILES
@@ -176,6 +188,15 @@ def explain(error: BaseException) -> tuple[Status, str]:
     return Status.USAGE, f"a fault of txbits, please report it: {error!r}"
 
 
+def failure_fields(error: BaseException) -> dict[str, Any]:
+    """Tell in JSON what the server answered, if it is known."""
+    if not isinstance(error, TransferFailed):
+        return {}
+    hresult = getattr(error, "hresult", None)
+    code = None if hresult is None else f"0x{hresult:08X}"
+    return {"status": error.status, "hresult": code}
+
+
 @define
 class Run:
     """
@@ -222,11 +243,8 @@ async def _concluded(
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  all are told
         status, line = explain(CancelledError() if context.interrupted else error)
         if getattr(options, "json", False):
-            fields: dict[str, Any] = {"event": "failed", "exit": int(status)}
-            if isinstance(error, TransferFailed):
-                fields["status"] = error.status
-                fields["hresult"] = getattr(error, "hresult", None)
-            context.say_json(**fields, error=line)
+            fields = failure_fields(error)
+            context.say_json(event="failed", exit=int(status), **fields, error=line)
     finally:
         ended.callback(None)
     goes_on = status in (Status.INTERRUPTED, Status.GAVE_UP) and context.hint

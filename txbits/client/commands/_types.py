@@ -66,6 +66,13 @@ def duration(text: str) -> float:
     return seconds
 
 
+def count(text: str) -> int:
+    """Read a number of 1 or more."""
+    if not re.fullmatch(r"[1-9][0-9]{0,3}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 9999")
+    return int(text)
+
+
 def session(text: str) -> str:
     """Check the id of a session, which is as the server has written it."""
     try:

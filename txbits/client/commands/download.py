@@ -10,6 +10,7 @@ import os
 from txbits.client._display import Display, JSONDisplay, NoDisplay, display_for
 from txbits.client.commands import _types
 from txbits.client.commands._command import (
+    GO_ON,
     Command,
     Context,
     Status,
@@ -24,8 +25,6 @@ from txbits.client.commands._options import (
 from txbits.client.downloader import download
 from txbits.client.events import Event, Unlocked
 from txbits.client.source import printable
-
-_GO_ON = "the same command goes on where it stopped"
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +44,7 @@ async def _perform(context: Context, options: argparse.Namespace) -> Status:
     settings = connection_settings(context, options, options.url)
     display = _display(context, options)
     name = printable(options.file)
-    context.hint = _GO_ON
+    context.hint = GO_ON
 
     def show(event: Event) -> None:
         if isinstance(event, Unlocked) and not options.quiet:

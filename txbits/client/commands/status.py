@@ -45,10 +45,7 @@ async def _perform(context: Context, options: argparse.Namespace) -> Status:
 
 
 def _look(place: Path) -> list[Found]:
-    if place.is_dir():
-        return list(look_into(place))
-    found = look_at(place)
-    return [] if found is None else [found]
+    return list(look_into(place)) if place.is_dir() else look_at(place)
 
 
 def _state(found: Found) -> str:
