@@ -155,7 +155,9 @@ class HTTPExchange:
 
     def _at(self, host: str | None) -> tuple[str, Requests]:
         """The destination at a host, and what makes the requests there."""
-        url = self._url if host is None else with_host(self._url, host)
+        if host is None:
+            return self._url, self._requests
+        url = with_host(self._url, host)
         is_own = same_server(url, self._url)
         return url, self._requests if is_own else self._strangers
 

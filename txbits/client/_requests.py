@@ -9,6 +9,7 @@ source of a body raises).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any, Protocol
 
 from OpenSSL.SSL import Error as TLSError
@@ -22,6 +23,7 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
 )
 from twisted.internet.task import deferLater
+from twisted.python.url import URL
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
 
@@ -226,8 +228,7 @@ class Requests:
         request = cancellable(
             self._http.request(
                 method.decode("ascii"),
-                # treq sees the name only, which it wants for cookies.
-                url if "[" not in url else "http://address.invalid/",
+                _parsed(url),
                 headers=self._headers(method, url, headers),
                 data=body,
                 allow_redirects=False,
@@ -282,6 +283,20 @@ class Requests:
             asked = response.headers.getRawHeaders(b"Proxy-Authenticate")
             return self._proxy_authorizer, asked or []
         return None, []
+
+
+class _WireURL(URL):
+    """A URL that is in ASCII already, as :func:`~txbits.client._url.to_wire` gives."""
+
+    def to_uri(self) -> URL:
+        """Do not encode it again, which treq does for each request."""
+        return self
+
+
+@lru_cache(maxsize=64)
+def _parsed(url: str) -> URL:
+    # An upload makes at least three requests to one URL.
+    return _WireURL.fromText(url)
 
 
 def _sorted(error: BaseException, expired: float | None) -> BaseException:

@@ -38,8 +38,9 @@ def to_wire(text: str) -> str:
         url = URL.fromText(text)
         url = url.replace(scheme=url.scheme.lower())
         host = url.host
-        # An address in brackets is no name, and to_uri() takes everything for a name.
-        encoded = (url.replace(host="address") if ":" in host else url).to_uri()
+        # The encoding of a name takes most of the time; see _in_ascii().
+        encoded = url.replace(host="h" if host else "").to_uri()
+        encoded = encoded.replace(host=_in_ascii(host))
     except ValueError as error:
         raise InvalidURL(f"{text!r} is not a URL: {error}") from error
     if not host:
@@ -48,7 +49,14 @@ def to_wire(text: str) -> str:
         raise InvalidURL("a user name in the URL is not supported")
     if not 0 < (url.port or 0) < 65536:
         raise InvalidURL(f"{text!r} has a port that does not exist")
-    return encoded.replace(host=host).to_text() if ":" in host else encoded.to_text()
+    return encoded.to_text()
+
+
+@lru_cache(maxsize=64)
+def _in_ascii(host: str) -> str:
+    # to_uri() would take an IPv6 address for a name.
+    is_name = host and ":" not in host
+    return URL(scheme="http", host=host).to_uri().host if is_name else host
 
 
 def with_host(url: str, host: str) -> str:
