@@ -27,8 +27,10 @@ from tests.client.fakes import (
 )
 from txbits.client._exchange import IExchange, ILine
 from txbits.client._files import Files
+from txbits.client._requests import Untrusted
 from txbits.client.cli import parse
 from txbits.client.commands._command import Context, Status, explain, run
+from txbits.client.events import UploadFailed
 from txbits.protocol.codec import NotAnAck
 from txbits.protocol.packets import Ack, CancelSession
 from txbits.protocol.refusals import HResult
@@ -599,6 +601,22 @@ class StatusTests(CommandTestCase):
 
 class ExplainTests(SynchronousTestCase):
     """What an exception is for the user."""
+
+    def advice(self, error: UploadFailed, *options: str) -> str:
+        parsed = parse(["upload", "a", "http://h/", *options])
+        return explain(error, parsed)[1]
+
+    def test_the_option_that_may_help_is_named(self) -> None:
+        asked = UploadFailed("the server answered 401", transient=False, status=401)
+        self.assertIn("; --user NAME sends", self.advice(asked))
+        self.assertEqual(self.advice(asked, "--user", "me"), "the server answered 401")
+        asked = UploadFailed("the proxy answered 407", transient=False, status=407)
+        self.assertIn("; --proxy-user NAME sends", self.advice(asked))
+        untrusted = UploadFailed("it is not trusted", transient=False)
+        untrusted.__cause__ = Untrusted("it is not trusted")
+        self.assertIn("; --cacert FILE trusts", self.advice(untrusted))
+        other = UploadFailed("403", transient=False, status=403)
+        self.assertEqual(self.advice(other), "403")
 
     def test_a_file_that_cannot_be_had_is_named_and_no_fault_of_ours(self) -> None:
         error = FileNotFoundError(2, "No such file or directory", "/none/reply")

@@ -12,6 +12,9 @@ from collections.abc import Iterable
 
 from txbits.protocol.codec import quoted
 
+#: How a TLS alert begins: its type, and the major version.
+_TLS = b"\x15\x03"
+
 _BYTES = re.compile(r"b('[^']*'|\"[^\"]*\")")
 
 
@@ -25,6 +28,8 @@ def describe_malformed(reasons: Iterable[BaseException]) -> str | None:
     for reason in reasons:
         # Its parser's own: what is wrong, and with which bytes.
         if len(reason.args) == 2 and isinstance(reason.args[1], bytes):
+            if reason.args[1].startswith(_TLS):
+                return "this port speaks TLS; use https://"
             shown = _shown(reason.args[1])
             if reason.args[1].startswith(b"HTTP/") and b" " not in reason.args[1]:
                 return f"the answer has an invalid HTTP version: {shown}"

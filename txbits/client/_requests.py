@@ -11,13 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from OpenSSL.SSL import Error as TLSError
 from service_identity import VerificationError
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import (
+    ConnectError,
     ConnectingCancelledError,
+    DNSLookupError,
 )
 from twisted.internet.interfaces import (
     IStreamClientEndpoint,
@@ -37,7 +40,7 @@ from txbits.client._http import make_agent
 from txbits.client._malformed import describe_malformed
 from txbits.client._proxy import ProxyRefused
 from txbits.client._trust import Distrusted
-from txbits.client._url import target_of
+from txbits.client._url import parse_proxy, target_of
 from txbits.client.settings import ConnectionSettings
 from txbits.client.source import SourceError
 from txbits.protocol.reactions import is_transient
@@ -60,6 +63,10 @@ class NoAnswer(ExchangeError):
 
 class NoTrust(ExchangeError):
     """The server's certificate is not one that is trusted. That will not pass."""
+
+
+class Untrusted(NoTrust):
+    """None of the trusted authorities vouches for the server's certificate."""
 
 
 class NoWay(ExchangeError):
@@ -240,7 +247,8 @@ class Requests:
         try:
             response = await request
         except (*FAILURES, ProxyRefused) as error:
-            raise _sorted(error, watch.expired) from error
+            server = self._server_of(url)
+            raise _sorted(error, watch.expired, server, self._peer(server)) from error
         finally:
             watch.end()
         self._target.restore(response)
@@ -248,6 +256,17 @@ class Requests:
         if body is not None and not body.finished:
             self.drop()
         return response
+
+    def _server_of(self, url: str) -> str:
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        return _with_port(parts.hostname or "", port)
+
+    def _peer(self, server: str) -> str:
+        """What connections are made to, in order to reach a server."""
+        if self._settings.proxy is None:
+            return server
+        return f"the proxy {_with_port(*parse_proxy(self._settings.proxy))}"
 
     def _headers(
         self, method: bytes, url: str, headers: Iterable[tuple[bytes, bytes]]
@@ -299,22 +318,35 @@ def _parsed(url: str) -> URL:
     return _WireURL.fromText(url)
 
 
-def _sorted(error: BaseException, expired: float | None) -> BaseException:
+def _with_port(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _sorted(
+    error: BaseException, expired: float | None, server: str, peer: str
+) -> BaseException:
+    """
+    Tell what a request failed with, and where.
+
+    :param expired: The seconds of the time-out that has passed, if one has.
+    :param server: The host and port that the request is for.
+    :param peer: What connections are made to: the same, or a proxy.
+    """
     reasons = list(reasons_of(error))
     for reason in reasons:
         if isinstance(reason, SourceError):
             return reason
     if expired is not None:
-        return NoAnswer(f"nothing was heard of the server for {expired:g} seconds")
+        return NoAnswer(f"{server} sent nothing for {expired:g} seconds")
     for reason in reasons:
         if isinstance(reason, (CancelledError, ConnectingCancelledError)):
             return CancelledError()
         if isinstance(reason, Distrusted):
-            return NoTrust(str(reason))
+            return Untrusted(str(reason))
         if isinstance(reason, VerificationError) or (
             isinstance(reason, TLSError) and "certificate verify failed" in str(reason)
         ):
-            return NoTrust("the server's certificate is not trusted")
+            return Untrusted("the server's certificate is not trusted")
         alert = _alert_on_certificate(reason)
         if alert is not None:
             return NoTrust(
@@ -322,7 +354,22 @@ def _sorted(error: BaseException, expired: float | None) -> BaseException:
             )
         if isinstance(reason, ProxyRefused) and not is_transient(reason.status):
             return NoWay(str(reason))
-    return NoAnswer(describe_malformed(reasons) or in_words(error))
+    return NoAnswer(_in_words(error, reasons, server, peer))
+
+
+def _in_words(
+    error: BaseException, reasons: list[BaseException], server: str, peer: str
+) -> str:
+    for reason in reasons:
+        if isinstance(reason, DNSLookupError):
+            return f"cannot connect to {peer}: host name not found"
+        if isinstance(reason, ConnectError):
+            words = str(reason.args[0]) if reason.args and reason.args[0] else ""
+            return f"cannot connect to {peer}: {words or in_words(reason)}"
+    words = describe_malformed(reasons) or in_words(error)
+    if "does not speak TLS" in words:
+        words += "; check the port, or use http://"
+    return f"{server}: {words}"
 
 
 def _alert_on_certificate(error: BaseException) -> str | None:

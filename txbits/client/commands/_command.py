@@ -28,6 +28,7 @@ from txbits.client._exchange import (
     exchange_over_network,
 )
 from txbits.client._files import FILES, Files
+from txbits.client._requests import Untrusted
 from txbits.client.events import TransferFailed
 from txbits.client.journal import JournalError
 from txbits.client.settings import InvalidSettings
@@ -167,10 +168,13 @@ class Command:
         parser.set_defaults(perform=self.perform)
 
 
-def explain(error: BaseException) -> tuple[Status, str]:
+def explain(
+    error: BaseException, options: argparse.Namespace | None = None
+) -> tuple[Status, str]:
     """
     Say what an exception is for the user.
 
+    :param options: The parsed command line, to say which option may help.
     :returns: The exit status, and one line.
     """
     if isinstance(error, (CancelledError, KeyboardInterrupt)):
@@ -180,12 +184,23 @@ def explain(error: BaseException) -> tuple[Status, str]:
     if isinstance(error, SourceError):
         return Status.CHANGED, str(error)
     if isinstance(error, TransferFailed):
-        return (Status.GAVE_UP if error.transient else Status.REFUSED), str(error)
+        line = f"{error}{_advice(error, options)}"
+        return (Status.GAVE_UP if error.transient else Status.REFUSED), line
     if isinstance(error, OSError) and error.filename is not None:
         # Such as a reply that cannot be written.
         return Status.USAGE, f"{error.filename}: {error.strerror}"
     # No traceback is meant for a user.
     return Status.USAGE, f"a fault of txbits, please report it: {error!r}"
+
+
+def _advice(error: TransferFailed, options: argparse.Namespace | None) -> str:
+    if isinstance(error.__cause__, Untrusted):
+        return "; --cacert FILE trusts other authorities"
+    if error.status == 401 and getattr(options, "user", None) is None:
+        return "; --user NAME sends a name and a password"
+    if error.status == 407 and getattr(options, "proxy_user", None) is None:
+        return "; --proxy-user NAME sends a name and a password"
+    return ""
 
 
 def failure_fields(error: BaseException) -> dict[str, Any]:
@@ -241,7 +256,9 @@ async def _concluded(
     try:
         return await work
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  all are told
-        status, line = explain(CancelledError() if context.interrupted else error)
+        status, line = explain(
+            CancelledError() if context.interrupted else error, options
+        )
         if getattr(options, "json", False):
             fields = failure_fields(error)
             context.say_json(event="failed", exit=int(status), **fields, error=line)

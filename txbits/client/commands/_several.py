@@ -101,7 +101,7 @@ class Several(Uploader):
         except CancelledError:
             raise
         except Exception as error:  # noqa: BLE001  the other files are sent anyway
-            status, words = explain(error)
+            status, words = explain(error, self.options)
             self._shared.end()
             self.context.complain(f"{printable(item.path)}: {words}")
             if self.options.json:
