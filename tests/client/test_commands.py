@@ -140,14 +140,14 @@ class SeveralFilesTests(CommandTestCase):
         self.assertEqual(
             self.published(), {"http://h/in/d/2": b"2", "http://h/in/d/e/1": b"1"}
         )
-        self.assertIn("link is a symbolic link, and left out", self.err.getvalue())
-        self.assertIn("pipe is no ordinary file, and left out", self.err.getvalue())
+        self.assertRegex(self.err.getvalue(), "skipped .*/link: a symbolic link")
+        self.assertRegex(self.err.getvalue(), "skipped .*/pipe: not a regular file")
 
     def test_a_url_that_is_no_folder_is_wrong_usage(self) -> None:
         for argv in ((self.a, self.b), ("-r", self.folder)):
             result = self.run_command("upload", *argv, "http://h/in")
             self.assert_status(result, 1)
-            self.assertIn("has to end with a slash", self.err.getvalue())
+            self.assertIn("needs a trailing slash", self.err.getvalue())
 
     def test_two_files_of_one_name_are_wrong_usage(self) -> None:
         other = self.write("d/a.txt", b"other")
@@ -231,7 +231,7 @@ class StateTests(CommandTestCase):
 
         self.files = Files(flock=flock)
         self.assert_status(self.run_command("upload", path, "http://h/x"), 0)
-        self.assertIn("has no locks", self.err.getvalue())
+        self.assertIn("does not support locks", self.err.getvalue())
         self.err.truncate(0)
         self.assert_status(self.run_command("upload", "-q", path, "http://h/x"), 0)
         self.assertNotIn("locks", self.err.getvalue())
@@ -517,7 +517,7 @@ class StatusTests(CommandTestCase):
 
     def test_nothing_is_said_to_be_nothing(self) -> None:
         self.assert_status(self.run_command("status"), 0)
-        self.assertIn("no upload", self.out.getvalue())
+        self.assertIn("no uploads", self.out.getvalue())
 
     def test_an_interrupted_upload_is_a_line(self) -> None:
         path = self.interrupted()
@@ -574,11 +574,38 @@ class StatusTests(CommandTestCase):
         self.assert_status(self.run_command("status", "--state", moved), 0)
         self.assertIn("interrupted", self.out.getvalue())
 
-    def test_a_terminal_gets_a_table(self) -> None:
-        self.interrupted()
+    def test_it_can_be_copied_from_a_terminal_of_any_width(self) -> None:
+        path = self.interrupted()
         self.out = Terminal()
-        self.assert_status(self.run_command("status"), 0)
-        self.assertIn("┃", self.out.getvalue())
+        self.assert_status(self.run_command("status", COLUMNS="20"), 0)
+        (line,) = self.out.getvalue().splitlines()[1:]
+        for text in (path, "http://h/a", "session-1"):
+            self.assertIn(f"{text} ", line)
+
+    def test_what_is_done_can_be_forgotten(self) -> None:
+        self.interrupted()
+        first, second = self.write("1", b"1"), self.write("2", b"2")
+        self.script("http://h/2", Ack(403))
+        self.assert_status(self.run_command("upload", first, second, "http://h/"), 2)
+        self.out.truncate(0)
+        self.out.seek(0)
+        self.assert_status(self.run_command("status", "--clear"), 0)
+        self.assertIn("forgot 1 uploads that are done", self.out.getvalue())
+        self.assertIn(" interrupted ", self.out.getvalue())
+        self.assertNotIn("http://h/1", self.out.getvalue())
+        self.assertEqual(len(self.journals()), 1)
+        self.out.truncate(0)
+        self.out.seek(0)
+        self.assert_status(self.run_command("status", "--clear", "--json"), 0)
+        self.assertEqual([line["state"] for line in self.lines()], ["interrupted"])
+
+    def test_what_is_under_way_is_not_forgotten(self) -> None:
+        first, second = self.write("1", b"1"), self.write("2", b"2")
+        self.script("http://h/2", Deferred())
+        self.run_command("upload", "-q", "-j", "1", first, second, "http://h/")
+        self.assert_status(self.run_command("status", "--clear"), 0)
+        self.assertIn("forgot 0 uploads", self.out.getvalue())
+        self.assertEqual(len(self.journals()), 1)
 
     def test_a_journal_holds_no_secret(self) -> None:
         path = self.write("a", b"0123456789")

@@ -40,6 +40,18 @@ class _Parser(argparse.ArgumentParser):
         self.exit(Status.USAGE, f"txbits: {message} (try {self.prog} --help)\n")
 
 
+class _Version(argparse.Action):
+    """Print the versions, which takes time to find out."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from txbits._version import versions
+
+        parser.exit(Status.DONE, f"{versions()}\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Make the parser of the command line."""
     parser = _Parser(
@@ -47,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Upload files to BITS servers, download files, check servers.",
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action=_Version, help="print versions and exit")
     commands = parser.add_subparsers(
         dest="command", metavar="COMMAND", required=True, title="commands"
     )

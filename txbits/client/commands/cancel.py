@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from txbits._units import DURATIONS
 from txbits.client._journals import Found, forget, look_at, look_into
 from txbits.client._url import to_wire
 from txbits.client.commands import _types
@@ -26,23 +27,23 @@ from txbits.protocol.refusals import HResult
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("url", metavar="URL", type=_types.url, help="where the file was to appear")
+    add("url", metavar="URL", type=_types.url, help="destination of the upload")
     add(
         "session",
         metavar="SESSION",
         type=_types.session,
-        help="the session's id, as txbits status shows it",
+        help="session ID, as txbits status shows it",
     )
     add(
         "--retry-for",
         metavar="DURATION",
         type=_types.duration,
         default=60.0,
-        help="how long to try again: seconds, or 15m, 12h (default: 60)",
+        help=f"how long to retry: {DURATIONS} (default: 60)",
     )
     add_state_option(parser)
     add_connection_options(parser)
-    add("--json", action="store_true", help="say it as a line of JSON")
+    add("--json", action="store_true", help="print one JSON object")
 
 
 async def _perform(context: Context, options: argparse.Namespace) -> Status:
@@ -52,11 +53,11 @@ async def _perform(context: Context, options: argparse.Namespace) -> Status:
     try:
         journals = await _look(context, options)
     except UsageError as error:
-        # What there is on the server is released all the same.
+        # The session on the server is cancelled nevertheless.
         trouble = error
     session = options.session
     if journals:
-        # Whoever read a GUID elsewhere, as in a log, may have it without its braces.
+        # A GUID that was copied from a log may lack its braces.
         session = _session_of(journals[0])
     exchange = context.exchange(context.reactor, to_wire(options.url), settings)
     await ask(
@@ -77,7 +78,7 @@ async def _perform(context: Context, options: argparse.Namespace) -> Status:
 
 
 async def _look(context: Context, options: argparse.Namespace) -> list[Found]:
-    """Find the journals of the session that are here."""
+    """Find the journals of the session."""
     try:
         place = state_path(context, options)
     except UsageError:
@@ -113,9 +114,9 @@ def _is_same(one: str, other: str) -> bool:
 
 COMMAND = Command(
     name="cancel",
-    help="release an upload on the server",
-    description="Have the server release all that it holds of an upload. A session "
-    "that it does not know is released already.",
+    help="cancel an upload and delete its data on the server",
+    description="Cancel an upload, so that the server deletes its temporary data. A "
+    "session that the server does not know counts as cancelled.",
     arguments=_arguments,
     perform=_perform,
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import os
 
+from txbits._units import SIZES
 from txbits.client.commands import _types
 from txbits.client.commands._command import Command, Context, Status, UsageError
 from txbits.client.commands._one import One
@@ -28,45 +29,45 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "files",
         metavar="FILE",
         nargs="+",
-        help="what to upload; - is standard input",
+        help="file to upload; - is standard input",
     )
     add(
         "url",
         metavar="URL",
         type=_types.url,
-        help="where it is to appear, http or https; one that ends with a slash is a "
-        "folder, in which each file has its own name",
+        help="destination, http or https; with a trailing slash it is a folder, and "
+        "each file keeps its name",
     )
     add(
         "--no-check",
         action="store_true",
-        help="do not check the modification time of files; a change of content that "
-        "leaves the length the same then goes unnoticed",
+        help="ignore the modification time of files; changes that keep the length are "
+        "not detected",
     )
-    add("-r", "--recursive", action="store_true", help="send the files of directories")
+    add("-r", "--recursive", action="store_true", help="upload directories recursively")
     add(
         "--length",
-        metavar="BYTES",
+        metavar="SIZE",
         type=_types.length,
-        help="how many bytes standard input has",
+        help="length of standard input",
     )
     add(
         "--reply",
         metavar="FILE",
-        help="put the server application's reply there; it fails if there is none",
+        help="save the server application's reply to FILE; fail if there is none",
     )
     add(
         "--fragment-size",
-        metavar="BYTES",
+        metavar="SIZE",
         type=_types.size,
-        help="how much is sent at a time (default: as much as the network takes in "
-        "some seconds, from 5 KB to 13 MB)",
+        help=f"size of the fragments, such as {SIZES} (default: what the network "
+        "transfers in some seconds, from 5 KB to 13 MB)",
     )
     add(
         "--limit-rate",
-        metavar="BYTES",
+        metavar="SIZE",
         type=_types.size,
-        help="send at most so much in a second; K, M and G may follow",
+        help="bytes to send per second at most, such as 500K",
     )
     add(
         "-j",
@@ -74,19 +75,19 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=_types.count,
         default=DEFAULT_JOBS,
-        help="upload up to N files at a time, each on a connection of its own "
-        f"(default: {DEFAULT_JOBS})",
+        help="files to upload at the same time, each on its own connection (default: "
+        f"{DEFAULT_JOBS})",
     )
     add_retry_option(parser)
     add_state_option(parser)
-    add("--no-state", action="store_true", help="write nothing down; begin anew")
+    add("--no-state", action="store_true", help="keep no journal; start over")
     add_connection_options(parser)
     add_trust_option(parser)
-    group = parser.add_argument_group("what is said").add_mutually_exclusive_group()
-    group.add_argument("--json", action="store_true", help="a line of JSON an event")
-    group.add_argument("-q", "--quiet", action="store_true", help="failures only")
+    group = parser.add_argument_group("output").add_mutually_exclusive_group()
+    group.add_argument("--json", action="store_true", help="one JSON object per event")
+    group.add_argument("-q", "--quiet", action="store_true", help="print failures only")
     group.add_argument(
-        "-v", "--verbose", action="store_true", help="each session and fragment"
+        "-v", "--verbose", action="store_true", help="print each session and fragment"
     )
 
 
@@ -110,26 +111,26 @@ def _has_several(items: list[Item], options: argparse.Namespace) -> bool:
 def _check(items: list[Item], options: argparse.Namespace) -> None:
     from_stdin = items and items[0].path == STDIN
     if options.length is not None and not from_stdin:
-        raise UsageError("--length is for standard input only")
+        raise UsageError("--length works with standard input only")
     if len(items) > 1 and options.reply is not None:
-        raise UsageError("--reply takes a single file")
+        raise UsageError("--reply works with a single file only")
     if options.reply is not None:
         folder = os.path.dirname(options.reply) or os.curdir
         if not os.path.isdir(folder):
-            raise UsageError(f"--reply: {printable(folder)} is not a folder")
+            raise UsageError(f"--reply: {printable(folder)} is not a directory")
     if (
         _has_several(items, options)
         and options.state is not None
         and not os.path.isdir(options.state)
     ):
-        raise UsageError("with several files --state has to be a folder")
+        raise UsageError("with several files or -r, --state must be a directory")
 
 
 COMMAND = Command(
     name="upload",
     help="upload files",
-    description="Upload files, going on where they stopped when a connection is lost, "
-    "or the server or this command is started again.",
+    description="Upload files. An upload resumes where it stopped after a lost "
+    "connection, a restart of the server, or a restart of this command.",
     arguments=_arguments,
     perform=_perform,
     statuses=(Status.REFUSED, Status.GAVE_UP, Status.CHANGED),
