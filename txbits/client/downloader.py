@@ -15,12 +15,12 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from attrs import define, field
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
-from txbits._deferreds import deferred
+from txbits._deferreds import deferred, shielded
 from txbits.client._auth import Authorizer
 from txbits.client._fetch import Body, Head, moved
 from txbits.client._files import FILES, Files
@@ -134,49 +134,31 @@ async def download(
 @define
 class _Threads:
     """
-    Runs what blocks, one after the other.
+    Runs functions that block in threads, one at a time.
 
-    A thread cannot be cancelled. Whoever waits for it can, and must not pull away what
-    it works with: :meth:`idle` fires when nothing is running. What is cancelled before
-    its turn has come is left out.
+    A thread cannot be cancelled. Whoever waits for it can, but has to wait for
+    :meth:`idle` before closing what the function uses. A function that is cancelled
+    before its turn is not called.
     """
 
     in_thread: Callable[..., Deferred[Any]]
-    _running: Deferred[None] | None = field(init=False, default=None)
+    _turn: DeferredLock = field(init=False, factory=DeferredLock)
 
-    def run(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> Deferred[T]:
-        result: Deferred[T] = Deferred()
-        running: Deferred[None] = Deferred()
-        before = self.idle()
-        self._running = running
+    @deferred
+    async def run(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        await self._turn.acquire()
 
-        def begin(_: None) -> None:
-            if result.called:
-                end(None)
-            else:
-                self.in_thread(function, *args, **kwargs).addBoth(end)
+        def release(outcome: Any) -> Any:
+            self._turn.release()
+            return outcome
 
-        def end(outcome: Any) -> None:
-            if self._running is running:
-                self._running = None
-            if not result.called:
-                result.callback(outcome)
-            running.callback(None)
-
-        before.addCallback(begin)
+        work = self.in_thread(function, *args, **kwargs).addBoth(release)
+        result: T = await shielded(work)
         return result
 
-    def idle(self) -> Deferred[None]:
-        running = self._running
-        if running is None:
-            return succeed(None)
-        waiting: Deferred[None] = Deferred()
-
-        def tell(_: None) -> None:
-            waiting.callback(None)
-
-        running.addCallback(tell)
-        return waiting
+    async def idle(self) -> None:
+        await self._turn.acquire()
+        self._turn.release()
 
 
 @define(eq=False)
