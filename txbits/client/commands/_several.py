@@ -218,9 +218,9 @@ class _Shared:
     def __attrs_post_init__(self) -> None:
         context, options = self.uploader.context, self.uploader.options
         is_shown = not (options.quiet or options.json or options.verbose)
-        self._is_bar = context.out.isatty() and is_shown
         if is_shown:
             self._bar = display_for(context.out, context.reactor)
+        self._is_bar = is_shown and not isinstance(self._bar, PlainDisplay)
 
     def display(self, item: Item, source: Any) -> Display:
         """Make the display of one file."""

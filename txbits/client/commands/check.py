@@ -25,7 +25,7 @@ def _check_name(text: str) -> str:
     if text not in _NAMES:
         close = get_close_matches(text, _NAMES, 1)
         hint = f"; did you mean {close[0]}?" if close else ""
-        raise argparse.ArgumentTypeError(f"unknown check {text!r}{hint}")
+        raise argparse.ArgumentTypeError(f"there is no check {text!r}{hint}")
     return text
 
 
@@ -34,17 +34,17 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "url",
         metavar="URL",
         type=_types.url,
-        help="a folder on the server that files can be uploaded to",
+        help="a folder of the server that may be written to",
     )
     parser.add_argument(
         "--publish",
         action="store_true",
-        help="also run checks that leave files in the folder; the report lists them",
+        help="also check what leaves files in the folder; they are listed at the end",
     )
     parser.add_argument(
         "--strict",
         action="store_true",
-        help="also fail on what txbits requires beyond MC-BUP",
+        help="count what txbits promises beyond MC-BUP as failed, too",
     )
     only = parser.add_argument(
         "--only",
@@ -52,7 +52,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         type=_check_name,
-        help="run this check only; can be repeated",
+        help="run this check; may be given again",
     )
     words(only, _NAMES)
     parser.add_argument(
@@ -63,7 +63,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help="how long to wait for an answer (default: 10s)",
     )
     add_connection_options(parser, is_direct=True)
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument(
+        "--json", action="store_true", help="print the report as JSON, for programs"
+    )
 
 
 async def _perform(context: Context, options: argparse.Namespace) -> Status:
@@ -95,7 +97,7 @@ async def _perform(context: Context, options: argparse.Namespace) -> Status:
 
 
 class _Counter:
-    """Shows the progress of the run in one line on a terminal."""
+    """Says on a terminal how far the run is, in one line."""
 
     def __init__(self, context: Context, total: int) -> None:
         self._context = context
@@ -119,15 +121,15 @@ def _print(context: Context, report: Report, as_json: bool, is_terminal: bool) -
 
 COMMAND = Command(
     name="check",
-    help="check whether a server implements BITS correctly",
-    description="Check on a running server what MC-BUP requires, and what txbits "
-    "requires beyond it. Sessions are cancelled at the end. The exit status is 2 if a "
-    "check that MC-BUP requires failed. Passwords are sent with each request (Basic). "
-    "Proxies are not supported, since they would change the requests.",
+    help="try out whether a server speaks BITS as it should",
+    description="Try out on a server what MC-BUP demands, and what txbits promises "
+    "beyond it. Sessions are cancelled in the end. Exits with 2 if a check failed that "
+    "MC-BUP demands. A password goes with each request, as Basic; there is no way "
+    "through a proxy, which would change what is said.",
     arguments=_arguments,
     perform=_perform,
     meanings={
-        Status.DONE: "no check failed that MC-BUP requires",
+        Status.DONE: "nothing failed that MC-BUP demands",
         Status.REFUSED: "a check failed",
         Status.GAVE_UP: "the server cannot be reached",
     },
