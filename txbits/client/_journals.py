@@ -1,5 +1,5 @@
 """
-Where journals are, and which there are.
+The journals in a directory.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from txbits.client.journal import (
 )
 from txbits.client.source import FileSource
 
-#: After so many seconds a journal is old. Servers keep sessions for 14 days.
+#: The age in seconds of old journals. Servers keep sessions for 14 days.
 _OLD = 30 * 86400.0
 
 
 def state_directory(environ: dict[str, str]) -> Path:
     """
-    Where journals are kept if nothing else is said (XDG Base Directory Specification).
+    The default directory of journals (XDG Base Directory Specification).
 
     :raises JournalError: If the environment names no home.
     """
@@ -98,7 +98,7 @@ def look_at(path: Path, files: Files = FILES) -> list[Found]:
     with open(descriptor, "rb") as file:
         text = file.read(-1 if is_of_run(path) else LONGEST)
         try:
-            # Without locks nothing tells.
+            # Without locks it cannot be known.
             files.lock(descriptor, fcntl.LOCK_SH)
             running = False
         except BlockingIOError:
@@ -163,14 +163,14 @@ def open_journal(
     """
     Open the journal of an upload, reading and writing in threads of the reactor.
 
-    :param source: What is uploaded; a file that has a name.
-    :param url: Where it goes.
-    :param path: Where the journal is; in a directory it has a name of its own.
-    :returns: What :meth:`Journal.open` gives.
-    :raises ValueError: If the source is no whole file with a name.
+    :param source: The file, which needs a name.
+    :param url: The destination.
+    :param path: The journal, or a directory for it.
+    :returns: The result of :meth:`Journal.open`.
+    :raises ValueError: If the source is not a complete file with a name.
     """
     if source.identity is None:
-        raise ValueError("only a file with a name can be gone on with")
+        raise ValueError("only a file with a name can be resumed")
     place = Path(path)
     if place.is_dir():
         place /= name_of(url, source.identity.path)

@@ -45,26 +45,26 @@ from txbits.protocol.upload import Position
 
 _PREFIX, _SUFFIX = "run-", ".jsonl"
 
-#: Two runs that begin at the same time do so one after the other.
+#: The lock that serializes the start of runs.
 _GATE = "runs.lock"
 
-#: Lines are synced so many seconds after the first that is not.
+#: How many seconds after a line the journal is synced.
 _SYNC_AFTER = 1.0
 
 #: The journal is rewritten when it has grown by so many bytes.
 _MOST_GROWTH = 16 * 1024 * 1024
 
-#: How many runs to one URL may be under way at the same time.
+#: How many runs to one URL can be in progress.
 _MOST_RUNS = 1000
 
 
 @define
 class Lines:
     """
-    What the lines of a journal say.
+    The content of a journal.
 
     :ivar entries: The files, by the names that their own journals would have.
-    :ivar upcoming: The names of all files that the run is going to upload.
+    :ivar upcoming: The names of all files of the run.
     """
 
     entries: dict[str, Entry] = field(factory=dict)
@@ -72,13 +72,13 @@ class Lines:
 
     @classmethod
     def read(cls, text: bytes) -> Lines:
-        """Read them."""
+        """Parse a journal."""
         lines = cls()
         for line in text.split(b"\n"):
             try:
                 lines._add(json.loads(line))
             except (ValueError, TypeError, RecursionError):
-                # It was lost in a crash of the machine.
+                # A crash of the machine destroyed it.
                 continue
         return lines
 
@@ -93,12 +93,12 @@ class Lines:
 
     @property
     def text(self) -> bytes:
-        """Write the entries anew."""
+        """The entries, one per line."""
         return b"".join(_line(entry) for entry in self.entries.values())
 
     @property
     def unfinished(self) -> set[str]:
-        """The names of the files that the run may still touch."""
+        """The names of the files that have not arrived."""
         done = {name for name, entry in self.entries.items() if entry.done}
         return self.upcoming - done
 
@@ -128,10 +128,10 @@ def _key(url: str) -> str:
 
 def forget_entries(path: Path, names: Iterable[str], files: Files = FILES) -> int:
     """
-    Remove entries from the journal of a run that is not under way. It blocks.
+    Remove entries from the journal of a run that has ended. It blocks.
 
     :returns: How many were removed.
-    :raises JournalError: If the run is under way, or the journal is another user's.
+    :raises JournalError: If the run is in progress, or the journal is another user's.
     :raises OSError: If that cannot be done.
     """
     descriptor, _ = locked(path, files=files)
@@ -153,7 +153,7 @@ def _all_of(descriptor: int) -> bytes:
 
 def is_taken(directory: Path, name: str, files: Files = FILES) -> bool:
     """
-    Tell whether a run that is under way is going to upload a file. It blocks.
+    Check whether a run in progress is going to upload a file. It blocks.
 
     :param name: The name that the file's own journal would have.
     """
@@ -169,7 +169,7 @@ def _taken_by_others(
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError:
-            # It has just been removed, or is another user's.
+            # It was removed just now, or is another user's.
             continue
         try:
             files.lock(descriptor, fcntl.LOCK_SH)
@@ -217,15 +217,14 @@ class RunJournal:
         files: Files = FILES,
     ) -> Deferred[RunJournal]:
         """
-        Begin a run, and read what earlier ones left.
+        Start a run, and take over the entries of earlier ones.
 
-        :param directory: Where journals are.
-        :param url: The URL that the files go to.
+        :param directory: The directory of journals.
+        :param url: The folder that the files are uploaded to.
         :param names: The names that the files' own journals would have.
-        :param clock: For the time until lines are synced.
-        :param now: Tells the time, in seconds since 1970.
-        :param run: Runs a function that blocks, and gives a Deferred of what it
-            returns.
+        :param clock: Schedules the syncs.
+        :param now: Returns the time, in seconds since 1970.
+        :param run: Runs a function that blocks, and returns a Deferred of its result.
         :returns: A Deferred that fires with the journal. It fails with
             :class:`JournalError`.
         """
@@ -261,10 +260,10 @@ class RunJournal:
 
     def of_file(self, url: str, file: FileIdentity) -> FileJournal:
         """
-        Give the part of the journal that is about one file.
+        Get the journal of one file.
 
-        :param url: Where the file goes.
-        :raises JournalBusy: If another run is at the same upload.
+        :param url: The destination of the file.
+        :raises JournalBusy: If another run has the same upload in progress.
         """
         url = without_query(url)
         name = name_of(url, file.path)
@@ -275,7 +274,7 @@ class RunJournal:
 
     def add(self, name: str, entry: Entry | None) -> Deferred[None]:
         """
-        Write down what is to be known of a file; ``None`` if that is nothing.
+        Append the entry of a file; ``None`` to forget the file.
 
         :returns: A Deferred that fires with ``None``. It fails with
             :class:`JournalError`.
@@ -288,8 +287,7 @@ class RunJournal:
             self._lines.entries[name] = entry
             text = _line(entry)
         try:
-            # In place: that takes less than a thread would, and does not wait for the
-            # disk.
+            # Writing to the page cache takes less time than a thread would.
             self._append(text)
         except OSError as error:
             return fail(JournalError(f"{self.path}: {error.strerror or error}"))
@@ -299,8 +297,7 @@ class RunJournal:
         """
         End the run, and close the journal.
 
-        :param all_done: Whether all of its files are at their destinations, so that
-            nothing of them needs to be remembered.
+        :param all_done: Whether to forget its files, because all have arrived.
         :returns: A Deferred that fires with ``None``. It fails with
             :class:`JournalError`.
         """
@@ -381,9 +378,9 @@ class RunJournal:
 @define(eq=False)
 class FileJournal:
     """
-    What the journal of a run says of one file.
+    The part of a run's journal that is about one file.
 
-    See :class:`~txbits.client.journal.UploadJournal`.
+    It is an :class:`~txbits.client.journal.UploadJournal`.
     """
 
     run: RunJournal
@@ -410,7 +407,7 @@ class FileJournal:
         return self.entry if self.found is None else None
 
     def adopt(self, entry: Entry) -> Deferred[None]:
-        """Take over what the file's own journal says."""
+        """Take over an entry of the file's own journal."""
         self.entry, self._began = entry, entry.began
         return self.run.add(self.name, entry)
 
@@ -431,7 +428,7 @@ class FileJournal:
 
 @contextmanager
 def _gate(directory: Path, files: Files) -> Iterator[None]:
-    """Let one run at a time look for the others and say which files it takes."""
+    """Let one run at a time read the other journals and announce its files."""
     path = directory / _GATE
     descriptor, _ = locked(path, files=files, wait=True)
     try:
@@ -444,7 +441,7 @@ def _gate(directory: Path, files: Files) -> Iterator[None]:
 def _take_over(
     directory: Path, url: str, upcoming: Iterable[str], files: Files
 ) -> tuple[Path, int, bool, Lines]:
-    """Make one journal of those that earlier runs to the same URL left."""
+    """Merge the journals that earlier runs to the same URL left."""
     merged, left, is_alone = Lines(), [], True
     for path in journals_of_runs(directory, url):
         try:
@@ -483,7 +480,7 @@ def _upcoming_line(names: Iterable[str]) -> bytes:
 
 
 def _write_locked(path: Path, text: bytes, files: Files) -> int:
-    """Replace a journal by another version, which is locked before it has the name."""
+    """Replace a journal by a new version, which is locked before it gets the name."""
     temporary = f"{path}.new"
     descriptor = files.create(temporary)
     try:

@@ -1,14 +1,15 @@
 """
-What one run of an upload leaves to the next: a small file.
+The journal of one upload: a small file from which another run resumes it.
 
-It names the URL, the session, how far the server was, and which file it is, so that
-nothing of one file gets into another. It holds no password, and of the URL not the
-query, where tokens stand.
+It contains the URL, the session, the server's offset, and the identity of the file, so
+that parts of different files are never mixed. It contains neither passwords nor the
+query of the URL, which may contain tokens.
 
-It is replaced as a whole, by what is on the disk already, and so is never half written,
-not after a crash of the machine either. It is also the lock that keeps two runs of the
-same upload apart: whoever has the file that bears the name locked may write. The next
-version is locked before it takes the name, so that there is no moment without.
+A new version is synced before it replaces the old one, so that a crash of the machine
+leaves one of the two. The file is also the lock that prevents two runs of the same
+upload. A new version is locked before it gets the name.
+
+See :mod:`txbits.client._runs` for the journal that several uploads share.
 """
 
 from __future__ import annotations
@@ -39,20 +40,20 @@ from txbits.protocol.upload import Position
 
 T = TypeVar("T")
 
-#: In version 1 each session was a GUID, and written without its braces.
+#: In version 1 each session ID was a GUID, written without braces.
 _VERSION = 2
 _WITH_BARE_GUIDS = 1
 
 SUFFIX = ".json"
 
-#: Later than this, in seconds since 1970, nothing is written. It is in the year 5138.
+#: The latest valid time, in seconds since 1970: the year 5138.
 _LATEST = 1e11
 
-#: A file longer than this, in bytes, is no journal.
+#: The maximum length of a journal, in bytes.
 LONGEST = 64 * 1024
 
 
-#: An offset alone is written no sooner than so many seconds after the last one.
+#: How many seconds pass, at least, until a mere change of the offset is written.
 _OFFSET_AFTER = 1.0
 
 
@@ -61,7 +62,7 @@ class JournalError(Exception):
 
 
 class JournalBusy(JournalError):
-    """Another process is at the same upload."""
+    """Another process has the same upload in progress."""
 
 
 def name_of(url: str, path: str) -> str:
@@ -80,10 +81,10 @@ class Entry:
     """
     What a journal says.
 
-    :ivar url: Where the file goes, without a query.
-    :ivar file: Which file it is.
-    :ivar position: How far it is.
-    :ivar done: Whether it is at its destination.
+    :ivar url: The destination, without a query.
+    :ivar file: The identity of the file.
+    :ivar position: How far the upload is.
+    :ivar done: Whether the file is at its destination.
     :ivar began: When the upload began, in seconds since 1970.
     :ivar updated: When this was written, in seconds since 1970.
     """
@@ -173,9 +174,9 @@ class Entry:
             raise ValueError("a number in it is not finite") from error
         times = (entry.began, entry.updated, entry.position.failing_since or 0.0)
         if not all(abs(each) < _LATEST for each in times):
-            raise ValueError("a time in it is none")
+            raise ValueError("a time in it is out of range")
         if not 0 <= entry.position.offset <= entry.file.length:
-            raise ValueError("its offset lies outside of the file")
+            raise ValueError("its offset lies outside the file")
         return entry
 
 
@@ -220,23 +221,23 @@ class UploadJournal(Protocol):
 @define(eq=False)
 class Journal:
     """
-    The journal of one upload, which nobody else can open meanwhile.
+    The journal of one upload, locked for this process.
 
-    :ivar path: Where it is.
-    :ivar url: Where the file goes, without a query.
-    :ivar file: Which file it is.
-    :ivar now: Tells the time, in seconds since 1970.
-    :ivar run: Runs a function that may take its time, and gives a Deferred of what it
-        returns, as :func:`twisted.internet.threads.deferToThread` does.
-    :ivar keeps_done: Whether it stays when the file is at its destination, so that a
-        later run knows.
-    :ivar files: Does what is done with files.
-    :ivar found: What an earlier run left, if it was about this file as it is.
-    :ivar stale: What an earlier run left that was about another state of the file.
-    :ivar is_alone: Whether nobody else can open it meanwhile; ``False`` if the file
-        system has no locks.
-    :ivar was_lost: Whether an earlier run has left zeros, as a crash of the machine may
-        make them.
+    :ivar path: The journal file.
+    :ivar url: The destination, without a query.
+    :ivar file: The identity of the file.
+    :ivar now: Returns the time, in seconds since 1970.
+    :ivar run: Runs a function that blocks, and returns a Deferred of its result, as
+        :func:`twisted.internet.threads.deferToThread` does.
+    :ivar keeps_done: Whether to keep the journal when the file is at its destination,
+        so that a later run does not send it again.
+    :ivar files: The system calls.
+    :ivar found: What an earlier run left for the file in its present state.
+    :ivar stale: What an earlier run left for another state of the file.
+    :ivar is_alone: Whether the journal is locked; ``False`` if the file system does
+        not support locks.
+    :ivar was_lost: Whether the journal contains only zeros, which a crash of the
+        machine may leave.
     """
 
     path: Path
@@ -265,7 +266,7 @@ class Journal:
         files: Files = FILES,
     ) -> Deferred[Journal]:
         """
-        Open it, and read what an earlier run has left.
+        Open and lock the journal, and read it.
 
         :returns: A Deferred that fires with the journal. It fails with
             :class:`JournalBusy` if another process has it, or with
@@ -276,19 +277,19 @@ class Journal:
 
     def save(self, position: Position) -> Deferred[None]:
         """
-        Write down how far the upload is.
+        Record how far the upload is.
 
-        :returns: A Deferred that fires with ``None`` when that will not be lost, not if
-            the machine crashes either. It fails with :class:`JournalError`.
+        :returns: A Deferred that fires with ``None`` when the record is synced. It
+            fails with :class:`JournalError`.
         """
         return self.run(self._save, position, False)
 
     def finish(self, position: Position) -> Deferred[None]:
         """
-        The file is at its destination.
+        Record that the file is at its destination.
 
-        :returns: A Deferred that fires with ``None`` when the journal says so, or is
-            removed. It fails with :class:`JournalError`.
+        :returns: A Deferred that fires with ``None`` when that is synced, or the
+            journal is removed. It fails with :class:`JournalError`.
         """
         if self.keeps_done:
             return self.run(self._save, position, True)
@@ -296,14 +297,14 @@ class Journal:
 
     def remove(self) -> Deferred[None]:
         """
-        Leave nothing behind; the journal is closed then.
+        Remove and close the journal.
 
         :returns: A Deferred that fires with ``None``.
         """
         return self.run(self._remove)
 
     def close(self) -> None:
-        """Let others have it. Closing it twice is safe."""
+        """Close and unlock it. Closing it twice is safe."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
@@ -381,14 +382,14 @@ def locked(
     wait: bool = False,
 ) -> tuple[int, bool]:
     """
-    Open the file that bears the name, and lock it.
+    Open a journal, and lock it.
 
-    :param user: Whose it has to be; that of this process if ``None``. Whoever else can
-        write it could send an upload, and the passwords with it, anywhere.
+    :param user: The required owner; the user of this process if ``None``. Another user
+        could redirect the upload, and its passwords.
     :param wait: Whether to wait while another process has it.
     :returns: Its descriptor, and whether it is locked; if not, the file system has no
         locks.
-    :raises JournalError: If it is another's, or another process has it.
+    :raises JournalError: If another user owns it, or another process has it.
     """
     try:
         descriptor, is_alone = files.open_locked(str(path), wait=wait)
@@ -408,14 +409,14 @@ def locked(
 @define
 class Record:
     """
-    Keeps a journal, if there is one.
+    Decides what of an upload is written to its journal, if it has one.
 
-    The times in it are the calendar's, since another run has another clock. An offset
-    alone is written now and then only, since each version goes to the disk: one that is
-    too low costs a fragment at most, and the server knows it better anyway.
+    Times in the journal are wall-clock times, since each run has its own clock. A mere
+    change of the offset is written once a second at most, because each version is
+    synced. An offset that is too low costs one fragment at most: the server's counts.
 
-    :ivar clock: The upload's.
-    :ivar journal: Where to write.
+    :ivar clock: The clock of the upload.
+    :ivar journal: The journal.
     """
 
     clock: IReactorTime
@@ -428,7 +429,7 @@ class Record:
         self._began = self.clock.seconds()
 
     def seconds(self) -> float:
-        """For how many seconds the upload has been under way, earlier runs included."""
+        """The age of the upload in seconds, including earlier runs."""
         seconds = self.clock.seconds() - self._began
         journal = self.journal
         if journal is not None and journal.found is not None:
@@ -436,7 +437,7 @@ class Record:
         return seconds
 
     def stale(self) -> Position | None:
-        """Where an earlier run stopped that sent another state of the file."""
+        """Where an earlier run with another state of the file stopped."""
         journal = self.journal
         if journal is None or journal.stale is None or journal.stale.done:
             return None
@@ -452,9 +453,9 @@ class Record:
 
     async def write(self, position: Position) -> None:
         """
-        The upload is so far.
+        Record the position, unless only the offset changed a moment ago.
 
-        :raises JournalError: If that cannot be written down.
+        :raises JournalError: If that fails.
         """
         now = self.clock.seconds()
         is_new_offset_only = evolve(position, offset=self._saved.offset) == self._saved
@@ -468,9 +469,9 @@ class Record:
 
     async def catch_up(self, position: Position) -> None:
         """
-        The upload is so far, and may end here.
+        Record the position.
 
-        :raises JournalError: If that cannot be written down.
+        :raises JournalError: If that fails.
         """
         if self.journal is not None and position != self._saved:
             self._saved, self._saved_at = position, self.clock.seconds()
@@ -478,15 +479,15 @@ class Record:
 
     async def finish(self, position: Position) -> None:
         """
-        The file is at its destination.
+        Record that the file is at its destination.
 
-        :raises JournalError: If that cannot be written down.
+        :raises JournalError: If that fails.
         """
         if self.journal is not None:
             await self.journal.finish(self._entry(self.journal, position))
 
     async def remove(self) -> None:
-        """The upload is over, and nothing of it is to be gone on with."""
+        """Forget the upload."""
         if self.journal is not None:
             await self.journal.remove()
 
