@@ -245,7 +245,7 @@ class CertificateTests(TLSTestCase):
         together = mine.key + mine.certificate
         await self.assert_delivered(url, authorities=trusted, certificate=together)
         error = await self.refuse(url, authorities=trusted)
-        self.assertIn("did not accept the client's certificate", str(error))
+        self.assertIn("did not accept the client certificate", str(error))
         self.assertFalse(error.transient)
 
     async def test_the_certificates_between_are_shown_as_well(self) -> None:
