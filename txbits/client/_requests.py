@@ -188,7 +188,7 @@ class Requests:
         return () if authorizer is None else authorizer.describe(asked)
 
     def drop(self) -> None:
-        """Drop the connection of the latest request, whatever is still under way."""
+        """Drop the connection of the latest request."""
         self._connections.drop()
 
     @deferred
