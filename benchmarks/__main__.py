@@ -69,6 +69,7 @@ def _options() -> argparse.Namespace:
         help="one more word for that command; may be repeated",
     )
     add("--total", type=int, default=1024, help="MiB of a run but of small uploads")
+    add("--files", type=int, default=1000, help="small files of a run of clients")
     add("--fragment", type=int, default=10, help="MiB of a Fragment or PUT")
     add("--connections", default="1,8", help="how many, but for small uploads")
     add("--sessions", type=int, default=6000, help="uploads of a sessions run")
@@ -90,6 +91,7 @@ def _options() -> argparse.Namespace:
         options.repetitions = 1
         options.total, options.fragment = 64, 4
         options.sessions, options.clients = 300, 8
+        options.files = 50
         options.open, options.latencies, options.passing = [50, 100], 100, 500
     return options
 
@@ -144,6 +146,7 @@ def _run(options: argparse.Namespace, directory: Path) -> None:
                 directory,
                 repetitions=options.repetitions,
                 total=options.total * throughput.MIB,
+                files=options.files,
             )
         elif part == "throughput":
             throughput.measure(

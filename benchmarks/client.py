@@ -5,6 +5,10 @@ Both are processes that send the same file. What is measured begins when they ar
 started and ends when they have exited, so that the start of Python counts. nginx leaves
 it to the kernel when a file reaches the disk. To be compared with that, txbits is told
 to do so as well; a run in which it fsyncs, as it does by default, stands beside it.
+
+The same is done with a folder of small files: ``txbits upload -r`` with its journal, to
+txbits with its defaults, beside one ``curl`` that is given all the URLs and keeps its
+connection.
 """
 
 from __future__ import annotations
@@ -77,6 +81,18 @@ def _curl(file: Path, url: str) -> list[str]:
     return ["curl", "--silent", "--fail", "-T", str(file), url]
 
 
+def _txbits_upload_folder(folder: Path, url: str) -> list[str]:
+    command = [sys.executable, "-m", "txbits", "upload", "--quiet", "-r"]
+    state = folder.with_name("journals")
+    state.mkdir(exist_ok=True)
+    return [*command, "--state", str(state), str(folder), f"{url}/"]
+
+
+def _curl_folder(folder: Path, url: str) -> list[str]:
+    paths = ",".join(sorted(map(str, folder.iterdir())))
+    return ["curl", "--silent", "--fail", "-T", f"{{{paths}}}", f"{url}/{folder.name}/"]
+
+
 OURS, FSYNCED, CURL = "txbits upload", "txbits upload, fsynced", "curl -T"
 
 CLIENTS = [
@@ -85,35 +101,77 @@ CLIENTS = [
     Client(CURL, "nginx", [], _curl),
 ]
 
+SMALL_OURS, SMALL_NEVER = "txbits upload -r", "txbits upload -r, never fsynced"
+SMALL_CURL = "curl -T {…}"
+
+SMALL_CLIENTS = [
+    Client(SMALL_OURS, "txbits", ["--create-directories"], _txbits_upload_folder),
+    Client(
+        SMALL_NEVER,
+        "txbits",
+        ["--create-directories", "--fsync", "never"],
+        _txbits_upload_folder,
+    ),
+    Client(SMALL_CURL, "nginx", [], _curl_folder),
+]
+
+#: How many bytes each of the small files has.
+SMALL = 4096
+
 
 def measure(
-    sides: dict[str, Side], directory: Path, *, repetitions: int, total: int
+    sides: dict[str, Side],
+    directory: Path,
+    *,
+    repetitions: int,
+    total: int,
+    files: int,
 ) -> None:
     """
     Run all clients in turn, as often as asked, and print what came out.
 
     :param sides: The servers that can be run here.
     :param directory: Where the folders of the runs are made.
-    :param total: How many bytes the file has.
+    :param total: How many bytes the big file has.
+    :param files: How many small files there are.
     """
-    clients = [client for client in CLIENTS if client.server in sides]
-    if shutil.which("curl") is None:
-        print("curl is not installed and left out: apt-get install curl")
-        clients = [client for client in clients if client.name != CURL]
     file = directory / "client-source"
     with file.open("wb") as out:
         for _ in range(total // MIB):
             out.write(os.urandom(MIB))
+    _tell(_results(CLIENTS, sides, file, repetitions, total), total)
+    file.unlink()
+    folder = directory / "client-folder"
+    folder.mkdir()
+    for number in range(files):
+        (folder / f"{number:06}").write_bytes(os.urandom(SMALL))
+    results = _results(SMALL_CLIENTS, sides, folder, repetitions, files * SMALL)
+    _tell_small(results, files)
+    shutil.rmtree(folder)
+
+
+def _results(
+    clients: Sequence[Client],
+    sides: dict[str, Side],
+    source: Path,
+    repetitions: int,
+    total: int,
+) -> dict[str, list[Sent]]:
+    clients = [client for client in clients if client.server in sides]
+    if shutil.which("curl") is None:
+        print("curl is not installed and left out: apt-get install curl")
+        clients = [
+            client for client in clients if client.name not in (CURL, SMALL_CURL)
+        ]
     results: dict[str, list[Sent]] = {client.name: [] for client in clients}
     for repetition in range(repetitions):
         for number, client in enumerate(clients):
-            folder = directory / f"client-{repetition}-{number}"
+            folder = source.with_name(f"client-{repetition}-{number}")
             with running(_side(sides[client.server], client), folder) as server:
-                sent = _run(client, server, file, total)
+                sent = _run(client, server, source, total)
             results[client.name].append(sent)
             shutil.rmtree(folder)
-    file.unlink()
-    _tell(results, total)
+    return results
 
 
 def _side(side: Side, client: Client) -> Side:
@@ -121,13 +179,14 @@ def _side(side: Side, client: Client) -> Side:
     return evolve(side, command=lambda run: side.command(run) + client.options)
 
 
-def _run(client: Client, server: Server, file: Path, total: int) -> Sent:
+def _run(client: Client, server: Server, source: Path, total: int) -> Sent:
     warm_page_cache(server.run.directory, total)
     url = f"http://127.0.0.1:{server.run.port}/arrived"
     bystanders = Bystanders()
     before = server.cpu_seconds()
+    command = client.command(source, url)
     start = time.perf_counter()
-    process = subprocess.Popen(client.command(file, url), cwd=CHECKOUT)
+    process = subprocess.Popen(command, cwd=CHECKOUT)
     peak = 0.0
     while (ended := os.waitid(os.P_PID, process.pid, _ENDED)) is None:
         peak = max(peak, _peak(process.pid))
@@ -139,9 +198,18 @@ def _run(client: Client, server: Server, file: Path, total: int) -> Sent:
         raise LoadFailed(f"{client.name} ended with {ended}")
     cpu = usage.ru_utime + usage.ru_stime
     server_cpu = server.cpu_seconds() - before
-    if not filecmp.cmp(file, server.run.files / "arrived", shallow=False):
+    if not _is_same(source, server.run.files / "arrived"):
         raise LoadFailed(f"{client.name} delivered other bytes")
     return Sent(seconds, cpu, server_cpu, peak, bystanders.share(cpu + server_cpu))
+
+
+def _is_same(source: Path, arrived: Path) -> bool:
+    if source.is_file():
+        return filecmp.cmp(source, arrived, shallow=False)
+    names = sorted(os.listdir(source))
+    arrived /= source.name
+    same, _, _ = filecmp.cmpfiles(source, arrived, names, shallow=False)
+    return sorted(os.listdir(arrived)) == names == sorted(same)
 
 
 _ENDED = os.WEXITED | os.WNOHANG | os.WNOWAIT
@@ -191,3 +259,21 @@ def _tell(results: dict[str, Sequence[Sent]], total: int) -> None:
     peak = max(run.peak for run in [*ours, *results[FSYNCED]])
     reached.append(Goal("peak MiB of txbits upload", peak, "at most", 60))
     goals("(f) goals", reached)
+
+
+def _tell_small(results: dict[str, list[Sent]], files: int) -> None:
+    table(
+        f"(f) {files} files of {SMALL} bytes: median (lowest-highest)",
+        ["client", "wall s", "files/s", "client CPU s", "server CPU s", "peak MiB"],
+        [
+            [
+                name,
+                middle([run.seconds for run in runs]),
+                middle([files / run.seconds for run in runs], 0),
+                middle([run.cpu for run in runs]),
+                middle([run.server_cpu for run in runs]),
+                middle([run.peak for run in runs], 1),
+            ]
+            for name, runs in results.items()
+        ],
+    )

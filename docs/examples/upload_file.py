@@ -21,7 +21,7 @@ async def main(reactor: Any, path: str, url: str) -> None:
     try:
         result = await upload(path, url, reactor=reactor, on_event=show, retry_for=3600)
     except UploadFailed as error:
-        words = "try again later" if error.transient else "that will not do"
+        words = "try again later" if error.transient else "permanent failure"
         raise SystemExit(f"{error}: {words}") from error
     print(f"session {result.session_id} brought {result.length} bytes")
 

@@ -1,6 +1,6 @@
 """
-An upload that words on standard input pause, resume and cancel, and that goes on where
-it was when the program is started again: ``python upload_job.py FILE URL JOURNAL``.
+An upload that words on standard input pause, resume and cancel, and that resumes when
+the program is started again: ``python upload_job.py FILE URL JOURNAL``.
 """
 
 import sys
@@ -61,9 +61,9 @@ async def main(reactor: Any, path: str, url: str, journal_path: str) -> None:
     try:
         print(f"{(await result).length} bytes arrived")
     except UploadCancelled:
-        print("cancelled; nothing of it is left")
+        print("cancelled")
     except CancelledError:
-        print("interrupted; the same command goes on")
+        print("interrupted; the same command resumes")
     finally:
         journal.close()
         source.close()

@@ -25,7 +25,7 @@ from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
 from tests.protocol.model_server import ModelServer
-from txbits.client._exchange import Found, IExchange
+from txbits.client._exchange import Found, IExchange, ILine
 from txbits.client._requests import NoAnswer
 from txbits.client.source import ISource, SourceChanged
 from txbits.protocol.packets import Ack, Fragment, Packet
@@ -160,6 +160,29 @@ class ScriptedExchange:
     def kinds(self) -> list[str]:
         """What was sent, by name."""
         return [packet.packet_type for packet in self.packets]
+
+
+@implementer(ILine)
+@define(eq=False)
+class Line:
+    """
+    A connection that is kept.
+
+    :ivar urls: What it was used for.
+    """
+
+    to: Callable[[Any, str, Any], IExchange]
+    urls: list[str] = field(factory=list)
+    closed: int = 0
+
+    def exchange(self, url: str) -> IExchange:
+        assert not self.closed
+        self.urls.append(url)
+        return self.to(None, url, None)
+
+    def close(self) -> Deferred[None]:
+        self.closed += 1
+        return succeed(None)
 
 
 def lost(words: str = "the connection was lost") -> NoAnswer:

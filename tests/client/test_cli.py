@@ -84,7 +84,8 @@ class ArgumentTests(SynchronousTestCase):
     def test_numbers_that_are_none_are_refused(self) -> None:
         for text in ("0", "x", "1.5", "", "²"):
             words = self.refuse("upload", "a", URL, "--fragment-size", text)
-            self.assertIn("is not a number of bytes", words)
+            reason = "must be at least 1 byte" if text == "0" else "is not a size"
+            self.assertIn(reason, words)
         for text in ("-1", "x", "nan", "inf", "1w", ""):
             words = self.refuse("upload", "a", URL, f"--retry-for={text}")
             self.assertIn("is not a duration", words)
@@ -194,7 +195,7 @@ class RunTests(SynchronousTestCase):
     def test_a_directory_is_sent_only_if_that_is_wanted(self) -> None:
         os.remove(self.path)
         os.mkdir(self.path)
-        self.assert_status(self.run_with(), 1, "is a directory; -r sends")
+        self.assert_status(self.run_with(), 1, "is a directory (use -r)")
 
     def test_a_name_that_no_file_can_have_is_1(self) -> None:
         self.path = "a\0b"
@@ -225,7 +226,9 @@ class RunTests(SynchronousTestCase):
         self.assertNoResult(result)
         for stopped in self.clock.shut_down():
             self.successResultOf(stopped)
-        self.assert_status(result, 130, "interrupted; the same command goes on")
+        self.assert_status(
+            result, 130, "interrupted; run the same command again to continue"
+        )
         self.assertNotIn("Cancel-Session", self.exchange.kinds)
 
     def test_the_reactor_waits_until_the_upload_has_stopped(self) -> None:
@@ -322,7 +325,7 @@ class ReplyFolderTests(SynchronousTestCase):
             context, parse(["upload", path, URL, "--no-state", "--reply", reply])
         )
         self.assertIs(self.successResultOf(status), Status.USAGE)
-        self.assertIn("is not a folder", err.getvalue())
+        self.assertIn("is not a directory", err.getvalue())
 
 
 class StartTests(SynchronousTestCase):

@@ -18,16 +18,19 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.client.fakes import (
     Answer,
+    Line,
     Pipe,
     ScriptedExchange,
     ShutdownClock,
     Terminal,
     lost,
 )
-from txbits.client._exchange import IExchange
+from txbits.client._exchange import IExchange, ILine
 from txbits.client._files import Files
+from txbits.client._requests import Untrusted
 from txbits.client.cli import parse
 from txbits.client.commands._command import Context, Status, explain, run
+from txbits.client.events import UploadFailed
 from txbits.protocol.codec import NotAnAck
 from txbits.protocol.packets import Ack, CancelSession
 from txbits.protocol.refusals import HResult
@@ -47,6 +50,7 @@ class CommandTestCase(SynchronousTestCase):
         self.stdin = -1
         self.files = Files()
         self.servers: dict[str, ScriptedExchange] = {}
+        self.lines_made: list[Line] = []
         self.calendar = 1_700_000_000.0
         self.run: Any = maybeDeferred
 
@@ -64,6 +68,11 @@ class CommandTestCase(SynchronousTestCase):
     def exchange(self, reactor: Any, url: str, settings: Any) -> IExchange:
         return self.servers.setdefault(url, ScriptedExchange())
 
+    def line(self, reactor: Any, settings: Any, throttle: Any) -> ILine:
+        line = Line(self.exchange)
+        self.lines_made.append(line)
+        return line
+
     def run_command(self, *argv: str, **environ: str) -> Deferred[Status]:
         self.err.truncate(0)
         self.err.seek(0)
@@ -74,6 +83,7 @@ class CommandTestCase(SynchronousTestCase):
             self.run,
             {"HOME": self.home, **environ},
             self.exchange,
+            self.line,
             stdin=self.stdin,
             files=self.files,
             now=lambda: self.calendar,
@@ -130,14 +140,14 @@ class SeveralFilesTests(CommandTestCase):
         self.assertEqual(
             self.published(), {"http://h/in/d/2": b"2", "http://h/in/d/e/1": b"1"}
         )
-        self.assertIn("link is a symbolic link, and left out", self.err.getvalue())
-        self.assertIn("pipe is no ordinary file, and left out", self.err.getvalue())
+        self.assertRegex(self.err.getvalue(), "skipped .*/link: a symbolic link")
+        self.assertRegex(self.err.getvalue(), "skipped .*/pipe: not a regular file")
 
     def test_a_url_that_is_no_folder_is_wrong_usage(self) -> None:
         for argv in ((self.a, self.b), ("-r", self.folder)):
             result = self.run_command("upload", *argv, "http://h/in")
             self.assert_status(result, 1)
-            self.assertIn("has to end with a slash", self.err.getvalue())
+            self.assertIn("needs a trailing slash", self.err.getvalue())
 
     def test_two_files_of_one_name_are_wrong_usage(self) -> None:
         other = self.write("d/a.txt", b"other")
@@ -162,7 +172,7 @@ class SeveralFilesTests(CommandTestCase):
         argv = ("upload", "--retry-for", "0", self.a, self.b, "http://h/")
         self.assert_status(self.run_command(*argv), 3)
         self.assertNotIn("http://h/b%20c.txt", self.published())
-        self.assertIn("1 files were not tried", self.err.getvalue())
+        self.assertIn("1 of 2 files were not tried", self.err.getvalue())
 
     def test_what_arrived_is_not_sent_again_by_the_same_command(self) -> None:
         self.script("http://h/b%20c.txt", lost("no route"))
@@ -209,7 +219,7 @@ class StateTests(CommandTestCase):
         self.home = os.path.abspath(path)
         self.assert_status(self.run_command("upload", path, "http://h/x"), 1)
         self.assertIn("Not a directory", self.err.getvalue())
-        self.assertIn("--no-state does without", self.err.getvalue())
+        self.assertIn("--no-state keeps no journal", self.err.getvalue())
         argv = ("upload", "--no-state", path, "http://h/x")
         self.assert_status(self.run_command(*argv), 0)
 
@@ -221,7 +231,7 @@ class StateTests(CommandTestCase):
 
         self.files = Files(flock=flock)
         self.assert_status(self.run_command("upload", path, "http://h/x"), 0)
-        self.assertIn("has no locks", self.err.getvalue())
+        self.assertIn("does not support locks", self.err.getvalue())
         self.err.truncate(0)
         self.assert_status(self.run_command("upload", "-q", path, "http://h/x"), 0)
         self.assertNotIn("locks", self.err.getvalue())
@@ -297,7 +307,7 @@ class JSONTests(CommandTestCase):
         self.assert_status(self.run_command("upload", "--json", path, "http://h/x"), 2)
         last = self.lines()[-1]
         self.assertEqual((last["event"], last["exit"]), ("failed", 2))
-        self.assertEqual((last["status"], last["hresult"]), (403, 0x80070005))
+        self.assertEqual((last["status"], last["hresult"]), (403, "0x80070005"))
         self.assertIn("403 Forbidden", last["error"])
 
     def test_so_is_one_of_several(self) -> None:
@@ -507,7 +517,7 @@ class StatusTests(CommandTestCase):
 
     def test_nothing_is_said_to_be_nothing(self) -> None:
         self.assert_status(self.run_command("status"), 0)
-        self.assertIn("no upload", self.out.getvalue())
+        self.assertIn("no uploads", self.out.getvalue())
 
     def test_an_interrupted_upload_is_a_line(self) -> None:
         path = self.interrupted()
@@ -564,11 +574,38 @@ class StatusTests(CommandTestCase):
         self.assert_status(self.run_command("status", "--state", moved), 0)
         self.assertIn("interrupted", self.out.getvalue())
 
-    def test_a_terminal_gets_a_table(self) -> None:
-        self.interrupted()
+    def test_it_can_be_copied_from_a_terminal_of_any_width(self) -> None:
+        path = self.interrupted()
         self.out = Terminal()
-        self.assert_status(self.run_command("status"), 0)
-        self.assertIn("┃", self.out.getvalue())
+        self.assert_status(self.run_command("status", COLUMNS="20"), 0)
+        (line,) = self.out.getvalue().splitlines()[1:]
+        for text in (path, "http://h/a", "session-1"):
+            self.assertIn(f"{text} ", line)
+
+    def test_what_is_done_can_be_forgotten(self) -> None:
+        self.interrupted()
+        first, second = self.write("1", b"1"), self.write("2", b"2")
+        self.script("http://h/2", Ack(403))
+        self.assert_status(self.run_command("upload", first, second, "http://h/"), 2)
+        self.out.truncate(0)
+        self.out.seek(0)
+        self.assert_status(self.run_command("status", "--clear"), 0)
+        self.assertIn("forgot 1 uploads that are done", self.out.getvalue())
+        self.assertIn(" interrupted ", self.out.getvalue())
+        self.assertNotIn("http://h/1", self.out.getvalue())
+        self.assertEqual(len(self.journals()), 1)
+        self.out.truncate(0)
+        self.out.seek(0)
+        self.assert_status(self.run_command("status", "--clear", "--json"), 0)
+        self.assertEqual([line["state"] for line in self.lines()], ["interrupted"])
+
+    def test_what_is_under_way_is_not_forgotten(self) -> None:
+        first, second = self.write("1", b"1"), self.write("2", b"2")
+        self.script("http://h/2", Deferred())
+        self.run_command("upload", "-q", "-j", "1", first, second, "http://h/")
+        self.assert_status(self.run_command("status", "--clear"), 0)
+        self.assertIn("forgot 0 uploads", self.out.getvalue())
+        self.assertEqual(len(self.journals()), 1)
 
     def test_a_journal_holds_no_secret(self) -> None:
         path = self.write("a", b"0123456789")
@@ -591,6 +628,22 @@ class StatusTests(CommandTestCase):
 
 class ExplainTests(SynchronousTestCase):
     """What an exception is for the user."""
+
+    def advice(self, error: UploadFailed, *options: str) -> str:
+        parsed = parse(["upload", "a", "http://h/", *options])
+        return explain(error, parsed)[1]
+
+    def test_the_option_that_may_help_is_named(self) -> None:
+        asked = UploadFailed("the server answered 401", transient=False, status=401)
+        self.assertIn("; --user NAME sends", self.advice(asked))
+        self.assertEqual(self.advice(asked, "--user", "me"), "the server answered 401")
+        asked = UploadFailed("the proxy answered 407", transient=False, status=407)
+        self.assertIn("; --proxy-user NAME sends", self.advice(asked))
+        untrusted = UploadFailed("it is not trusted", transient=False)
+        untrusted.__cause__ = Untrusted("it is not trusted")
+        self.assertIn("; --cacert FILE trusts", self.advice(untrusted))
+        other = UploadFailed("403", transient=False, status=403)
+        self.assertEqual(self.advice(other), "403")
 
     def test_a_file_that_cannot_be_had_is_named_and_no_fault_of_ours(self) -> None:
         error = FileNotFoundError(2, "No such file or directory", "/none/reply")

@@ -89,7 +89,7 @@ class BashTests(SynchronousTestCase):
 
     def test_commands_are_offered(self) -> None:
         names = [command.name for command in COMMANDS]
-        self.assertEqual(self.offers(""), [*names, "-h", "--help"])
+        self.assertEqual(self.offers(""), [*names, "-h", "--help", "--version"])
         self.assertEqual(self.offers("do"), ["download"])
         self.assertEqual(self.offers("c"), ["cancel", "check", "completion"])
 

@@ -50,7 +50,7 @@ class CommandTests(DownloadCase):
         files = Files(flock=flock)
         self.assertEqual(await self.run_it(files=files), Status.DONE)
         self.assert_arrived()
-        self.assertIn("has no locks", self.err.getvalue())
+        self.assertIn("does not support locks", self.err.getvalue())
         status = await self.run_it("--json", "--overwrite", files=files)
         self.assertEqual(status, Status.DONE)
         first = json.loads(self.out.getvalue().splitlines()[0])
@@ -94,7 +94,7 @@ class CommandTests(DownloadCase):
     async def test_a_file_that_is_there_is_1(self):
         self.path.write_bytes(b"old")
         self.assertEqual(await self.run_it(), Status.USAGE)
-        self.assertIn("is there already (try --overwrite)", self.err.getvalue())
+        self.assertIn("exists (try --overwrite)", self.err.getvalue())
         self.assertEqual(await self.run_it("--overwrite"), Status.DONE)
         self.assert_arrived()
 
@@ -148,7 +148,7 @@ class CommandTests(DownloadCase):
         self.assertEqual(await command.ended, 130)
         self.assertEqual(
             command.err,
-            b"txbits: interrupted; the same command goes on where it stopped\n",
+            b"txbits: interrupted; run the same command again to continue\n",
         )
         command = self.spawn()
         self.assertEqual(await command.ended, 0, command.err)

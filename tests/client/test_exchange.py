@@ -27,7 +27,7 @@ from tests.client.fakes import (
     ScriptedExchange,
 )
 from txbits.client._auth import Authorizer
-from txbits.client._bodies import CHUNK
+from txbits.client._bodies import CHUNK, Throttle
 from txbits.client._exchange import (
     Found,
     HTTPExchange,
@@ -75,9 +75,8 @@ class ExchangeTestCase(SynchronousTestCase):
             Requests(self.clock, self.connections, agent, each, Authorizer(None))
             for each in (settings, settings.for_strangers)
         )
-        return HTTPExchange(
-            self.clock, self.url, requests, strangers, settings.limit_rate
-        )
+        throttle = Throttle(self.clock, settings.limit_rate)
+        return HTTPExchange(self.url, requests, strangers, throttle)
 
     def send(self, packet: Packet, host: str | None = None) -> Deferred[Ack]:
         return self.exchange.send(
@@ -345,7 +344,7 @@ class ProxyTests(ExchangeTestCase):
         requests = Requests(
             self.clock, self.connections, agent, ConnectionSettings(), authorizer
         )
-        self.exchange = HTTPExchange(self.clock, url, requests, requests)
+        self.exchange = HTTPExchange(url, requests, requests, Throttle(self.clock))
         self.send(CreateSession())
         self.connector.request()
         self.connector.answer(
@@ -488,9 +487,20 @@ class FailureTests(ExchangeTestCase):
         self.connector.refusal = ConnectionRefusedError("no one there")
         self.assert_no_answer(self.send(CreateSession()), "no one there")
 
+    def test_a_connection_that_fails_names_host_and_port_and_says_why(self) -> None:
+        self.connector.refusal = ConnectionRefusedError(111, "Connection refused")
+        self.assert_no_answer(
+            self.send(CreateSession()), "cannot connect to h:80: Connection refused"
+        )
+        self.assert_no_answer(
+            self.send(CreateSession(), "[::1]:99"), "cannot connect to [::1]:99: "
+        )
+
     def test_names_that_are_not_found_may_pass(self) -> None:
         self.connector.refusal = DNSLookupError("no such host")
-        self.assert_no_answer(self.send(CreateSession()), "no such host")
+        self.assert_no_answer(
+            self.send(CreateSession()), "cannot connect to h:80: host name not found"
+        )
 
     def test_a_connection_lost_while_waiting_may_pass(self) -> None:
         result = self.send(CreateSession())
@@ -540,7 +550,7 @@ class FailureTests(ExchangeTestCase):
         self.clock.advance(19.9)
         self.assertNoResult(result)
         self.clock.advance(0.2)
-        self.assert_no_answer(result, "nothing was heard of the server for 20 seconds")
+        self.assert_no_answer(result, "h:80 sent nothing for 20 seconds")
 
     def test_an_ack_that_takes_too_long_is_no_answer(self) -> None:
         result = self.send(fragment(0, 9, 100))

@@ -327,7 +327,7 @@ class ForeignServerTests(TestCase):
         settings = ConnectionSettings(request_timeout=0.2, response_timeout=0.2)
         error = await self.refuse(quiet.getHost().port, retry_for=0, settings=settings)
         self.assertTrue(error.transient)
-        self.assertIn("nothing was heard of the server for 0.2 seconds", str(error))
+        self.assertIn("sent nothing for 0.2 seconds", str(error))
 
     async def test_a_host_that_is_named_gets_the_rest(self) -> None:
         there, other = self.listen(

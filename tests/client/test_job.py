@@ -34,10 +34,8 @@ from txbits.client import (
     Waiting,
 )
 from txbits.client._files import Files
-from txbits.client._journals import (
-    name_of,
-)
 from txbits.client._requests import NoTrust
+from txbits.client.journal import name_of
 from txbits.protocol.packets import Ack, Fragment
 from txbits.protocol.refusals import HResult
 

@@ -23,7 +23,6 @@ from txbits.client._journals import (
     forget_old,
     look_at,
     look_into,
-    name_of,
     state_directory,
 )
 from txbits.client.journal import (
@@ -32,6 +31,7 @@ from txbits.client.journal import (
     JournalBusy,
     JournalError,
     locked,
+    name_of,
 )
 from txbits.client.source import FileIdentity
 from txbits.protocol.upload import Position
@@ -250,8 +250,7 @@ class FailureTests(JournalTestCase):
             for number in (float("inf"), float("nan"), -float("inf")):
                 self.path.write_text(json.dumps({**good, name: number}))
                 self.assertIn("is no journal", self.refuse(JournalError))
-                found = look_at(self.path)
-                assert found is not None
+                (found,) = look_at(self.path)
                 self.assertIsNone(found.entry)
 
     def test_a_journal_that_cannot_be_replaced_is_said_and_kept(self) -> None:
@@ -334,8 +333,7 @@ class FileSystemTests(JournalTestCase):
             journal = self.open()
             self.assertFalse(journal.is_alone)
             self.save(journal)
-            found = look_at(self.path, self.files)
-            assert found is not None
+            (found,) = look_at(self.path, self.files)
             self.assertFalse(found.running)
             self.successResultOf(journal.remove())
         self.files = Files()
@@ -418,5 +416,5 @@ class LookTests(JournalTestCase):
         forget_old(directory, self.now)
 
     def test_what_is_not_there_is_not_found(self) -> None:
-        self.assertIsNone(look_at(self.path))
+        self.assertEqual(look_at(self.path), [])
         self.assertEqual(list(look_into(self.path.parent)), [])

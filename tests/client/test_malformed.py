@@ -79,11 +79,17 @@ class MalformedTests(TestCase):
                 "the answer is not HTTP; it begins with 'HTTP/1.1 two OK'",
             ),
             (
+                # An alert: "unexpected message".
+                b"\x15\x03\x01\x00\x02\x02\x0a",
+                "this port speaks TLS; use https://",
+            ),
+            (
                 b"HTTP/x 200 OK",
                 "the answer has an invalid HTTP version: 'HTTP/x'",
             ),
         ):
-            self.assertEqual(await self.failure(answer + b"\r\n\r\n"), words)
+            failure = await self.failure(answer + b"\r\n\r\n")
+            self.assertEqual(failure.partition(": ")[2], words)
 
     async def test_it_is_one_line_and_not_too_long(self) -> None:
         words = await self.failure(b"\x1b[2J" + b"x" * 5000 + b"\r\n\r\n")

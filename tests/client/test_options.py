@@ -57,7 +57,7 @@ class TypeTests(SynchronousTestCase):
 
     def test_a_password_beside_the_user_is_refused_and_not_repeated(self) -> None:
         words = self.refuse(_types.user, "me:sesame")
-        self.assertIn("can be seen by others", words)
+        self.assertIn("can see a password on the command line", words)
         self.assertNotIn("sesame", words)
         self.refuse(_types.user, "")
 
@@ -125,7 +125,7 @@ class SettingsTests(SynchronousTestCase):
         self.file(".netrc", "machine files.example login me password sesame\n")
         settings = self.settings("--user", "me")
         self.assertEqual(settings.credentials, Credentials("me", "sesame"))
-        self.assertIn("no password of you", self.refuse("--user", "you"))
+        self.assertIn("no password for you", self.refuse("--user", "you"))
 
     def test_bytes_there_that_are_no_text_go_out_as_they_are(self) -> None:
         path = self.file("n", "")
@@ -142,7 +142,7 @@ class SettingsTests(SynchronousTestCase):
         self.file(".netrc", "default password sesame")
         os.chdir(self.home)
         self.assertIn(
-            "no password of me", self.refuse("--user", "me", HOME="", NETRC="")
+            "no password for me", self.refuse("--user", "me", HOME="", NETRC="")
         )
 
     def test_netrc_may_be_elsewhere(self) -> None:
@@ -157,7 +157,7 @@ class SettingsTests(SynchronousTestCase):
 
         settings = self.settings("--user", "me", ask=ask)
         self.assertEqual(settings.credentials, Credentials("me", "sesame"))
-        self.assertEqual(self.asked, ["Password of me at files.example: "])
+        self.assertEqual(self.asked, ["Password for me at files.example: "])
 
     def test_without_any_of_them_it_is_wrong_usage(self) -> None:
         self.assertIn("TXBITS_PASSWORD", self.refuse("--user", "me"))

@@ -11,8 +11,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from txbits.client._record import Record
-from txbits.client.journal import Journal
+from txbits.client.journal import Journal, Record
 from txbits.client.source import FileIdentity
 from txbits.protocol.upload import Position
 

@@ -232,7 +232,7 @@ class CommandTests(SocketsTestCase):
         await stuck
         command.transport.signalProcess(signal.SIGINT)
         self.assertEqual(await command.ended, 130)
-        self.assertIn(b"txbits: interrupted; the same command goes on", command.err)
+        self.assertIn(b"txbits: interrupted; run the same command", command.err)
         self.assertEqual(len(self.server.held), 1)
 
     async def test_an_interrupt_that_was_ignored_stays_so(self) -> None:

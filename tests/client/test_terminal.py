@@ -109,7 +109,7 @@ class TerminalTests(TestCase):
 
     async def test_a_password_is_asked_for_and_not_shown(self) -> None:
         command = self.spawn("upload", "--user", "me", self.path, self.guarded())
-        await command.shows(b"Password of me at 127.0.0.1: ")
+        await command.shows(b"Password for me at 127.0.0.1: ")
         command.transport.write(b"sesame\n")
         self.assertEqual(await command.ended, 0)
         self.assertEqual(self.server.published, self.data)
@@ -117,7 +117,7 @@ class TerminalTests(TestCase):
 
     async def test_a_question_can_be_left_with_ctrl_c(self) -> None:
         command = self.spawn("upload", "--user", "me", self.path, self.guarded())
-        await command.shows(b"Password of me at 127.0.0.1: ")
+        await command.shows(b"Password for me at 127.0.0.1: ")
         command.transport.write(CTRL_C)
         self.assertEqual(await command.ended, 130)
         self.assertIn("txbits: interrupted", command.text)
@@ -130,5 +130,5 @@ class TerminalTests(TestCase):
         await stuck
         command.transport.write(CTRL_C)
         self.assertEqual(await command.ended, 130)
-        self.assertIn("interrupted; the same command goes on", command.text)
+        self.assertIn("interrupted; run the same command again", command.text)
         self.assertEqual(len(self.server.held), 1)

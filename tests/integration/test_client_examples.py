@@ -65,7 +65,7 @@ class UploadExampleTests(TestCase):
         self.url += "/"
         program = await self.run_example("upload_file.py").ended()
         self.assertEqual(program.status, 1)
-        self.assertIn("that will not do", program.output)
+        self.assertIn("permanent failure", program.output)
 
     async def test_words_pause_and_resume_a_job(self):
         await self.start()
@@ -85,7 +85,7 @@ class UploadExampleTests(TestCase):
         await self.until(program, "started")
         program.transport.write(b"cancel\n")
         await program.ended()
-        self.assertIn("nothing of it is left", program.output)
+        self.assertIn("cancelled", program.output)
         self.assertEqual(leftovers(self.root), [])
         self.assertFalse((self.cwd / "journal").exists())
 

@@ -6,6 +6,7 @@ when so many bytes have passed, which is the moment of the kill. Where that fall
 random; the seed is in the message of a failure.
 """
 
+import json
 import os
 import random
 import signal
@@ -21,6 +22,15 @@ from tests.integration.wire import leftovers
 
 FRAGMENT = 256 * 1024
 KILLS = 20
+
+#: In a run of many files: how many, about how many bytes each has, and how many are
+#: sent at a time.
+FILES = 200
+SMALL = 16 * 1024
+JOBS = 4
+
+#: The record of a session that holds nothing.
+UNKNOWN = [b"open", b"-", b"0"]
 
 #: A packet without its bytes is not longer than this.
 HEADERS = 1024
@@ -66,7 +76,7 @@ class Counter(ProxyFactory):
 class ClientKillTests(TestCase):
     timeout = 300
 
-    async def start(self):
+    async def start(self, *options):
         self.root = FilePath(self.mktemp())
         self.root.makedirs()
         self.state = FilePath(self.mktemp())
@@ -75,17 +85,19 @@ class ClientKillTests(TestCase):
             *TWIST,
             *("txbits", "--listen", "tcp:0:interface=127.0.0.1"),
             *("--backend", f"disk:{self.root.path}"),
+            *options,
             cwd=self.root.path,
         )
         self.counter = Counter(await server.listening())
         port = reactor.listenTCP(0, self.counter, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
-        self.url = f"http://127.0.0.1:{port.getHost().port}/dump.bin"
+        self.folder = f"http://127.0.0.1:{port.getHost().port}/"
+        self.url = f"{self.folder}dump.bin"
 
-    def upload(self, path, *options):
+    def upload(self, path, *options, url=None):
         return Program.start(
             self,
-            *("-m", "txbits", "upload", path, self.url, *options),
+            *("-m", "txbits", "upload", path, url or self.url, *options),
             cwd=".",
             environment={"XDG_STATE_HOME": os.path.abspath(self.state.path)},
         )
@@ -125,6 +137,55 @@ class ClientKillTests(TestCase):
                 self.counter.counted,
                 size + KILLS * FRAGMENT + packets * HEADERS,
                 f"more than a fragment was sent twice, seed {seed}",
+            )
+
+        return ensureDeferred(run())
+
+    def test_killed_in_a_run_of_many_files_it_sends_what_is_missing(self):
+        async def run():
+            await self.start("--create-directories")
+            seed = random.randrange(2**32)
+            chance = random.Random(seed)
+            source = FilePath(self.mktemp())
+            source.makedirs()
+            for number in range(FILES):
+                child = source.child(f"{number:03}.bin")
+                child.setContent(chance.randbytes(chance.randrange(2 * SMALL)))
+            total = sum(child.getsize() for child in source.children())
+            path = os.path.abspath(source.path)
+            done = []
+            kills = 0
+            arguments = (path, "-r", "-j", JOBS, "--json")
+            while True:
+                client = self.upload(*arguments, url=self.folder)
+                count = chance.randrange(1, FILES // 4 * (SMALL + 3 * HEADERS))
+                killed = await self.kill_after(client, count)
+                # The last line may have been cut short.
+                lines = client.output.split("\n")[:-1]
+                events = [json.loads(line) for line in lines if line.startswith("{")]
+                done.append({e["file"] for e in events if e["event"] == "done"})
+                if not killed:
+                    break
+                kills += 1
+            self.assertEqual(client.status, 0, (seed, client.output))
+            self.assertGreater(kills, 3, seed)
+            arrived = self.root.child(source.basename())
+            for child in source.children():
+                copy = arrived.child(child.basename())
+                self.assertEqual(copy.getContent(), child.getContent(), seed)
+            self.assertEqual(len(arrived.children()), FILES, seed)
+            self.assertEqual(len(done[-1]), FILES, seed)
+            # The client is told of a session before it sends a byte to it. One whose id
+            # was on its way when the client was killed is released by its time-out.
+            left = [record.split()[:3] for record in leftovers(self.root)]
+            self.assertEqual([each for each in left if each != UNKNOWN], [], seed)
+            self.assertLessEqual(len(left), kills * JOBS, seed)
+            self.assertEqual(self.state.child("txbits").listdir(), [], seed)
+            packets = 3 * FILES + 5 * JOBS * kills
+            self.assertLessEqual(
+                self.counter.counted,
+                total + kills * JOBS * 2 * SMALL + packets * HEADERS,
+                f"files that had arrived were sent again, seed {seed}",
             )
 
         return ensureDeferred(run())

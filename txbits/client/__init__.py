@@ -1,10 +1,9 @@
 """
-The other end: uploads to a BITS server, ours or another's, and downloads.
+The client: uploads to any BITS server, and downloads.
 
-:func:`upload` is for those who want a file to arrive; an :class:`UploadJob` can be
-paused, resumed and cancelled as well. :func:`download` is the other direction.
-``txbits`` is a command line for them (:mod:`txbits.client.cli`). All of it shares the
-protocol with the server, and nothing else.
+:func:`upload` uploads a file. An :class:`UploadJob` can also be paused, resumed and
+cancelled. :func:`download` downloads a file. The command line is ``txbits``
+(:mod:`txbits.client.cli`). The client shares only the protocol with the server.
 """
 
 from txbits.client._journals import open_journal
@@ -24,11 +23,10 @@ from txbits.client.events import (
     UploadResult,
     Waiting,
 )
-from txbits.client.job import UploadJob
+from txbits.client.job import UploadJob, upload
 from txbits.client.journal import Journal, JournalBusy, JournalError
 from txbits.client.settings import ConnectionSettings, Credentials, InvalidSettings
 from txbits.client.source import FileSource, ISource, SourceChanged, SourceError
-from txbits.client.uploader import upload
 
 __all__ = [
     "ConnectionSettings",

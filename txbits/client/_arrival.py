@@ -1,8 +1,7 @@
 """
-Whether a file that stands at the destination is the one that was uploaded.
+Whether the file at the destination is the one that was uploaded.
 
-The server cannot be asked for more than its length and its age, and often not even for
-that. What was there before the upload may be as long.
+The server tells at most its length and age. An older file may have the same length.
 """
 
 from __future__ import annotations
@@ -12,18 +11,18 @@ from attrs import evolve
 from txbits.client._exchange import Found
 from txbits.protocol.reactions import Again, Doubt, Later, Refused
 
-#: By how many seconds, at most, the times are wrong that are compared: those on the
-#: wire are whole seconds.
+#: The maximum error of a comparison of times, in seconds: the headers have whole
+#: seconds.
 _ROUNDING = 2.0
 
 
 def has_arrived(doubt: Doubt, found: Found | None, length: int, seconds: float) -> bool:
     """
-    Tell whether a file is the one that was uploaded.
+    Check whether a file is the one that was uploaded.
 
-    :param found: What is at the destination, if the server shows it.
-    :param length: How many bytes were uploaded.
-    :param seconds: For how long the upload has been under way.
+    :param found: The file at the destination, if the server shows it.
+    :param length: The length of the uploaded file.
+    :param seconds: The age of the upload.
     """
     if found is None or found.length != length:
         return False
@@ -36,10 +35,10 @@ def not_arrived(
     doubt: Doubt, found: Found | None, length: int
 ) -> Again | Later | Refused:
     """
-    Say of the server's refusal what was found.
+    Add what was found to the server's refusal.
 
-    :param found: What is at the destination, which is not what was uploaded.
-    :param length: How many bytes were uploaded.
+    :param found: The file at the destination, which is another one.
+    :param length: The length of the uploaded file.
     """
     otherwise = doubt.otherwise
     if not isinstance(otherwise, Refused):

@@ -1,5 +1,5 @@
 """
-Answers to those who ask who is there: Basic (RFC 7617) and Digest (RFC 7616).
+Authentication: Basic (RFC 7617) and Digest (RFC 7616).
 
 Nothing is said before it is asked for. After that it is said with each request, until
 the answer is not good enough any more. What authenticates connections and not
@@ -64,7 +64,7 @@ class Challenge:
 
 
 def parse_challenges(values: Sequence[bytes]) -> list[Challenge]:
-    """Read WWW-Authenticate or Proxy-Authenticate; what makes no sense is left out."""
+    """Parse WWW-Authenticate or Proxy-Authenticate; skip what is invalid."""
     found: list[Challenge] = []
     for value in values[:_MOST]:
         text = value.decode("latin-1")[:_LONGEST]
@@ -90,10 +90,10 @@ def parse_challenges(values: Sequence[bytes]) -> list[Challenge]:
 @define
 class Authorizer:
     """
-    Answers one server, or one proxy.
+    Authenticates to one server, or one proxy.
 
-    :ivar credentials: What to answer with; ``None`` if there is nothing to say.
-    :ivar nonce: Makes what the client adds to a digest.
+    :ivar credentials: The credentials, if there are any.
+    :ivar nonce: Makes client nonces.
     :ivar hashes: Makes digests; :class:`ValueError` is that the machine does not permit
         it, as those in FIPS mode do with MD5.
     """
@@ -106,10 +106,10 @@ class Authorizer:
 
     def challenged(self, values: Sequence[bytes]) -> bool:
         """
-        The server asks.
+        Process a challenge.
 
-        :param values: What stands in its headers.
-        :returns: Whether there is an answer that it has not had yet.
+        :param values: The values of its headers.
+        :returns: Whether there is an answer that was not sent before.
         """
         if self.credentials is None:
             return False
@@ -117,8 +117,8 @@ class Authorizer:
         before, self._challenge, self._count = self._challenge, best, 0
         if best is None:
             return False
-        # The same question again means that the answer was wrong, unless it is said to
-        # have been too old.
+        # The same challenge again means that the answer was wrong, unless the server
+        # says that the nonce is stale.
         stale = best.parameters.get("stale", "").lower() == "true"
         return before is None or before.scheme != best.scheme or stale
 
@@ -126,7 +126,7 @@ class Authorizer:
         """
         Name the schemes that a server offers, each with what is in its way.
 
-        :param values: What stands in its headers.
+        :param values: The values of its headers.
         """
         words: dict[str, None] = {}
         for challenge in parse_challenges(values):
@@ -135,11 +135,11 @@ class Authorizer:
 
     def answer(self, method: bytes, uri: bytes) -> bytes | None:
         """
-        What to send with a request.
+        Get the value of the Authorization header for a request.
 
-        :param method: The request's.
-        :param uri: What the request asks for, as it stands in its first line.
-        :returns: The value of the header, or ``None`` if nothing was asked for.
+        :param method: The method of the request.
+        :param uri: The request target.
+        :returns: The value, or ``None`` if the server has not required credentials.
         """
         if self.credentials is None or self._challenge is None:
             return None
@@ -192,7 +192,7 @@ class Authorizer:
 
     def _best(self, challenges: Sequence[Challenge]) -> Challenge | None:
         """
-        The one to answer: Digest before Basic, since that does not tell the password.
+        The challenge to answer: Digest before Basic, which reveals the password.
         """
         digests = [c for c in challenges if c.scheme == "digest" and _is_known(c)]
         for algorithm in _ALGORITHMS:
@@ -231,7 +231,7 @@ def _algorithm(challenge: Challenge) -> str:
 
 
 def _is_known(challenge: Challenge) -> bool:
-    # Without qop it is a digest of RFC 2069; auth-int alone wants the body hashed.
+    # Without qop it is a digest of RFC 2069; auth-int alone hashes the body.
     qop = challenge.parameters.get("qop")
     return qop is None or "auth" in [each.strip().lower() for each in qop.split(",")]
 

@@ -1,8 +1,7 @@
 """
-Bodies of requests, as ``twisted.web.client`` takes them.
+Bodies of requests for ``twisted.web.client``.
 
-Their lengths are exact and known beforehand. No more than one chunk of a body is
-held here at any time.
+Their lengths are known in advance. At most one chunk of a body is in memory.
 """
 
 from __future__ import annotations
@@ -19,17 +18,17 @@ from zope.interface import implementer
 from txbits.client.source import ISource
 from txbits.clocks import steady
 
-#: How many bytes are read, and handed to the transport, at a time.
+#: How many bytes are read and written at a time.
 CHUNK = 256 * 1024
 
 
 @define
 class Throttle:
     """
-    Lets so many bytes pass in a second, and not more, over all fragments of an upload.
+    Limits the rate of one upload, or of several together.
 
-    :ivar clock: Tells the time.
-    :ivar rate: Bytes in a second; ``None`` for all there are.
+    :ivar clock: The clock.
+    :ivar rate: Bytes per second; ``None`` for no limit.
     """
 
     clock: IReactorTime = field(converter=steady)
@@ -43,9 +42,9 @@ class Throttle:
 
     def pause(self, count: int) -> float:
         """
-        So many bytes are about to be sent.
+        Reserve time for bytes to be sent.
 
-        :returns: After how many seconds they may be.
+        :returns: How many seconds to wait before sending them.
         """
         if self.rate is None:
             return 0.0
@@ -58,9 +57,7 @@ class Throttle:
 @implementer(IBodyProducer)
 class NoBody:
     """
-    The body of a packet that has none.
-
-    treq given no body at all sends no Content-Length, which every packet must have.
+    An empty body. Without a body treq sends no Content-Length, which each packet needs.
     """
 
     length = 0

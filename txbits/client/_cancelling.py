@@ -1,5 +1,5 @@
 """
-Deferreds that say of themselves that they were cancelled.
+Deferreds that always fail with CancelledError when they are cancelled.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ T = TypeVar("T")
 
 def cancellable(work: Deferred[T]) -> Deferred[T]:
     """
-    Have whoever waits for something know that it was cancelled.
+    Make cancellation recognizable.
 
-    What connects, above all, fails otherwise in many ways when it is cancelled, such as
-    with a name that was not found; and whoever sees that tries again.
+    A cancelled connection attempt fails in many ways otherwise, for example with a name
+    that was not found, which the caller would retry.
 
     :returns: A Deferred that fires as *work* does, but fails with
         :class:`~twisted.internet.defer.CancelledError` when it was cancelled.

@@ -1,8 +1,8 @@
 """
-What is wanted of an upload that is under way.
+Pausing, resuming and cancelling an upload in progress.
 
-An upload is a coroutine, and mostly waits for something: an Ack, the end of a pause.
-Whoever wants something else ends that, and the coroutine sees it when it looks next.
+An upload is a coroutine that mostly waits, for an Ack or the end of a pause. A new wish
+cancels what it waits for; then the coroutine checks the wish.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Wish(Enum):
-    """What is wanted."""
+    """What the user wants an upload to do."""
 
     GO_ON = auto()
     PAUSE = auto()
@@ -26,16 +26,16 @@ class Wish(Enum):
 
 
 class Interrupted(Exception):
-    """Something else is wanted than what was being done."""
+    """The wish has changed."""
 
 
 @define(eq=False)
 class Control:
     """
-    The wish, and those who wait until it is fulfilled.
+    The wish, and the Deferreds that fire when it is fulfilled.
 
-    :ivar wish: What is wanted.
-    :ivar cancelling: Whether the upload is being cancelled already.
+    :ivar wish: What the user wants.
+    :ivar cancelling: Whether the session is being cancelled.
     :ivar over: Whether the upload has ended.
     """
 
@@ -49,7 +49,7 @@ class Control:
     _until_end: list[Deferred[None]] = field(init=False, factory=list)
 
     def want(self, wish: Wish) -> None:
-        """Want something."""
+        """Set the wish."""
         self.wish = wish
         resting = self._resting
         if resting is not None and wish is not Wish.PAUSE:
@@ -61,7 +61,7 @@ class Control:
             self._awaited.cancel()
 
     def pause(self) -> Deferred[None]:
-        """Want a pause; fires when there is one, or the upload is over."""
+        """Request a pause. Fires when the upload is paused or over."""
         if self.over or self._resting is not None:
             return succeed(None)
         paused = _added(self._until_rest)
@@ -81,10 +81,10 @@ class Control:
 
     def check(self) -> None:
         """
-        Look whether to go on.
+        Check the wish.
 
-        :raises Interrupted: If something else is to be done.
-        :raises CancelledError: If nothing is.
+        :raises Interrupted: If the upload has to pause or be cancelled.
+        :raises CancelledError: If it has to stop.
         """
         if self.wish is Wish.STOP:
             raise CancelledError
@@ -98,11 +98,11 @@ class Control:
 
     async def wait(self, awaited: Deferred[T], *, precious: bool = False) -> T:
         """
-        Wait for something, unless something else is wanted.
+        Wait for a Deferred, and cancel it if the wish changes.
 
-        :param precious: Whether it ends only if nothing more is wanted at all.
-        :raises Interrupted: If it was ended.
-        :raises CancelledError: If nothing more is wanted.
+        :param precious: Whether only :attr:`Wish.STOP` cancels it.
+        :raises Interrupted: If the upload has to pause or be cancelled.
+        :raises CancelledError: If it has to stop.
         """
         self._awaited, self._precious = awaited, precious
         if self.wish is Wish.STOP or (self._interrupts() and not precious):
@@ -116,13 +116,13 @@ class Control:
             self._awaited = None
 
     async def rest(self) -> None:
-        """Do nothing while a pause is wanted."""
+        """Wait until the pause is over."""
         resting: Deferred[None] = Deferred()
         self._resting = resting
         waiting, self._until_rest = self._until_rest, []
         for each in waiting:
             each.callback(None)
-        # Whoever was told may have wished for something else by now.
+        # The callbacks may have changed the wish.
         if self.wish is Wish.PAUSE:
             await resting
         self._resting = None

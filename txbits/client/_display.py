@@ -123,11 +123,13 @@ class PlainDisplay:
     Lines.
 
     :ivar verbose: Whether each fragment and each session gets one.
+    :ivar prefix: What each line begins with.
     """
 
     out: TextIO
     clock: IReactorTime
     verbose: bool = False
+    prefix: str = ""
     _step: int = field(init=False, default=-1)
     _shown_at: float = field(init=False, default=0.0)
     _shown: int = field(init=False, default=-1)
@@ -157,7 +159,7 @@ class PlainDisplay:
         """See :class:`Display`."""
 
     def _write(self, line: str) -> None:
-        write(self.out, f"{line}\n")
+        write(self.out, f"{self.prefix}{line}\n")
 
 
 @define
@@ -209,10 +211,15 @@ class TerminalDisplay:
 
 @define
 class JSONDisplay:
-    """A line of JSON for each event."""
+    """
+    A line of JSON for each event.
+
+    :ivar fields: What each line has besides.
+    """
 
     out: TextIO
     clock: IReactorTime
+    fields: dict[str, Any] = field(factory=dict)
     _shown_at: float | None = field(init=False, default=None)
     _acknowledged: int = field(init=False, default=-1)
 
@@ -225,26 +232,26 @@ class JSONDisplay:
             if recent and event.acknowledged == self._acknowledged:
                 return
             self._shown_at, self._acknowledged = now, event.acknowledged
-            write_json(
-                self.out,
+            self._write(
                 event="progress",
                 sent=event.sent,
                 acknowledged=event.acknowledged,
                 total=event.total,
             )
         elif isinstance(event, Waiting):
-            write_json(
-                self.out, event="waiting", seconds=event.seconds, cause=event.cause
-            )
+            self._write(event="waiting", seconds=event.seconds, cause=event.cause)
         elif isinstance(event, Created):
-            write_json(self.out, event="session", session=event.session_id)
+            self._write(event="session", session=event.session_id)
         elif isinstance(event, Unlocked):
-            write_json(self.out, event="unlocked", file=event.path)
+            self._write(event="unlocked", file=event.path)
         else:
-            write_json(self.out, event="paused", acknowledged=event.acknowledged)
+            self._write(event="paused", acknowledged=event.acknowledged)
 
     def end(self) -> None:
         """See :class:`Display`."""
+
+    def _write(self, **fields: Any) -> None:
+        write_json(self.out, **{**self.fields, **fields})
 
 
 class NoDisplay:

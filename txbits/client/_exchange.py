@@ -1,7 +1,5 @@
 """
 One packet out, one Ack in, over HTTP.
-
-An exchange knows nothing of what came before it or what follows.
 """
 
 from __future__ import annotations
@@ -30,9 +28,8 @@ class Found:
     """
     A file at the destination.
 
-    :ivar length: How many bytes it has.
-    :ivar age: How many seconds ago it was written, by the server's clock; ``None`` if
-        that is not told.
+    :ivar length: Its length in bytes.
+    :ivar age: Its age in seconds, by the server's clock; ``None`` if unknown.
     """
 
     length: int
@@ -52,32 +49,32 @@ class IExchange(Interface):
         """
         Send a packet.
 
-        :param source: Where a Fragment's bytes come from.
-        :param content_name: The file's name, which goes with a Fragment.
-        :param moved: Called with the number of bytes of a Fragment that have been
-            handed to the network so far.
-        :param host: The host to send it to, in place of that of the URL.
+        :param source: The source of a Fragment's bytes.
+        :param content_name: The file's name, sent with a Fragment.
+        :param moved: Called with the number of bytes of a Fragment that were handed to
+            the network so far.
+        :param host: The host to send it to, instead of the URL's.
         :returns: A Deferred that fires with the Ack, which may be a refusal. It fails
             with :class:`NoAnswer`, :class:`NoTrust` or :class:`NoWay`, with
-            :class:`~txbits.protocol.codec.NotAnAck` if what answers is no BITS server,
-            with another :class:`~txbits.protocol.codec.RemoteProtocolError` if it is
-            one that makes no sense, or with
+            :class:`~txbits.protocol.codec.NotAnAck` if the answer is not from a BITS
+            server, with another :class:`~txbits.protocol.codec.RemoteProtocolError` if
+            the Ack is invalid, or with
             :class:`~txbits.client.source.SourceError`. When it is cancelled, the
             connection is dropped.
         """
 
     def look(host: str | None) -> Deferred[Found | None]:  # noqa: N805
         """
-        Look whether there is a file at the destination.
+        Look for a file at the destination.
 
-        :param host: The host to ask, in place of that of the URL.
-        :returns: A Deferred that fires with what was found; ``None`` if the server
-            does not show it. It fails as :meth:`send` does.
+        :param host: The host to ask, instead of the URL's.
+        :returns: A Deferred that fires with the file, or ``None`` if the server does
+            not show it. It fails as :meth:`send` does.
         """
 
     def close() -> Deferred[None]:
         """
-        Let go of the connections.
+        Close the connections.
 
         :returns: A Deferred that fires with ``None`` when they are closed.
         """
@@ -86,29 +83,29 @@ class IExchange(Interface):
 @implementer(IExchange)
 class HTTPExchange:
     """
-    An exchange over treq, on one connection that is kept between packets.
+    An exchange over treq, on a connection that is kept between packets.
 
-    :param clock: Tells the time.
     :param url: The destination, in ASCII.
-    :param requests: What makes the requests to the server of the URL.
-    :param strangers: What makes those to another one that it names; they tell nothing
-        that is meant for the first alone.
-    :param limit_rate: How many bytes of a file may be sent in a second.
+    :param requests: Makes the requests to the server of the URL.
+    :param strangers: Makes those to other servers that it names, without secrets.
+    :param throttle: Bounds how fast bytes of files are sent.
+    :param keep: Whether :meth:`close` leaves the connections to their owner.
     """
 
     def __init__(
         self,
-        clock: Any,
         url: str,
         requests: Requests,
         strangers: Requests,
-        limit_rate: int | None = None,
+        throttle: Throttle,
+        *,
+        keep: bool = False,
     ) -> None:
-        self._clock = clock
         self._url = url
         self._requests = requests
         self._strangers = strangers
-        self._throttle = Throttle(clock, limit_rate)
+        self._throttle = throttle
+        self._keep = keep
 
     @deferred
     async def send(
@@ -139,8 +136,7 @@ class HTTPExchange:
         response = await requests.ask(
             METHOD, url, encode_request(packet, name), make_body
         )
-        # An Ack has no body; what has one comes from something else, and is not worth
-        # reading.
+        # An Ack has no body. An answer with a body is from something else.
         await requests.discard(response)
         return _ack(response, requests.offered(response))
 
@@ -153,17 +149,78 @@ class HTTPExchange:
         return _found(response)
 
     def _at(self, host: str | None) -> tuple[str, Requests]:
-        """The destination at a host, and what makes the requests there."""
-        url = self._url if host is None else with_host(self._url, host)
+        """The URL at a host, and what makes requests there."""
+        if host is None:
+            return self._url, self._requests
+        url = with_host(self._url, host)
         is_own = same_server(url, self._url)
         return url, self._requests if is_own else self._strangers
 
     @deferred
     async def close(self) -> None:
         """See :meth:`IExchange.close`."""
+        if self._keep:
+            return
         await self._requests.close()
         if self._strangers is not self._requests:
             await self._strangers.close()
+
+
+class ILine(Interface):
+    """A connection that is kept for one upload after the other."""
+
+    def exchange(url: str) -> IExchange:  # noqa: N805
+        """
+        Make an exchange that uses the connection.
+
+        Only one can be in use at a time. Closing it does not close the connection.
+
+        :param url: The destination, in ASCII.
+        """
+
+    def close() -> Deferred[None]:
+        """
+        Close the connection.
+
+        :returns: A Deferred that fires with ``None`` when it is closed.
+        """
+
+
+@implementer(ILine)
+class HTTPLine:
+    """
+    A line to a server.
+
+    :param settings: How the server is reached.
+    :param throttle: Bounds how fast bytes are sent, together with other lines; one of
+        its own if ``None``.
+    :raises InvalidSettings: If the settings are invalid.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        settings: ConnectionSettings,
+        throttle: Throttle | None = None,
+    ) -> None:
+        self._throttle = throttle or Throttle(reactor, settings.limit_rate)
+        self._requests = self._strangers = Requests.over_network(reactor, settings)
+        if settings.has_secrets and not settings.trust_host_id:
+            self._strangers = Requests.over_network(reactor, settings.for_strangers)
+
+    def exchange(self, url: str, *, keep: bool = True) -> HTTPExchange:
+        """See :meth:`ILine.exchange`."""
+        return HTTPExchange(
+            url,
+            self._requests,
+            self._strangers,
+            self._throttle,
+            keep=keep,
+        )
+
+    def close(self) -> Deferred[None]:
+        """See :meth:`ILine.close`."""
+        return self.exchange("", keep=False).close()
 
 
 def exchange_over_network(
@@ -172,12 +229,9 @@ def exchange_over_network(
     """
     Make an exchange with the server that *url* names.
 
-    :raises InvalidSettings: If the settings make no sense.
+    :raises InvalidSettings: If the settings are invalid.
     """
-    requests = strangers = Requests.over_network(reactor, settings)
-    if settings.has_secrets and not settings.trust_host_id:
-        strangers = Requests.over_network(reactor, settings.for_strangers)
-    return HTTPExchange(reactor, url, requests, strangers, settings.limit_rate)
+    return HTTPLine(reactor, settings).exchange(url, keep=False)
 
 
 def _ack(response: Any, schemes: tuple[str, ...]) -> Ack[str]:
@@ -212,9 +266,7 @@ def _seconds_until(
     headers: Mapping[bytes, Sequence[bytes]], name: bytes
 ) -> float | None:
     """
-    How far away the date in a header is.
-
-    It is compared with the server's own clock: that of the client may be wrong.
+    The time until the date in a header, by the server's clock.
     """
     try:
         then, now = (

@@ -92,10 +92,10 @@ def _validator(etag: str | None, changed: str | None, date: str | None) -> str |
 
 def moved(url: str, location: str) -> str:
     """
-    Where a download goes on that the server sends elsewhere.
+    Resolve the Location of a redirect.
 
-    :param location: What it says.
-    :raises DownloadFailed: If nobody should go there.
+    :param location: The value of the header.
+    :raises DownloadFailed: If it is invalid, or leads from https to http.
     """
     try:
         found = to_wire(urljoin(url, location).partition("#")[0])
@@ -141,7 +141,7 @@ class Body(Protocol):
         self._late.reset(self._patience)
         try:
             self._take(data)
-        except Exception:  # noqa: BLE001  it is whoever waits that gets it
+        except Exception:  # noqa: BLE001  the waiting Deferred gets it
             self._end(Failure())
             self._drop()
 

@@ -1,10 +1,8 @@
 """
-The files that the client leaves behind: how they are made, locked, made durable, and
-given their names.
+How the client creates, locks, syncs and renames its own files.
 
-Not every file system does what ext4 does. What one cannot do is found out by trying,
-and each time anew: a USB stick may be in place of the disk by now. All of it blocks,
-for as long as the disk takes.
+File systems differ in what they support. That is found out by trying, each time,
+because another file system may have been mounted in between. All functions block.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from attrs import frozen
 
 from txbits._renaming import rename_without_replacing
 
-#: What a file system says that has no locks, no links, or whatever else was asked for.
+#: What a system call fails with if the file system does not support it.
 _CANNOT = frozenset(
     {
         errno.EINVAL,
@@ -38,18 +36,18 @@ _NO_FOLDER_SYNC = _CANNOT | {errno.EACCES, errno.EBADF, errno.EISDIR}
 
 
 class NotOurs(OSError):
-    """A file bears a name that is ours to give, and was not made by us."""
+    """A file has one of our names, but we did not create it."""
 
 
 @frozen
 class Files:
     """
-    Does what the client does with files of its own.
+    The system calls for the client's own files.
 
     :ivar flock: Locks a file.
     :ivar fsync: Makes a file durable.
-    :ivar link: Gives a file another name.
-    :ivar rename: Gives a file another name instead, if nobody has it.
+    :ivar link: Creates a hard link.
+    :ivar rename: Renames a file, but does not replace another.
     :ivar open: Opens a file or a folder.
     """
 
@@ -59,16 +57,19 @@ class Files:
     rename: Callable[[str, str], None] = rename_without_replacing
     open: Callable[..., int] = os.open
 
-    def lock(self, descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
+    def lock(
+        self, descriptor: int, kind: int = fcntl.LOCK_EX, *, wait: bool = False
+    ) -> bool:
         """
         Lock a file, for as long as it is open.
 
         :param kind: ``LOCK_EX`` or ``LOCK_SH``.
+        :param wait: Whether to wait while another process has it locked.
         :returns: Whether it is locked; if not, the file system has no locks.
         :raises BlockingIOError: If another process has it locked.
         """
         try:
-            self.flock(descriptor, kind | fcntl.LOCK_NB)
+            self.flock(descriptor, kind if wait else kind | fcntl.LOCK_NB)
         except BlockingIOError:
             raise
         except OSError as error:
@@ -77,12 +78,36 @@ class Files:
             return False
         return True
 
+    def open_locked(
+        self, path: str, mode: int = 0o600, *, wait: bool = False
+    ) -> tuple[int, bool]:
+        """
+        Open the file that has a name, or make it, and lock it.
+
+        :param wait: Whether to wait while another process has it locked.
+        :returns: Its descriptor, and whether it is locked; if not, the file system has
+            no locks.
+        :raises BlockingIOError: If another process has locked it.
+        """
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        while True:
+            descriptor = self.open(path, flags, mode)
+            try:
+                is_locked = self.lock(descriptor, wait=wait)
+                if is_at(descriptor, path):
+                    return descriptor, is_locked
+            except BaseException:
+                os.close(descriptor)
+                raise
+            # It was replaced or removed between opening and locking.
+            os.close(descriptor)
+
     def create(self, path: str, mode: int = 0o600) -> int:
         """
-        Make a file of a name that is ours to give, for reading and writing.
+        Create a file with one of our names, for reading and writing.
 
-        Whatever bears it is from a run that was killed, or planted, and loses it. It is
-        not followed, emptied or written to.
+        A file that has the name is from a killed run, or was planted. It is unlinked,
+        but not followed, truncated or written to.
         """
         with suppress(FileNotFoundError):
             os.unlink(path)
@@ -91,11 +116,11 @@ class Files:
 
     def write(self, path: str, data: bytes, *, is_durable: bool = True) -> None:
         """
-        Write a small file as a whole, which only this user may read.
+        Replace a small file, which only this user can read.
 
-        :param is_durable: Whether it has to be on the disk before it takes the name, so
-            that after a crash of the machine it is the old one or the new one. One that
-            is not may be anything then.
+        :param is_durable: Whether to sync the file before it gets the name. Then a
+            crash of the machine leaves the old file or the new one; otherwise it may
+            leave anything.
         """
         temporary = f"{path}.new"
         descriptor = self.create(temporary)
@@ -106,7 +131,7 @@ class Files:
         os.replace(temporary, path)
 
     def fill(self, descriptor: int, data: bytes, *, is_durable: bool = True) -> None:
-        """Write all of a small file, and have it on the disk if it is to be durable."""
+        """Write a small file, and sync it if *is_durable*."""
         if os.write(descriptor, data) != len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if is_durable:
@@ -114,24 +139,23 @@ class Files:
 
     def place(self, descriptor: int, path: str, target: str) -> None:
         """
-        Give a whole file its name, unless there is one that bears it.
+        Give a complete file its final name, unless another file has it.
 
-        A link does that, or a renaming that replaces nothing. Where neither can be, an
-        empty file takes the name first, which nobody else can then have, and is
-        replaced.
+        This uses a hard link, or a rename that replaces nothing. Without support for
+        either, an empty file reserves the name and is then replaced.
 
-        :param descriptor: The file, which is open.
-        :param path: Its name so far.
-        :raises FileExistsError: If there is one that bears it.
+        :param descriptor: The open file.
+        :param path: Its present name.
+        :raises FileExistsError: If another file has the final name.
         """
         try:
             self.link(path, target)
         except FileExistsError:
-            # NFS repeats a request whose answer was lost, and finds its own work.
+            # NFS repeats a request whose answer was lost.
             if not is_at(descriptor, target):
                 raise
         except OSError:
-            # Whatever the reason was: if it is not about links it comes again.
+            # If the reason is not about links, renaming fails with it, too.
             self._rename(path, target)
             return
         os.unlink(path)
@@ -159,11 +183,11 @@ class Files:
 
     def sync_folder_of(self, path: str, descriptor: int) -> None:
         """
-        Make a name durable, as far as the file system does such a thing.
+        Make a name durable, as far as the file system supports that.
 
         :param path: The name.
-        :param descriptor: The file that bears it. A folder that may not be read cannot
-            be synced; most file systems write the name with the file, too.
+        :param descriptor: The open file. It is synced if its directory cannot be: most
+            file systems then write the name, too.
         """
         try:
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -180,11 +204,10 @@ class Files:
 
 def check_ours(descriptor: int, path: str) -> None:
     """
-    Look whether a file that we found may be one that we made.
+    Check that this user created a file that was found.
 
-    Where several users can make files, another one could have planted it: to see what
-    we write, to write it himself, or to have us write over a file of our own that he
-    made a link to.
+    In a shared directory another user may have planted it: to read or change what is
+    written, or to have a file of this user overwritten by way of a hard link.
 
     :raises NotOurs: If not.
     """
@@ -200,13 +223,13 @@ def check_ours(descriptor: int, path: str) -> None:
 
 def is_owner(owner: int, path: str, user: int | None = None) -> bool:
     """
-    Tell whether files of that owner are ours.
+    Check whether this user created a file, by its owner.
 
-    On CIFS and the like, and on NFS for root, what we make is not owned by who we are.
-    There a new file shows who we are taken for.
+    On file systems such as CIFS, and on NFS for root, new files get another owner. If
+    the owner is not this user, a new file is created to compare with.
 
-    :param path: The file, of which it is told; a new one is made beside it, if needed.
-    :param user: Who we are; the user of this process if ``None``.
+    :param path: The file; the new one is created beside it.
+    :param user: The user ID; that of this process if ``None``.
     """
     if owner == (os.geteuid() if user is None else user):
         return True
@@ -214,7 +237,7 @@ def is_owner(owner: int, path: str, user: int | None = None) -> bool:
     try:
         descriptor = FILES.create(probe)
     except OSError:
-        # Nothing is made here, by us or for us.
+        # No file can be created here.
         return False
     try:
         os.unlink(probe)
@@ -224,7 +247,7 @@ def is_owner(owner: int, path: str, user: int | None = None) -> bool:
 
 
 def is_at(descriptor: int, path: str) -> bool:
-    """Tell whether the file that is open bears a name."""
+    """Check whether a name belongs to an open file."""
     try:
         there = os.stat(path, follow_symlinks=False)
     except FileNotFoundError:
@@ -234,7 +257,7 @@ def is_at(descriptor: int, path: str) -> bool:
 
 def make_folder(path: Path) -> None:
     """
-    Make a folder that only this user may look into, and those above it.
+    Create a directory that only this user can access, and its parents.
 
     "If, when attempting to write a file, the destination directory is non-existent an
     attempt should be made to create it with permission 0700" (XDG Base Directory
@@ -251,9 +274,9 @@ def make_folder(path: Path) -> None:
 
 def read_up_to(path: str, most: int) -> bytes | None:
     """
-    Read a small file of ours that was found.
+    Read a small file that this user created.
 
-    :returns: ``None`` if it is not there, or none that we made; or if it is longer.
+    :returns: ``None`` if there is no such file, or if it is longer.
     """
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
@@ -274,5 +297,5 @@ def read_up_to(path: str, most: int) -> bytes | None:
     return data if len(data) <= most else None
 
 
-#: As the operating system does it.
+#: The calls of the operating system.
 FILES = Files()

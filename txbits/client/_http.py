@@ -1,5 +1,5 @@
 """
-An agent as the settings of a connection want it: trust, certificates, a proxy.
+Agents with the trust, certificates and proxy that settings specify.
 """
 
 from __future__ import annotations
@@ -94,9 +94,9 @@ def _certificates(pem: bytes, name: str) -> list[Certificate]:
     try:
         found = [Certificate.loadPEM(each) for each in _CERTIFICATE.findall(pem)]
     except (crypto.Error, ValueError) as error:
-        raise InvalidSettings(f"{name} has a certificate that is none") from error
+        raise InvalidSettings(f"{name} contains an invalid certificate") from error
     if not found:
-        raise InvalidSettings(f"{name} has no certificate in it")
+        raise InvalidSettings(f"{name} contains no certificate")
     return found
 
 
@@ -107,7 +107,7 @@ def _key(settings: ConnectionSettings) -> KeyPair:
         key = crypto.load_privatekey(crypto.FILETYPE_PEM, pem, passphrase=b"")
     except (crypto.Error, ValueError, TypeError) as error:
         raise InvalidSettings(
-            "there is no key, or none without a passphrase"
+            "the private key is missing, or has a passphrase"
         ) from error
     return KeyPair(key)
 
@@ -166,7 +166,7 @@ def make_agent(
 
     :param pool: Keeps its connections.
     :param proxy_authorizer: Answers the proxy, if there is one.
-    :raises InvalidSettings: If the settings make no sense.
+    :raises InvalidSettings: If the settings are invalid.
     """
     policy = TrustPolicy.of(settings)
     if settings.proxy is None:

@@ -1,15 +1,15 @@
 """
-Where journals are, and which there are.
+The journals in a directory.
 """
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,25 +19,25 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 
 from txbits.client._files import FILES, Files
-from txbits.client._url import without_query
+from txbits.client._runs import Lines, forget_entries, is_of_run, journals_of_runs
 from txbits.client.journal import (
     LONGEST,
+    SUFFIX,
     Entry,
     Journal,
     JournalError,
     locked,
+    name_of,
 )
 from txbits.client.source import FileSource
 
-_SUFFIX = ".json"
-
-#: After so many seconds a journal is old. Servers keep sessions for 14 days.
+#: The age in seconds of old journals. Servers keep sessions for 14 days.
 _OLD = 30 * 86400.0
 
 
 def state_directory(environ: dict[str, str]) -> Path:
     """
-    Where journals are kept if nothing else is said (XDG Base Directory Specification).
+    The default directory of journals (XDG Base Directory Specification).
 
     :raises JournalError: If the environment names no home.
     """
@@ -52,25 +52,14 @@ def state_directory(environ: dict[str, str]) -> Path:
     return Path(home, ".local", "state", "txbits")
 
 
-def name_of(url: str, path: str) -> str:
-    """
-    Name the journal of an upload.
-
-    :param url: Where the file goes.
-    :param path: The file, without symbolic links.
-    """
-    key = f"{without_query(url)}\n{path}".encode("utf-8", "surrogateescape")
-    return hashlib.sha256(key).hexdigest()[:32] + _SUFFIX
-
-
 @frozen
 class Found:
     """
-    A journal that lies in a directory.
+    What a journal says of an upload.
 
-    :ivar path: Where.
-    :ivar entry: What it says; ``None`` if that cannot be read.
-    :ivar running: Whether a process is at it.
+    :ivar path: Where the journal is.
+    :ivar entry: What it says; ``None`` if it cannot be read.
+    :ivar running: Whether a process has it open.
     """
 
     path: Path
@@ -80,74 +69,92 @@ class Found:
 
 def look_into(directory: Path) -> Iterator[Found]:
     """
-    Find the journals in a directory; nothing is changed by that.
+    Find the uploads in the journals of a directory. Nothing is changed by that.
 
     :raises OSError: If it cannot be read.
     """
-    for path in sorted(directory.glob(f"*{_SUFFIX}")):
+    for path in [*sorted(directory.glob(f"*{SUFFIX}")), *journals_of_runs(directory)]:
         try:
-            found = look_at(path)
+            yield from look_at(path)
         except PermissionError:
-            # In a folder of several users. It is nothing that this one can go on with.
+            # Another user's, in a folder that several users share.
             continue
-        if found is not None:
-            yield found
 
 
-def forget_old(directory: Path, now: float) -> None:
+def look_at(path: Path, files: Files = FILES) -> list[Found]:
     """
-    Remove journals of which nobody has heard for so long that no server knows the
-    session any more.
+    Read a journal, which another process may be writing.
 
-    :param now: The time, in seconds since 1970.
-    """
-    if not directory.is_dir():
-        return
-    for found in look_into(directory):
-        entry = found.entry
-        if entry is None or found.running or entry.updated > now - _OLD:
-            continue
-        try:
-            descriptor, _ = locked(found.path)
-        except (JournalError, PermissionError):
-            # It is in use, or another user's.
-            continue
-        try:
-            found.path.unlink(missing_ok=True)
-        finally:
-            os.close(descriptor)
-
-
-def look_at(path: Path, files: Files = FILES) -> Found | None:
-    """
-    Read a journal that may be another process's.
-
-    :returns: ``None`` if there is none, or nothing in it yet. What is no ordinary file
-        is none: a pipe would be waited for.
+    :returns: The uploads in it; none if there is no journal, or an empty one. Only
+        regular files are opened, since opening a pipe would block.
     """
     try:
         if not stat.S_ISREG(os.lstat(path).st_mode):
-            return None
+            return []
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         descriptor = os.open(path, flags)
     except FileNotFoundError:
-        return None
-    try:
-        text = os.read(descriptor, LONGEST)
+        return []
+    with open(descriptor, "rb") as file:
+        text = file.read(-1 if is_of_run(path) else LONGEST)
         try:
-            # Without locks nothing tells.
+            # Without locks it cannot be known.
             files.lock(descriptor, fcntl.LOCK_SH)
             running = False
         except BlockingIOError:
             running = True
-    finally:
-        os.close(descriptor)
+    if is_of_run(path):
+        return [
+            Found(path, each, running) for each in Lines.read(text).entries.values()
+        ]
     if not text:
-        return None
+        return []
     try:
-        return Found(path, Entry.from_json(text), running)
+        return [Found(path, Entry.from_json(text), running)]
     except ValueError:
-        return Found(path, None, running)
+        return [Found(path, None, running)]
+
+
+def forget(found: Iterable[Found], files: Files = FILES) -> int:
+    """
+    Remove uploads from their journals, but not from those that are in use or another
+    user's. It blocks.
+
+    :returns: How many were removed.
+    :raises OSError: If that cannot be done.
+    """
+    names: dict[Path, list[str]] = {}
+    for each in found:
+        if each.entry is not None and not each.running:
+            name = name_of(each.entry.url, each.entry.file.path)
+            names.setdefault(each.path, []).append(name)
+    forgotten = 0
+    for path, of_path in names.items():
+        with suppress(JournalError, PermissionError):
+            if is_of_run(path):
+                forgotten += forget_entries(path, of_path, files)
+            else:
+                descriptor, _ = locked(path, files=files)
+                try:
+                    path.unlink(missing_ok=True)
+                finally:
+                    os.close(descriptor)
+                forgotten += 1
+    return forgotten
+
+
+def forget_old(directory: Path, now: float) -> None:
+    """
+    Remove uploads that are so old that no server knows their sessions any more.
+
+    :param now: The time, in seconds since 1970.
+    """
+    if directory.is_dir():
+        forget(
+            each
+            for each in look_into(directory)
+            if each.entry is not None and each.entry.updated <= now - _OLD
+        )
 
 
 def open_journal(
@@ -156,14 +163,14 @@ def open_journal(
     """
     Open the journal of an upload, reading and writing in threads of the reactor.
 
-    :param source: What is uploaded; a file that has a name.
-    :param url: Where it goes.
-    :param path: Where the journal is; in a directory it has a name of its own.
-    :returns: What :meth:`Journal.open` gives.
-    :raises ValueError: If the source is no whole file with a name.
+    :param source: The file, which needs a name.
+    :param url: The destination.
+    :param path: The journal, or a directory for it.
+    :returns: The result of :meth:`Journal.open`.
+    :raises ValueError: If the source is not a complete file with a name.
     """
     if source.identity is None:
-        raise ValueError("only a file with a name can be gone on with")
+        raise ValueError("only a file with a name can be resumed")
     place = Path(path)
     if place.is_dir():
         place /= name_of(url, source.identity.path)

@@ -1,8 +1,8 @@
 """
-What is wrong with an answer that is no HTTP, in words.
+What is wrong with an answer that is not valid HTTP, in words.
 
-Twisted tells it with the errors of the functions that failed, which have the value in
-them, and at best the name of what it is a value of.
+Twisted reports it with the exceptions of the functions that failed, which contain the
+value, but rarely the name of its header.
 """
 
 from __future__ import annotations
@@ -12,19 +12,24 @@ from collections.abc import Iterable
 
 from txbits.protocol.codec import quoted
 
+#: How a TLS alert begins: its type, and the major version.
+_TLS = b"\x15\x03"
+
 _BYTES = re.compile(r"b('[^']*'|\"[^\"]*\")")
 
 
 def describe_malformed(reasons: Iterable[BaseException]) -> str | None:
     """
-    Say on one line what a server has said that cannot be read.
+    Describe an invalid answer on one line.
 
-    :param reasons: All that an error is made of, the innermost first.
-    :returns: ``None`` if it is not that.
+    :param reasons: The causes of an error, innermost first.
+    :returns: The description, or ``None`` if the error has another reason.
     """
     for reason in reasons:
         # Its parser's own: what is wrong, and with which bytes.
         if len(reason.args) == 2 and isinstance(reason.args[1], bytes):
+            if reason.args[1].startswith(_TLS):
+                return "this port speaks TLS; use https://"
             shown = _shown(reason.args[1])
             if reason.args[1].startswith(b"HTTP/") and b" " not in reason.args[1]:
                 return f"the answer has an invalid HTTP version: {shown}"

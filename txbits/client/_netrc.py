@@ -34,7 +34,7 @@ _EMPTY_LINE = re.compile(r"\n\r*\n")
 
 @define
 class _Entry:
-    """What stands behind one ``machine`` or ``default``."""
+    """The entry of one ``machine`` or ``default``."""
 
     is_for_host: bool
     login: str | None = None
@@ -45,11 +45,11 @@ def password_of(user: str, host: str, text: str) -> str | None:
     """
     Find a password.
 
-    The first entry counts that is for the host, and for the user or for nobody in
-    particular, and has one.
+    The first entry counts that is for the host, for the user or any user, and has a
+    password.
 
     :param host: A name, or an address without brackets.
-    :param text: What stands in the file.
+    :param text: The content of the file.
     :raises ValueError: If a quote in it has no end.
     """
     for entry in _entries(host, text):

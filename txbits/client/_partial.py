@@ -1,12 +1,12 @@
 """
 The part of a file that has been downloaded so far.
 
-It stands beside the file to be, under a name of its own, and next to it a record of
-what it is a part of, and of how much of it is safe: known to be on the disk. After a
-crash of the machine, or when a drive was pulled out, a file may have its length and
-zeros in place of its bytes, so that its length says nothing. A run after that goes on
-from what is safe, and cuts off what is not. A kill of the process alone loses nothing
-that was written. What blocks is for threads, but for writing.
+It lies beside the destination, under another name, with a record of what file it is a
+part of, and of how many of its bytes are safe, which means synced. After a crash of the
+machine, or when a drive was unplugged, a file may have its length but zeros in place of
+its bytes. Then the next run truncates it to what is safe, and resumes from there. A
+kill of the process alone loses nothing that was written. All methods but
+:meth:`Partial.write` are to be called in threads, because they block.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from twisted.logger import Logger
 from txbits.client._files import FILES, Files, check_ours, is_at, read_up_to
 from txbits.client._url import without_query
 
-#: The longest name that file systems take, in bytes.
+#: The maximum length of a file name, in bytes.
 _LONGEST_NAME = 255
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
-#: A record longer than this, in bytes, is none.
+#: The maximum length of a record, in bytes.
 _LONGEST_RECORD = 64 * 1024
 
-#: The longest file that there may be, in bytes.
+#: The maximum length of a file, in bytes.
 _LARGEST = 2**63
 
 
@@ -44,20 +44,19 @@ class Busy(Exception):
 @frozen
 class Origin:
     """
-    What a part is a part of.
+    What file a part belongs to.
 
-    :ivar url: Where it comes from, without a query, where tokens stand.
-    :ivar salt: What is digested with the query.
-    :ivar query: The digest, which tells whether another query is the same.
-    :ivar validator: A strong ETag, or a date of change that is as good, for If-Range;
-        ``None`` if the server gave neither.
-    :ivar length: How many bytes the file has.
-    :ivar safe: How many bytes of the part are on the disk, at least.
-    :ivar boot: Which start of the machine it is being written in. While that lasts, and
-        it lies on the same device, its length is to be believed. Empty if nothing tells
-        that; then it is not.
-    :ivar device: The device, as the kernel numbers them: a drive that is pulled out and
-        put in again mostly has another number.
+    :ivar url: The URL, without the query, which may contain tokens.
+    :ivar salt: A salt for the digest of the query.
+    :ivar query: The digest of the query, to compare it with another one.
+    :ivar validator: A strong ETag or an equivalent date of change, for If-Range;
+        ``None`` if the server sent neither.
+    :ivar length: The length of the file.
+    :ivar safe: How many bytes of the part are synced, at least.
+    :ivar boot: The boot ID of the machine when the part was written. The length of the
+        part is reliable if boot ID and device are still the same. Empty if unknown.
+    :ivar device: The device number. A drive that is unplugged and plugged in again
+        usually gets another one.
     """
 
     url: str
@@ -71,12 +70,12 @@ class Origin:
 
     @classmethod
     def of(cls, url: str, validator: str | None, length: int) -> Origin:
-        """Make one of a whole URL."""
+        """Make one from a URL with its query."""
         salt = secrets.token_hex(16)
         return cls(without_query(url), salt, _digest(salt, url), validator, length)
 
     def is_of(self, url: str) -> bool:
-        """Tell whether it comes from that URL."""
+        """Check whether it belongs to a URL."""
         is_same = secrets.compare_digest(_digest(self.salt, url), self.query)
         return self.url == without_query(url) and is_same
 
@@ -86,12 +85,12 @@ class Partial:
     """
     A part of a file.
 
-    :ivar path: Where the file is to appear.
-    :ivar part: Where the part is.
-    :ivar is_alone: Whether no other process can be at the same part; ``False`` if the
-        file system has no locks.
-    :ivar origin: What it is a part of, if it is one.
-    :ivar held: How many bytes there are.
+    :ivar path: The destination.
+    :ivar part: The path of the part.
+    :ivar is_alone: Whether the part is locked; ``False`` if the file system does not
+        support locks.
+    :ivar origin: What file the part belongs to, if it was begun.
+    :ivar held: The length of the part.
     """
 
     path: str
@@ -109,13 +108,12 @@ class Partial:
     @classmethod
     def open(cls, path: str, files: Files = FILES, boot: str | None = None) -> Partial:
         """
-        Take up what there is, or begin. It blocks.
+        Open an existing part, or create one.
 
-        :param path: Where the file is to appear.
-        :param boot: Tells this start of the machine from others; what the kernel says
-            if ``None``.
-        :raises Busy: If another process has it.
-        :raises OSError: If there can be no such file.
+        :param path: The destination.
+        :param boot: The boot ID; that of the kernel if ``None``.
+        :raises Busy: If another process has the part.
+        :raises OSError: If the file cannot be created.
         """
         if os.path.isdir(path):
             raise IsADirectoryError(21, "Is a directory", path)
@@ -134,7 +132,7 @@ class Partial:
     def _take_up(self) -> None:
         origin, status = _read(self._record), os.fstat(self._file)
         if origin is None or status.st_size < origin.safe:
-            # Something else has been at it.
+            # Something else has changed it.
             return
         is_whole = origin.boot and (origin.boot, origin.device) == (
             self._boot,
@@ -145,7 +143,7 @@ class Partial:
         os.ftruncate(self._file, self.held)
 
     def goes_on(self, url: str) -> bool:
-        """Whether a download of this URL can go on from what is there."""
+        """Whether a download of this URL can resume from the part."""
         origin = self.origin
         return origin is not None and origin.is_of(url) and self._is_worth_something
 
@@ -159,17 +157,16 @@ class Partial:
         )
 
     def begin(self, origin: Origin) -> None:
-        """Begin with no bytes. It blocks."""
+        """Start with an empty part."""
         origin = evolve(origin, safe=0)
         if self.origin is not None:
-            # Of the bytes that are there now none counts any more, neither after a kill
-            # nor after a crash.
+            # From now on none of the old bytes is valid, even after a kill or a crash.
             self._write(evolve(origin, boot="", device=0))
             self._files.sync_folder_of(self._record, self._file)
         os.ftruncate(self._file, 0)
         self.held = 0
         device = os.fstat(self._file).st_dev
-        # Nothing is safe yet, and a record that is none says so as well.
+        # Nothing is safe yet, and an invalid record means the same.
         origin = evolve(origin, boot=self._boot, device=device)
         self._write(origin, is_durable=False)
 
@@ -188,11 +185,11 @@ class Partial:
 
     def save(self) -> None:
         """
-        Have what is held on the disk, and write down that it is. It blocks.
+        Sync the part, and record that.
 
         Bytes may be written meanwhile; they do not count.
 
-        :raises OSError: If that cannot be done.
+        :raises OSError: If that fails.
         """
         origin, held = self.origin, self.held
         if origin is None or not self._is_worth_something or held <= origin.safe:
@@ -206,9 +203,9 @@ class Partial:
 
     def finish(self, *, overwrite: bool) -> None:
         """
-        Make it the file. It blocks.
+        Move the complete part to the destination.
 
-        :raises FileExistsError: If there is one, which is not to be overwritten.
+        :raises FileExistsError: If there is a file, and *overwrite* is false.
         """
         self._sync()
         if overwrite:
@@ -221,8 +218,8 @@ class Partial:
 
     def close(self) -> None:
         """
-        Let go. What can be gone on with is made safe and stays, nothing else does.
-        Again is fine. It blocks.
+        Close the part. It is synced and kept if a download can resume from it, and
+        removed otherwise. Closing it twice is safe.
         """
         if self._descriptor is None:
             return
@@ -230,7 +227,7 @@ class Partial:
             if not self._is_damaged:
                 self.save()
         except OSError as error:
-            # The record says what it said before, and that holds.
+            # The record keeps its old content, which is still valid.
             self._log.info(
                 "could not save the last bytes of {part}: {error}",
                 part=self.part,
@@ -253,7 +250,7 @@ class Partial:
     @property
     def _file(self) -> int:
         if self._descriptor is None:
-            raise ValueError("it is closed")
+            raise ValueError("the part is closed")
         return self._descriptor
 
     def _sync(self) -> None:
@@ -262,7 +259,7 @@ class Partial:
         try:
             self._files.fsync(self._file)
         except OSError:
-            # The next one would succeed, without the bytes that this one has lost.
+            # The next sync would succeed without the bytes that this one has lost.
             self._is_damaged = True
             raise
 
@@ -282,7 +279,7 @@ class Partial:
 
 
 def boot_id() -> str:
-    """What tells this start of the machine from others; empty if nothing does."""
+    """The boot ID of the kernel; empty if unknown."""
     try:
         with open(_BOOT_ID, encoding="ascii") as file:
             return file.read().strip()
@@ -298,7 +295,7 @@ def _digest(salt: str, url: str) -> str:
 def _beside(path: str) -> str:
     folder, name = os.path.split(path)
     suffix = ".txbits-part"
-    # The record's name is the longest.
+    # The name of the record is the longest.
     if len(os.fsencode(name)) > _LONGEST_NAME - len(f".{suffix}.json.new"):
         name = hashlib.sha256(os.fsencode(name)).hexdigest()
     return os.path.join(folder, f".{name}{suffix}")
@@ -306,27 +303,23 @@ def _beside(path: str) -> str:
 
 def _locked(part: str, path: str, files: Files) -> tuple[int, bool]:
     """
-    Open the part, for this process alone.
+    Open the part, and lock it.
 
-    :returns: Its descriptor, and whether no other process can have it.
+    :returns: Its descriptor, and whether it is locked.
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     while True:
-        descriptor = files.open(part, flags, 0o666)
         try:
-            is_alone = files.lock(descriptor)
-            if is_at(descriptor, path):
-                # A run was killed after it had made it the file.
-                os.unlink(part)
-            elif is_at(descriptor, part):
-                return descriptor, is_alone
+            descriptor, is_alone = files.open_locked(part, 0o666)
         except BlockingIOError:
-            os.close(descriptor)
             raise Busy(f"{part} is in use by another download") from None
+        try:
+            if not is_at(descriptor, path):
+                return descriptor, is_alone
+            # A run was killed after it had moved the part to the destination.
+            os.unlink(part)
         except BaseException:
             os.close(descriptor)
             raise
-        # Its owner has finished between the two calls.
         os.close(descriptor)
 
 
@@ -336,7 +329,7 @@ def _read(record: str) -> Origin | None:
         found: Any = json.loads(text or b"")
         origin = Origin(**found)
     except (ValueError, TypeError, RecursionError):
-        # It is not ours, or was cut short: then the part is worth nothing.
+        # It is invalid or truncated, so that the part is useless.
         return None
     is_sound = (
         isinstance(origin.url, str)

@@ -24,10 +24,10 @@ _STATUS = re.compile(rb"HTTP/1\.[0-9] +([1-9][0-9][0-9])(?![0-9])")
 
 class ProxyRefused(Exception):
     """
-    The proxy makes no connection; the text is one line that says so.
+    The proxy refuses the connection; the text is one line.
 
     :ivar status: The HTTP status.
-    :ivar challenges: What it asks for, if it wants to know who is there.
+    :ivar challenges: Its challenges, if it requires credentials.
     """
 
     def __init__(self, status: int, challenges: list[bytes]) -> None:
@@ -37,7 +37,7 @@ class ProxyRefused(Exception):
 
 
 class _Asking(Protocol):
-    """Asks the proxy for a connection, and then stands aside."""
+    """Asks the proxy for a connection, and then passes the data on."""
 
     transport: Any
 
@@ -108,9 +108,9 @@ class Tunnel:
     """
     A server behind a proxy.
 
-    :ivar proxy: Connects to the proxy.
+    :ivar proxy: The endpoint of the proxy.
     :ivar netloc: The server, as ``host:port``.
-    :ivar authorizer: Answers the proxy if it asks who is there.
+    :ivar authorizer: Authenticates to the proxy.
     """
 
     proxy: IStreamClientEndpoint

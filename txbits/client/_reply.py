@@ -33,15 +33,14 @@ async def fetch_reply(
     files: Files = FILES,
 ) -> int:
     """
-    Download a reply into a file, which appears when it is complete and on the disk: the
-    server releases it when the session is closed.
+    Download a reply into a file, which appears when it is complete and synced: the
+    server deletes the reply when the session is closed.
 
-    :param url: Where it is.
-    :param server: The server that the settings' passwords and headers are meant for;
-        they go to no other.
-    :returns: How many bytes it has.
-    :raises NoAnswer: If that may succeed later.
-    :raises UploadFailed: If it will not.
+    :param url: The URL of the reply.
+    :param server: The only server that may get the passwords and headers in *settings*.
+    :returns: The length of the reply.
+    :raises NoAnswer: If the failure may be temporary.
+    :raises UploadFailed: If it is permanent.
     :raises OSError: If the file cannot be written.
     """
     if not same_server(url, server):
@@ -53,13 +52,13 @@ async def fetch_reply(
         length = await _download(
             reactor, requests, url, temporary, settings.response_timeout
         )
-        # If this is cancelled, the file appears or it does not; a thread goes on.
+        # On cancellation the thread continues, and the file may still appear.
         await deferToThreadPool(
             reactor, reactor.getThreadPool(), _place, temporary, name, files
         )
     except OSError as error:
         if error.filename is None:
-            # Such as that of a disk that is full.
+            # For example, the disk is full.
             error.filename = name
         raise
     finally:
@@ -89,7 +88,7 @@ async def _download(
         schemes = requests.offered(response)
         if schemes:
             words += f"; it asks for {' or '.join(schemes)}"
-        # A redirection may be that of a network to its login page.
+        # A redirect may lead to the login page of a network.
         if is_transient(response.code) or 300 <= response.code < 400:
             raise NoAnswer(words)
         raise UploadFailed(words, status=response.code, transient=False)

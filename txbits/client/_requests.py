@@ -1,27 +1,31 @@
 """
-Requests and their responses, over HTTP, whatever they are about.
+HTTP requests and their responses.
 
-What can go wrong between the two is sorted here into what may pass
-(:class:`NoAnswer`) and what will not (:class:`NoTrust`, :class:`NoWay`, and what the
-source of a body raises).
+Failures are sorted into temporary ones (:class:`NoAnswer`) and permanent ones
+(:class:`NoTrust`, :class:`NoWay`, and the exceptions of the source of a body).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from OpenSSL.SSL import Error as TLSError
 from service_identity import VerificationError
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import (
+    ConnectError,
     ConnectingCancelledError,
+    DNSLookupError,
 )
 from twisted.internet.interfaces import (
     IStreamClientEndpoint,
 )
 from twisted.internet.task import deferLater
+from twisted.python.url import URL
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
 
@@ -35,41 +39,44 @@ from txbits.client._http import make_agent
 from txbits.client._malformed import describe_malformed
 from txbits.client._proxy import ProxyRefused
 from txbits.client._trust import Distrusted
-from txbits.client._url import target_of
+from txbits.client._url import parse_proxy, target_of
 from txbits.client.settings import ConnectionSettings
 from txbits.client.source import SourceError
 from txbits.protocol.reactions import is_transient
 
-#: How long connections that are not used any more may take to close, in seconds.
+#: How many seconds idle connections may take to close.
 _CLOSE_TIMEOUT = 2.0
 
-#: How often one request is sent, at most, while the proxy and the server ask who is
-#: there, and find an answer too old.
+#: How often one request is sent, at most, because the proxy and the server require
+#: credentials, or a fresh nonce.
 _ATTEMPTS = 4
 
 
 class ExchangeError(Exception):
-    """There is no answer to a request; the text is one line that says why."""
+    """A request failed; the text is one line that says why."""
 
 
 class NoAnswer(ExchangeError):
-    """The connection failed, or an answer did not come in time. That may pass."""
+    """The connection failed or timed out. This may be temporary."""
 
 
 class NoTrust(ExchangeError):
-    """The server's certificate is not one that is trusted. That will not pass."""
+    """TLS failed over a certificate. This is permanent."""
+
+
+class Untrusted(NoTrust):
+    """None of the trusted authorities vouches for the server's certificate."""
 
 
 class NoWay(ExchangeError):
-    """The proxy lets nothing through to the server. That will not pass."""
+    """The proxy refuses the connection. This is permanent."""
 
 
 class Connections(BoundedPool):
     """A pool that can drop the connection of the latest request."""
 
     maxPersistentPerHost = 1
-    # A packet that got no answer may have been received. What to send after that is
-    # for the upload to say.
+    # A packet without an answer may have arrived. The upload decides what to send next.
     retryAutomatically = False
     _latest: Any = None
 
@@ -78,31 +85,31 @@ class Connections(BoundedPool):
 
         def remember(connection: Any) -> Any:
             self._latest = connection
-            # A chunk of a body in one call: by default Twisted takes it in halves, with
-            # a look at all sockets between them.
+            # Send a chunk in one call: by default Twisted sends it in two halves, and
+            # polls all sockets in between.
             connection.transport.SEND_LIMIT = CHUNK
             return connection
 
         return super().getConnection(key, endpoint).addCallback(remember)
 
     def drop(self) -> None:
-        """Drop that connection, whatever still is to be sent or received on it."""
+        """Drop that connection, even if data is still on its way."""
         latest, self._latest = self._latest, None
         transport = None if latest is None else latest.transport
-        # Twisted 24.10 fails if one of TLS is gone already.
+        # Twisted 24.10 fails if a TLS connection is already closed.
         if transport is not None and getattr(transport, "connected", True):
             transport.abortConnection()
 
 
 class Body(Protocol):
-    """A body producer that knows whether all of it has been taken."""
+    """A body producer that knows whether all of it has been sent."""
 
     finished: bool
 
 
 class Requests:
     """
-    Requests to one server and its like, one at a time, on a connection that is kept.
+    Requests, one at a time, on a connection that is kept.
 
     :param clock: For the time-outs.
     :param connections: The pool of *agent*.
@@ -150,13 +157,13 @@ class Requests:
         Send a request, again with a password if the server asks for one.
 
         :param url: In ASCII.
-        :param make_body: Makes the body of one attempt, ``None`` if it has none. It is
-            given what is to be called whenever some of it was taken.
+        :param make_body: Makes the body of one attempt, or returns ``None``. Its
+            argument has to be called whenever a part of the body was sent.
         :returns: The response, whose body is not read yet.
-        :raises NoAnswer: If there is none, now.
-        :raises NoTrust: If the server's certificate is not trusted.
-        :raises NoWay: If the proxy refuses to ask.
-        :raises SourceError: If the body's bytes cannot be had.
+        :raises NoAnswer: If the failure may be temporary.
+        :raises NoTrust: If a certificate is not trusted.
+        :raises NoWay: If the proxy refuses the connection.
+        :raises SourceError: If the body cannot be read.
         """
         self._target.url = url.encode("ascii")
         for _ in range(_ATTEMPTS):
@@ -167,21 +174,21 @@ class Requests:
         return response
 
     async def discard(self, response: Any) -> None:
-        """Read nothing of what a response says, be it there or not."""
+        """Discard the body of a response, by dropping the connection if it has one."""
         if response.length == 0:
             return
         self.drop()
-        # What came with the head is still being parsed, and may yet put the connection
-        # into the pool, from where close() has to take it.
+        # Twisted is still parsing what came with the head, and may then put the
+        # connection into the pool, where close() finds it.
         await deferLater(self._clock, 0)
 
     def offered(self, response: Any) -> tuple[str, ...]:
-        """Say which schemes of authentication a response offers, if it asks for one."""
+        """List the authentication schemes that a 401 or 407 response offers."""
         authorizer, asked = self._asked(response)
         return () if authorizer is None else authorizer.describe(asked)
 
     def drop(self) -> None:
-        """Drop the connection of the latest request, whatever is still under way."""
+        """Drop the connection of the latest request."""
         self._connections.drop()
 
     @deferred
@@ -198,7 +205,7 @@ class Requests:
                 closed.callback(None)
 
         self._connections.closeCachedConnections().addBoth(fire)
-        # A TLS connection waits for the other end, which may be gone.
+        # A TLS connection waits for the peer, which may be gone.
         patience = self._clock.callLater(_CLOSE_TIMEOUT, fire, None)
         await closed
         if patience.active():
@@ -226,8 +233,7 @@ class Requests:
         request = cancellable(
             self._http.request(
                 method.decode("ascii"),
-                # treq sees the name only, which it wants for cookies.
-                url if "[" not in url else "http://address.invalid/",
+                _parsed(url),
                 headers=self._headers(method, url, headers),
                 data=body,
                 allow_redirects=False,
@@ -239,14 +245,26 @@ class Requests:
         try:
             response = await request
         except (*FAILURES, ProxyRefused) as error:
-            raise _sorted(error, watch.expired) from error
+            server = self._server_of(url)
+            raise _sorted(error, watch.expired, server, self._peer(server)) from error
         finally:
             watch.end()
         self._target.restore(response)
-        # An answer that comes before the body is out says that the rest is not wanted.
+        # An answer before the end of the body means that the rest is not needed.
         if body is not None and not body.finished:
             self.drop()
         return response
+
+    def _server_of(self, url: str) -> str:
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        return _with_port(parts.hostname or "", port)
+
+    def _peer(self, server: str) -> str:
+        """What connections are made to, in order to reach a server."""
+        if self._settings.proxy is None:
+            return server
+        return f"the proxy {_with_port(*parse_proxy(self._settings.proxy))}"
 
     def _headers(
         self, method: bytes, url: str, headers: Iterable[tuple[bytes, bytes]]
@@ -268,50 +286,90 @@ class Requests:
         return made
 
     def _has_an_answer(self, response: Any) -> bool:
-        """Whether the response asks who is there, and can be told."""
+        """Whether the response requires credentials, and there are some."""
         authorizer, asked = self._asked(response)
         return authorizer is not None and authorizer.challenged(asked)
 
     def _asked(self, response: Any) -> tuple[Authorizer | None, list[bytes]]:
-        """Who has to answer a response, and what it says."""
+        """Get the authorizer for a response, and the challenges in the response."""
         if response.code == 401:
             asked = response.headers.getRawHeaders(b"WWW-Authenticate")
             return self._authorizer, asked or []
         if response.code == 407 and not self._target.url.startswith(b"https:"):
-            # Through a tunnel it is not the proxy that answers.
+            # In a tunnel the answer is not from the proxy.
             asked = response.headers.getRawHeaders(b"Proxy-Authenticate")
             return self._proxy_authorizer, asked or []
         return None, []
 
 
-def _sorted(error: BaseException, expired: float | None) -> BaseException:
+class _WireURL(URL):
+    """A URL that is in ASCII already, as :func:`~txbits.client._url.to_wire` gives."""
+
+    def to_uri(self) -> URL:
+        """Do not encode it again, which treq does for each request."""
+        return self
+
+
+@lru_cache(maxsize=64)
+def _parsed(url: str) -> URL:
+    # An upload makes at least three requests to one URL.
+    return _WireURL.fromText(url)
+
+
+def _with_port(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _sorted(
+    error: BaseException, expired: float | None, server: str, peer: str
+) -> BaseException:
+    """
+    Tell what a request failed with, and where.
+
+    :param expired: The seconds of the time-out that has passed, if one has.
+    :param server: The host and port that the request is for.
+    :param peer: What connections are made to: the same, or a proxy.
+    """
     reasons = list(reasons_of(error))
     for reason in reasons:
         if isinstance(reason, SourceError):
             return reason
     if expired is not None:
-        return NoAnswer(f"nothing was heard of the server for {expired:g} seconds")
+        return NoAnswer(f"{server} sent nothing for {expired:g} seconds")
     for reason in reasons:
         if isinstance(reason, (CancelledError, ConnectingCancelledError)):
             return CancelledError()
         if isinstance(reason, Distrusted):
-            return NoTrust(str(reason))
+            return Untrusted(str(reason))
         if isinstance(reason, VerificationError) or (
             isinstance(reason, TLSError) and "certificate verify failed" in str(reason)
         ):
-            return NoTrust("the server's certificate is not trusted")
+            return Untrusted("the server's certificate is not trusted")
         alert = _alert_on_certificate(reason)
         if alert is not None:
-            return NoTrust(
-                f"the server did not accept the client's certificate: {alert}"
-            )
+            return NoTrust(f"the server did not accept the client certificate: {alert}")
         if isinstance(reason, ProxyRefused) and not is_transient(reason.status):
             return NoWay(str(reason))
-    return NoAnswer(describe_malformed(reasons) or in_words(error))
+    return NoAnswer(_in_words(error, reasons, server, peer))
+
+
+def _in_words(
+    error: BaseException, reasons: list[BaseException], server: str, peer: str
+) -> str:
+    for reason in reasons:
+        if isinstance(reason, DNSLookupError):
+            return f"cannot connect to {peer}: host name not found"
+        if isinstance(reason, ConnectError):
+            words = str(reason.args[0]) if reason.args and reason.args[0] else ""
+            return f"cannot connect to {peer}: {words or in_words(reason)}"
+    words = describe_malformed(reasons) or in_words(error)
+    if "does not speak TLS" in words:
+        words += "; check the port, or use http://"
+    return f"{server}: {words}"
 
 
 def _alert_on_certificate(error: BaseException) -> str | None:
-    """What a server says that wants a certificate, or another one than it was shown."""
+    """The alert of a server that did not accept the client certificate."""
     if not isinstance(error, TLSError) or not error.args:
         return None
     # OpenSSL: a list of library, function and reason.

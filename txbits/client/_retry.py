@@ -1,9 +1,8 @@
 """
 How long to wait before a packet is sent again, and when to give up.
 
-Pauses begin short, since most servers that are gone are being restarted, and double
-up to half a minute. They vary at random, so that the clients of a server
-that comes back do not all come back in the same moment.
+Pauses begin short, since most servers that are away are being restarted, and double up
+to half a minute. They vary at random, so that clients do not all reconnect at once.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from txbits.clocks import steady
 FIRST = 0.5
 LONGEST = 30.0
 
-#: A pause shorter than this, in seconds, is none.
+#: The shortest pause, in seconds.
 _LEAST = 0.1
 
 
@@ -31,9 +30,9 @@ class Backoff:
     The time without progress counts from the first failure after the last progress:
     a fragment may take long without anything being wrong.
 
-    :ivar clock: Tells the time.
-    :ivar random: Gives numbers from 0 up to, not including, 1.
-    :ivar patience: Seconds without progress after which to give up.
+    :ivar clock: The clock.
+    :ivar random: Returns numbers from 0 up to, but excluding, 1.
+    :ivar patience: How many seconds to retry without progress.
     """
 
     clock: IReactorTime = field(converter=steady)
@@ -43,17 +42,17 @@ class Backoff:
     _since: float | None = field(init=False, default=None)
 
     def progress(self) -> None:
-        """The server holds more of the file than before."""
+        """The server has acknowledged more bytes than before."""
         self._failures = 0
         self._since = None
 
     def pause(self, retry_after: int | None) -> float | None:
         """
-        A packet failed for a reason that may pass.
+        A packet failed for a reason that may be temporary.
 
-        :param retry_after: Seconds that the server asked to be left alone.
-        :returns: Seconds to wait, or ``None`` if it is time to give up. That is also
-            so if the server wants more time than there is left.
+        :param retry_after: The seconds in the server's Retry-After.
+        :returns: Seconds to wait, or ``None`` to give up: because the time is over, or
+            *retry_after* is longer than what is left.
         """
         now = self.clock.seconds()
         if self._since is None:

@@ -20,7 +20,6 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 from rich.progress import Progress as Bars
-from rich.table import Table
 from twisted.internet.interfaces import IReactorTime
 
 from txbits.client._display import (
@@ -86,14 +85,3 @@ class RichDisplay:
         if self._bars is not None:
             self._bars.console.print(words, markup=False, highlight=False)
             self._bars.refresh()
-
-
-def print_table(out: TextIO, columns: list[str], rows: list[list[str]]) -> None:
-    """Print a table."""
-    table = Table()
-    for column in columns:
-        # Nothing is cut off: a session's id is there to be copied.
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    Console(file=out).print(table, markup=False)

@@ -1,5 +1,5 @@
 """
-When the part of a download is made safe, while more of it comes.
+When the part of a download is synced, while more bytes arrive.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from twisted.python.failure import Failure
 
 from txbits.clocks import steady
 
-#: What has come is made safe after so many bytes, or so many seconds, so that a crash
-#: of the machine costs no more than what came since.
+#: After how many bytes or seconds a part is synced. A crash of the machine costs no
+#: more than that.
 SAVED_BYTES = 32 * 1024 * 1024
 SAVED_AFTER = 5.0
 
@@ -25,20 +25,20 @@ class Savable(Protocol):
 
     @property
     def unsafe(self) -> int:
-        """How many bytes would be lost now."""
+        """How many bytes are not synced."""
 
     def save(self) -> None:
-        """Make what is held safe. It blocks."""
+        """Sync the part. It blocks."""
 
 
 @define
 class Saving:
     """
-    Saves a part now and then.
+    Saves a part regularly.
 
-    :ivar clock: Tells the time.
+    :ivar clock: The clock.
     :ivar partial: The part.
-    :ivar run: Runs a function that blocks, and gives a Deferred.
+    :ivar run: Runs a function that blocks, and returns a Deferred.
     """
 
     clock: IReactorTime = field(converter=steady)
@@ -50,9 +50,9 @@ class Saving:
 
     def more_came(self) -> None:
         """
-        Begin to save, if it is time.
+        Start to save if it is due.
 
-        :raises OSError: If that failed the last time.
+        :raises OSError: If the last save failed.
         """
         if self._failure is not None:
             self._failure.raiseException()

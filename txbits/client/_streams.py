@@ -1,8 +1,8 @@
 """
 Sources that can be read only once, from the beginning to the end.
 
-What the server has not acknowledged is kept, since it may have to be sent again. That
-is one fragment at most. A server that falls back further than that ends the upload.
+Bytes that the server has not acknowledged are kept, since they may have to be sent
+again. That is one fragment at most. If the server falls back further, the upload fails.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from txbits.client.source import (
     SourceError,
 )
 
-#: How many bytes a fragment of what can be read only once has at most: they are kept.
+#: The maximum size of a fragment whose bytes are kept.
 LARGEST_KEPT = 4 * 1024 * 1024
 
-#: How much is read from a pipe at a time.
+#: How many bytes are read from a pipe at a time.
 _CHUNK = 256 * 1024
 
 
 @define(eq=False)
 class Window:
     """
-    The bytes between what the server holds and what was read last.
+    The bytes that were read, but not acknowledged by the server.
 
-    :ivar length: How many bytes there will be in all.
-    :ivar name: What they come from, in words.
+    :ivar length: The total length in bytes.
+    :ivar name: The name of the source, for messages.
     """
 
     length: int
@@ -53,12 +53,12 @@ class Window:
 
     @property
     def wanted(self) -> bool:
-        """Whether more is waited for."""
+        """Whether a read is waiting for more bytes."""
         return bool(self._waiting)
 
     @property
     def kept(self) -> int:
-        """How many bytes are held."""
+        """How many bytes are kept."""
         return self._end - self._first
 
     def read(self, offset: int, size: int) -> Deferred[bytes]:
@@ -83,7 +83,7 @@ class Window:
         return succeed(None) if self._error is None else fail(self._error)
 
     def add(self, data: bytes) -> None:
-        """Take what was read."""
+        """Add bytes that were read."""
         if self._end + len(data) > self.length:
             self.fail(SourceChanged(f"{self.name} has more than {self.length:,} bytes"))
             return
@@ -98,7 +98,7 @@ class Window:
                 self._waiting.append((offset, size, result))
 
     def end(self) -> None:
-        """Nothing more will come."""
+        """The source has ended."""
         if self._end < self.length:
             self.fail(
                 SourceChanged(
@@ -107,7 +107,7 @@ class Window:
             )
 
     def fail(self, error: SourceError) -> None:
-        """Nothing more can be had."""
+        """The source has failed."""
         self._error = self._error or error
         waiting, self._waiting = self._waiting, []
         for _, _, result in waiting:
@@ -208,7 +208,7 @@ class ProducerSource:
     A body producer, as :class:`twisted.web.iweb.IBodyProducer` describes them, whose
     length is known.
 
-    It is started with the first read, and paused while what it has written is enough.
+    It is started by the first read, and paused while it has written enough.
     """
 
     producer: IBodyProducer
@@ -221,7 +221,7 @@ class ProducerSource:
     def __attrs_post_init__(self) -> None:
         length: Any = self.producer.length
         if not isinstance(length, int):
-            raise SourceError("the length of what is to be uploaded is not known")
+            raise SourceError("the length of the source is unknown")
         self.length = length
         self._window = Window(length, "the producer's data")
 
@@ -274,7 +274,7 @@ class ProducerSource:
 
 def source_of(what: Any) -> tuple[Any, bool]:
     """
-    Make a source of whatever is to be uploaded.
+    Make a source from the argument of an upload.
 
     :param what: A path, a file object that is open for reading in binary mode, a
         provider of ``IBodyProducer`` with a known length, or a source.

@@ -1,8 +1,8 @@
 """
 Why a server's certificate is not trusted, in words.
 
-OpenSSL tells it to whoever looks on while it verifies, and to nobody else: afterwards
-there is one error for all.
+OpenSSL tells the reason to the verification callback only. Afterwards there is one
+error for all reasons.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ class Distrusted(TLSError):
 @define(eq=False)
 class ExplainingCreator:
     """
-    Connections that say why they do not come about.
+    Makes connections that say why they fail.
 
-    :ivar creator: Makes them.
-    :ivar host: Whose certificate has to be shown: a name, or an address.
+    :ivar creator: Makes the connections.
+    :ivar host: The name or address that the certificate must be for.
     """
 
     creator: IOpenSSLClientConnectionCreator

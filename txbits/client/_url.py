@@ -1,10 +1,11 @@
 """
-URLs: the one that a user gives, as it goes onto the wire, and those of a server.
+URLs: checking and encoding those of users and servers.
 """
 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
 from twisted.python.url import URL
@@ -13,18 +14,19 @@ _PROXY = re.compile(r"http://(\[[0-9A-Fa-f:.]+\]|[^\s/:@]+)(?::([0-9]{1,5}))?/?"
 
 
 class InvalidURL(ValueError):
-    """A URL that nothing can be uploaded to; the text is one line that says why."""
+    """The URL is invalid or not supported; the text is one line that says why."""
 
 
+@lru_cache(maxsize=64)
 def to_wire(text: str) -> str:
     """
-    Check a URL, and percent-encode what cannot be sent as it is.
+    Check a URL, and percent-encode it where needed.
 
-    What the user has encoded already stays as it is: ``%2F`` and a ``/`` are not the
-    same to every server, and access tokens in a query are often signed.
+    Percent-encoding by the user stays unchanged: to some servers ``%2F`` differs from
+    ``/``, and access tokens in a query are often signed.
 
     :returns: The URL in ASCII.
-    :raises InvalidURL: If it is none, or nothing can be uploaded there.
+    :raises InvalidURL: If it is invalid or not supported.
     """
     if any(c in "\t\r\n" or ord(c) < 0x20 or ord(c) == 0x7F for c in text):
         raise InvalidURL(f"{text!r} has control characters in it")
@@ -36,8 +38,9 @@ def to_wire(text: str) -> str:
         url = URL.fromText(text)
         url = url.replace(scheme=url.scheme.lower())
         host = url.host
-        # An address in brackets is no name, and to_uri() takes everything for a name.
-        encoded = (url.replace(host="address") if ":" in host else url).to_uri()
+        # The encoding of a name takes most of the time; see _in_ascii().
+        encoded = url.replace(host="h" if host else "").to_uri()
+        encoded = encoded.replace(host=_in_ascii(host))
     except ValueError as error:
         raise InvalidURL(f"{text!r} is not a URL: {error}") from error
     if not host:
@@ -46,7 +49,14 @@ def to_wire(text: str) -> str:
         raise InvalidURL("a user name in the URL is not supported")
     if not 0 < (url.port or 0) < 65536:
         raise InvalidURL(f"{text!r} has a port that does not exist")
-    return encoded.replace(host=host).to_text() if ":" in host else encoded.to_text()
+    return encoded.to_text()
+
+
+@lru_cache(maxsize=64)
+def _in_ascii(host: str) -> str:
+    # to_uri() would take an IPv6 address for a name.
+    is_name = host and ":" not in host
+    return URL(scheme="http", host=host).to_uri().host if is_name else host
 
 
 def with_host(url: str, host: str) -> str:
@@ -68,12 +78,12 @@ def with_host(url: str, host: str) -> str:
 
 def resolve_reply(destination: str, text: str) -> str:
     """
-    Make something to download of a BITS-Reply-URL.
+    Turn a BITS-Reply-URL into an absolute URL.
 
-    IIS gives paths with backslashes, and braces that are not encoded.
+    IIS sends paths with backslashes, and braces that are not encoded.
 
-    :param destination: What a URL that is no absolute one is relative to.
-    :raises InvalidURL: If it is none, or cannot be downloaded from.
+    :param destination: The base of a relative URL.
+    :raises InvalidURL: If it is invalid or not supported.
     """
     text = text.strip(" \t").replace("\\", "/")
     try:
@@ -85,11 +95,10 @@ def resolve_reply(destination: str, text: str) -> str:
 
 def same_server(one: str, other: str) -> bool:
     """
-    Tell whether two URLs of the wire lead to the same scheme, host name and port.
+    Check whether two encoded URLs have the same scheme, host name and port.
 
-    Another port is another server: on one machine there may be those of several users.
-    Names are compared as they are; that two lead to one address means nothing, and who
-    has registered a name above them cannot be told from it.
+    Another port is another server, which may belong to another user of the machine.
+    Names are compared without resolving them.
     """
     return _server_of(one) == _server_of(other)
 
@@ -105,7 +114,7 @@ def parse_proxy(text: str) -> tuple[str, int]:
     Read the URL of an HTTP proxy.
 
     :returns: Host and port.
-    :raises InvalidURL: If it is none, or has a password in it, which others could see.
+    :raises InvalidURL: If it is invalid, or contains a user name.
     """
     if "://" not in text:
         text = f"http://{text}"
@@ -121,12 +130,12 @@ def parse_proxy(text: str) -> tuple[str, int]:
 
 
 def without_query(url: str) -> str:
-    """Leave the query away, which may hold a token that nobody else is to see."""
+    """Remove the query, which may contain a token."""
     return url.partition("?")[0]
 
 
 def target_of(url: str) -> bytes:
-    """What stands in the first line of a request for a URL."""
+    """The request target of a URL."""
     parts = urlsplit(url)
     path = parts.path or "/"
     return (f"{path}?{parts.query}" if parts.query else path).encode("ascii")

@@ -1,9 +1,8 @@
 """
-``txbits``, the command.
+The command ``txbits``.
 
-What is worth knowing while it runs goes to standard output, and one line that says
-what went wrong to standard error. What each command does is in
-:mod:`txbits.client.commands`; what it exits with is a
+It prints progress and results to standard output, and errors of one line to standard
+error. The commands are in :mod:`txbits.client.commands`. The exit status is a
 :class:`~txbits.client.commands._command.Status`.
 """
 
@@ -29,15 +28,27 @@ from txbits.client.commands import COMMANDS
 from txbits.client.commands._command import Context, Status, begin
 from txbits.clocks import keep_steady
 
-#: How long, in seconds, what was interrupted may take to end in good order.
+#: How many seconds an interrupted command may take to end cleanly.
 _PATIENCE = 10.0
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose complaints are one line, and whose exit status is ours."""
+    """A parser whose errors are one line, with our exit status."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(Status.USAGE, f"txbits: {message} (try {self.prog} --help)\n")
+
+
+class _Version(argparse.Action):
+    """Print the versions, which takes time to find out."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from txbits._version import versions
+
+        parser.exit(Status.DONE, f"{versions()}\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -47,6 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Upload files to BITS servers, download files, check servers.",
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action=_Version, help="print versions and exit")
     commands = parser.add_subparsers(
         dest="command", metavar="COMMAND", required=True, title="commands"
     )
@@ -57,10 +69,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """
-    Read the command line.
+    Parse the command line.
 
     :param argv: The arguments; those of the process if ``None``.
-    :raises SystemExit: If they are wrong, or ask for help.
+    :raises SystemExit: If they are invalid, or request help.
     """
     return build_parser().parse_args(argv)
 
@@ -68,7 +80,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def _ask_password(prompt: str) -> str | None:
     if not sys.stdin.isatty():
         return None
-    # Nothing else is under way yet, so that the reactor may wait.
+    # Nothing else is in progress, so that this may block the reactor.
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return getpass.getpass(prompt, sys.stderr)
@@ -86,13 +98,13 @@ async def start(
     reactor: Any, options: argparse.Namespace, interrupts: Interrupts
 ) -> None:
     """
-    Do what the command line says, as :func:`twisted.internet.task.react` wants it.
+    Perform a command, for :func:`twisted.internet.task.react`.
 
-    :param interrupts: Is told what to do at a Ctrl-C.
-    :returns: A Deferred that fires with ``None`` if all went well, and fails with
-        :class:`SystemExit` if not.
+    :param interrupts: Handles Ctrl-C.
+    :returns: A Deferred that fires with ``None`` on success, and otherwise fails with
+        :class:`SystemExit`.
     """
-    # A machine without a battery sets its clock, and may do so while we wait.
+    # The wall clock may be set while the command runs.
     keep_steady(reactor)
     context = Context(
         reactor,
@@ -105,7 +117,7 @@ async def start(
     run = begin(context, options)
 
     def interrupt() -> None:
-        # What ends in good order may wait for a disk that does not answer.
+        # Ending cleanly may wait for a disk that does not respond.
         reactor.callLater(_PATIENCE, interrupts.leave)
         run.interrupt()
 
@@ -113,7 +125,7 @@ async def start(
     status = await run.status
     interrupts.status = int(status)
     if status is Status.INTERRUPTED:
-        # The reactor would wait for its threads, and one of them perhaps for a name.
+        # The reactor would wait for its threads, for example for a name lookup.
         flush()
         interrupts.handle()
     if status is not Status.DONE:
@@ -122,9 +134,9 @@ async def start(
 
 def _open_closed() -> None:
     """
-    Open what whoever started us has closed of the standard streams.
+    Open standard streams that the parent process has closed.
 
-    Sockets and files would get their descriptors otherwise.
+    Otherwise sockets and files would get their descriptors.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
@@ -136,10 +148,10 @@ def main(
     argv: Sequence[str] | None = None, interrupts: Interrupts | None = None
 ) -> NoReturn:
     """
-    Be the command ``txbits``.
+    Run the command ``txbits``.
 
     :param argv: The arguments; those of the process if ``None``.
-    :param interrupts: What handles Ctrl-C already, if anything does.
+    :param interrupts: The handler of Ctrl-C, if one is installed already.
     :raises SystemExit: Always, with the exit status.
     """
     _open_closed()
@@ -147,8 +159,7 @@ def main(
     if interrupts is None:
         interrupts = Interrupts()
         interrupts.install()
-    # Twisted logs what it finds odd, with tracebacks, to a standard error that has
-    # not been claimed.
+    # By default Twisted logs warnings and tracebacks to standard error.
     globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
     try:
         react(start, (options, interrupts))

@@ -1,10 +1,10 @@
 """
-Downloads that go on where they stopped.
+Downloads that resume where they stopped.
 
-BITS downloads are plain requests for ranges (MC-BUP 3.6). What has come is kept beside
-the file to be, and asked for no more: not after a lost connection, and not in another
-run, as long as the server has the same state of the file. The file appears when it is
-whole.
+BITS downloads are plain range requests (MC-BUP 3.6). What was received is kept beside
+the destination, and is not requested again: neither after a lost connection nor in
+another run, unless the file on the server has changed. The file appears when it is
+complete.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from attrs import define, field
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
-from txbits._deferreds import deferred
+from txbits._deferreds import deferred, shielded
 from txbits.client._auth import Authorizer
 from txbits.client._fetch import Body, Head, moved
 from txbits.client._files import FILES, Files
@@ -49,18 +49,18 @@ from txbits.protocol.reactions import is_transient
 
 T = TypeVar("T")
 
-#: How often a server may send a download elsewhere, and how often it may give something
-#: that does not fit to what is held, in one run.
+#: How many redirects a download follows, and how often it starts over in one run
+#: because an answer does not match the part.
 _REDIRECTS = 10
 _RESTARTS = 5
 
-#: For uploads that is final; here nothing is lost by waiting.
+#: This is permanent for uploads; downloads wait.
 _TOO_MANY_REQUESTS = 429
 
 _MOVED = (301, 302, 303, 307, 308)
 
-#: Said of an answer without ETag and date of change to a request for the rest of a file
-#: that had one of them.
+#: The error if the answer to a range request lacks the ETag and Last-Modified that the
+#: first answer had.
 _STRANGER = (
     "an answer has neither ETag nor Last-Modified, unlike the first one: something on "
     "the way answers in place of the server, such as a network's login page"
@@ -88,26 +88,25 @@ async def download(
     """
     Download a file.
 
-    :param url: Where it is.
-    :param path: Where it is to appear.
-    :param reactor: Makes the connections, and tells the time.
-    :param overwrite: Whether a file that is there may be replaced.
-    :param retry_for: For how many seconds of no progress the download is tried again.
-    :param settings: How the server is reached. Passwords and headers in them go to no
-        other server that this one may point to.
+    :param url: The URL of the file.
+    :param path: The destination.
+    :param reactor: Makes connections and timers.
+    :param overwrite: Whether to replace an existing file.
+    :param retry_for: How many seconds to retry without progress.
+    :param settings: The settings of the connection. After a redirect to another server,
+        passwords and headers are not sent.
     :param on_event: Called with each :class:`~txbits.client.Progress` and
         :class:`~txbits.client.Waiting`, and with :class:`~txbits.client.Unlocked` if
-        nothing keeps another download of the same file away. What it raises is logged,
-        and changes nothing.
-    :param random: Gives numbers from 0 up to, not including, 1; it varies the pauses.
-    :param in_thread: Called with a function to run it where it may block; a thread of
-        the reactor's if ``None``.
-    :param files: Makes, locks and names files.
+        the file system does not support locks. Exceptions are logged and ignored.
+    :param random: Returns numbers from 0 up to, but excluding, 1, to vary the pauses.
+    :param in_thread: Called with a function that blocks, to run it in a thread; uses
+        the reactor's threads if ``None``.
+    :param files: The system calls.
     :returns: A Deferred that fires with a :class:`~txbits.client.DownloadResult` when
-        the file is there, whole and on the disk. It fails with
+        the file is complete and synced. It fails with
         :class:`~txbits.client.DownloadFailed`, with :class:`~txbits.client.InvalidURL`
         or another :class:`ValueError`, or with :class:`OSError` if the file cannot be
-        written. What has come is kept then, and when the Deferred is cancelled.
+        written. What was received is kept, also when the Deferred is cancelled.
     """
     wire_url = to_wire(url)
     settings = ConnectionSettings() if settings is None else settings
@@ -134,54 +133,36 @@ async def download(
 @define
 class _Threads:
     """
-    Runs what blocks, one after the other.
+    Runs functions that block in threads, one at a time.
 
-    A thread cannot be cancelled. Whoever waits for it can, and must not pull away what
-    it works with: :meth:`idle` fires when nothing is running. What is cancelled before
-    its turn has come is left out.
+    A thread cannot be cancelled. Whoever waits for it can, but has to wait for
+    :meth:`idle` before closing what the function uses. A function that is cancelled
+    before its turn is not called.
     """
 
     in_thread: Callable[..., Deferred[Any]]
-    _running: Deferred[None] | None = field(init=False, default=None)
+    _turn: DeferredLock = field(init=False, factory=DeferredLock)
 
-    def run(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> Deferred[T]:
-        result: Deferred[T] = Deferred()
-        running: Deferred[None] = Deferred()
-        before = self.idle()
-        self._running = running
+    @deferred
+    async def run(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        await self._turn.acquire()
 
-        def begin(_: None) -> None:
-            if result.called:
-                end(None)
-            else:
-                self.in_thread(function, *args, **kwargs).addBoth(end)
+        def release(outcome: Any) -> Any:
+            self._turn.release()
+            return outcome
 
-        def end(outcome: Any) -> None:
-            if self._running is running:
-                self._running = None
-            if not result.called:
-                result.callback(outcome)
-            running.callback(None)
-
-        before.addCallback(begin)
+        work = self.in_thread(function, *args, **kwargs).addBoth(release)
+        result: T = await shielded(work)
         return result
 
-    def idle(self) -> Deferred[None]:
-        running = self._running
-        if running is None:
-            return succeed(None)
-        waiting: Deferred[None] = Deferred()
-
-        def tell(_: None) -> None:
-            waiting.callback(None)
-
-        running.addCallback(tell)
-        return waiting
+    async def idle(self) -> None:
+        await self._turn.acquire()
+        self._turn.release()
 
 
 @define(eq=False)
 class _Download:
-    """A download that is under way."""
+    """A download in progress."""
 
     url: str
     path: str
@@ -210,7 +191,7 @@ class _Download:
         opened: list[Partial] = []
 
         def open_partial() -> None:
-            # Into a list: a download that is cancelled meanwhile has to close it.
+            # A download that is cancelled meanwhile has to close it, too.
             opened.append(Partial.open(self.path, self.files))
 
         try:
@@ -251,9 +232,9 @@ class _Download:
 
     async def _attempt(self) -> bool:
         """
-        Ask for what is missing, and take it.
+        Request and receive what is missing.
 
-        :returns: Whether nothing is missing any more.
+        :returns: Whether the file is complete.
         """
         partial = self._partial
         going_on = partial.goes_on(self.url)
@@ -264,7 +245,7 @@ class _Download:
         if going_on and self._fits(head):
             return await self._receive(requests, response)
         if going_on and head.status == 416 and self._is_whole(head):
-            # Only the end of the earlier run was missing.
+            # An earlier run received all bytes, but did not finish.
             await self._discard(requests)
             return True
         if head.status == 200:
@@ -298,20 +279,20 @@ class _Download:
             await self._discard(requests)
             url = moved(url, location)
         raise DownloadFailed(
-            f"the server pointed elsewhere {_REDIRECTS} times", transient=False
+            f"the server redirected {_REDIRECTS} times", transient=False
         )
 
     def _is_whole(self, head: Head) -> bool:
-        """Whether all that the server has is held."""
+        """Whether the part is complete."""
         origin = self._partial.origin
         return origin is not None and self._partial.held == origin.length == head.total
 
     def _fits(self, head: Head) -> bool:
-        """Whether it is the rest of what is held."""
+        """Whether an answer continues the part."""
         partial, origin = self._partial, self._partial.origin
         if head.status != 206 or origin is None:
             return False
-        # A server that does not know If-Range tells it by its headers.
+        # The server may not support If-Range.
         etag, changed = head.validators
         told = etag if (origin.validator or "").startswith('"') else changed
         return (
@@ -338,14 +319,14 @@ class _Download:
     async def _receive(self, requests: Requests, response: Any) -> bool:
         partial, origin = self._partial, self._partial.origin
         if origin is None:
-            raise RuntimeError("nothing has begun")
+            raise RuntimeError("the part has no origin")
         self._tell_progress(origin)
 
         def take(data: bytes) -> None:
             partial.write(data)
             self._saving.more_came()
             self._received += len(data)
-            # A connection that always breaks at the same byte gets no further.
+            # A connection that always breaks at the same byte is no progress.
             if partial.held > self._furthest:
                 self._furthest = partial.held
                 self.backoff.progress()
@@ -360,7 +341,7 @@ class _Download:
         return True
 
     async def _restart(self, head: Head) -> None:
-        """The server gave something that does not fit to what is held."""
+        """Start over, because the answer does not match the part."""
         self._restarts += 1
         if self._restarts > _RESTARTS or not self._partial.held:
             words = f"the server answered {head.status} to a request for the whole file"
@@ -377,16 +358,16 @@ class _Download:
         if not (is_transient(head.status) or head.status == _TOO_MANY_REQUESTS):
             raise DownloadFailed(words, transient=False, status=head.status)
         values = response.headers.getRawHeaders(b"Retry-After") or [b""]
-        # Longer ones take forever to read, and to wait for.
+        # Longer numbers are not worth parsing.
         is_number = values[0].isdigit() and len(values[0]) < 10
         retry_after = int(values[0]) if is_number else None
         await self._pause(words, head.status, retry_after)
 
     async def _discard(self, requests: Requests) -> None:
-        """Read no more of a response."""
+        """Discard the body of a response."""
         requests.drop()
-        # What came with the head is still being parsed, and may yet put the connection
-        # into the pool, from where close() has to take it.
+        # Twisted is still parsing what came with the head, and may then put the
+        # connection into the pool, where close() finds it.
         await deferLater(self.reactor, 0)
 
     async def _pause(
@@ -412,5 +393,5 @@ class _Download:
     def _tell(self, event: Event) -> None:
         try:
             self.on_event(event)
-        except Exception:  # noqa: BLE001  whoever watches must not break what it sees
+        except Exception:  # noqa: BLE001  observers must not break the download
             self._log.failure("on_event failed with {event}", event=event)

@@ -1,5 +1,5 @@
 """
-What becomes of an upload: while it lasts, and in the end.
+The events and results of transfers.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from attrs import frozen
 
 class TransferFailed(Exception):
     """
-    A file has not reached its destination; the text is one line that says why.
+    A transfer failed; the text is one line that says why.
 
     :ivar status: The HTTP status of the last answer, if there was one.
-    :ivar transient: Whether trying again at another time can help.
+    :ivar transient: Whether retrying later can help.
     """
 
     def __init__(
@@ -24,15 +24,15 @@ class TransferFailed(Exception):
 
 
 class DownloadFailed(TransferFailed):
-    """The server has not given the file; the text is one line that says why."""
+    """A download failed; the text is one line that says why."""
 
 
 class UploadFailed(TransferFailed):
     """
-    The server has not taken the file; the text is one line that says why.
+    An upload failed; the text is one line that says why.
 
     :ivar hresult: The HRESULT of the last answer, if it had one.
-    :ivar resumable: Whether the server still holds what it has received.
+    :ivar resumable: Whether the session is still on the server.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class UploadFailed(TransferFailed):
 
 
 class UploadCancelled(Exception):
-    """The upload was cancelled, and nothing of it is left on the server."""
+    """The upload was cancelled, and the server has deleted its data."""
 
 
 @frozen
@@ -58,14 +58,13 @@ class UploadResult:
     """
     An upload that succeeded.
 
-    :ivar session_id: The session that it was, as the server calls it.
+    :ivar session_id: The session ID, as the server writes it.
     :ivar length: How many bytes the file has.
-    :ivar reply_url: Where the server application's reply was until the session was
-        closed, if there was one. One that the application itself keeps may still be
-        there.
-    :ivar is_acknowledged: Whether the server has said so. Otherwise its answer was
-        lost, and a look at the destination showed a file of this length, no older than
-        the upload.
+    :ivar reply_url: The URL of the server application's reply, if there was one. The
+        server may delete the reply when the session is closed.
+    :ivar is_acknowledged: Whether the server acknowledged the upload. Otherwise its
+        answer was lost, and the destination has a file of this length that is not
+        older than the upload.
     """
 
     session_id: str
@@ -90,10 +89,10 @@ class Progress:
     """
     Bytes moved.
 
-    :ivar sent: How many bytes of the file were handed to the network. That number may
-        fall, when some have to be sent again.
-    :ivar acknowledged: How many the server has said that it holds.
-    :ivar total: How many there are.
+    :ivar sent: Bytes of the file handed to the network. The number falls when some
+        have to be sent again.
+    :ivar acknowledged: Bytes that the server has acknowledged.
+    :ivar total: The length of the file.
     """
 
     sent: int
@@ -104,10 +103,10 @@ class Progress:
 @frozen
 class Waiting:
     """
-    Something failed that may pass, and will be tried again.
+    A temporary failure; the transfer will retry.
 
-    :ivar seconds: After how long.
-    :ivar cause: What failed, in words.
+    :ivar seconds: The time until the retry.
+    :ivar cause: The failure, in words.
     """
 
     seconds: float
@@ -119,7 +118,7 @@ class Paused:
     """
     Nothing is sent until the upload is resumed.
 
-    :ivar acknowledged: How many bytes the server has said that it holds.
+    :ivar acknowledged: Bytes that the server has acknowledged.
     """
 
     acknowledged: int
@@ -131,8 +130,7 @@ class DownloadResult:
     A download that succeeded.
 
     :ivar length: How many bytes the file has.
-    :ivar received: How many of them came now; the others were there from an earlier
-        run.
+    :ivar received: How many of them were received in this run.
     """
 
     length: int
@@ -142,9 +140,10 @@ class DownloadResult:
 @frozen
 class Unlocked:
     """
-    The file system has no locks: nothing keeps two transfers of the same file apart.
+    The file system does not support locks, so that another transfer of the same file
+    cannot be detected.
 
-    :ivar path: What could not be locked.
+    :ivar path: The file that could not be locked.
     """
 
     path: str

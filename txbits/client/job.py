@@ -1,8 +1,8 @@
 """
 An upload that can be paused, resumed and cancelled.
 
-:mod:`txbits.protocol.upload` says what to send and what an answer means; here it is
-sent, waited for, written down, and in the end given up.
+:mod:`txbits.protocol.upload` decides what to send and what an answer means. This module
+sends it, waits, retries, and records the progress.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from twisted.python.failure import Failure
 from txbits.client._arrival import has_arrived, not_arrived
 from txbits.client._control import Control, Interrupted, Wish
 from txbits.client._exchange import Found, IExchange, exchange_over_network
-from txbits.client._record import Record
 from txbits.client._reply import fetch_reply
 from txbits.client._requests import ExchangeError, NoAnswer, NoTrust, NoWay
 from txbits.client._retry import Backoff
@@ -49,7 +48,7 @@ from txbits.client.events import (
     UploadResult,
     Waiting,
 )
-from txbits.client.journal import Journal, JournalError
+from txbits.client.journal import JournalError, Record, UploadJournal
 from txbits.client.settings import ConnectionSettings
 from txbits.client.source import SourceError
 from txbits.clocks import steady
@@ -67,10 +66,10 @@ from txbits.protocol.reactions import (
 )
 from txbits.protocol.upload import Phase, Upload
 
-#: For how many seconds an upload that gets no further is tried again.
+#: How many seconds an upload is retried without progress.
 DEFAULT_RETRY_FOR = 600.0
 
-#: How long, in seconds, a server may take to release an upload that failed.
+#: How many seconds a server may take to cancel an upload that failed.
 _ABANDON_TIMEOUT = 10.0
 
 
@@ -84,24 +83,23 @@ class UploadJob:
     One upload.
 
     :ivar source: The path of a file, a file object, a body producer of a known length,
-        or anything that provides :class:`~txbits.client.source.ISource`. A file object
-        or a source stays open.
-    :ivar url: Where the file is to appear.
-    :ivar reactor: Makes the connections, and tells the time.
-    :ivar fragment_size: How many bytes are sent at a time, unless the server wants
-        fewer; ``None`` to follow the network.
-    :ivar retry_for: For how many seconds of no progress the upload is tried again.
-    :ivar settings: How the server is reached.
-    :ivar reply: Where to put the server application's reply. If there is none, the
+        or a provider of :class:`~txbits.client.source.ISource`. A file object or a
+        source stays open.
+    :ivar url: The destination.
+    :ivar reactor: Makes connections and timers.
+    :ivar fragment_size: The size of the fragments, unless the server requires smaller
+        ones; ``None`` to adapt to the network.
+    :ivar retry_for: How many seconds to retry without progress.
+    :ivar settings: The settings of the connection.
+    :ivar reply: The path to save the server application's reply to. Without a reply the
         upload fails.
-    :ivar journal: Where to write down how far it is, and to find how far it was.
-    :ivar ping_connections: Whether each new connection is to be tried with a Ping, as
-        is right where an agent authenticates connections, like with NTLM.
-    :ivar on_event: Called with each event. What it raises is logged, and changes
-        nothing.
-    :ivar random: Gives numbers from 0 up to, not including, 1; it varies the pauses.
-    :ivar exchange: Carries the packets, in place of a connection to *url*; it is
-        closed at the end.
+    :ivar journal: Records the progress, so that another run can resume.
+    :ivar ping_connections: Whether to begin each new connection with a Ping. Use it
+        where connections are authenticated, as with NTLM.
+    :ivar on_event: Called with each event. Exceptions are logged and ignored.
+    :ivar random: Returns numbers from 0 up to, but excluding, 1, to vary the pauses.
+    :ivar exchange: Carries the packets, in place of a connection to *url*. It is closed
+        at the end.
     """
 
     source: Any
@@ -111,7 +109,7 @@ class UploadJob:
     retry_for: float = field(default=DEFAULT_RETRY_FOR, kw_only=True)
     settings: ConnectionSettings = field(factory=ConnectionSettings, kw_only=True)
     reply: str | os.PathLike[Any] | None = field(default=None, kw_only=True)
-    journal: Journal | None = field(default=None, kw_only=True)
+    journal: UploadJournal | None = field(default=None, kw_only=True)
     ping_connections: bool = field(default=False, kw_only=True)
     on_event: Callable[[Event], None] = field(default=ignore, kw_only=True)
     random: Callable[[], float] = field(default=_random.random, kw_only=True)
@@ -129,10 +127,10 @@ class UploadJob:
 
     def start(self) -> Deferred[UploadResult]:
         """
-        Begin. That can be done once.
+        Start the upload. An upload can be started once.
 
         :returns: A Deferred that fires with an
-            :class:`~txbits.client.events.UploadResult` when the file stands at its
+            :class:`~txbits.client.events.UploadResult` when the file is at its
             destination. It fails with :class:`~txbits.client.events.UploadFailed`, with
             :class:`~txbits.client.events.UploadCancelled` after :meth:`cancel`, with
             :class:`~txbits.client.source.SourceChanged` or
@@ -144,10 +142,10 @@ class UploadJob:
             :class:`~twisted.internet.defer.CancelledError`.
         """
         if self._started:
-            raise RuntimeError("an upload is started once")
+            raise RuntimeError("an upload can be started once only")
         self._started = True
-        # Cancelling a coroutine works only while it is waiting for something. This
-        # can be cancelled always, which whoever is called with an event may want.
+        # A coroutine can be cancelled only while it waits for something. This Deferred
+        # can be cancelled at any time, for example by on_event.
         control = self._control
         result: Deferred[UploadResult] = Deferred(lambda _: control.want(Wish.STOP))
 
@@ -162,7 +160,7 @@ class UploadJob:
                 result.callback(outcome)
 
         Deferred.fromCoroutine(self._run()).addBoth(conclude).addErrback(
-            lambda failure: self._log.failure("an upload ended badly", failure)
+            lambda failure: self._log.failure("an upload failed unexpectedly", failure)
         )
         return result.addErrback(
             lambda failure: control.until_end().addCallback(lambda _: failure)
@@ -172,21 +170,21 @@ class UploadJob:
         """
         Send nothing more until :meth:`resume`. The session stays on the server.
 
-        :returns: A Deferred that fires with ``None`` when nothing is under way.
+        :returns: A Deferred that fires with ``None`` when no request is in progress.
         """
         return self._control.pause()
 
     def resume(self) -> None:
-        """Go on after :meth:`pause`, from where the server stands."""
+        """Continue after :meth:`pause`, from the server's offset."""
         if self._control.wish is Wish.PAUSE:
             self._control.want(Wish.GO_ON)
 
     def cancel(self) -> Deferred[None]:
         """
-        Upload nothing more, and have the server release what it holds.
+        Stop the upload, and cancel the session on the server.
 
-        :returns: A Deferred that fires with ``None`` when the upload is over; whether
-            the server has released everything is what :meth:`start` tells.
+        :returns: A Deferred that fires with ``None`` when the upload has ended. The
+            Deferred of :meth:`start` tells how.
         """
         ended = self._control.until_end()
         if self._control.wish in (Wish.GO_ON, Wish.PAUSE):
@@ -246,16 +244,16 @@ class UploadJob:
         return result
 
     async def _note_end(self) -> None:
-        """Write down where another run goes on; it costs a fragment if that fails."""
+        """Record where another run resumes. If that fails, it costs a fragment."""
         try:
             await self._record.catch_up(self._machine.position)
         except JournalError as error:
             self._log.info(
-                "could not note the last offset in the journal: {error}", error=error
+                "could not write the last offset to the journal: {error}", error=error
             )
 
     async def _take_up(self) -> None:
-        """Go on where an earlier run stopped, unless the file is another one now."""
+        """Resume where an earlier run stopped, unless the file has changed."""
         stale = self._record.stale()
         if stale is not None:
             self._machine.restore(stale)
@@ -281,7 +279,7 @@ class UploadJob:
                     return result
 
     async def _obey(self) -> None:
-        """Do what is wanted instead of going on."""
+        """Pause or cancel."""
         if self._control.wish is not Wish.PAUSE:
             self._control.cancelling = True
             if isinstance(self._machine.cancel(), Cancelled):
@@ -305,7 +303,7 @@ class UploadJob:
         elif isinstance(reaction, Later):
             await self._pause(reaction)
         elif isinstance(reaction, Refused):
-            # What it has is kept for someone who knows the password.
+            # With 401 and 407 the session stays, to be resumed with a password.
             raise UploadFailed(
                 reaction.cause + self._hint(reaction),
                 status=reaction.status,
@@ -322,7 +320,7 @@ class UploadJob:
         return None
 
     def _hint(self, refused: Refused) -> str:
-        """What to say besides if a host wants to know what it has not been told."""
+        """An explanation if a host refuses the upload for lack of credentials."""
         settings = self.settings
         if refused.status not in (401, 403) or not settings.has_secrets:
             return ""
@@ -338,7 +336,7 @@ class UploadJob:
         return UploadResult(done.session_id, self._machine.total, url, is_acknowledged)
 
     async def _settle(self, doubt: Doubt) -> UploadResult | None:
-        """Look at the destination whether the file is there, and go on accordingly."""
+        """Check whether the file is at its destination."""
         found: Found | None = None
         exchange: Any = self.exchange
         looking: Deferred[Found | None] = exchange.look(self._machine.host)
@@ -355,9 +353,9 @@ class UploadJob:
     async def _step(self) -> Reaction:
         before = self._machine.session_id
         if self._machine.phase is not Phase.CANCELLING:
-            # Also before Close-Session: what is closed is what the user sees.
+            # Also before Close-Session, which publishes the file.
             await self._control.wait(self._opened.check())
-        # A session whose id has not come yet can be neither resumed nor cancelled.
+        # A session whose ID is unknown can be neither resumed nor cancelled.
         creating = self._machine.phase is Phase.CREATING
         try:
             ack = await self._control.wait(self._send(self._report), precious=creating)
@@ -395,7 +393,7 @@ class UploadJob:
     def _tell(self, event: Event) -> None:
         try:
             self.on_event(event)
-        except Exception:  # noqa: BLE001  whoever watches must not break what it sees
+        except Exception:  # noqa: BLE001  observers must not break the upload
             self._log.failure("on_event failed with {event}", event=event)
 
     async def _pause(self, later: Later) -> None:
@@ -425,7 +423,7 @@ class UploadJob:
         return self._wire_url if host is None else with_host(self._wire_url, host)
 
     async def _get_reply(self) -> None:
-        """Download the reply, which the server releases at Close-Session."""
+        """Download the reply, which the server deletes at Close-Session."""
         if self.reply is None or self._reply_of == self._machine.session_id:
             return
         text = self._machine.position.reply_url
@@ -437,7 +435,7 @@ class UploadJob:
             url = resolve_reply(server, text)
         except InvalidURL as error:
             raise UploadFailed(str(error), transient=False) from error
-        # A server that another one names is trusted only if that is said.
+        # A server that another one names is trusted only with trust_host_id.
         trusted = server if self.settings.trust_host_id else self._wire_url
         while True:
             getting = Deferred.fromCoroutine(
@@ -455,10 +453,9 @@ class UploadJob:
 
     async def _abandon(self) -> None:
         """
-        Have the server release what it holds of a file that will never be complete.
+        Cancel the session on the server, which would keep its data for days.
 
-        It would keep that for days otherwise. But nobody is made to wait for it long,
-        and the failure that ended the upload is what gets reported.
+        This is bounded in time, and its failure does not replace that of the upload.
         """
         if self._machine.phase in (Phase.OVER, Phase.CANCELLING):
             return
@@ -469,6 +466,22 @@ class UploadJob:
         try:
             ack = await self._control.wait(sending, precious=True)
         except (ExchangeError, RemoteProtocolError, TimeoutError) as error:
-            self._log.debug("the session was not released: {error}", error=error)
+            self._log.debug("could not cancel the session: {error}", error=error)
         else:
-            self._log.debug("the session was released: {ack}", ack=ack)
+            self._log.debug("cancelled the session: {ack}", ack=ack)
+
+
+def upload(
+    source: Any, url: str, *, reactor: Any, **settings: Any
+) -> Deferred[UploadResult]:
+    """
+    Upload a file to a BITS server.
+
+    :param source: The file, see :class:`UploadJob`, which can also be paused,
+        resumed and cancelled.
+    :param url: The destination.
+    :param reactor: Makes connections and timers.
+    :param settings: The other arguments of :class:`UploadJob`.
+    :returns: What :meth:`UploadJob.start` returns.
+    """
+    return UploadJob(source, url, reactor=reactor, **settings).start()

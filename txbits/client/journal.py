@@ -1,30 +1,34 @@
 """
-What one run of an upload leaves to the next: a small file.
+The journal of one upload: a small file from which another run resumes it.
 
-It names the URL, the session, how far the server was, and which file it is, so that
-nothing of one file gets into another. It holds no password, and of the URL not the
-query, where tokens stand.
+It contains the URL, the session, the server's offset, and the identity of the file, so
+that parts of different files are never mixed. It contains neither passwords nor the
+query of the URL, which may contain tokens.
 
-It is replaced as a whole, by what is on the disk already, and so is never half written,
-not after a crash of the machine either. It is also the lock that keeps two runs of the
-same upload apart: whoever has the file that bears the name locked may write. The next
-version is locked before it takes the name, so that there is no moment without.
+A new version is synced before it replaces the old one, so that a crash of the machine
+leaves one of the two. The file is also the lock that prevents two runs of the same
+upload. A new version is locked before it gets the name.
+
+See :mod:`txbits.client._runs` for the journal that several uploads share.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import stat
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 
-from txbits.client._files import FILES, Files, is_at, make_folder
+from txbits.client._files import FILES, Files, make_folder
 from txbits.client._url import without_query
 from txbits.client.source import FileIdentity
 from txbits.protocol._fields import (
@@ -36,15 +40,21 @@ from txbits.protocol.upload import Position
 
 T = TypeVar("T")
 
-#: In version 1 each session was a GUID, and written without its braces.
+#: In version 1 each session ID was a GUID, written without braces.
 _VERSION = 2
 _WITH_BARE_GUIDS = 1
 
-#: Later than this, in seconds since 1970, nothing is written. It is in the year 5138.
+SUFFIX = ".json"
+
+#: The latest valid time, in seconds since 1970: the year 5138.
 _LATEST = 1e11
 
-#: A file longer than this, in bytes, is no journal.
+#: The maximum length of a journal, in bytes.
 LONGEST = 64 * 1024
+
+
+#: How many seconds pass, at least, until a mere change of the offset is written.
+_OFFSET_AFTER = 1.0
 
 
 class JournalError(Exception):
@@ -52,7 +62,18 @@ class JournalError(Exception):
 
 
 class JournalBusy(JournalError):
-    """Another process is at the same upload."""
+    """Another process has the same upload in progress."""
+
+
+def name_of(url: str, path: str) -> str:
+    """
+    Name the journal of an upload.
+
+    :param url: Where the file goes.
+    :param path: The file, without symbolic links.
+    """
+    key = f"{without_query(url)}\n{path}".encode("utf-8", "surrogateescape")
+    return hashlib.sha256(key).hexdigest()[:32] + SUFFIX
 
 
 @frozen
@@ -60,10 +81,10 @@ class Entry:
     """
     What a journal says.
 
-    :ivar url: Where the file goes, without a query.
-    :ivar file: Which file it is.
-    :ivar position: How far it is.
-    :ivar done: Whether it is at its destination.
+    :ivar url: The destination, without a query.
+    :ivar file: The identity of the file.
+    :ivar position: How far the upload is.
+    :ivar done: Whether the file is at its destination.
     :ivar began: When the upload began, in seconds since 1970.
     :ivar updated: When this was written, in seconds since 1970.
     """
@@ -75,8 +96,8 @@ class Entry:
     began: float
     updated: float
 
-    def to_json(self) -> str:
-        """Write it."""
+    def to_json(self, indent: int | None = 1) -> str:
+        """Write it; on one line if *indent* is ``None``."""
         position = self.position
         return json.dumps(
             {
@@ -97,7 +118,7 @@ class Entry:
                 "began": self.began,
                 "updated": self.updated,
             },
-            indent=1,
+            indent=indent,
         )
 
     @classmethod
@@ -105,10 +126,21 @@ class Entry:
         """
         Read it.
 
-        :raises ValueError: If it makes no sense.
+        :raises ValueError: If the text is invalid.
         """
         try:
-            found = json.loads(text)
+            return cls.from_fields(json.loads(text))
+        except RecursionError as error:
+            raise ValueError(f"it is nested too deeply: {error!r}") from error
+
+    @classmethod
+    def from_fields(cls, found: Any) -> Entry:
+        """
+        Read it from parsed JSON.
+
+        :raises ValueError: If the fields are invalid.
+        """
+        try:
             version = found["version"]
             if version not in (_WITH_BARE_GUIDS, _VERSION):
                 raise ValueError(f"unknown version {version}")
@@ -134,7 +166,7 @@ class Entry:
                 began=float(found["began"]),
                 updated=float(found["updated"]),
             )
-        except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"it lacks something: {error!r}") from error
         except LocalProtocolError as error:
             raise ValueError(str(error)) from error
@@ -142,9 +174,9 @@ class Entry:
             raise ValueError("a number in it is not finite") from error
         times = (entry.began, entry.updated, entry.position.failing_since or 0.0)
         if not all(abs(each) < _LATEST for each in times):
-            raise ValueError("a time in it is none")
+            raise ValueError("a time in it is out of range")
         if not 0 <= entry.position.offset <= entry.file.length:
-            raise ValueError("its offset lies outside of the file")
+            raise ValueError("its offset lies outside the file")
         return entry
 
 
@@ -156,26 +188,56 @@ def _optional(kind: Callable[[Any], T], value: Any) -> T | None:
     return None if value is None else kind(value)
 
 
+class UploadJournal(Protocol):
+    """
+    What an upload needs of a journal.
+
+    See :class:`Journal` for what is not described here.
+
+    :ivar is_cheap: Whether saving does not wait for the disk.
+    """
+
+    is_cheap: bool
+    now: Callable[[], float]
+
+    @property
+    def found(self) -> Entry | None:
+        """What an earlier run left, if it was about this file as it is."""
+
+    @property
+    def stale(self) -> Entry | None:
+        """What an earlier run left that was about another state of the file."""
+
+    def save(self, position: Position) -> Deferred[None]:
+        """Record how far the upload is."""
+
+    def finish(self, position: Position) -> Deferred[None]:
+        """Record that the file is at its destination."""
+
+    def remove(self) -> Deferred[None]:
+        """Forget the upload."""
+
+
 @define(eq=False)
 class Journal:
     """
-    The journal of one upload, which nobody else can open meanwhile.
+    The journal of one upload, locked for this process.
 
-    :ivar path: Where it is.
-    :ivar url: Where the file goes, without a query.
-    :ivar file: Which file it is.
-    :ivar now: Tells the time, in seconds since 1970.
-    :ivar run: Runs a function that may take its time, and gives a Deferred of what it
-        returns, as :func:`twisted.internet.threads.deferToThread` does.
-    :ivar keeps_done: Whether it stays when the file is at its destination, so that a
-        later run knows.
-    :ivar files: Does what is done with files.
-    :ivar found: What an earlier run left, if it was about this file as it is.
-    :ivar stale: What an earlier run left that was about another state of the file.
-    :ivar is_alone: Whether nobody else can open it meanwhile; ``False`` if the file
-        system has no locks.
-    :ivar was_lost: Whether an earlier run has left zeros, as a crash of the machine may
-        make them.
+    :ivar path: The journal file.
+    :ivar url: The destination, without a query.
+    :ivar file: The identity of the file.
+    :ivar now: Returns the time, in seconds since 1970.
+    :ivar run: Runs a function that blocks, and returns a Deferred of its result, as
+        :func:`twisted.internet.threads.deferToThread` does.
+    :ivar keeps_done: Whether to keep the journal when the file is at its destination,
+        so that a later run does not send it again.
+    :ivar files: The system calls.
+    :ivar found: What an earlier run left for the file in its present state.
+    :ivar stale: What an earlier run left for another state of the file.
+    :ivar is_alone: Whether the journal is locked; ``False`` if the file system does
+        not support locks.
+    :ivar was_lost: Whether the journal contains only zeros, which a crash of the
+        machine may leave.
     """
 
     path: Path
@@ -189,6 +251,7 @@ class Journal:
     was_lost: bool = field(init=False, default=False)
     found: Entry | None = field(init=False, default=None)
     stale: Entry | None = field(init=False, default=None)
+    is_cheap: bool = field(init=False, default=False)
     _began: float = field(init=False, default=0.0)
     _descriptor: int | None = field(init=False, default=None)
 
@@ -203,7 +266,7 @@ class Journal:
         files: Files = FILES,
     ) -> Deferred[Journal]:
         """
-        Open it, and read what an earlier run has left.
+        Open and lock the journal, and read it.
 
         :returns: A Deferred that fires with the journal. It fails with
             :class:`JournalBusy` if another process has it, or with
@@ -214,19 +277,19 @@ class Journal:
 
     def save(self, position: Position) -> Deferred[None]:
         """
-        Write down how far the upload is.
+        Record how far the upload is.
 
-        :returns: A Deferred that fires with ``None`` when that will not be lost, not if
-            the machine crashes either. It fails with :class:`JournalError`.
+        :returns: A Deferred that fires with ``None`` when the record is synced. It
+            fails with :class:`JournalError`.
         """
         return self.run(self._save, position, False)
 
     def finish(self, position: Position) -> Deferred[None]:
         """
-        The file is at its destination.
+        Record that the file is at its destination.
 
-        :returns: A Deferred that fires with ``None`` when the journal says so, or is
-            removed. It fails with :class:`JournalError`.
+        :returns: A Deferred that fires with ``None`` when that is synced, or the
+            journal is removed. It fails with :class:`JournalError`.
         """
         if self.keeps_done:
             return self.run(self._save, position, True)
@@ -234,14 +297,14 @@ class Journal:
 
     def remove(self) -> Deferred[None]:
         """
-        Leave nothing behind; the journal is closed then.
+        Remove and close the journal.
 
         :returns: A Deferred that fires with ``None``.
         """
         return self.run(self._remove)
 
     def close(self) -> None:
-        """Let others have it. Closing it twice is safe."""
+        """Close and unlock it. Closing it twice is safe."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
@@ -312,35 +375,132 @@ class Journal:
 
 
 def locked(
-    path: Path, user: int | None = None, files: Files = FILES
+    path: Path,
+    user: int | None = None,
+    files: Files = FILES,
+    *,
+    wait: bool = False,
 ) -> tuple[int, bool]:
     """
-    Open the file that bears the name, and lock it.
+    Open a journal, and lock it.
 
-    :param user: Whose it has to be; that of this process if ``None``. Whoever else can
-        write it could send an upload, and the passwords with it, anywhere.
+    :param user: The required owner; the user of this process if ``None``. Another user
+        could redirect the upload, and its passwords.
+    :param wait: Whether to wait while another process has it.
     :returns: Its descriptor, and whether it is locked; if not, the file system has no
         locks.
-    :raises JournalError: If it is another's, or another process has it.
+    :raises JournalError: If another user owns it, or another process has it.
     """
-    user = os.geteuid() if user is None else user
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    while True:
-        descriptor = files.open(path, flags, 0o600)
-        try:
-            is_alone = files.lock(descriptor)
-            if is_at(descriptor, str(path)):
-                status = os.fstat(descriptor)
-                if status.st_uid != user:
-                    raise JournalError(f"{path} belongs to another user")
-                if not stat.S_ISREG(status.st_mode):
-                    raise JournalError(f"{path} is not a regular file")
-                return descriptor, is_alone
-        except BlockingIOError:
-            os.close(descriptor)
-            raise JournalBusy("another txbits is at this upload") from None
-        except BaseException:
-            os.close(descriptor)
-            raise
-        # It was replaced or removed between opening and locking it.
-        os.close(descriptor)
+    try:
+        descriptor, is_alone = files.open_locked(str(path), wait=wait)
+    except BlockingIOError:
+        raise JournalBusy("another txbits is at this upload") from None
+    status = os.fstat(descriptor)
+    if status.st_uid != (os.geteuid() if user is None else user):
+        words = f"{path} belongs to another user"
+    elif not stat.S_ISREG(status.st_mode):
+        words = f"{path} is not a regular file"
+    else:
+        return descriptor, is_alone
+    os.close(descriptor)
+    raise JournalError(words)
+
+
+@define
+class Record:
+    """
+    Decides what of an upload is written to its journal, if it has one.
+
+    Times in the journal are wall-clock times, since each run has its own clock. A mere
+    change of the offset is written once a second at most, because each version is
+    synced. An offset that is too low costs one fragment at most: the server's counts.
+
+    :ivar clock: The clock of the upload.
+    :ivar journal: The journal.
+    """
+
+    clock: IReactorTime
+    journal: UploadJournal | None
+    _saved: Position = field(init=False, factory=Position)
+    _saved_at: float = field(init=False, default=-inf)
+    _began: float = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._began = self.clock.seconds()
+
+    def seconds(self) -> float:
+        """The age of the upload in seconds, including earlier runs."""
+        seconds = self.clock.seconds() - self._began
+        journal = self.journal
+        if journal is not None and journal.found is not None:
+            seconds = max(seconds, journal.now() - journal.found.began)
+        return seconds
+
+    def stale(self) -> Position | None:
+        """Where an earlier run with another state of the file stopped."""
+        journal = self.journal
+        if journal is None or journal.stale is None or journal.stale.done:
+            return None
+        return self._position(journal, journal.stale)
+
+    def found(self) -> Position | None:
+        """Where an earlier run stopped."""
+        journal = self.journal
+        if journal is None or journal.found is None or journal.found.done:
+            return None
+        self._saved = self._position(journal, journal.found)
+        return self._saved
+
+    async def write(self, position: Position) -> None:
+        """
+        Record the position, unless only the offset changed a moment ago.
+
+        :raises JournalError: If that fails.
+        """
+        now = self.clock.seconds()
+        is_new_offset_only = evolve(position, offset=self._saved.offset) == self._saved
+        if self.journal is None or (
+            is_new_offset_only
+            and not self.journal.is_cheap
+            and now - self._saved_at < _OFFSET_AFTER
+        ):
+            return
+        await self.catch_up(position)
+
+    async def catch_up(self, position: Position) -> None:
+        """
+        Record the position.
+
+        :raises JournalError: If that fails.
+        """
+        if self.journal is not None and position != self._saved:
+            self._saved, self._saved_at = position, self.clock.seconds()
+            await self.journal.save(self._entry(self.journal, position))
+
+    async def finish(self, position: Position) -> None:
+        """
+        Record that the file is at its destination.
+
+        :raises JournalError: If that fails.
+        """
+        if self.journal is not None:
+            await self.journal.finish(self._entry(self.journal, position))
+
+    async def remove(self) -> None:
+        """Forget the upload."""
+        if self.journal is not None:
+            await self.journal.remove()
+
+    def _position(self, journal: UploadJournal, entry: Entry) -> Position:
+        since = entry.position.failing_since
+        if since is None:
+            return entry.position
+        ago = max(0.0, journal.now() - since)
+        return evolve(entry.position, failing_since=self.clock.seconds() - ago)
+
+    def _entry(self, journal: UploadJournal, position: Position) -> Position:
+        since = position.failing_since
+        if since is None:
+            return position
+        ago = self.clock.seconds() - since
+        return evolve(position, failing_since=journal.now() - ago)

@@ -1,5 +1,5 @@
 """
-How a server is reached: names, passwords, certificates, proxies, time-outs.
+The settings of connections: passwords, certificates, proxies, time-outs.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from collections.abc import Iterable
 from attrs import evolve, field, frozen
 from attrs.validators import ge, gt, optional
 
-#: How long, in seconds, a connection may take nothing of a request, and how long the
-#: Ack may take after that. They are Windows' own.
+#: How many seconds a connection may accept no byte of a request, and how many the Ack
+#: may take after that. Windows has the same.
 REQUEST_TIMEOUT = 120.0
 RESPONSE_TIMEOUT = 300.0
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
-#: Headers that say what a packet is, and how it is framed.
+#: Headers of the protocol.
 _OURS = re.compile(
     r"bits-.*|content-.*|transfer-encoding|connection|expect|trailer|upgrade",
     re.IGNORECASE,
@@ -25,13 +25,13 @@ _OURS = re.compile(
 
 
 class InvalidSettings(ValueError):
-    """A setting makes no sense; the text is one line that says why."""
+    """A setting is invalid; the text is one line that says why."""
 
 
 @frozen
 class Credentials:
     """
-    A name and a password.
+    A user name and a password.
 
     :ivar user: The name.
     :ivar password: The password. ``repr()`` does not show it.
@@ -42,7 +42,7 @@ class Credentials:
 
     @user.validator
     def _check_user(self, attribute: object, value: str) -> None:
-        # RFC 7617, section 2: what stands before the first colon is the name.
+        # RFC 7617, section 2: the first colon ends the name.
         if ":" in value or not value.isprintable():
             raise InvalidSettings("a user name has no colon, and is printable")
 
@@ -54,25 +54,24 @@ def _pairs(headers: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
 @frozen
 class ConnectionSettings:
     """
-    How a server is reached.
+    How to connect to a server.
 
-    :ivar headers: What to send with each request besides the protocol's own headers.
-    :ivar credentials: What to answer the server with if it asks who is there, with
-        Basic or with Digest. They are not sent before it asks.
+    :ivar headers: Additional headers of each request.
+    :ivar credentials: Credentials for Basic and Digest. They are sent only if the
+        server requires them.
     :ivar proxy: The URL of an HTTP proxy, ``http://HOST:PORT``.
-    :ivar proxy_credentials: What to answer the proxy with.
-    :ivar authorities: Certificates of the authorities to trust, in PEM; the system's if
+    :ivar proxy_credentials: Credentials for the proxy.
+    :ivar authorities: Certificates of the trusted authorities, in PEM; the system's if
         ``None``.
-    :ivar certificate: A certificate to show to the server, and those between it and its
-        authority, in PEM.
-    :ivar key: Its key, in PEM; ``None`` if it stands beside the certificate.
-    :ivar limit_rate: How many bytes of a file may be sent in a second.
-    :ivar request_timeout: For how many seconds a connection may take nothing of a
+    :ivar certificate: The client certificate and intermediate certificates, in PEM.
+    :ivar key: The private key, in PEM; ``None`` if *certificate* contains it.
+    :ivar limit_rate: Bytes of files to send per second, at most.
+    :ivar request_timeout: How many seconds a connection may accept no byte of a
         request.
     :ivar response_timeout: How many seconds an Ack may take.
-    :ivar trust_host_id: Whether *headers*, *credentials* and *certificate* are for the
-        host as well that a server names with BITS-Host-Id. If not, they are for the
-        server of the URL: the same scheme, host name and port.
+    :ivar trust_host_id: Whether to send *headers*, *credentials* and *certificate* also
+        to a host that the server names with BITS-Host-Id. Otherwise only the server of
+        the URL gets them: the same scheme, host name and port.
     """
 
     headers: tuple[tuple[str, str], ...] = field(default=(), converter=_pairs)
@@ -89,12 +88,12 @@ class ConnectionSettings:
 
     @property
     def for_strangers(self) -> ConnectionSettings:
-        """The same without what is meant for one server alone."""
+        """The same without the secrets that only one server may get."""
         return evolve(self, headers=(), credentials=None, certificate=None, key=None)
 
     @property
     def has_secrets(self) -> bool:
-        """Whether there is anything that is meant for one server alone."""
+        """Whether there are secrets that only one server may get."""
         return self != self.for_strangers
 
     @headers.validator
@@ -107,9 +106,9 @@ class ConnectionSettings:
 
 def check_header(name: str, value: str) -> None:
     """
-    Check a header that a user wants to have sent.
+    Check a header that a user adds.
 
-    :raises InvalidSettings: If it cannot be sent, or is for the protocol to say.
+    :raises InvalidSettings: If it is invalid, or belongs to the protocol.
     """
     if not _TOKEN.fullmatch(name):
         raise InvalidSettings(f"{name!r} is not the name of a header")

@@ -1,8 +1,7 @@
 """
-What is uploaded: bytes of a known length that can be read from any offset.
+Sources of uploads: bytes of a known length that can be read from any offset.
 
-A source knows neither packets nor the network. What can be read once only is in
-:mod:`txbits.client._streams`.
+Sources that can be read only once are in :mod:`txbits.client._streams`.
 """
 
 from __future__ import annotations
@@ -20,21 +19,21 @@ from txbits.protocol._fields import MAX_CONTENT_NAME
 
 
 class SourceError(Exception):
-    """What is to be uploaded cannot be read; the text is one line that says why."""
+    """The source cannot be read; the text is one line that says why."""
 
 
 class SourceChanged(SourceError):
     """
-    What is to be uploaded is not any more what it was when the upload began.
+    The source has changed since the upload began.
 
     Windows calls this BG_E_LOCAL_FILE_CHANGED.
     """
 
 
 class ISource(Interface):
-    """Bytes of a known length, that stay the same for as long as the upload takes."""
+    """Bytes of a known length, which must not change during the upload."""
 
-    length: int = Attribute("How many bytes there are.")
+    length: int = Attribute("The length in bytes.")
     content_name: str | None = Attribute("A name for the server's operator.")
 
     def read(offset: int, size: int) -> Deferred[bytes]:  # noqa: N805
@@ -49,7 +48,7 @@ class ISource(Interface):
 
     def check() -> Deferred[None]:
         """
-        Look whether the bytes are still what they were.
+        Check that the source has not changed.
 
         :returns: A Deferred that fires with ``None`` if so. It fails with
             :class:`SourceChanged` if not, or with :class:`SourceError`.
@@ -57,24 +56,24 @@ class ISource(Interface):
 
     def forget(offset: int) -> None:  # noqa: N805
         """
-        Learn that the server holds all bytes before *offset*.
+        Called when the server has acknowledged all bytes before *offset*.
 
-        They are read again only if it loses them; what cannot be read again from where
-        it came need not be kept for that.
+        They are read again only if the server loses them, so that a source that can be
+        read only once may drop them.
         """
 
 
 @frozen
 class FileIdentity:
     """
-    Which file it is, and in which state.
+    The identity and state of a file.
 
-    :ivar path: Its name, without symbolic links.
-    :ivar device: The file system it is on, as the kernel numbers them.
-    :ivar inode: Its number there.
+    :ivar path: Its path, without symbolic links.
+    :ivar device: The device number of its file system.
+    :ivar inode: Its inode number.
     :ivar length: Its length in bytes.
-    :ivar modified: When it was last written to, in nanoseconds; ``None`` if that is not
-        to be looked at.
+    :ivar modified: The time of its last modification in nanoseconds; ``None`` to ignore
+        it.
     """
 
     path: str
@@ -87,7 +86,7 @@ class FileIdentity:
     def of(
         cls, path: str, status: os.stat_result, *, with_time: bool = True
     ) -> FileIdentity:
-        """Tell it from what the file system says."""
+        """Make one from the status of a file."""
         return cls(
             os.path.realpath(path),
             status.st_dev,
@@ -97,7 +96,7 @@ class FileIdentity:
         )
 
     def is_same(self, other: FileIdentity) -> bool:
-        """Whether both are the same file in the same state, as far as can be told."""
+        """Whether both are the same file in the same state, as far as is known."""
         if self.modified is None or other.modified is None:
             self, other = evolve(self, modified=None), evolve(other, modified=None)
         return self == other
@@ -109,17 +108,17 @@ class FileSource:
     """
     A local file, or the rest of one.
 
-    It is opened once. If it is written to, or another file takes its name, the upload
-    fails, as one of BITS does. If it loses its name, the upload goes on.
+    It is opened once. If it is written to, or replaced by another file, the upload
+    fails, as uploads of Windows do. If it is unlinked, the upload continues.
 
-    Reads are done in place, not in a thread: they are short, mostly served from
-    memory, and a thread for each would cost more than the read.
+    Reads are not done in a thread: they are short and mostly served from memory, and a
+    thread for each would cost more than the read.
 
-    :ivar path: Its name, for messages; ``None`` if it is not known.
-    :ivar identity: Which file it is; ``None`` if its name is not known, or if only a
-        part of it is uploaded.
-    :ivar check_time: Whether a new time of modification is that of a change. There are
-        file systems on many machines, of which each has a time of its own.
+    :ivar path: Its path, for messages; ``None`` if unknown.
+    :ivar identity: Its identity; ``None`` if the path is unknown, or if only a part of
+        the file is uploaded.
+    :ivar check_time: Whether a new modification time counts as a change. In clustered
+        file systems each machine may report another time.
     """
 
     path: str | None
@@ -137,16 +136,15 @@ class FileSource:
         cls, path: str | bytes | os.PathLike[Any], *, check_time: bool = True
     ) -> FileSource:
         """
-        Open a file. Whoever opens it has to :meth:`close` it.
+        Open a file. The caller has to :meth:`close` it.
 
-        :param check_time: Whether a new time of modification is that of a change.
-            Without it nobody notices if other bytes are written over those that are
-            there, and the server may get some of both.
-        :raises SourceError: If it is not an ordinary file.
-        :raises OSError: If it is not there, or cannot be read.
+        :param check_time: Whether a new modification time counts as a change. Without
+            it, overwritten bytes go unnoticed, and the server may get a mixture.
+        :raises SourceError: If it is not a regular file.
+        :raises OSError: If it does not exist, or cannot be read.
         """
         name = os.fsdecode(path)
-        # Opening a device may do something to it.
+        # Opening a device may have side effects.
         if not stat.S_ISREG(os.stat(name).st_mode):
             raise SourceError(f"{printable(name)} is not an ordinary file")
         descriptor, status = open_ordinary(name)
@@ -168,12 +166,12 @@ class FileSource:
         cls, descriptor: int, first: int, *, check_time: bool = True
     ) -> FileSource:
         """
-        Take an ordinary file that is open already, from *first* on to its end.
+        Use an open regular file, from offset *first* to its end.
 
-        The descriptor is duplicated. Whoever asks for this has to :meth:`close` it.
+        The descriptor is duplicated. The caller has to :meth:`close` the source.
 
         :param check_time: See :meth:`open`.
-        :raises SourceError: If it is not an ordinary file.
+        :raises SourceError: If it is not a regular file.
         """
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
@@ -218,7 +216,7 @@ class FileSource:
         try:
             status = os.stat(self.path)
         except OSError:
-            # It is still open, and nobody can take the one for the other.
+            # It was unlinked, but it is still open.
             return
         if not os.path.samestat(status, self._status):
             raise SourceChanged(
@@ -229,7 +227,7 @@ class FileSource:
         """See :meth:`ISource.forget`."""
 
     def close(self) -> None:
-        """Let go of the file. Closing it twice is safe."""
+        """Close the file. Closing it twice is safe."""
         if self._open:
             self._open = False
             os.close(self._descriptor)
@@ -258,9 +256,9 @@ class FileSource:
 @define(eq=False)
 class ObjectSource:
     """
-    What behaves like a file, such as :class:`io.BytesIO`, from where it stands.
+    A file object, such as :class:`io.BytesIO`, from its current position.
 
-    It is read in place. It stays open, and nobody else may use it meanwhile.
+    It is not read in a thread. It stays open, and must not be used meanwhile.
     """
 
     file: BinaryIO
@@ -288,7 +286,7 @@ class ObjectSource:
 
     @deferred
     async def check(self) -> None:
-        """See :meth:`ISource.check`; only the length can be looked at."""
+        """See :meth:`ISource.check`; only the length can be checked."""
         try:
             end = self.file.seek(0, os.SEEK_END)
         except (OSError, ValueError) as error:
@@ -302,11 +300,11 @@ class ObjectSource:
 
 def open_ordinary(name: str) -> tuple[int, os.stat_result]:
     """
-    Open a file to read it, without waiting if a pipe has just taken its place.
+    Open a regular file for reading, without blocking if it is a pipe.
 
-    :returns: Its descriptor, and what it is.
-    :raises SourceError: If it is not an ordinary file.
-    :raises OSError: If it is not there, or cannot be read.
+    :returns: Its descriptor and status.
+    :raises SourceError: If it is not a regular file.
+    :raises OSError: If it does not exist, or cannot be read.
     """
     descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     status = os.fstat(descriptor)
@@ -318,8 +316,8 @@ def open_ordinary(name: str) -> tuple[int, os.stat_result]:
 
 def printable(name: str) -> str:
     """
-    Make a file's name fit for a terminal and a header.
+    Make a file name printable, for terminals and headers.
 
-    File systems allow line ends in names, and bytes that are no text.
+    File names may contain line breaks, and bytes that are not text.
     """
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)

@@ -1,10 +1,9 @@
 """
-What a command of ``txbits`` is, and what is common to all of them.
+What the commands of ``txbits`` have in common.
 
-Each command is a module of its own beside this one, which ends with a
-:class:`Command`; :mod:`txbits.client.commands` lists them. A command says what is
-worth knowing while it works to standard output, and fails with an exception: what
-that is for the exit status, and the line on standard error, is the same for all.
+Each command is a module in this package that ends with a :class:`Command`;
+:mod:`txbits.client.commands` lists them. A command prints to standard output, and fails
+with an exception. Here exceptions become exit statuses and lines on standard error.
 """
 
 from __future__ import annotations
@@ -21,8 +20,14 @@ from twisted.internet.defer import CancelledError, Deferred
 from txbits._deferreds import deferred
 from txbits._interrupts import INTERRUPTED
 from txbits.client._display import write, write_json
-from txbits.client._exchange import IExchange, exchange_over_network
+from txbits.client._exchange import (
+    HTTPLine,
+    IExchange,
+    ILine,
+    exchange_over_network,
+)
 from txbits.client._files import FILES, Files
+from txbits.client._requests import Untrusted
 from txbits.client.events import TransferFailed
 from txbits.client.journal import JournalError
 from txbits.client.settings import InvalidSettings
@@ -30,7 +35,7 @@ from txbits.client.source import SourceError
 
 
 class Status(IntEnum):
-    """What ``txbits`` exits with."""
+    """The exit statuses of ``txbits``."""
 
     DONE = 0
     USAGE = 1
@@ -40,7 +45,7 @@ class Status(IntEnum):
     INTERRUPTED = INTERRUPTED
 
 
-#: What each status means, but where a command says otherwise.
+#: What each status means, unless a command overrides it.
 _MEANINGS = {
     Status.DONE: "done",
     Status.USAGE: "wrong usage",
@@ -50,39 +55,45 @@ _MEANINGS = {
     Status.INTERRUPTED: "interrupted",
 }
 
-#: What a command that asks a server may exit with.
+#: The statuses of a command that contacts a server.
 _OF_SERVERS = (Status.REFUSED, Status.GAVE_UP)
 
 
+#: What to do after a transfer that can be resumed.
+GO_ON = "run the same command again to continue"
+
+
 class UsageError(Exception):
-    """An argument is wrong, or what it names cannot be used; the text is one line."""
+    """An argument is invalid, or a file cannot be used; the text is one line."""
 
 
 def no_password(prompt: str) -> str | None:
-    """Ask nobody."""
+    """Do not ask."""
     return None
 
 
 @define
 class Context:
     """
-    What a command works with.
+    What a command uses of its environment.
 
     :ivar reactor: Makes the connections, and tells the time.
-    :ivar out: For what is worth knowing.
-    :ivar err: For one line on what went wrong.
-    :ivar run: Runs a function that may take its time, and gives a Deferred, as
+    :ivar out: Standard output.
+    :ivar err: Standard error.
+    :ivar run: Runs a function that blocks, and returns a Deferred, as
         :func:`twisted.internet.threads.deferToThread` does.
     :ivar environ: The environment.
     :ivar exchange: Makes what carries packets to a URL.
-    :ivar ask_password: Asks the user for a password; ``None`` comes back if there is
-        nobody to ask.
+    :ivar line: Makes a connection for one upload after the other, with reactor,
+        settings and throttle.
+    :ivar ask_password: Asks the user for a password; returns ``None`` without a
+        terminal.
     :ivar stdin: The descriptor of standard input.
     :ivar files: Makes, locks and names files.
     :ivar now: Tells the time, in seconds since 1970.
-    :ivar hint: What to do next if the command does not succeed, in words.
-    :ivar interrupted: Whether it was told to end; whatever it fails with then, that is
-        why.
+    :ivar hint: What to do if the command does not succeed, in words.
+    :ivar interrupted: Whether the command was interrupted; then any failure counts as
+        that.
     """
 
     reactor: Any
@@ -91,6 +102,7 @@ class Context:
     run: Callable[..., Deferred[Any]]
     environ: dict[str, str] = field(factory=dict)
     exchange: Callable[..., IExchange] = exchange_over_network
+    line: Callable[..., ILine] = HTTPLine
     ask_password: Callable[[str], str | None] = no_password
     stdin: int = 0
     files: Files = FILES
@@ -114,16 +126,16 @@ class Context:
 @frozen
 class Command:
     """
-    One word after ``txbits``.
+    A command, such as ``txbits upload``.
 
-    :ivar name: That word.
+    :ivar name: The word on the command line.
     :ivar help: What it does, in a few words.
     :ivar description: What it does, in a sentence or two.
-    :ivar arguments: Adds its arguments to its parser.
-    :ivar perform: Does it. What it returns is the exit status; what it raises becomes
-        one, see :func:`run`. When it is interrupted, what it awaits is cancelled.
-    :ivar statuses: What it may exit with besides those of every command.
-    :ivar meanings: What statuses mean that mean something else here.
+    :ivar arguments: Adds its arguments to a parser.
+    :ivar perform: Performs it, and returns the exit status. Exceptions become exit
+        statuses, see :func:`explain`. On an interrupt the coroutine is cancelled.
+    :ivar statuses: The exit statuses that not all commands have.
+    :ivar meanings: Meanings of statuses that are special to the command.
     """
 
     name: str
@@ -136,14 +148,14 @@ class Command:
 
     @property
     def epilog(self) -> str:
-        """The last paragraph of its help."""
+        """The last paragraph of the help."""
         ends = {Status.DONE, Status.USAGE, Status.INTERRUPTED, *self.statuses}
         meanings = {**_MEANINGS, **self.meanings}
         told = "; ".join(f"{status:d} {meanings[status]}" for status in sorted(ends))
         return f"Exit statuses: {told}."
 
     def add_to(self, commands: Any) -> None:
-        """Make its parser one of the sub-parsers *commands*."""
+        """Add a parser to the sub-parsers *commands*."""
         parser = commands.add_parser(
             self.name,
             allow_abbrev=False,
@@ -155,10 +167,13 @@ class Command:
         parser.set_defaults(perform=self.perform)
 
 
-def explain(error: BaseException) -> tuple[Status, str]:
+def explain(
+    error: BaseException, options: argparse.Namespace | None = None
+) -> tuple[Status, str]:
     """
     Say what an exception is for the user.
 
+    :param options: The parsed command line, to say which option may help.
     :returns: The exit status, and one line.
     """
     if isinstance(error, (CancelledError, KeyboardInterrupt)):
@@ -168,20 +183,40 @@ def explain(error: BaseException) -> tuple[Status, str]:
     if isinstance(error, SourceError):
         return Status.CHANGED, str(error)
     if isinstance(error, TransferFailed):
-        return (Status.GAVE_UP if error.transient else Status.REFUSED), str(error)
+        line = f"{error}{_advice(error, options)}"
+        return (Status.GAVE_UP if error.transient else Status.REFUSED), line
     if isinstance(error, OSError) and error.filename is not None:
-        # Such as a reply that cannot be written.
+        # For example, a reply cannot be written.
         return Status.USAGE, f"{error.filename}: {error.strerror}"
-    # No traceback is meant for a user.
-    return Status.USAGE, f"a fault of txbits, please report it: {error!r}"
+    # Users get no traceback.
+    return Status.USAGE, f"internal error, please report it: {error!r}"
+
+
+def _advice(error: TransferFailed, options: argparse.Namespace | None) -> str:
+    if isinstance(error.__cause__, Untrusted):
+        return "; --cacert FILE trusts other authorities"
+    if error.status == 401 and getattr(options, "user", None) is None:
+        return "; --user NAME sends a name and a password"
+    if error.status == 407 and getattr(options, "proxy_user", None) is None:
+        return "; --proxy-user NAME sends a name and a password"
+    return ""
+
+
+def failure_fields(error: BaseException) -> dict[str, Any]:
+    """Tell in JSON what the server answered, if it is known."""
+    if not isinstance(error, TransferFailed):
+        return {}
+    hresult = getattr(error, "hresult", None)
+    code = None if hresult is None else f"0x{hresult:08X}"
+    return {"status": error.status, "hresult": code}
 
 
 @define
 class Run:
     """
-    A command that is being performed.
+    A command that is running.
 
-    :ivar status: Fires with the exit status, whatever happens.
+    :ivar status: Always fires, with the exit status.
     """
 
     status: Deferred[Status]
@@ -189,16 +224,16 @@ class Run:
     _context: Context
 
     def interrupt(self) -> None:
-        """End it, in good order."""
+        """End it cleanly."""
         self._context.interrupted = True
         self._work.cancel()
 
 
 def begin(context: Context, options: argparse.Namespace) -> Run:
     """
-    Begin to do what the command line says.
+    Begin to perform a command.
 
-    :param context: What to do it with. When its reactor stops, so does the command.
+    :param context: Its environment. The command ends when the reactor stops.
     :param options: The parsed command line.
     """
     work: Deferred[Status] = Deferred.fromCoroutine(options.perform(context, options))
@@ -220,13 +255,12 @@ async def _concluded(
     try:
         return await work
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  all are told
-        status, line = explain(CancelledError() if context.interrupted else error)
+        status, line = explain(
+            CancelledError() if context.interrupted else error, options
+        )
         if getattr(options, "json", False):
-            fields: dict[str, Any] = {"event": "failed", "exit": int(status)}
-            if isinstance(error, TransferFailed):
-                fields["status"] = error.status
-                fields["hresult"] = getattr(error, "hresult", None)
-            context.say_json(**fields, error=line)
+            fields = failure_fields(error)
+            context.say_json(event="failed", exit=int(status), **fields, error=line)
     finally:
         ended.callback(None)
     goes_on = status in (Status.INTERRUPTED, Status.GAVE_UP) and context.hint
@@ -236,8 +270,8 @@ async def _concluded(
 
 def run(context: Context, options: argparse.Namespace) -> Deferred[Status]:
     """
-    Do what the command line says.
+    Perform a command.
 
-    :returns: A Deferred that fires with the exit status, whatever happens.
+    :returns: A Deferred that always fires, with the exit status.
     """
     return begin(context, options).status

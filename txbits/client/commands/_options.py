@@ -1,8 +1,8 @@
 """
-Options that more than one command has: how the server is reached, and what is said.
+Options that several commands share.
 
-Passwords come from the environment, from a file, or from a question on the terminal.
-They do not stand on a command line, which all users of a machine can read.
+Passwords come from the environment, a file, or a prompt on the terminal, but never from
+the command line, which all users of a machine can read.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from txbits._units import DURATIONS
 from txbits.client._journals import state_directory
 from txbits.client._netrc import password_of
 from txbits.client._url import parse_proxy
@@ -29,32 +30,34 @@ from txbits.client.settings import (
 )
 from txbits.client.source import printable
 
-_ASKED = "if the server asks, with Basic or Digest"
-_BASIC = "with Basic, in each request"
+_ASKED = "for Basic or Digest, if the server requires it"
+_BASIC = "sent with each request (Basic)"
 
-#: A file of certificates, keys or headers is not longer than this, in bytes.
+#: The maximum length in bytes of a file with certificates, keys or headers.
 _LONGEST = 4 * 1024 * 1024
 
-#: Said where the file system has no locks.
-NOT_ALONE = "this file system has no locks; do not run this command twice at once"
+#: The warning where the file system has no locks.
+NOT_ALONE = (
+    "this file system does not support locks; do not run this command twice at a time"
+)
 
 
 def add_connection_options(
     parser: argparse.ArgumentParser, *, is_direct: bool = False
 ) -> None:
     """
-    Add what says how the server is reached.
+    Add the options of the connection.
 
-    :param is_direct: Whether there is no way through a proxy, and no Digest.
+    :param is_direct: Whether neither proxies nor Digest are supported.
     """
-    group = parser.add_argument_group("how the server is reached")
+    group = parser.add_argument_group("connection")
     add = group.add_argument
     add(
         "--user",
         metavar="NAME",
         type=_types.user,
-        help=f"who to be {_BASIC if is_direct else _ASKED}; the password is that of "
-        "TXBITS_PASSWORD, of ~/.netrc, or asked for",
+        help=f"user name, {_BASIC if is_direct else _ASKED}; the password is read from "
+        "TXBITS_PASSWORD, ~/.netrc, or the terminal",
     )
     add(
         "--header",
@@ -62,16 +65,20 @@ def add_connection_options(
         type=_types.header,
         action="append",
         default=[],
-        help="send a header with each request; @FILE reads them from a file, one a "
-        "line; may be repeated",
+        help="header to send with each request; @FILE reads headers from a file, one "
+        "per line; can be repeated",
     )
     if is_direct:
         parser.set_defaults(proxy=None, proxy_user=None)
     else:
         _add_proxy_options(add)
-    add("--cacert", metavar="FILE", help="trust these authorities only, in PEM")
-    add("--cert", metavar="FILE", help="show this certificate to the server, in PEM")
-    add("--key", metavar="FILE", help="its key, if that is in a file of its own")
+    add(
+        "--cacert",
+        metavar="FILE",
+        help="trusted authorities (PEM), instead of the system's",
+    )
+    add("--cert", metavar="FILE", help="client certificate (PEM)")
+    add("--key", metavar="FILE", help="private key, if not in --cert's file")
 
 
 def _add_proxy_options(add: Callable[..., argparse.Action]) -> None:
@@ -79,46 +86,45 @@ def _add_proxy_options(add: Callable[..., argparse.Action]) -> None:
         "--proxy",
         metavar="URL",
         type=_types.proxy,
-        help="reach the server through an HTTP proxy, http://HOST:PORT",
+        help="HTTP proxy, http://HOST:PORT",
     )
     add(
         "--proxy-user",
         metavar="NAME",
         type=_types.user,
-        help="who to be if the proxy asks; the password is that of "
-        "TXBITS_PROXY_PASSWORD, of ~/.netrc, or asked for",
+        help="user name for the proxy; the password is read from "
+        "TXBITS_PROXY_PASSWORD, ~/.netrc, or the terminal",
     )
 
 
 def add_trust_option(parser: argparse.ArgumentParser) -> None:
-    """Add who else is told what is meant for the server."""
+    """Add the option that sends credentials to other hosts."""
     parser.add_argument(
         "--trust-host-id",
         action="store_true",
-        help="send the password, the headers and the certificate also to another host "
-        "that the server names for the upload (BITS-Host-Id)",
+        help="also send password, headers and certificate to a host that the server "
+        "names for the upload (BITS-Host-Id)",
     )
 
 
 def add_retry_option(parser: argparse.ArgumentParser) -> None:
-    """Add how long a transfer goes on without progress."""
+    """Add how long a transfer may be without progress."""
     parser.add_argument(
         "--retry-for",
         metavar="DURATION",
         type=_types.duration,
         default=DEFAULT_RETRY_FOR,
-        help="how long to try again without progress: seconds, or 15m, 12h, 14d "
-        "(default: 10m)",
+        help=f"how long to retry without progress: {DURATIONS} (default: 10m)",
     )
 
 
 def add_state_option(parser: argparse.ArgumentParser) -> None:
-    """Add what says where journals are."""
+    """Add the place of the journals."""
     parser.add_argument(
         "--state",
         metavar="PATH",
-        help="the journal, or the folder of the journals (default: "
-        "~/.local/state/txbits, or txbits in XDG_STATE_HOME)",
+        help="journal file, or directory of journals (default: ~/.local/state/txbits, "
+        "or txbits in XDG_STATE_HOME)",
     )
 
 
@@ -126,21 +132,21 @@ def connection_settings(
     context: Context, options: argparse.Namespace, url: str
 ) -> ConnectionSettings:
     """
-    Make of the options what they say.
+    Read the connection settings from the options.
 
-    :param url: Where the server is, for the password's sake.
-    :raises UsageError: If a file cannot be read, or a password cannot be had.
+    :param url: The server's URL, to look up the password.
+    :raises UsageError: If a file cannot be read, or there is no password.
     """
     key, certificate = options.key, options.cert
     if key is not None and certificate is None:
-        raise UsageError("--key is nothing without --cert")
+        raise UsageError("--key needs --cert")
     credentials = proxy_credentials = None
     if options.user is not None:
         host = urlsplit(url).hostname or ""
         credentials = _credentials(context, options.user, host, "TXBITS_PASSWORD")
     if options.proxy_user is not None:
         if options.proxy is None:
-            raise UsageError("--proxy-user is nothing without --proxy")
+            raise UsageError("--proxy-user needs --proxy")
         host, _ = parse_proxy(options.proxy)
         proxy_credentials = _credentials(
             context, options.proxy_user, host, "TXBITS_PROXY_PASSWORD"
@@ -160,16 +166,16 @@ def connection_settings(
 
 def state_path(context: Context, options: argparse.Namespace) -> Path:
     """
-    Where the journals are.
+    Tell where the journals are.
 
-    :raises UsageError: If that cannot be told.
+    :raises UsageError: If neither the options nor the environment say so.
     """
     if options.state is not None:
         return Path(options.state)
     try:
         return state_directory(context.environ)
     except JournalError as error:
-        raise UsageError(f"{error}; --state says it as well") from error
+        raise UsageError(f"{error}; use --state") from error
 
 
 def read_file(path: str) -> bytes:
@@ -201,7 +207,7 @@ def _headers(given: list[tuple[str, str]]) -> list[tuple[str, str]]:
             name, colon, text = line.partition(":")
             try:
                 if not colon:
-                    raise InvalidSettings("a line is not NAME: VALUE")
+                    raise InvalidSettings("a line is not of the form NAME: VALUE")
                 check_header(name.strip(), text.strip())
             except InvalidSettings as error:
                 raise UsageError(f"{printable(value)}: {error}") from error
@@ -214,10 +220,10 @@ def _credentials(context: Context, user: str, host: str, variable: str) -> Crede
     if password is None:
         password = _from_netrc(context, user, host)
     if password is None:
-        password = context.ask_password(f"Password of {user} at {host}: ")
+        password = context.ask_password(f"Password for {user} at {host}: ")
     if password is None:
         raise UsageError(
-            f"there is no password of {user}: put it into {variable} or ~/.netrc"
+            f"no password for {user}: set {variable} or add it to ~/.netrc"
         )
     return Credentials(user, password)
 
@@ -228,7 +234,7 @@ def _from_netrc(context: Context, user: str, host: str) -> str | None:
         path = os.path.join(_home(context), ".netrc")
     if not os.path.exists(path):
         return None
-    # A password of bytes that are no UTF-8 goes out as it is.
+    # Passwords that are not UTF-8 are sent unchanged.
     text = read_file(path).decode("utf-8", "surrogateescape")
     try:
         return password_of(user, host, text)
@@ -245,5 +251,5 @@ def _home(context: Context) -> str:
     try:
         return pwd.getpwuid(os.geteuid()).pw_dir
     except KeyError:
-        # As in a container that runs as some number.
+        # A container may run under a user ID that has no name.
         return os.path.sep

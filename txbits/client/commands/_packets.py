@@ -1,5 +1,5 @@
 """
-One packet that is sent until it is answered.
+A single packet, with retries.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ async def ask(
     Send a packet that has no body.
 
     :param exchange: Carries it; it is closed at the end.
-    :param retry_for: For how many seconds it is sent again.
-    :param good: An HRESULT that is as good as success.
+    :param retry_for: How many seconds to retry.
+    :param good: An HRESULT that counts as success.
     :raises UploadFailed: If the server refuses it, or cannot be reached.
     """
     backoff = Backoff(reactor, random.random, retry_for)
     nothing = ObjectSource(io.BytesIO())
-    # Whoever has a session has met a BITS server there.
+    # A session ID comes from a BITS server.
     was_there = isinstance(packet, CancelSession)
     try:
         while True:

@@ -1,5 +1,5 @@
 """
-Which files go where.
+Which files are uploaded, and where.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from attrs import frozen
 from txbits.client.commands._command import UsageError
 from txbits.client.source import printable
 
-#: What stands for standard input.
+#: Standard input.
 STDIN = "-"
 
 
@@ -24,8 +24,8 @@ class Item:
     """
     One file.
 
-    :ivar path: Where it is; ``-`` for standard input.
-    :ivar url: Where it is to appear.
+    :ivar path: The file; ``-`` for standard input.
+    :ivar url: Its destination.
     """
 
     path: str
@@ -36,29 +36,27 @@ def plan(
     paths: Sequence[str], url: str, *, recursive: bool
 ) -> tuple[list[Item], list[str]]:
     """
-    Tell which files go where. This looks into directories, and may take its time.
+    Find the files and their destinations. This reads directories, and blocks.
 
-    :param url: Where they go; a URL that ends with a slash is a folder, in which each
-        has its own name.
-    :param recursive: Whether a directory stands for all files in it.
-    :returns: The files, and in words what is left out.
-    :raises UsageError: If that makes no sense, or a directory cannot be read.
+    :param url: The destination. With a trailing slash it is a folder, and each file
+        keeps its name.
+    :param recursive: Whether to include the files in directories.
+    :returns: The files, and a line for each file that is skipped.
+    :raises UsageError: If arguments conflict, or a directory cannot be read.
     """
     folder = url.partition("?")[0].endswith("/")
     if not folder and (len(paths) > 1 or recursive):
-        raise UsageError("with several files or -r the URL has to end with a slash")
+        raise UsageError("with several files or -r, the URL needs a trailing slash")
     items: list[Item] = []
     left_out: list[str] = []
     for path in paths:
         if path == STDIN:
             if len(paths) > 1 or folder:
-                raise UsageError("standard input goes alone, to the URL of a file")
+                raise UsageError("standard input goes alone, and to the URL of a file")
             items.append(Item(path, url))
         elif os.path.isdir(path):
             if not recursive:
-                raise UsageError(
-                    f"{printable(path)} is a directory; -r sends its files"
-                )
+                raise UsageError(f"{printable(path)} is a directory (use -r)")
             for name, file in _files(path, left_out):
                 items.append(Item(file, below(url, name)))
         else:
@@ -66,7 +64,7 @@ def plan(
             items.append(Item(path, below(url, name) if folder else url))
     urls = {item.url for item in items}
     if len(urls) != len(items):
-        raise UsageError("two of the files have the same name, and would go to one URL")
+        raise UsageError("two of the files have the same name")
     return items, left_out
 
 
@@ -77,7 +75,7 @@ def below(url: str, name: str) -> str:
 
 
 def _files(directory: str, left_out: list[str]) -> Iterator[tuple[str, str]]:
-    """All ordinary files below a directory, each with its name from there on."""
+    """All regular files in a directory tree, with their names in the tree."""
 
     def fail(error: OSError) -> None:
         raise UsageError(f"{printable(error.filename)}: {error.strerror}") from error
@@ -92,5 +90,5 @@ def _files(directory: str, left_out: list[str]) -> Iterator[tuple[str, str]]:
                 relative = os.path.relpath(path, directory)
                 yield os.path.join(top, relative), path
             elif not stat.S_ISDIR(mode):
-                kind = "a symbolic link" if stat.S_ISLNK(mode) else "no ordinary file"
-                left_out.append(f"{printable(path)} is {kind}, and left out")
+                kind = "a symbolic link" if stat.S_ISLNK(mode) else "not a regular file"
+                left_out.append(f"skipped {printable(path)}: {kind}")

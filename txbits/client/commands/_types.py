@@ -1,19 +1,16 @@
 """
-Words of the command line, as types of its arguments.
+Types of command-line arguments.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import re
 
+from txbits._units import parse_duration, parse_size
 from txbits.client._url import InvalidURL, parse_proxy, to_wire
 from txbits.client.settings import InvalidSettings, check_header
 from txbits.protocol._fields import LocalProtocolError, check_session_id
-
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_FACTORS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 
 
 def url(text: str) -> str:
@@ -35,64 +32,63 @@ def proxy(text: str) -> str:
 
 
 def size(text: str) -> int:
-    """Read a number of bytes, at least 1; K, M and G may follow."""
-    number = _size(text)
+    """Read a size of at least one byte, such as ``20G``."""
+    number = length(text)
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes")
+        raise argparse.ArgumentTypeError("must be at least 1 byte")
     return number
 
 
 def length(text: str) -> int:
-    """Read a number of bytes, which may be 0."""
-    number = _size(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes")
-    return number
-
-
-def _size(text: str) -> int:
-    match = re.fullmatch(r"([0-9]{1,18})([KMG]?)", text)
-    return int(match[1]) * _FACTORS[match[2]] if match else -1
+    """Read a size, which may be 0."""
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def duration(text: str) -> float:
-    """Read a duration: a number of seconds, or of minutes, hours, days."""
-    match = re.fullmatch(r"([0-9]*\.?[0-9]+)([smhd]?)", text, re.ASCII)
-    seconds = float(match[1]) * _UNITS[match[2]] if match else math.nan
-    if not 0 <= seconds < math.inf:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a duration, such as 90, 15m, 12h or 14d"
-        )
-    return seconds
+    """Read a duration in seconds, such as ``90`` or ``14d``."""
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def count(text: str) -> int:
+    """Read a number of 1 or more."""
+    if not re.fullmatch(r"[1-9][0-9]{0,3}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 9999")
+    return int(text)
 
 
 def session(text: str) -> str:
-    """Check the id of a session, which is as the server has written it."""
+    """Check a session ID, which is written as the server wrote it."""
     try:
         return check_session_id(text)
     except LocalProtocolError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a session's id") from error
+        raise argparse.ArgumentTypeError(f"{text!r} is not a session ID") from error
 
 
 def user(text: str) -> str:
-    """Check a user's name."""
+    """Check a user name."""
     if ":" in text:
-        # What stands on a command line is seen by all users of a machine.
+        # All users of the machine can read the command line.
         raise argparse.ArgumentTypeError(
-            "a password on the command line can be seen by others; give the name alone"
+            "other users can see a password on the command line; give the name only"
         )
     if not text or not text.isprintable():
-        raise argparse.ArgumentTypeError("that is not the name of a user")
+        raise argparse.ArgumentTypeError("invalid user name")
     return text
 
 
 def header(text: str) -> tuple[str, str]:
-    """Read a header, or ``@FILE``, whose name is given with an empty one."""
+    """Read a header; ``@FILE`` becomes an empty name and the file's name."""
     if text.startswith("@"):
         return "", text[1:]
     name, colon, value = text.partition(":")
     if not colon:
-        raise argparse.ArgumentTypeError("a header is written NAME: VALUE, or @FILE")
+        raise argparse.ArgumentTypeError("a header has the form NAME: VALUE, or @FILE")
     try:
         check_header(name.strip(), value.strip())
     except InvalidSettings as error:

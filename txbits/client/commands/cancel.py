@@ -7,12 +7,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from attrs import frozen
-
-from txbits.client._journals import (
-    look_at,
-    look_into,
-)
+from txbits._units import DURATIONS
+from txbits.client._journals import Found, forget, look_at, look_into
 from txbits.client._url import to_wire
 from txbits.client.commands import _types
 from txbits.client.commands._command import Command, Context, Status, UsageError
@@ -23,11 +19,7 @@ from txbits.client.commands._options import (
     state_path,
 )
 from txbits.client.commands._packets import ask
-from txbits.client.journal import (
-    Journal,
-    JournalBusy,
-)
-from txbits.client.source import FileIdentity, printable
+from txbits.client.source import printable
 from txbits.protocol._fields import LocalProtocolError, parse_guid
 from txbits.protocol.packets import CancelSession
 from txbits.protocol.refusals import HResult
@@ -35,38 +27,38 @@ from txbits.protocol.refusals import HResult
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("url", metavar="URL", type=_types.url, help="where the file was to appear")
+    add("url", metavar="URL", type=_types.url, help="destination of the upload")
     add(
         "session",
         metavar="SESSION",
         type=_types.session,
-        help="the session's id, as txbits status shows it",
+        help="session ID, as txbits status shows it",
     )
     add(
         "--retry-for",
         metavar="DURATION",
         type=_types.duration,
         default=60.0,
-        help="how long to try again: seconds, or 15m, 12h (default: 60)",
+        help=f"how long to retry: {DURATIONS} (default: 60)",
     )
     add_state_option(parser)
     add_connection_options(parser)
-    add("--json", action="store_true", help="say it as a line of JSON")
+    add("--json", action="store_true", help="print one JSON object")
 
 
 async def _perform(context: Context, options: argparse.Namespace) -> Status:
     settings = connection_settings(context, options, options.url)
     trouble: UsageError | None = None
-    journals: list[_Journal] = []
+    journals: list[Found] = []
     try:
         journals = await _look(context, options)
     except UsageError as error:
-        # What there is on the server is released all the same.
+        # The session on the server is cancelled nevertheless.
         trouble = error
     session = options.session
     if journals:
-        # Whoever read a GUID elsewhere, as in a log, may have it without its braces.
-        session = journals[0].session
+        # A GUID that was copied from a log may lack its braces.
+        session = _session_of(journals[0])
     exchange = context.exchange(context.reactor, to_wire(options.url), settings)
     await ask(
         context.reactor,
@@ -77,7 +69,7 @@ async def _perform(context: Context, options: argparse.Namespace) -> Status:
     )
     if trouble is not None:
         raise trouble
-    await _forget(context, journals)
+    await context.run(forget, journals)
     if options.json:
         context.say_json(event="cancelled", url=options.url, session=session)
     else:
@@ -85,55 +77,29 @@ async def _perform(context: Context, options: argparse.Namespace) -> Status:
     return Status.DONE
 
 
-async def _look(context: Context, options: argparse.Namespace) -> list[_Journal]:
-    """Find the journals of the session that are here."""
+async def _look(context: Context, options: argparse.Namespace) -> list[Found]:
+    """Find the journals of the session."""
     try:
         place = state_path(context, options)
     except UsageError:
         return []
     try:
-        found: list[_Journal] = await context.run(_find, place, options.session)
+        found: list[Found] = await context.run(_find, place, options.session)
     except OSError as error:
         raise UsageError(f"{place}: {error.strerror or error}") from error
     return found
 
 
-async def _forget(context: Context, journals: list[_Journal]) -> None:
-    """Remove the journals of the session."""
-    for entry in journals:
-        try:
-            journal = await Journal.open(
-                entry.path, entry.url, entry.file, context.now, context.run
-            )
-        except JournalBusy:
-            # Whoever is at it will see that its session is gone.
-            continue
-        await journal.remove()
+def _find(place: Path, session: str) -> list[Found]:
+    looked = look_into(place) if place.is_dir() else look_at(place)
+    found = [each for each in looked if _is_same(_session_of(each), session)]
+    # An exact match comes first.
+    return sorted(found, key=lambda each: _session_of(each) != session)
 
 
-@frozen
-class _Journal:
-    path: Path
-    url: str
-    file: FileIdentity
-    session: str
-
-
-def _find(place: Path, session: str) -> list[_Journal]:
-    looked = look_into(place) if place.is_dir() else [look_at(place)]
-    journals = []
-    for found in looked:
-        if found is None or found.entry is None:
-            continue
-        entry = found.entry
-        if entry.position.session_id is not None and _is_same(
-            entry.position.session_id, session
-        ):
-            journals.append(
-                _Journal(found.path, entry.url, entry.file, entry.position.session_id)
-            )
-    # The one that is called just so goes first.
-    return sorted(journals, key=lambda journal: journal.session != session)
+def _session_of(found: Found) -> str:
+    session = None if found.entry is None else found.entry.position.session_id
+    return session or ""
 
 
 def _is_same(one: str, other: str) -> bool:
@@ -148,9 +114,9 @@ def _is_same(one: str, other: str) -> bool:
 
 COMMAND = Command(
     name="cancel",
-    help="release an upload on the server",
-    description="Have the server release all that it holds of an upload. A session "
-    "that it does not know is released already.",
+    help="cancel an upload and delete its data on the server",
+    description="Cancel an upload, so that the server deletes its temporary data. A "
+    "session that the server does not know counts as cancelled.",
     arguments=_arguments,
     perform=_perform,
 )

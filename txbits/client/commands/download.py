@@ -10,6 +10,7 @@ import os
 from txbits.client._display import Display, JSONDisplay, NoDisplay, display_for
 from txbits.client.commands import _types
 from txbits.client.commands._command import (
+    GO_ON,
     Command,
     Context,
     Status,
@@ -25,27 +26,25 @@ from txbits.client.downloader import download
 from txbits.client.events import Event, Unlocked
 from txbits.client.source import printable
 
-_GO_ON = "the same command goes on where it stopped"
-
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("url", metavar="URL", type=_types.url, help="where the file is")
-    add("file", metavar="FILE", help="where it is to appear")
-    add("--overwrite", action="store_true", help="replace a file that is there")
+    add("url", metavar="URL", type=_types.url, help="URL of the file")
+    add("file", metavar="FILE", help="where to save it")
+    add("--overwrite", action="store_true", help="replace an existing file")
     add_retry_option(parser)
     add_connection_options(parser)
-    group = parser.add_argument_group("what is said").add_mutually_exclusive_group()
-    group.add_argument("--json", action="store_true", help="a line of JSON an event")
-    group.add_argument("-q", "--quiet", action="store_true", help="failures only")
-    group.add_argument("-v", "--verbose", action="store_true", help="each step")
+    group = parser.add_argument_group("output").add_mutually_exclusive_group()
+    group.add_argument("--json", action="store_true", help="one JSON object per event")
+    group.add_argument("-q", "--quiet", action="store_true", help="print failures only")
+    group.add_argument("-v", "--verbose", action="store_true", help="print each step")
 
 
 async def _perform(context: Context, options: argparse.Namespace) -> Status:
     settings = connection_settings(context, options, options.url)
     display = _display(context, options)
     name = printable(options.file)
-    context.hint = _GO_ON
+    context.hint = GO_ON
 
     def show(event: Event) -> None:
         if isinstance(event, Unlocked) and not options.quiet:
@@ -65,7 +64,7 @@ async def _perform(context: Context, options: argparse.Namespace) -> Status:
             files=context.files,
         )
     except FileExistsError as error:
-        raise UsageError(f"{name} is there already (try --overwrite)") from error
+        raise UsageError(f"{name} exists (try --overwrite)") from error
     except OSError as error:
         raise UsageError(f"{name}: {error.strerror or error}") from error
     except ValueError as error:
@@ -93,8 +92,8 @@ def _display(context: Context, options: argparse.Namespace) -> Display:
 COMMAND = Command(
     name="download",
     help="download a file",
-    description="Download a file, going on where it stopped when a connection is lost, "
-    "and when the same command is run again.",
+    description="Download a file. A download resumes where it stopped after a lost "
+    "connection, and when the same command is run again.",
     arguments=_arguments,
     perform=_perform,
 )

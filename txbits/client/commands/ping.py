@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 
+from txbits._units import DURATIONS
 from txbits.client._url import to_wire
 from txbits.client.commands import _types
 from txbits.client.commands._command import Command, Context, Status
@@ -16,16 +17,21 @@ from txbits.protocol.packets import Ping
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("url", metavar="URL", type=_types.url, help="where a file could be uploaded to")
+    add(
+        "url",
+        metavar="URL",
+        type=_types.url,
+        help="where files can be uploaded to",
+    )
     add(
         "--retry-for",
         metavar="DURATION",
         type=_types.duration,
         default=0.0,
-        help="how long to try again: seconds, or 15m, 12h (default: not at all)",
+        help=f"how long to retry: {DURATIONS} (default: do not retry)",
     )
     add_connection_options(parser)
-    add("--json", action="store_true", help="say it as a line of JSON")
+    add("--json", action="store_true", help="print one JSON object")
 
 
 async def _perform(context: Context, options: argparse.Namespace) -> Status:
@@ -43,8 +49,8 @@ async def _perform(context: Context, options: argparse.Namespace) -> Status:
 
 COMMAND = Command(
     name="ping",
-    help="see whether a BITS server answers",
-    description="Ask a server whether it speaks BITS at a URL. Nothing is changed.",
+    help="check that a BITS server answers",
+    description="Ask a server whether it supports BITS at a URL. Nothing is changed.",
     arguments=_arguments,
     perform=_perform,
 )

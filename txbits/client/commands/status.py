@@ -7,31 +7,34 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from txbits.client._display import percent
-from txbits.client._journals import (
-    Found,
-    look_at,
-    look_into,
-)
+from txbits.client._journals import Found, forget, look_at, look_into
 from txbits.client.commands._command import Command, Context, Status, UsageError
 from txbits.client.commands._options import add_state_option, state_path
 from txbits.client.source import printable
 
-_COLUMNS = ["file", "to", "sent", "state", "session", "last heard of"]
+_COLUMNS = ["file", "to", "sent", "state", "session", "updated"]
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     add_state_option(parser)
-    parser.add_argument("--json", action="store_true", help="a line of JSON an upload")
+    add = parser.add_argument
+    add("--clear", action="store_true", help="forget the uploads that are done")
+    add("--json", action="store_true", help="one JSON object per upload")
 
 
 async def _perform(context: Context, options: argparse.Namespace) -> Status:
     place = state_path(context, options)
     try:
         found: list[Found] = await context.run(_look, place)
+        if options.clear:
+            done = [each for each in found if _state(each) == "done"]
+            forgotten = await context.run(forget, done)
+            found = [each for each in found if each not in done]
+            if not options.json:
+                context.say(f"forgot {forgotten:,} uploads that are done")
     except OSError as error:
         raise UsageError(f"{place}: {error.strerror}") from error
     if options.json:
@@ -40,15 +43,12 @@ async def _perform(context: Context, options: argparse.Namespace) -> Status:
     elif found:
         _say_table(context, [_row(each) for each in found])
     else:
-        context.say("no upload is under way or was interrupted")
+        context.say("no uploads in progress or interrupted")
     return Status.DONE
 
 
 def _look(place: Path) -> list[Found]:
-    if place.is_dir():
-        return list(look_into(place))
-    found = look_at(place)
-    return [] if found is None else [found]
+    return list(look_into(place)) if place.is_dir() else look_at(place)
 
 
 def _state(found: Found) -> str:
@@ -93,12 +93,7 @@ def _say_json(context: Context, found: Found) -> None:
 
 
 def _say_table(context: Context, rows: Sequence[list[str]]) -> None:
-    if context.out.isatty():
-        with suppress(ImportError):
-            from txbits.client._rich import print_table
-
-            print_table(context.out, _COLUMNS, list(rows))
-            return
+    # A terminal wraps lines so that what is copied from it is still one line.
     widths = [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
     for row in [_COLUMNS, *rows]:
         cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)]
@@ -107,9 +102,10 @@ def _say_table(context: Context, rows: Sequence[list[str]]) -> None:
 
 COMMAND = Command(
     name="status",
-    help="list uploads that are under way or were interrupted",
-    description="List the uploads of which there is a journal: those that are under "
-    "way, and those that the same command would go on with. No server is asked.",
+    help="list uploads in progress or interrupted",
+    description="List the uploads that have a journal: those in progress, those that "
+    "can be resumed, and files of unfinished runs that have arrived. No server is "
+    "contacted.",
     arguments=_arguments,
     perform=_perform,
     statuses=(),
