@@ -164,8 +164,8 @@ class SettingsTests(ReloadCase):
         self.assert_changed("/a")
         after = self.create("/a")
         manager = self.manager("/a")
-        self.assertEqual(manager._table[before].rules.settings.max_upload_size, 10)
-        self.assertEqual(manager._table[after].rules.settings.max_upload_size, 20)
+        self.assertEqual(manager._active.table[before].rules.settings.max_upload_size, 10)
+        self.assertEqual(manager._active.table[after].rules.settings.max_upload_size, 20)
         self.assertTrue(manager.settings.allow_overwrites)
 
     def test_a_file_that_says_the_same_changes_nothing(self):
@@ -241,7 +241,7 @@ class SettingsTests(ReloadCase):
         self.reload(f"{A}\nsession-timeout = 10\ncleanup-interval = 50")
         session = self.create("/a")
         self.reactor.advance(51)
-        self.assertNotIn(session, self.manager("/a").active())
+        self.assertNotIn(session, self.manager("/a")._active.table)
 
 
 @implementer(IOverwriting)

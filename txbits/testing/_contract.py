@@ -70,8 +70,8 @@ class ContractBase(_Case):
     #: plain names, where no parent can be missing.
     has_directories = True
 
-    #: Whether opening a writer records the total length at once. Set this to False for a
-    #: store that would need a separate request for that, and records it later.
+    #: Whether opening a writer records the total length at once. Set this to False for
+    #: a store that would need a separate request for that, and records it later.
     records_total_at_once = True
 
     def make_backend(self) -> IBackend:
