@@ -164,8 +164,8 @@ class SettingsTests(ReloadCase):
         self.assert_changed("/a")
         after = self.create("/a")
         manager = self.manager("/a")
-        self.assertEqual(manager._active.table[before].rules.settings.max_upload_size, 10)
-        self.assertEqual(manager._active.table[after].rules.settings.max_upload_size, 20)
+        rules = [manager._active.rules_of(one).settings for one in (before, after)]
+        self.assertEqual([one.max_upload_size for one in rules], [10, 20])
         self.assertTrue(manager.settings.allow_overwrites)
 
     def test_a_file_that_says_the_same_changes_nothing(self):
