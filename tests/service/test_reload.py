@@ -166,6 +166,7 @@ class SettingsTests(ReloadCase):
         manager = self.manager("/a")
         rules = [manager._active.rules_of(one).settings for one in (before, after)]
         self.assertEqual([one.max_upload_size for one in rules], [10, 20])
+        self.assertEqual(manager.name, "/a")
         self.assertTrue(manager.settings.allow_overwrites)
 
     def test_a_file_that_says_the_same_changes_nothing(self):

@@ -77,6 +77,7 @@ class Served:
             notifier=notifier,
             public_url=directory.public_url,
             trusted_proxies=trusted_proxies,
+            name=directory.mount,
         )
         return changed
 
@@ -116,6 +117,7 @@ class Builder:
                 reactor=self.reactor,
                 public_url=directory.public_url,
                 trusted_proxies=trusted_proxies,
+                name=directory.mount,
             )
         except InvalidSetting as error:
             # The rest was looked at before.
