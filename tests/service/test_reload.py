@@ -178,6 +178,7 @@ class SettingsTests(ReloadCase):
         after = self.create("/a")
         self.failureResultOf(self.begin("/a", before, 15), UploadTooLarge)
         self.successResultOf(self.begin("/a", after, 15))
+        self.assertEqual(self.manager("/a").name, "/a")
         self.assertTrue(self.manager("/a").settings.allow_overwrites)
 
     def test_a_file_that_says_the_same_changes_nothing(self):

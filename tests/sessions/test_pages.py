@@ -141,7 +141,7 @@ class PageTests(ManagerCase):
         self.backend.before = lambda: self.pass_time(0.05)  # type: ignore[method-assign]
         self.clock.advance(HOUR)
         rests = 0
-        while self.manager._upkeep._round.is_running:
+        while self.manager._upkeep.is_running:
             rests += 1
             self.clock.advance(0.05)
         self.assertEqual(rests, 4)
@@ -154,12 +154,12 @@ class PageTests(ManagerCase):
         self.backend.before = lambda: self.pass_time(0.05)  # type: ignore[method-assign]
         self.successResultOf(self.manager.stop())
         self.manager = self.started()
-        self.assertFalse(self.manager._upkeep._round.is_running)
+        self.assertFalse(self.manager._upkeep.is_running)
 
     def test_a_stop_ends_a_rest(self) -> None:
         self.backend.before = lambda: self.pass_time(0.05)  # type: ignore[method-assign]
         self.clock.advance(HOUR)
-        self.assertTrue(self.manager._upkeep._round.is_running)
+        self.assertTrue(self.manager._upkeep.is_running)
         self.successResultOf(self.manager.stop())
         self.assertEqual(self.sessions(), set(self.ids))
 

@@ -178,16 +178,19 @@ class Reloader:
         """
         served, now = kept.served, kept.settings
         before, served.directory = served.directory, now
-        # Its number in the file may have changed, and its mount is not its own affair.
-        is_other = evolve(before, where="", mount="") != evolve(now, where="", mount="")
+        # Its number in the file may have changed, and how its mount is spelled.
+        is_other = before.segments != now.segments or evolve(
+            before, where="", mount=""
+        ) != evolve(now, where="", mount="")
         if is_other or has_new_proxies:
             served.resource.reconfigure(
                 now.settings,
                 notifier=kept.notifier,
                 public_url=now.public_url,
                 trusted_proxies=proxies,
+                name=now.mount,
             ).addErrback(_not_released, now.mount)
-        return is_other or before.segments != now.segments
+        return is_other
 
 
 def _not_released(failure: Failure, mount: str) -> None:

@@ -143,6 +143,7 @@ class Builder:
             reactor=self.reactor,
             public_url=directory.public_url,
             trusted_proxies=trusted_proxies,
+            name=directory.mount,
         )
         return Served(directory, resource, self.reactor)
 

@@ -1,8 +1,9 @@
 """
-Sessions: which packet acts next, what is released when, and when time is out.
+Sessions: the order of packets, releases, and time-outs.
 
-Nothing here knows of requests and responses, and nothing of files: the web is above,
-backends are below, and a :class:`~twisted.internet.task.Clock` turns the time.
+This package does not depend on HTTP, or on how bytes are stored: :mod:`txbits.web` uses
+it, and it uses the interfaces of backends. Tests control the time with a
+:class:`~twisted.internet.task.Clock`.
 """
 
 from txbits.sessions._fragments import Received

@@ -1,9 +1,9 @@
 """
-What is under way in one virtual directory: the table of active sessions, the rules that
-new ones get, and whether packets are taken at all.
+What is under way in one virtual directory: the table of active sessions, the rules for
+new ones, and whether packets are accepted at all.
 
-What packets, the clean-up and the time-outs do to sessions is in the modules beside
-this one. They all share one :class:`ActiveSessions`.
+The other modules of this package contain what packets, the clean-up and the time-outs
+do to sessions. They share one :class:`ActiveSessions`.
 """
 
 from __future__ import annotations

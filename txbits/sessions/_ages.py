@@ -1,10 +1,10 @@
 """
-How old sessions and closes are, whatever the wall clock is set to meanwhile.
+The ages of sessions and closes, which do not change when the wall clock is set.
 
-A backend tells when a session made progress in seconds since the epoch, since that is
-to be compared over restarts. It is translated as soon as a session is met; from then on
-its age goes by the steady clock. What was there before the start of this process is
-seen by the wall clock as that was at the start, and grows older steadily.
+A backend gives the time of a session's progress in seconds since the epoch, since it is
+compared over restarts. It is translated as soon as a session is found; from then on its
+age is measured by the steady clock. The age of sessions from before the start of this
+process is that by the wall clock at the start, plus the time since then.
 """
 
 from __future__ import annotations
@@ -15,20 +15,21 @@ from twisted.internet.interfaces import IReactorTime
 from txbits.clocks import Wall
 from txbits.sessions.settings import CLOSE_MEMORY
 
-#: Seconds by which a wall clock may wander without having been set.
+#: Seconds by which a wall clock may drift without having been set.
 _WANDERS = 1.0
 
-#: So many settings of the wall clock are told apart; beyond, closes are kept longer.
+#: How many settings of the wall clock are remembered; with more, closes are kept
+#: longer.
 _MOST_SETTINGS = 16
 
 
 @define
 class _Setting:
     """
-    What the wall clock was set to for a while.
+    A period between two settings of the wall clock.
 
     :ivar ahead: Seconds that it was ahead of the steady clock.
-    :ivar until: When it may still have been, by the steady clock.
+    :ivar until: The latest time when it may have been, by the steady clock.
     """
 
     ahead: float
@@ -38,12 +39,12 @@ class _Setting:
 @define(eq=False)
 class Ages:
     """
-    Translates times of the wall clock into those of the steady one.
+    Translates times of the wall clock into those of the steady clock.
 
     :param clock: The steady clock.
     :param wall: The wall clock.
-    :param is_shared: Whether other processes move sessions on: a time that a backend
-        tells of may then be one of after our start.
+    :param is_shared: Whether other processes act in the sessions: a time from the
+        backend may then be later than the start of this process.
     """
 
     _clock: IReactorTime
@@ -57,34 +58,33 @@ class Ages:
         self.start()
 
     def start(self) -> None:
-        """Note what both clocks say at the start of the manager."""
+        """Note the times of both clocks at the start of the manager."""
         self._started, self._started_on = self._clock.seconds(), self._wall()
         self._settings = [_Setting(self._started_on - self._started, self._started)]
 
     def steadily(self, epoch: float) -> float:
         """
-        Tell by the steady clock when something was.
+        Translate a time of the wall clock into one of the steady clock.
 
-        :param epoch: When it was, in seconds since the epoch, as the store has it. What
-            lies in the future is of a clock that was wrong: it was just now.
+        :param epoch: The time in seconds since the epoch, from the store. A time in the
+            future is from a wrong clock, and counts as now.
         """
         if self._is_shared:
             return self._clock.seconds() - max(0.0, self._wall() - epoch)
-        # Nobody but this process moves sessions on, and those that it does it knows.
+        # Only this process acts in sessions, and it has those in which it did.
         return self._started - max(0.0, self._started_on - epoch)
 
     def closed_before(self) -> float:
         """
-        Tell from when on closes are remembered, in seconds since the epoch.
+        Tell the time from which on closes are remembered, in seconds since the epoch.
 
-        Those that were noted before the clock was set forward are not older for that:
-        for as long as closes are remembered, the least of what the clock was set to
-        counts.
+        If the clock was set forward, earlier closes have not become older: as long as
+        closes are remembered, the lowest setting of the clock in that time counts.
         """
         now = self._clock.seconds()
         ahead = self._wall() - now
         settings = self._settings
-        # It may have been set at any time since the last look.
+        # It may have been set at any time since the last call.
         settings[-1].until = now
         if abs(ahead - settings[-1].ahead) > _WANDERS:
             settings.append(_Setting(ahead, now))

@@ -1,9 +1,9 @@
 """
-The SHA-256 of an upload, which a server application is told.
+The SHA-256 of an upload, for a server application.
 
-It is computed while the bytes pass, since they are in memory then. What nobody here has
-seen passing, after a restart or when another process took part, is read back when the
-upload is complete.
+It is computed while the bytes arrive, since they are in memory then. After a restart,
+or if another process has received some of them, the upload is read back when it is
+complete.
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ from zope.interface import implementer
 from txbits._deferreds import deferred
 from txbits.interfaces import IReadable
 
-#: Up to this many bytes are hashed at once: a thread would take longer to come.
+#: Up to this many bytes are hashed on the reactor's thread: switching to another thread
+#: would take longer.
 _AT_ONCE = 1 << 16
 
-#: So many digests of uploads in the making are kept, the latest: about 500 bytes each.
+#: How many digests of uploads under way are kept, about 500 bytes each. The least
+#: recently used are dropped.
 _MOST = 20_000
 
 
@@ -39,7 +41,7 @@ class UploadDigest:
     """
     The digest of the first bytes of one upload.
 
-    :param threads: Where long pieces are hashed; ``None`` for here and now.
+    :param threads: Where long pieces are hashed; ``None`` for the calling thread.
     :ivar length: How many bytes it covers.
     """
 
@@ -49,17 +51,17 @@ class UploadDigest:
 
     def update(self, data: bytes) -> Deferred[None] | None:
         """
-        Go on.
+        Add bytes.
 
         :param data: The next bytes.
-        :returns: ``None`` if that is done; or else a Deferred that fires when it is,
-            before which nothing else may be asked.
+        :returns: ``None`` if that is done; otherwise a Deferred that fires with
+            ``None`` when it is. Until then, no other method may be called.
         """
         self.length += len(data)
         if self._threads is None or len(data) <= _AT_ONCE:
             self._hash.update(data)
             return None
-        # It lets go of Python's lock meanwhile.
+        # hashlib releases Python's lock meanwhile.
         return deferToThreadPool(
             self._threads, self._threads.getThreadPool(), self._hash.update, data
         )
@@ -118,7 +120,7 @@ class ReadingBack:
 
     def write(self, data: bytes) -> None:
         if self._hashing is not None:
-            # Some producers bring one more piece after a pause.
+            # Some producers write one more piece after they were paused.
             self._behind.append(data)
             return
         hashed = self._digest.update(data)
@@ -144,7 +146,7 @@ class ReadingBack:
 @define(eq=False)
 class Digests:
     """
-    The digests of one manager's uploads, as far as their bytes passed here.
+    The digests of one manager's uploads, as far as their bytes have arrived here.
 
     :param clock: Its threads are used, if it has any.
     """
@@ -154,7 +156,7 @@ class Digests:
 
     def going_on(self, session_id: UUID, offset: int) -> UploadDigest | None:
         """
-        The digest of an upload that has so many bytes, to be continued.
+        The digest of the first *offset* bytes of an upload, to be continued.
 
         :returns: ``None`` if it is not known.
         """
@@ -169,17 +171,17 @@ class Digests:
         return digest
 
     def known(self, session_id: UUID, total: int) -> bytes | None:
-        """The digest of a whole upload, if all its bytes have passed here."""
+        """The digest of a whole upload, if all its bytes have arrived here."""
         digest = self._kept.get(session_id)
         if digest is None or digest.length != total:
             return None
         return digest.value()
 
     def begun(self) -> UploadDigest:
-        """The digest of nothing yet."""
+        """A new digest, of no bytes."""
         clock: object = self._clock
         return UploadDigest(clock if IReactorThreads.providedBy(clock) else None)
 
     def forget(self, session_id: UUID) -> None:
-        """The session is gone."""
+        """Drop the digest of a session."""
         self._kept.pop(session_id, None)

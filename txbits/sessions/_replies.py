@@ -1,5 +1,5 @@
 """
-Replies of server applications that are open to be served, as their sessions own them.
+Replies of server applications that are open. Their sessions own them.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """
-The rules that a session goes by: those of its beginning.
+The rules that apply to a session.
 
-An operator may change the rules of a directory while uploads are under way. A client
-that was promised one thing at Create-Session is not held to another one halfway, so
-each session keeps the rules under which this process has met it.
+An operator may change the rules of a directory while uploads are under way. To treat a
+client as Create-Session promised, each session keeps the rules that applied when this
+process created or found it.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from txbits.sessions.settings import Settings
 
 @lru_cache
 def _keeps_answers(kind: type) -> bool:
-    # That something provides it by itself takes longer to find out than all the rest.
+    # providedBy() of each upload would take longer than all the rest.
     return bool(IAnswerable.implementedBy(kind))
 
 
 def answer_of(upload: IUploadSession) -> Answer | None:
-    """What a server application has answered for good, if one has."""
+    """The final answer of a server application, if there is one."""
     if not _keeps_answers(type(upload)) and not IAnswerable.providedBy(upload):
         return None
     answerable: Any = upload
@@ -40,7 +40,7 @@ def answer_of(upload: IUploadSession) -> Answer | None:
 @frozen(eq=False)
 class Rules:
     """
-    What a session goes by.
+    The rules of a session.
 
     :ivar settings: The settings of its directory.
     :ivar notifier: Asks the server application about it, if there is one.
@@ -74,7 +74,7 @@ class Rules:
         return "due" if at_once else "completed"
 
     def life_of(self, upload: IUploadSession) -> LifeCycle:
-        """The life of a session as the store has it."""
+        """The life of a session, from the state of its upload."""
         return resumed(
             offset=upload.offset,
             total=upload.total,
@@ -88,6 +88,6 @@ class Rules:
     def is_left_over(self, upload: IUploadSession) -> bool:
         """Whether a session only waits to be released."""
         if upload.published and self.publishes_at_once:
-            # It stays until Close-Session, or until its time is out.
+            # It stays until Close-Session, or until it times out.
             return upload.releasing
         return upload.published or upload.releasing

@@ -91,8 +91,8 @@ class Upkeep:
     _loop: LoopingCall | None = field(default=None, init=False)
     _round: Shared[None] = field(factory=Shared, init=False)
     _pausing: set[Deferred[None]] = field(factory=set, init=False)
-    _counted_at: float = field(default=float("-inf"), init=False)
-    _holds: float = field(default=_COUNT_HOLDS, init=False)
+    counted_at: float = field(default=float("-inf"), init=False)
+    holds: float = field(default=_COUNT_HOLDS, init=False)
     _scans: set[_Scan] = field(factory=set, init=False)
     _counting: Shared[_Listing] = field(factory=Shared, init=False)
     _for_count: Waiters[None] = field(factory=Waiters, init=False)
@@ -107,7 +107,7 @@ class Upkeep:
 
         :param interval: Seconds from the beginning of one round to the next.
         """
-        self._loop = LoopingCall(self._round.run, self._clean_up)
+        self._loop = LoopingCall(self.clean_up)
         self._loop.clock = self._clock
         self._loop.start(interval, now=True)
 
@@ -205,7 +205,7 @@ class Upkeep:
             await self._for_count.wait()
         if self._active.is_shared and self._is_count_old(quota.count(owner), limit):
             # Sessions that other processes have made, or ended, lately.
-            await self._list()
+            await self.count_anew()
 
     def _is_count_old(self, owned: int, limit: int) -> bool:
         """
@@ -218,13 +218,22 @@ class Upkeep:
         """
         if owned >= limit:
             return True
-        age = self._clock.seconds() - self._counted_at
-        return age > self._holds * (1.0 if 2 * owned >= limit else _FAR_HOLDS)
+        age = self._clock.seconds() - self.counted_at
+        return age > self.holds * (1.0 if 2 * owned >= limit else _FAR_HOLDS)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a round is under way."""
+        return self._round.is_running
+
+    def clean_up(self) -> Deferred[None]:
+        """Run a round, or wait for the end of the present one."""
+        return self._round.run(self._clean_up)
 
     async def _clean_up(self) -> None:
         active = self._active
         try:
-            listing = await self._list()
+            listing = await self.count_anew()
             self._counted()
             turn_ends = self._clock.seconds() + _LONGEST_TURN
             are_released = True
@@ -312,8 +321,9 @@ class Upkeep:
         await self.look_at_all(look)
         return found
 
-    async def _list(self) -> _Listing:
-        return await self._counting.run(self._list_and_recount)
+    def count_anew(self) -> Deferred[_Listing]:
+        """List the store, and count its sessions. Callers at the same time share it."""
+        return self._counting.run(self._list_and_recount)
 
     async def _list_and_recount(self) -> _Listing:
         quota, is_shared = self._active.quota, self._active.is_shared
@@ -328,9 +338,9 @@ class Upkeep:
             raise
         if is_shared:
             quota.recount(listing.owned)
-            self._counted_at = counted_at
+            self.counted_at = counted_at
             took = self._clock.seconds() - counted_at
-            self._holds = max(_COUNT_HOLDS, _LISTING_SHARE * took)
+            self.holds = max(_COUNT_HOLDS, _LISTING_SHARE * took)
         return listing
 
     async def _look(self, page: Sequence[SessionSummary], listing: _Listing) -> None:

@@ -1,12 +1,12 @@
 """
-How sessions and destinations are called in the log.
+The names of sessions and destinations in the log.
 """
 
 from __future__ import annotations
 
 from uuid import UUID
 
-#: More of what a peer has sent than this is not put into the log, in characters.
+#: How many characters of a text from a peer are logged.
 _LONGEST = 300
 
 
@@ -17,14 +17,14 @@ def session_name(session_id: UUID) -> str:
 
 def destination_name(destination: tuple[str, ...]) -> str:
     """
-    Name a destination, whatever the peer has put into it, on one printable line.
+    Name a destination on one printable line, even if a hostile peer has chosen it.
     """
     return shown("/".join(destination))
 
 
 def shown(text: str) -> str:
     """
-    Make a text of a peer's fit for the log: printable, on one line, and not long.
+    Make a text from a peer safe for the log: printable, on one line, and not long.
     """
     if len(text) > _LONGEST:
         text = f"{text[:_LONGEST]}..."

@@ -1,5 +1,5 @@
 """
-The rules of one virtual directory, as an operator sets them.
+The settings of one virtual directory.
 
 The names are those of the command line and of the TOML file, with underscores; the
 IIS property that each one corresponds to is named beside it.
@@ -13,7 +13,7 @@ from attrs import Attribute, field, frozen, validators
 
 from txbits.protocol._fields import LocalProtocolError, check_host_id
 
-#: How long a successful close is remembered, in seconds: a client whose Ack was lost
+#: For how many seconds a successful close is remembered: a client whose Ack was lost
 #: may send Close-Session again much later.
 CLOSE_MEMORY = 24 * 3600
 

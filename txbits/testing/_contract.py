@@ -47,10 +47,10 @@ def contract(
 
 def requires(*abilities: InterfaceClass) -> Callable[[F], F]:
     """
-    Say which abilities a test is for.
+    Mark a test as one of optional abilities.
 
     :param abilities: Optional interfaces of backends or sessions. Only test cases that
-        have declared all of them get the test.
+        declare all of them get the test.
     """
 
     def mark(test: F) -> F:
@@ -61,18 +61,17 @@ def requires(*abilities: InterfaceClass) -> Callable[[F], F]:
 
 
 class ContractBase(_Case):
-    """What the subclass supplies, and what the tests have in common."""
+    """The methods that a subclass provides, and helpers of the tests."""
 
     #: The optional interfaces that the backend, or each of its sessions, provides.
     abilities: Set[InterfaceClass] = frozenset()
 
-    #: Whether a file's parent directories have to exist. A store of plain names, where
-    #: no parent can be missing, sets this to False.
+    #: Whether a file's parent directories must exist. Set this to False for a store of
+    #: plain names, where no parent can be missing.
     has_directories = True
 
-    #: Whether opening a writer records the total length at once. A store for which that
-    #: is a request of its own, and which records it when the writer is closed, sets
-    #: this to False.
+    #: Whether opening a writer records the total length at once. Set this to False for
+    #: a store that would need a separate request for that, and records it later.
     records_total_at_once = True
 
     def make_backend(self) -> IBackend:
@@ -83,8 +82,8 @@ class ContractBase(_Case):
         """
         Make another backend over the same store, as after SIGKILL.
 
-        *backend* is not stopped properly: it just never does anything any more, and
-        what the kernel takes from a killed process (descriptors, locks) it has lost.
+        *backend* is not stopped properly: it is never used again, and has lost what the
+        kernel takes from a killed process (descriptors, locks).
 
         :returns: The new one, not started; ``None`` if the store dies with the
             process.
@@ -93,7 +92,7 @@ class ContractBase(_Case):
 
     def published(self, backend: IBackend, destination: tuple[str, ...]) -> Any:
         """
-        Look at a destination as its readers do.
+        Read the file at a destination as its readers do.
 
         :returns: The bytes of the file there, ``None`` if there is none; or a Deferred
             of it.
@@ -104,7 +103,7 @@ class ContractBase(_Case):
         self, backend: IBackend, destination: tuple[str, ...], data: bytes
     ) -> Any:
         """
-        Put a file at a destination that no upload brought, with its directories.
+        Create a file at a destination, without an upload, with its directories.
 
         :returns: ``None``, or a Deferred of it.
         """
@@ -112,8 +111,8 @@ class ContractBase(_Case):
 
     def leftovers(self, backend: IBackend) -> Any:
         """
-        Name what is in the store besides published files, records of closes, and what
-        is there before there are any sessions.
+        Name everything in the store except published files, records of closes, and what
+        a store without sessions contains.
 
         :returns: A list of strings, or a Deferred of it.
         """
@@ -121,9 +120,9 @@ class ContractBase(_Case):
 
     def now(self, backend: IBackend) -> float:
         """
-        Tell the time by the backend's clock, in seconds.
+        The time by the backend's clock, in seconds.
 
-        The machine's, unless overridden.
+        By default, the clock is the machine's.
         """
         return time.time()
 

@@ -1,8 +1,7 @@
 """
-A backend whose work can be held open, and made to fail.
+A backend whose calls can be held, and made to fail.
 
-That the Ack of a Cancel waits for the release is only proven by a release that does not
-end::
+Only a release that does not end proves that the Ack of a Cancel waits for the release::
 
     backend = HoldableBackend(MemoryBackend(clock))
     gate = backend.hold("release")
@@ -68,9 +67,9 @@ OPERATIONS = frozenset(
 @define(eq=False)
 class Gate:
     """
-    What calls of one method pass before they do anything. It begins shut.
+    A gate that calls of one method pass before they do anything. At first it is shut.
 
-    :ivar waiting: How many calls stand before it.
+    :ivar waiting: How many calls wait at the gate.
     """
 
     _is_open: bool = field(default=False, init=False)
@@ -82,15 +81,15 @@ class Gate:
         return len(self._calls)
 
     def open(self) -> None:
-        """Let the calls that wait go on, and all later ones pass."""
+        """Let waiting calls continue, and all later ones pass."""
         self._is_open, self._error = True, None
         self._let_go(lambda call: call.callback(None))
 
     def fail(self, error: Exception) -> None:
         """
-        Let the calls that wait fail, and all later ones too, until :meth:`open`.
+        Let waiting calls fail, and all later ones too, until :meth:`open`.
 
-        :param error: What they fail with, most likely a
+        :param error: What they fail with, usually a
             :class:`~txbits.errors.BackendError`.
         """
         self._is_open, self._error = False, error
@@ -117,16 +116,16 @@ class Gate:
         self._calls.remove(call)
 
 
-# Without slots, so that it can be told to provide what the other one does.
+# Without slots, so that alsoProvides() works.
 @implementer(IBackend)
 @define(eq=False, slots=False)
 class HoldableBackend:
     """
-    Does what another backend does, when its gates allow.
+    Passes calls on to another backend, when its gates allow.
 
-    A held call has done nothing yet: a session whose release is held, or has failed, is
-    still there, though its ``releasing`` is set and stays so. Nothing is held until
-    :meth:`hold` is called. Files can be read if the other backend's can.
+    A held call has done nothing yet: a session whose release is held, or has failed,
+    still exists, though its ``releasing`` is set, and stays set. Nothing is held until
+    :meth:`hold` is called. Files can be read if the other backend supports that.
 
     :ivar backend: The other backend.
     """
@@ -147,11 +146,10 @@ class HoldableBackend:
 
     def hold(self, operation: str) -> Gate:
         """
-        Hold a method, for all sessions.
+        Hold the calls of a method, for all sessions.
 
         :param operation: The method's name, one of :data:`OPERATIONS`.
-        :returns: The gate that its calls stand before; always the same for a method,
-            and shut again.
+        :returns: The gate of the method, which is shut.
         """
         if operation not in OPERATIONS:
             raise ValueError(f"{operation!r} is none of {sorted(OPERATIONS)}")
@@ -246,7 +244,7 @@ class HoldableBackend:
 
 @implementer(IUploadSession)
 class _HoldableSession:
-    """Another backend's session behind the gates; what it can do besides, it can."""
+    """Another backend's session behind the gates, with the same optional interfaces."""
 
     def __init__(self, backend: HoldableBackend, session: IUploadSession) -> None:
         self._backend = backend

@@ -40,7 +40,7 @@ from zope.interface import implementer
 
 
 class _Transport(StringTransport):
-    """A transport that can be dropped by either side, as a socket can."""
+    """A transport that either side can drop, like a socket."""
 
     def __init__(self, peer: Peer, address: str) -> None:
         super().__init__(peerAddress=IPv4Address("TCP", address, 54321))
@@ -67,14 +67,14 @@ class Peer:
     """
     The other end of a connection to a site, in raw bytes.
 
-    Requests that are sent ahead are answered in later turns of the site's reactor. If
-    that is a ``Clock``, what is due on it is done whenever this is used, so that nobody
-    has to turn it for that.
+    Pipelined requests are answered in later iterations of the site's reactor. If that
+    is a ``Clock``, using this object runs what is due on it, so that tests need not
+    advance it for that.
 
-    :param site: What to connect to.
-    :param address: Where the connection seems to come from.
-    :ivar closed: Whether the connection is gone.
-    :ivar aborted: Whether the site dropped it without ceremony.
+    :param site: The site to connect to.
+    :param address: The address that the connection seems to come from.
+    :ivar closed: Whether the connection is closed.
+    :ivar aborted: Whether the site has aborted it.
     :ivar half_closed: Whether the site has ended its side of it.
     """
 
@@ -102,7 +102,7 @@ class Peer:
         return bool(self._transport.producerState == "paused")
 
     def send(self, data: bytes) -> None:
-        """Let the site receive *data*, all at once."""
+        """Send *data* to the site, in one piece."""
         if not self.closed:
             self._channel.dataReceived(data)
         self._take_turns()
@@ -121,7 +121,7 @@ class Peer:
 
     def end_sending(self) -> None:
         """
-        Send no more, and go on to receive, as ``shutdown(SHUT_WR)`` of a socket does.
+        Stop sending, but continue to receive, like ``shutdown(SHUT_WR)`` of a socket.
         """
         if self.closed:
             return
@@ -133,7 +133,7 @@ class Peer:
         self._take_turns()
 
     def lose(self) -> None:
-        """Lose the connection, as when a network cable is pulled."""
+        """Lose the connection, as when a network cable is unplugged."""
         self.lost(ConnectionLost())
 
     def lost(self, reason: Exception) -> None:
@@ -146,7 +146,7 @@ class Peer:
 @implementer(IStreamClientEndpoint)
 @define(eq=False)
 class _MemoryEndpoint:
-    """Leads to a site, by connections that are pumped by hand."""
+    """An endpoint of a site, whose connections are pumped by hand."""
 
     _site: Site
     _pumps: list[IOPump]
@@ -172,10 +172,10 @@ class SiteAgent:
     """
     An agent whose every connection leads to one site, in memory.
 
-    Unlike ``treq.testing.RequestTraversalAgent`` it takes a site, not a resource, and
-    so covers what a :class:`~txbits.web.BITSSite` does with bodies. Give it to
-    ``treq.client.HTTPClient``, and call :meth:`flush` after something outside of the
-    connection has moved.
+    Unlike ``treq.testing.RequestTraversalAgent`` it uses a site, not a resource, and
+    so covers what a :class:`~txbits.web.BITSSite` does with bodies. Pass it to
+    ``treq.client.HTTPClient``, and call :meth:`flush` after changes outside of the
+    connection.
 
     :param site: The site.
     :param reactor: Tells the client's time.
@@ -187,7 +187,7 @@ class SiteAgent:
         self._agent = Agent.usingEndpointFactory(reactor, self)
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        """The same for all."""
+        """The same endpoint for all URIs."""
         return self._endpoint
 
     def request(
@@ -204,7 +204,7 @@ class SiteAgent:
         return response
 
     def flush(self) -> None:
-        """Move bytes both ways until there are none to move."""
+        """Deliver bytes in both directions until none are left."""
         for pump in list(self._pumps):
             pump.flush()
             if pump.clientIO.disconnected and pump.serverIO.disconnected:

@@ -1,8 +1,8 @@
 """
-A server application that answers when a test says so.
+A server application that answers when a test tells it to.
 
-That the Ack of a Cancel waits for a notification to end is only proven by one that does
-not end::
+Only a notification that does not end proves that the Ack of a Cancel waits for its
+end::
 
     notifier = HoldableNotifier()
     resource = BITSResource(backend, notifier=notifier, reactor=clock)
@@ -11,7 +11,7 @@ not end::
     ending = notifier.hold_ends()
     ...                             # Cancel-Session arrives
     assert asked.is_aborted         # and no byte of the Ack has left
-    ending.open()                   # now nothing of the asking is left
+    ending.open()                   # now the notification has ended
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from txbits.testing.faults import Gate
 @define(eq=False)
 class Asked:
     """
-    One time that the application was asked.
+    A question to the application.
 
-    :ivar upload: What about.
-    :ivar reply: Where the reply goes.
-    :ivar is_aborted: Whether the asking was ended from outside.
+    :ivar upload: The upload that it is about.
+    :ivar reply: The place for the reply.
+    :ivar is_aborted: Whether the question was cancelled.
     """
 
     upload: CompleteUpload
@@ -45,15 +45,15 @@ class Asked:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether it has neither answered nor been told that it need not."""
+        """Whether it was neither answered nor cancelled."""
         return not self._answer.called
 
     def answer(self, answer: Answer) -> None:
-        """The application answers for good."""
+        """Give the final answer."""
         self._answer.callback(answer)
 
     def fail(self, error: Exception) -> None:
-        """The application, or reaching it, fails."""
+        """Fail, as an application that refuses, or cannot be reached."""
         self._answer.errback(error)
 
 
@@ -61,10 +61,10 @@ class Asked:
 @define(eq=False)
 class HoldableNotifier:
     """
-    Asks an application that answers when a test says so.
+    Asks an application that answers when a test tells it to.
 
-    :ivar needs: What it needs of sessions.
-    :ivar asked: The times that it was asked.
+    :ivar needs: The optional interfaces that it needs of sessions.
+    :ivar asked: All questions so far.
     """
 
     needs: Set[InterfaceClass] = frozenset()
@@ -73,9 +73,9 @@ class HoldableNotifier:
 
     def hold_ends(self) -> Gate:
         """
-        Hold the end of whatever is aborted.
+        Hold the end of questions that are cancelled.
 
-        :returns: The gate before it, which is shut.
+        :returns: The gate before that end, which is shut.
         """
         self._ends = Gate()
         return self._ends

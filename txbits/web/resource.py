@@ -67,6 +67,7 @@ class BITSResource(Resource):
         they say of a client and its URL in ``Forwarded`` or ``X-Forwarded-`` headers;
         ``unix`` is for those that come over a socket of the file system.
     :param observer: Is told of each file that is published.
+    :param name: Where the directory is mounted, for the log, such as ``/uploads``.
     :raises InvalidSetting: If one of these is wrong, or the backend cannot do what the
         settings or the notifier need.
     :ivar manager: The sessions of this directory. Its ``start()`` must have fired
@@ -86,6 +87,7 @@ class BITSResource(Resource):
         public_url: str | None = None,
         trusted_proxies: Iterable[str] = (),
         observer: IPublicationObserver | None = None,
+        name: str = "",
     ) -> None:
         super().__init__()
         if reactor is None:
@@ -94,7 +96,12 @@ class BITSResource(Resource):
             reactor = IReactorTime(global_reactor)
         settings = Settings() if settings is None else settings
         self.manager = SessionManager(
-            backend, settings, reactor, notifier=notifier, observer=observer
+            backend,
+            settings,
+            reactor,
+            notifier=notifier,
+            observer=observer,
+            name=name.rstrip("/"),
         )
         self.policy = policy
         self.origins = Origins.of(public_url, trusted_proxies)
@@ -107,6 +114,7 @@ class BITSResource(Resource):
         notifier: INotifier | None = None,
         public_url: str | None = None,
         trusted_proxies: Iterable[str] = (),
+        name: str | None = None,
     ) -> Deferred[None]:
         """
         Go by other settings from now on; uploads under way go by theirs.
@@ -115,11 +123,14 @@ class BITSResource(Resource):
 
         :param settings: The rules. Where they turn ``enabled`` off, all sessions are
             released.
+        :param name: Where the directory is mounted now; ``None`` if that is as before.
         :returns: As of :meth:`txbits.sessions.SessionManager.reconfigure`.
         :raises InvalidSetting: As at the beginning. Nothing has changed then.
         """
         origins = Origins.of(public_url, trusted_proxies)
-        changed = self.manager.reconfigure(settings, notifier)
+        if name is not None:
+            name = name.rstrip("/")
+        changed = self.manager.reconfigure(settings, notifier, name=name)
         self.origins = origins
         return changed
 

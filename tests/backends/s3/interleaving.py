@@ -336,7 +336,7 @@ class Cluster:
         settings = Settings(allow_overwrites=self.seed % 2 == 0)
         node = Node(backend, settings, reactor, name=name)
         await node.start()
-        while node._upkeep._running:
+        while node._upkeep.is_running:
             await _a_turn_of_the_reactor()
         client = self.case.client(backend)
         client.name = name

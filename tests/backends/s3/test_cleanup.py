@@ -64,13 +64,13 @@ class StopTests(RequestCase):
         await manager.create(("name.txt",), Caller("alice", "192.0.2.1"), None)
         manager.backend._survey._kept.clear()
         held, _ = self.client(manager.backend).hold(operation)
-        round_ = manager._upkeep._clean_up()
+        round_ = manager._upkeep.clean_up()
         await held
         await self.turn()
         # Nobody lets it go on.
         await manager.stop()
         await round_
-        self.assertFalse(manager._upkeep._running)
+        self.assertFalse(manager._upkeep.is_running)
 
     @contract
     async def test_it_waits_for_no_listing(self):
@@ -116,7 +116,7 @@ class CountTests(RequestCase):
         held, goes_on = self.client(manager.backend).hold("ListObjectsV2")
         counting = upkeep.count_anew()
         await held
-        upkeep._clock = Ahead(30.0)
+        manager._active.clock = Ahead(30.0)
         goes_on.callback(None)
         await counting
         self.assertApproximates(upkeep.holds, 600, 60)

@@ -45,7 +45,7 @@ class ClockTests(RequestCase):
             await self.send(manager, session_id, 5, b"567", 10)
             (summary,) = await manager.backend.sessions()
             self.assertApproximates(summary.last_progress, manager.wall(), 60)
-            await manager._upkeep._clean_up()
+            await manager._upkeep.clean_up()
             manager.backend.staging.known.forget_all()
             await self.send(manager, session_id, 8, b"89", 10)
             await manager.close(session_id, NAME, CALLER)
@@ -60,7 +60,7 @@ class ClockTests(RequestCase):
         await self.send(manager, session_id, 0, b"whole", 5)
         await manager.close(session_id, NAME, CALLER)
         clock.wall.set(DAYS)
-        await manager._upkeep._clean_up()
+        await manager._upkeep.clean_up()
         await manager.close(session_id, NAME, CALLER)
 
     @contract

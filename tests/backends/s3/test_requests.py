@@ -41,7 +41,7 @@ class RequestCase(S3Case):
         await manager.start()
         self.addCleanup(manager.stop)
         await manager._upkeep.count_anew()
-        while manager._upkeep._running:
+        while manager._upkeep.is_running:
             await self.turn()
         self.asked(manager)
         return manager
