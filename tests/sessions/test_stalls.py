@@ -143,6 +143,32 @@ class StallTests(ManagerCase):
         self.clock.advance(100 * TIMEOUT)
         self.assertEqual(self.sessions(), set())
 
+    def test_a_cancel_that_joins_the_time_out_is_acknowledged_when_nothing_is_left(
+        self,
+    ) -> None:
+        gate = self.backend.hold("open_writer")
+        _, stalled = self.stall(self.session_id)
+        self.clock.advance(101 * TIMEOUT)
+        cancelling = self.cancel(self.session_id)
+        self.assertNoResult(cancelling)
+        # Only now is it seen that there was progress, and so no time-out.
+        gate.open()
+        self.failureResultOf(stalled, Superseded)
+        self.successResultOf(cancelling)
+        self.assertEqual(self.sessions(), set())
+
+    def test_a_session_with_progress_stays_though_its_release_was_awaited(self) -> None:
+        gate = self.backend.hold("open_writer")
+        _, stalled = self.stall(self.session_id)
+        self.clock.advance(101 * TIMEOUT)
+        body, outcome = self.begin(self.session_id, 0, TOTAL)
+        gate.open()
+        self.failureResultOf(stalled, Superseded)
+        body.send(SOURCE)
+        body.end()
+        self.assertEqual(self.successResultOf(outcome), TOTAL)
+        self.successResultOf(self.close(self.session_id))
+
     def test_a_stop_leaves_no_timer_and_keeps_the_session(self) -> None:
         _, outcome = self.stall(self.session_id)
         self.successResultOf(self.manager.stop())

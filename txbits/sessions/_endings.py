@@ -188,10 +188,16 @@ def cancel_session(
     :param reason: Why, for the log.
     :param caller: Who wants it; ``None`` if its time is out.
     :returns: A Deferred that fires with ``None`` when nothing is left; callers that
-        come meanwhile share it. It fails as ``SessionManager.cancel`` does.
+        come meanwhile share it. It fails as ``SessionManager.cancel`` does. If only
+        the time-out wants the release, it also fires when the session has not timed
+        out after all.
     """
     if session.cancellation is None:
         session.cancellation = Shared()
+    if caller is not None:
+        # A client that joins the release of a session that seems to have timed out
+        # must not get an Ack because that session has not.
+        session.canceller = caller
 
     async def release() -> None:
         turn = active.enter(session, None)
@@ -200,32 +206,34 @@ def cancel_session(
             if session.asking is not None:
                 await session.asking.release()
             await active.refresh(session)
-            if caller is not None or active.has_ended(session):
-                await _cancel(active, session, reason, caller)
-            # Otherwise, another process has moved it on.
+            if session.canceller is not None or active.has_ended(session):
+                await _cancel(active, session, reason)
+            # Otherwise, a Fragment or another process has moved it on.
         finally:
+            session.canceller = None
             active.give_back(session, turn)
 
     return session.cancellation.run(release)
 
 
-async def _cancel(
-    active: ActiveSessions, session: Session, reason: str, caller: Caller | None
-) -> None:
+async def _cancel(active: ActiveSessions, session: Session, reason: str) -> None:
     upload, state = session.upload, session.life.state
-    if caller is None and state == "standing":
+    if session.canceller is None and state == "standing":
         # As a Close would: a client that comes late has uploaded its file.
         move = session.life.close()
     elif (
-        caller is None
+        session.canceller is None
         and not active.is_disabled
         and not session.rules.is_left_over(upload)
         and not await active.gives_up(session, closed=False)
+        # A client may have cancelled it while that was found out.
+        and session.canceller is None
     ):
         # Another process has moved it on just now.
         return
     else:
         move = session.life.cancel()
+    caller = session.canceller
     if move is Move.UNKNOWN:
         raise NoSuchSession("the session was closed meanwhile")
     if move is Move.FINISH:

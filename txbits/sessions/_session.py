@@ -194,6 +194,8 @@ class Session(PacketOrder):
         clock.
     :ivar is_found: Whether it was found in the store, after a restart.
     :ivar cancellation: What releases it, once that has begun.
+    :ivar canceller: The client that wants it released; ``None`` while only its time-out
+        does.
     :ivar asking: The server application is being asked about it.
     :ivar replies: The replies of it that are open.
     :ivar fault: Why the last Close-Session failed, if one has.
@@ -205,6 +207,7 @@ class Session(PacketOrder):
     progressed: float = field(kw_only=True)
     is_found: bool = False
     cancellation: Shared[None] | None = None
+    canceller: Caller | None = None
     asking: PendingAnswer | None = None
     replies: set[IReleasable] | None = None
     fault: str | None = None

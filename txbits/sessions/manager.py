@@ -498,7 +498,7 @@ class SessionManager:
             raise NoSuchSession("the session is another destination's, or caller's")
         if session.is_expired(self.clock.seconds()):
             await expire_session(active, session)
-            if not active.is_shared or session.is_expired(self.clock.seconds()):
+            if session.is_expired(self.clock.seconds()):
                 raise NoSuchSession("the session has expired")
             # Meanwhile, another packet may have begun to act in it.
             session = active.table.get(session_id, session)
