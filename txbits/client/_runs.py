@@ -359,7 +359,7 @@ class RunJournal:
         def end(outcome: Any) -> None:
             self._syncing = None
             if isinstance(outcome, Failure):
-                outcome.trap(OSError)
+                # The next step fails with it.
                 self._failure = outcome.value
             idle.callback(None)
 
