@@ -69,7 +69,7 @@ class CommandTestCase(SynchronousTestCase):
         return self.servers.setdefault(url, ScriptedExchange())
 
     def line(self, reactor: Any, settings: Any, throttle: Any) -> ILine:
-        line = Line(self.exchange)
+        line = Line(self.exchange, throttle)
         self.lines_made.append(line)
         return line
 

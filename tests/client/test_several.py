@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+from contextlib import redirect_stderr
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -62,14 +64,22 @@ class JobTests(SeveralTestCase):
         self.assertEqual(used, self.urls)
         self.assertEqual([line.closed for line in self.lines_made], [1, 1])
 
+    def test_the_rate_is_limited_over_all_connections(self) -> None:
+        self.assert_status(self.upload("-j", "2", "--limit-rate", "1M"), 0)
+        first, second = self.lines_made
+        self.assertIs(first.throttle, second.throttle)
+        self.assertEqual(first.throttle.rate, 1024 * 1024)
+
     def test_there_are_no_more_connections_than_files(self) -> None:
         self.assert_status(self.upload("-j", "100"), 0)
         self.assertEqual(len(self.lines_made), 5)
 
     def test_a_number_that_is_none_is_wrong_usage(self) -> None:
         for text in ("0", "-1", "x", "10000"):
-            with self.assertRaises(SystemExit):
+            err = io.StringIO()
+            with redirect_stderr(err), self.assertRaises(SystemExit):
                 self.upload("-j", text)
+            self.assertIn("is not a number from 1 to 9999", err.getvalue())
 
     def test_when_one_gives_up_those_under_way_end_and_no_other_begins(self) -> None:
         (held,) = self.hold(0)

@@ -45,8 +45,8 @@ from txbits.protocol.upload import Position
 
 _PREFIX, _SUFFIX = "run-", ".jsonl"
 
-#: The lock that serializes the start of runs.
-_GATE = "runs.lock"
+#: The lock that serializes the start of one user's runs.
+_GATE = "runs-{user}.lock"
 
 #: How many seconds after a line the journal is synced.
 _SYNC_AFTER = 1.0
@@ -429,7 +429,7 @@ class FileJournal:
 @contextmanager
 def _gate(directory: Path, files: Files) -> Iterator[None]:
     """Let one run at a time read the other journals and announce its files."""
-    path = directory / _GATE
+    path = directory / _GATE.format(user=os.geteuid())
     descriptor, _ = locked(path, files=files, wait=True)
     try:
         yield
