@@ -89,6 +89,7 @@ class JobTests(SeveralTestCase):
         held.callback(Ack(403))
         self.assert_status(result, 3)
         self.assertIn("3 of 5 files were not tried", self.err.getvalue())
+        self.assertIn("0 of 5 files (0 bytes) are at", self.out.getvalue())
 
     def test_files_of_a_directory_that_is_empty_are_none(self) -> None:
         folder = self.mktemp()
@@ -197,7 +198,7 @@ class OutputTests(SeveralTestCase):
             self.assertIn(f"100 bytes are at {url}\n", text)
         self.assertIn("100 % 500 of 500 bytes\n", text)
         self.assertTrue(
-            text.endswith("5 files with 500 bytes are at http://h/in/\n"), text
+            text.endswith("5 of 5 files (500 bytes) are at http://h/in/\n"), text
         )
 
     def test_a_terminal_has_one_bar(self) -> None:
@@ -207,7 +208,7 @@ class OutputTests(SeveralTestCase):
         self.assertNotIn(f"bytes are at {self.urls[0]}", text)
         self.assertIn("500/500 bytes", text)
         self.assertTrue(
-            text.endswith("5 files with 500 bytes are at http://h/in/\n"), text
+            text.endswith("5 of 5 files (500 bytes) are at http://h/in/\n"), text
         )
 
     def test_what_arrived_earlier_counts(self) -> None:
@@ -217,7 +218,7 @@ class OutputTests(SeveralTestCase):
         self.out.seek(0)
         self.assert_status(self.upload(), 0)
         self.assertIn("100 % 500 of 500 bytes\n", self.out.getvalue())
-        self.assertIn("5 files with 500 bytes", self.out.getvalue())
+        self.assertIn("5 of 5 files (500 bytes)", self.out.getvalue())
 
     def test_verbose_names_the_file_in_each_line(self) -> None:
         self.assert_status(self.upload("-v"), 0)
