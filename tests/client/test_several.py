@@ -91,6 +91,12 @@ class JobTests(SeveralTestCase):
         self.assertIn("3 of 5 files were not tried", self.err.getvalue())
         self.assertIn("0 of 5 files (0 bytes) are at", self.out.getvalue())
 
+    def test_a_run_that_gave_up_on_its_last_file_can_be_continued(self) -> None:
+        self.script(self.urls[4], lost("no route"))
+        self.assert_status(self.upload("--retry-for", "0"), 3)
+        self.assertNotIn("not tried", self.err.getvalue())
+        self.assertIn("txbits: run the same command again", self.err.getvalue())
+
     def test_files_of_a_directory_that_is_empty_are_none(self) -> None:
         folder = self.mktemp()
         os.mkdir(folder)

@@ -78,9 +78,10 @@ class Several(Uploader):
             self._shared.end()
             if self._journal is not None:
                 await self._journal.finish(all_done=status is Status.DONE)
-        if self._left:
-            count = f"{len(self._left):,} of {len(items):,}"
-            context.complain(f"{count} files were not tried; {GO_ON}")
+        if self._has_given_up:
+            left = f"{len(self._left):,} of {len(items):,} files"
+            words = f"{left} were not tried; " if self._left else ""
+            context.complain(f"{words}{GO_ON}")
         self._shared.summarize()
         return status
 
