@@ -168,10 +168,12 @@ class Line:
     """
     A connection that is kept.
 
+    :ivar throttle: What bounds its rate.
     :ivar urls: What it was used for.
     """
 
     to: Callable[[Any, str, Any], IExchange]
+    throttle: Any = None
     urls: list[str] = field(factory=list)
     closed: int = 0
 

@@ -69,7 +69,7 @@ class CommandTestCase(SynchronousTestCase):
         return self.servers.setdefault(url, ScriptedExchange())
 
     def line(self, reactor: Any, settings: Any, throttle: Any) -> ILine:
-        line = Line(self.exchange)
+        line = Line(self.exchange, throttle)
         self.lines_made.append(line)
         return line
 
@@ -590,7 +590,7 @@ class StatusTests(CommandTestCase):
         self.out.truncate(0)
         self.out.seek(0)
         self.assert_status(self.run_command("status", "--clear"), 0)
-        self.assertIn("forgot 1 uploads that are done", self.out.getvalue())
+        self.assertIn("now forgotten: 1\n", self.out.getvalue())
         self.assertIn(" interrupted ", self.out.getvalue())
         self.assertNotIn("http://h/1", self.out.getvalue())
         self.assertEqual(len(self.journals()), 1)
@@ -604,7 +604,7 @@ class StatusTests(CommandTestCase):
         self.script("http://h/2", Deferred())
         self.run_command("upload", "-q", "-j", "1", first, second, "http://h/")
         self.assert_status(self.run_command("status", "--clear"), 0)
-        self.assertIn("forgot 0 uploads", self.out.getvalue())
+        self.assertIn("now forgotten: 0\n", self.out.getvalue())
         self.assertEqual(len(self.journals()), 1)
 
     def test_a_journal_holds_no_secret(self) -> None:

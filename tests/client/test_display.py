@@ -21,7 +21,7 @@ from txbits.client._display import (
     display_for,
     write,
 )
-from txbits.client._rich import RichDisplay, print_table
+from txbits.client._rich import RichDisplay
 from txbits.client.events import Created, Event, Paused, Progress, Waiting
 
 SESSION = "{7DF0354D-249B-430F-820D-3D2A9BEF4931}"
@@ -279,11 +279,6 @@ class RichTests(SynchronousTestCase):
             display.show(event)
         display.end()
         self.assertEqual(out.getvalue(), "")
-
-    def test_tables_show_what_is_in_them(self) -> None:
-        out = Pipe()
-        print_table(out, ["one", "two"], [["[a]", "b"]])
-        self.assertIn("[a]", out.getvalue())
 
 
 class NoDisplayTests(SynchronousTestCase):

@@ -422,7 +422,7 @@ class RedirectTests(DownloadCase):
         for _ in range(20):
             self.moved_to("/x")
         error = await self.failure(self.download())
-        self.assertIn("pointed elsewhere 10 times", str(error))
+        self.assertIn("redirected 10 times", str(error))
 
     async def test_secrets_stay_with_their_server(self):
         other = ScriptedFile()

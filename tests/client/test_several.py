@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+from contextlib import redirect_stderr
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -62,14 +64,22 @@ class JobTests(SeveralTestCase):
         self.assertEqual(used, self.urls)
         self.assertEqual([line.closed for line in self.lines_made], [1, 1])
 
+    def test_the_rate_is_limited_over_all_connections(self) -> None:
+        self.assert_status(self.upload("-j", "2", "--limit-rate", "1M"), 0)
+        first, second = self.lines_made
+        self.assertIs(first.throttle, second.throttle)
+        self.assertEqual(first.throttle.rate, 1024 * 1024)
+
     def test_there_are_no_more_connections_than_files(self) -> None:
         self.assert_status(self.upload("-j", "100"), 0)
         self.assertEqual(len(self.lines_made), 5)
 
     def test_a_number_that_is_none_is_wrong_usage(self) -> None:
         for text in ("0", "-1", "x", "10000"):
-            with self.assertRaises(SystemExit):
+            err = io.StringIO()
+            with redirect_stderr(err), self.assertRaises(SystemExit):
                 self.upload("-j", text)
+            self.assertIn("is not a number from 1 to 9999", err.getvalue())
 
     def test_when_one_gives_up_those_under_way_end_and_no_other_begins(self) -> None:
         (held,) = self.hold(0)
@@ -79,6 +89,13 @@ class JobTests(SeveralTestCase):
         held.callback(Ack(403))
         self.assert_status(result, 3)
         self.assertIn("3 of 5 files were not tried", self.err.getvalue())
+        self.assertIn("0 of 5 files (0 bytes) are at", self.out.getvalue())
+
+    def test_a_run_that_gave_up_on_its_last_file_can_be_continued(self) -> None:
+        self.script(self.urls[4], lost("no route"))
+        self.assert_status(self.upload("--retry-for", "0"), 3)
+        self.assertNotIn("not tried", self.err.getvalue())
+        self.assertIn("txbits: run the same command again", self.err.getvalue())
 
     def test_files_of_a_directory_that_is_empty_are_none(self) -> None:
         folder = self.mktemp()
@@ -187,7 +204,7 @@ class OutputTests(SeveralTestCase):
             self.assertIn(f"100 bytes are at {url}\n", text)
         self.assertIn("100 % 500 of 500 bytes\n", text)
         self.assertTrue(
-            text.endswith("5 files with 500 bytes are at http://h/in/\n"), text
+            text.endswith("5 of 5 files (500 bytes) are at http://h/in/\n"), text
         )
 
     def test_a_terminal_has_one_bar(self) -> None:
@@ -197,7 +214,7 @@ class OutputTests(SeveralTestCase):
         self.assertNotIn(f"bytes are at {self.urls[0]}", text)
         self.assertIn("500/500 bytes", text)
         self.assertTrue(
-            text.endswith("5 files with 500 bytes are at http://h/in/\n"), text
+            text.endswith("5 of 5 files (500 bytes) are at http://h/in/\n"), text
         )
 
     def test_what_arrived_earlier_counts(self) -> None:
@@ -207,7 +224,7 @@ class OutputTests(SeveralTestCase):
         self.out.seek(0)
         self.assert_status(self.upload(), 0)
         self.assertIn("100 % 500 of 500 bytes\n", self.out.getvalue())
-        self.assertIn("5 files with 500 bytes", self.out.getvalue())
+        self.assertIn("5 of 5 files (500 bytes)", self.out.getvalue())
 
     def test_verbose_names_the_file_in_each_line(self) -> None:
         self.assert_status(self.upload("-v"), 0)

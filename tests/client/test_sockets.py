@@ -5,6 +5,7 @@ the command in a process of its own.
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -12,16 +13,26 @@ from typing import Any
 from uuid import UUID
 
 from twisted.internet import reactor as _reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ProcessTerminated
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
+from zope.interface.verify import verifyObject
 
+from tests.client.fakes import Line
 from tests.protocol.model_server import ModelServer
-from txbits.client import Event, UploadFailed, Waiting, upload
+from txbits.client import (
+    ConnectionSettings,
+    Event,
+    UploadFailed,
+    UploadResult,
+    Waiting,
+    upload,
+)
+from txbits.client._exchange import HTTPLine, ILine
 from txbits.protocol.codec import encode_ack, parse_request
 
 reactor: Any = _reactor
@@ -149,6 +160,51 @@ class LibraryTests(SocketsTestCase):
             self.assertEqual((error.status, error.transient), (404, False))
         else:
             self.fail("it was not refused")
+
+
+class LineTests(SocketsTestCase):
+    """A connection that is kept for one upload after the other."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.line = HTTPLine(reactor, ConnectionSettings())
+        self.addCleanup(self.line.close)
+
+    def upload(self, data: bytes) -> Deferred[UploadResult]:
+        return upload(
+            io.BytesIO(data),
+            self.url,
+            reactor=reactor,
+            exchange=self.line.exchange(self.url),
+            random=lambda: 0.0,
+        )
+
+    def test_it_provides_the_interface(self) -> None:
+        verifyObject(ILine, self.line)
+        verifyObject(ILine, Line(lambda *_: self.line.exchange("")))
+
+    async def test_several_uploads_use_one_connection(self) -> None:
+        for number in range(3):
+            await self.upload(b"%d" % number)
+            self.assertEqual(self.server.published, b"%d" % number)
+        self.assertEqual(len(self.resource.connections), 1)
+
+    async def test_one_that_broke_is_replaced(self) -> None:
+        self.resource.drops = 1
+        await self.upload(b"first")
+        await self.upload(b"second")
+        self.assertEqual(self.server.published, b"second")
+        self.assertEqual(len(self.resource.connections), 2)
+
+    async def test_it_can_be_used_after_an_upload_was_stopped(self) -> None:
+        stuck: Deferred[None] = Deferred()
+        self.resource.stuck = stuck
+        uploading = self.upload(b"first")
+        await stuck
+        uploading.cancel()
+        await self.assertFailure(uploading, CancelledError)
+        await self.upload(b"second")
+        self.assertEqual(self.server.published, b"second")
 
 
 class Command(ProcessProtocol):

@@ -251,7 +251,7 @@ class JSONDisplay:
         """See :class:`Display`."""
 
     def _write(self, **fields: Any) -> None:
-        write_json(self.out, **{**self.fields, **fields})
+        write_json(self.out, **{**fields, **self.fields})
 
 
 class NoDisplay:

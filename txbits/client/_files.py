@@ -130,6 +130,24 @@ class Files:
             os.close(descriptor)
         os.replace(temporary, path)
 
+    def replace_locked(self, path: str, data: bytes) -> int:
+        """
+        Replace a small file by a new version, which is locked before it gets the name.
+
+        :returns: The descriptor of the new version.
+        """
+        temporary = f"{path}.new"
+        descriptor = self.create(temporary)
+        try:
+            self.lock(descriptor)
+            self.fill(descriptor, data)
+            os.replace(temporary, path)
+            self.sync_folder_of(path, descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
     def fill(self, descriptor: int, data: bytes, *, is_durable: bool = True) -> None:
         """Write a small file, and sync it if *is_durable*."""
         if os.write(descriptor, data) != len(data):

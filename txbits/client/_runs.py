@@ -45,8 +45,8 @@ from txbits.protocol.upload import Position
 
 _PREFIX, _SUFFIX = "run-", ".jsonl"
 
-#: The lock that serializes the start of runs.
-_GATE = "runs.lock"
+#: The lock that serializes the start of one user's runs.
+_GATE = "runs-{user}.lock"
 
 #: How many seconds after a line the journal is synced.
 _SYNC_AFTER = 1.0
@@ -340,7 +340,7 @@ class RunJournal:
             raise ValueError("the journal is closed")
         start = os.lseek(self._descriptor, 0, os.SEEK_CUR)
         try:
-            _write_all(self._descriptor, text)
+            self._files.fill(self._descriptor, text, is_durable=False)
         except OSError:
             # The next line must not be the end of this one.
             os.lseek(self._descriptor, start, os.SEEK_SET)
@@ -359,7 +359,7 @@ class RunJournal:
         def end(outcome: Any) -> None:
             self._syncing = None
             if isinstance(outcome, Failure):
-                outcome.trap(OSError)
+                # The next step fails with it.
                 self._failure = outcome.value
             idle.callback(None)
 
@@ -367,8 +367,8 @@ class RunJournal:
 
     def _rewrite(self) -> None:
         """Leave out what later lines have replaced. It blocks, but rarely happens."""
-        descriptor = _write_locked(
-            self.path, _upcoming_line(self._upcoming) + self._lines.text, self._files
+        descriptor = self._files.replace_locked(
+            str(self.path), _upcoming_line(self._upcoming) + self._lines.text
         )
         if self._descriptor is not None:
             os.close(self._descriptor)
@@ -429,7 +429,7 @@ class FileJournal:
 @contextmanager
 def _gate(directory: Path, files: Files) -> Iterator[None]:
     """Let one run at a time read the other journals and announce its files."""
-    path = directory / _GATE
+    path = directory / _GATE.format(user=os.geteuid())
     descriptor, _ = locked(path, files=files, wait=True)
     try:
         yield
@@ -457,7 +457,7 @@ def _take_over(
     try:
         path = left[0][0] if left else _free(directory, url)
         text = _upcoming_line(upcoming) + merged.text
-        descriptor = _write_locked(path, text, files)
+        descriptor = files.replace_locked(str(path), text)
         is_alone = files.lock(descriptor)
         for other_path, _ in left[1:]:
             other_path.unlink(missing_ok=True)
@@ -477,25 +477,3 @@ def _free(directory: Path, url: str) -> Path:
 
 def _upcoming_line(names: Iterable[str]) -> bytes:
     return json.dumps({"upcoming": sorted(names)}).encode("ascii") + b"\n"
-
-
-def _write_locked(path: Path, text: bytes, files: Files) -> int:
-    """Replace a journal by a new version, which is locked before it gets the name."""
-    temporary = f"{path}.new"
-    descriptor = files.create(temporary)
-    try:
-        files.lock(descriptor)
-        _write_all(descriptor, text)
-        files.fsync(descriptor)
-        os.replace(temporary, path)
-        files.sync_folder_of(str(path), descriptor)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]

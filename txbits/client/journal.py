@@ -309,10 +309,6 @@ class Journal:
         if descriptor is not None:
             os.close(descriptor)
 
-    @property
-    def _temporary(self) -> Path:
-        return self.path.with_name(f"{self.path.name}.new")
-
     def _open(self) -> None:
         try:
             make_folder(self.path.parent)
@@ -345,29 +341,19 @@ class Journal:
     def _save(self, position: Position, done: bool) -> None:
         entry = Entry(self.url, self.file, position, done, self._began, self.now())
         try:
-            self._replace(entry.to_json().encode("utf-8"))
+            descriptor = self.files.replace_locked(
+                str(self.path), entry.to_json().encode("utf-8")
+            )
         except OSError as error:
             raise JournalError(f"{self.path}: {error.strerror or error}") from error
-        self.found = entry
-
-    def _replace(self, text: bytes) -> None:
-        temporary = str(self._temporary)
-        descriptor = self.files.create(temporary)
-        try:
-            self.files.lock(descriptor)
-            self.files.fill(descriptor, text)
-            os.replace(temporary, self.path)
-        except BaseException:
-            os.close(descriptor)
-            raise
         self.close()
         self._descriptor = descriptor
-        self.files.sync_folder_of(str(self.path), descriptor)
+        self.found = entry
 
     def _remove(self) -> None:
         try:
             self.path.unlink(missing_ok=True)
-            self._temporary.unlink(missing_ok=True)
+            self.path.with_name(f"{self.path.name}.new").unlink(missing_ok=True)
         except OSError as error:
             raise JournalError(f"{self.path}: {error.strerror or error}") from error
         finally:

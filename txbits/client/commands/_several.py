@@ -59,7 +59,7 @@ class Several(Uploader):
         context, options = self.context, self.options
         self._left = deque(items)
         total = await context.run(_length_of_all, items)
-        self._shared = _Shared(self, total)
+        self._shared = _Shared(self, len(items), total)
         await self._open_journal(items)
         throttle = Throttle(context.reactor, self.settings.limit_rate)
         jobs = min(options.jobs, len(items))
@@ -78,9 +78,10 @@ class Several(Uploader):
             self._shared.end()
             if self._journal is not None:
                 await self._journal.finish(all_done=status is Status.DONE)
-        if self._left:
-            count = f"{len(self._left):,} of {len(items):,}"
-            context.complain(f"{count} files were not tried; {GO_ON}")
+        if self._has_given_up:
+            left = f"{len(self._left):,} of {len(items):,} files"
+            words = f"{left} were not tried; " if self._left else ""
+            context.complain(f"{words}{GO_ON}")
         self._shared.summarize()
         return status
 
@@ -207,6 +208,7 @@ class _Shared:
     """
 
     uploader: Uploader
+    count: int
     total: int
     _bar: Display = field(init=False, factory=NoDisplay)
     _is_bar: bool = field(init=False)
@@ -263,8 +265,9 @@ class _Shared:
         """Say how much is at its destination."""
         options = self.uploader.options
         if not (options.quiet or options.json):
+            files = f"{self._files:,} of {self.count:,} files"
             self.uploader.context.say(
-                f"{self._files:,} files with {self._bytes:,} bytes are at {options.url}"
+                f"{files} ({self._bytes:,} bytes) are at {options.url}"
             )
 
 

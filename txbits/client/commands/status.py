@@ -34,7 +34,7 @@ async def _perform(context: Context, options: argparse.Namespace) -> Status:
             forgotten = await context.run(forget, done)
             found = [each for each in found if each not in done]
             if not options.json:
-                context.say(f"forgot {forgotten:,} uploads that are done")
+                context.say(f"uploads that are done, now forgotten: {forgotten:,}")
     except OSError as error:
         raise UsageError(f"{place}: {error.strerror}") from error
     if options.json:
