@@ -182,5 +182,5 @@ class TLSTests(KitCase):
         self.assertRegex(
             str(error),
             "nothing was heard of it for 0.5 seconds"
-            "|what answers there does not speak TLS",
+            "|this port does not speak TLS",
         )

@@ -220,7 +220,7 @@ class CertificateTests(TLSTestCase):
     async def test_a_server_without_tls_is_said_to_be_one(self) -> None:
         site = BITSSite(self.resource, reactor=reactor)
         error = await self.refuse(self.listen_with(site, "https"))
-        self.assertIn("what answers there does not speak TLS (", str(error))
+        self.assertIn("this port does not speak TLS (", str(error))
         self.assertTrue(error.transient)
 
     async def test_that_of_an_authority_may_be_what_has_expired(self) -> None:

@@ -275,9 +275,7 @@ class Asking:
         return self._unreachable(why)
 
     def _unreachable(self, why: str) -> ApplicationUnreachable:
-        return ApplicationUnreachable(
-            f"no answer from {self.target.authority}: {why}"
-        )
+        return ApplicationUnreachable(f"no answer from {self.target.authority}: {why}")
 
     def _late(self, seconds: float) -> str:
         if self._reply_body is not None:
