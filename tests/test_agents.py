@@ -173,15 +173,15 @@ class WordsTests(SynchronousTestCase):
         for error, words in (
             (
                 TLSError([("SSL routines", "", "wrong version number")]),
-                "what answers there does not speak TLS (wrong version number)",
+                "this port does not speak TLS (wrong version number)",
             ),
             (
                 TLSError([("SSL routines", "", "tlsv1 alert protocol version")]),
                 "TLS failed: tlsv1 alert protocol version",
             ),
             (TLSError([("a", "", "b"), ("c", "", "d")]), "TLS failed: b, d"),
-            (TLSError([]), "TLS failed: OpenSSL does not say why"),
+            (TLSError([]), "TLS failed: no reason given"),
             (SysCallError(-1, "Unexpected EOF"), "TLS failed: Unexpected EOF"),
-            (ZeroReturnError(), "TLS failed: OpenSSL does not say why"),
+            (ZeroReturnError(), "TLS failed: no reason given"),
         ):
             self.assertEqual(in_words(error), words)

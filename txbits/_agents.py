@@ -142,10 +142,10 @@ class Verbatim:
 
 def coding_of(response: IResponse) -> str | None:
     """
-    Tell what has been done to the body of a response (RFC 9110 8.4).
+    Determine the content codings of a response (RFC 9110 8.4).
 
-    Some stores send back ``aws-chunked``, which is how an object was uploaded, and says
-    nothing of its bytes; and some an empty header.
+    Some stores return ``aws-chunked``, which only tells how an object was uploaded, or
+    an empty header.
 
     :returns: The codings in lower case, separated by commas; ``None`` if there is none.
     """
@@ -164,10 +164,10 @@ _NO_CODINGS = frozenset({"", "identity", "aws-chunked"})
 @define
 class Watch:
     """
-    A time-out that begins anew with each sign of life.
+    A time-out that is restarted with each progress.
 
-    :ivar clock: Tells the time.
-    :ivar expired: The seconds that have run out, once they have.
+    :ivar clock: The clock.
+    :ivar expired: The time-out that has expired, in seconds, if one has.
     """
 
     clock: IReactorTime
@@ -176,16 +176,16 @@ class Watch:
     _call: IDelayedCall | None = field(init=False, default=None)
 
     def restart(self, seconds: float) -> None:
-        """Begin anew."""
+        """Start the time-out again."""
         self.end()
         self._call = self.clock.callLater(seconds, self._expire, seconds)
 
     def guard(self, request: Deferred[Any]) -> None:
-        """Cancel *request* when the time is over."""
+        """Cancel *request* when the time-out expires."""
         self._request = request
 
     def end(self) -> None:
-        """Stop the clock."""
+        """Stop the time-out."""
         call, self._call = self._call, None
         if call is not None:
             call.cancel()
@@ -197,8 +197,8 @@ class Watch:
             self._request.cancel()
 
 
-#: What a request may fail with for a reason that lies in the network, or in what the
-#: body comes from. Anything else is a mistake of ours.
+#: What a request may fail with because of the network, the peer, or the source of the
+#: body. Any other exception is a programming error.
 FAILURES = (
     RequestGenerationFailed,
     RequestTransmissionFailed,
@@ -214,14 +214,14 @@ FAILURES = (
 
 
 def reasons_of(error: BaseException) -> Iterator[BaseException]:
-    """All that an error of ``twisted.web.client`` is made of, the innermost first."""
+    """An error of ``twisted.web.client`` and all its reasons, the innermost first."""
     for failure in getattr(error, "reasons", ()):
         yield from reasons_of(failure.value)
     yield error
 
 
 def in_words(error: BaseException) -> str:
-    """Say on one line what is behind such an error."""
+    """Describe the innermost reason of such an error, on one line."""
     innermost = next(reasons_of(error))
     if isinstance(innermost, TLSError):
         return _tls_in_words(innermost)
@@ -229,7 +229,7 @@ def in_words(error: BaseException) -> str:
     return words or type(innermost).__name__
 
 
-#: What OpenSSL says of plain text where it expects TLS, from version to version.
+#: How versions of OpenSSL describe plain text instead of TLS.
 _NO_TLS = frozenset(
     {
         "wrong version number",
@@ -241,15 +241,15 @@ _NO_TLS = frozenset(
 
 
 def _tls_in_words(error: TLSError) -> str:
-    """Say what OpenSSL has found, which tells it as a list of tuples."""
+    """Describe an error of OpenSSL, which reports a list of tuples."""
     found = error.args[0] if error.args else None
     if isinstance(found, list) and found:
         # Library, function, and reason.
         reasons = [str(one[-1]) for one in found]
         said = ", ".join(reasons)
         if not _NO_TLS.isdisjoint(reasons):
-            return f"what answers there does not speak TLS ({said})"
+            return f"this port does not speak TLS ({said})"
     else:
-        # Of a system call there are a number and words.
+        # A system call has a number and a text.
         said = str(error.args[-1] or "") if error.args else ""
-    return f"TLS failed: {said or 'OpenSSL does not say why'}"
+    return f"TLS failed: {said or 'no reason given'}"

@@ -1,12 +1,11 @@
 """
-Connections on which the head of a response has an end, for all that ask servers by way
-of ``twisted.web.client``: the client, the S3 backend, and who tells server applications
-of uploads.
+Connections that limit the heads of responses, for all users of ``twisted.web.client``:
+the client, the S3 backend, and notifications.
 
-Twisted bounds the length of a line, and the trailers and extensions of chunked bodies,
-but neither how many lines a head has nor how many interim responses come before it: a
-server that never ends fills the memory. This module stands apart because it leans on
-parts of Twisted that may move.
+Twisted limits the length of a line, and the trailers and extensions of chunked bodies,
+but not the number of lines in a head, nor of interim responses: a malicious server
+could fill the memory. Only this module depends on the internals of
+``twisted.web.client``.
 """
 
 from __future__ import annotations
@@ -21,27 +20,27 @@ from twisted.web.client import HTTPConnectionPool
 from twisted.web.client import _HTTP11ClientFactory as _Factory
 from twisted.web.iweb import IResponse
 
-#: How long the head of a response may be, in bytes, with all interim responses before
-#: it; and a line of it, which is Twisted's own bound.
+#: Maximum length of the head of a response in bytes, including all interim responses
+#: before it; and of one line, as in Twisted.
 MOST_BYTES = 64 * 1024
 MOST_LINE_BYTES = 16 * 1024
 
-#: How many lines it may have, with those of all interim responses.
+#: Maximum number of lines, including those of all interim responses.
 MOST_LINES = 200
 
-#: How many interim responses may come. WebDAV's 102 comes every 20 seconds.
+#: Maximum number of interim responses. WebDAV's 102 is sent every 20 seconds.
 MOST_INTERIM = 16
 
-#: Heads that are shorter, in bytes, are not cut into lines. It is less than a line may
-#: have.
+#: Shorter heads, in bytes, need not be split into lines. It is less than the maximum of
+#: a line.
 _SHORT = 8 * 1024
 
 
 class EndlessHead(Exception):
     """
-    The head of a response is too long; the text is one line that says in what way.
+    The head of a response exceeds a limit; the text is one line.
 
-    :param what: What there is too much of.
+    :param what: What the response has too much of.
     """
 
     def __init__(self, what: str) -> None:
@@ -50,10 +49,10 @@ class EndlessHead(Exception):
 
 class BoundedConnection(HTTP11ClientProtocol):
     """
-    A connection to a server, which is dropped when the head of a response is too much.
+    A connection to a server, which is dropped if the head of a response is too long.
 
-    The request fails with what it fails with when a connection is lost, with an
-    :class:`EndlessHead` among the reasons.
+    The request then fails as if the connection were lost, with an :class:`EndlessHead`
+    among the reasons.
     """
 
     transport: Any
@@ -77,7 +76,7 @@ class BoundedConnection(HTTP11ClientProtocol):
         if self._bytes == 0 and _has_short_head(data):
             super().dataReceived(data)
             return
-        # One line after the other, so that the parser tells where the head ends.
+        # Line by line, because only the parser knows where the head ends.
         while start < len(data) and self._parser is parser and _is_in_head(parser):
             end = data.find(b"\n", start) + 1 or len(data)
             self._excess = self._excess_with(data[start:end])
@@ -89,8 +88,8 @@ class BoundedConnection(HTTP11ClientProtocol):
             start = end
             # An interim response is not the end of the head.
             self._interim += was_in_fields and parser.state == STATUS
-        # What follows a response that has no body is nobody's; nor is it the answer to
-        # a request that has been made meanwhile.
+        # What follows a response without a body is ignored. It is not the answer to a
+        # request that has been made in the meantime.
         if start < len(data) and self._parser is parser:
             super().dataReceived(data[start:])
 
@@ -100,7 +99,7 @@ class BoundedConnection(HTTP11ClientProtocol):
         super().connectionLost(reason if excess is None else Failure(excess))
 
     def _excess_with(self, line: bytes) -> EndlessHead | None:
-        """Count a line, or a part of one, and say what is too much then."""
+        """Count a line, or a part of one, and return the limit that it exceeds."""
         self._bytes += len(line)
         self._line += len(line)
         if self._line > MOST_LINE_BYTES:
@@ -119,8 +118,9 @@ class BoundedConnection(HTTP11ClientProtocol):
 
 def _has_short_head(data: bytes) -> bool:
     """
-    Tell whether all of a head has come that is within all bounds, and is the last: that
-    is nearly every one, and spares it to be looked at line by line.
+    Tell whether the data contain a complete head of a final response within all limits.
+
+    Nearly all do, and need not be checked line by line.
     """
     if data[:9] != b"HTTP/1.1 " or data[9:10] not in (b"2", b"3", b"4", b"5"):
         return False

@@ -144,7 +144,7 @@ class SettingTests(SynchronousTestCase):
     def test_these_are_refused(self) -> None:
         for url, public_url, why in (
             ("", PUBLIC, "ASCII"),
-            ("notify", None, "needs a public URL"),
+            ("notify", None, "requires a public URL"),
             ("http://a/" + "x" * 2200, None, "2,200"),
             ("http://a/ü", None, "ASCII"),
             ("http://a/a b", None, "ASCII"),

@@ -478,8 +478,8 @@ class BrokenFileTests(ReloadCase):
         self.start(A, B)
         self.reload(f"{A}\nsession-limit = 7", f"{B}\npublic-url = 'https://a!b'")
         self.assert_nothing_changed(
-            f"{self.path}: directory 2 (/b): public-url: 'https://a!b' names no host "
-            "that clients could ask for"
+            f"{self.path}: directory 2 (/b): public-url: 'https://a!b' has no "
+            "valid host"
         )
         self.assertEqual(self.manager("/a").settings.session_limit, 50)
 

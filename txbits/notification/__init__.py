@@ -1,9 +1,9 @@
 """
-Telling server applications of complete uploads.
+Notifies server applications of complete uploads.
 
-:class:`HTTPNotifier` asks one over HTTP; :func:`notifier` makes one of a Python
-function. Both are :class:`~txbits.interfaces.INotifier`; nothing here knows of packets,
-or of who the clients are.
+:class:`HTTPNotifier` uses HTTP; :func:`notifier` wraps a Python function. Both provide
+:class:`~txbits.interfaces.INotifier`. This package does not depend on packets or on the
+web server.
 """
 
 from txbits.notification._function import notifier

@@ -1,5 +1,5 @@
 """
-One question to a server application, and what comes of it (MC-BUP 3.3.5).
+One request to a server application, and its outcome (MC-BUP 3.3.5).
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ from txbits.notification._connection import (
 from txbits.notification._url import Target
 from txbits.protocol.urls import fault_of_reply_url
 
-#: How much of a body that nobody wants is taken, and for how many seconds.
+#: How many bytes of an unused body are read, and for how many seconds.
 _MOST_DRAINED = 1 << 16
 _DRAIN_TIME = 5.0
 
-_NO_HTTP = "its response is no HTTP"
+_NO_HTTP = "its response is not HTTP"
 _OLD_HTTP = "the application does not answer with HTTP/1.1"
 
 
@@ -56,12 +56,12 @@ class Asking:
     """
     One attempt to get an answer.
 
-    :ivar reactor: Tells the time.
-    :ivar endpoints: Leads to the application.
-    :ivar target: What the request is sent to.
-    :ivar headers: The request's.
-    :ivar upload: What it is about.
-    :ivar reply: Where the reply goes.
+    :ivar reactor: The clock.
+    :ivar endpoints: Connect to the application.
+    :ivar target: The target of the request.
+    :ivar headers: The headers of the request.
+    :ivar upload: The upload.
+    :ivar reply: Stores the reply.
     :ivar by_value: Whether the upload is the request's body.
     """
 
@@ -89,14 +89,14 @@ class Asking:
 
     async def run(self) -> Answer:
         """
-        Ask.
+        Send the request, and return the answer.
 
-        When it is over, nothing is left of it, and the upload is no longer read.
+        When it is over, its connection is closed, and the upload is no longer read.
         """
         try:
             answer = await self._answer()
         except GeneratorExit:
-            # The process ends, and nobody waits.
+            # The process ends.
             raise
         except BaseException as error:
             sorted_out = self._sorted(error)
@@ -145,7 +145,7 @@ class Asking:
         ended = self._request_ended = Event()
 
         def cancel(_: object) -> None:
-            # What it fails with then does not always say so.
+            # Its failure does not always show that.
             self._is_cancelled = True
             request.cancel()
 
@@ -181,8 +181,8 @@ class Asking:
 
     def _look_at_head(self, head: Head) -> None:
         """
-        Give up on a head that is too long, and on the rest of an upload that is
-        refused already.
+        Give up if the head is too long, or if the upload is refused before all of it is
+        sent.
         """
         if not head.is_over and head.length > LONGEST_HEAD:
             self._give_up(
@@ -218,9 +218,8 @@ class Asking:
 
     async def _drained(self, response: IResponse) -> None:
         """
-        Take the rest of a response, out of politeness, and within limits.
-
-        What becomes of it does not matter any more.
+        Read and ignore the rest of a response, within limits, so that the application
+        can finish.
         """
         drain = Drain(_MOST_DRAINED)
         response.deliverBody(drain)
@@ -233,9 +232,9 @@ class Asking:
 
     async def _ended(self) -> None:
         """
-        End what is under way, and wait until it is over.
+        Stop the request and both bodies, and wait until they have ended.
 
-        :raises BackendError: If what there is of a reply could not be closed.
+        :raises BackendError: If an incomplete reply could not be closed.
         """
         self._watch.end()
         self._connection.abort()
@@ -252,7 +251,7 @@ class Asking:
                 raise self._reply_body.error
 
     def _sorted(self, error: BaseException) -> BaseException:
-        """Find out what an error comes down to."""
+        """Determine the error to report."""
         for body in (self._reply_body, self._upload_body):
             if body is not None and body.error is not None:
                 return body.error
@@ -266,7 +265,7 @@ class Asking:
             return CancelledError()
         reasons = list(reasons_of(error))
         if any(isinstance(one, (TLSError, VerificationError)) for one in reasons):
-            why = "its certificate is not trusted, or it speaks no TLS"
+            why = "its certificate is not trusted, or it does not speak TLS"
         elif isinstance(
             reasons[0], (ConnectionClosed, OSError, ConnectError, EndlessHead)
         ):
@@ -276,22 +275,21 @@ class Asking:
         return self._unreachable(why)
 
     def _unreachable(self, why: str) -> ApplicationUnreachable:
-        return ApplicationUnreachable(f"{self.target.authority} cannot be asked: {why}")
+        return ApplicationUnreachable(f"no answer from {self.target.authority}: {why}")
 
     def _late(self, seconds: float) -> str:
         if self._reply_body is not None:
-            return f"nothing came of the application's reply for {seconds:g} seconds"
+            return f"the application sent nothing of its reply for {seconds:g} seconds"
         if self._is_sending:
-            return f"the application took nothing of the upload for {seconds:g} seconds"
+            return f"the application read nothing of the upload for {seconds:g} seconds"
         return f"the application did not answer within {seconds:g} seconds"
 
 
 def _refusal(status: int) -> Exception:
     """
-    Make an error of a status that is not of success.
+    Make the error for a status other than success.
 
-    A status that cannot be that of a response, and so cannot be handed on either, is no
-    answer at all.
+    A status that is not valid in a final response cannot be forwarded to the client.
     """
     if not 300 <= status < 600:
         return BadAnswer(f"the application answered with status {status}")
@@ -300,9 +298,9 @@ def _refusal(status: int) -> Exception:
 
 def _reply_url(response: IResponse) -> str | None:
     """
-    Read BITS-Static-Response-URL; an empty one is none (MC-BUP 3.3.5.2.4).
+    Read BITS-Static-Response-URL; an empty one is ignored (MC-BUP 3.3.5.2.4).
 
-    :raises BadAnswer: If it cannot be handed on.
+    :raises BadAnswer: If it cannot be forwarded to the client.
     """
     values = response.headers.getRawHeaders(b"BITS-Static-Response-URL", ())
     urls: set[str] = {value.strip().decode("latin-1") for value in values} - {""}
@@ -310,7 +308,7 @@ def _reply_url(response: IResponse) -> str | None:
         return None
     url = urls.pop()
     if urls:
-        raise BadAnswer("the application gives several reply URLs")
+        raise BadAnswer("the application returned several reply URLs")
     if (fault := fault_of_reply_url(url)) is not None:
         raise BadAnswer(f"the application's reply URL {fault}")
     return url

@@ -1,8 +1,7 @@
 """
-The bodies of a request and its response: the upload out of storage, the reply into it.
+The bodies of a request and its response: the upload from storage, and the reply to it.
 
-Both go at the pace of the slower side, and hold no more than the pieces that were under
-way when it stopped.
+Back-pressure keeps no more of them in memory than the pieces under way.
 """
 
 from __future__ import annotations
@@ -33,14 +32,14 @@ class UploadBody:
     """
     An upload as the body of a request.
 
-    To the connection it is a producer, to the session a consumer.
+    It is a producer for the connection, and a consumer for the session.
 
-    :ivar session: Whose bytes they are.
-    :ivar length: How many.
-    :ivar moved: Called each time that the connection has taken some, and when it has
-        taken all of them.
-    :ivar is_out: Whether it has taken all of them.
-    :ivar error: What reading failed with, unless that was because it was stopped.
+    :ivar session: The upload.
+    :ivar length: Its length in bytes.
+    :ivar moved: Called each time the connection has accepted bytes, and when it has
+        accepted all of them.
+    :ivar is_out: Whether it has accepted all of them.
+    :ivar error: Why reading failed, unless it was stopped.
     :ivar ended: Happens when nothing is read any more, or will be.
     """
 
@@ -76,7 +75,9 @@ class UploadBody:
 
         def end(_: None) -> None:
             if self._sent < self.length:
-                raise StagedDataLost(f"only {self._sent} bytes of {self.length} came")
+                raise StagedDataLost(
+                    f"only {self._sent} of {self.length} bytes could be read"
+                )
             self._consumer = None
             if not self._is_stopped:
                 self.is_out = True
@@ -111,19 +112,19 @@ class UploadBody:
         self.moved()
 
     def pauseProducing(self) -> None:
-        """Called by the connection: it has enough for now."""
+        """Called by the connection: it accepts no more for now."""
         self._is_paused = True
         if self._producer is not None:
             self._producer.pauseProducing()
 
     def resumeProducing(self) -> None:
-        """Called by the connection: it takes more."""
+        """Called by the connection: it accepts more."""
         self._is_paused = False
         if self._producer is not None:
             self._producer.resumeProducing()
 
     def stopProducing(self) -> None:
-        """Called by the connection, or by us: no more, ever."""
+        """Called by the connection, or to give up: stop for good."""
         if self._is_stopped:
             return
         self._is_stopped = True
@@ -136,14 +137,14 @@ class UploadBody:
 @define(eq=False)
 class ReplyBody(Protocol):
     """
-    The body of a response, written to where the reply goes.
+    The body of a response, which is stored as the reply.
 
-    What has no byte is no reply: nothing is opened for it.
+    An empty body is not a reply, and opens nothing.
 
-    :ivar reply: Where it goes.
-    :ivar waits: Called with ``True`` when the application is waited for, and with
-        ``False`` when it no longer is.
-    :ivar error: What went wrong, if anything did.
+    :ivar reply: Stores the reply.
+    :ivar waits: Called with ``True`` when it waits for the application, and with
+        ``False`` when it no longer does.
+    :ivar error: The failure, if there is one.
     :ivar ended: Happens when the response is over, and the writer closed.
     """
 
@@ -199,7 +200,7 @@ class ReplyBody(Protocol):
         _check_end(self._reason)
 
     async def _next(self) -> bytes | None:
-        """Wait for bytes; ``None`` when there will be no more."""
+        """Wait for bytes; ``None`` at the end."""
         if not self._pieces and self._reason is None:
             self._more = Deferred()
             self.waits(True)
@@ -212,22 +213,22 @@ class ReplyBody(Protocol):
 
 
 def _check_end(reason: Failure | None) -> None:
-    """Raise what is wrong with the end of a response, if anything is."""
+    """Check that a response was complete."""
     if reason is None or reason.check(ResponseDone):
         return
     if reason.check(PotentialDataLoss):
         raise BadAnswer(
-            "the application's response has no Content-Length, so that nobody can tell "
-            "whether its reply is whole"
+            "the application's response has no Content-Length, so it cannot be known "
+            "whether its reply is complete"
         )
     raise ApplicationUnreachable(
-        f"the application's reply broke off: {in_words(reason.value or reason)}"
+        f"the application's reply is incomplete: {in_words(reason.value or reason)}"
     )
 
 
 class Drain(Protocol):
     """
-    Takes a body that nobody wants, so that its sender is not cut short.
+    Reads a body that is not used, so that its sender can finish.
 
     :ivar ended: Happens when it is over, or longer than it may be.
     """

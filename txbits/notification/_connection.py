@@ -1,16 +1,14 @@
 """
 One connection to a server application, for one request.
 
-It is not kept for another one. An idle connection may be closed by the other end at any
-moment, and a request that was just sent then cannot be told from one that the
-application took and died of; an upload is worth a handshake.
+It is not reused. The application may close an idle connection at any moment, and it
+would be unknown whether it has received a request that was sent at that time.
 
-``twisted.web.client`` looks at a response when the request is out, and loses its
-bearings if something is wrong with one that comes before. But an application that
-refuses an upload before it has read all of it mostly answers, and closes; the
-connection then breaks under the bytes that are still on their way, and the answer is
-lost. So the head of the response is read here when it comes, and held back until the
-request is out.
+``twisted.web.client`` expects the response after the whole request, and fails in odd
+ways if a response that comes earlier is invalid. An application that refuses an upload
+early mostly answers and closes the connection; then sending the rest fails, and the
+answer is lost. So the head of the response is read here when it arrives, and held back
+until the request is sent.
 """
 
 from __future__ import annotations
@@ -46,13 +44,13 @@ _END = re.compile(rb"\n\r?\n")
 @define
 class Head:
     """
-    The head of a response, of which no more than the status is read.
+    The head of a response, of which only the status line is read.
 
-    :ivar status: That of the final response, once it has come.
-    :ivar version: Its version of HTTP, once it has come.
-    :ivar is_http: Whether it is a head of HTTP so far.
-    :ivar is_over: Whether all of the head has.
-    :ivar length: How many bytes it has so far, interim responses included.
+    :ivar status: The status of the final response, when it has arrived.
+    :ivar version: Its version of HTTP, when it has arrived.
+    :ivar is_http: Whether it is valid HTTP so far.
+    :ivar is_over: Whether all of the head has arrived.
+    :ivar length: Its length so far in bytes, interim responses included.
     """
 
     status: int | None = field(default=None, init=False)
@@ -95,12 +93,12 @@ class Head:
 @define(eq=False, repr=False)
 class Connection:
     """
-    A connection, from before it is made until it is gone.
+    A connection, which may not be made yet.
 
-    :ivar on_head: Called when more of the response's head has come.
-    :ivar holds: Whether the response is held back: until the request is out.
+    :ivar on_head: Called when more of the response's head has arrived.
+    :ivar holds: Whether the response is held back, until the request is sent.
     :ivar head: The head so far.
-    :ivar was_made: Whether it ever was.
+    :ivar was_made: Whether the connection was made.
     :ivar gone: Happens when it is lost.
     """
 
@@ -114,13 +112,13 @@ class Connection:
     _inner: Any = field(default=None, init=False)
 
     def made(self, transport: Any, inner: IProtocol) -> None:
-        """Called when it is made."""
+        """Called when the connection is made."""
         self.was_made = True
         self._transport = transport
         self._inner = inner
 
     def lost(self) -> None:
-        """Called when it is gone."""
+        """Called when the connection is lost."""
         self._transport = None
         self.gone.set()
 
@@ -139,7 +137,7 @@ class Connection:
             self._inner.dataReceived(data)
 
     def let_go(self) -> None:
-        """Hold nothing back any more."""
+        """Stop to hold the response back."""
         self.holds = False
         held, self._held = self._held, b""
         if held and self._transport is not None:
@@ -147,14 +145,14 @@ class Connection:
             self._inner.dataReceived(held)
 
     def abort(self) -> None:
-        """Drop it, whatever still is to be sent or received on it."""
+        """Drop the connection at once."""
         transport, self._transport = self._transport, None
         if transport is not None:
             transport.abortConnection()
 
 
 class _Tap(Protocol):
-    """Stands between a transport and a protocol that knows nothing of it."""
+    """Sits between a transport and a protocol."""
 
     def __init__(self, connection: Connection, inner: IProtocol) -> None:
         self._connection = connection
@@ -179,8 +177,7 @@ class _TapFactory:
     _inner: IProtocolFactory
 
     def doStart(self) -> None:
-        # The inner one, which is used once, would do nothing but write itself to the
-        # log: what it says of the endpoint, and by that of all that we know.
+        # The inner one would only log its representation, which contains the endpoint.
         pass
 
     def doStop(self) -> None:
@@ -210,10 +207,10 @@ class _TappedEndpoint:
 @define(eq=False)
 class TappedEndpoints:
     """
-    Makes endpoints for an agent whose connection is watched.
+    Makes endpoints for an agent that makes one connection, which is watched.
 
-    :ivar connection: The connection, the only one that is made.
-    :ivar endpoints: What makes the endpoints themselves.
+    :ivar connection: The connection.
+    :ivar endpoints: Makes the endpoints.
     """
 
     connection: Connection
@@ -229,10 +226,10 @@ class TappedEndpoints:
 @define(eq=False)
 class Endpoints:
     """
-    Leads to where URLs say, by name or address; by TLS for https.
+    Connects to the host of a URL, with TLS for https.
 
-    :ivar reactor: Connects.
-    :ivar policy: Says whom to trust.
+    :ivar reactor: Makes connections.
+    :ivar policy: Which certificates to trust.
     """
 
     reactor: Any

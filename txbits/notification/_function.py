@@ -1,5 +1,5 @@
 """
-A server application that is a Python function in our own process.
+A server application that is a Python function in the same process.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from zope.interface.interface import InterfaceClass
 from txbits._deferreds import deferred
 from txbits.interfaces import Answer, CompleteUpload, INotifier, IReply
 
-#: What can be made a notifier of: an answer, or what brings one.
+#: A function that returns an answer, or an awaitable of one.
 Application = Callable[
     [CompleteUpload, IReply],
     Answer | Deferred[Answer] | Coroutine[Deferred[Any], Any, Answer],
@@ -43,16 +43,16 @@ def notifier(
     """
     Make a notifier of a function.
 
-    The function is called in the reactor's thread, once in an attempt, with a
+    Each attempt calls the function once, in the reactor's thread, with a
     :class:`~txbits.interfaces.CompleteUpload` and an
-    :class:`~txbits.interfaces.IReply`. What it fails with is what
-    :meth:`~txbits.interfaces.INotifier.notify` may fail with; anything else is logged,
-    and the client comes again later. When its Deferred or coroutine is cancelled, it
-    ends what it has begun.
+    :class:`~txbits.interfaces.IReply`. It may fail as
+    :meth:`~txbits.interfaces.INotifier.notify` may. Any other exception is logged, and
+    the client tries again later. When its Deferred or coroutine is cancelled, it must
+    stop its work.
 
     :param function: Returns an :class:`~txbits.interfaces.Answer`, a Deferred that
         fires with one, or a coroutine.
-    :param needs: What it wants sessions to provide:
+    :param needs: The interfaces that it requires of sessions:
         :class:`~txbits.interfaces.IReadable` to read the upload,
         :class:`~txbits.interfaces.IAddressable` for its path or URL.
     """

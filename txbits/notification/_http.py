@@ -1,5 +1,5 @@
 """
-Telling a server application of uploads over HTTP: the back-end client of MC-BUP 3.3.
+Notifies a server application over HTTP: the back-end client of MC-BUP 3.3.
 """
 
 from __future__ import annotations
@@ -39,28 +39,26 @@ TIMEOUT = 300.0
 @define(eq=False)
 class HTTPNotifier:
     """
-    Asks a server application over HTTP.
+    Notifies a server application over HTTP.
 
-    Each request has a connection of its own. Redirects are not followed, and proxies
-    that the environment names are not used.
+    Each request has its own connection. Redirects are not followed, and proxy settings
+    of the environment are ignored.
 
-    :param reactor: Connects, and tells the time.
-    :param url: Where the application is asked: an absolute URL, or one that is relative
-        to the destination on *public_url* (BITSServerNotificationURL).
-    :param by: ``"reference"``: the application is told where the upload lies.
-        ``"value"``: the upload is the request's body, and the response's is the reply
-        (BITSServerNotificationType 1 and 2).
-    :param public_url: This server's own URL, as its clients write it.
-    :param send_timeout: For how many seconds the application may take nothing of the
+    :param reactor: Makes connections, and is the clock.
+    :param url: The application's URL: absolute, or relative to the destination on
+        *public_url* (BITSServerNotificationURL).
+    :param by: With ``"reference"``, the request contains the path or URL of the upload.
+        With ``"value"``, the upload is the request's body, and the response's body is
+        the reply (BITSServerNotificationType 1 and 2).
+    :param public_url: The URL of this server's root, as clients see it.
+    :param send_timeout: Seconds within which the application must read some of the
         request.
-    :param response_timeout: How many seconds the headers of its response may take from
-        then on.
-    :param reply_timeout: For how many seconds there may come nothing of the response's
-        body.
+    :param response_timeout: Seconds after that for the headers of the response.
+    :param reply_timeout: Seconds within which some of the response's body must arrive.
     :param secret: Signs requests, if given.
-    :param policy: Whom to trust for https; by default, whom the system trusts.
-    :param endpoints: Leads to the application, if not by name and port.
-    :raises InvalidSetting: If the URLs, a time-out or the secret cannot be used.
+    :param policy: Which certificates to trust for https; by default, the system's.
+    :param endpoints: Connects to the application, if not by name and port.
+    :raises InvalidSetting: If a URL, a time-out or the secret is invalid.
     """
 
     _reactor: Any
@@ -78,12 +76,12 @@ class HTTPNotifier:
         check_url(self._url, self._public_url)
         if self._by not in _NEEDS:
             raise InvalidSetting(
-                f"an application is told by reference or by value, not by {self._by!r}"
+                f"'by' must be 'reference' or 'value', not {self._by!r}"
             )
         if min(self._send_timeout, self._response_timeout, self._reply_timeout) <= 0:
-            raise InvalidSetting("a time-out of a notification must be over 0 seconds")
+            raise InvalidSetting("the time-outs of notifications must be positive")
         if self._secret is not None and not self._secret:
-            raise InvalidSetting("the secret that signs notifications is empty")
+            raise InvalidSetting("the secret for signatures must not be empty")
 
     @property
     def needs(self) -> Set[InterfaceClass]:
@@ -138,7 +136,7 @@ class HTTPNotifier:
                 *((name.lower(), value) for name, value in fields),
             ]
             fields += sign(self._secret, components, int(wall_of(self._reactor)()))
-        # Content-Length is written by who sends the body.
+        # Twisted writes Content-Length with the body.
         fields += [("Host", target.authority), ("User-Agent", "txbits")]
         return Headers(
             {

@@ -8,17 +8,17 @@ import hmac
 from base64 import b64encode
 from collections.abc import Sequence
 
-#: Of how a signature is found in its two headers.
+#: The name of the signature in its two headers.
 LABEL = "bits"
 
 
 def signature_base(components: Sequence[tuple[str, str]], parameters: str) -> str:
     """
-    Write down what is signed (RFC 9421 2.5).
+    Make the signature base, the text that is signed (RFC 9421 2.5).
 
-    :param components: Names and values of what is covered, in order: headers in lower
-        case, and derived components such as ``@method``.
-    :param parameters: Those of the signature, each with a semicolon before it.
+    :param components: Names and values of the covered components, in order: headers in
+        lower case, and derived components such as ``@method``.
+    :param parameters: The parameters of the signature, each preceded by a semicolon.
     """
     lines = [f'"{name}": {value}' for name, value in components]
     lines.append(f'"@signature-params": {_input(components, parameters)}')
@@ -31,10 +31,10 @@ def sign(
     """
     Sign a request.
 
-    :param secret: What both sides know.
+    :param secret: The shared secret.
     :param components: As for :func:`signature_base`.
-    :param created: When, in seconds since the epoch.
-    :returns: Two more headers for it.
+    :param created: The time of the signature, in seconds since the epoch.
+    :returns: The two headers of the signature.
     """
     parameters = f';created={created};alg="hmac-sha256"'
     base = signature_base(components, parameters).encode("ascii")
@@ -45,7 +45,7 @@ def sign(
 
 
 def in_base64(value: bytes) -> str:
-    """Write bytes as structured fields do between their colons (RFC 8941 3.3.5)."""
+    """Encode bytes as in a structured field, without its colons (RFC 8941 3.3.5)."""
     return b64encode(value).decode("ascii")
 
 

@@ -1,9 +1,9 @@
 """
-Where a server application is asked: the rules for its URL (MC-BUP 3.2.1.1, 3.3.3).
+The URL of a server application (MC-BUP 3.2.1.1, 3.3.3).
 
-Clients choose the destination's path and query, and the host that they claim to speak
-to. None of them may choose whom we tell of uploads: only a relative URL depends on the
-path, and none on the host.
+Clients choose the destination's path and query, and the host that they claim to use.
+They must not be able to choose the application: only a relative URL depends on the
+path, and none depends on the host.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from attrs import frozen
 from txbits.errors import InvalidSetting
 from txbits.protocol.urls import ABSOLUTE, LONGEST_URL
 
-#: All characters that a URL or a header value may show as they are.
+#: The characters that a URL or a header value may contain without encoding.
 _VISIBLE = "".join(map(chr, range(0x21, 0x7F)))
 
-#: What comes before the path in a destination URL, as clients write it.
+#: What precedes the path in a destination URL, as clients write it.
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#]*", re.IGNORECASE)
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:|//", re.IGNORECASE)
@@ -29,12 +29,12 @@ _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:|//", re.IGNORECASE)
 @frozen
 class Target:
     """
-    What one request is sent to.
+    The target of one request.
 
     :ivar scheme: ``"http"`` or ``"https"``.
     :ivar host: A name or an address, without brackets.
     :ivar port: The port.
-    :ivar request_target: Path and query, as they stand in the request.
+    :ivar request_target: Path and query, as in the request.
     """
 
     scheme: str
@@ -44,14 +44,14 @@ class Target:
 
     @property
     def authority(self) -> str:
-        """What Host says, in the form that is signed (RFC 9421 2.2.3)."""
+        """The value of Host, in the form that is signed (RFC 9421 2.2.3)."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         is_default = self.port == _PORTS[self.scheme]
         return host if is_default else f"{host}:{self.port}"
 
     @property
     def url(self) -> str:
-        """All of it."""
+        """The whole URL."""
         return f"{self.scheme}://{self.authority}{self.request_target}"
 
 
@@ -59,37 +59,37 @@ _PORTS = {"http": 80, "https": 443}
 
 
 def visible(text: str, safe: str = _VISIBLE) -> str:
-    """Percent-encode what cannot stand in a URL or a header as it is."""
+    """Percent-encode what a URL or a header must not contain."""
     return quote(text, safe, errors="surrogateescape")
 
 
 def visible_path(address: str) -> str:
     """
-    Write a path or a URL into a header, so that it can be read back.
+    Encode a path or a URL for a header.
 
-    A path has spaces and the like as they are; what is not ASCII is percent-encoded,
-    and so is a percent sign: who decodes it always gets the path. A URL is encoded
-    already.
+    In a path, characters that are not ASCII, and percent signs, are percent-encoded.
+    Spaces and other characters stay as they are, so that decoding always yields the
+    path. A URL is already encoded.
     """
     if not address.startswith("/"):
         return visible(address)
     written = visible(address, _VISIBLE.replace("%", "") + " ")
-    # A space at the end of a header is none.
+    # A trailing space would be lost in a header.
     return f"{written[:-1]}%20" if written.endswith(" ") else written
 
 
 def check_url(url: str, public_url: str | None) -> None:
     """
-    Look whether a notification URL can be used at all.
+    Check a notification URL.
 
-    :param url: As it was set.
-    :param public_url: What a relative one is resolved against, if anything.
-    :raises InvalidSetting: If not.
+    :param url: The URL, as it was set.
+    :param public_url: The base of a relative URL, if there is one.
+    :raises InvalidSetting: If it is invalid.
     """
     if len(url) > LONGEST_URL:
         raise InvalidSetting(
-            f"the notification URL has {len(url):,} characters; at most "
-            f"{LONGEST_URL:,} are taken"
+            f"the notification URL has {len(url):,} characters; the maximum is "
+            f"{LONGEST_URL:,}"
         )
     if not url or url != visible(url):
         raise InvalidSetting(
@@ -102,8 +102,8 @@ def check_url(url: str, public_url: str | None) -> None:
         _parsed(url, "notification URL")
     elif public_url is None:
         raise InvalidSetting(
-            f"the notification URL {url!a} is relative, which needs a public URL; "
-            "write it with http:// or https://"
+            f"the notification URL {url!a} is relative, which requires a public URL; "
+            "add one, or begin with http:// or https://"
         )
     else:
         _parsed(public_url, "public URL")
@@ -111,10 +111,10 @@ def check_url(url: str, public_url: str | None) -> None:
 
 def resolve(url: str, public_url: str | None, request_url: str) -> Target:
     """
-    Find out where the application is asked about one upload.
+    Determine the target of the notification of one upload.
 
-    :param url: The notification URL; one that was checked.
-    :param public_url: What a relative one is resolved against.
+    :param url: The notification URL, which :func:`check_url` has accepted.
+    :param public_url: The base of a relative URL.
     :param request_url: The destination, as the client gave it: a URL, or path and
         query.
     """
@@ -140,7 +140,7 @@ def _parsed(url: str, what: str) -> Target:
     if match is None:
         remedy = "write http://HOST/PATH or https://HOST/PATH"
         if "@" in url.partition("//")[2].partition("/")[0]:
-            remedy = "it may not name a user"
+            remedy = "it must not contain a user name"
         raise InvalidSetting(f"the {what} {url!a} cannot be used: {remedy}")
     scheme = match["scheme"].lower()
     port = int(match["port"] or _PORTS[scheme])

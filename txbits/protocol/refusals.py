@@ -1,13 +1,11 @@
 """
-The failure table: everything that is refused, with status, HRESULT and words.
+The failure table: all reasons to refuse a packet, with status, HRESULT and text.
 
-A :class:`Refusal` is a row. Its ``cause`` is the text of the log line, and of the
-table "the HRESULT your client shows" in the documentation, whose other column is
-its ``remedy``; a test holds them together.
+A :class:`Refusal` is a row. Its ``cause`` is the text of the log line; cause and
+``remedy`` are columns of the documentation's table of errors. A test compares them.
 
-Statuses matter to Windows clients beyond their number: of the 4xx only 408 and 409
-are tried again, of the 5xx only 501 and 505 are not, and
-``BG_E_SESSION_NOT_FOUND`` makes a client upload the whole file again.
+Windows clients try again after 408, 409 and any 5xx except 501 and 505, but after no
+other 4xx. ``BG_E_SESSION_NOT_FOUND`` makes a client upload the whole file again.
 """
 
 from __future__ import annotations
@@ -31,7 +29,7 @@ class HResult(IntEnum):
     ERROR_BUSY = 0x800700AA
     BG_E_SESSION_NOT_FOUND = 0x8020001F
     BG_E_TOO_LARGE = 0x80200020
-    # MC-BUP 3.3.6 prints it like this; as a Win32 error it is none that fits.
+    # MC-BUP 3.3.6 prints it like this; no Win32 error with this number fits.
     APPLICATION_TIMED_OUT = 0x80070112
     ERROR_INTERNET_CANNOT_CONNECT = 0x80072EFD
     # The HTTP status of a server application, 400 and up, is added to it.
@@ -50,10 +48,10 @@ class Refusal:
     """
     A row of the failure table.
 
-    :ivar name: What tests and logs call it.
+    :ivar name: Its name in logs and tests.
     :ivar status: The HTTP status; 0 for that of a server application.
-    :ivar hresult: The value of BITS-Error-Code and BITS-Error; ``HTTP_STATUS`` stands
-        for itself with that status added.
+    :ivar hresult: The value of BITS-Error-Code and BITS-Error. The status of a server
+        application is added to ``HTTP_STATUS``.
     :ivar cause: What is wrong, for operators.
     :ivar remedy: What to do about it, for operators.
     """
@@ -67,7 +65,7 @@ class Refusal:
 
     def answer(self, application_status: int = 0) -> tuple[int, int]:
         """
-        Tell what goes onto the wire.
+        Determine the status and the HRESULT of the answer.
 
         :param application_status: The HTTP status of the server application, if it has
             answered.
@@ -76,9 +74,9 @@ class Refusal:
         if self.status:
             return self.status, self.hresult
         if not 300 <= application_status <= 599:
-            # It has not said what is wrong.
+            # The application has not told what is wrong.
             application_status = 500
-        # These two would make a client send smaller fragments, or others.
+        # These two would make a client send smaller or other fragments.
         status = 500 if application_status in (413, 416) else application_status
         return status, self.hresult + application_status
 

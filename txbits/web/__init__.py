@@ -1,8 +1,8 @@
 """
 The web: requests become packets, and results become Acks.
 
-:class:`BITSResource` is a virtual directory, an ordinary ``twisted.web`` resource;
-:class:`BITSSite` is the site under which its uploads stream.
+:class:`BITSResource` is a virtual directory, an ordinary ``twisted.web`` resource. In a
+:class:`BITSSite` its uploads stream.
 """
 
 from txbits.web._streaming import BITSSite, Limits

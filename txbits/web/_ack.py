@@ -1,5 +1,5 @@
 """
-A result or a failure becomes a response: the only place that writes Acks.
+Turns results and failures into responses. Only this module writes Acks.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from txbits.web._streaming import StreamingRequest, directory_of, headers_of
 
 _log = Logger()
 
-#: How each error is answered; a subclass stands before its base.
+#: The refusal for each error; a subclass precedes its base class.
 _ANSWERS: tuple[tuple[type[Exception], Refusal], ...] = (
     (errors.NoSuchSession, refusals.SESSION_NOT_FOUND),
     (errors.DestinationForbidden, refusals.DESTINATION_FORBIDDEN),
@@ -48,7 +48,7 @@ _ANSWERS: tuple[tuple[type[Exception], Refusal], ...] = (
 
 
 def refusal_of(error: BaseException) -> Refusal:
-    """The row of the failure table that answers *error*."""
+    """The row of the failure table for *error*."""
     if isinstance(error, RemoteProtocolError):
         return error.refusal
     for kind, refusal in _ANSWERS:
@@ -78,7 +78,7 @@ def write_ack(request: Request, ack: Ack, *more: tuple[bytes, bytes]) -> None:
     """
     Answer *request*, unless its connection is gone.
 
-    :param more: Headers beside those of the Ack.
+    :param more: Further headers.
     """
     if request._disconnected:
         return
@@ -103,10 +103,10 @@ def refuse(
     allowed: bytes = METHOD,
 ) -> None:
     """
-    Answer a packet that failed, and say so in the log.
+    Answer a packet that failed, and log it.
 
-    :param request: What to answer.
-    :param error: Why. Its text goes to the log, never to the wire; so does its
+    :param request: The request to answer.
+    :param error: The failure. Its text goes to the log, never to the wire; so does its
         traceback, if the server is at fault.
     :param destination: The destination of the packet.
     :param caller: Who sent it; ``None`` if only its connection tells.

@@ -1,8 +1,8 @@
 """
-GET and HEAD of a file: what downloads and replies have in common.
+GET and HEAD of a file, for downloads and replies.
 
-Conditions are weighed and ranges are chosen before a byte is read. A response goes out
-whole, as long as its head said; or its connection is dropped, and the client knows.
+Conditions and ranges are evaluated before any byte is read. A response has the length
+that its head states; otherwise its connection is dropped, so that the client notices.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ from txbits.web._streaming import headers_of, keeps_alive
 
 _log = Logger()
 
-#: What every file is sent as: nobody has said what is in it, and nobody is to guess.
+#: The type of every file: its real type is unknown, and clients must not guess it.
 CONTENT_TYPE = b"application/octet-stream"
 
-#: What errors are answered with; a subclass stands before its base. Why a file is not
-#: there, is for the log.
+#: The status for each error; a subclass precedes its base class. The reason is only
+#: logged.
 _STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (errors.AccessDenied, 403),
     (errors.UploadsDisabled, 501),
@@ -61,12 +61,12 @@ _STATUSES: tuple[tuple[type[Exception], int], ...] = (
 @frozen
 class Response:
     """
-    What to answer with.
+    A response.
 
     :ivar status: The status.
-    :ivar headers: The headers, but for Content-Length.
-    :ivar length: That; ``None`` to leave it out.
-    :ivar parts: What the body consists of: bytes, then a part of the file.
+    :ivar headers: The headers without Content-Length.
+    :ivar length: The Content-Length; ``None`` to leave it out.
+    :ivar parts: The parts of the body: bytes, followed by a range of the file.
     """
 
     status: int
@@ -78,17 +78,17 @@ class Response:
 @frozen
 class Redirect:
     """
-    The file is to be had elsewhere.
+    A redirection to a URL with the file.
 
-    :ivar location: At this URL.
+    :ivar location: The URL.
     """
 
     location: str
 
     def response(self) -> Response:
-        """The answer that says so."""
+        """The answer with the redirection."""
         location = (b"Location", self.location.encode("ascii"))
-        # It is good for a while only.
+        # The URL expires.
         return Response(307, [location, (b"Cache-Control", b"no-store")])
 
 
@@ -97,10 +97,10 @@ class FileResource(Resource):
     Answers GET and HEAD with a file.
 
     :param manager: The sessions of its directory.
-    :param caller: Who asks.
-    :param name: What it is called in the log.
-    :ivar caching: What caches on the way may do with the answers, unless they say more;
-        ``None`` if that is theirs to decide.
+    :param caller: Who sent the request.
+    :param name: The file's name in the log.
+    :ivar caching: The Cache-Control of the answers, unless they have another one;
+        ``None`` for none.
     """
 
     isLeaf = True
@@ -117,7 +117,7 @@ class FileResource(Resource):
         Ask for permission, and open the file.
 
         :param method: ``"GET"`` or ``"HEAD"``.
-        :returns: The file, or where the client is to fetch it.
+        :returns: The file, or a redirection to it.
         """
         raise NotImplementedError(f"{type(self).__name__} opens nothing")
 
@@ -197,11 +197,11 @@ class FileResource(Resource):
             fields = self._fields(request, detail=shown(str(error)))
             log_format = "broke off {file} in {directory}/ to {who}: {detail}"
             if isinstance(error, errors.StagedDataLost):
-                # Its session has ended, or somebody has changed it.
+                # Its session has ended, or the file has changed.
                 _log.info(log_format, **fields)
             else:
                 _log.failure(log_format, **fields)
-            # There is no other way to say that this is not all.
+            # This is the only way to tell the client that the body is incomplete.
             transport: Any = request.transport
             transport.abortConnection()
             return
@@ -216,12 +216,12 @@ class FileResource(Resource):
         headers: list[tuple[bytes, bytes]],
         length: int | None = 0,
     ) -> None:
-        """Set the head of a response; it goes out with the first byte of its body."""
+        """Set the head of a response; it is sent with the first byte of its body."""
         request.setResponseCode(status)
         request.setHeader(b"Server", b"txbits")
         if request.clientproto == b"HTTP/1.0" and not keeps_alive(request):
             request.setHeader(b"Connection", b"close")
-        # Of the clock that Last-Modified is compared with.
+        # From the clock that Last-Modified is compared with.
         now = int(self.manager.wall())
         request.setHeader(b"Date", format_date(now))
         # twisted.web would call an answer without a body text/html.
@@ -253,9 +253,9 @@ def respond(request: Request, file: IStoredFile, now: int) -> Response:
     A HEAD is answered as the GET would be (MC-BUP 3.5.5.2), also if it has a Range.
     """
     asked = headers_of(request)
-    # RFC 9110 8.8.2.1 has it not later than the Date. It would be another one in each
-    # answer then, for which BITS gives up, or begins anew: so a clock that is ahead of
-    # ours is believed.
+    # RFC 9110 8.8.2.1 requires that it is not later than the Date. With a clock that is
+    # ahead of the server's, it would then differ in each answer, and BITS would give up
+    # or start over. So such a time is sent as it is.
     modified = max(0, min(int(file.modified), LATEST_DATE))
     current = Validators(
         None if file.etag is None else file.etag.encode("ascii"),
@@ -279,8 +279,8 @@ def respond(request: Request, file: IStoredFile, now: int) -> Response:
     if b"range" in asked and honours_range(asked, current, now):
         ranges = chosen_ranges(asked[b"range"], total)
         if coding is not None and ranges is not None and len(ranges) > 1:
-            # In the head of several parts it would tell of these together, which are
-            # not coded. A server may ignore a Range (RFC 9110 14.2).
+            # In the head of a multipart body, Content-Encoding would refer to the whole
+            # body, which is not coded. A server may ignore a Range (RFC 9110 14.2).
             ranges = None
     if ranges == ():
         return Response(416, [*headers, (b"Content-Range", unsatisfied_range(total))])

@@ -1,9 +1,9 @@
 """
-What proxies say of the requests that they pass on: ``Forwarded`` (RFC 7239), and the
-``X-Forwarded-`` headers that came before it.
+Reads the headers in which proxies describe the requests that they forward:
+``Forwarded`` (RFC 7239), and the older ``X-Forwarded-`` headers.
 
-Pure, and bounded: everything here may have been written by a client. Whom to believe is
-for :mod:`txbits.web._origin` to decide.
+A client may have written any of them. So all limits are fixed here, and
+:mod:`txbits.web._origin` decides which proxies are trusted.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from attrs import frozen
 
 Address = IPv4Address | IPv6Address
 
-#: Longer values than this, in bytes of all headers of a name together, and more hops,
-#: are not looked at.
+#: Maximum length of all headers of one name together, in bytes, and maximum number of
+#: hops. The rest is ignored.
 MAX_LENGTH = 4096
 MAX_HOPS = 32
 
 _MAX_PREFIX = 1024
 
-# RFC 7239 4. Unquoted values may have the colon and the brackets of addresses here,
-# since there are proxies that do not quote them.
+# RFC 7239 4. Unquoted values may also have the colon and the brackets of addresses,
+# because some proxies do not quote them.
 _NAME = r"[-!#$%&'*+.^_`|~0-9A-Za-z]+"
 _PAIR = re.compile(
     rf"[ \t]*(?:({_NAME})=(?:([-!#$%&'*+.^_`|~0-9A-Za-z:\[\]]+)"
@@ -40,12 +40,12 @@ _PORT = re.compile(r":[0-9]{1,5}$")
 @frozen
 class Hop:
     """
-    What one proxy has said of a request.
+    What one proxy tells about a request.
 
-    :ivar address: Who sent it to that proxy; ``None`` if that is no address.
-    :ivar scheme: ``"http"`` or ``"https"``; ``None`` if it is not told.
-    :ivar host: The host that was asked for, perhaps with a port, likewise.
-    :ivar prefix: What the proxy has taken away from the path.
+    :ivar address: Who sent it to that proxy; ``None`` if that is not an address.
+    :ivar scheme: ``"http"`` or ``"https"``; ``None`` if unknown.
+    :ivar host: The requested host, perhaps with a port; ``None`` if unknown.
+    :ivar prefix: The prefix that the proxy has removed from the path.
     """
 
     address: Address | None = None
@@ -56,10 +56,10 @@ class Hop:
 
 def read_hops(headers: Mapping[bytes, Sequence[bytes]]) -> list[Hop]:
     """
-    Read what proxies have said, the first one first.
+    Read what proxies tell, the one next to the client first.
 
-    If there is a ``Forwarded``, the other headers are not looked at. What is malformed
-    is nothing.
+    If there is a ``Forwarded``, the other headers are ignored. Malformed values are
+    ignored, too.
 
     :param headers: Values by lower-case name.
     """
@@ -78,7 +78,7 @@ def read_hops(headers: Mapping[bytes, Sequence[bytes]]) -> list[Hop]:
         checked_host(host[-1]) if host else None,
         checked_prefix(prefix[-1]) if prefix else "",
     )
-    # These three have no place for several proxies: the one next to us sets them.
+    # These three have one value only, which the proxy next to the server sets.
     return [*hops, said]
 
 
@@ -112,7 +112,7 @@ def parse_address(text: str) -> Address | None:
     """
     Read an address, perhaps with a port, or in brackets.
 
-    :returns: ``None`` if it is none, such as ``unknown``.
+    :returns: ``None`` if it is not one, such as ``unknown``.
     """
     if text.startswith("["):
         text = _PORT.sub("", text) if not text.endswith("]") else text
@@ -122,7 +122,7 @@ def parse_address(text: str) -> Address | None:
     elif text.count(":") == 1:
         text = _PORT.sub("", text)
     if "%" in text:
-        return None  # a zone means something to the other machine only
+        return None  # a zone has a meaning on the other machine only
     try:
         address = ip_address(text)
     except ValueError:
@@ -132,12 +132,12 @@ def parse_address(text: str) -> Address | None:
 
 
 def checked_scheme(text: str) -> str | None:
-    """The scheme, in lower case; ``None`` if it is none that we serve."""
+    """The scheme in lower case; ``None`` if it is not HTTP."""
     return lower if (lower := text.lower()) in ("http", "https") else None
 
 
 def checked_host(text: str) -> str | None:
-    """The host, perhaps with a port, as it stands in a URL; ``None`` if it is none."""
+    """The host, perhaps with a port, as in a URL; ``None`` if it is invalid."""
     match = _HOST.fullmatch(text)
     if match is None:
         return None
@@ -152,7 +152,7 @@ def checked_host(text: str) -> str | None:
 
 
 def checked_prefix(text: str) -> str:
-    """The prefix of a path, without a slash at its end; empty if it is none."""
+    """The prefix of a path, without a trailing slash; empty if it is invalid."""
     text = text.rstrip("/")
     return text if len(text) <= _MAX_PREFIX and _PREFIX.fullmatch(text) else ""
 

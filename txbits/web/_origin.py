@@ -1,10 +1,9 @@
 """
-Where a client sees this server, and where the server sees the client.
+The URLs at which clients reach the server, and the addresses of clients.
 
-A URL that is handed to a client has to lead back here from where the client is. By
-itself that is told by what the client used; behind a proxy only the proxy knows, and
-only a proxy that is trusted is asked. What a client says of itself is in its own URLs
-at most, never in another one's.
+A URL that is sent to a client must be valid where the client is. Without a proxy, it
+begins as the URL that the client used. Behind a proxy, headers of the proxy tell, if it
+is trusted. What an untrusted client claims affects no URLs but its own.
 """
 
 from __future__ import annotations
@@ -29,20 +28,20 @@ from txbits.web._forwarded import (
 )
 from txbits.web._streaming import headers_of
 
-#: Who comes over a socket of the file system, among trusted proxies.
+#: The name of a Unix socket among trusted proxies.
 UNIX = "unix"
 
-# What the client has written stays as it is, also if it is wrong; but it fits a header.
+# What the client has written stays as it is, valid or not, but must fit a header.
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 
-# RFC 3986 3.3: what may stand in a segment as it is.
+# RFC 3986 3.3: the characters that need no encoding in a segment.
 _IN_SEGMENT = "!$&'()*+,;=:@~"
 
 
 @frozen
 class TrustedProxies:
     """
-    Proxies that are believed what they say of a client.
+    Proxies whose information about clients is trusted.
 
     :param names: Addresses, networks such as ``10.0.0.0/8``, and ``unix``.
     """
@@ -55,7 +54,7 @@ class TrustedProxies:
         object.__setattr__(self, "_networks", tuple(networks))
 
     def __contains__(self, address: Address | None) -> bool:
-        """Whether the proxy at this address is one; ``None`` is a socket's."""
+        """Whether this address is trusted; ``None`` stands for a Unix socket."""
         if address is None:
             return UNIX in self.names
         return any(address in network for network in self._networks)
@@ -66,16 +65,16 @@ def _network(name: str) -> IPv4Network | IPv6Network:
         return ip_network(name)
     except ValueError as error:
         raise InvalidSetting(
-            f"{name!a} is no address, no network, and not {UNIX!a}: {error}"
+            f"{name!a} is not an address, a network, or {UNIX!a}: {error}"
         ) from None
 
 
 def checked_public_url(url: str | None) -> str | None:
     """
-    Check the URL that clients see the root of the server at.
+    Check the URL of the server's root, as clients see it.
 
-    :returns: It, without a slash at its end.
-    :raises InvalidSetting: If it is none.
+    :returns: The URL without a trailing slash.
+    :raises InvalidSetting: If it is invalid.
     """
     if url is None:
         return None
@@ -83,15 +82,15 @@ def checked_public_url(url: str | None) -> str | None:
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise InvalidSetting(f"{url!a} is no URL: {error}") from None
+        raise InvalidSetting(f"{url!a} is not a URL: {error}") from None
     if not url.isascii() or not url.isprintable() or " " in url:
-        problem = "has characters that a URL has to have encoded"
+        problem = "has characters that must be percent-encoded"
     elif checked_scheme(parts.scheme) is None:
         problem = "does not begin with http:// or https://"
     elif checked_host(parts.netloc) is None:
-        problem = "names no host that clients could ask for"
+        problem = "has no valid host"
     elif "?" in url or "#" in url:
-        problem = "has a query or a fragment, and paths are put behind it"
+        problem = "must not have a query or a fragment"
     if problem:
         raise InvalidSetting(f"{url!a} {problem}")
     return url.rstrip("/")
@@ -100,10 +99,10 @@ def checked_public_url(url: str | None) -> str | None:
 @frozen
 class Origins:
     """
-    Finds out what a request was sent to, and who has sent it.
+    Determines the URL that a request was sent to, and its sender.
 
-    :ivar public_url: What clients see the root of the server at, whatever they say.
-    :ivar trusted: The proxies that are believed.
+    :ivar public_url: The URL of the server's root, if it does not depend on requests.
+    :ivar trusted: The proxies that are trusted.
     """
 
     public_url: str | None = field(default=None, converter=checked_public_url)
@@ -129,9 +128,9 @@ class Origins:
 
     def base(self, request: Request) -> str:
         """
-        The URL at which the client of a request sees the root of the server.
+        The URL of the server's root, as the client of a request sees it.
 
-        :returns: It, without a slash at its end.
+        :returns: The URL without a trailing slash.
         """
         if self.public_url is not None:
             return self.public_url
@@ -142,7 +141,7 @@ class Origins:
         return f"{said.scheme or scheme}://{said.host or host}{said.prefix}"
 
     def directory(self, request: Request) -> str:
-        """The URL of the virtual directory that a request has reached, likewise."""
+        """The URL of the virtual directory that a request has reached."""
         above = [quote(one, safe=_IN_SEGMENT) for one in request.prepath or () if one]
         return "/".join([self.base(request), *above])
 
@@ -155,10 +154,10 @@ class Origins:
 
     def _walk(self, request: Request) -> tuple[Address | None, Hop | None]:
         """
-        Go from us toward the client, as far as trust goes.
+        Follow the proxies from the server to the client, as far as they are trusted.
 
-        :returns: The address where trust ends, ``None`` for a socket's; and what the
-            last trusted proxy has said, if there is one.
+        :returns: The first address that is not trusted, ``None`` for a Unix socket; and
+            what the last trusted proxy tells, if there is one.
         """
         peer = request.getClientAddress()
         address = _parsed(getattr(peer, "host", ""))
@@ -168,7 +167,7 @@ class Origins:
         if address in self.trusted:
             said = Hop()
             for hop in reversed(read_hops(headers_of(request))):
-                # What the one further out leaves open, the one nearer may have told.
+                # What this proxy does not tell, a nearer one may have told.
                 said = Hop(
                     hop.address,
                     hop.scheme or said.scheme,
@@ -187,11 +186,11 @@ _parsed = lru_cache(1024)(parse_address)
 
 
 def _asked_for(request: Request) -> tuple[str, str]:
-    """The scheme and the host that the request itself names."""
+    """The scheme and the host according to the request itself."""
     scheme = "https" if request.isSecure() else "http"
     target = request.uri.decode("latin-1")
     if not target.startswith("/"):
-        # RFC 9112 3.2.2: an absolute URL stands above the Host header.
+        # RFC 9112 3.2.2: an absolute URL takes precedence over the Host header.
         named, _, rest = target.partition("://")
         host = checked_host(rest.partition("/")[0].partition("?")[0])
         if host is not None:

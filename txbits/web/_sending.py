@@ -15,20 +15,19 @@ from txbits.interfaces import IStoredFile
 
 
 class ClientGone(Exception):
-    """Nobody is there to take the rest of a response."""
+    """The client has gone before the end of a response."""
 
 
 @implementer(IConsumer, IPushProducer)
 @define(eq=False)
 class Sending:
     """
-    Stands between the files that are read and the request that is answered.
+    Connects the files that are read with the request that is answered.
 
-    To the request it is one producer for the whole body; to each reading it is a
-    consumer. So it knows between two of them that the client has enough for now, and
-    tells the next one at once.
+    For the request it is the one producer of the whole body; for each read it is a
+    consumer. So it also knows between two reads whether the client accepts more.
 
-    :param request: The request; its head may be written by now or not.
+    :param request: The request. Its head may have been written.
     """
 
     _request: Request
@@ -40,7 +39,7 @@ class Sending:
         """
         Begin to send.
 
-        :raises ClientGone: If the client has gone already.
+        :raises ClientGone: If the client has already gone.
         """
         if self._request._disconnected:
             self._is_gone = True
@@ -55,7 +54,7 @@ class Sending:
 
     async def send(self, data: bytes) -> None:
         """
-        Send bytes of our own.
+        Send bytes.
 
         :raises ClientGone: If the client has gone.
         """
@@ -67,7 +66,7 @@ class Sending:
         Send bytes of a file.
 
         :raises ClientGone: If the client has gone.
-        :raises BackendError: If the file cannot be read, or was closed.
+        :raises BackendError: If the file cannot be read or is closed.
         """
         await self._ready()
         try:
@@ -86,10 +85,10 @@ class Sending:
     def _lost(self, _: Failure) -> None:
         self.stopProducing()
 
-    # For a reading
+    # For a read
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
-        """A reading begins."""
+        """A read begins."""
         if not IPushProducer.providedBy(producer):
             raise TypeError("files are read by push producers")
         self._reading = producer
@@ -99,25 +98,25 @@ class Sending:
             producer.pauseProducing()
 
     def unregisterProducer(self) -> None:
-        """It has ended."""
+        """The read has ended."""
         self._reading = None
 
     def write(self, data: bytes) -> None:
-        """It has brought bytes."""
+        """The read has produced bytes."""
         if not self._is_gone:
             self._request.write(data)
 
     # For the request
 
     def pauseProducing(self) -> None:
-        """The client has enough for now."""
+        """The client accepts no more for now."""
         if self._resumed is None and not self._is_gone:
             self._resumed = Deferred()
             if self._reading is not None:
                 self._reading.pauseProducing()
 
     def resumeProducing(self) -> None:
-        """The client can take more."""
+        """The client accepts more."""
         resumed, self._resumed = self._resumed, None
         if self._reading is not None:
             self._reading.resumeProducing()
@@ -125,7 +124,7 @@ class Sending:
             resumed.callback(None)
 
     def stopProducing(self) -> None:
-        """The client is gone."""
+        """The client has gone."""
         self._is_gone = True
         if self._reading is not None:
             self._reading.stopProducing()

@@ -1,5 +1,5 @@
 """
-Downloads: published files, to whoever may have them (MC-BUP 2.3, 3.5).
+Downloads of published files (MC-BUP 2.3, 3.5).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ class DownloadResource(FileResource):
     Answers GET and HEAD of a destination.
 
     :param policy: Permits it; ``None`` permits everything.
-    :param destination: What is asked for.
+    :param destination: The requested file.
     """
 
     def __init__(
@@ -29,8 +29,7 @@ class DownloadResource(FileResource):
         self.policy = policy
         self.destination = destination
         if policy is not None or caller.user is not None:
-            # Who is told apart otherwise than by Authorization would get others' files
-            # from a cache that many share.
+            # A shared cache distinguishes users by Authorization only.
             self.caching = b"private"
 
     async def open(self, method: str) -> IStoredFile | Redirect:

@@ -1,5 +1,5 @@
 """
-Virtual directories at their places in the tree of URLs.
+The tree of URLs, with virtual directories as its leaves.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from txbits.web._streaming import destination_of
 
 class NotMounted(Resource):
     """
-    Answers for URLs that are in no virtual directory; others are put below it.
+    A root for resources, which refuses URLs that are in no virtual directory.
     """
 
     def getChild(self, path: bytes, request: Request) -> IResource:

@@ -1,8 +1,8 @@
 """
 Replies of server applications, at URLs of their own (MC-BUP 1.3.3, 3.2.5).
 
-A reply belongs to its session, and so to the user who created that; it goes with it.
-Whoever has no name has the session's id, which is a secret as long as that is random.
+A reply belongs to its session, and to the user who created it, and is deleted with the
+session. Anonymous clients need the session's id, which is random and so a secret.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from txbits.sessions import Caller, SessionManager
 from txbits.sessions.naming import session_name
 from txbits.web._files import FileResource
 
-#: Where replies stand below a virtual directory, as IIS has them.
+#: The path of replies below a virtual directory, as with IIS.
 _ABOVE = ("BITS-Sessions", "Replies")
 _NAME = "responsefile.bin"
 
@@ -26,16 +26,16 @@ def reply_url(directory: str, session_id: UUID) -> str:
 
     :param directory: The URL of the virtual directory.
     """
-    # Braces have no place in a URL.
+    # Braces are not allowed in a URL.
     guid = format_guid(session_id).decode("ascii").strip("{}")
     return "/".join([directory, *_ABOVE, f"%7B{guid}%7D", _NAME])
 
 
 def reply_of(destination: tuple[str, ...]) -> UUID | None:
     """
-    The session whose reply stands at a path; ``None`` if it is no such path.
+    The session whose reply has this path; ``None`` if the path is not that of a reply.
 
-    Case does not matter, as for the paths of IIS.
+    The path is not case-sensitive, as with IIS.
     """
     if len(destination) != len(_ABOVE) + 2:
         return None
@@ -53,10 +53,10 @@ class ReplyResource(FileResource):
     """
     Answers GET and HEAD of a reply.
 
-    :param session_id: Whose.
+    :param session_id: The session.
     """
 
-    # It is one client's, and is to be gone when its session is.
+    # It belongs to one client, and must not outlive its session.
     caching = b"private, no-store"
 
     def __init__(

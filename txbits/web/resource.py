@@ -1,5 +1,5 @@
 """
-The resource that receives uploads: reads the packet, picks the resource for it.
+The resource that receives uploads: it reads the packet, and chooses its handler.
 """
 
 from __future__ import annotations
@@ -39,39 +39,37 @@ from txbits.web._streaming import (
 from txbits.web.downloads import DownloadResource
 from txbits.web.replies import ReplyResource, reply_of
 
-#: The methods that files are read with, and all of a directory whose files can be.
+#: The methods that read files, and all methods of a directory that allows them.
 _READING = (b"GET", b"HEAD")
 _ALLOWED = b", ".join([METHOD, *_READING])
 
-# A connection brings many packets of one caller.
+# Many packets come from one caller.
 _caller = lru_cache(1024)(Caller)
 
 
 class BITSResource(Resource):
     """
-    A virtual directory: takes the uploads to all URLs below its own, hands out the
-    replies to them, and, if the settings say so, the files that are there.
+    A virtual directory: it accepts uploads to all URLs below its own, and serves the
+    replies to them and, if the settings allow it, the published files.
 
-    Under a :class:`~txbits.web.BITSSite` bodies stream into the backend. In a plain
-    ``twisted.web.server.Site`` it works as well, with bodies that Twisted has buffered
-    first.
+    Under a :class:`~txbits.web.BITSSite` bodies stream into the backend. It also works
+    in a plain ``twisted.web.server.Site``, where Twisted buffers bodies first.
 
-    :param backend: Where uploads go.
-    :param settings: The rules.
+    :param backend: Stores the uploads.
+    :param settings: The settings.
     :param policy: Permits or refuses each packet; everything is permitted without one.
     :param notifier: Tells a server application of complete uploads.
-    :param reactor: Tells the time, and runs the clean-up; the global one if not given.
-    :param public_url: The URL at which clients see the root of the server; without it,
-        URLs that are handed to them begin as the one that they used.
-    :param trusted_proxies: Addresses and networks of proxies that are believed what
-        they say of a client and its URL in ``Forwarded`` or ``X-Forwarded-`` headers;
-        ``unix`` is for those that come over a socket of the file system.
-    :param observer: Is told of each file that is published.
+    :param reactor: The clock, which also runs the clean-up; by default the global one.
+    :param public_url: The URL of the server's root, as clients see it. Without it, URLs
+        that are sent to clients begin as the URL that they used.
+    :param trusted_proxies: Addresses and networks of proxies whose ``Forwarded`` or
+        ``X-Forwarded-`` headers are trusted; ``unix`` stands for Unix sockets.
+    :param observer: Called for each file that is published.
     :param name: Where the directory is mounted, for the log, such as ``/uploads``.
-    :raises InvalidSetting: If one of these is wrong, or the backend cannot do what the
-        settings or the notifier need.
+    :raises InvalidSetting: If an argument is invalid, or the backend does not support
+        what the settings or the notifier require.
     :ivar manager: The sessions of this directory. Its ``start()`` must have fired
-        before packets come, and its ``stop()`` should before the process ends.
+        before packets arrive, and its ``stop()`` should before the process ends.
     """
 
     isLeaf = True
@@ -117,15 +115,15 @@ class BITSResource(Resource):
         name: str | None = None,
     ) -> Deferred[None]:
         """
-        Go by other settings from now on; uploads under way go by theirs.
+        Use other settings from now on. Uploads under way keep theirs.
 
-        What :meth:`for_user` has returned before sees clients and URLs as before.
+        Resources that :meth:`for_user` has returned keep the old URL and proxies.
 
-        :param settings: The rules. Where they turn ``enabled`` off, all sessions are
+        :param settings: The settings. If ``enabled`` is turned off, all sessions are
             released.
-        :param name: Where the directory is mounted now; ``None`` if that is as before.
-        :returns: As of :meth:`txbits.sessions.SessionManager.reconfigure`.
-        :raises InvalidSetting: As at the beginning. Nothing has changed then.
+        :param name: The new mount of the directory; ``None`` leaves it unchanged.
+        :returns: As for :meth:`txbits.sessions.SessionManager.reconfigure`.
+        :raises InvalidSetting: As for the constructor. Then nothing changes.
         """
         origins = Origins.of(public_url, trusted_proxies)
         if name is not None:
@@ -136,9 +134,9 @@ class BITSResource(Resource):
 
     def for_user(self, name: str) -> IResource:
         """
-        The same directory, as an authenticated user sees it.
+        The same directory, for an authenticated user.
 
-        Authentication wraps this resource from outside, as with
+        Authentication wraps this resource, for example with
         ``twisted.web.guard.HTTPAuthSessionWrapper``, whose realm returns this. Sessions
         belong to the user who created them.
 
@@ -151,7 +149,7 @@ class BITSResource(Resource):
         return view
 
     def render(self, request: Request) -> int:
-        """Settle the packet that *request* carries; whatever goes wrong, an Ack."""
+        """Handle the packet that *request* carries. Every failure is answered."""
         caller = _caller(self.user, self.origins.client(request))
         destination = destination_of(request)
         try:
@@ -181,7 +179,7 @@ class BITSResource(Resource):
         ).render(request)
 
     def _serves(self, destination: tuple[str, ...]) -> bool:
-        """Whether this is a URL that files are read at."""
+        """Whether this is the URL of a file that clients may read."""
         return (
             self.manager.settings.allow_downloads or reply_of(destination) is not None
         )
@@ -189,7 +187,7 @@ class BITSResource(Resource):
     def _file(
         self, request: Request, destination: tuple[str, ...], caller: Caller
     ) -> FileResource | None:
-        """What answers a request to read a file; ``None`` if this is none."""
+        """The resource for a request to read a file; ``None`` for other requests."""
         if request.method not in _READING:
             return None
         session_id = reply_of(destination)

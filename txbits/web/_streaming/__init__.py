@@ -1,35 +1,37 @@
 """
-A site whose upload requests stream, and the only folder that leans on twisted.web.
+A site whose upload requests stream. Only this package depends on the internals of
+twisted.web.
 
 ``twisted.web`` collects a whole body in a temporary file before any resource sees its
-request. Here the request of a BITS packet is handed to its resource as soon as the
-head is complete, and the body flows to whoever asks for it, chunk by chunk, with
-back-pressure. All other requests of the site are treated as ever.
+request. Here a resource gets the request of a BITS packet as soon as the head is
+complete, and reads the body chunk by chunk, with back-pressure. All other requests of
+the site are handled as by ``twisted.web``.
 
-What is leaned on, and pinned by tests on the lowest and the latest Twisted supported:
+These are the internals; tests check them on the lowest and the latest Twisted that is
+supported:
 
 - ``HTTPChannel.lineReceived``, ``allHeadersReceived``, ``allContentReceived`` and
-  ``requestDone`` as the stations of a request, with the request's line in
+  ``requestDone`` as the stages of a request, with the request's line in
   ``_command``, ``_path`` and ``_version`` between the first and the third;
 - ``HTTPChannel._send100Continue`` and ``_networkProducer``;
-- ``HTTPChannel._handlingRequest`` and raw mode keeping what comes behind a request in
-  ``_dataBuffer``, which it stops reading for when that is long
+- ``HTTPChannel._handlingRequest`` and raw mode keeping what follows a request in
+  ``_dataBuffer``, and stopping to read when that is long
   (``_optimisticEagerReadSize``);
-- ``LineReceiver.paused`` keeping it from taking more lines out of ``_buffer``, and
+- ``LineReceiver.paused`` leaving further lines in ``_buffer``, and
   ``HTTPChannel.requests`` being empty when the next line is the first of a request;
 - ``HTTPChannel.checkPersistence`` deciding whether a connection is kept;
-- a TCP transport telling a protocol that provides ``IHalfCloseableProtocol`` of the end
-  of one side, and only closing the connection by itself for any other;
+- a TCP transport reporting the end of one side to a protocol that provides
+  ``IHalfCloseableProtocol``, and closing the connection for any other;
 - ``Request.requestReceived`` setting the request up and calling ``process``;
 - ``HTTPChannel.registerProducer``, ``pauseProducing`` and ``resumeProducing``, with
   ``_waitingForTransport`` between the last two, and ``dataBuffer``, ``offset`` and
   ``_tempDataLen`` of a connection as what is still to be sent;
 - what ``Request.__init__`` sets, ``Request.finish`` ending in ``_cleanup``, and
-  ``Site.getResourceFor``, which are done here with less.
+  ``Site.getResourceFor``, which are replaced here by faster code.
 
-Time-outs are deadlines, one number a connection, looked at every few seconds by the
-site: a delayed call for each of thousands of idle connections would cost more memory
-than the rest of the connection.
+A time-out is a deadline, one number for each connection, which the site checks every
+few seconds. A delayed call for each of thousands of idle connections would need more
+memory than the rest of the connection.
 """
 
 from __future__ import annotations

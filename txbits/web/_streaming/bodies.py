@@ -21,17 +21,17 @@ from txbits.sessions import IRequestBody
 #: others wait for a third of a millisecond.
 READ_SIZE = 1024 * 1024
 
-#: Bodies shorter than this do not need that.
+#: Shorter bodies do not need such long reads, in bytes.
 _SHORT_BODY = 64 * 1024
 
-#: How much of a refused body is read and thrown away, in bytes, so that the answer
-#: reaches a client that reads it only when it has sent everything. Windows' fragments
-#: are up to 13 MB long.
+#: How many bytes of a refused body are read and discarded, so that the answer reaches a
+#: client that reads it only after it has sent everything. Fragments of Windows are up
+#: to 13 MB long.
 DRAIN_LIMIT = 16 * 1024 * 1024
 
 
 class _Channel(Protocol):
-    """What a body needs of the connection that it comes on."""
+    """What a body needs of its connection."""
 
     def await_body(self) -> None: ...
     def pause_body(self) -> None: ...
@@ -46,9 +46,8 @@ class StreamingBody:
     """
     The body of a request, while it arrives.
 
-    Until :meth:`receive` is called nothing more is read than has been. A consumer that
-    takes its time stops the reading as well, so that there is never more of a body in
-    memory than one read of the socket.
+    Until :meth:`receive` is called, and while the consumer is busy, nothing is read
+    from the socket. So at most two reads of a body are in memory.
 
     :ivar position: Where in the file its first byte belongs.
     :ivar received: How many bytes have arrived.
@@ -100,7 +99,7 @@ class StreamingBody:
             self.lost()
             self._channel.abort()
         elif not self._asked:
-            # All of it is here, but nobody will ask for it any more, nor answer.
+            # It has arrived, but no one will read it or answer the request.
             self._channel.abort()
 
     # For the channel
@@ -116,7 +115,7 @@ class StreamingBody:
             self.waiting += data
             self._channel.pause_body()
         elif self._length is None:
-            # Chunks may be tiny; what one read brought of them is one write.
+            # Chunks may be tiny. All that arrived in one read are written at once.
             self.waiting += data
         elif not self._lost:
             self._feed(data)
@@ -134,38 +133,38 @@ class StreamingBody:
             self._flow()
 
     def lost(self) -> None:
-        """No more will arrive; what has, is still for the consumer."""
+        """No more will arrive. The consumer still gets what has arrived."""
         self._lost = True
         self._flow()
 
     @property
     def can_be_drained(self) -> bool:
         """
-        Whether what is left is short enough to read and throw away.
+        Whether the rest is short enough to read and discard.
 
-        A client that waits for a 100 Continue may leave its body away, or may not.
+        A client that waits for a 100 Continue may or may not send its body.
         """
         rest = 0 if self._length is None else self._length - self.received
         return rest <= DRAIN_LIMIT and not self._expects_continue
 
     def drain(self, done: Callable[[], None]) -> None:
         """
-        Throw the rest away.
+        Discard the rest.
 
-        :param done: Called when the body has ended, or turned out to be too long.
+        :param done: Called when the body has ended, or proves to be too long.
         """
         self.refuse()
         self._when_drained = done
         self._channel.await_body()
 
     def drained_no_longer(self) -> bool:
-        """Stop throwing the rest away, if that is what is done with it."""
+        """Stop to discard the rest. Return whether it was discarded."""
         is_drained = self._when_drained is not None
         self._drain_no_longer()
         return is_drained
 
     def refuse(self) -> None:
-        """Nobody wants this body, nor what has arrived of it."""
+        """Discard what has arrived and has not been consumed."""
         self._refused = True
         self.waiting.clear()
 
@@ -175,7 +174,7 @@ class StreamingBody:
             done()
 
     def _flow(self) -> None:
-        """Hand over what waits, then go on reading, or come to an end."""
+        """Give the consumer what is waiting, then read on or finish."""
         if self._consume is not None and self.waiting and not self._consuming:
             data = bytes(self.waiting)
             self.waiting.clear()
@@ -218,8 +217,7 @@ class WholeBody:
     """
     A short body, which arrived in one read with its head.
 
-    It needs nothing of what a :class:`StreamingBody` does while it arrives, and that is
-    most of what a small upload would cost.
+    A :class:`StreamingBody` would be most of the cost of a small upload.
     """
 
     _channel: _Channel
@@ -235,16 +233,16 @@ class WholeBody:
 
     def stop(self) -> None:
         if not self._asked and not self._lost:
-            # Nobody will ask for it any more, nor answer.
+            # No one will read it or answer the request.
             self._channel.abort()
 
     def lost(self) -> None:
-        """Its connection is lost, which makes no difference to what is here."""
+        """Its connection is lost. The body is complete all the same."""
         self._lost = True
 
 
 def _is_done(consumed: Deferred[None]) -> bool:
-    """Whether there is nothing to wait for, and nothing went wrong."""
+    """Whether it has fired, with success."""
     return bool(consumed.called) and getattr(consumed, "result", consumed) is None
 
 
@@ -255,7 +253,7 @@ def _is_whole(_: None) -> bool:
 @implementer(IRequestBody)
 @define(eq=False)
 class BufferedBody:
-    """A body that some other site has collected before anyone could ask for it."""
+    """A body that a plain site has collected before the resource saw the request."""
 
     _content: Any
 
@@ -272,7 +270,7 @@ class BufferedBody:
         return Deferred.fromCoroutine(feed())
 
     def stop(self) -> None:
-        """All of it is here already: there is nothing to end."""
+        """All of it is here already, so there is nothing to stop."""
 
 
 def body_of(request: Request, position: int) -> IRequestBody:

@@ -1,11 +1,11 @@
 """
 The head of a ``BITS_POST`` request, read in one go.
 
-``HTTPChannel`` reads a head line by line into objects for every kind of request, which
-costs a small upload more time than everything else that is done for it. A head that has
-arrived in one piece, is of ``BITS_POST``, and has nothing unusual about it is read here
-instead, by two regular expressions. Whatever they do not match goes the usual way, and
-is answered there if it is wrong: nothing is refused here.
+``HTTPChannel`` reads a head line by line, into objects that serve every kind of
+request. For a small upload that takes more time than everything else. If the head of a
+``BITS_POST`` arrives in one piece and has nothing unusual, two regular expressions read
+it here instead. Any other head is left to ``HTTPChannel``, which also refuses what is
+malformed.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from attrs import frozen
 # RFC 9112 3: method SP request-target SP HTTP-version.
 _REQUEST_LINE = re.compile(rb"BITS_POST ([\x21-\x7e\x80-\xff]+) (HTTP/1\.[01])\r\n")
 
-# Not every client percent-encodes what it is given. curl (7.88) does so for a path, but
-# not for a query, and sends whatever --request-target says; programs that write their
-# requests themselves send UTF-8 in paths as well.
+# Not every client percent-encodes URLs. curl (7.88) does so for a path, but not for a
+# query or --request-target. Programs that write requests themselves send UTF-8 in
+# paths as well.
 _NO_ASCII = re.compile(rb"[\x80-\xff]")
 
 # RFC 9112 5, without obsolete line folding. No NUL, CR or LF in a value. Blanks around
@@ -38,10 +38,10 @@ class Head:
     """
     A request's head.
 
-    :ivar target: The request-target, percent-encoded where it has to be.
+    :ivar target: The request-target, percent-encoded where required.
     :ivar version: The HTTP version.
-    :ivar headers: Values by lower-case name, in the order of their coming.
-    :ivar length: How many bytes the head is long.
+    :ivar headers: Values by lower-case name, in their order.
+    :ivar length: The length of the head in bytes.
     """
 
     target: bytes
@@ -56,7 +56,7 @@ class Head:
 
     def body_length(self) -> int | None:
         """
-        The length of the body in bytes, ``None`` if that is no plain matter.
+        The length of the body in bytes; ``None`` if the headers do not simply tell.
         """
         if b"transfer-encoding" in self.headers:
             return None
@@ -70,9 +70,9 @@ class Head:
 
 def encoded_target(target: bytes) -> bytes | None:
     """
-    Percent-encode the bytes of a request-target that are no ASCII (RFC 3987 3.1).
+    Percent-encode the bytes of a request-target that are not ASCII (RFC 3987 3.1).
 
-    :returns: The target; ``None`` if its path is no UTF-8, and so names nothing.
+    :returns: The target; ``None`` if its path is not UTF-8, and so names nothing.
     """
     try:
         target.partition(b"?")[0].decode("utf-8")
@@ -85,11 +85,10 @@ def read_head(data: bytes, longest: int, most: int) -> Head | None:
     """
     Read the head that *data* begins with.
 
-    :param data: What has arrived.
-    :param longest: The most bytes that a head may have.
-    :param most: The most headers that it may have.
-    :returns: The head; ``None`` if it is not complete, not of ``BITS_POST``, or not
-        plain.
+    :param data: The bytes that have arrived.
+    :param longest: Maximum length of a head, in bytes.
+    :param most: Maximum number of headers.
+    :returns: The head; ``None`` if it is incomplete, unusual, or not of ``BITS_POST``.
     """
     line = _REQUEST_LINE.match(data)
     if line is None:
@@ -102,7 +101,7 @@ def read_head(data: bytes, longest: int, most: int) -> Head | None:
         return None
     begin, end = line.end(), end + 2
     fields = _FIELD.findall(data, begin, end)
-    # A line that is no field is passed over above, and missing here.
+    # A line that is not a field did not match above, so the numbers differ.
     if len(fields) != data.count(b"\n", begin, end) or len(fields) > most:
         return None
     headers: dict[bytes, list[bytes]] = {}

@@ -36,8 +36,8 @@ T = TypeVar("T")
 
 _log = Logger()
 
-# RFC 9110 7.2: uri-host [ ":" port ], as RFC 3986 3.2.2 writes them. What stands in
-# brackets is left to whoever needs an address.
+# RFC 9110 7.2: uri-host [ ":" port ], as in RFC 3986 3.2.2. An address in brackets is
+# not checked here.
 _HOST = re.compile(
     rb"(?:\[[\x21-\x5c\x5e-\x7e]*\]|[-._~%!$&'()*+,;=0-9A-Za-z]*)(?::[0-9]*)?"
 )
@@ -45,7 +45,7 @@ _HOST = re.compile(
 
 @lru_cache(1024)
 def _is_host(value: bytes) -> bool:
-    """Whether that may be the value of a Host header."""
+    """Whether this is a valid value of a Host header."""
     return _HOST.fullmatch(value) is not None
 
 
@@ -57,7 +57,7 @@ def headers_of(request: Request) -> Mapping[bytes, Sequence[bytes]]:
 
 
 def _names_its_host(headers: Mapping[bytes, Sequence[bytes]], version: bytes) -> bool:
-    # RFC 9112 3.2: a request of HTTP/1.1 does so once, any other not more often.
+    # RFC 9112 3.2: a request of HTTP/1.1 has exactly one, any other at most one.
     hosts = headers.get(b"host")
     if hosts is None:
         return version == b"HTTP/1.0"
@@ -96,8 +96,8 @@ def path_of(target: bytes) -> bytes:
     """
     The path that a request-target names, without its query.
 
-    RFC 9112 3.2.2: "a server MUST accept the absolute-form in requests". What is
-    neither that nor a path names nothing below the root.
+    RFC 9112 3.2.2: "a server MUST accept the absolute-form in requests". Any other form
+    names the root.
     """
     if target.startswith(b"/"):
         return target
@@ -130,9 +130,9 @@ def directory_of(request: Request) -> str:
 
 class _made_when_asked_for(Generic[T]):  # noqa: N801 - it is used as a decorator
     """
-    Makes an attribute when it is first asked for.
+    Makes an attribute when it is first used.
 
-    ``functools.cached_property`` takes a lock for that until Python 3.12.
+    Before Python 3.12, ``functools.cached_property`` takes a lock.
     """
 
     def __init__(self, make: Callable[[Any], T]) -> None:
@@ -147,7 +147,7 @@ class _made_when_asked_for(Generic[T]):  # noqa: N801 - it is used as a decorato
 
 class _PacketHeaders(Headers):
     """
-    The headers of a packet, in twisted.web's form as soon as anyone asks for them.
+    The headers of a packet, converted to twisted.web's form when they are first used.
 
     :param lower: Values by lower-case name.
     """
@@ -184,14 +184,14 @@ class Connection(Protocol):
 
 class StreamingRequest(Request):
     """
-    A request that is processed when its head is there, if it carries a packet.
+    A request that is processed when its head has arrived, if it carries a packet.
 
     :ivar is_packet: Whether it carries one; ``None`` before its head is complete.
-    :ivar has_short_head: Whether no value in it can be over 4 KiB.
+    :ivar has_short_head: Whether none of its values can be longer than 4 KiB.
     :ivar streaming_body: Its body, if it has one that streams.
-    :ivar whole_body: Its body, if that came with the head.
-    :ivar keeps_alive: Whether its connection is kept though that is HTTP/1.0, if the
-        answer tells where it ends.
+    :ivar whole_body: Its body, if it arrived with the head.
+    :ivar keeps_alive: Whether its connection, although it is HTTP/1.0, is kept if the
+        answer has a length.
     """
 
     channel: Connection  # type: ignore[assignment]
@@ -205,10 +205,10 @@ class StreamingRequest(Request):
 
     def __init__(self, channel: Connection, queued: object = False) -> None:
         """
-        Make what every request has.
+        Set what every request has.
 
-        That is not left to Request, which also makes what hardly a packet needs. Here
-        the attributes below are made when they are asked for.
+        ``Request.__init__`` would also make objects that few packets need. Here they
+        are the attributes below, and made when they are first used.
         """
         Componentized.__init__(self)
         self.notifications: list[Deferred[None]] = []
@@ -247,13 +247,13 @@ class StreamingRequest(Request):
             self.parseCookies()
 
     def lower_headers(self) -> Mapping[bytes, Sequence[bytes]]:
-        """The headers by lower-case name, as the protocol core takes them."""
+        """The headers by lower-case name, as the protocol core expects them."""
         if self._lower is None:
             self._lower = _lowered(self.requestHeaders)
         return self._lower
 
     def carries_packet(self, method: bytes) -> bool:
-        """Whether this is for an upload server, to be dispatched on its head."""
+        """Whether this request is to be dispatched on its head."""
         if self.is_packet is None:
             self.is_packet = self.channel.site.only_uploads or is_upload_request(
                 method, self.lower_headers()
@@ -274,8 +274,8 @@ class StreamingRequest(Request):
         """
         Begin to process a request that carries a packet, before its body.
 
-        This is what ``requestReceived`` does when the body is there; a packet's is
-        never a form.
+        This is what ``requestReceived`` does with a complete request, without parsing
+        forms.
         """
         self.method, self.uri, self.clientproto = method, target, version
         self.path, _, query = target.partition(b"?")
@@ -317,7 +317,7 @@ class StreamingRequest(Request):
             self.processingFailed(Failure())
 
     def _refuse_host(self) -> None:
-        """Refuse a request that does not say which host it is for."""
+        """Refuse a request that does not name its host."""
         _log.info(
             "refused a request from {client}: {count} Host headers, or an invalid one",
             client=getattr(self.getClientAddress(), "host", "-"),
@@ -333,7 +333,7 @@ class StreamingRequest(Request):
         self.answer(ack.status, encode_ack(ack))
 
     def _ends_by_length(self) -> bool:
-        """Whether the answer has an end that is not the connection's."""
+        """Whether the answer ends before the connection does."""
         return (
             self.method == b"HEAD"
             or self.code in NO_BODY_CODES
@@ -344,7 +344,7 @@ class StreamingRequest(Request):
         """
         Respond without a body, and finish.
 
-        The names of headers go out as they are given: ``Headers`` would write
+        The names of headers are sent as they are given: ``Headers`` would write
         ``Bits-Packet-Type``.
 
         :param status: The status.
@@ -379,9 +379,9 @@ class StreamingRequest(Request):
             super().write(data)
         elif not self.startedWriting:
             self.startedWriting = 1
-            # Unless somebody asked for them, there are none.
+            # If they were never used, there are none.
             if "responseHeaders" in self.__dict__:
-                # twisted.web sets these for what is no packet; they are there already.
+                # twisted.web sets these for other requests; they are there already.
                 self.responseHeaders.removeHeader(b"Server")
                 self.responseHeaders.removeHeader(b"Date")
                 for name, values in self.responseHeaders.getAllRawHeaders():
@@ -402,8 +402,7 @@ class StreamingRequest(Request):
         if self._answer is None or self._disconnected or self.finished:
             super().finish()
             return
-        # What that does for an answer, which has no body to encode or to cut into
-        # chunks.
+        # This is what Request.finish does for an answer without a body.
         self.write(b"")
         self.channel.site.log(self)
         self.finished = 1

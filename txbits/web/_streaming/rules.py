@@ -1,6 +1,6 @@
 """
-What HTTP says of connections, as far as it needs no connection: which are kept, what a
-request may begin with, and what is answered to something that is none.
+The rules of HTTP for connections: which are kept, what a request may begin with, and
+the answer to anything else.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from txbits.protocol.codec import encode_ack
 from txbits.protocol.packets import Ack
 from txbits.protocol.refusals import MALFORMED_HEADER
 
-#: What answers something that is no HTTP: an Ack, in case it was meant as a packet.
+#: The answer to something that is not HTTP: an Ack, in case it was meant as a packet.
 BAD_REQUEST = (
     b"HTTP/1.1 400 Bad Request\r\n"
     + b"".join(
@@ -40,7 +40,7 @@ _HANDSHAKE = 0x16
 
 def named(first: int) -> str:
     """
-    Name what is no HTTP, for the log.
+    Describe something that is not HTTP, for the log.
 
     :param first: Its first byte.
     """
@@ -65,7 +65,7 @@ def is_kept(headers: Mapping[bytes, Sequence[bytes]], version: bytes) -> bool:
     }
     if b"close" in options:
         return False
-    # RFC 9112 6.1: a coded body of HTTP/1.0 may end elsewhere than it seems to.
+    # RFC 9112 6.1: a coded body of HTTP/1.0 may not end where it seems to.
     return version == b"HTTP/1.1" or (
         b"keep-alive" in options and b"transfer-encoding" not in headers
     )

@@ -1,5 +1,5 @@
 """
-The site: how many connections there may be, and for how long.
+The site: it limits the number of connections, and checks their deadlines.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from txbits.web._streaming.turns import Turns
 
 _log = Logger()
 
-#: Seconds from one look at all deadlines to the next.
+#: Seconds between two checks of all deadlines.
 _REAP_INTERVAL = 5.0
 
 
 class BITSSite(Site):
     """
-    A site for resources among which are :class:`~txbits.web.BITSResource`.
+    A site for :class:`~txbits.web.BITSResource`, and other resources beside it.
 
     :param resource: The root.
     :param reactor: The steady clock, see :mod:`txbits.clocks`; its wall clock dates
         the answers.
-    :param limits: What peers may take.
-    :param only_uploads: Whether no resource here wants the body of anything but a
-        packet; all requests are then answered on their heads.
+    :param limits: Time-outs, and limits on connections and bodies.
+    :param only_uploads: Whether only packets have bodies that a resource reads; all
+        requests are then dispatched on their heads.
 
-    Unlike ``Site`` it writes no access log unless given a ``logPath``: the life of
-    sessions is logged where it happens.
+    Unlike ``Site`` it writes no access log without a ``logPath``, because the sessions
+    are logged anyway.
 
-    :ivar seconds: Tells seconds by the steady clock.
+    :ivar seconds: Returns the time of the steady clock, in seconds.
     """
 
     requestFactory: type[StreamingRequest] = StreamingRequest
     noisy = False
-    # No HTTP/2, and so no proxy that negotiates it.
+    # This excludes HTTP/2.
     protocol = StreamingChannel  # type: ignore[assignment]
 
     def __init__(
@@ -60,7 +60,7 @@ class BITSSite(Site):
         super().__init__(resource, *args, reactor=reactor, **kwargs)
         self.limits = Limits() if limits is None else limits
         self.only_uploads = only_uploads
-        # Deadlines take the place of the channel's own time-out.
+        # Deadlines replace the channel's own time-out.
         self.timeOut = None
         self.seconds = steady(self.reactor).seconds
         self._wall = wall_of(self.reactor)
@@ -119,7 +119,7 @@ class BITSSite(Site):
             self._by_peer.pop(peer, None)
 
     def date(self) -> bytes:
-        """The value of a Date header, made once a second."""
+        """The value of a Date header, formatted once a second."""
         now = int(self._wall())
         if now != self._dated:
             self._dated, self._date = now, datetimeToString(now)
@@ -128,7 +128,7 @@ class BITSSite(Site):
 
     def answer_begins(self, status: int) -> bytes:
         """
-        The first lines of every answer to a packet, made once a second.
+        The first lines of every answer to a packet, formatted once a second.
 
         :returns: The status line, Server and Date, without the last line's end.
         """
@@ -146,7 +146,7 @@ class BITSSite(Site):
         return self._hosts.setdefault(host, host)
 
     def getResourceFor(self, request: Request) -> IResource:
-        """As ``Site`` does, which copies the list as if it could be anything."""
+        """As ``Site`` does, but faster."""
         request.site = self
         request.sitepath = list(request.prepath or ())  # type: ignore[attr-defined]
         found: IResource = getChildForRequest(self.resource, request)

@@ -16,11 +16,12 @@ def untaken(transport: Any) -> int:
     """
     Count the bytes that a peer has yet to take.
 
-    A system holds megabytes for a peer, and asks for more only when a good part of them
-    is taken: from that alone one who takes little at a time seems to take nothing.
+    The system buffers megabytes for a peer, and asks for more only when a good part of
+    them has been taken. By that alone, a slow peer would seem to take nothing.
 
-    :param transport: The connection to it.
-    :returns: How many there are, with us and with the system; 0 if that cannot be told.
+    :param transport: The connection to the peer.
+    :returns: The number of bytes in the buffers of the transport and the system; 0 if
+        it cannot be determined.
     """
     # TLS stands above the connection.
     while not isinstance(transport, Connection):
@@ -31,7 +32,7 @@ def untaken(transport: Any) -> int:
     try:
         answer = fcntl.ioctl(transport.fileno(), termios.TIOCOUTQ, bytes(4))
     except (OSError, ValueError):
-        # It is closed, or the system does not tell.
+        # It is closed, or the system does not support this.
         return int(ours)
     (of_the_system,) = struct.unpack("i", answer)
     return int(ours + of_the_system)

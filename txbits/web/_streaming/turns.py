@@ -1,11 +1,10 @@
 """
-Whose turn it is, among the connections that have sent requests ahead.
+The order in which connections are served that have sent requests ahead.
 
 A client may send its next request before the last one is answered (RFC 9112 9.3.2), and
-one read of a socket brings hundreds of short ones. Served in a row they would keep all
-other clients waiting for as long as that takes, times the number of those who do so.
-So a connection is served one request when it is read from; for the next one it stands
-in line here, and is not read from until its turn has come.
+one read of a socket can bring hundreds of short ones. If they were served in a row, all
+other clients would have to wait. So a connection gets one request served when it is
+read; for the next one it waits in line here, and is not read until its turn.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ from twisted.logger import Logger
 
 _log = Logger()
 
-#: How many requests that were sent ahead are served between two looks at the sockets.
-#: One each would have the reactor look more often than it serves. A thousand times the
-#: connections would make nobody wait for longer.
+#: How many requests that were sent ahead are served in one turn of the reactor. With
+#: one, the reactor would spend more time on polling than on serving. The number of
+#: connections does not lengthen the turn.
 PER_TURN = 8
 
 
@@ -29,7 +28,7 @@ class Waiting(Protocol):
     """A connection that has sent a request ahead."""
 
     def take_turn(self) -> None:
-        """Serve that request, unless it is too late for that."""
+        """Serve that request, unless the connection has ended."""
 
     def abort(self) -> None:
         """Drop the connection: serving it went wrong."""
@@ -48,7 +47,7 @@ class Turns:
     _is_called: bool = field(default=False, init=False)
 
     def wait(self, waiting: Waiting) -> None:
-        """Put a connection at the end of the line; it must not stand in it yet."""
+        """Put a connection at the end of the line; it must not be in it yet."""
         self._line.append(waiting)
         self._go_on()
 
