@@ -1,7 +1,7 @@
 """
-What rich draws on a terminal: a bar with rate and time left.
+What rich draws on a terminal: a bar with rate and time left, and tables.
 
-This is imported only where rich is installed (``pip install 'txbits[cli]'``).
+This module requires rich (``pip install 'txbits[cli]'``).
 """
 
 from __future__ import annotations
@@ -23,17 +23,16 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from twisted.internet.interfaces import IReactorTime
 
-from txbits.client._display import (
-    REDRAW_INTERVAL,
-    describe_paused,
-    describe_waiting,
-)
+from txbits.client._display import describe_paused, describe_waiting
 from txbits.client.events import Event, Paused, Progress, Waiting
+
+#: The bar is not redrawn more often than this, in seconds.
+REDRAW_INTERVAL = 0.1
 
 
 @define
 class RichDisplay:
-    """A bar. It is drawn when something happens, not by a thread of rich's."""
+    """A bar. Events redraw it, not a thread of rich."""
 
     out: TextIO
     clock: IReactorTime
@@ -92,7 +91,7 @@ def print_table(out: TextIO, columns: list[str], rows: list[list[str]]) -> None:
     """Print a table."""
     table = Table()
     for column in columns:
-        # Nothing is cut off: a session's id is there to be copied.
+        # Nothing is cut off: users copy the ids of sessions.
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*row)

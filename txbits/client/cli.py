@@ -47,6 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Upload files to BITS servers, download files, check servers.",
         allow_abbrev=False,
     )
+    parser.set_defaults(parser=parser)
     commands = parser.add_subparsers(
         dest="command", metavar="COMMAND", required=True, title="commands"
     )

@@ -11,7 +11,6 @@ from difflib import get_close_matches
 from txbits.check import CHECKS, GROUPS, Report, Result, Run, Target, Unreachable
 from txbits.check._report import renderer_for
 from txbits.check._run import DEFAULT_PATIENCE, select
-from txbits.client._completion import words
 from txbits.client._display import write
 from txbits.client.commands import _types
 from txbits.client.commands._command import Command, Context, Status, UsageError
@@ -46,15 +45,15 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="count what txbits promises beyond MC-BUP as failed, too",
     )
-    only = parser.add_argument(
+    parser.add_argument(
         "--only",
         metavar="CHECK",
         action="append",
         default=[],
         type=_check_name,
+        choices=_NAMES,
         help="run this check; may be given again",
     )
-    words(only, _NAMES)
     parser.add_argument(
         "--timeout",
         metavar="DURATION",

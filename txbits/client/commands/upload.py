@@ -13,7 +13,7 @@ from typing import Any
 from attrs import define, field
 from twisted.internet.defer import CancelledError
 
-from txbits.client._display import Display, JSONDisplay, NoDisplay, display_for
+from txbits.client._display import Display, JSONDisplay, NoDisplay
 from txbits.client._journals import (
     forget_old,
     name_of,
@@ -38,6 +38,7 @@ from txbits.client.commands._options import (
     state_path,
 )
 from txbits.client.commands._plan import STDIN, Item, plan
+from txbits.client.commands._show import display_for
 from txbits.client.events import UploadFailed, UploadResult
 from txbits.client.job import UploadJob
 from txbits.client.journal import Journal, JournalBusy, JournalError
