@@ -1,13 +1,14 @@
 """
-What a check works with: connections, packets, sessions; and the tidying up after it.
+The tools of a check: connections, packets, sessions, and the clean-up after it.
 
-Whatever a server takes for the creation of a session is remembered, also where the
-check expected a refusal, and cancelled at the end.
+All sessions that the server creates are cancelled at the end, also those that the check
+expected the server to refuse.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from uuid import uuid4
 
 from attrs import define, field, frozen
 from twisted.internet.defer import CancelledError, Deferred
@@ -15,7 +16,6 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from txbits.check._messages import PROTOCOL, Message, content_range
-from txbits.check._model import Failed, NotApplicable
 from txbits.check._target import Target
 from txbits.check._wire import Answer, NoAnswer, Wire
 from txbits.protocol._fields import (
@@ -25,14 +25,22 @@ from txbits.protocol._fields import (
 )
 from txbits.protocol.refusals import HResult
 
-#: The file that most checks send: so many bytes.
+#: The file that most checks send, and its length in bytes.
 LENGTH = 1000
 DATA = bytes(n * 7 % 251 for n in range(LENGTH))
 
-#: How often a Cancel is sent that fails for a passing reason, and the pause between
+#: How often to send a Cancel that fails for a temporary reason, and the pause between
 #: two, in seconds.
 _CANCELS = 3
 _CANCEL_PAUSE = 1.0
+
+
+class Failed(Exception):
+    """The server does not meet the expectation; the text says what it did."""
+
+
+class NotApplicable(Exception):
+    """The check cannot tell; the text says why."""
 
 
 @frozen
@@ -40,7 +48,7 @@ class Session:
     """
     A session of a check.
 
-    :ivar id: As the server wrote it.
+    :ivar id: Its id, as the server wrote it.
     :ivar name: The file's name.
     :ivar target: Its request target.
     """
@@ -52,9 +60,9 @@ class Session:
 
 def expect(is_so: bool, otherwise: str) -> None:
     """
-    Expect something.
+    Expect that a condition is true.
 
-    :raises Failed: With the text, if it is not so.
+    :raises Failed: With the text *otherwise*, if it is not.
     """
     if not is_so:
         raise Failed(otherwise)
@@ -64,11 +72,12 @@ def expect_refusal(
     answer: Answer, *statuses: int, hresult: HResult | None = None
 ) -> None:
     """
-    Expect that a packet was refused.
+    Expect that the server refused a packet.
 
-    :param statuses: With one of these statuses.
-    :param hresult: And with this HRESULT. That there is one at all is another check.
-    :raises Failed: If it was not.
+    :param statuses: The statuses to expect, one of which it must be.
+    :param hresult: The HRESULT to expect, if the answer has one: another check requires
+        that there is one.
+    :raises Failed: If the answer is another.
     """
     expected = " or ".join(map(str, statuses))
     expect(answer.status in statuses, f"answered {answer}; expected {expected}")
@@ -81,23 +90,30 @@ def expect_refusal(
 
 def expect_success(answer: Answer) -> None:
     """
-    Expect that a packet was taken.
+    Expect that the server accepted a packet.
 
-    :raises Failed: If it was not.
+    :raises Failed: If it did not.
     """
     expect(answer.is_success, f"answered {answer}; expected a success")
+
+
+def shown(value: bytes | None) -> str:
+    """Write the value of a header for people."""
+    if value is None:
+        return "missing"
+    return value[:60].decode("ascii", "backslashreplace") or "empty"
 
 
 @define(eq=False)
 class Bench:
     """
-    What one check works with.
+    The tools of one check.
 
-    :ivar target: Where.
+    :ivar target: The folder that it uses.
     :ivar connect: Makes a connection.
     :ivar clock: Tells the time.
-    :ivar published: The files that were left at their destinations, one line each.
-    :ivar answers: How many answers there were.
+    :ivar published: The files that remain at their destinations, one line each.
+    :ivar answers: How many answers came.
     """
 
     target: Target
@@ -122,17 +138,17 @@ class Bench:
         return wire
 
     async def main(self) -> Wire:
-        """The connection that packets go over, made anew if it is used up."""
+        """The connection for packets; a new one if no packet can follow on the last."""
         if self._main is None or not self._main.is_usable:
             self._main = await self.wire()
         return self._main
 
     async def ask(self, message: Message, wire: Wire | None = None) -> Answer:
         """
-        Send a packet and take the answer.
+        Send a packet, and wait for the answer.
 
-        :param wire: The connection, if not the usual one.
-        :raises NoAnswer: If there is none, which fails the check.
+        :param wire: The connection, if not :meth:`main`.
+        :raises NoAnswer: If no answer comes, which fails the check.
         """
         wire = wire or await self.main()
         wire.send(message.to_bytes())
@@ -140,9 +156,9 @@ class Bench:
 
     async def need(self, message: Message, wire: Wire | None = None) -> Answer:
         """
-        Send a packet that a check needs, but is not about.
+        Send a packet whose success a check requires, but does not test.
 
-        :raises NotApplicable: If it is not taken.
+        :raises NotApplicable: If the server refuses it.
         """
         try:
             answer = await self.ask(message, wire)
@@ -153,7 +169,7 @@ class Bench:
         return answer
 
     def note(self, message: Message, answer: Answer) -> Answer:
-        """Take note of what an answer means for the tidying up."""
+        """Record what an answer means for the clean-up."""
         self.answers += 1
         session_id = answer.session_id
         kind = _kind(message).lower()
@@ -175,7 +191,7 @@ class Bench:
         return answer
 
     def message(self, kind: bytes, target: bytes) -> Message:
-        """Write a packet of some kind."""
+        """Write a packet of a kind."""
         return Message(
             target,
             [
@@ -201,9 +217,9 @@ class Bench:
 
     async def session(self, name: bytes | None = None) -> Session:
         """
-        Create a session that a check needs.
+        Create a session that a check requires.
 
-        :raises NotApplicable: If there is none.
+        :raises NotApplicable: If the server does not create one.
         """
         message = self.create(name)
         answer = await self.need(message)
@@ -211,6 +227,12 @@ class Bench:
             raise NotApplicable("Create-Session was answered without a session id")
         name = dict(message.headers)[b"Content-Name"]
         return Session(answer.session_id, name, message.target)
+
+    def no_session(self) -> Session:
+        """A session that does not exist."""
+        name = self.target.new_name()
+        id_ = b"{%b}" % str(uuid4()).upper().encode("ascii")
+        return Session(id_, name, self.target.target(name))
 
     def fragment(
         self,
@@ -222,7 +244,7 @@ class Bench:
         """
         Write a Fragment.
 
-        :param length: How many bytes; all that are left if ``None``.
+        :param length: How many bytes; all that remain if ``None``.
         """
         data = DATA[first:] if length is None else DATA[first : first + length]
         message = self.message(b"Fragment", session.target).but(
@@ -248,12 +270,11 @@ class Bench:
 
     async def held(self, session: Session) -> int:
         """
-        Find out how many bytes the server holds, which are not all.
+        Find out how many bytes the server has, which must not be all.
 
-        :raises NotApplicable: If it cannot be told.
+        :raises NotApplicable: If the server does not tell.
         """
-        # The last byte, which no check sends before; where it is wanted next, it
-        # is taken.
+        # The last byte, which no check sends before.
         try:
             answer = await self.ask(self.fragment(session, LENGTH - 1))
         except NoAnswer as error:
@@ -266,7 +287,7 @@ class Bench:
         """
         Drop the connections and cancel the sessions.
 
-        :returns: What could not be taken away, one line each.
+        :returns: What could not be removed, one line each.
         """
         for wire in self._wires:
             wire.drop()
@@ -285,10 +306,10 @@ class Bench:
 
     async def _published_too_early(self) -> list[str]:
         """
-        Look for files of uploads that were complete, and then cancelled.
+        Look for files of complete uploads that were cancelled.
 
-        Some servers publish at the last Fragment. That shows where the file may not
-        be created anew.
+        Some servers publish at the last Fragment. They then refuse a new session for
+        the file.
         """
         left = []
         for target, name in self._complete.items():
@@ -335,22 +356,12 @@ def _is_last(value: bytes) -> bool:
 
 
 def is_guid(session_id: bytes) -> bool:
-    """Whether a session's id is a GUID, in whatever spelling."""
+    """Whether a session id is a GUID, in any spelling."""
     try:
         parse_guid(session_id)
     except LocalProtocolError:
         return False
     return True
-
-
-def need_guid(session: Session) -> None:
-    """
-    Find out whether a session is named by a GUID, which may be spelled otherwise.
-
-    :raises NotApplicable: If it is not.
-    """
-    if not is_guid(session.id):
-        raise NotApplicable(f"the server's session id is not a GUID: {session.id!r}")
 
 
 def _key(session_id: bytes) -> bytes:
@@ -360,7 +371,7 @@ def _key(session_id: bytes) -> bytes:
 
 
 def is_same_id(one: bytes | None, other: bytes) -> bool:
-    """Whether two session ids are the same, however they are written."""
+    """Whether two session ids are equal, in any spelling."""
     return one is not None and _key(one) == _key(other)
 
 
@@ -368,11 +379,13 @@ __all__ = [
     "DATA",
     "LENGTH",
     "Bench",
+    "Failed",
+    "NotApplicable",
     "Session",
     "expect",
     "expect_refusal",
     "expect_success",
     "is_guid",
     "is_same_id",
-    "need_guid",
+    "shown",
 ]

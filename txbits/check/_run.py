@@ -16,15 +16,8 @@ from twisted.internet.protocol import Factory
 
 from txbits._agents import in_words
 from txbits._deferreds import deferred
-from txbits.check._bench import Bench
-from txbits.check._model import (
-    Check,
-    Failed,
-    NotApplicable,
-    Outcome,
-    Report,
-    Result,
-)
+from txbits.check._bench import Bench, Failed, NotApplicable
+from txbits.check._model import Check, Outcome, Report, Result
 from txbits.check._target import Target
 from txbits.check._wire import NoAnswer, Wire
 from txbits.client._cancelling import cancellable

@@ -1,0 +1,162 @@
+"""
+Checks that send one packet and inspect the status of its answer, as rows of tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+
+from attrs import frozen
+
+from txbits.check._bench import (
+    LENGTH,
+    Bench,
+    Failed,
+    Session,
+    expect,
+    expect_refusal,
+    expect_success,
+)
+from txbits.check._messages import Message
+from txbits.check._model import Group, Level
+from txbits.check._wire import Answer
+from txbits.protocol.refusals import HResult
+
+#: Makes the session that a packet belongs to.
+Given = Callable[[Bench], Awaitable[Session]]
+
+#: Writes a packet.
+Request = Callable[[Bench, Session], Message]
+
+#: Headers to change, by name; ``None`` omits a header.
+Headers = Mapping[bytes, bytes | None]
+
+HALF = LENGTH // 2
+
+
+@frozen
+class Expected:
+    """
+    The answer that a row expects.
+
+    :ivar statuses: The statuses, one of which it must have; none for any success.
+    :ivar hresult: The HRESULT, if it has one.
+    :ivar needs_hresult: Whether it must have one.
+    """
+
+    statuses: tuple[int, ...] = ()
+    hresult: HResult | None = None
+    needs_hresult: bool = False
+
+    def __str__(self) -> str:
+        if not self.statuses:
+            return "accepted"
+        words = f"answered with {' or '.join(map(str, self.statuses))}"
+        return words if self.hresult is None else f"{words} and {self.hresult.name}"
+
+    def check(self, answer: Answer) -> None:
+        """
+        Compare an answer.
+
+        :raises Failed: If it is another.
+        """
+        if not self.statuses:
+            expect_success(answer)
+            return
+        expect_refusal(answer, *self.statuses, hresult=self.hresult)
+        if self.needs_hresult:
+            is_there = answer.hresult == self.hresult
+            expect(
+                is_there, f"answered {answer}; expected 0x{self.hresult:08X} with it"
+            )
+
+
+ACCEPTED = Expected()
+OK = Expected((200,))
+INVALID = Expected((400,), HResult.E_INVALIDARG)
+NOT_FOUND = Expected((500,), HResult.BG_E_SESSION_NOT_FOUND)
+
+
+@frozen
+class Row:
+    """
+    A check.
+
+    :ivar what: What is sent; its expectation reads "*what* is *expected*."
+    :ivar given: Makes the session.
+    :ivar request: Writes the packet. Several, by what distinguishes them, are sent one
+        after the other, in a session each.
+    :ivar expected: The answer to expect.
+    """
+
+    name: str
+    section: str
+    level: Level
+    what: str
+    given: Given
+    request: Request | Mapping[str, Request]
+    expected: Expected
+
+    async def perform(self, bench: Bench) -> None:
+        """Perform the check."""
+        if not isinstance(self.request, Mapping):
+            await self._send(bench, self.request)
+            return
+        for variant, request in self.request.items():
+            try:
+                await self._send(bench, request)
+            except Failed as error:
+                raise Failed(f"{variant}: {error}") from error
+
+    async def _send(self, bench: Bench, request: Request) -> None:
+        session = await self.given(bench)
+        self.expected.check(await bench.ask(request(bench, session)))
+
+
+def add_rows(group: Group, rows: Iterable[Row]) -> None:
+    """Make rows checks of a group."""
+    for row in rows:
+        expectation = f"{row.what} is {row.expected}."
+        group.add(row.name, row.section, row.level, expectation, row.perform)
+
+
+# Sessions.
+
+
+async def no_session(bench: Bench) -> Session:
+    """A session that does not exist."""
+    return bench.no_session()
+
+
+async def half(bench: Bench) -> Session:
+    """A session with half of its bytes."""
+    session = await bench.session()
+    await bench.need(bench.fragment(session, 0, HALF))
+    return session
+
+
+async def complete(bench: Bench) -> Session:
+    """A session with all its bytes."""
+    session = await half(bench)
+    await bench.need(bench.fragment(session, HALF))
+    return session
+
+
+# Packets.
+
+
+def ping(headers: Headers | None = None) -> Request:
+    """A Ping."""
+    return lambda bench, session: bench.ping().but(headers)
+
+
+def create(headers: Headers | None = None) -> Request:
+    """A Create-Session."""
+    return lambda bench, session: bench.create().but(headers)
+
+
+def fragment(
+    headers: Headers | None = None, first: int = 0, length: int | None = None
+) -> Request:
+    """A Fragment, see :meth:`Bench.fragment`."""
+    return lambda bench, session: bench.fragment(session, first, length, headers)
