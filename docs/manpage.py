@@ -15,7 +15,7 @@ from argparse_manpage.manpage import Manpage
 from txbits.client.cli import build_parser
 
 _STATUSES = (
-    ("0", "Done. For check: nothing failed that MC-BUP demands."),
+    ("0", "Done. For check: no check failed that MC-BUP requires."),
     ("1", "Wrong usage, or a file that cannot be opened or must not be replaced."),
     ("2", "Refused by the server. For check: a check failed."),
     ("3", "Gave up after temporary errors: run the command again later."),

@@ -8,9 +8,9 @@ the time to wait for them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 import h11
 from attrs import evolve, frozen
@@ -36,6 +36,8 @@ from txbits.protocol._fields import (
 MAX_HEAD = 64 * 1024
 MAX_BODY = 64 * 1024
 
+T = TypeVar("T")
+
 #: What h11 believes to have sent; checks send something else.
 _REQUEST = h11.Request(method="GET", target="/", headers=[("Host", "h")])
 
@@ -46,6 +48,26 @@ class NoAnswer(Exception):
 
 class Silence(NoAnswer):
     """The time to wait for an answer is over."""
+
+
+def parsed(parse: Callable[[bytes], T], value: bytes | None) -> T | None:
+    """Parse the value of a header; ``None`` if it is missing or invalid."""
+    try:
+        return parse(value or b"")
+    except LocalProtocolError:
+        return None
+
+
+def shown(value: bytes | None) -> str:
+    """Write the value of a header for people."""
+    if value is None:
+        return "missing"
+    return value[:60].decode("ascii", "backslashreplace") or "empty"
+
+
+def _is_session_id(value: bytes) -> bool:
+    check_session_id(value.decode("latin-1"))
+    return True
 
 
 @frozen
@@ -74,32 +96,27 @@ class Answer:
         """Whether the server accepted the packet."""
         return 200 <= self.status < 300
 
+    def says(self, name: str) -> str:
+        """Write a header for people."""
+        return f"{name} is {shown(self.first(name.lower().encode('ascii')))}"
+
     @property
     def session_id(self) -> bytes | None:
         """BITS-Session-Id as the server wrote it: a GUID, or an id of another form."""
         value = self.first(b"bits-session-id")
-        try:
-            check_session_id((value or b"").decode("latin-1"))
-        except LocalProtocolError:
-            return None
-        return value
+        is_valid = parsed(_is_session_id, value)
+        return value if is_valid else None
 
     @property
     def offset(self) -> int | None:
         """The offset in BITS-Received-Content-Range, if it is valid."""
-        try:
-            return parse_offset(self.first(b"bits-received-content-range") or b"")
-        except LocalProtocolError:
-            return None
+        return parsed(parse_offset, self.first(b"bits-received-content-range"))
 
     @property
     def hresult(self) -> int | None:
         """The HRESULT, in either header."""
         code = self.first(b"bits-error-code") or self.first(b"bits-error")
-        try:
-            return parse_hresult(code or b"")
-        except LocalProtocolError:
-            return None
+        return parsed(parse_hresult, code)
 
     @property
     def is_last(self) -> bool:

@@ -15,7 +15,6 @@ from txbits.check._bench import (
     expect,
     expect_success,
     is_guid,
-    shown,
 )
 from txbits.check._messages import Message
 from txbits.check._model import MUST, SHOULD, TXBITS, Group
@@ -33,6 +32,7 @@ from txbits.check._rows import (
     no_session,
     ping,
 )
+from txbits.check._wire import shown
 from txbits.protocol.refusals import HResult
 
 GROUP = Group("Forms of packets")
@@ -40,7 +40,7 @@ GROUP = Group("Forms of packets")
 _TYPE = b"BITS-Packet-Type"
 _SESSION = b"BITS-Session-Id"
 
-_INVALID_LENGTH = Expected((411, 400), HResult.E_INVALIDARG)
+_INVALID_LENGTH = Expected.with_status(411, 400, hresult=HResult.E_INVALIDARG)
 
 
 async def _guid_session(bench: Bench) -> Session:
