@@ -7,20 +7,16 @@ that a proxy could fail.
 
 from __future__ import annotations
 
-import os
 import re
-import string
 from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor as _reactor
-from twisted.internet.threads import deferToThread
 
 from tests.backends.s3.test_access import certificate
 from tests.check.test_backends import KitCase
 from tests.integration.balancer import start_balancer
-from tests.integration.cluster import NGINX, _listens, free_ports
-from tests.integration.programs import Program
+from tests.integration.cluster import NGINX, free_ports, start_nginx
 from tests.test_docs import ROOT
 from txbits.backends.memory import MemoryBackend
 from txbits.check import CHECKS, Outcome, Report, check, select
@@ -28,7 +24,6 @@ from txbits.client import ConnectionSettings
 
 reactor: Any = _reactor
 
-_TEMPLATE = Path(__file__).with_name("proxied.conf.template")
 _HOWTO = ROOT / "docs" / "howto" / "serve.md"
 
 #: What a proxy fails that drops or collects the bodies of requests.
@@ -66,20 +61,8 @@ class ProxyTests(KitCase):
         folder.mkdir()
         crt, key = certificate(folder / "proxy")
         listen = f"127.0.0.1:{port}{' ssl' if is_tls else ''}"
-        configuration = folder / "nginx.conf"
-        configuration.write_text(
-            string.Template(_TEMPLATE.read_text()).substitute(
-                folder=folder,
-                server=documented(listen, upstream, crt, key),
-                # Of root's it would become another user, who cannot write here.
-                user="user root;" if os.geteuid() == 0 else "",
-            )
-        )
-        words = ("-e", "stderr", "-p", folder, "-c", configuration)
-        program = Program.start(self, *words, cwd=folder, executable=NGINX)
-        while not await deferToThread(_listens, port):
-            if program.status is not None:
-                raise AssertionError(f"nginx ended: {program.output}")
+        server = documented(listen, upstream, crt, key)
+        await start_nginx(self, folder, "proxied.conf.template", port, server=server)
         scheme = "https" if is_tls else "http"
         return f"{scheme}://127.0.0.1:{port}/in", Path(crt).read_bytes()
 
