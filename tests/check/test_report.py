@@ -29,7 +29,7 @@ class ReportTests(SynchronousTestCase):
             self.assertIn(check.name, text)
         for group in GROUPS:
             self.assertIn(group.title, text)
-        self.assertIn("answered 400, 0x80070057", text)
+        self.assertIn("answered with 400, 0x80070057", text)
         self.assertIn("88 passed, 1 failed, 12 not applicable", text)
 
     def test_plain(self):
@@ -39,7 +39,8 @@ class ReportTests(SynchronousTestCase):
             "  failed         MUST    3.2.5.2.6  gap-is-out-of-step\n"
             "                 expected: A Fragment beyond the next byte is answered "
             "with 416.\n"
-            "                 answered 400, 0x80070057; expected: answered with 416\n",
+            "                 answered with 400, 0x80070057; should be answered with "
+            "416\n",
             text,
         )
         self.assertTrue(text.startswith("Acks\n  passed "))

@@ -282,7 +282,7 @@ class EndTests(SynchronousTestCase):
         self.assertIs(outcomes["create-is-acknowledged"].outcome, Outcome.FAILED)
         gap = outcomes["gap-is-out-of-step"]
         self.assertIs(gap.outcome, Outcome.NOT_APPLICABLE)
-        self.assertEqual(gap.detail, "Create-Session was answered 403, 0x80070005")
+        self.assertEqual(gap.detail, "Create-Session was answered with 403, 0x80070005")
 
     def test_a_server_that_goes_away_fails_what_is_left(self):
         clock = Clock()

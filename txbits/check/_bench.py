@@ -69,7 +69,7 @@ def expect_success(answer: Answer) -> None:
 
     :raises Failed: If it did not.
     """
-    expect(answer.is_success, f"answered {answer}; expected a success")
+    expect(answer.is_success, f"answered with {answer}; should be accepted")
 
 
 @define(eq=False)
@@ -133,7 +133,7 @@ class Bench:
         except NoAnswer as error:
             raise NotApplicable(f"{_kind(message)}: {error}") from error
         if not answer.is_success:
-            raise NotApplicable(f"{_kind(message)} was answered {answer}")
+            raise NotApplicable(f"{_kind(message)} was answered with {answer}")
         return answer
 
     def note(self, message: Message, answer: Answer) -> Answer:
@@ -240,7 +240,9 @@ class Bench:
         except NoAnswer as error:
             raise NotApplicable(str(error)) from error
         if answer.offset is None or answer.status != 416:
-            raise NotApplicable(f"a fragment beyond the others was answered {answer}")
+            raise NotApplicable(
+                f"a fragment beyond the others was answered with {answer}"
+            )
         return answer.offset
 
     async def tidy_up(self) -> list[str]:
@@ -296,7 +298,7 @@ class Bench:
                 continue
             if answer.is_success or answer.hresult == HResult.BG_E_SESSION_NOT_FOUND:
                 return None
-            why = f"Cancel-Session was answered {answer}"
+            why = f"Cancel-Session was answered with {answer}"
             if answer.status < 500:
                 break
         return why

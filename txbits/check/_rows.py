@@ -66,10 +66,10 @@ class Expected:
         :raises Failed: If it is another.
         """
         is_right = answer.status in self.statuses
-        expect(is_right, f"answered {answer}; expected: {self.words}")
+        expect(is_right, f"answered with {answer}; should be {self.words}")
         found = answer.hresult
         if self.hresult is not None and (self.needs_hresult or found is not None):
-            words = f"answered {answer}; expected 0x{self.hresult:08X} with it"
+            words = f"answered with {answer}; should have 0x{self.hresult:08X}"
             expect(found == self.hresult, words)
 
 

@@ -134,7 +134,7 @@ async def refusal_has_error(bench: Bench) -> None:
     as Windows does.
     """
     _, answer = await _refusal(bench)
-    expect(answer.hresult is not None, f"answered {answer} without an HRESULT")
+    expect(answer.hresult is not None, f"answered with {answer} without an HRESULT")
 
 
 @GROUP.check("2.2.1.2", TXBITS)

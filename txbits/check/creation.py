@@ -108,4 +108,4 @@ async def create_stays_inside(bench: Bench) -> None:
     """A destination above the folder, with its slashes encoded, is refused."""
     name = b"..%2F..%2F" + bench.target.new_name()
     answer = await bench.ask(bench.create(name))
-    expect(400 <= answer.status < 500, f"answered {answer}")
+    expect(400 <= answer.status < 500, f"answered with {answer}")

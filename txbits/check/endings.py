@@ -78,7 +78,7 @@ async def cancels_at_once(bench: Bench) -> None:
     answers = [bench.note(bench.cancel(session), await wire.answer()) for wire in wires]
     for answer in answers:
         is_right = answer.is_success or answer.hresult == NOT_FOUND.hresult
-        expect(is_right, f"one was answered {answer}")
+        expect(is_right, f"one was answered with {answer}")
 
 
 @GROUP.check("2.2.8", SHOULD)

@@ -167,8 +167,8 @@ async def create_over_post_is_201(bench: Bench) -> None:
     """A Create-Session over POST is answered with 201, which its clients require."""
     answer = await bench.ask(evolve(bench.create(), method=b"POST"))
     if not answer.is_success:
-        raise NotApplicable(f"POST was answered {answer}")
-    expect(answer.status == 201, f"answered {answer}")
+        raise NotApplicable(f"POST was answered with {answer}")
+    expect(answer.status == 201, f"answered with {answer}")
 
 
 @GROUP.check("2.1", SHOULD)

@@ -94,7 +94,7 @@ async def fragments_go_on(bench: Bench) -> None:
     first = 0
     for length in (1, 99, 400, 500):
         answer = await bench.ask(bench.fragment(session, first, length))
-        words = f"the bytes from {first} on were answered {answer}"
+        words = f"the bytes from {first} on were answered with {answer}"
         expect(answer.is_success, words)
         first += length
 
@@ -107,7 +107,7 @@ async def fragment_of_a_long_file(bench: Bench) -> None:
     answer = await bench.ask(bench.fragment(session, 0, 10, changed))
     limits = (HResult.BG_E_TOO_LARGE, HResult.ERROR_DISK_FULL)
     if answer.hresult in limits:
-        raise NotApplicable(f"the server's limit is lower: answered {answer}")
+        raise NotApplicable(f"the server's limit is lower: answered with {answer}")
     expect_success(answer)
 
 
@@ -130,7 +130,7 @@ async def gap_says_what_is_next(bench: Bench) -> None:
     """The 416 has the next byte in BITS-Received-Content-Range."""
     _, answer = await _gap(bench)
     if answer.status != 416:
-        raise NotApplicable(f"answered {answer}")
+        raise NotApplicable(f"answered with {answer}")
     _expect_next(answer, HALF)
 
 
@@ -139,8 +139,8 @@ async def gap_is_no_error(bench: Bench) -> None:
     """The HRESULT of a 416 is 0."""
     _, answer = await _gap(bench)
     if answer.status != 416:
-        raise NotApplicable(f"answered {answer}")
-    expect(not answer.hresult, f"answered {answer}")
+        raise NotApplicable(f"answered with {answer}")
+    expect(not answer.hresult, f"answered with {answer}")
 
 
 @GROUP.check("3.2.5.2.6", MUST)
@@ -148,7 +148,7 @@ async def gap_is_not_kept(bench: Bench) -> None:
     """A Fragment beyond the next byte does not change what the server has."""
     session, answer = await _gap(bench)
     if answer.is_success:
-        raise NotApplicable(f"answered {answer}")
+        raise NotApplicable(f"answered with {answer}")
     answer = await bench.ask(bench.fragment(session, HALF, 50))
     expect_success(answer)
     if answer.offset is not None:
@@ -167,7 +167,7 @@ async def overlap_is_answered(bench: Bench) -> None:
     """A Fragment that begins before the next byte is accepted or answered with 416."""
     answer = await _overlap(bench)
     is_either = answer.is_success or answer.status == 416
-    expect(is_either, f"answered {answer}")
+    expect(is_either, f"answered with {answer}")
     if answer.offset is not None:
         _expect_next(answer, 300 if answer.is_success else 200)
 
@@ -180,7 +180,7 @@ async def overlap_is_skipped(bench: Bench) -> None:
     """
     answer = await _overlap(bench)
     if not (answer.is_success or answer.status == 416):
-        raise NotApplicable(f"answered {answer}")
+        raise NotApplicable(f"answered with {answer}")
     expect_success(answer)
 
 
@@ -189,7 +189,7 @@ async def fragment_may_be_repeated(bench: Bench) -> None:
     """A second copy of a Fragment is no error: the answer has the next byte."""
     session = await half(bench)
     answer = await bench.ask(bench.fragment(session, 0, HALF))
-    expect(answer.is_success or answer.status == 416, f"answered {answer}")
+    expect(answer.is_success or answer.status == 416, f"answered with {answer}")
     _expect_next(answer, HALF)
 
 

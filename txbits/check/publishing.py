@@ -124,7 +124,7 @@ async def file_is_as_sent(bench: Bench) -> None:
     await bench.need(bench.close(session))
     found = await _read(bench, session)
     if found.status != 200:
-        raise NotApplicable(f"GET was answered {found.status}")
+        raise NotApplicable(f"GET was answered with {found.status}")
     expect(found.body == DATA, "the file has other bytes")
 
 
@@ -136,5 +136,5 @@ async def file_appears_at_close(bench: Bench) -> None:
     await bench.need(bench.close(session))
     after = await _read(bench, session)
     if after.status != 200:
-        raise NotApplicable(f"GET was answered {after.status} after Close-Session")
+        raise NotApplicable(f"GET was answered with {after.status} after Close-Session")
     expect(before.status != 200, "the file was there before")
