@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
-from txbits.check._wire import MAX_BODY, MAX_HEAD, NoAnswer, Silence, Wire
+from txbits.check._wire import MAX_BODY, MAX_HEAD, Silence, Unanswered, Wire
 
 ACK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nBITS-Packet-Type: Ack\r\n\r\n"
 
@@ -32,7 +32,7 @@ class WireTests(SynchronousTestCase):
 
     def refusal_of(self, data):
         self.wire.dataReceived(data)
-        return str(self.failureResultOf(self.answer(), NoAnswer).value)
+        return str(self.failureResultOf(self.answer(), Unanswered).value)
 
     def test_an_answer_comes_byte_for_byte(self):
         waiting = self.answer()
@@ -161,7 +161,7 @@ class WireTests(SynchronousTestCase):
         self.wire.dataReceived(ACK[:-1])
         waiting = self.answer()
         self.wire.connectionLost()
-        self.failureResultOf(waiting, NoAnswer)
+        self.failureResultOf(waiting, Unanswered)
         self.assertFalse(self.wire.is_usable)
 
     def test_what_came_before_the_end_is_an_answer(self):

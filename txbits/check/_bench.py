@@ -16,7 +16,7 @@ from twisted.internet.task import deferLater
 
 from txbits.check._messages import PROTOCOL, Message, content_range
 from txbits.check._target import Target
-from txbits.check._wire import Answer, NoAnswer, Wire, parsed
+from txbits.check._wire import KitAnswer, Unanswered, Wire, parsed
 from txbits.protocol._fields import parse_content_range, parse_guid
 from txbits.protocol.refusals import HResult
 
@@ -39,7 +39,7 @@ class NotApplicable(Exception):
 
 
 @frozen
-class Session:
+class KitSession:
     """
     A session of a check.
 
@@ -63,7 +63,7 @@ def expect(is_so: bool, otherwise: str) -> None:
         raise Failed(otherwise)
 
 
-def expect_success(answer: Answer) -> None:
+def expect_success(answer: KitAnswer) -> None:
     """
     Expect that the server accepted a packet.
 
@@ -91,7 +91,7 @@ class Bench:
     answers: int = field(init=False, default=0)
     _wires: list[Wire] = field(init=False, factory=list)
     _main: Wire | None = field(init=False, default=None)
-    _open: dict[bytes, Session] = field(init=False, factory=dict)
+    _open: dict[bytes, KitSession] = field(init=False, factory=dict)
     _complete: dict[bytes, bytes] = field(init=False, factory=dict)
 
     async def wire(self) -> Wire:
@@ -101,7 +101,7 @@ class Bench:
         except CancelledError:
             raise
         except Exception as error:
-            raise NoAnswer(f"no connection: {error}") from error
+            raise Unanswered(f"no connection: {error}") from error
         self._wires.append(wire)
         return wire
 
@@ -111,18 +111,18 @@ class Bench:
             self._main = await self.wire()
         return self._main
 
-    async def ask(self, message: Message, wire: Wire | None = None) -> Answer:
+    async def ask(self, message: Message, wire: Wire | None = None) -> KitAnswer:
         """
         Send a packet, and wait for the answer.
 
         :param wire: The connection, if not :meth:`main`.
-        :raises NoAnswer: If no answer comes, which fails the check.
+        :raises Unanswered: If no answer comes, which fails the check.
         """
         wire = wire or await self.main()
         wire.send(message.to_bytes())
         return self.note(message, await wire.answer())
 
-    async def need(self, message: Message, wire: Wire | None = None) -> Answer:
+    async def need(self, message: Message, wire: Wire | None = None) -> KitAnswer:
         """
         Send a packet whose success a check requires, but does not test.
 
@@ -130,13 +130,13 @@ class Bench:
         """
         try:
             answer = await self.ask(message, wire)
-        except NoAnswer as error:
+        except Unanswered as error:
             raise NotApplicable(f"{_kind(message)}: {error}") from error
         if not answer.is_success:
             raise NotApplicable(f"{_kind(message)} was answered with {answer}")
         return answer
 
-    def note(self, message: Message, answer: Answer) -> Answer:
+    def note(self, message: Message, answer: KitAnswer) -> KitAnswer:
         """Record what an answer means for the clean-up."""
         self.answers += 1
         session_id = answer.session_id
@@ -154,7 +154,7 @@ class Bench:
                 self._complete[message.target] = name
         elif session_id is not None and kind != "ping":
             name = message.target.partition(b"?")[0].rpartition(b"/")[2]
-            found = Session(session_id, name, message.target)
+            found = KitSession(session_id, name, message.target)
             self._open.setdefault(_key(session_id), found)
         return answer
 
@@ -183,7 +183,7 @@ class Bench:
             {b"BITS-Supported-Protocols": PROTOCOL, b"Content-Name": name}
         )
 
-    async def session(self, name: bytes | None = None) -> Session:
+    async def session(self, name: bytes | None = None) -> KitSession:
         """
         Create a session that a check requires.
 
@@ -194,11 +194,11 @@ class Bench:
         if answer.session_id is None:
             raise NotApplicable("Create-Session was answered without a session id")
         name = dict(message.headers)[b"Content-Name"]
-        return Session(answer.session_id, name, message.target)
+        return KitSession(answer.session_id, name, message.target)
 
     def fragment(
         self,
-        session: Session,
+        session: KitSession,
         first: int = 0,
         length: int | None = None,
         headers: Mapping[bytes, bytes | None] | None = None,
@@ -218,17 +218,17 @@ class Bench:
         )
         return message.with_body(data).but(headers)
 
-    def close(self, session: Session) -> Message:
+    def close(self, session: KitSession) -> Message:
         """Write a Close-Session."""
         message = self.message(b"Close-Session", session.target)
         return message.but({b"BITS-Session-Id": session.id})
 
-    def cancel(self, session: Session) -> Message:
+    def cancel(self, session: KitSession) -> Message:
         """Write a Cancel-Session."""
         message = self.message(b"Cancel-Session", session.target)
         return message.but({b"BITS-Session-Id": session.id})
 
-    async def held(self, session: Session) -> int:
+    async def held(self, session: KitSession) -> int:
         """
         Find out how many bytes the server has, which must not be all.
 
@@ -237,7 +237,7 @@ class Bench:
         # The last byte, which no check sends before.
         try:
             answer = await self.ask(self.fragment(session, LENGTH - 1))
-        except NoAnswer as error:
+        except Unanswered as error:
             raise NotApplicable(str(error)) from error
         if answer.offset is None or answer.status != 416:
             raise NotApplicable(
@@ -277,23 +277,23 @@ class Bench:
         for target, name in self._complete.items():
             try:
                 answer = await self.ask(self.create(name))
-            except NoAnswer as error:
+            except Unanswered as error:
                 left.append(f"perhaps file {self.target.shown(target)}: {error}")
                 continue
             if answer.status in (403, 409):
                 left.append(f"file {self.target.shown(target)}")
             if answer.is_success and answer.session_id is not None:
-                await self._cancel(Session(answer.session_id, name, target))
+                await self._cancel(KitSession(answer.session_id, name, target))
         return [line for line in left if line not in self.published]
 
-    async def _cancel(self, session: Session) -> str | None:
+    async def _cancel(self, session: KitSession) -> str | None:
         why = None
         for attempt in range(_CANCELS):
             if attempt:
                 await deferLater(self.clock, _CANCEL_PAUSE)
             try:
                 answer = await self.ask(self.cancel(session))
-            except NoAnswer as error:
+            except Unanswered as error:
                 why = str(error)
                 continue
             if answer.is_success or answer.hresult == HResult.BG_E_SESSION_NOT_FOUND:

@@ -13,19 +13,19 @@ from txbits.check._bench import (
     LENGTH,
     Bench,
     Failed,
-    Session,
+    KitSession,
     expect,
 )
 from txbits.check._messages import Message
 from txbits.check._model import Group, Level
-from txbits.check._wire import Answer
+from txbits.check._wire import KitAnswer
 from txbits.protocol.refusals import HResult
 
 #: Makes the session that a packet belongs to.
-Given = Callable[[Bench], Awaitable[Session]]
+Given = Callable[[Bench], Awaitable[KitSession]]
 
 #: Writes a packet.
-Request = Callable[[Bench, Session], Message]
+Request = Callable[[Bench, KitSession], Message]
 
 #: Headers to change, by name; ``None`` omits a header.
 Headers = Mapping[bytes, bytes | None]
@@ -59,7 +59,7 @@ class Expected:
             words += f" and {hresult.name}"
         return cls(words, statuses, hresult, needs_hresult)
 
-    def check(self, answer: Answer) -> None:
+    def check(self, answer: KitAnswer) -> None:
         """
         Compare an answer.
 
@@ -126,21 +126,21 @@ def add_rows(group: Group, rows: Iterable[Row]) -> None:
 # Sessions.
 
 
-async def no_session(bench: Bench) -> Session:
+async def no_session(bench: Bench) -> KitSession:
     """A session that does not exist."""
     name = bench.target.new_name()
     id_ = b"{%b}" % str(uuid4()).upper().encode("ascii")
-    return Session(id_, name, bench.target.target(name))
+    return KitSession(id_, name, bench.target.target(name))
 
 
-async def half(bench: Bench) -> Session:
+async def half(bench: Bench) -> KitSession:
     """A session with half of its bytes."""
     session = await bench.session()
     await bench.need(bench.fragment(session, 0, HALF))
     return session
 
 
-async def complete(bench: Bench) -> Session:
+async def complete(bench: Bench) -> KitSession:
     """A session with all its bytes."""
     session = await half(bench)
     await bench.need(bench.fragment(session, HALF))

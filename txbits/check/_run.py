@@ -19,7 +19,7 @@ from txbits._deferreds import deferred
 from txbits.check._bench import Bench, Failed, NotApplicable
 from txbits.check._model import Check, Outcome, Report, Result
 from txbits.check._target import Target
-from txbits.check._wire import NoAnswer, Wire
+from txbits.check._wire import Unanswered, Wire
 from txbits.client._cancelling import cancellable
 from txbits.client._trust import Distrusted
 
@@ -126,7 +126,7 @@ class Run:
         work.addTimeout(self.patience * _LONGEST, self.clock)
         try:
             await work
-        except (Failed, NoAnswer) as error:
+        except (Failed, Unanswered) as error:
             return Result(check, Outcome.FAILED, str(error))
         except NotApplicable as error:
             return Result(check, Outcome.NOT_APPLICABLE, str(error))

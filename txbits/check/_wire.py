@@ -42,11 +42,11 @@ T = TypeVar("T")
 _REQUEST = h11.Request(method="GET", target="/", headers=[("Host", "h")])
 
 
-class NoAnswer(Exception):
+class Unanswered(Exception):
     """There is no answer, or it is not HTTP; the text says why."""
 
 
-class Silence(NoAnswer):
+class Silence(Unanswered):
     """The time to wait for an answer is over."""
 
 
@@ -71,7 +71,7 @@ def _is_session_id(value: bytes) -> bool:
 
 
 @frozen
-class Answer:
+class KitAnswer:
     """
     An answer.
 
@@ -207,11 +207,11 @@ class Wire(Protocol):
     def _transport(self) -> Any:
         return self.transport
 
-    async def answer(self) -> Answer:
+    async def answer(self) -> KitAnswer:
         """
         Wait for the next answer.
 
-        :raises NoAnswer: If there is none.
+        :raises Unanswered: If there is none.
         """
         self._begin_to_wait()
         while not isinstance(event := await self._event(), h11.Response):
@@ -220,18 +220,20 @@ class Wire(Protocol):
         for name, value in event.headers:
             headers.setdefault(name, []).append(value)
         version = event.http_version.decode("ascii")
-        found = Answer(version, event.status_code, headers)
+        found = KitAnswer(version, event.status_code, headers)
         self._is_used_up = found.is_last
         if not found.has_end:
             # It would be the end of the connection, which may not come.
             return found
         if int(found.first(b"content-length") or b"0") > MAX_BODY:
-            raise NoAnswer(f"the Content-Length of the answer is over {MAX_BODY}")
+            raise Unanswered(f"the Content-Length of the answer is over {MAX_BODY}")
         body = b""
         while isinstance(part := await self._event(), h11.Data):
             body += part.data
             if len(body) > MAX_BODY:
-                raise NoAnswer(f"the body of the answer is over {MAX_BODY} bytes long")
+                raise Unanswered(
+                    f"the body of the answer is over {MAX_BODY} bytes long"
+                )
         rest, _ = self._http.trailing_data
         self._expect_answer()
         self._data = rest + self._data
@@ -282,7 +284,7 @@ class Wire(Protocol):
             try:
                 found = self._http.next_event()
             except h11.RemoteProtocolError as error:
-                raise NoAnswer(_in_words(error)) from error
+                raise Unanswered(_in_words(error)) from error
             if isinstance(found, h11.Event):
                 event = found
             elif not self._data:
@@ -295,7 +297,7 @@ class Wire(Protocol):
 
     async def _more(self) -> None:
         if self.is_closed:
-            raise NoAnswer("the connection was closed without a whole answer")
+            raise Unanswered("the connection was closed without a whole answer")
         self._waiting = Deferred()
         left = max(0.0, self._deadline - self._clock.seconds())
         self._waiting.addTimeout(left, self._clock)

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 from attrs import evolve
 
-from txbits.check._bench import Bench, NotApplicable, Session, expect, is_same_id
+from txbits.check._bench import Bench, KitSession, NotApplicable, expect, is_same_id
 from txbits.check._messages import Message
 from txbits.check._model import MUST, TXBITS, Group
 from txbits.check._rows import NOT_FOUND, OK, Row, add_rows, fragment, no_session, ping
-from txbits.check._wire import Answer, shown
+from txbits.check._wire import KitAnswer, shown
 from txbits.protocol.refusals import CONTEXT_SERVER
 
 GROUP = Group("Acks")
@@ -35,11 +35,11 @@ add_rows(GROUP, (
 # fmt: on
 
 
-async def _samples(bench: Bench) -> Sequence[tuple[str, Answer]]:
+async def _samples(bench: Bench) -> Sequence[tuple[str, KitAnswer]]:
     """Answers to one packet of each kind, and to some that are refused."""
     found = []
 
-    async def ask(words: str, message: Message) -> Answer:
+    async def ask(words: str, message: Message) -> KitAnswer:
         answer = await bench.ask(message)
         found.append((words, answer))
         return answer
@@ -49,7 +49,7 @@ async def _samples(bench: Bench) -> Sequence[tuple[str, Answer]]:
     created = await ask("Create-Session", message)
     if created.session_id is not None:
         name = dict(message.headers)[b"Content-Name"]
-        session = Session(created.session_id, name, message.target)
+        session = KitSession(created.session_id, name, message.target)
         await ask("Fragment", bench.fragment(session, 0, 10))
         await ask("a Fragment beyond the next byte", bench.fragment(session, 500, 10))
         await ask("Cancel-Session", bench.cancel(session))
@@ -58,7 +58,7 @@ async def _samples(bench: Bench) -> Sequence[tuple[str, Answer]]:
     return found
 
 
-async def _refusal(bench: Bench) -> tuple[Session, Answer]:
+async def _refusal(bench: Bench) -> tuple[KitSession, KitAnswer]:
     """A session, and the refusal of a Fragment of it."""
     session = await bench.session()
     message = bench.fragment(session, headers={b"Content-Range": b"bytes 9-1/1000"})

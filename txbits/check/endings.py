@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from attrs import evolve
 
-from txbits.check._bench import Bench, Session, expect, expect_success
+from txbits.check._bench import Bench, KitSession, expect, expect_success
 from txbits.check._messages import Message
 from txbits.check._model import MUST, SHOULD, TXBITS, Group
 from txbits.check._rows import (
@@ -26,21 +26,21 @@ from txbits.check.fragments import stalled
 GROUP = Group("Endings")
 
 
-async def _cancelled(bench: Bench) -> Session:
+async def _cancelled(bench: Bench) -> KitSession:
     """A session that has been cancelled."""
     session = await bench.session()
     await bench.need(bench.cancel(session))
     return session
 
 
-async def _closed(bench: Bench) -> Session:
+async def _closed(bench: Bench) -> KitSession:
     """A session that was closed with half of its bytes."""
     session = await half(bench)
     await bench.need(bench.close(session))
     return session
 
 
-def _at_other_url(bench: Bench, session: Session) -> Message:
+def _at_other_url(bench: Bench, session: KitSession) -> Message:
     other = bench.target.target(bench.target.new_name())
     return evolve(bench.fragment(session, 0, HALF), target=other)
 

@@ -10,8 +10,8 @@ from attrs import evolve
 
 from txbits.check._bench import (
     Bench,
+    KitSession,
     NotApplicable,
-    Session,
     expect,
     expect_success,
     is_guid,
@@ -43,7 +43,7 @@ _SESSION = b"BITS-Session-Id"
 _INVALID_LENGTH = Expected.with_status(411, 400, hresult=HResult.E_INVALIDARG)
 
 
-async def _guid_session(bench: Bench) -> Session:
+async def _guid_session(bench: Bench) -> KitSession:
     """A session whose id is a GUID, which has several spellings."""
     session = await bench.session()
     if not is_guid(session.id):
@@ -51,16 +51,16 @@ async def _guid_session(bench: Bench) -> Session:
     return session
 
 
-def _bare_id(bench: Bench, session: Session) -> Message:
+def _bare_id(bench: Bench, session: KitSession) -> Message:
     return bench.fragment(session, headers={_SESSION: session.id.strip(b"{}")})
 
 
-def _lower_case_id(bench: Bench, session: Session) -> Message:
+def _lower_case_id(bench: Bench, session: KitSession) -> Message:
     return bench.fragment(session, headers={_SESSION: session.id.lower()})
 
 
 def _names_in(case: Callable[[bytes], bytes]) -> Request:
-    def request(bench: Bench, session: Session) -> Message:
+    def request(bench: Bench, session: KitSession) -> Message:
         message = bench.create()
         headers = [(case(name), value) for name, value in message.headers]
         return evolve(message, headers=headers)
@@ -72,29 +72,29 @@ def _posted(request: Request) -> Request:
     return lambda bench, session: evolve(request(bench, session), method=b"POST")
 
 
-def _absolute(bench: Bench, session: Session) -> Message:
+def _absolute(bench: Bench, session: KitSession) -> Message:
     message = bench.create()
     return evolve(message, target=bench.target.absolute(message.target))
 
 
-def _other_query(bench: Bench, session: Session) -> Message:
+def _other_query(bench: Bench, session: KitSession) -> Message:
     joint = b"&" if b"?" in session.target else b"?"
     target = session.target + joint + b"txbits-check=1"
     return evolve(bench.fragment(session), target=target)
 
 
-def _chunked(bench: Bench, session: Session) -> Message:
+def _chunked(bench: Bench, session: KitSession) -> Message:
     message = bench.fragment(session)
     body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(message.body), message.body)
     headers = {b"Content-Length": None, b"Transfer-Encoding": b"chunked"}
     return evolve(message.but(headers), body=body)
 
 
-def _without_length(bench: Bench, session: Session) -> Message:
+def _without_length(bench: Bench, session: KitSession) -> Message:
     return evolve(bench.fragment(session, headers={b"Content-Length": None}), body=b"")
 
 
-def _two_ids(bench: Bench, session: Session) -> Message:
+def _two_ids(bench: Bench, session: KitSession) -> Message:
     message = bench.fragment(session)
     return evolve(message, headers=[*message.headers, (_SESSION, session.id)])
 

@@ -9,8 +9,8 @@ from twisted.internet.task import deferLater
 from txbits.check._bench import (
     Bench,
     Failed,
+    KitSession,
     NotApplicable,
-    Session,
     expect,
     expect_success,
 )
@@ -27,7 +27,7 @@ from txbits.check._rows import (
     fragment,
     half,
 )
-from txbits.check._wire import Answer, NoAnswer, Silence, Wire
+from txbits.check._wire import KitAnswer, Silence, Unanswered, Wire
 from txbits.protocol.refusals import HResult
 
 GROUP = Group("Fragments")
@@ -40,7 +40,7 @@ _LONG = 5 * 1024**3
 _PAUSES = (0.0, 2.0)
 
 
-async def stall(bench: Bench, session: Session) -> Wire:
+async def stall(bench: Bench, session: KitSession) -> Wire:
     """Send half a Fragment, and leave the connection open."""
     message = bench.fragment(session, headers={b"Expect": b"100-continue"})
     wire = await bench.wire()
@@ -51,7 +51,7 @@ async def stall(bench: Bench, session: Session) -> Wire:
     return wire
 
 
-async def stalled(bench: Bench) -> Session:
+async def stalled(bench: Bench) -> KitSession:
     """A session with a Fragment that is stuck."""
     session = await bench.session()
     await stall(bench, session)
@@ -75,7 +75,7 @@ add_rows(GROUP, (
 # fmt: on
 
 
-def _expect_next(answer: Answer, offset: int) -> None:
+def _expect_next(answer: KitAnswer, offset: int) -> None:
     found = answer.says("BITS-Received-Content-Range")
     expect(answer.offset == offset, f"{found}; expected {offset}")
 
@@ -119,7 +119,7 @@ async def fragment_has_no_reply_url(bench: Bench) -> None:
     expect(b"bits-reply-url" not in answer.headers, answer.says("BITS-Reply-URL"))
 
 
-async def _gap(bench: Bench) -> tuple[Session, Answer]:
+async def _gap(bench: Bench) -> tuple[KitSession, KitAnswer]:
     """A session with half of its bytes, and the answer to a gap."""
     session = await half(bench)
     return session, await bench.ask(bench.fragment(session, HALF + 100, 100))
@@ -155,7 +155,7 @@ async def gap_is_not_kept(bench: Bench) -> None:
         _expect_next(answer, HALF + 50)
 
 
-async def _overlap(bench: Bench) -> Answer:
+async def _overlap(bench: Bench) -> KitAnswer:
     """The answer to a Fragment, half of which the server already has."""
     session = await bench.session()
     await bench.need(bench.fragment(session, 0, 200))
@@ -193,7 +193,7 @@ async def fragment_may_be_repeated(bench: Bench) -> None:
     _expect_next(answer, HALF)
 
 
-async def _cut(bench: Bench, session: Session, pause: float) -> None:
+async def _cut(bench: Bench, session: KitSession, pause: float) -> None:
     """Send half a Fragment, and after a pause the end of the connection."""
     message = bench.fragment(session)
     wire = await bench.wire()
@@ -246,5 +246,5 @@ async def stuck_connection_is_ended(bench: Bench) -> None:
         raise NotApplicable(f"the other Fragment: {error}") from error
     try:
         expect(await stuck.until_closed(), "it is still open")
-    except NoAnswer:
+    except Unanswered:
         return

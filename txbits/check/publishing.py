@@ -12,8 +12,8 @@ from attrs import evolve
 from txbits.check._bench import (
     DATA,
     Bench,
+    KitSession,
     NotApplicable,
-    Session,
     expect,
     is_same_id,
 )
@@ -32,36 +32,36 @@ from txbits.check._rows import (
     fragment,
     half,
 )
-from txbits.check._wire import Answer
+from txbits.check._wire import KitAnswer
 from txbits.protocol.refusals import HResult
 
 GROUP = Group("Publishing", publishes=True)
 
 
-def _announce(bench: Bench, session: Session) -> Session:
+def _announce(bench: Bench, session: KitSession) -> KitSession:
     """Report the file that a Close-Session leaves."""
     bench.published.append(f"file {bench.target.shown(session.target)}")
     return session
 
 
-async def _ready(bench: Bench) -> Session:
+async def _ready(bench: Bench) -> KitSession:
     """A session whose next Close-Session leaves a file."""
     return _announce(bench, await complete(bench))
 
 
-async def _empty(bench: Bench) -> Session:
+async def _empty(bench: Bench) -> KitSession:
     """A session whose next Close-Session leaves an empty file."""
     return _announce(bench, await bench.session())
 
 
-async def _published(bench: Bench) -> Session:
+async def _published(bench: Bench) -> KitSession:
     """A session whose file is at its destination."""
     session = await _ready(bench)
     await bench.need(bench.close(session))
     return session
 
 
-async def _read(bench: Bench, session: Session) -> Answer:
+async def _read(bench: Bench, session: KitSession) -> KitAnswer:
     headers = [(b"Host", bench.target.host), *bench.target.headers]
     # Over another connection, because another server may answer.
     wire = await bench.wire()
