@@ -63,15 +63,6 @@ def expect(is_so: bool, otherwise: str) -> None:
         raise Failed(otherwise)
 
 
-def expect_success(answer: KitAnswer) -> None:
-    """
-    Expect that the server accepted a packet.
-
-    :raises Failed: If it did not.
-    """
-    expect(answer.is_success, f"answered with {answer}; should be accepted")
-
-
 @define(eq=False)
 class Bench:
     """

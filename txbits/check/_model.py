@@ -4,7 +4,7 @@ Checks, and their results.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from enum import Enum
 from typing import Any
 
@@ -13,7 +13,7 @@ from attrs import define, field, frozen
 from txbits.check._bench import Bench
 
 #: Performs a check; returns if the server passes it.
-Function = Callable[[Bench], Awaitable[None]]
+Function = Callable[[Bench], Coroutine[Any, Any, None]]
 
 
 class Level(Enum):

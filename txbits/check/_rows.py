@@ -9,13 +9,7 @@ from uuid import uuid4
 
 from attrs import frozen
 
-from txbits.check._bench import (
-    LENGTH,
-    Bench,
-    Failed,
-    KitSession,
-    expect,
-)
+from txbits.check._bench import LENGTH, Bench, Failed, KitSession, expect
 from txbits.check._messages import Message
 from txbits.check._model import Group, Level
 from txbits.check._wire import KitAnswer

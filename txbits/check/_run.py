@@ -122,7 +122,7 @@ class Run:
         if self._unheard >= _DEAF:
             return Result(check, Outcome.NOT_APPLICABLE, _GONE)
         bench = Bench(self.target, self._connect, self.clock)
-        work = Deferred.fromCoroutine(_coroutine(check, bench))
+        work = Deferred.fromCoroutine(check.function(bench))
         work.addTimeout(self.patience * _LONGEST, self.clock)
         try:
             await work
@@ -137,10 +137,6 @@ class Run:
             self.left_behind += await bench.tidy_up()
             self.left_behind += bench.published
         return Result(check, Outcome.PASSED)
-
-
-async def _coroutine(check: Check, bench: Bench) -> None:
-    await check.function(bench)
 
 
 def select(checks: Sequence[Check], names: Sequence[str]) -> Sequence[Check]:
