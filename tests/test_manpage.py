@@ -11,15 +11,15 @@ import subprocess
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.client.parsers import arguments, commands
 from tests.test_docs import ROOT
-from txbits.client._completion import arguments, commands
 from txbits.client.cli import build_parser
 from txbits.client.commands._command import Status
 
 PAGE = ROOT / "docs" / "man" / "txbits.1"
 
 _MACROS = {"TH", "SH", "SS", "TP", "PP", "RS", "RE", "B", "BR", "I", "br", "nf", "fi"}
-_ESCAPES = re.compile(r"\\(?:[-e&\"]|f[BIR]|\((?:aq|dq))")
+_ESCAPES = re.compile(r"\\(?:[-e&\",/]|f[BIR]|\(dq)")
 
 
 class ManPageTests(SynchronousTestCase):
@@ -30,14 +30,9 @@ class ManPageTests(SynchronousTestCase):
 
     def plain(self, text):
         """Text without fonts and escapes."""
-        for escape, sign in (
-            ("\\-", "-"),
-            ("\\(aq", "'"),
-            ("\\(dq", '"'),
-            ("\\e", "\\"),
-        ):
+        for escape, sign in (("\\-", "-"), ("\\(dq", '"'), ("\\e", "\\")):
             text = text.replace(escape, sign)
-        return re.sub(r"\\(?:f[BIR]|&)", "", text)
+        return re.sub(r"\\(?:f[BIR]|[&,/])", "", text)
 
     def section(self, name):
         """A section, or that of a command, as lines without fonts and escapes."""
@@ -56,11 +51,23 @@ class ManPageTests(SynchronousTestCase):
         for name, parser in commands(build_parser()).items():
             lines = self.section(f"txbits {name}")
             for argument in arguments(parser):
-                if "--help" in argument.names:
+                if "--help" in argument.option_strings:
                     continue
-                spelled = ", ".join(argument.names)
-                line = f"{spelled} {argument.metavar or ''}".strip()
+                value = "" if argument.nargs == 0 else f" {argument.metavar}"
+                spelled = [f"{one}{value}" for one in argument.option_strings]
+                line = ", ".join(spelled or [argument.metavar])
                 self.assertIn(line, lines, f"{name}: {line}")
+
+    def test_every_command_has_its_usage(self):
+        for name, parser in commands(build_parser()).items():
+            places = [one for one in arguments(parser) if not one.option_strings]
+            (usage,) = (
+                line
+                for line in self.section(f"txbits {name}")
+                if line.startswith(f"usage: txbits {name} [OPTIONS]")
+            )
+            for place in places:
+                self.assertIn(f" {place.metavar}", usage)
 
     def test_every_exit_status_is_in_it(self):
         lines = self.section("EXIT STATUS")
@@ -76,9 +83,10 @@ class ManPageTests(SynchronousTestCase):
             self.assertNotIn("\\", _ESCAPES.sub("", line), line)
 
     def test_what_begins_ends(self):
-        for begin, end in (("nf", "fi"), ("RS 4", "RE")):
-            lines = self.text.splitlines()
-            self.assertEqual(lines.count(f".{begin}"), lines.count(f".{end}"))
+        macros = [line.split(" ")[0] for line in self.text.splitlines()]
+        for begin, end in ((".nf", ".fi"), (".RS", ".RE")):
+            self.assertEqual(macros.count(begin), macros.count(end))
+            self.assertIn(begin, macros)
 
     def test_groff_has_nothing_to_say_where_it_is_installed(self):
         groff = shutil.which("groff")

@@ -53,27 +53,60 @@ class Link:
             self.queue.append(self.wire.connectionLost)
 
 
+class ProxiedLink(Link):
+    """
+    A connection through a proxy.
+
+    The proxy hands on what it has received after a second, and drops what it still has
+    when the client ends the connection.
+    """
+
+    def __init__(self, clock, queue, wire, server):
+        super().__init__(queue, wire, server)
+        self.clock = clock
+        self.pending = []
+
+    def write(self, data):
+        self.pending.append(self.clock.callLater(1, super().write, data))
+
+    def loseWriteConnection(self):
+        for call in self.pending:
+            if call.active():
+                call.cancel()
+        super().loseWriteConnection()
+
+
 @implementer(IStreamClientEndpoint)
 @define(eq=False)
 class Endpoint:
     """Connects to a server."""
 
     server: Server
+    link: object = Link
     queue: deque = field(factory=deque)
 
     def connect(self, factory):
         wire = factory.buildProtocol(None)
-        wire.makeConnection(Link(self.queue, wire, self.server))
+        wire.makeConnection(self.link(self.queue, wire, self.server))
         return succeed(wire)
 
 
-def drive(server, checks, *, url="http://server.example/folder/", may_publish=True):
+def drive(
+    server,
+    checks,
+    *,
+    url="http://server.example/folder/",
+    may_publish=True,
+    link=Link,
+    clock=None,
+):
     """
     Run checks against a server.
 
+    :param link: Makes the connections.
     :returns: The report.
     """
-    clock, endpoint, ends = Clock(), Endpoint(server), []
+    clock, endpoint, ends = clock or Clock(), Endpoint(server, link), []
     run = Run(Target.of(url), endpoint, clock, may_publish=may_publish)
     run.start(checks).addBoth(ends.append)
     while not ends:

@@ -29,7 +29,7 @@ class ReportTests(SynchronousTestCase):
             self.assertIn(check.name, text)
         for group in GROUPS:
             self.assertIn(group.title, text)
-        self.assertIn("answered 400, 0x80070057", text)
+        self.assertIn("answered with 400, 0x80070057", text)
         self.assertIn("88 passed, 1 failed, 12 not applicable", text)
 
     def test_plain(self):
@@ -37,9 +37,10 @@ class ReportTests(SynchronousTestCase):
         self.assert_complete(text)
         self.assertIn(
             "  failed         MUST    3.2.5.2.6  gap-is-out-of-step\n"
-            "                 expected: A Fragment that begins beyond what is held is "
-            "answered with 416.\n"
-            "                 answered 400, 0x80070057; expected 416\n",
+            "                 expected: A Fragment beyond the next byte is answered "
+            "with 416.\n"
+            "                 answered with 400, 0x80070057; should be answered with "
+            "416\n",
             text,
         )
         self.assertTrue(text.startswith("Acks\n  passed "))
@@ -50,7 +51,7 @@ class ReportTests(SynchronousTestCase):
         self.assertIn("\x1b[1;31mfailed", text)
         text = _ESCAPE.sub("", text)
         self.assert_complete(text)
-        self.assertIn("Expected: A Fragment that begins beyond what is held", text)
+        self.assertIn("Expected: A Fragment beyond the next byte", text)
         # No line is longer than the terminal.
         self.assertLessEqual(max(map(len, text.splitlines())), 200)
 

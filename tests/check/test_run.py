@@ -104,7 +104,7 @@ class TidinessTests(SynchronousTestCase):
         self.assertEqual(
             [each.check.name for each in failed], ["create-gives-session-id"]
         )
-        self.assertIn("it is not a GUID: b'Own/", failed[0].detail)
+        self.assertEqual(failed[0].detail, "BITS-Session-Id is Own/26==")
         skipped = [
             each.check.name
             for each in report.results
@@ -244,7 +244,7 @@ class EndTests(SynchronousTestCase):
         self.assertEqual(outcomes[:3], [Outcome.FAILED] * 3)
         self.assertEqual(set(outcomes[3:]), {Outcome.NOT_APPLICABLE})
         last = report.results[-1].detail
-        self.assertEqual(last, "the server does not answer any more")
+        self.assertEqual(last, "the server no longer answers")
 
     def test_a_connection_that_is_dropped_fails_a_check(self):
         def drop(server, request):
@@ -267,7 +267,8 @@ class EndTests(SynchronousTestCase):
         clock.advance(120)
         result = first(self.successResultOf(running))
         self.assertEqual(
-            (result.outcome, result.detail), (Outcome.FAILED, "it came to no end")
+            (result.outcome, result.detail),
+            (Outcome.FAILED, "the check did not end in time"),
         )
 
     def test_without_sessions_what_needs_one_does_not_apply(self):
@@ -281,7 +282,7 @@ class EndTests(SynchronousTestCase):
         self.assertIs(outcomes["create-is-acknowledged"].outcome, Outcome.FAILED)
         gap = outcomes["gap-is-out-of-step"]
         self.assertIs(gap.outcome, Outcome.NOT_APPLICABLE)
-        self.assertEqual(gap.detail, "Create-Session was answered 403, 0x80070005")
+        self.assertEqual(gap.detail, "Create-Session was answered with 403, 0x80070005")
 
     def test_a_server_that_goes_away_fails_what_is_left(self):
         clock = Clock()

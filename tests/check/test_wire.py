@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
-from txbits.check._wire import MAX_BODY, MAX_HEAD, NoAnswer, Silence, Wire
+from txbits.check._wire import MAX_BODY, MAX_HEAD, Silence, Unanswered, Wire
 
 ACK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nBITS-Packet-Type: Ack\r\n\r\n"
 
@@ -32,7 +32,7 @@ class WireTests(SynchronousTestCase):
 
     def refusal_of(self, data):
         self.wire.dataReceived(data)
-        return str(self.failureResultOf(self.answer(), NoAnswer).value)
+        return str(self.failureResultOf(self.answer(), Unanswered).value)
 
     def test_an_answer_comes_byte_for_byte(self):
         waiting = self.answer()
@@ -126,13 +126,14 @@ class WireTests(SynchronousTestCase):
             self.assertFalse(self.wire.is_usable, data)
 
     def test_what_is_no_http_is_no_answer(self):
-        self.assertIn("no HTTP", self.refusal_of(b"SSH-2.0-server\r\n\r\n"))
+        words = self.refusal_of(b"SSH-2.0-server\r\n\r\n")
+        self.assertEqual(words, "the answer is not HTTP: illegal status line")
 
     def test_what_is_no_header_is_no_answer(self):
         for line in (b"no colon", b": no name", b"Space : x"):
             self.setUp()
             words = self.refusal_of(b"HTTP/1.1 200 OK\r\n" + line + b"\r\n\r\n")
-            self.assertIn("no header", words)
+            self.assertEqual(words, "the answer is not HTTP: illegal header line")
 
     def test_what_is_no_length_is_no_answer(self):
         for value in (b"-1", b"x", b"9" * 30):
@@ -145,7 +146,8 @@ class WireTests(SynchronousTestCase):
         self.assertIn("over", self.refusal_of(ACK.replace(b": 0", b": " + long)))
         self.setUp()
         head = b"HTTP/1.1 404 No\r\nTransfer-Encoding: chunked\r\n\r\n"
-        self.assertIn("over", self.refusal_of(head + b"%x\r\n" % (MAX_BODY + 1)))
+        chunk = b"%x\r\n" % (MAX_BODY + 1) + bytes(MAX_BODY + 1)
+        self.assertIn("over", self.refusal_of(head + chunk))
 
     def test_heads_without_end_are_no_answer(self):
         self.assertIn("head", self.refusal_of(b"HTTP/1.1 200 OK\r\n" + b"x" * MAX_HEAD))
@@ -159,7 +161,7 @@ class WireTests(SynchronousTestCase):
         self.wire.dataReceived(ACK[:-1])
         waiting = self.answer()
         self.wire.connectionLost()
-        self.failureResultOf(waiting, NoAnswer)
+        self.failureResultOf(waiting, Unanswered)
         self.assertFalse(self.wire.is_usable)
 
     def test_what_came_before_the_end_is_an_answer(self):

@@ -1,13 +1,14 @@
 """
-Completion: what bash offers, asked as bash asks, and what is written for zsh.
+Completion: what bash and zsh offer, asked as the shells ask.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
+import re
 import shutil
 import subprocess
+import sys
 from contextlib import redirect_stderr
 from pathlib import Path
 
@@ -15,11 +16,15 @@ from twisted.internet.defer import maybeDeferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.client.fakes import Pipe, ShutdownClock
+from tests.client.parsers import arguments, commands
+from tests.test_docs import ROOT
 from txbits.check import CHECKS
-from txbits.client._completion import Argument, arguments, bash, commands, helps, zsh
 from txbits.client.cli import build_parser, main, parse
 from txbits.client.commands import COMMANDS
 from txbits.client.commands._command import Context, run
+
+#: As bash splits a URL, and its first part.
+URL = ("http", ":", "//h/x")
 
 _ASK = """\
 eval "$(cat)"
@@ -35,36 +40,6 @@ def printed(shell: str) -> str:
     out, err = Pipe(), Pipe()
     run(Context(ShutdownClock(), out, err, maybeDeferred), parse(["completion", shell]))
     return out.getvalue()
-
-
-class ParserTests(SynchronousTestCase):
-    """What is read from a parser."""
-
-    def test_arguments_are_read(self) -> None:
-        parser = argparse.ArgumentParser("p", add_help=False)
-        parser.add_argument("one", metavar="FILE", nargs="+", help="100 %% of it")
-        parser.add_argument("-t", "--two", type=int, default=7, help="is %(default)s")
-        parser.add_argument("--three", choices=["a", "b"], action="append")
-        parser.add_argument("--four", action="store_true")
-        parser.add_argument("--five", help=argparse.SUPPRESS)
-        self.assertEqual(
-            list(arguments(parser)),
-            [
-                Argument((), "100 % of it", "FILE", [], True),
-                Argument(("-t", "--two"), "is 7", "TWO", [], False),
-                Argument(("--three",), "", "THREE", ["a", "b"], True),
-                Argument(("--four",), "", None, [], False),
-            ],
-        )
-
-    def test_commands_are_read(self) -> None:
-        names = [command.name for command in COMMANDS]
-        self.assertEqual(list(commands(build_parser())), names)
-        self.assertEqual(list(helps(build_parser())), names)
-
-    def test_a_parser_without_commands_has_none(self) -> None:
-        parser = argparse.ArgumentParser("p")
-        self.assertEqual((commands(parser), helps(parser)), ({}, {}))
 
 
 class BashTests(SynchronousTestCase):
@@ -89,23 +64,35 @@ class BashTests(SynchronousTestCase):
 
     def test_commands_are_offered(self) -> None:
         names = [command.name for command in COMMANDS]
-        self.assertEqual(self.offers(""), [*names, "-h", "--help", "--version"])
+        self.assertEqual(self.offers(""), names)
+        self.assertEqual(self.offers("-"), ["-h", "--help", "--version"])
         self.assertEqual(self.offers("do"), ["download"])
         self.assertEqual(self.offers("c"), ["cancel", "check", "completion"])
 
     def test_options_are_offered(self) -> None:
         for name, parser in commands(build_parser()).items():
-            known = [one for each in arguments(parser) for one in each.names]
+            known = [one for each in arguments(parser) for one in each.option_strings]
             self.assertEqual(self.offers(name, "-"), known)
-        self.assertEqual(self.offers("check", "http://h/", "--str"), ["--strict"])
+        self.assertEqual(self.offers("check", *URL, "--str"), ["--strict"])
 
     def test_files_are_offered_where_they_belong(self) -> None:
         for name in ("one two", "one", "three"):
             (self.folder / name).touch()
         self.assertEqual(sorted(self.offers("upload", "on")), ["one", "one two"])
-        self.assertEqual(self.offers("download", "http://h/x", "t"), ["three"])
+        self.assertEqual(self.offers("upload", "one", "t"), ["three"])
+        self.assertEqual(self.offers("upload", "one t"), ["one two"])
+        self.assertEqual(self.offers("upload", "--cacert", "one", "t"), ["three"])
+        self.assertEqual(self.offers("status", "--state", "t"), ["three"])
         self.assertEqual(self.offers("check", "on"), [])
         self.assertEqual(self.offers("upload", "--retry-for", "on"), [])
+
+    def test_files_are_offered_behind_a_url(self) -> None:
+        (self.folder / "three").touch()
+        self.assertEqual(self.offers("download", *URL, "t"), ["three"])
+        self.assertEqual(
+            self.offers("download", *URL[:2], "//h/x?a", "=", "b", "t"), ["three"]
+        )
+        self.assertEqual(self.offers("download", *URL), [])
 
     def test_values_are_offered(self) -> None:
         self.assertEqual(self.offers("completion", ""), ["bash", "zsh"])
@@ -120,46 +107,72 @@ class BashTests(SynchronousTestCase):
             self.offers("check", "--only", "=", "ping"), ["ping-is-acknowledged"]
         )
         self.assertEqual(len(self.offers("check", "--only", "=")), len(CHECKS))
+        self.assertEqual(
+            self.offers("check", "--only", "=", "ping", "--str"), ["--strict"]
+        )
 
-    def test_unknown_commands_have_nothing_to_offer(self) -> None:
-        self.assertEqual(self.offers("frobnicate", ""), [])
-        self.assertEqual(self.offers("frobnicate", "-"), [])
+    def test_unknown_commands_have_no_options(self) -> None:
+        self.assertEqual(self.offers("frobnicate", "-"), self.offers("-"))
 
-    def test_programs_of_other_names_have_functions_of_theirs(self) -> None:
-        self.assertIn("complete -F _a_b a-b", bash(argparse.ArgumentParser("a-b")))
+    def test_it_is_loaded_for_the_command(self) -> None:
+        loaded = subprocess.run(
+            ["bash", "-c", 'eval "$(cat)"; complete -p txbits'],
+            input=self.script.encode(),
+            capture_output=True,
+            check=True,
+        )
+        self.assertIn(b"-F _txbits txbits", loaded.stdout)
 
 
 class ZshTests(SynchronousTestCase):
     """zsh, which is asked whether it can read it, where it is installed."""
 
-    def test_every_option_has_its_help(self) -> None:
-        script = printed("zsh")
-        self.assertTrue(script.startswith("#compdef txbits\n"))
-        for name, parser in commands(build_parser()).items():
-            self.assertIn(f"'{name}:", script)
-            for argument in arguments(parser):
-                for option in argument.names:
-                    self.assertIn(f"{option}[", script)
+    def setUp(self) -> None:
+        self.script = printed("zsh")
 
-    def test_what_zsh_takes_for_something_else_is_quoted(self) -> None:
-        parser = argparse.ArgumentParser("p")
-        one = parser.add_subparsers().add_parser("c", help="it's: a command")
-        one.add_argument("--x", metavar="A:B", help="don't: [or] do")
-        script = zsh(parser)
-        self.assertIn("'c:it'\\''s: a command'", script)
-        self.assertIn("'(--x)--x[don'\\''t\\: \\[or\\] do]:A\\:B: '", script)
+    def test_every_option_has_its_help(self) -> None:
+        self.assertTrue(self.script.startswith("#compdef txbits\n"))
+        for name, parser in commands(build_parser()).items():
+            for argument in arguments(parser):
+                spelled = ",".join(argument.option_strings)
+                if len(argument.option_strings) > 1:
+                    self.assertIn(f'{{{spelled}}}"[', self.script, name)
+                elif spelled:
+                    self.assertIn(f"{spelled}[", self.script, name)
+
+    def test_every_command_has_its_help(self) -> None:
+        for command in COMMANDS:
+            # Versions of shtab quote it in different places.
+            line = rf"""["']?{command.name}:["']?{re.escape(command.help)}["']\n"""
+            self.assertRegex(self.script, line)
+
+    def test_files_are_offered_as_often_as_they_may_be_given(self) -> None:
+        self.assertRegex(self.script, r'"\*:[^"]*:_files"')
+        self.assertNotIn('"(*):', self.script)
 
     def test_zsh_reads_it(self) -> None:
         # It has no words that bash cannot read, too; CI need not have zsh.
         shell = shutil.which("zsh") or shutil.which("bash") or "sh"
         asked = subprocess.run(
-            [shell, "-n"], input=printed("zsh").encode(), capture_output=True
+            [shell, "-n"], input=self.script.encode(), capture_output=True
         )
         self.assertEqual((asked.returncode, asked.stderr), (0, b""))
 
 
 class ArgumentTests(SynchronousTestCase):
     """The command line."""
+
+    def test_without_shtab_one_line_says_what_to_install(self) -> None:
+        # Python imports no module whose place in sys.modules is None.
+        code = (
+            "import sys; sys.modules['shtab'] = None\n"
+            "from txbits.client.cli import main; main(['completion', 'bash'])"
+        )
+        asked = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True
+        )
+        words = b"txbits: completion requires: pip install 'txbits[cli]'\n"
+        self.assertEqual((asked.returncode, asked.stderr), (1, words))
 
     def test_other_shells_are_refused(self) -> None:
         err = io.StringIO()

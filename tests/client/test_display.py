@@ -15,13 +15,10 @@ from txbits.client._display import (
     JSONDisplay,
     NoDisplay,
     PlainDisplay,
-    Rate,
-    TerminalDisplay,
-    describe_seconds,
-    display_for,
     write,
 )
 from txbits.client._rich import RichDisplay
+from txbits.client.commands._show import display_for
 from txbits.client.events import Created, Event, Paused, Progress, Waiting
 
 SESSION = "{7DF0354D-249B-430F-820D-3D2A9BEF4931}"
@@ -32,10 +29,6 @@ class ChoiceTests(SynchronousTestCase):
 
     def test_terminals_get_a_bar(self) -> None:
         self.assertIsInstance(display_for(Terminal(), Clock()), RichDisplay)
-
-    def test_or_without_rich_a_line_that_is_rewritten(self) -> None:
-        display = display_for(Terminal(), Clock(), plain=True)
-        self.assertIsInstance(display, TerminalDisplay)
 
     def test_whoever_wants_to_see_all_gets_lines(self) -> None:
         display = display_for(Terminal(), Clock(), verbose=True)
@@ -106,59 +99,6 @@ class PlainTests(SynchronousTestCase):
         self.assertEqual(self.out.getvalue(), "gr\\xf6\\xdfe")
 
 
-class TerminalTests(SynchronousTestCase):
-    """One line."""
-
-    def setUp(self) -> None:
-        self.clock = Clock()
-        self.out = Terminal()
-        self.display = TerminalDisplay(self.out, self.clock)
-
-    def test_the_line_is_rewritten(self) -> None:
-        self.display.show(Progress(10, 0, 100))
-        self.clock.advance(1)
-        self.display.show(Progress(20, 10, 100))
-        self.assertEqual(
-            self.out.getvalue(),
-            "\r[##                  ]  10 % 10 of 100 bytes"
-            "\r[####                ]  20 % 20 of 100 bytes, 0.0 MB/s, 0:08 left",
-        )
-
-    def test_a_long_line_is_cut_to_the_terminal(self) -> None:
-        self.display.show(Waiting(1, "x" * 200))
-        self.assertEqual(len(self.out.getvalue()), 80)
-
-    def test_it_is_not_rewritten_too_often(self) -> None:
-        for sent in range(100):
-            self.display.show(Progress(sent, 0, 100))
-            self.clock.advance(0.01)
-        self.assertLess(self.out.getvalue().count("\r"), 12)
-
-    def test_the_end_is_shown_in_any_case(self) -> None:
-        self.display.show(Progress(99, 0, 100))
-        self.display.show(Progress(100, 100, 100))
-        self.assertIn("100 % 100 of 100 bytes", self.out.getvalue())
-
-    def test_a_shorter_line_covers_a_longer_one(self) -> None:
-        self.display.show(Waiting(1, "a story that is rather long"))
-        self.clock.advance(1)
-        self.display.show(Progress(0, 0, 1))
-        first, second = self.out.getvalue()[1:].split("\r")
-        self.assertEqual(len(first), len(second))
-
-    def test_what_follows_starts_a_line(self) -> None:
-        self.display.end()
-        self.display.show(Progress(0, 0, 1))
-        self.display.end()
-        self.display.end()
-        self.assertEqual(self.out.getvalue().count("\n"), 1)
-
-    def test_a_pause_is_said_and_a_session_is_not(self) -> None:
-        self.display.show(Created(SESSION))
-        self.display.show(Paused(1000))
-        self.assertEqual(self.out.getvalue(), "\rpaused; the server holds 1,000 bytes")
-
-
 class VerboseTests(SynchronousTestCase):
     """Lines for all that happens."""
 
@@ -184,38 +124,6 @@ class VerboseTests(SynchronousTestCase):
                 "paused; the server holds 9 bytes",
             ],
         )
-
-
-class RateTests(SynchronousTestCase):
-    """How fast, and how long still."""
-
-    def setUp(self) -> None:
-        self.clock = Clock()
-        self.rate = Rate(self.clock)
-
-    def test_nothing_is_known_at_first(self) -> None:
-        self.rate.moved(1_000_000)
-        self.assertEqual(self.rate.describe(1), "")
-
-    def test_a_steady_rate_is_told(self) -> None:
-        for second in range(10):
-            self.rate.moved(second * 2_000_000)
-            self.clock.advance(1)
-        self.assertEqual(self.rate.describe(120_000_000), "2.0 MB/s, 1:00 left")
-        self.assertEqual(self.rate.describe(0), "2.0 MB/s")
-
-    def test_sending_again_does_not_count_backwards(self) -> None:
-        self.rate.moved(0)
-        self.clock.advance(1)
-        self.rate.moved(5_000_000)
-        self.rate.moved(0)
-        self.clock.advance(1)
-        self.rate.moved(5_000_000)
-        self.assertEqual(self.rate.value, 5_000_000)
-
-    def test_long_times_have_hours(self) -> None:
-        self.assertEqual(describe_seconds(59.6), "1:00")
-        self.assertEqual(describe_seconds(3 * 3600 + 62), "3:01:02")
 
 
 class JSONTests(SynchronousTestCase):
@@ -269,6 +177,17 @@ class RichTests(SynchronousTestCase):
         display.end()
         self.assertIn("the [red]cable[/red] was cut; trying again", out.getvalue())
         self.assertIn("4.0/4.0 MB", out.getvalue())
+        self.assertIn("100%", out.getvalue())
+
+    def test_it_is_not_redrawn_too_often(self) -> None:
+        out, clock = Terminal(), Clock()
+        display = RichDisplay(out, clock)
+        for sent in range(100):
+            display.show(Progress(sent, 0, 100))
+            clock.advance(0.01)
+        self.assertLess(out.getvalue().count("\r"), 25)
+        display.show(Progress(100, 100, 100))
+        display.end()
         self.assertIn("100%", out.getvalue())
 
     def test_what_happens_before_the_bar_is_not_drawn(self) -> None:

@@ -327,7 +327,7 @@ import sys
 sys.modules["rich"] = None
 from tests.client.fakes import Terminal
 from twisted.internet.task import Clock
-from txbits.client._display import display_for
+from txbits.client.commands._show import display_for
 print(type(display_for(Terminal(), Clock())).__name__)
 from txbits.client.commands.status import _say_table
 from txbits.client.commands._command import Context
@@ -347,5 +347,5 @@ print(out.getvalue().splitlines()[1].split())
         self.assertEqual(await command.ended, 0, command.err)
         self.assertEqual(
             command.out.decode().splitlines(),
-            ["TerminalDisplay", "['a', 'b', 'c', 'd', 'e', 'f']"],
+            ["PlainDisplay", "['a', 'b', 'c', 'd', 'e', 'f']"],
         )

@@ -151,7 +151,17 @@ class Cluster:
         for node in self.nodes:
             await node.start()
         if nginx:
-            await _start_nginx(case, folder, nginx, port, ports)
+            servers = (
+                f"        server 127.0.0.1:{each} max_fails=0;" for each in ports
+            )
+            await start_nginx(
+                case,
+                folder,
+                "nginx.conf.template",
+                port,
+                binary=nginx,
+                servers="\n".join(servers),
+            )
         else:
             start_balancer(case, port, ports)
         return self
@@ -197,17 +207,23 @@ async def clean_up(case, folder, bucket, prefix=""):
         raise AssertionError(f"left over: {left}")
 
 
-async def _start_nginx(case, folder, binary, port, upstreams):
-    template = Path(__file__).with_name("nginx.conf.template").read_text()
-    servers = (f"        server 127.0.0.1:{each} max_fails=0;" for each in upstreams)
+async def start_nginx(case, folder, template, port, *, binary=NGINX, **values):
+    """
+    Start nginx, until the end of the test *case*; returns when it listens.
+
+    :param folder: For its files.
+    :param template: The name of the template of its configuration, in this folder.
+    :param values: What the template needs besides the folder and the port.
+    """
     configuration = folder / "nginx.conf"
+    text = Path(__file__).with_name(template).read_text()
     configuration.write_text(
-        string.Template(template).substitute(
+        string.Template(text).substitute(
             folder=folder,
             port=port,
-            servers="\n".join(servers),
             # Of root's it would become another user, who cannot write here.
             user="user root;" if os.geteuid() == 0 else "",
+            **values,
         )
     )
     words = ("-e", "stderr", "-p", folder, "-c", configuration)

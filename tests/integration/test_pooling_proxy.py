@@ -8,10 +8,8 @@ does.
 
 from __future__ import annotations
 
-import os
 import re
 import socket
-import string
 from pathlib import Path
 
 from twisted.internet import reactor
@@ -19,13 +17,11 @@ from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from tests.integration.cluster import NGINX, _listens, free_ports
-from tests.integration.programs import Program
+from tests.integration.cluster import NGINX, free_ports, start_nginx
 from txbits.backends.memory import MemoryBackend
 from txbits.web import BITSResource, BITSSite
 
 _UPLOADS = 20
-_TEMPLATE = Path(__file__).with_name("pooling.conf.template")
 _SESSION = re.compile(rb"(?i)\r\nbits-session-id: *([^\r]+)")
 
 
@@ -147,20 +143,9 @@ class PoolingProxyTests(TestCase):
         folder = Path(self.mktemp()).absolute()
         folder.mkdir()
         (port,) = free_ports(1)
-        configuration = folder / "nginx.conf"
-        configuration.write_text(
-            string.Template(_TEMPLATE.read_text()).substitute(
-                folder=folder,
-                port=port,
-                upstream=self.port,
-                user="user root;" if os.geteuid() == 0 else "",
-            )
+        await start_nginx(
+            self, folder, "pooling.conf.template", port, upstream=self.port
         )
-        words = ("-e", "stderr", "-p", folder, "-c", configuration)
-        program = Program.start(self, *words, cwd=folder, executable=NGINX)
-        while not await deferToThread(_listens, port):
-            if program.status is not None:
-                raise AssertionError(f"nginx ended: {program.output}")
         return port
 
     async def assert_all_succeed(self, *, asks: bool) -> None:

@@ -1,12 +1,12 @@
 """
-The conformance kit: what MC-BUP and txbits promise of a server, tried out on one.
+The conformance kit: whether a server does what MC-BUP requires and txbits promises.
 
-:data:`CHECKS` is all that is tried, and :func:`check` tries it; ``txbits check`` is a
-command line for that. The kit shares the reading of header values with the rest, and
-nothing with the server: it speaks raw bytes, and believes no one.
+:data:`CHECKS` lists the checks, and :func:`check` performs them, as ``txbits check``
+does. The kit parses header values with :mod:`txbits.protocol`, and shares nothing else
+with the server: it sends raw bytes.
 
-Whatever it creates it cancels. Only checks that publish a file leave something
-behind, since BITS has no way to remove one, and they run only where that is permitted.
+It cancels all sessions that it creates. Only checks that publish a file leave one,
+since BITS cannot remove files, and they run only with permission.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from txbits.check import (
     ranges,
 )
 from txbits.check._model import Check, Group, Level, Outcome, Report, Result
-from txbits.check._run import DEFAULT_PATIENCE, Run, Unreachable, select
+from txbits.check._run import DEFAULT_PATIENCE, Run, Unreachable, ignore, select
 from txbits.check._target import Target
 from txbits.client.settings import ConnectionSettings
 
-#: All checks, by what they are about.
+#: All checks, by subject.
 GROUPS: tuple[Group, ...] = (
     acks.GROUP,
     creation.GROUP,
@@ -41,12 +41,8 @@ GROUPS: tuple[Group, ...] = (
     publishing.GROUP,
 )
 
-#: All checks, in the order in which they run.
+#: All checks, in the order of a run.
 CHECKS: tuple[Check, ...] = tuple(check for group in GROUPS for check in group)
-
-
-def _ignore(result: Result) -> None:
-    """Do nothing."""
 
 
 def check(
@@ -57,24 +53,24 @@ def check(
     patience: float = DEFAULT_PATIENCE,
     may_publish: bool = False,
     settings: ConnectionSettings | None = None,
-    on_result: Callable[[Result], None] = _ignore,
+    on_result: Callable[[Result], None] = ignore,
 ) -> Deferred[Report]:
     """
-    Try a server out.
+    Check a server.
 
-    :param url: A folder on it that may be written to.
+    :param url: A folder on the server that accepts uploads.
     :param reactor: Makes the connections, and tells the time.
-    :param checks: What to try.
-    :param patience: For how many seconds an answer is waited for.
-    :param may_publish: Whether files may be left in the folder.
-    :param settings: How the server is reached: headers, certificates, credentials,
-        which are sent with each request, as Basic.
+    :param checks: The checks to perform.
+    :param patience: How many seconds to wait for an answer.
+    :param may_publish: Whether the checks may leave files in the folder.
+    :param settings: How to connect to the server: headers, certificates, and
+        credentials, which each request has, as Basic.
     :param on_result: Called with each result.
     :returns: A Deferred that fires with a :class:`Report`. It fails with
-        :class:`Unreachable` if there is no connection, and with
+        :class:`Unreachable` if the server cannot be reached, and with
         :class:`~txbits.client.InvalidURL` or :class:`~txbits.client.InvalidSettings` if
-        there can be none. When it is cancelled, the check under way is tidied up after
-        before it fails.
+        an argument is invalid. When it is cancelled, it cleans up after the current
+        check before it fails.
     """
     try:
         target = Target.of(url, settings)

@@ -1,8 +1,8 @@
 """
-What a check works with: connections, packets, sessions; and the tidying up after it.
+The tools of a check: connections, packets, sessions, and the clean-up after it.
 
-Whatever a server takes for the creation of a session is remembered, also where the
-check expected a refusal, and cancelled at the end.
+All sessions that the server creates are cancelled at the end, also those that the check
+expected the server to refuse.
 """
 
 from __future__ import annotations
@@ -15,32 +15,35 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from txbits.check._messages import PROTOCOL, Message, content_range
-from txbits.check._model import Failed, NotApplicable
 from txbits.check._target import Target
-from txbits.check._wire import Answer, NoAnswer, Wire
-from txbits.protocol._fields import (
-    LocalProtocolError,
-    parse_content_range,
-    parse_guid,
-)
+from txbits.check._wire import KitAnswer, Unanswered, Wire, parsed
+from txbits.protocol._fields import parse_content_range, parse_guid
 from txbits.protocol.refusals import HResult
 
-#: The file that most checks send: so many bytes.
+#: The file that most checks send, and its length in bytes.
 LENGTH = 1000
 DATA = bytes(n * 7 % 251 for n in range(LENGTH))
 
-#: How often a Cancel is sent that fails for a passing reason, and the pause between
+#: How often to send a Cancel that fails for a temporary reason, and the pause between
 #: two, in seconds.
 _CANCELS = 3
 _CANCEL_PAUSE = 1.0
 
 
+class Failed(Exception):
+    """The server does not meet the expectation; the text says what it did."""
+
+
+class NotApplicable(Exception):
+    """The check cannot tell; the text says why."""
+
+
 @frozen
-class Session:
+class KitSession:
     """
     A session of a check.
 
-    :ivar id: As the server wrote it.
+    :ivar id: Its id, as the server wrote it.
     :ivar name: The file's name.
     :ivar target: Its request target.
     """
@@ -52,52 +55,24 @@ class Session:
 
 def expect(is_so: bool, otherwise: str) -> None:
     """
-    Expect something.
+    Expect that a condition is true.
 
-    :raises Failed: With the text, if it is not so.
+    :raises Failed: With the text *otherwise*, if it is not.
     """
     if not is_so:
         raise Failed(otherwise)
 
 
-def expect_refusal(
-    answer: Answer, *statuses: int, hresult: HResult | None = None
-) -> None:
-    """
-    Expect that a packet was refused.
-
-    :param statuses: With one of these statuses.
-    :param hresult: And with this HRESULT. That there is one at all is another check.
-    :raises Failed: If it was not.
-    """
-    expected = " or ".join(map(str, statuses))
-    expect(answer.status in statuses, f"answered {answer}; expected {expected}")
-    if hresult is not None and answer.hresult is not None:
-        expect(
-            answer.hresult == hresult,
-            f"answered {answer}; expected 0x{hresult:08X} with it",
-        )
-
-
-def expect_success(answer: Answer) -> None:
-    """
-    Expect that a packet was taken.
-
-    :raises Failed: If it was not.
-    """
-    expect(answer.is_success, f"answered {answer}; expected a success")
-
-
 @define(eq=False)
 class Bench:
     """
-    What one check works with.
+    The tools of one check.
 
-    :ivar target: Where.
+    :ivar target: The folder that it uses.
     :ivar connect: Makes a connection.
     :ivar clock: Tells the time.
-    :ivar published: The files that were left at their destinations, one line each.
-    :ivar answers: How many answers there were.
+    :ivar published: The files that remain at their destinations, one line each.
+    :ivar answers: How many answers came.
     """
 
     target: Target
@@ -107,7 +82,7 @@ class Bench:
     answers: int = field(init=False, default=0)
     _wires: list[Wire] = field(init=False, factory=list)
     _main: Wire | None = field(init=False, default=None)
-    _open: dict[bytes, Session] = field(init=False, factory=dict)
+    _open: dict[bytes, KitSession] = field(init=False, factory=dict)
     _complete: dict[bytes, bytes] = field(init=False, factory=dict)
 
     async def wire(self) -> Wire:
@@ -117,43 +92,43 @@ class Bench:
         except CancelledError:
             raise
         except Exception as error:
-            raise NoAnswer(f"no connection: {error}") from error
+            raise Unanswered(f"no connection: {error}") from error
         self._wires.append(wire)
         return wire
 
     async def main(self) -> Wire:
-        """The connection that packets go over, made anew if it is used up."""
+        """The connection for packets; a new one if no packet can follow on the last."""
         if self._main is None or not self._main.is_usable:
             self._main = await self.wire()
         return self._main
 
-    async def ask(self, message: Message, wire: Wire | None = None) -> Answer:
+    async def ask(self, message: Message, wire: Wire | None = None) -> KitAnswer:
         """
-        Send a packet and take the answer.
+        Send a packet, and wait for the answer.
 
-        :param wire: The connection, if not the usual one.
-        :raises NoAnswer: If there is none, which fails the check.
+        :param wire: The connection, if not :meth:`main`.
+        :raises Unanswered: If no answer comes, which fails the check.
         """
         wire = wire or await self.main()
         wire.send(message.to_bytes())
         return self.note(message, await wire.answer())
 
-    async def need(self, message: Message, wire: Wire | None = None) -> Answer:
+    async def need(self, message: Message, wire: Wire | None = None) -> KitAnswer:
         """
-        Send a packet that a check needs, but is not about.
+        Send a packet whose success a check requires, but does not test.
 
-        :raises NotApplicable: If it is not taken.
+        :raises NotApplicable: If the server refuses it.
         """
         try:
             answer = await self.ask(message, wire)
-        except NoAnswer as error:
+        except Unanswered as error:
             raise NotApplicable(f"{_kind(message)}: {error}") from error
         if not answer.is_success:
-            raise NotApplicable(f"{_kind(message)} was answered {answer}")
+            raise NotApplicable(f"{_kind(message)} was answered with {answer}")
         return answer
 
-    def note(self, message: Message, answer: Answer) -> Answer:
-        """Take note of what an answer means for the tidying up."""
+    def note(self, message: Message, answer: KitAnswer) -> KitAnswer:
+        """Record what an answer means for the clean-up."""
         self.answers += 1
         session_id = answer.session_id
         kind = _kind(message).lower()
@@ -170,12 +145,12 @@ class Bench:
                 self._complete[message.target] = name
         elif session_id is not None and kind != "ping":
             name = message.target.partition(b"?")[0].rpartition(b"/")[2]
-            found = Session(session_id, name, message.target)
+            found = KitSession(session_id, name, message.target)
             self._open.setdefault(_key(session_id), found)
         return answer
 
     def message(self, kind: bytes, target: bytes) -> Message:
-        """Write a packet of some kind."""
+        """Write a packet of a kind."""
         return Message(
             target,
             [
@@ -199,22 +174,22 @@ class Bench:
             {b"BITS-Supported-Protocols": PROTOCOL, b"Content-Name": name}
         )
 
-    async def session(self, name: bytes | None = None) -> Session:
+    async def session(self, name: bytes | None = None) -> KitSession:
         """
-        Create a session that a check needs.
+        Create a session that a check requires.
 
-        :raises NotApplicable: If there is none.
+        :raises NotApplicable: If the server does not create one.
         """
         message = self.create(name)
         answer = await self.need(message)
         if answer.session_id is None:
             raise NotApplicable("Create-Session was answered without a session id")
         name = dict(message.headers)[b"Content-Name"]
-        return Session(answer.session_id, name, message.target)
+        return KitSession(answer.session_id, name, message.target)
 
     def fragment(
         self,
-        session: Session,
+        session: KitSession,
         first: int = 0,
         length: int | None = None,
         headers: Mapping[bytes, bytes | None] | None = None,
@@ -222,7 +197,7 @@ class Bench:
         """
         Write a Fragment.
 
-        :param length: How many bytes; all that are left if ``None``.
+        :param length: How many bytes; all that remain if ``None``.
         """
         data = DATA[first:] if length is None else DATA[first : first + length]
         message = self.message(b"Fragment", session.target).but(
@@ -234,39 +209,38 @@ class Bench:
         )
         return message.with_body(data).but(headers)
 
-    def close(self, session: Session) -> Message:
+    def close(self, session: KitSession) -> Message:
         """Write a Close-Session."""
-        return self.message(b"Close-Session", session.target).but(
-            {b"BITS-Session-Id": session.id}
-        )
+        message = self.message(b"Close-Session", session.target)
+        return message.but({b"BITS-Session-Id": session.id})
 
-    def cancel(self, session: Session) -> Message:
+    def cancel(self, session: KitSession) -> Message:
         """Write a Cancel-Session."""
-        return self.message(b"Cancel-Session", session.target).but(
-            {b"BITS-Session-Id": session.id}
-        )
+        message = self.message(b"Cancel-Session", session.target)
+        return message.but({b"BITS-Session-Id": session.id})
 
-    async def held(self, session: Session) -> int:
+    async def held(self, session: KitSession) -> int:
         """
-        Find out how many bytes the server holds, which are not all.
+        Find out how many bytes the server has, which must not be all.
 
-        :raises NotApplicable: If it cannot be told.
+        :raises NotApplicable: If the server does not tell.
         """
-        # The last byte, which no check sends before; where it is wanted next, it
-        # is taken.
+        # The last byte, which no check sends before.
         try:
             answer = await self.ask(self.fragment(session, LENGTH - 1))
-        except NoAnswer as error:
+        except Unanswered as error:
             raise NotApplicable(str(error)) from error
         if answer.offset is None or answer.status != 416:
-            raise NotApplicable(f"a fragment beyond the others was answered {answer}")
+            raise NotApplicable(
+                f"a fragment beyond the others was answered with {answer}"
+            )
         return answer.offset
 
     async def tidy_up(self) -> list[str]:
         """
         Drop the connections and cancel the sessions.
 
-        :returns: What could not be taken away, one line each.
+        :returns: What could not be removed, one line each.
         """
         for wire in self._wires:
             wire.drop()
@@ -285,37 +259,37 @@ class Bench:
 
     async def _published_too_early(self) -> list[str]:
         """
-        Look for files of uploads that were complete, and then cancelled.
+        Look for files of complete uploads that were cancelled.
 
-        Some servers publish at the last Fragment. That shows where the file may not
-        be created anew.
+        Some servers publish at the last Fragment. They then refuse a new session for
+        the file.
         """
         left = []
         for target, name in self._complete.items():
             try:
                 answer = await self.ask(self.create(name))
-            except NoAnswer as error:
+            except Unanswered as error:
                 left.append(f"perhaps file {self.target.shown(target)}: {error}")
                 continue
             if answer.status in (403, 409):
                 left.append(f"file {self.target.shown(target)}")
             if answer.is_success and answer.session_id is not None:
-                await self._cancel(Session(answer.session_id, name, target))
+                await self._cancel(KitSession(answer.session_id, name, target))
         return [line for line in left if line not in self.published]
 
-    async def _cancel(self, session: Session) -> str | None:
+    async def _cancel(self, session: KitSession) -> str | None:
         why = None
         for attempt in range(_CANCELS):
             if attempt:
                 await deferLater(self.clock, _CANCEL_PAUSE)
             try:
                 answer = await self.ask(self.cancel(session))
-            except NoAnswer as error:
+            except Unanswered as error:
                 why = str(error)
                 continue
             if answer.is_success or answer.hresult == HResult.BG_E_SESSION_NOT_FOUND:
                 return None
-            why = f"Cancel-Session was answered {answer}"
+            why = f"Cancel-Session was answered with {answer}"
             if answer.status < 500:
                 break
         return why
@@ -327,30 +301,13 @@ def _kind(message: Message) -> str:
 
 
 def _is_last(value: bytes) -> bool:
-    try:
-        found = parse_content_range(value)
-    except LocalProtocolError:
-        return False
-    return found.last + 1 == found.total
+    found = parsed(parse_content_range, value)
+    return found is not None and found.last + 1 == found.total
 
 
 def is_guid(session_id: bytes) -> bool:
-    """Whether a session's id is a GUID, in whatever spelling."""
-    try:
-        parse_guid(session_id)
-    except LocalProtocolError:
-        return False
-    return True
-
-
-def need_guid(session: Session) -> None:
-    """
-    Find out whether a session is named by a GUID, which may be spelled otherwise.
-
-    :raises NotApplicable: If it is not.
-    """
-    if not is_guid(session.id):
-        raise NotApplicable(f"the server's session id is not a GUID: {session.id!r}")
+    """Whether a session id is a GUID, in any spelling."""
+    return parsed(parse_guid, session_id) is not None
 
 
 def _key(session_id: bytes) -> bytes:
@@ -360,19 +317,5 @@ def _key(session_id: bytes) -> bytes:
 
 
 def is_same_id(one: bytes | None, other: bytes) -> bool:
-    """Whether two session ids are the same, however they are written."""
+    """Whether two session ids are equal, in any spelling."""
     return one is not None and _key(one) == _key(other)
-
-
-__all__ = [
-    "DATA",
-    "LENGTH",
-    "Bench",
-    "Session",
-    "expect",
-    "expect_refusal",
-    "expect_success",
-    "is_guid",
-    "is_same_id",
-    "need_guid",
-]

@@ -1,5 +1,5 @@
 """
-Packets as a check writes them: right at first, and then with whatever is to be wrong.
+Packets that checks send: valid at first, then changed in any way that a check needs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from attrs import evolve, frozen
 from txbits.protocol._fields import BITS_UPLOAD_PROTOCOL
 from txbits.protocol.codec import METHOD
 
-#: The one protocol there is, as Windows writes it.
+#: The protocol that MC-BUP defines, as Windows writes it.
 PROTOCOL = b"{%b}" % str(BITS_UPLOAD_PROTOCOL).encode("ascii")
 
 
@@ -21,7 +21,7 @@ class Message:
     A request.
 
     :ivar target: The request target.
-    :ivar headers: Names and values, in the order in which they are sent.
+    :ivar headers: Names and values, in the order of sending.
     :ivar body: The body.
     :ivar method: The method.
     """
@@ -32,11 +32,11 @@ class Message:
     method: bytes = METHOD
 
     def to_bytes(self) -> bytes:
-        """Write it down."""
+        """Serialize it."""
         return self.head() + self.body
 
     def head(self) -> bytes:
-        """Write all but the body down."""
+        """Serialize all but the body."""
         lines = [b"%b %b HTTP/1.1" % (self.method, self.target)]
         lines += [b"%b: %b" % header for header in self.headers]
         return b"\r\n".join([*lines, b"", b""])
@@ -45,7 +45,7 @@ class Message:
         """
         Change headers.
 
-        :param headers: New values by name; ``None`` leaves a header away.
+        :param headers: New values by name; ``None`` omits a header.
         """
         changes = dict(headers or {})
         kept = []
@@ -57,11 +57,11 @@ class Message:
         return evolve(self, headers=kept)
 
     def with_body(self, body: bytes) -> Message:
-        """Give it a body, and the length of that."""
+        """Set the body and its length."""
         changed = evolve(self, body=body)
         return changed.but({b"Content-Length": b"%d" % len(body)})
 
 
 def content_range(first: int, length: int, total: int) -> bytes:
-    """Write the range of *length* bytes from *first* on."""
+    """Write the range of *length* bytes that starts at *first*."""
     return b"bytes %d-%d/%d" % (first, first + length - 1, total)

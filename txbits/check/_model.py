@@ -1,39 +1,33 @@
 """
-What a check is, and what comes out of it.
+Checks, and their results.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attrs import define, field, frozen
 
-if TYPE_CHECKING:
-    from txbits.check._bench import Bench
+from txbits.check._bench import Bench
 
-#: What does the checking: it returns if all is well.
-Function = Callable[["Bench"], Awaitable[None]]
-
-
-class Failed(Exception):
-    """The server does it otherwise; the text says what it did."""
-
-
-class NotApplicable(Exception):
-    """It cannot be told whether the server does it; the text says why."""
+#: Performs a check; returns if the server passes it.
+Function = Callable[[Bench], Coroutine[Any, Any, None]]
 
 
 class Level(Enum):
-    """Who demands it."""
+    """Who requires it."""
 
     #: MC-BUP, or the HTTP that it builds on, says that a server must.
     MUST = "MUST"
     #: They say that it should, or clients of Windows rely on it.
     SHOULD = "SHOULD"
-    #: txbits promises it; another server may do otherwise.
+    #: txbits promises it; other servers may differ.
     TXBITS = "txbits"
+
+
+MUST, SHOULD, TXBITS = Level
 
 
 class Outcome(Enum):
@@ -47,13 +41,13 @@ class Outcome(Enum):
 @frozen
 class Check:
     """
-    One thing that is expected of a server.
+    One expectation of a server.
 
-    :ivar name: What it is called, here and in the documentation.
+    :ivar name: Its name, here and in the documentation.
     :ivar section: The section of MC-BUP that it comes from, or is closest to.
-    :ivar level: Who demands it.
-    :ivar expectation: What is expected, in one sentence.
-    :ivar function: Tries it.
+    :ivar level: Who requires it.
+    :ivar expectation: The expectation, in one sentence.
+    :ivar function: Performs it.
     :ivar publishes: Whether it leaves a file at its destination.
     """
 
@@ -70,7 +64,7 @@ class Group:
     """
     Checks that belong together.
 
-    :ivar title: What they are about.
+    :ivar title: Their subject.
     :ivar publishes: Whether they leave files behind.
     """
 
@@ -78,15 +72,23 @@ class Group:
     publishes: bool = False
     checks: list[Check] = field(init=False, factory=list)
 
-    def check(
-        self, name: str, section: str, level: Level, expectation: str
-    ) -> Callable[[Function], Function]:
-        """Make a coroutine function a check of this group."""
+    def add(
+        self, name: str, section: str, level: Level, expectation: str, do: Function
+    ) -> None:
+        """Add a check."""
+        self.checks.append(Check(name, section, level, expectation, do, self.publishes))
+
+    def check(self, section: str, level: Level) -> Callable[[Function], Function]:
+        """
+        Make a coroutine function a check of this group.
+
+        Its name is that of the check; its docstring is the expectation.
+        """
 
         def add(function: Function) -> Function:
-            self.checks.append(
-                Check(name, section, level, expectation, function, self.publishes)
-            )
+            name = function.__name__.replace("_", "-")
+            expectation = " ".join((function.__doc__ or "").split())
+            self.add(name, section, level, expectation, function)
             return function
 
         return add
@@ -98,10 +100,10 @@ class Group:
 @frozen
 class Result:
     """
-    How one check ended.
+    The result of a check.
 
-    :ivar check: Which.
-    :ivar outcome: How.
+    :ivar check: The check.
+    :ivar outcome: How it ended.
     :ivar detail: Why, in one line; empty if it passed.
     """
 
@@ -113,11 +115,11 @@ class Result:
 @frozen
 class Report:
     """
-    How a run ended.
+    The results of a run.
 
-    :ivar url: Where it took place.
-    :ivar results: One for each check, in their order.
-    :ivar left_behind: What the run could not take away again, one line each.
+    :ivar url: The folder that it used.
+    :ivar results: One for each check, in the order of the checks.
+    :ivar left_behind: What the run could not remove, one line each.
     """
 
     url: str
@@ -125,14 +127,14 @@ class Report:
     left_behind: Sequence[str] = ()
 
     def count(self, outcome: Outcome) -> int:
-        """How many checks ended so."""
+        """How many checks ended this way."""
         return sum(result.outcome is outcome for result in self.results)
 
     def is_good(self, *, strict: bool = False) -> bool:
         """
-        Whether nothing failed that MC-BUP demands.
+        Whether no check failed that MC-BUP requires.
 
-        :param strict: Whether what txbits promises counts as well.
+        :param strict: Whether the promises of txbits count as well.
         """
         return not any(
             result.outcome is Outcome.FAILED
@@ -141,7 +143,7 @@ class Report:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Write it as what the module json takes."""
+        """Convert it for the module json."""
         return {
             "url": self.url,
             "checks": [

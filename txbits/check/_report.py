@@ -1,5 +1,5 @@
 """
-Reports for people: a table, by what the checks are about.
+Reports for people: a table of the results, by group.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from shutil import get_terminal_size
 
 from txbits.check._model import Group, Outcome, Report, Result
 
-#: Makes a report the text that is printed.
+#: Makes the text of a report.
 Renderer = Callable[[Report, Sequence[Group]], str]
 
-#: A table with fewer columns than this cannot be read.
+#: A table with fewer columns than this is illegible.
 _NARROWEST = 100
 
 _COLOURS = {
@@ -25,7 +25,7 @@ _COLOURS = {
 
 
 def render_plain(report: Report, groups: Sequence[Group]) -> str:
-    """Make a table of nothing but letters."""
+    """Make a table of plain text."""
     lines = []
     for title, results in _by_group(report, groups):
         lines += ["", title]
@@ -47,7 +47,7 @@ def render_rich(
     """
     Make a table with frames and colours.
 
-    :param width: Of so many columns; those of the terminal if ``None``.
+    :param width: The number of columns; that of the terminal if ``None``.
     """
     from rich.console import Console
     from rich.table import Table
@@ -72,7 +72,7 @@ def render_rich(
                 check.level.value,
                 check.section,
                 Text(result.outcome.value, _COLOURS[result.outcome]),
-                # Text, because what a server says is not to be taken for markup.
+                # Text, so that rich does not take the server's words for markup.
                 Text("\n".join(words)),
             )
     out = StringIO()
@@ -87,10 +87,10 @@ def renderer_for(
     is_terminal: bool, columns: int | None = None, has_rich: bool | None = None
 ) -> Renderer:
     """
-    Pick how a report is printed.
+    Choose how to print a report.
 
-    :param columns: How wide the terminal is; found out if ``None``.
-    :param has_rich: Whether rich is installed; found out if ``None``.
+    :param columns: The width of the terminal; determined if ``None``.
+    :param has_rich: Whether rich is installed; determined if ``None``.
     """
     if columns is None:
         columns = get_terminal_size().columns

@@ -1,5 +1,5 @@
 """
-Running checks, one after the other.
+A run of checks, one after the other.
 """
 
 from __future__ import annotations
@@ -16,40 +16,32 @@ from twisted.internet.protocol import Factory
 
 from txbits._agents import in_words
 from txbits._deferreds import deferred
-from txbits.check._bench import Bench
-from txbits.check._model import (
-    Check,
-    Failed,
-    NotApplicable,
-    Outcome,
-    Report,
-    Result,
-)
+from txbits.check._bench import Bench, Failed, NotApplicable
+from txbits.check._model import Check, Outcome, Report, Result
 from txbits.check._target import Target
-from txbits.check._wire import NoAnswer, Wire
+from txbits.check._wire import Unanswered, Wire
 from txbits.client._cancelling import cancellable
 from txbits.client._trust import Distrusted
 
-#: For how many seconds an answer is waited for.
+#: How many seconds to wait for an answer.
 DEFAULT_PATIENCE = 10.0
 
 #: A check ends after so many times that, whatever the server does.
 _LONGEST = 12
 
-#: After so many checks without a single answer the server is gone, and no more are
-#: waited for.
+#: After so many checks without a single answer, the others are not tried.
 _DEAF = 3
 
-_GONE = "the server does not answer any more"
+_GONE = "the server no longer answers"
 
-_WITHOUT_PUBLISHING = "leaves a file behind, which must be permitted (--publish)"
+_WITHOUT_PUBLISHING = "skipped: would leave a file (use --publish)"
 
 
 class Unreachable(Exception):
-    """There is no connection to the server; the text is one line that says why."""
+    """The server cannot be reached; the text is one line that says why."""
 
 
-def _ignore(result: Result) -> None:
+def ignore(result: Result) -> None:
     """Do nothing."""
 
 
@@ -58,13 +50,13 @@ class Run:
     """
     One run of the kit.
 
-    :ivar target: Where.
+    :ivar target: The folder to use.
     :ivar endpoint: Connects to the server.
-    :ivar clock: For how long answers are waited for.
-    :ivar patience: That is how many seconds.
-    :ivar may_publish: Whether files may be left behind.
+    :ivar clock: Measures the time to wait for answers.
+    :ivar patience: How many seconds to wait for an answer.
+    :ivar may_publish: Whether the run may leave files.
     :ivar on_result: Called with each result.
-    :ivar left_behind: What could not be taken away again so far, one line each.
+    :ivar left_behind: What could not be removed so far, one line each.
     """
 
     target: Target
@@ -72,7 +64,7 @@ class Run:
     clock: IReactorTime
     patience: float = DEFAULT_PATIENCE
     may_publish: bool = False
-    on_result: Callable[[Result], None] = _ignore
+    on_result: Callable[[Result], None] = ignore
     left_behind: list[str] = field(init=False, factory=list)
     _unheard: int = field(init=False, default=0)
 
@@ -82,8 +74,8 @@ class Run:
         Run checks.
 
         :returns: A Deferred that fires with a :class:`~txbits.check.Report`. It fails
-            with :class:`Unreachable` if there is no connection at all. When it is
-            cancelled, the check under way is ended and tidied up after.
+            with :class:`Unreachable` if the server cannot be reached. Cancelling it
+            ends the current check, and cleans up after it.
         """
         await self._reach()
         results = []
@@ -101,7 +93,7 @@ class Run:
         except Exception as error:
             words = " ".join(str(error).split()).rstrip(".") or type(error).__name__
             if isinstance(error, TimeoutError):
-                words = f"nothing was heard of it for {self.patience:g} seconds"
+                words = f"no connection within {self.patience:g} seconds"
             elif isinstance(error, TLSError) and not isinstance(error, Distrusted):
                 words = in_words(error)
             elif isinstance(error, VerificationError):
@@ -130,16 +122,16 @@ class Run:
         if self._unheard >= _DEAF:
             return Result(check, Outcome.NOT_APPLICABLE, _GONE)
         bench = Bench(self.target, self._connect, self.clock)
-        work = Deferred.fromCoroutine(_coroutine(check, bench))
+        work = Deferred.fromCoroutine(check.function(bench))
         work.addTimeout(self.patience * _LONGEST, self.clock)
         try:
             await work
-        except (Failed, NoAnswer) as error:
+        except (Failed, Unanswered) as error:
             return Result(check, Outcome.FAILED, str(error))
         except NotApplicable as error:
             return Result(check, Outcome.NOT_APPLICABLE, str(error))
         except TimeoutError:
-            return Result(check, Outcome.FAILED, "it came to no end")
+            return Result(check, Outcome.FAILED, "the check did not end in time")
         finally:
             self._unheard = 0 if bench.answers else self._unheard + 1
             self.left_behind += await bench.tidy_up()
@@ -147,16 +139,12 @@ class Run:
         return Result(check, Outcome.PASSED)
 
 
-async def _coroutine(check: Check, bench: Bench) -> None:
-    await check.function(bench)
-
-
 def select(checks: Sequence[Check], names: Sequence[str]) -> Sequence[Check]:
     """
-    Pick checks by their names.
+    Select checks by name.
 
-    :param names: Those to pick; none for all.
-    :raises KeyError: With the name that no check has.
+    :param names: The names; all checks if there are none.
+    :raises KeyError: With a name that no check has.
     """
     by_name = {check.name: check for check in checks}
     return [by_name[name] for name in names] if names else checks

@@ -1,5 +1,5 @@
 """
-Where a run takes place: the server's address, and names for files on it.
+The folder that a run uses: the server's address, and names for files.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Target:
     """
     A folder of a server.
 
-    :ivar url: Its URL, in ASCII, ending with a slash; a query, which may be an access
-        token, is kept for all requests.
-    :ivar settings: How the server is reached.
+    :ivar url: Its URL, in ASCII, with a trailing slash. All requests have its query,
+        which may be an access token.
+    :ivar settings: How to connect to the server.
     """
 
     url: URL
@@ -43,9 +43,9 @@ class Target:
     @classmethod
     def of(cls, text: str, settings: ConnectionSettings | None = None) -> Target:
         """
-        Take the URL that a user gives.
+        Parse the URL that a user gives.
 
-        :raises txbits.client.InvalidURL: If it is none.
+        :raises txbits.client.InvalidURL: If it is invalid.
         """
         url = URL.fromText(to_wire(text))
         segments = [segment for segment in url.path if segment]
@@ -54,14 +54,14 @@ class Target:
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """What goes with each request besides, such as credentials."""
+        """Additional headers of each request, such as credentials."""
         headers = [
             (name.encode("ascii"), value.encode("utf-8"))
             for name, value in self.settings.headers
         ]
         credentials = self.settings.credentials
         if credentials is not None:
-            # Whoever waits to be asked learns nothing of what he came to see.
+            # A challenge would take the place of the answer that a check inspects.
             pair = f"{credentials.user}:{credentials.password}"
             encoded = b64encode(pair.encode("utf-8", "surrogateescape"))
             headers.append((b"Authorization", b"Basic " + encoded))
@@ -75,7 +75,7 @@ class Target:
         return (name if is_default else f"{name}:{self.url.port}").encode("ascii")
 
     def new_name(self) -> bytes:
-        """Make up a name for a file; each is another."""
+        """Make a unique name for a file."""
         return f"{self.prefix}-{next(self._numbers)}.bin".encode("ascii")
 
     def target(self, name: bytes) -> bytes:
@@ -89,7 +89,7 @@ class Target:
         return self.url.scheme.encode("ascii") + b"://" + self.host + target
 
     def shown(self, target: bytes = b"") -> str:
-        """Write a URL for people: without its query, which may be a secret."""
+        """Write a URL for people, without its query, which may be a secret."""
         url = self.absolute(target or self.target(b""))
         return url.partition(b"?")[0].decode("ascii")
 
@@ -98,11 +98,13 @@ class Target:
         Make the endpoint that connects to the server.
 
         :param patience: How many seconds connecting may take.
-        :raises txbits.client.InvalidSettings: If the settings make no sense.
+        :raises txbits.client.InvalidSettings: If the settings are invalid.
         """
         host, port = self.url.host, self.url.port or _PORTS[self.url.scheme]
         if self.settings.proxy is not None:
-            raise InvalidSettings("a proxy changes what is said, and is not used here")
+            raise InvalidSettings(
+                "a proxy would change the packets, and cannot be used"
+            )
         policy = TrustPolicy.of(self.settings)
         endpoint = HostnameEndpoint(reactor, host, port, timeout=patience)
         if self.url.scheme == "http":

@@ -1,18 +1,19 @@
 """
-Connections in raw bytes.
+Connections that send raw bytes.
 
-A check says things that no client would say, cuts packets short, and looks at answers
-that an HTTP client would not show. All that a server sends is bounded here, and so
-is how long it is waited for.
+A check sends what no HTTP client would send, cuts packets short, and inspects answers
+that an HTTP client would hide. h11 parses the answers. Their size is limited, and so is
+the time to wait for them.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, TypeVar
 
-from attrs import frozen
+import h11
+from attrs import evolve, frozen
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import (
     IHandshakeListener,
@@ -35,27 +36,49 @@ from txbits.protocol._fields import (
 MAX_HEAD = 64 * 1024
 MAX_BODY = 64 * 1024
 
-_STATUS_LINE = re.compile(rb"HTTP/([0-9]\.[0-9]) ([1-5][0-9][0-9])(?: [^\r\n]*)?")
-_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})[^\r\n]*\r\n")
+T = TypeVar("T")
+
+#: What h11 believes to have sent; checks send something else.
+_REQUEST = h11.Request(method="GET", target="/", headers=[("Host", "h")])
 
 
-class NoAnswer(Exception):
-    """There is no answer, or none that is HTTP; the text says why."""
+class Unanswered(Exception):
+    """There is no answer, or it is not HTTP; the text says why."""
 
 
-class Silence(NoAnswer):
-    """Nothing has come for as long as is waited."""
+class Silence(Unanswered):
+    """The time to wait for an answer is over."""
+
+
+def parsed(parse: Callable[[bytes], T], value: bytes | None) -> T | None:
+    """Parse the value of a header; ``None`` if it is missing or invalid."""
+    try:
+        return parse(value or b"")
+    except LocalProtocolError:
+        return None
+
+
+def shown(value: bytes | None) -> str:
+    """Write the value of a header for people."""
+    if value is None:
+        return "missing"
+    return value[:60].decode("ascii", "backslashreplace") or "empty"
+
+
+def _is_session_id(value: bytes) -> bool:
+    check_session_id(value.decode("latin-1"))
+    return True
 
 
 @frozen
-class Answer:
+class KitAnswer:
     """
-    An answer as it came.
+    An answer.
 
     :ivar version: The version of HTTP, such as ``1.1``.
     :ivar status: The status.
     :ivar headers: Values by lower-case name.
-    :ivar body: The body; empty if its length is not told.
+    :ivar body: The body; empty if the answer does not tell its length.
     """
 
     version: str
@@ -66,49 +89,52 @@ class Answer:
     def first(self, name: bytes) -> bytes | None:
         """The first value of a header; its name in lower case."""
         values = self.headers.get(name)
-        return values[0].strip(b" \t") if values else None
+        return values[0] if values else None
 
     @property
     def is_success(self) -> bool:
-        """Whether the packet was taken."""
+        """Whether the server accepted the packet."""
         return 200 <= self.status < 300
+
+    def says(self, name: str) -> str:
+        """Write a header for people."""
+        return f"{name} is {shown(self.first(name.lower().encode('ascii')))}"
 
     @property
     def session_id(self) -> bytes | None:
-        """BITS-Session-Id as it came: a GUID, or whatever the server made up."""
+        """BITS-Session-Id as the server wrote it: a GUID, or an id of another form."""
         value = self.first(b"bits-session-id")
-        try:
-            check_session_id((value or b"").decode("latin-1"))
-        except LocalProtocolError:
-            return None
-        return value
+        is_valid = parsed(_is_session_id, value)
+        return value if is_valid else None
 
     @property
     def offset(self) -> int | None:
-        """What BITS-Received-Content-Range says, if it can be read."""
-        try:
-            return parse_offset(self.first(b"bits-received-content-range") or b"")
-        except LocalProtocolError:
-            return None
+        """The offset in BITS-Received-Content-Range, if it is valid."""
+        return parsed(parse_offset, self.first(b"bits-received-content-range"))
 
     @property
     def hresult(self) -> int | None:
-        """The HRESULT, under whichever name."""
+        """The HRESULT, in either header."""
         code = self.first(b"bits-error-code") or self.first(b"bits-error")
-        try:
-            return parse_hresult(code or b"")
-        except LocalProtocolError:
-            return None
+        return parsed(parse_hresult, code)
 
     @property
     def is_last(self) -> bool:
         """Whether no other answer can follow on its connection."""
         connection = (self.first(b"connection") or b"").lower()
-        has_end = b"content-length" in self.headers or _is_chunked(self.headers)
-        return self.version != "1.1" or b"close" in connection or not has_end
+        # Only error pages have chunks, and no check sends another packet after one.
+        has_length = b"content-length" in self.headers
+        return self.version != "1.1" or b"close" in connection or not has_length
+
+    @property
+    def has_end(self) -> bool:
+        """Whether it tells where its body ends."""
+        codings = self.headers.get(b"transfer-encoding", ())
+        return b"content-length" in self.headers or any(
+            b"chunked" in value.lower() for value in codings
+        )
 
     def __str__(self) -> str:
-        """Say it in a few words."""
         hresult = self.hresult
         offset = self.offset
         parts = [str(self.status)]
@@ -122,19 +148,21 @@ class Wire(Protocol):
     """
     A connection.
 
-    :param clock: For how long answers are waited for.
-    :param patience: That is how many seconds, for all of one.
+    :param clock: Measures the time to wait for answers.
+    :param patience: How many seconds to wait for an answer.
     """
 
     def __init__(self, clock: IReactorTime, patience: float) -> None:
         self._clock = steady(clock)
         self._patience = patience
         self._data = b""
+        self._next: h11.Event | None = None
         self._waiting: Deferred[None] | None = None
         self._deadline = 0.0
         self._is_used_up = False
         self._shaking: Deferred[Wire] = Deferred(lambda _: self.drop())
         self.is_closed = False
+        self._expect_answer()
 
     @property
     def is_usable(self) -> bool:
@@ -142,7 +170,7 @@ class Wire(Protocol):
         return not (self.is_closed or self._is_used_up)
 
     def send(self, data: bytes) -> None:
-        """Send bytes; into the void if the connection is gone."""
+        """Send bytes, if the connection is still open."""
         if not self.is_closed:
             self._transport.write(data)
 
@@ -150,7 +178,7 @@ class Wire(Protocol):
         """
         Send the end: nothing more comes from this side.
 
-        Over TLS that is its own end, which knows what was sent before, and is answered.
+        Over TLS that is a close alert, after all that was sent before.
         """
         if ISSLTransport.providedBy(self.transport):
             self._transport.loseConnection()
@@ -158,16 +186,16 @@ class Wire(Protocol):
             self._transport.loseWriteConnection()
 
     def drop(self) -> None:
-        """Drop the connection. Again is fine."""
+        """Drop the connection. A second call does nothing."""
         if not self.is_closed:
             self._transport.abortConnection()
 
     def encrypted(self) -> Deferred[Wire]:
         """
-        Wait until it is certain who the server is.
+        Wait until the server has proved its identity.
 
-        :returns: A Deferred that fires with the connection, or fails with why it was
-            lost before.
+        :returns: A Deferred that fires with the connection, or fails with the reason
+            why it was lost before.
         """
         return self._shaking
 
@@ -179,34 +207,52 @@ class Wire(Protocol):
     def _transport(self) -> Any:
         return self.transport
 
-    async def answer(self) -> Answer:
+    async def answer(self) -> KitAnswer:
         """
-        Wait for the answer to what was sent, and take it.
+        Wait for the next answer.
 
-        :raises NoAnswer: If there is none.
+        :raises Unanswered: If there is none.
         """
         self._begin_to_wait()
-        while True:
-            found = await self._next()
-            if found.status >= 200:
-                return found
+        while not isinstance(event := await self._event(), h11.Response):
+            pass
+        headers: dict[bytes, list[bytes]] = {}
+        for name, value in event.headers:
+            headers.setdefault(name, []).append(value)
+        version = event.http_version.decode("ascii")
+        found = KitAnswer(version, event.status_code, headers)
+        self._is_used_up = found.is_last
+        if not found.has_end:
+            # It would be the end of the connection, which may not come.
+            return found
+        if int(found.first(b"content-length") or b"0") > MAX_BODY:
+            raise Unanswered(f"the Content-Length of the answer is over {MAX_BODY}")
+        body = b""
+        while isinstance(part := await self._event(), h11.Data):
+            body += part.data
+            if len(body) > MAX_BODY:
+                raise Unanswered(
+                    f"the body of the answer is over {MAX_BODY} bytes long"
+                )
+        rest, _ = self._http.trailing_data
+        self._expect_answer()
+        self._data = rest + self._data
+        return evolve(found, body=body)
 
     async def continues(self) -> bool:
         """
-        Wait for ``100 Continue``, and take it.
+        Wait for ``100 Continue``.
 
-        :returns: Whether that came. If not, something else did, or nothing.
+        :returns: Whether it came, and not another answer or nothing.
         """
         self._begin_to_wait()
         try:
-            head = await self._head()
+            event = await self._event()
         except Silence:
             return False
-        found = _parse_head(head)
-        if found.status != 100:
-            return False
-        self._data = self._data[len(head) + 4 :]
-        return True
+        is_continue = getattr(event, "status_code", None) == 100
+        self._next = None if is_continue else event
+        return is_continue
 
     async def until_closed(self) -> bool:
         """
@@ -223,43 +269,35 @@ class Wire(Protocol):
             return False
         return True
 
-    async def _next(self) -> Answer:
-        head = await self._head()
-        found = _parse_head(head)
-        start = len(head) + 4
-        if found.status < 200:
-            self._data = self._data[start:]
-            return found
-        if found.is_last:
-            self._is_used_up = True
-        if _is_chunked(found.headers):
-            while (body := _unchunked(self._data[start:])) is None:
-                await self._more()
-            # Nothing but an error page comes in chunks, and no packet is sent after it.
-            self._is_used_up = True
-            return Answer(found.version, found.status, found.headers, body)
-        length = _length(found)
-        while len(self._data) < start + length:
-            await self._more()
-        body = self._data[start : start + length]
-        self._data = self._data[start + length :]
-        return Answer(found.version, found.status, found.headers, body)
+    def _expect_answer(self) -> None:
+        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
+        self._http.send(_REQUEST)
+        self._http.send(h11.EndOfMessage())
 
-    async def _head(self) -> bytes:
-        while b"\r\n\r\n" not in self._data[:MAX_HEAD]:
-            if len(self._data) > MAX_HEAD:
-                raise NoAnswer(f"the head of the answer is over {MAX_HEAD} bytes long")
-            await self._more()
-        return self._data.partition(b"\r\n\r\n")[0]
+    async def _event(self) -> h11.Event:
+        """The next part of the answer."""
+        event, self._next = self._next, None
+        while event is None:
+            if self._data:
+                self._http.receive_data(self._data)
+                self._data = b""
+            try:
+                found = self._http.next_event()
+            except h11.RemoteProtocolError as error:
+                raise Unanswered(_in_words(error)) from error
+            if isinstance(found, h11.Event):
+                event = found
+            elif not self._data:
+                await self._more()
+        return event
 
     def _begin_to_wait(self) -> None:
-        # Not with each byte: a server that says something now and then, such as that it
-        # will say more, would never end.
+        # Not with each byte: a server that sends one now and then would never end.
         self._deadline = self._clock.seconds() + self._patience
 
     async def _more(self) -> None:
         if self.is_closed:
-            raise NoAnswer("the connection was closed without a whole answer")
+            raise Unanswered("the connection was closed without a whole answer")
         self._waiting = Deferred()
         left = max(0.0, self._deadline - self._clock.seconds())
         self._waiting.addTimeout(left, self._clock)
@@ -291,51 +329,9 @@ class Wire(Protocol):
         self._wake()
 
 
-def _parse_head(head: bytes) -> Answer:
-    status_line, *lines = head.split(b"\r\n")
-    match = _STATUS_LINE.fullmatch(status_line)
-    if match is None:
-        raise NoAnswer(f"the answer begins with {status_line[:60]!r}, which is no HTTP")
-    headers: dict[bytes, list[bytes]] = {}
-    for line in lines:
-        name, colon, value = line.partition(b":")
-        if not colon or not name or name != name.strip():
-            raise NoAnswer(f"the answer has the line {line[:60]!r}, which is no header")
-        headers.setdefault(name.lower(), []).append(value.strip(b" \t"))
-    return Answer(match[1].decode("ascii"), int(match[2]), headers)
-
-
-def _length(found: Answer) -> int:
-    value = found.first(b"content-length")
-    if value is None:
-        return 0
-    try:
-        length = parse_offset(value)
-    except LocalProtocolError:
-        raise NoAnswer(f"the answer has the Content-Length {value[:30]!r}") from None
-    if length > MAX_BODY:
-        raise NoAnswer(f"the body of the answer is over {MAX_BODY} bytes long")
-    return length
-
-
-def _is_chunked(headers: Mapping[bytes, Sequence[bytes]]) -> bool:
-    return any(b"chunked" in value.lower() for value in headers.get(_CODING, ()))
-
-
-_CODING = b"transfer-encoding"
-
-
-def _unchunked(data: bytes) -> bytes | None:
-    """The body that came in chunks; ``None`` if its end has not come yet."""
-    body, position = b"", 0
-    while (match := _CHUNK.match(data, position)) is not None:
-        size = int(match[1], 16)
-        if size == 0:
-            return body
-        if size > MAX_BODY:
-            raise NoAnswer(f"the body of the answer is over {MAX_BODY} bytes long")
-        start, position = match.end(), match.end() + size + 2
-        if len(data) < position:
-            return None
-        body += data[start : start + size]
-    return None
+def _in_words(error: h11.RemoteProtocolError) -> str:
+    if error.error_status_hint == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
+        return f"the head of the answer is over {MAX_HEAD} bytes long"
+    # What h11 found follows, as Python would write it.
+    reason = str(error).partition(": ")[0]
+    return f"the answer is not HTTP: {reason}"

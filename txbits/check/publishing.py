@@ -1,8 +1,8 @@
 """
 Close-Session of a complete upload, which leaves a file at its destination.
 
-BITS cannot remove one. So these checks run only where that is permitted, and each
-file they leave is reported.
+BITS cannot remove files. So these checks run only with permission, and the report
+lists each file that they leave.
 """
 
 from __future__ import annotations
@@ -12,173 +12,129 @@ from attrs import evolve
 from txbits.check._bench import (
     DATA,
     Bench,
-    Session,
+    KitSession,
+    NotApplicable,
     expect,
-    expect_refusal,
-    expect_success,
     is_same_id,
 )
 from txbits.check._messages import Message
-from txbits.check._model import Group, Level, NotApplicable
-from txbits.check._wire import Answer
+from txbits.check._model import MUST, SHOULD, TXBITS, Group
+from txbits.check._rows import (
+    ACCEPTED,
+    HALF,
+    NOT_FOUND,
+    OK,
+    REFUSED,
+    Expected,
+    Row,
+    add_rows,
+    complete,
+    fragment,
+    half,
+)
+from txbits.check._wire import KitAnswer
 from txbits.protocol.refusals import HResult
 
 GROUP = Group("Publishing", publishes=True)
 
 
-async def _complete(bench: Bench) -> Session:
-    """A session that has all its bytes."""
-    session = await bench.session()
-    await bench.need(bench.fragment(session, 0, 500))
-    await bench.need(bench.fragment(session, 500))
-    return session
-
-
-async def _close(bench: Bench, session: Session) -> Answer:
+def _announce(bench: Bench, session: KitSession) -> KitSession:
+    """Report the file that a Close-Session leaves."""
     bench.published.append(f"file {bench.target.shown(session.target)}")
-    return await bench.ask(bench.close(session))
-
-
-async def _published(bench: Bench) -> Session:
-    """A session whose file has been published."""
-    session = await _complete(bench)
-    answer = await _close(bench, session)
-    if not answer.is_success:
-        raise NotApplicable(f"Close-Session was answered {answer}")
     return session
 
 
-async def _read(bench: Bench, session: Session) -> Answer:
+async def _ready(bench: Bench) -> KitSession:
+    """A session whose next Close-Session leaves a file."""
+    return _announce(bench, await complete(bench))
+
+
+async def _empty(bench: Bench) -> KitSession:
+    """A session whose next Close-Session leaves an empty file."""
+    return _announce(bench, await bench.session())
+
+
+async def _published(bench: Bench) -> KitSession:
+    """A session whose file is at its destination."""
+    session = await _ready(bench)
+    await bench.need(bench.close(session))
+    return session
+
+
+async def _read(bench: Bench, session: KitSession) -> KitAnswer:
     headers = [(b"Host", bench.target.host), *bench.target.headers]
-    # A connection of its own: what answers may be another server.
+    # Over another connection, because another server may answer.
     wire = await bench.wire()
     wire.send(Message(session.target, headers, method=b"GET").to_bytes())
     return await wire.answer()
 
 
-@GROUP.check(
-    "close-is-acknowledged",
-    "3.2.5.2.7",
-    Level.MUST,
-    "A Close-Session of a complete upload is answered with 200.",
-)
-async def acknowledged(bench: Bench) -> None:
-    session = await _complete(bench)
-    answer = await _close(bench, session)
-    expect(answer.status == 200, f"answered {answer}")
+# fmt: off
+add_rows(GROUP, (
+    Row("close-is-acknowledged", "3.2.5.2.7", MUST,
+        "A Close-Session of a complete upload", _ready, Bench.close, OK),
+    Row("close-of-an-empty-file", "3.2.5.2.7", TXBITS,
+        "A Close-Session without any Fragment, for an empty file,",
+        _empty, Bench.close, ACCEPTED),
+    Row("close-ends-session", "2.2.8", SHOULD,
+        "A Fragment after a Close-Session",
+        _published, fragment(None, 0, HALF), REFUSED),
+    Row("close-twice", "3.2.5.2.7", TXBITS,
+        "A second copy of Close-Session, sent because the Ack was lost,",
+        _published, Bench.close, ACCEPTED),
+    Row("cancel-after-close", "3.2.5.2.3", SHOULD,
+        "A Cancel-Session after Close-Session", _published, Bench.cancel, NOT_FOUND),
+))
+# fmt: on
 
 
-@GROUP.check(
-    "close-names-session",
-    "2.2.9.2",
-    Level.MUST,
-    "The Ack of Close-Session names the session.",
-)
-async def names_session(bench: Bench) -> None:
-    session = await _complete(bench)
-    answer = await _close(bench, session)
-    if not answer.is_success:
-        raise NotApplicable(f"answered {answer}")
-    found = answer.first(b"bits-session-id")
-    expect(is_same_id(found, session.id), f"it is {found!r}")
+@GROUP.check("2.2.9.2", MUST)
+async def close_names_session(bench: Bench) -> None:
+    """The Ack of Close-Session names the session."""
+    session = await _ready(bench)
+    answer = await bench.need(bench.close(session))
+    is_named = is_same_id(answer.first(b"bits-session-id"), session.id)
+    expect(is_named, answer.says("BITS-Session-Id"))
 
 
-@GROUP.check(
-    "close-ends-session",
-    "2.2.8",
-    Level.SHOULD,
-    "After a Close-Session the session takes no Fragment.",
-)
-async def ends_session(bench: Bench) -> None:
-    session = await _published(bench)
-    answer = await bench.ask(bench.fragment(session, 0, 500))
-    expect(not answer.is_success, f"it took one: answered {answer}")
-
-
-@GROUP.check(
-    "close-twice",
-    "3.2.5.2.7",
-    Level.TXBITS,
-    "A Close-Session that is sent again, its Ack having been lost, is acknowledged.",
-)
-async def twice(bench: Bench) -> None:
-    session = await _published(bench)
-    expect_success(await bench.ask(bench.close(session)))
-
-
-@GROUP.check(
-    "cancel-after-close",
-    "3.2.5.2.3",
-    Level.SHOULD,
-    "A Cancel-Session after Close-Session is answered with 500 and "
-    "BG_E_SESSION_NOT_FOUND.",
-)
-async def cancel_after_close(bench: Bench) -> None:
-    session = await _published(bench)
-    answer = await bench.ask(bench.cancel(session))
-    expect_refusal(answer, 500, hresult=HResult.BG_E_SESSION_NOT_FOUND)
-
-
-@GROUP.check(
-    "close-of-an-empty-file",
-    "3.2.5.2.7",
-    Level.TXBITS,
-    "A Close-Session without any Fragment publishes an empty file.",
-)
-async def empty_file(bench: Bench) -> None:
-    session = await bench.session()
-    expect_success(await _close(bench, session))
-
-
-@GROUP.check(
-    "file-stays",
-    "2.2.1.2",
-    Level.MUST,
-    "A Create-Session on a file that exists is refused with 403 and E_ACCESSDENIED, "
-    "if the server does not permit to overwrite.",
-)
-async def file_exists(bench: Bench) -> None:
+@GROUP.check("2.2.1.2", MUST)
+async def file_stays(bench: Bench) -> None:
+    """
+    A Create-Session for an existing file is answered with 403 and E_ACCESSDENIED,
+    unless the server allows overwriting.
+    """
     session = await _published(bench)
     answer = await bench.ask(bench.create(session.name))
     if answer.is_success:
-        raise NotApplicable("the server permits to overwrite")
-    expect_refusal(answer, 403, hresult=HResult.E_ACCESSDENIED)
+        raise NotApplicable("the server allows overwriting")
+    Expected.with_status(403, hresult=HResult.E_ACCESSDENIED).check(answer)
 
 
-@GROUP.check(
-    "file-is-as-sent",
-    "3.2.5.2.7",
-    Level.MUST,
-    "The file at the destination has the bytes that were sent, also where fragments "
-    "overlapped.",
-)
-async def as_sent(bench: Bench) -> None:
-    session = await bench.session()
-    await bench.need(bench.fragment(session, 0, 500))
-    # Half of it is held, and the half that is says something else.
+@GROUP.check("3.2.5.2.7", MUST)
+async def file_is_as_sent(bench: Bench) -> None:
+    """
+    The file at the destination has the bytes that were sent, even where Fragments
+    overlapped.
+    """
+    session = _announce(bench, await half(bench))
+    # The server already has the first half, with other bytes.
     overlap = bench.fragment(session, 250, 500)
     answer = await bench.ask(evolve(overlap, body=b"x" * 250 + overlap.body[250:]))
     await bench.need(bench.fragment(session, 750 if answer.is_success else 500))
-    closed = await _close(bench, session)
-    if not closed.is_success:
-        raise NotApplicable(f"Close-Session was answered {closed}")
+    await bench.need(bench.close(session))
     found = await _read(bench, session)
     if found.status != 200:
-        raise NotApplicable(f"GET was answered {found.status}")
-    expect(found.body == DATA, "it has others")
+        raise NotApplicable(f"GET was answered with {found.status}")
+    expect(found.body == DATA, "the file has other bytes")
 
 
-@GROUP.check(
-    "file-appears-at-close",
-    "3.2.5.2.4",
-    Level.SHOULD,
-    "There is no file at the destination before Close-Session.",
-)
-async def at_close(bench: Bench) -> None:
-    session = await _complete(bench)
+@GROUP.check("3.2.5.2.4", SHOULD)
+async def file_appears_at_close(bench: Bench) -> None:
+    """The destination has no file before Close-Session."""
+    session = await _ready(bench)
     before = await _read(bench, session)
-    closed = await _close(bench, session)
+    await bench.need(bench.close(session))
     after = await _read(bench, session)
-    if not closed.is_success or after.status != 200:
-        raise NotApplicable(f"GET was answered {after.status} after Close-Session")
-    expect(before.status != 200, "there is")
+    if after.status != 200:
+        raise NotApplicable(f"GET was answered with {after.status} after Close-Session")
+    expect(before.status != 200, "the file was there before")

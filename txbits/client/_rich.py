@@ -1,7 +1,7 @@
 """
-What rich draws on a terminal: a bar with rate and time left.
+What rich draws on a terminal: a bar with rate and time left, and tables.
 
-This is imported only where rich is installed (``pip install 'txbits[cli]'``).
+This module requires rich (``pip install 'txbits[cli]'``).
 """
 
 from __future__ import annotations
@@ -22,17 +22,16 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 from twisted.internet.interfaces import IReactorTime
 
-from txbits.client._display import (
-    REDRAW_INTERVAL,
-    describe_paused,
-    describe_waiting,
-)
+from txbits.client._display import describe_paused, describe_waiting
 from txbits.client.events import Event, Paused, Progress, Waiting
+
+#: The bar is not redrawn more often than this, in seconds.
+REDRAW_INTERVAL = 0.1
 
 
 @define
 class RichDisplay:
-    """A bar. It is drawn when something happens, not by a thread of rich's."""
+    """A bar. Events redraw it, not a thread of rich."""
 
     out: TextIO
     clock: IReactorTime

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from attrs import define
 from twisted.internet.defer import Deferred
 
-from txbits.client._display import Display, JSONDisplay, NoDisplay, display_for
+from txbits.client._display import Display, JSONDisplay, NoDisplay
 from txbits.client._exchange import IExchange
 from txbits.client._journals import forget_old
 from txbits.client._runs import is_taken
@@ -27,6 +27,7 @@ from txbits.client.commands._command import (
 )
 from txbits.client.commands._options import NOT_ALONE, state_path
 from txbits.client.commands._plan import STDIN, Item
+from txbits.client.commands._show import display_for
 from txbits.client.events import UploadResult
 from txbits.client.job import UploadJob
 from txbits.client.journal import (

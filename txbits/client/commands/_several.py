@@ -18,7 +18,6 @@ from txbits.client._display import (
     Display,
     NoDisplay,
     PlainDisplay,
-    display_for,
 )
 from txbits.client._exchange import ILine
 from txbits.client._runs import FileJournal, RunJournal
@@ -32,6 +31,7 @@ from txbits.client.commands._command import (
 from txbits.client.commands._one import Uploader
 from txbits.client.commands._options import NOT_ALONE, state_path
 from txbits.client.commands._plan import Item
+from txbits.client.commands._show import display_for
 from txbits.client.events import Event, Progress, UploadResult, Waiting
 from txbits.client.journal import name_of
 from txbits.client.source import FileSource, printable

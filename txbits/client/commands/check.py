@@ -11,12 +11,12 @@ from difflib import get_close_matches
 from txbits.check import CHECKS, GROUPS, Report, Result, Run, Target, Unreachable
 from txbits.check._report import renderer_for
 from txbits.check._run import DEFAULT_PATIENCE, select
-from txbits.client._completion import words
 from txbits.client._display import write
 from txbits.client.commands import _types
 from txbits.client.commands._command import Command, Context, Status, UsageError
 from txbits.client.commands._options import add_connection_options, connection_settings
 from txbits.client.events import TransferFailed
+from txbits.client.source import printable
 
 _NAMES = [check.name for check in CHECKS]
 
@@ -25,7 +25,7 @@ def _check_name(text: str) -> str:
     if text not in _NAMES:
         close = get_close_matches(text, _NAMES, 1)
         hint = f"; did you mean {close[0]}?" if close else ""
-        raise argparse.ArgumentTypeError(f"there is no check {text!r}{hint}")
+        raise argparse.ArgumentTypeError(f"no check is named {printable(text)}{hint}")
     return text
 
 
@@ -34,38 +34,36 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "url",
         metavar="URL",
         type=_types.url,
-        help="a folder of the server that may be written to",
+        help="a folder of the server that accepts uploads",
     )
     parser.add_argument(
         "--publish",
         action="store_true",
-        help="also check what leaves files in the folder; they are listed at the end",
+        help="also run checks that leave files in the folder; the report lists them",
     )
     parser.add_argument(
         "--strict",
         action="store_true",
-        help="count what txbits promises beyond MC-BUP as failed, too",
+        help="require the promises of txbits beyond MC-BUP, too",
     )
-    only = parser.add_argument(
+    parser.add_argument(
         "--only",
         metavar="CHECK",
         action="append",
         default=[],
         type=_check_name,
-        help="run this check; may be given again",
+        choices=_NAMES,
+        help="run this check only; may be repeated",
     )
-    words(only, _NAMES)
     parser.add_argument(
         "--timeout",
         metavar="DURATION",
         type=_types.duration,
         default=DEFAULT_PATIENCE,
-        help="how long to wait for an answer (default: 10s)",
+        help="time to wait for an answer (default: 10s)",
     )
     add_connection_options(parser, is_direct=True)
-    parser.add_argument(
-        "--json", action="store_true", help="print the report as JSON, for programs"
-    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
 async def _perform(context: Context, options: argparse.Namespace) -> Status:
@@ -97,7 +95,7 @@ async def _perform(context: Context, options: argparse.Namespace) -> Status:
 
 
 class _Counter:
-    """Says on a terminal how far the run is, in one line."""
+    """Shows the progress of the run on a terminal, in one line."""
 
     def __init__(self, context: Context, total: int) -> None:
         self._context = context
@@ -121,15 +119,15 @@ def _print(context: Context, report: Report, as_json: bool, is_terminal: bool) -
 
 COMMAND = Command(
     name="check",
-    help="try out whether a server speaks BITS as it should",
-    description="Try out on a server what MC-BUP demands, and what txbits promises "
-    "beyond it. Sessions are cancelled in the end. Exits with 2 if a check failed that "
-    "MC-BUP demands. A password goes with each request, as Basic; there is no way "
-    "through a proxy, which would change what is said.",
+    help="check whether a server conforms to BITS",
+    description="Check whether a server does what MC-BUP requires and what txbits "
+    "promises beyond it. Sessions are cancelled at the end. Exits with 2 if a check "
+    "failed that MC-BUP requires. Each request has the password, as Basic. Client "
+    "proxies are not supported, because they would change the packets.",
     arguments=_arguments,
     perform=_perform,
     meanings={
-        Status.DONE: "nothing failed that MC-BUP demands",
+        Status.DONE: "no check failed that MC-BUP requires",
         Status.REFUSED: "a check failed",
         Status.GAVE_UP: "the server cannot be reached",
     },

@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from txbits.client._display import Display, JSONDisplay, NoDisplay, display_for
+from txbits.client._display import Display, JSONDisplay, NoDisplay
 from txbits.client.commands import _types
 from txbits.client.commands._command import (
     GO_ON,
@@ -22,6 +22,7 @@ from txbits.client.commands._options import (
     add_retry_option,
     connection_settings,
 )
+from txbits.client.commands._show import display_for
 from txbits.client.downloader import download
 from txbits.client.events import Event, Unlocked
 from txbits.client.source import printable
