@@ -299,13 +299,6 @@ class Upload:
 
 
 @define(eq=False)
-class Node(SessionManager):
-    """A manager of which there are several."""
-
-    name: str = field(default="", kw_only=True)
-
-
-@define(eq=False)
 class Cluster:
     """
     Nodes on one bucket.
@@ -319,8 +312,8 @@ class Cluster:
     kills: int = 0
     chance: Random = field(init=False)
     schedule: Schedule = field(init=False)
-    nodes: list[Node] = field(factory=list, init=False)
-    _last: Node | None = field(default=None, init=False)
+    nodes: list[SessionManager] = field(factory=list, init=False)
+    _last: SessionManager | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.chance = Random(self.seed)
@@ -331,10 +324,10 @@ class Cluster:
         for index in range(number):
             self.nodes.append(await self._started(f"node {index}"))
 
-    async def _started(self, name: str) -> Node:
+    async def _started(self, name: str) -> SessionManager:
         backend = self.case.node(make_client=ScheduledClient)
         settings = Settings(allow_overwrites=self.seed % 2 == 0)
-        node = Node(backend, settings, reactor, name=name)
+        node = SessionManager(backend, settings, reactor, name=name)
         await node.start()
         while node._upkeep.is_running:
             await _a_turn_of_the_reactor()
@@ -343,13 +336,13 @@ class Cluster:
         client.schedule = self.schedule
         return node
 
-    def node(self) -> Node:
+    def node(self) -> SessionManager:
         """Choose one for the next packet."""
         self._last = self.chance.choice(self.nodes)
         return self._last
 
     @property
-    def last(self) -> Node:
+    def last(self) -> SessionManager:
         """The one that was chosen."""
         assert self._last is not None
         return self._last
@@ -366,9 +359,9 @@ class Cluster:
             return
         await self.schedule.step()
 
-    async def _end(self, node: Node) -> None:
+    async def _end(self, node: SessionManager) -> None:
         self.schedule.kill(self.case.client(node.backend))
-        node.stalls.stop()
+        node._fragments.stop()
         await node._upkeep.stop()
         await node.backend.stop()
 

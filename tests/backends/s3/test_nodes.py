@@ -443,7 +443,7 @@ class ManagersTests(RequestCase):
         (await nodes[0].backend.find(one)).progressed -= 2000
         await self.fragments(nodes[0], one, data, 100, 200)
         late = SettableClock(reactor, 2000.0)
-        nodes[0].ages = Ages(nodes[0].clock, late, is_shared=True)
+        nodes[0]._active.ages = Ages(nodes[0].clock, late, is_shared=True)
         with self.assertRaises(NoSuchSession):
             await self.fragments(nodes[0], one, data, 200, 300)
         with self.assertRaises(BackendError):
