@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txbits.notification._connection import Head
+from txbits.notification._connection import ResponseHead
 
 LINE_ENDS = st.sampled_from([b"\r\n", b"\n"])
 FIELDS = st.lists(st.from_regex(rb"\A[A-Za-z-]{1,9}: [ -~]{0,9}\Z"), max_size=3)
@@ -33,7 +33,7 @@ def cut(draw: st.DrawFn, data: bytes) -> list[bytes]:
 
 
 class HeadTests(SynchronousTestCase):
-    """``Head``."""
+    """``ResponseHead``."""
 
     @given(
         st.data(),
@@ -46,7 +46,7 @@ class HeadTests(SynchronousTestCase):
     ) -> None:
         final = data.draw(heads(st.just(status)))
         before = b"".join([*interim, final[:-1]])
-        head = Head()
+        head = ResponseHead()
         for piece in data.draw(cut(before)):
             self.assertFalse(head.is_over)
             head.feed(piece)
@@ -62,7 +62,7 @@ class HeadTests(SynchronousTestCase):
     def test_it_does_not_matter_how_bytes_are_cut(
         self, data: st.DataObject, whole: bytes
     ) -> None:
-        one, other = Head(), Head()
+        one, other = ResponseHead(), ResponseHead()
         one.feed(whole)
         for piece in data.draw(cut(whole)):
             other.feed(piece)
@@ -73,7 +73,7 @@ class HeadTests(SynchronousTestCase):
 
     def test_what_is_no_status_line_is_no_http(self) -> None:
         for line in (b"220 ESMTP", b"HTTP/1.1 20 OK", b"HTTP/1.1 2000", b"", b"GET /"):
-            head = Head()
+            head = ResponseHead()
             head.feed(line + b"\r\n")
             self.assertFalse(head.is_http, line)
             self.assertIsNone(head.status)

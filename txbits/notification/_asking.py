@@ -37,7 +37,7 @@ from txbits.notification._bodies import Drain, ReplyBody, UploadBody
 from txbits.notification._connection import (
     LONGEST_HEAD,
     Connection,
-    Head,
+    ResponseHead,
     TappedEndpoints,
 )
 from txbits.notification._url import Target
@@ -179,7 +179,7 @@ class Asking:
             self.send_timeout if self._is_sending else self.response_timeout
         )
 
-    def _look_at_head(self, head: Head) -> None:
+    def _look_at_head(self, head: ResponseHead) -> None:
         """
         Give up if the head is too long, or if the upload is refused before all of it is
         sent.

@@ -42,7 +42,7 @@ _END = re.compile(rb"\n\r?\n")
 
 
 @define
-class Head:
+class ResponseHead:
     """
     The head of a response, of which only the status line is read.
 
@@ -102,9 +102,9 @@ class Connection:
     :ivar gone: Happens when it is lost.
     """
 
-    on_head: Callable[[Head], None]
+    on_head: Callable[[ResponseHead], None]
     holds: bool
-    head: Head = field(factory=Head, init=False)
+    head: ResponseHead = field(factory=ResponseHead, init=False)
     was_made: bool = field(default=False, init=False)
     gone: Event = field(factory=Event, init=False)
     _held: bytes = field(default=b"", init=False)
