@@ -8,24 +8,15 @@ those of the reactor look host names up.
 
 from __future__ import annotations
 
-import errno
 from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, Protocol
 
 from attrs import define, field
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
-
-from txbits.errors import BackendError, OutOfSpace
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-# A file that grows too long for its file system does not fit there either.
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 #: More threads than this do not make fsync faster, but make Python slower.
 MOST_THREADS = 8
@@ -37,40 +28,6 @@ class InThread(Protocol):
     def __call__(
         self, function: Callable[..., Any], /, *args: Any
     ) -> Deferred[Any]: ...
-
-
-def storage_error(error: OSError) -> BackendError:
-    """Make a failed system call into what the interfaces fail with."""
-    return (OutOfSpace if error.errno in _FULL else BackendError)(str(error))
-
-
-def translated(function: Callable[..., T], *args: Any) -> T:
-    """
-    Call *function*, and raise a BackendError in place of an OSError.
-
-    :raises BackendError: Chained to the OSError.
-    """
-    try:
-        return function(*args)
-    except OSError as error:
-        raise storage_error(error) from error
-
-
-def at_once(function: Callable[..., T], *args: Any) -> Deferred[T]:
-    """
-    Call *function* here and now.
-
-    :returns: A Deferred that has fired already, with the outcome.
-    """
-    # Not by way of translated(): this is called many times for a small upload.
-    try:
-        return succeed(function(*args))
-    except OSError as error:
-        fault = storage_error(error)
-        fault.__cause__ = error
-        return fail(fault)
-    except BaseException:  # noqa: BLE001 - the Deferred carries it
-        return fail()
 
 
 _Job = tuple[Deferred[Any], Callable[..., Any], tuple[Any, ...]]

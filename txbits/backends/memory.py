@@ -25,8 +25,7 @@ from zope.interface.interface import InterfaceClass
 
 from txbits._deferreds import deferred
 from txbits.backends._destinations import checked_segments
-from txbits.backends._reading import Reading
-from txbits.backends._serving import StoredFile, by_pieces
+from txbits.backends._serving import Reading, StoredFile, by_pieces
 from txbits.clocks import Wall, wall_of
 from txbits.errors import (
     BackendError,

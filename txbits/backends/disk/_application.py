@@ -22,9 +22,10 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from txbits._deferreds import begun, deferred
-from txbits.backends._threads import Joint, at_once, translated
+from txbits.backends._threads import Joint
 from txbits.backends.disk._answer_file import answer_name, encoded, reply_name
 from txbits.backends.disk._downloads import stored_file
+from txbits.backends.disk._files import at_once, translated
 from txbits.backends.disk._staging import Staging
 from txbits.backends.disk._syncs import all_done
 from txbits.errors import BackendError, NoSuchFile, OutOfSpace

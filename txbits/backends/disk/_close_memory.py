@@ -18,9 +18,9 @@ from twisted.internet.defer import Deferred, DeferredLock, succeed
 from twisted.logger import Logger
 
 from txbits._deferreds import deferred
-from txbits.backends._threads import Joint, translated
+from txbits.backends._threads import Joint
 from txbits.backends.disk._closes import Closes
-from txbits.backends.disk._files import Files
+from txbits.backends.disk._files import Files, translated
 from txbits.backends.disk._probe import sync_names
 from txbits.backends.disk._records import Table
 from txbits.backends.disk._syncs import Sync, all_done

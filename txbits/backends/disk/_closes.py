@@ -25,9 +25,8 @@ from uuid import UUID
 
 from attrs import define, field, frozen
 
-from txbits.backends._threads import storage_error
 from txbits.backends.disk._close_index import CloseIndex, times_of
-from txbits.backends.disk._files import Files
+from txbits.backends.disk._files import Files, storage_error
 from txbits.errors import BackendError, OutOfSpace
 
 _RECORD = struct.Struct(">16s16sd")

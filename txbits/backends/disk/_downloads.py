@@ -12,9 +12,9 @@ from contextlib import suppress
 from twisted.internet.defer import Deferred, succeed
 
 from txbits.backends._serving import StoredFile, by_pieces
-from txbits.backends._threads import InThread, storage_error, translated
+from txbits.backends._threads import InThread
 from txbits.backends.disk._file_clock import Look
-from txbits.backends.disk._files import Files
+from txbits.backends.disk._files import Files, storage_error, translated
 from txbits.backends.disk._tree import Tree
 from txbits.errors import (
     DestinationIsDirectory,

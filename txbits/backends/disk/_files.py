@@ -10,8 +10,19 @@ import errno
 import fcntl
 import os
 import struct
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred, fail, succeed
 
 from txbits._renaming import rename_without_replacing
+from txbits.errors import BackendError, OutOfSpace
+
+T = TypeVar("T")
+
+#: What a system call fails with where nothing more fits. A file that grows too long for
+#: its file system does not fit either.
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 #: Read only what the page cache has; 0 where the kernel cannot be asked so.
 _NO_WAIT = getattr(os, "RWF_NOWAIT", 0)
@@ -121,3 +132,37 @@ def _word_of(path: str, name: str) -> str:
             if word == name:
                 return value.strip()
     raise OSError(errno.ENOSYS, f"no {name} in {path}")
+
+
+def storage_error(error: OSError) -> BackendError:
+    """Make a failed system call into what the interfaces fail with."""
+    return (OutOfSpace if error.errno in FULL else BackendError)(str(error))
+
+
+def translated(function: Callable[..., T], *args: Any) -> T:
+    """
+    Call *function*, and raise a BackendError in place of an OSError.
+
+    :raises BackendError: Chained to the OSError.
+    """
+    try:
+        return function(*args)
+    except OSError as error:
+        raise storage_error(error) from error
+
+
+def at_once(function: Callable[..., T], *args: Any) -> Deferred[T]:
+    """
+    Call *function* here and now.
+
+    :returns: A Deferred that has fired already, with the outcome.
+    """
+    # Not by way of translated(): this is called many times for a small upload.
+    try:
+        return succeed(function(*args))
+    except OSError as error:
+        fault = storage_error(error)
+        fault.__cause__ = error
+        return fail(fault)
+    except BaseException:  # noqa: BLE001 - the Deferred carries it
+        return fail()

@@ -18,7 +18,7 @@ from enum import Enum
 
 from attrs import field, frozen
 
-from txbits.backends.disk._files import Files
+from txbits.backends.disk._files import FULL, Files
 from txbits.errors import BackendError
 
 # A file that is always there, so that nothing need be made, also on a full disk.
@@ -42,9 +42,6 @@ _LACKING = _NO_SYNC | {errno.ENOTTY, errno.EPERM, errno.EACCES}
 
 #: or locks. ENOLCK is that of NFS whose lock service is away.
 NO_LOCKS = _NO_SYNC | {errno.ENOTTY, errno.ENOLCK}
-
-# What is not the fault of a file system that lacks nothing.
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 # How they say that they do not take a name.
 _BAD_NAME = frozenset({errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG})
@@ -265,7 +262,7 @@ def _has(
     try:
         trial(*args)
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in FULL:
             lacking.append(f"{what} ({error.strerror})")
             return False
     return True

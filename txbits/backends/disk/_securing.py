@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from txbits._deferreds import deferred
-from txbits.backends._threads import translated
+from txbits.backends.disk._files import translated
 from txbits.backends.disk._records import Phase, part_name
 from txbits.backends.disk._staging import Staging
 from txbits.backends.disk._syncs import all_done

@@ -22,10 +22,11 @@ from zope.interface import implementer
 
 from txbits._deferreds import deferred
 from txbits.backends._destinations import checked_segments
-from txbits.backends._reading import Reading
-from txbits.backends._threads import Joint, at_once, storage_error, translated
+from txbits.backends._serving import Reading
+from txbits.backends._threads import Joint
 from txbits.backends.disk._answer_file import reply_name
 from txbits.backends.disk._application import DiskAnswers
+from txbits.backends.disk._files import at_once, storage_error, translated
 from txbits.backends.disk._ownership import Wanted
 from txbits.backends.disk._probe import Way, sync_names
 from txbits.backends.disk._records import Phase, part_name

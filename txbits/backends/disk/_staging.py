@@ -36,7 +36,7 @@ from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred
 
 from txbits.backends._destinations import checked_segments
-from txbits.backends._threads import InThread, storage_error, translated
+from txbits.backends._threads import InThread
 from txbits.backends.disk import _lock
 from txbits.backends.disk._answer_file import (
     Asked,
@@ -46,7 +46,7 @@ from txbits.backends.disk._answer_file import (
 from txbits.backends.disk._close_memory import CloseMemory, recover_closes
 from txbits.backends.disk._closes import Closes
 from txbits.backends.disk._file_clock import FileClock
-from txbits.backends.disk._files import Files
+from txbits.backends.disk._files import Files, storage_error, translated
 from txbits.backends.disk._ownership import Ownership
 from txbits.backends.disk._probe import FileSystem, Way, can_move, probe, sync_names
 from txbits.backends.disk._records import Phase, Record, Table, part_name

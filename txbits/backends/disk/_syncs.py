@@ -22,7 +22,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txbits.backends._threads import storage_error
+from txbits.backends.disk._files import storage_error
 from txbits.backends.disk._probe import syncs_no_names
 from txbits.errors import BackendError
 

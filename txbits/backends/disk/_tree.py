@@ -18,8 +18,7 @@ from contextlib import suppress
 from attrs import define, field
 
 from txbits.backends._destinations import RESERVED
-from txbits.backends._threads import storage_error
-from txbits.backends.disk._files import Files
+from txbits.backends.disk._files import Files, storage_error
 from txbits.backends.disk._probe import can_move, sync_names, takes_name
 from txbits.errors import (
     BackendError,

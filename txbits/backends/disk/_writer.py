@@ -11,7 +11,8 @@ from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
 from txbits._deferreds import deferred
-from txbits.backends._threads import Joint, at_once, translated
+from txbits.backends._threads import Joint
+from txbits.backends.disk._files import at_once, translated
 from txbits.backends.disk._syncs import all_done
 from txbits.errors import BackendError
 from txbits.interfaces import IWriter

@@ -26,13 +26,13 @@ from zope.interface.interface import InterfaceClass
 from txbits._deferreds import deferred
 from txbits.backends._destinations import checked_segments
 from txbits.backends._serving import StoredFile
-from txbits.backends._threads import InThread, Threads, at_once, translated
+from txbits.backends._threads import InThread, Threads
 from txbits.backends.disk._application import DiskAnswers
 from txbits.backends.disk._boot import this_boot
 from txbits.backends.disk._closes import key_of
 from txbits.backends.disk._downloads import open_plain_file, published_file
 from txbits.backends.disk._file_clock import Look
-from txbits.backends.disk._files import Files
+from txbits.backends.disk._files import Files, at_once, translated
 from txbits.backends.disk._probe import FileSystem, Way, sync_names
 from txbits.backends.disk._records import Phase
 from txbits.backends.disk._recovery import is_published, remove_rest, settle
