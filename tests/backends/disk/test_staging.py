@@ -15,6 +15,7 @@ from twisted.internet import reactor
 
 from tests.backends.disk.mortal import DiskCase
 from txbits.backends.disk import DiskBackend
+from txbits.backends.disk._files import system_user
 from txbits.backends.disk._records import aside_name, part_name
 from txbits.errors import (
     BackendError,
@@ -313,11 +314,18 @@ class StartTests(DiskCase):
         for name in ("mkdir", "open", "flock"):
             backend = self.disk(self.mktemp())
             backend._files.fail(name, errno.EACCES)
-            self.assertIn("the user txbits runs as", self.refusal(backend))
+            self.assertRegex(
+                self.refusal(backend),
+                rf"^{backend.root} cannot be used: Permission denied.*; let user "
+                rf"{system_user()} write there$",
+            )
             self.assertEqual(backend._files._open, set())
         backend = self.disk(self.mktemp())
         backend._files.access = lambda path, mode: False
-        self.assertIn("not writable", self.refusal(backend))
+        self.assertEqual(
+            self.refusal(backend),
+            f"{backend.root} is not writable; let user {system_user()} write there",
+        )
         self.assertEqual(backend._files._open, set())
 
     def test_staging_on_another_file_system_is_refused(self):

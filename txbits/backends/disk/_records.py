@@ -191,7 +191,7 @@ class Table:
     called by whoever acts in a session, wherever that is; it is read by any.
 
     :ivar boot: This start of the machine; see
-        :func:`~txbits.backends.disk._boot.this_boot`.
+        :func:`~txbits.backends.disk._start.this_boot`.
     :ivar fd: The file.
     :ivar damaged: Why lines cannot be read, and so may belong to any session.
     :ivar closed: The lines that keep the record of a close, and the record.

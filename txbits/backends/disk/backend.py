@@ -28,17 +28,24 @@ from txbits.backends._destinations import checked_segments
 from txbits.backends._serving import StoredFile
 from txbits.backends._threads import InThread, Threads
 from txbits.backends.disk._application import DiskAnswers
-from txbits.backends.disk._boot import this_boot
 from txbits.backends.disk._closes import key_of
 from txbits.backends.disk._downloads import open_plain_file, published_file
 from txbits.backends.disk._file_clock import Look
-from txbits.backends.disk._files import Files, at_once, translated
+from txbits.backends.disk._files import Files, at_once, storage_error, translated
+from txbits.backends.disk._found import (
+    Found,
+    is_published,
+    load,
+    note_unsafe,
+    summaries,
+)
 from txbits.backends.disk._probe import FileSystem, Way, sync_names
 from txbits.backends.disk._records import Phase
-from txbits.backends.disk._recovery import is_published, remove_rest, settle
-from txbits.backends.disk._securing import secure_all
+from txbits.backends.disk._recovery import remove_rest, secure_all, settle
 from txbits.backends.disk._session import DiskSession
-from txbits.backends.disk._staging import Found, FsyncPolicy, Staging
+from txbits.backends.disk._staged import Staged
+from txbits.backends.disk._staging import FsyncPolicy, Staging
+from txbits.backends.disk._start import open_staging, this_boot
 from txbits.backends.disk._syncs import KernelSyncs, Sync, all_done
 from txbits.clocks import Wall, wall_of
 from txbits.errors import BackendError, NoSuchSession, ParentMissing
@@ -77,8 +84,7 @@ class DiskBackend:
     """
     Keeps sessions and published files below a directory.
 
-    :ivar root: The directory; made at the start if it is missing. One server at a
-        time uses it.
+    :ivar root: The directory. One server at a time uses it.
 
     :param reactor: The steady clock, and where work in threads is reported.
     :param fsync: When bytes are made to survive a crash of the machine: ``"close"``
@@ -92,8 +98,10 @@ class DiskBackend:
     :param files: The system calls.
     :param wall: Tells seconds since the epoch; if not given, the wall clock that
         belongs to *reactor*.
-    :param booted: Names this start of the machine; see
-        :func:`txbits.backends.disk._boot.this_boot`.
+    :param booted: Names the current boot of the machine; see
+        :func:`txbits.backends.disk._start.this_boot`.
+    :param create: Whether to create *root*, and its parents, if it is missing. If not,
+        the start fails then: the volume with the uploads may not be mounted.
     """
 
     root: str = field(converter=_absolute)
@@ -108,6 +116,7 @@ class DiskBackend:
     _files: Files = field(factory=Files, kw_only=True)
     _wall: Wall = field(kw_only=True, validator=validators.is_callable())
     _booted: Callable[[], bytes] = field(default=this_boot, kw_only=True)
+    _create_root: bool = field(default=True, kw_only=True, alias="create")
     _threads: Threads | None = field(default=None, init=False)
     _syncs: KernelSyncs | None = field(default=None, init=False)
     _recalling: DeferredLock = field(factory=DeferredLock, init=False)
@@ -157,18 +166,7 @@ class DiskBackend:
             sync = self._syncs = KernelSyncs.opened(self._reactor, sync_in_thread)
         try:
             boot = await run(self._booted)
-            await run(
-                translated,
-                self._open,
-                self.root,
-                self._files,
-                self._fsync,
-                self._wall,
-                boot,
-                run,
-                sync or sync_in_thread,
-                self._go_on,
-            )
+            await run(self._open, boot, run, sync or sync_in_thread)
         except BaseException:
             await self.stop()
             raise
@@ -197,9 +195,19 @@ class DiskBackend:
             "--allow-overwrites, or choose a directory on another file system"
         )
 
-    def _open(self, *args: Any) -> None:
-        # Also when nobody waits for it any more: stop() then gives it back.
-        self._opened = Staging.opened(*args)
+    def _open(self, boot: bytes, in_thread: InThread, sync: Sync) -> None:
+        # Also if nothing waits for it any more: stop() then closes it.
+        self._opened = open_staging(
+            self.root,
+            self._files,
+            self._fsync,
+            self._wall,
+            boot,
+            in_thread,
+            sync,
+            create=self._create_root,
+            go_on=self._go_on,
+        )
 
     @deferred
     async def stop(self) -> None:
@@ -273,16 +281,14 @@ class DiskBackend:
         )
         now = staging.seconds()
         is_kept = self._fsync == "fragment"
-        staging.table.add(session_id, now, destination, owner, content_name, is_kept)
-        return DiskSession(
-            session_id,
-            destination,
-            owner,
-            content_name,
-            now,
-            staging,
-            is_kept=is_kept,
-        )
+        try:
+            staging.table.add(
+                session_id, now, destination, owner, content_name, is_kept
+            )
+        except OSError as error:
+            raise storage_error(error, self.root) from error
+        staged = Staged(session_id, staging, now, is_kept=is_kept)
+        return DiskSession(destination, owner, content_name, staged)
 
     @deferred
     async def _safe(self, session: IUploadSession) -> IUploadSession:
@@ -301,7 +307,7 @@ class DiskBackend:
         """Read a session back; see :class:`~txbits.interfaces.IBackend`."""
         staging = self._staging
         try:
-            found = await at_once(staging.load, session_id)
+            found = await at_once(load, staging, session_id)
         except NoSuchSession:
             raise
         except BackendError as fault:
@@ -315,25 +321,28 @@ class DiskBackend:
         if found.published and staging.is_to_be_safe:
             # The process may have died between publishing and making that safe.
             await staging.in_thread(translated, self._sync_published_in_thread, found)
-        staging.note_unsafe(found)
+        note_unsafe(staging, found)
         answers = None
         if (asked := found.asked) is not None:
             answers = DiskAnswers(staging, session_id, asked.attempts, asked.answer)
-        return DiskSession(
+        staged = Staged(
             session_id,
+            staging,
+            found.last_progress,
+            record.total,
+            found.offset,
+            found.in_doubt,
+            record.safe,
+            record.is_kept,
+        )
+        return DiskSession(
             record.destination,
             record.owner,
             record.content_name,
-            found.last_progress,
-            staging,
-            record.total,
-            found.offset,
+            staged,
             found.published,
             found.releasing,
-            found.in_doubt,
             answers,
-            safe=record.safe,
-            is_kept=record.is_kept,
         )
 
     def _sync_published_in_thread(self, found: Found) -> None:
@@ -382,7 +391,7 @@ class DiskBackend:
             for fault in faults:
                 _log.error("session left out: {fault}", fault=fault)
             page, faults = await staging.in_thread(
-                translated, staging.summaries, session_ids[at : at + _PAGE]
+                translated, summaries, staging, session_ids[at : at + _PAGE]
             )
             await look(page)
         for fault in faults:
