@@ -129,7 +129,7 @@ class ThirdPartyBackendTests(ExampleTestCase):
     async def test_it_is_listed_where_it_is_installed(self):
         program = await self.twist("--help-backends", path=[self.folder]).ended()
         self.assertEqual(program.status, 0)
-        for form in ("disk:PATH", "memory:", "sqlite:PATH"):
+        for form in ("disk:PATH[:create=yes]", "memory:", "sqlite:PATH"):
             self.assertIn(f"{form}\n", program.stdout)
 
     async def test_it_is_unknown_where_it_is_not(self):

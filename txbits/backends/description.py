@@ -22,6 +22,10 @@ from zope.interface import implementer
 from txbits.errors import InvalidSetting
 from txbits.interfaces import BackendContext, IBackend, IBackendParser
 
+# The path of the default backend, disk:uploads. A first try of txbits creates it; any
+# other path may be that of a volume that is not mounted.
+_DEFAULT_PATH = "uploads"
+
 
 def parse_description(text: str) -> tuple[str, tuple[str, ...], dict[str, str]]:
     r"""
@@ -177,10 +181,11 @@ class DiskBackendParser:
     """``disk:PATH``"""
 
     prefix: str = "disk"
-    format: str = "disk:PATH"
+    format: str = "disk:PATH[:create=yes]"
     help: str = (
         "Publishes uploads below the directory PATH, and stages them in "
-        "PATH/.bits-sessions. Sessions survive a restart."
+        "PATH/.bits-sessions. Sessions survive a restart. PATH must exist, unless "
+        "create=yes is set or it is the default, 'uploads'."
     )
 
     def parse_backend(
@@ -190,19 +195,27 @@ class DiskBackendParser:
         Make a :class:`~txbits.backends.disk.DiskBackend`.
 
         :param context: Its reactor, and when to fsync.
-        :param args: The directory; made at the start if it is missing.
-        :raises InvalidSetting: If that is empty or cannot be one.
+        :param args: The directory.
+        :param kwargs: ``create``, ``yes`` or ``no``: whether to create it if it is
+            missing.
+        :raises InvalidSetting: If one of them is wrong.
         """
         return _called(_disk, self.format, context, args, kwargs)
 
 
-def _disk(context: BackendContext, path: str) -> IBackend:
+def _disk(context: BackendContext, path: str, *, create: str = "") -> IBackend:
     from txbits.backends.disk import DiskBackend
 
     if not path or "\0" in path:
         raise InvalidSetting(f"disk:{path!a} names no directory; write disk:PATH")
-    path = os.path.join(context.directory, path)
-    return DiskBackend(path, context.reactor, fsync=context.fsync)
+    if create not in ("", "yes", "no"):
+        raise InvalidSetting(f"create must be yes or no, not {create!r}")
+    return DiskBackend(
+        os.path.join(context.directory, path),
+        context.reactor,
+        fsync=context.fsync,
+        create=create == "yes" or (not create and path == _DEFAULT_PATH),
+    )
 
 
 @implementer(IBackendParser)

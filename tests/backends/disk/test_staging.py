@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from twisted.internet import reactor
 
-from tests.backends.disk.mortal import DiskCase
+from tests.backends.disk.mortal import DiskCase, MortalFiles
 from txbits.backends.disk import DiskBackend
 from txbits.backends.disk._files import system_user
 from txbits.backends.disk._records import aside_name, part_name
@@ -291,6 +291,30 @@ class StartTests(DiskCase):
                 for name in (".", "..", "../..", *names)
             }
             self.assertEqual(set(synced), wanted if fsync == "close" else set())
+
+    def test_a_missing_root_is_refused_and_left_missing(self):
+        root = os.path.join(self.mktemp(), "volume")
+        backend = DiskBackend(
+            root, reactor, in_thread=self.in_thread, files=MortalFiles(), create=False
+        )
+        self.assertEqual(
+            self.refusal(backend),
+            f"{backend.root} does not exist; mount its volume or create the directory, "
+            "or append :create=yes to have txbits create it",
+        )
+        self.assertFalse(os.path.lexists(os.path.dirname(root)))
+        os.makedirs(root)
+        self.successResultOf(backend.start())
+        self.successResultOf(backend.stop())
+
+    def test_a_file_in_place_of_a_root_is_refused(self):
+        root = self.mktemp()
+        with open(root, "wb"):
+            pass
+        backend = DiskBackend(
+            root, reactor, in_thread=self.in_thread, files=MortalFiles(), create=False
+        )
+        self.assertIn("is not a directory", self.refusal(backend))
 
     def test_a_root_in_use_is_refused(self):
         backend = self.start()
