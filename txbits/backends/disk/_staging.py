@@ -119,7 +119,12 @@ class Staging:
         self.sync_directory = SharedSync(self.sync_names, self.directory)
         self._sync_root = SharedSync(self.sync_names, self.tree.fd)
         self.close_memory = CloseMemory(
-            self.closes, self.table, self.sync, self.sync_names, self.is_to_be_safe
+            self.closes,
+            self.table,
+            self.in_thread,
+            self.sync,
+            self.sync_names,
+            self.is_to_be_safe,
         )
         self.file_clock = FileClock(
             self.files, self._lock, shows_links=self.file_system.shows_links

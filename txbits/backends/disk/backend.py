@@ -17,7 +17,7 @@ from typing import Any
 from uuid import UUID
 
 from attrs import define, field, validators
-from twisted.internet.defer import Deferred, DeferredLock, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -28,7 +28,6 @@ from txbits.backends._destinations import checked_segments
 from txbits.backends._serving import StoredFile
 from txbits.backends._threads import InThread, Threads
 from txbits.backends.disk._application import DiskAnswers
-from txbits.backends.disk._closes import key_of
 from txbits.backends.disk._downloads import open_plain_file, published_file
 from txbits.backends.disk._file_clock import Look
 from txbits.backends.disk._files import Files, at_once, storage_error, translated
@@ -119,7 +118,6 @@ class DiskBackend:
     _create_root: bool = field(default=True, kw_only=True, alias="create")
     _threads: Threads | None = field(default=None, init=False)
     _syncs: KernelSyncs | None = field(default=None, init=False)
-    _recalling: DeferredLock = field(factory=DeferredLock, init=False)
     _opened: Staging | None = field(default=None, init=False)
     _served: dict[int, StoredFile] = field(factory=dict, init=False)
     _stopping: bool = field(default=False, init=False)
@@ -417,8 +415,9 @@ class DiskBackend:
     ) -> bool:
         """Look it up; see :class:`~txbits.interfaces.IBackend`."""
         staging = self._staging
-        is_known = await self._recalls(key_of(session_id, destination, owner))
-        if not is_known or staging.close_memory.is_late(session_id):
+        memory = staging.close_memory
+        is_known = await memory.recalls(session_id, destination, owner)
+        if not is_known or memory.is_late(session_id):
             is_there = await staging.in_thread(
                 translated, is_published, staging, session_id, destination
             )
@@ -427,27 +426,12 @@ class DiskBackend:
             await staging.in_thread(
                 translated, self._sync_parent_in_thread, destination
             )
-            await staging.close_memory.remember_late(
+            await memory.remember_late(
                 session_id, destination, owner, staging.seconds()
             )
         await staging.in_thread(translated, remove_rest, staging, session_id)
         staging.root.check()
         return True
-
-    async def _recalls(self, key: bytes) -> bool:
-        staging = self._staging
-        closes = staging.closes
-        if closes.is_present(key):
-            return True
-        for name in translated(closes.names):
-            if not closes.is_indexed(name):
-                # One at a time: anybody can ask, and all wait for the same.
-                await self._recalling.run(
-                    staging.in_thread, translated, closes.index, name
-                )
-            if translated(closes.holds, name, key):
-                return True
-        return False
 
     @deferred
     async def clean_up(self, closed_before: float) -> None:
