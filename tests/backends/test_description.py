@@ -64,7 +64,7 @@ class ParseTests(SynchronousTestCase):
 
     def test_what_is_no_description_is_refused(self):
         for text in ("", "memory", ":", ":x", "a=b:c", "/srv/uploads", r"a\:b:c"):
-            with self.assertRaisesRegex(InvalidSetting, "no backend description"):
+            with self.assertRaisesRegex(InvalidSetting, "is not a backend description"):
                 parse_description(text)
 
     def test_a_backslash_at_the_end_is_refused(self):
@@ -172,7 +172,7 @@ class BackendFromDescriptionTests(SynchronousTestCase):
     def test_an_unknown_prefix_is_refused_with_the_known_formats(self):
         self.assert_refused(
             "tape:/dev/st0",
-            r"'tape'; there are: memory:, disk:PATH\[:create=yes\], mine:SIZE",
+            r"'tape'; the backends are: memory:, disk:PATH\[:create=yes\], mine:SIZE",
         )
 
     def test_wrong_arguments_are_refused_with_the_format(self):

@@ -135,7 +135,7 @@ class ThirdPartyBackendTests(ExampleTestCase):
     async def test_it_is_unknown_where_it_is_not(self):
         program = await self.twist("--backend", "sqlite:x", path=[]).ended()
         self.assertEqual(program.status, 1)
-        self.assertIn("no backend is called 'sqlite'", program.stderr)
+        self.assertIn("unknown backend 'sqlite'", program.stderr)
 
     async def test_a_wrong_description_is_one_line_and_status_1(self):
         for description in ("sqlite:", "sqlite:a:b", "sqlite:a:b=c"):

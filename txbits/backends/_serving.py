@@ -17,7 +17,7 @@ from txbits.backends._threads import Joint
 from txbits.errors import BackendError, StagedDataLost
 from txbits.interfaces import ICodedFile
 
-#: How many bytes are read, and held, at a time.
+#: How many bytes are read at a time.
 PIECE = 1 << 18
 
 
@@ -25,11 +25,11 @@ PIECE = 1 << 18
 @define(eq=False)
 class Reading:
     """
-    A producer that reads ahead by no more than one piece.
+    A producer that reads ahead by at most one piece.
 
-    :ivar consumer: It is given this producer, and may pause and stop it.
-    :ivar read: Called with an offset and a length; its Deferred fires with that
-        many bytes, or fewer where the bytes end.
+    :ivar consumer: Gets this producer, and may pause and stop it.
+    :ivar read: Called with an offset and a length; its Deferred fires with that many
+        bytes, or fewer at the end.
     """
 
     consumer: IConsumer
@@ -53,25 +53,25 @@ class Reading:
                 while self._resumed is not None:
                     await self._resumed
                 if self._stopped:
-                    raise BackendError("who was reading the upload has gone away")
+                    raise BackendError("the reader of the upload has gone away")
                 start += len(piece)
                 self.consumer.write(piece)
         finally:
             self.consumer.unregisterProducer()
 
     def pauseProducing(self) -> None:
-        """Called by the consumer: it has enough for now."""
+        """Called by the consumer: it needs no more for now."""
         if self._resumed is None and not self._stopped:
             self._resumed = Deferred()
 
     def resumeProducing(self) -> None:
-        """Called by the consumer: it can take more."""
+        """Called by the consumer: it needs more."""
         resumed, self._resumed = self._resumed, None
         if resumed is not None:
             resumed.callback(None)
 
     def stopProducing(self) -> None:
-        """Called by the consumer: it wants no more, ever."""
+        """Called by the consumer: it needs no more at all."""
         self._stopped = True
         self.resumeProducing()
 
@@ -83,22 +83,22 @@ class IFeeder(Protocol):
         """Feed the bytes from *start* up to, not including, *end*."""
 
     def stopProducing(self) -> None:
-        """Let :meth:`run` fail as soon as it can."""
+        """Let :meth:`run` fail as soon as possible."""
 
 
 def _nothing_to_close() -> None:
-    """Close what needs no closing."""
+    """Close nothing."""
 
 
 @implementer(ICodedFile)
 @define(eq=False)
 class StoredFile:
     """
-    A file that was opened; see :class:`~txbits.interfaces.ICodedFile`.
+    An open file; see :class:`~txbits.interfaces.ICodedFile`.
 
-    It is closed when no reading uses it any more: a thread may be in the middle of one.
+    It is closed when no reading uses it any more: a thread may be reading.
 
-    :param feeder: Makes what feeds a consumer from it.
+    :param feeder: Makes the object that feeds a consumer.
     :param close: Called once, at the end.
     """
 
@@ -154,9 +154,8 @@ def by_pieces(
     read: Callable[[int, int], Deferred[bytes]],
 ) -> Callable[[IConsumer], IFeeder]:
     """
-    Make a file's feeders of a function that reads it.
+    Make the feeders of a file.
 
-    :param read: Called with an offset and a length; its Deferred fires with that
-        many bytes, or fewer where the bytes end.
+    :param read: See :class:`Reading`.
     """
     return lambda consumer: Reading(consumer, read)

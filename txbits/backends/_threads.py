@@ -1,9 +1,5 @@
 """
-How the disk backend gets its work done: at once, in a thread, or together.
-
-Quick system calls are made at once, on the reactor's thread: handing each one over
-costs more than it takes. Whatever can be slow goes to threads of our own, since
-those of the reactor look host names up.
+Threads for work that may block, and one way to wait for work that others wait for.
 """
 
 from __future__ import annotations
@@ -18,12 +14,12 @@ from attrs import define, field
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
-#: More threads than this do not make fsync faster, but make Python slower.
+#: More threads do not make fsync faster, and make Python slower.
 MOST_THREADS = 8
 
 
 class InThread(Protocol):
-    """Calls a function elsewhere; the Deferred fires with what it returns."""
+    """Calls a function that may block; the Deferred fires with what it returns."""
 
     def __call__(
         self, function: Callable[..., Any], /, *args: Any
@@ -38,9 +34,12 @@ class Threads:
     """
     A few threads, each started when it is first needed.
 
-    Twisted's thread pools do the same and more; at a thousand small uploads a second
-    that more is a good part of what an upload costs. Outcomes that come
-    together are handed over together, which spares the reactor wake-ups.
+    They are separate from the reactor's threads, which look up host names. A
+    ``ThreadPool`` with ``deferToThreadPool`` does the same for more CPU time: measured
+    with empty jobs, one at a time took 48 µs with it and 26 µs with this class, 8 at a
+    time 35 and 8 µs, 32 at a time 22 and 4 µs. A small upload takes about 650 µs, and
+    three jobs where threads call fsync. Most of the difference is that outcomes which
+    arrive together wake up the reactor once.
     """
 
     _reactor: Any
@@ -76,14 +75,14 @@ class Threads:
             except BaseException:  # noqa: BLE001 - it is passed on whole
                 outcome = Failure()  # type: ignore[no-untyped-call]
             self._outcomes.append((work, outcome))
-            # Whoever sees it set has appended before it is taken back.
+            # A thread that sees it set has appended before _hand_over clears it.
             if not self._announced:
                 self._announced = True
                 self._reactor.callFromThread(self._hand_over)
             del job, work, function, args, outcome
 
     def _hand_over(self) -> None:
-        """Fire the Deferreds of what has been done, on the reactor's thread."""
+        """Fire the Deferreds of finished work, on the reactor's thread."""
         self._announced = False
         while self._outcomes:
             work, outcome = self._outcomes.popleft()
@@ -95,7 +94,7 @@ class Threads:
 
     def stop(self) -> Deferred[None]:
         """
-        End the threads, when the work that is under way is done.
+        End the threads, after the work that is in progress.
 
         :returns: A Deferred that fires with ``None`` when no thread is left.
         """

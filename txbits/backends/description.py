@@ -1,12 +1,11 @@
 """
 Backend descriptions: one string, such as ``disk:/srv/uploads``, becomes a backend.
 
-The syntax is that of Twisted's endpoint strings: a prefix, then positional
-parts and ``name=value`` parts between colons, and a backslash before a colon,
-an equals sign or a backslash that is meant as one. The prefix picks an
-:class:`~txbits.interfaces.IBackendParser` among the Twisted plugins. The
-parsers of our own backends are here too; they import a backend only when one is
-made, since twistd loads every plugin that it lists.
+The syntax is that of Twisted's endpoint strings: a prefix, then positional and
+``name=value`` parts between colons. A backslash escapes a colon, an equals sign or a
+backslash. The prefix selects an :class:`~txbits.interfaces.IBackendParser` among the
+Twisted plugins. The parsers of our own backends are here too. They import a backend
+only when they make one, since twistd loads every plugin that it lists.
 """
 
 from __future__ import annotations
@@ -29,20 +28,20 @@ _DEFAULT_PATH = "uploads"
 
 def parse_description(text: str) -> tuple[str, tuple[str, ...], dict[str, str]]:
     r"""
-    Take a description apart.
+    Parse a description.
 
     ``"s3:logs:prefix=in/:endpoint=http\://host"`` gives ``("s3", ("logs",),
-    {"prefix": "in/", "endpoint": "http://host"})``. In a value only a colon
-    ends it; further equals signs belong to it. ``"memory:"`` has no parts.
+    {"prefix": "in/", "endpoint": "http://host"})``. Only a colon
+    ends a value, which may contain equals signs. ``"memory:"`` has no parts.
 
     :returns: The prefix, the positional parts and the named parts, unescaped.
-    :raises InvalidSetting: If there is no prefix, a name is given twice, or a
-        backslash stands at the end.
+    :raises InvalidSetting: If there is no prefix, a name is given twice, or the text
+        ends in a backslash.
     """
     prefix, colon, rest = text.partition(":")
     if not colon or not prefix or "=" in prefix or "\\" in prefix:
         raise InvalidSetting(
-            f"{text!r} is no backend description; an example is disk:/srv/uploads"
+            f"{text!r} is not a backend description, such as disk:/srv/uploads"
         )
     args: list[str] = []
     kwargs: dict[str, str] = {}
@@ -105,7 +104,7 @@ def backend_from_description(
 
     :param text: The description.
     :param context: Handed to the parser.
-    :param parsers: The parsers to choose from; the installed plugins if ``None``.
+    :param parsers: The parsers to choose from; if ``None``, the installed plugins.
     :raises InvalidSetting: If the description cannot be used; the text is one line.
     """
     prefix, args, kwargs = parse_description(text)
@@ -113,7 +112,7 @@ def backend_from_description(
     parser = next((one for one in known if one.prefix == prefix), None)
     if parser is None:
         formats = ", ".join(one.format for one in known) or "none"
-        raise InvalidSetting(f"no backend is called {prefix!r}; there are: {formats}")
+        raise InvalidSetting(f"unknown backend {prefix!r}; the backends are: {formats}")
     return _called(parser.parse_backend, parser.format, context, args, kwargs)
 
 
@@ -127,15 +126,14 @@ def _called(
     """
     Make a backend from the parts of a description.
 
-    :raises InvalidSetting: If *make* does not take them, or refuses one.
+    :raises InvalidSetting: If *make* does not accept them.
     """
     try:
         # Bound apart from the call, so that a TypeError inside it stays visible.
         inspect.signature(make).bind(context, *args, **kwargs)
     except TypeError as error:
         raise InvalidSetting(
-            f"{error}; write {form}, with a backslash before a : or = that is meant "
-            "as one"
+            f"{error}; write {form}, with a backslash before each : or = in a value"
         ) from error
     try:
         return make(context, *args, **kwargs)
@@ -153,8 +151,7 @@ class MemoryBackendParser:
     prefix: str = "memory"
     format: str = "memory:"
     help: str = (
-        "Keeps uploads in the memory of the process, and loses them with it. "
-        "For trying things out."
+        "Keeps uploads in memory, and loses them when the process ends. For tests."
     )
 
     def parse_backend(
@@ -226,9 +223,9 @@ class S3BackendParser:
     prefix: str = "s3"
     format: str = "s3:BUCKET[:prefix=PREFIX][:endpoint=URL][:region=NAME][:...]"
     help: str = (
-        "Uploads straight into a bucket of Amazon S3 or any store like it; several "
-        "servers may share one. Endpoint, region and credentials may come from AWS's "
-        "environment and files."
+        "Uploads into a bucket of Amazon S3 or a compatible store, which several "
+        "servers may share. Endpoint, region and credentials may come from the "
+        "environment and the files of AWS."
     )
 
     def parse_backend(
@@ -237,7 +234,7 @@ class S3BackendParser:
         """
         Make an :class:`~txbits.backends.s3.S3Backend`.
 
-        :param context: Its reactor, and whether an application is told of uploads.
+        :param context: Its reactor, and whether an application is notified.
         :param args: The bucket.
         :param kwargs: Settings, by the names in the reference.
         :raises InvalidSetting: If one of them is wrong, or botocore is not installed.

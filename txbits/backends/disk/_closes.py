@@ -25,7 +25,7 @@ from uuid import UUID
 
 from attrs import define, field, frozen
 
-from txbits.backends.disk._files import Files, storage_error
+from txbits.backends.disk._files import READ, READ_WRITE, Files, opened, storage_error
 from txbits.errors import BackendError, OutOfSpace
 
 _RECORD = struct.Struct(">16s16sd")
@@ -52,8 +52,7 @@ _OF_THE_ID = (1 << (64 - _BITS)) - 1
 _WORDS = _RECORD.size // 8
 
 _NAME = re.compile(r"([0-9]{10})(\.new)?")
-_APPEND = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_APPEND = READ_WRITE | os.O_CREAT
 
 
 def key_of(session_id: UUID, destination: tuple[str, ...], owner: str | None) -> bytes:
@@ -306,15 +305,14 @@ class Closes:
         self._length = 0
 
     def _chunks(self, name: str) -> Iterator[bytes]:
-        with suppress(FileNotFoundError):  # forgotten meanwhile
-            fd = self._files.open(name, _READ, dir_fd=self._directory)
-            try:
-                at = 0
-                while chunk := self._files.pread(fd, _CHUNK, at):
-                    yield chunk
-                    at += len(chunk)
-            finally:
-                self._files.close(fd)
+        with (
+            suppress(FileNotFoundError),  # forgotten meanwhile
+            opened(self._files, name, READ, self._directory) as fd,
+        ):
+            at = 0
+            while chunk := self._files.pread(fd, _CHUNK, at):
+                yield chunk
+                at += len(chunk)
 
     def _forget(self, name: str, before: float, now: float) -> None:
         everything = b"".join(self._chunks(name))
@@ -337,26 +335,20 @@ class Closes:
 
     def _record(self, name: str, place: int) -> bytes:
         try:
-            fd = self._files.open(name, _READ, dir_fd=self._directory)
+            with opened(self._files, name, READ, self._directory) as fd:
+                return self._files.pread(fd, _RECORD.size, place * _RECORD.size)
         except FileNotFoundError:
             return b""  # forgotten meanwhile
-        try:
-            return self._files.pread(fd, _RECORD.size, place * _RECORD.size)
-        finally:
-            self._files.close(fd)
 
     def _replace(self, name: str, content: bytes) -> None:
         files = self._files
         new = f"{name}.new"
-        fd = files.open(new, _APPEND | os.O_TRUNC, 0o600, dir_fd=self._directory)
-        try:
+        with opened(files, new, _APPEND | os.O_TRUNC, self._directory) as fd:
             if files.pwrite(fd, content, 0) != len(content):
                 raise OSError(errno.ENOSPC, "the records of closes do not fit")
             if self._is_to_be_safe:
                 # The records in the old file may be safe already.
                 files.fsync(fd)
-        finally:
-            files.close(fd)
         files.rename(new, name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
 
 

@@ -13,7 +13,8 @@ import fcntl
 import os
 import pwd
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -22,6 +23,12 @@ from txbits._renaming import rename_without_replacing
 from txbits.errors import BackendError, OutOfSpace
 
 T = TypeVar("T")
+
+# How files of ours are opened: never through a symbolic link.
+READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+WRITE = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+READ_WRITE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+DIRECTORY = READ | os.O_DIRECTORY
 
 #: What a system call fails with where nothing more fits. A file that grows too long for
 #: its file system does not fit either.
@@ -135,6 +142,34 @@ def _word_of(path: str, name: str) -> str:
             if word == name:
                 return value.strip()
     raise OSError(errno.ENOSYS, f"no {name} in {path}")
+
+
+@contextmanager
+def opened(
+    files: Files, name: str | bytes, flags: int, directory: int, mode: int = 0o600
+) -> Iterator[int]:
+    """
+    Open a file in a directory, and close it at the end.
+
+    :param directory: The descriptor of the directory.
+    :raises OSError: If opening or closing fails.
+    """
+    fd = files.open(name, flags, mode, dir_fd=directory)
+    try:
+        yield fd
+    finally:
+        files.close(fd)
+
+
+def remove(files: Files, name: str, directory: int) -> None:
+    """
+    Remove a file from a directory, if it exists.
+
+    :param directory: The descriptor of the directory.
+    :raises OSError: If that fails.
+    """
+    with suppress(FileNotFoundError):
+        files.unlink(name, dir_fd=directory)
 
 
 def system_user() -> str:

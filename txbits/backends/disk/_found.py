@@ -19,7 +19,7 @@ from attrs import evolve, frozen
 
 from txbits.backends._destinations import checked_segments
 from txbits.backends.disk._answer_file import Asked, UnreadableAnswer, read_answer
-from txbits.backends.disk._files import Files, storage_error
+from txbits.backends.disk._files import READ, Files, opened, storage_error
 from txbits.backends.disk._probe import Way
 from txbits.backends.disk._records import Phase, Record, part_name
 from txbits.backends.disk._staging import Staging
@@ -34,8 +34,6 @@ from txbits.interfaces import SessionSummary
 
 # How many bytes are compared at a time.
 _COMPARED = 1 << 20
-
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @frozen
@@ -272,15 +270,11 @@ def is_same(
         or there.st_size != here.st_size
     ):
         return False
-    staged = files.open(part, _READ, dir_fd=staging.directory)
-    try:
-        other = files.open(segments[-1].encode(), _READ, dir_fd=parent)
-        try:
-            return _same_bytes(files, staged, other)
-        finally:
-            files.close(other)
-    finally:
-        files.close(staged)
+    with (
+        opened(files, part, READ, staging.directory) as staged,
+        opened(files, segments[-1].encode(), READ, parent) as other,
+    ):
+        return _same_bytes(files, staged, other)
 
 
 def _same_bytes(files: Files, one: int, other: int) -> bool:

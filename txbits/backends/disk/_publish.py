@@ -18,7 +18,7 @@ from functools import partial
 from attrs import define
 
 from txbits.backends._destinations import checked_segments
-from txbits.backends.disk._files import storage_error, translated
+from txbits.backends.disk._files import WRITE, opened, storage_error, translated
 from txbits.backends.disk._found import is_same
 from txbits.backends.disk._ownership import Wanted
 from txbits.backends.disk._probe import Way, sync_names
@@ -36,7 +36,7 @@ from txbits.errors import (
     StagedDataLost,
 )
 
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW = WRITE | os.O_CREAT | os.O_EXCL
 
 
 async def publish(
@@ -204,16 +204,13 @@ class _Target:
             )
         self._staged.look()
         try:
-            fd = files.open(self._name, _NEW, 0o666, dir_fd=self._parent)
+            with opened(files, self._name, _NEW, self._parent, 0o666) as fd:
+                there = files.fstat(fd)
         except FileExistsError:
             staging.tree.check_name(self._parent, self._segments, overwrite=False)
             raise
         except OSError as error:
             raise self._refusal(error) from error
-        try:
-            there = files.fstat(fd)
-        finally:
-            files.close(fd)
         self._mark_or_undo(there)
         return there
 

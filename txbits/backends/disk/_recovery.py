@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from uuid import UUID
 
 from attrs import evolve
@@ -26,7 +25,7 @@ from twisted.logger import Logger
 
 from txbits._deferreds import deferred
 from txbits.backends.disk._answer_file import answer_name, reply_name
-from txbits.backends.disk._files import translated
+from txbits.backends.disk._files import READ_WRITE, WRITE, opened, remove, translated
 from txbits.backends.disk._found import Found
 from txbits.backends.disk._records import Phase, aside_name, part_name
 from txbits.backends.disk._staging import Staging
@@ -42,8 +41,7 @@ _PIECE = 1 << 20
 _LONGEST = 5.0
 _AT_A_TIME = 8
 
-_WRITE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
-_NEW = _WRITE | os.O_CREAT | os.O_TRUNC
+_NEW = READ_WRITE | os.O_CREAT | os.O_TRUNC
 
 
 def _new_name(session_id: UUID) -> str:
@@ -63,15 +61,13 @@ def settle(staging: Staging, found: Found) -> Found:
     session_id = record.session_id
     if not found.published and record.total is None:
         # The total is lost, and with it all bytes. The name may be used again.
-        with suppress(FileNotFoundError):
-            files.unlink(part_name(session_id), dir_fd=directory)
+        remove(files, part_name(session_id), directory)
     elif not found.published:
         _cut(staging, session_id, found.offset)
     if found.asked is not None and not found.asked.attempts:
         # It is unreadable or incomplete.
         for name in (answer_name(session_id), f"{answer_name(session_id)}-new"):
-            with suppress(FileNotFoundError):
-                files.unlink(name, dir_fd=directory)
+            remove(files, name, directory)
     # Last: a session that is found unsettled is settled again.
     staging.table.mark(
         session_id,
@@ -91,23 +87,16 @@ def _cut(staging: Staging, session_id: UUID, length: int) -> None:
     staged = staging.staged(part)
     if staged is None or staged.st_size <= length:
         return
-    with suppress(FileNotFoundError):  # an earlier attempt was interrupted
-        files.unlink(new_name, dir_fd=directory)
-    fd = files.open(part, _WRITE, dir_fd=directory)
-    try:
+    remove(files, new_name, directory)  # of an earlier, interrupted attempt
+    with opened(files, part, READ_WRITE, directory) as fd:
         system = staging.file_system
         if staged.st_nlink < 2 and (system.shows_links or not system.links):
             files.ftruncate(fd, length)
             return
         # Another name of the file exists, such as that of a moved publication, or may
         # exist: some file systems do not show that. That file must stay as it is.
-        new = files.open(new_name, _NEW, 0o666, dir_fd=directory)
-        try:
+        with opened(files, new_name, _NEW, directory, 0o666) as new:
             _copy(staging, fd, new, length)
-        finally:
-            files.close(new)
-    finally:
-        files.close(fd)
     files.rename(new_name, part, src_dir_fd=directory, dst_dir_fd=directory)
 
 
@@ -143,8 +132,7 @@ def remove_rest(staging: Staging, session_id: UUID) -> None:
         answer,
         f"{answer}-new",
     ):
-        with suppress(FileNotFoundError):
-            staging.files.unlink(name, dir_fd=staging.directory)
+        remove(staging.files, name, staging.directory)
     staging.answered.discard(session_id)
 
 
@@ -220,7 +208,7 @@ async def _secure(staging: Staging, session_id: UUID) -> None:
 def _opened(staging: Staging, session_id: UUID) -> int:
     try:
         return staging.files.open(
-            part_name(session_id), _WRITE, dir_fd=staging.directory
+            part_name(session_id), WRITE, dir_fd=staging.directory
         )
     except FileNotFoundError as error:
         raise NoSuchSession(str(error)) from None

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 
 from txbits._deferreds import deferred
 from txbits.backends._threads import Joint
-from txbits.backends.disk._files import translated
+from txbits.backends.disk._files import READ, WRITE, remove, translated
 from txbits.backends.disk._records import Phase, part_name
 from txbits.backends.disk._staging import Staging
 from txbits.errors import BackendError, StagedDataLost
@@ -25,9 +25,7 @@ from txbits.errors import BackendError, StagedDataLost
 #: Removing or syncing a longer file, in bytes, may block for a while.
 SHORT = 1 << 20
 
-_WRITE = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-_NEW = _WRITE | os.O_CREAT | os.O_TRUNC
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW = WRITE | os.O_CREAT | os.O_TRUNC
 
 
 @define(eq=False, weakref_slot=False)
@@ -177,7 +175,7 @@ class Staged:
     def _reopen(self) -> int:
         files = self.staging.files
         # A file that could not be synced was removed, or should have been.
-        fd = self.open(_WRITE if self.offset else _NEW)
+        fd = self.open(WRITE if self.offset else _NEW)
         try:
             held = self.measured(files.fstat(fd).st_size)
             if held > self.offset:
@@ -190,7 +188,7 @@ class Staged:
             raise
         return fd
 
-    def open(self, flags: int = _READ) -> int:
+    def open(self, flags: int = READ) -> int:
         """
         Open the file.
 
@@ -212,7 +210,7 @@ class Staged:
         :raises BackendError: If that fails; :class:`~txbits.errors.StagedDataLost` if
             the file is gone.
         """
-        return translated(self.open, _WRITE)
+        return translated(self.open, WRITE)
 
     def look(self) -> os.stat_result:
         """
@@ -335,6 +333,5 @@ class Staged:
         :raises OSError: If that fails.
         """
         staging = self.staging
-        with suppress(FileNotFoundError):
-            staging.files.unlink(self.part(), dir_fd=staging.directory)
+        remove(staging.files, self.part(), staging.directory)
         staging.file_clock.linked.pop(self.session_id, None)

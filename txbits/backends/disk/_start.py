@@ -20,7 +20,14 @@ from twisted.logger import Logger
 from txbits.backends._threads import InThread
 from txbits.backends.disk._close_memory import recover_closes
 from txbits.backends.disk._closes import Closes
-from txbits.backends.disk._files import Files, reason, system_user, with_remedy
+from txbits.backends.disk._files import (
+    DIRECTORY,
+    READ_WRITE,
+    Files,
+    reason,
+    system_user,
+    with_remedy,
+)
 from txbits.backends.disk._ownership import Ownership
 from txbits.backends.disk._probe import NO_LOCKS, can_move, probe, sync_names
 from txbits.backends.disk._records import Table, part_name
@@ -46,8 +53,7 @@ _CLOCK_ERROR = 60.0
 _ROUGHLY = 5.0
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_BELOW = _DIRECTORY | os.O_NOFOLLOW
-_LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+_LOCK = READ_WRITE | os.O_CREAT
 
 
 def this_boot(boot_id: str = _BOOT_ID, shifts: str = _SHIFTS) -> bytes:
@@ -143,7 +149,7 @@ def open_staging(
                 file_system = evolve(
                     file_system, lacking=(no_lock, *file_system.lacking)
                 )
-            closed = opened("closed", _BELOW, dir_fd=directory)
+            closed = opened("closed", DIRECTORY, dir_fd=directory)
             closes = Closes(files, closed, is_to_be_safe)
             table = Table.opened(files, directory, boot, go_on)
             descriptors.callback(files.close, table.fd)

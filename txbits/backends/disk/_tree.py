@@ -20,7 +20,7 @@ from attrs import define, field
 from twisted.logger import Logger
 
 from txbits.backends._destinations import RESERVED
-from txbits.backends.disk._files import Files, storage_error
+from txbits.backends.disk._files import DIRECTORY, Files, storage_error
 from txbits.backends.disk._probe import can_move, sync_names, takes_name
 from txbits.errors import (
     BackendError,
@@ -35,8 +35,6 @@ _log = Logger()
 # How long, in seconds, a check at publishing also counts for the Ack. A volume that is
 # mounted between the two hides no more than one that is mounted after both.
 _MOMENT = 0.05
-
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _THERE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -291,7 +289,7 @@ class Tree:
         try:
             for depth, name in enumerate(names):
                 try:
-                    below = files.open(name, _DIRECTORY, dir_fd=fd)
+                    below = files.open(name, DIRECTORY, dir_fd=fd)
                 except FileNotFoundError:
                     if not create:
                         raise _NotThereYet(
@@ -325,7 +323,7 @@ class Tree:
             self._files.mkdir(name, dir_fd=fd)
         if self._sync:
             sync_names(self._files, fd)
-        return self._files.open(name, _DIRECTORY, dir_fd=fd)
+        return self._files.open(name, DIRECTORY, dir_fd=fd)
 
     def _behind_link(self, names: list[bytes], depth: int, fd: int) -> list[bytes]:
         there = self._files.lstat(names[depth], dir_fd=fd)

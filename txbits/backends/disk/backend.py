@@ -1,12 +1,12 @@
 """
 The disk backend: uploads are staged and published below one directory.
 
-Sessions lie in ``ROOT/.bits-sessions`` and outlive the process. The length of a
-staged file is the offset, and publishing is one ``link`` or ``rename`` on the same
-file system, so there is no moment at which a crash leaves half a file, or loses what
-was acknowledged. After a crash of the machine only what is known to have been on the
-disk counts. What is slow (unlinking long files, scans) runs in threads, and fsync
-in the kernel's own.
+Sessions are stored in ``ROOT/.bits-sessions`` and outlive the process. The length of a
+staged file is the offset, and publishing is one ``link`` or ``rename`` within the file
+system, so a crash of the process never leaves an incomplete file, and loses nothing
+that was acknowledged. After a system crash only bytes count that are known to have been
+on the disk. Slow work, such as removing long files, runs in threads; the kernel runs
+fsyncs in its own.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ from txbits.interfaces import (
 _log = Logger()
 
 
-#: How many sessions are read at a time when all are.
+#: How many sessions a listing reads at a time.
 _PAGE = 256
 
 _OVER = object()
@@ -85,15 +85,15 @@ class DiskBackend:
 
     :ivar root: The directory. One server at a time uses it.
 
-    :param reactor: The steady clock, and where work in threads is reported.
-    :param fsync: When bytes are made to survive a crash of the machine: ``"close"``
-        (before publishing is done), ``"fragment"`` (also before a new session, or
-        the closing of a writer, is done) or ``"never"``.
-    :param in_thread: Called with a function and its arguments to run it where it
-        may block; threads of the backend's own if ``None``.
-    :param sync: Called with a descriptor to fsync it where that may block. If ``None``
-        the kernel's asynchronous I/O does it, or *in_thread*, if that is given or the
-        kernel has none.
+    :param reactor: The steady clock; results of threads arrive through it.
+    :param fsync: When bytes are made to survive a system crash: ``"close"`` (before
+        publishing succeeds), ``"fragment"`` (also before creating a session, or closing
+        a writer, succeeds) or ``"never"``.
+    :param in_thread: Called with a function that may block and its arguments; if
+        ``None``, the backend has threads of its own.
+    :param sync: Called with a descriptor to fsync. If ``None``, the kernel's
+        asynchronous I/O does that, or *in_thread* if that is given or the kernel does
+        not support it.
     :param files: The system calls.
     :param wall: Tells seconds since the epoch; if not given, the wall clock that
         belongs to *reactor*.
@@ -128,11 +128,11 @@ class DiskBackend:
 
     @property
     def session_abilities(self) -> Set[InterfaceClass]:
-        """All there are; see :class:`~txbits.interfaces.IAbilities`."""
+        """All abilities; see :class:`~txbits.interfaces.IAbilities`."""
         return frozenset({IReadable, IAddressable, IAnswerable, IReplyAddressable})
 
     def _go_on(self) -> None:
-        """End what a thread does at the start, if that is not wanted any more."""
+        """Stop what a thread does at the start, if the backend is stopping."""
         if self._stopping:
             raise BackendError("the backend is stopping")
 
@@ -168,9 +168,9 @@ class DiskBackend:
         except BaseException:
             await self.stop()
             raise
-        self._say_what_was_found(self._staging.file_system)
+        self._log_file_system(self._staging.file_system)
 
-    def _say_what_was_found(self, found: FileSystem) -> None:
+    def _log_file_system(self, found: FileSystem) -> None:
         is_unsafe = self._fsync != "never" and not found.syncs_names
         (_log.warn if is_unsafe else _log.info)(
             "{root}: to publish without overwriting: {way}; the file system lacks: "
@@ -209,12 +209,12 @@ class DiskBackend:
 
     @deferred
     async def stop(self) -> None:
-        """Give the directory back; see :class:`~txbits.interfaces.IBackend`."""
+        """Release the directory; see :class:`~txbits.interfaces.IBackend`."""
         self._stopping = True
         for served in list(self._served.values()):
             await served.release()
         if self._opened is not None:
-            # Whatever comes of it, the directory is given back.
+            # If this fails, the directory is released nevertheless.
             for last in (
                 secure_all(self._opened, self._reactor.seconds),
                 self._opened.close_memory.settle(),
@@ -290,7 +290,7 @@ class DiskBackend:
 
     @deferred
     async def _safe(self, session: IUploadSession) -> IUploadSession:
-        """Make a new session survive a crash of the machine."""
+        """Make a new session survive a system crash."""
         staging = self._staging
         session_id = session.session_id
         try:
@@ -317,7 +317,7 @@ class DiskBackend:
             found = await staging.in_thread(translated, settle, staging, found)
         record = found.record
         if found.published and staging.is_to_be_safe:
-            # The process may have died between publishing and making that safe.
+            # The process may have died between publishing and the fsync.
             await staging.in_thread(translated, self._sync_published_in_thread, found)
         note_unsafe(staging, found)
         answers = None
@@ -347,7 +347,7 @@ class DiskBackend:
         staging = self._staging
         record = found.record
         if record.phase is Phase.OPEN:
-            # When the staged file is gone, it alone tells that.
+            # Once the staged file is gone, only the record tells that.
             staging.table.mark(
                 record.session_id, Phase.PUBLISHED, record.total, record.safe
             )
@@ -359,7 +359,7 @@ class DiskBackend:
         try:
             parent = tree.open_parent(checked_segments(destination))
         except ParentMissing:
-            return  # removed since, with the file in it
+            return  # removed meanwhile, with the file in it
         try:
             sync_names(self._files, parent)
         finally:
@@ -405,7 +405,7 @@ class DiskBackend:
         self, session_id: UUID, destination: tuple[str, ...], owner: str | None
     ) -> None:
         staging = self._staging
-        # Here, since each Close comes by just before its Ack.
+        # Here, since this is called just before the Ack of each Close.
         staging.root.check_again()
         staging.close_memory.remember(session_id, destination, owner, staging.seconds())
 
@@ -444,7 +444,7 @@ class DiskBackend:
             fault := await staging.in_thread(translated, next, steps, _OVER)
         ) is not _OVER:
             if fault is not None:
-                _log.error("clean-up left something: {fault}", fault=fault)
+                _log.error("clean-up could not remove something: {fault}", fault=fault)
 
     @deferred
     async def open_file(self, destination: tuple[str, ...]) -> IStoredFile:
