@@ -96,7 +96,7 @@ async def _adapt(staged: Staged, wanted: Wanted) -> None:
     """Give the file the group and ACL of a file that is made in its directory."""
     staging = staged.staging
     try:
-        fd = staged.open_translated()
+        fd = translated(staged.open, WRITE)
     except StagedDataLost:
         if staged.is_moved:
             return  # done already

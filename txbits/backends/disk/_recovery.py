@@ -28,9 +28,10 @@ from txbits.backends.disk._answer_file import answer_name, reply_name
 from txbits.backends.disk._files import READ_WRITE, WRITE, opened, remove, translated
 from txbits.backends.disk._found import Found
 from txbits.backends.disk._records import Phase, aside_name, part_name
+from txbits.backends.disk._staged import Staged
 from txbits.backends.disk._staging import Staging
 from txbits.backends.disk._syncs import all_done
-from txbits.errors import BackendError, NoSuchSession
+from txbits.errors import BackendError, NoSuchSession, StagedDataLost
 
 _log = Logger()
 
@@ -173,7 +174,7 @@ async def _secure_some(staging: Staging, ids: Iterator[UUID]) -> None:
     for session_id in ids:
         try:
             await _secure(staging, session_id)
-        except NoSuchSession:
+        except (NoSuchSession, StagedDataLost):
             continue  # released meanwhile
         except BackendError as fault:
             _log.error(
@@ -188,41 +189,22 @@ async def _secure(staging: Staging, session_id: UUID) -> None:
     record = translated(staging.table.read, session_id)
     if record.phase is not Phase.OPEN or record.total is None:
         return
-    fd = translated(_opened, staging, session_id)
+    staged = Staged(session_id, staging, 0.0, record.total)
+    staged.in_doubt, staged.safe = record.in_doubt, record.safe
+    staged.is_kept = record.is_kept
+    fd = translated(staged.open, WRITE)
     try:
-        held = translated(files.fstat, fd).st_size
+        staged.offset = translated(files.fstat, fd).st_size
         try:
             await staging.sync(fd)
         except BackendError:
             # What was stored is unknown, and a second fsync would not tell. The bytes
             # that are cut off were acknowledged, so the next Close-Session must not
             # count as a request to discard an incomplete file.
-            translated(_mark, staging, session_id, record.safe, True)
+            staged.in_doubt = True
+            translated(staged.mark, Phase.OPEN)
             await staging.in_thread(translated, files.ftruncate, fd, record.safe)
             raise
     finally:
         translated(files.close, fd)
-    translated(_mark, staging, session_id, held)
-
-
-def _opened(staging: Staging, session_id: UUID) -> int:
-    try:
-        return staging.files.open(
-            part_name(session_id), WRITE, dir_fd=staging.directory
-        )
-    except FileNotFoundError as error:
-        raise NoSuchSession(str(error)) from None
-
-
-def _mark(
-    staging: Staging, session_id: UUID, safe: int, has_lost: bool = False
-) -> None:
-    record = staging.table.read(session_id)
-    staging.table.mark(
-        session_id,
-        record.phase,
-        record.total,
-        safe,
-        is_kept=record.is_kept,
-        in_doubt=record.in_doubt or has_lost,
-    )
+    translated(staged.record_safe)

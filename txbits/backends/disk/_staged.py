@@ -203,15 +203,6 @@ class Staged:
         except FileNotFoundError as error:
             raise StagedDataLost(str(error)) from error
 
-    def open_translated(self) -> int:
-        """
-        Open the file for changes.
-
-        :raises BackendError: If that fails; :class:`~txbits.errors.StagedDataLost` if
-            the file is gone.
-        """
-        return translated(self.open, WRITE)
-
     def look(self) -> os.stat_result:
         """
         Look at the complete file.
@@ -303,7 +294,7 @@ class Staged:
         if self.is_safe:
             return
         staging = self.staging
-        fd = self.open_translated()
+        fd = translated(self.open, WRITE)
         try:
             self.measured(translated(staging.files.fstat, fd).st_size)
             try:
