@@ -59,7 +59,7 @@ class Threads:
         """
         self._at_work += 1
         if len(self._threads) < min(self._at_work, MOST_THREADS):
-            thread = Thread(target=self._work, name="txbits-disk", daemon=True)
+            thread = Thread(target=self._work, name="txbits", daemon=True)
             self._threads.append(thread)
             thread.start()
         work: Deferred[Any] = Deferred()

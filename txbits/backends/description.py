@@ -13,8 +13,8 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator
+from typing import ClassVar
 
-from attrs import frozen
 from twisted.plugin import getPlugins
 from zope.interface import implementer
 
@@ -144,26 +144,19 @@ def _called(
 
 
 @implementer(IBackendParser)
-@frozen
-class MemoryBackendParser:
-    """``memory:``"""
+class _Parser:
+    """A parser of ours: what a description looks like, and what it makes."""
 
-    prefix: str = "memory"
-    format: str = "memory:"
-    help: str = (
-        "Keeps uploads in memory, and loses them when the process ends. For tests."
-    )
+    prefix: ClassVar[str]
+    format: ClassVar[str]
+    help: ClassVar[str]
+    _make: ClassVar[Callable[..., IBackend]]
 
     def parse_backend(
         self, context: BackendContext, *args: str, **kwargs: str
     ) -> IBackend:
-        """
-        Make a :class:`~txbits.backends.memory.MemoryBackend`.
-
-        :param context: Its reactor is the clock.
-        :raises InvalidSetting: If there is any argument.
-        """
-        return _called(_memory, self.format, context, args, kwargs)
+        """Make the backend; see :class:`~txbits.interfaces.IBackendParser`."""
+        return _called(type(self)._make, self.format, context, args, kwargs)
 
 
 def _memory(context: BackendContext) -> IBackend:
@@ -172,32 +165,13 @@ def _memory(context: BackendContext) -> IBackend:
     return MemoryBackend(context.reactor)
 
 
-@implementer(IBackendParser)
-@frozen
-class DiskBackendParser:
-    """``disk:PATH``"""
+class MemoryBackendParser(_Parser):
+    """``memory:``; see :class:`~txbits.backends.memory.MemoryBackend`."""
 
-    prefix: str = "disk"
-    format: str = "disk:PATH[:create=yes]"
-    help: str = (
-        "Publishes uploads below the directory PATH, and stages them in "
-        "PATH/.bits-sessions. Sessions survive a restart. PATH must exist, unless "
-        "create=yes is set or it is the default, 'uploads'."
-    )
-
-    def parse_backend(
-        self, context: BackendContext, *args: str, **kwargs: str
-    ) -> IBackend:
-        """
-        Make a :class:`~txbits.backends.disk.DiskBackend`.
-
-        :param context: Its reactor, and when to fsync.
-        :param args: The directory.
-        :param kwargs: ``create``, ``yes`` or ``no``: whether to create it if it is
-            missing.
-        :raises InvalidSetting: If one of them is wrong.
-        """
-        return _called(_disk, self.format, context, args, kwargs)
+    prefix = "memory"
+    format = "memory:"
+    help = "Keeps uploads in memory, and loses them when the process ends. For tests."
+    _make = staticmethod(_memory)
 
 
 def _disk(context: BackendContext, path: str, *, create: str = "") -> IBackend:
@@ -215,31 +189,17 @@ def _disk(context: BackendContext, path: str, *, create: str = "") -> IBackend:
     )
 
 
-@implementer(IBackendParser)
-@frozen
-class S3BackendParser:
-    """``s3:BUCKET``"""
+class DiskBackendParser(_Parser):
+    """``disk:PATH``; see :class:`~txbits.backends.disk.DiskBackend`."""
 
-    prefix: str = "s3"
-    format: str = "s3:BUCKET[:prefix=PREFIX][:endpoint=URL][:region=NAME][:...]"
-    help: str = (
-        "Uploads into a bucket of Amazon S3 or a compatible store, which several "
-        "servers may share. Endpoint, region and credentials may come from the "
-        "environment and the files of AWS."
+    prefix = "disk"
+    format = "disk:PATH[:create=yes]"
+    help = (
+        "Publishes uploads below the directory PATH, and stages them in "
+        "PATH/.bits-sessions. Sessions survive a restart. PATH must exist, unless "
+        "create=yes is set or it is the default, 'uploads'."
     )
-
-    def parse_backend(
-        self, context: BackendContext, *args: str, **kwargs: str
-    ) -> IBackend:
-        """
-        Make an :class:`~txbits.backends.s3.S3Backend`.
-
-        :param context: Its reactor, and whether an application is notified.
-        :param args: The bucket.
-        :param kwargs: Settings, by the names in the reference.
-        :raises InvalidSetting: If one of them is wrong, or botocore is not installed.
-        """
-        return _called(_s3, self.format, context, args, kwargs)
+    _make = staticmethod(_disk)
 
 
 def _s3(context: BackendContext, bucket: str, **settings: str) -> IBackend:
@@ -259,3 +219,16 @@ def _s3(context: BackendContext, bucket: str, **settings: str) -> IBackend:
         context.reactor,
         notifies=context.notifies,
     )
+
+
+class S3BackendParser(_Parser):
+    """``s3:BUCKET``; see :class:`~txbits.backends.s3.S3Backend`."""
+
+    prefix = "s3"
+    format = "s3:BUCKET[:prefix=PREFIX][:endpoint=URL][:region=NAME][:...]"
+    help = (
+        "Uploads into a bucket of Amazon S3 or a compatible store, which several "
+        "servers may share. Endpoint, region and credentials may come from the "
+        "environment and the files of AWS."
+    )
+    _make = staticmethod(_s3)

@@ -113,8 +113,8 @@ class DiskAnswers:
         if self.writer is not None:
             with suppress(OSError):  # its bytes are discarded
                 self.writer.shut()
-        # First: an earlier answer that could not be synced must not be found without its
-        # reply.
+        # First: an earlier answer that could not be synced must not be found without
+        # its reply.
         await self._store(self.attempts + 1, None, is_to_be_safe=False)
         self.attempts += 1
         self.is_torn = False

@@ -66,7 +66,7 @@ def open_plain_file(tree: Tree, files: Files, segments: tuple[str, ...]) -> int:
 
 def entity_tag(there: os.stat_result) -> str:
     """
-    Make a tag that changes whenever the content changes, as far as ``fstat`` shows that.
+    Make a tag that changes with the content, as far as ``fstat`` shows that.
 
     :param there: What ``fstat`` returns.
     """

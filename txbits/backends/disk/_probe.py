@@ -67,8 +67,8 @@ class Way(Enum):
     """``renameat2`` with ``RENAME_NOREPLACE``."""
 
     COMPARED = "hard links, verified by content"
-    """A second link that does not show as one: after a crash, the bytes tell whether the
-    file at the destination is the upload."""
+    """A second link that does not show as one: after a crash, the bytes tell whether
+    the file at the destination is the upload."""
 
     NONE = "none"
     """An existing file could be overwritten."""

@@ -64,8 +64,8 @@ _CLOSED_LENGTH = len(_CLOSED % bytes(80))
 _NEW = WRITE | os.O_CREAT | os.O_EXCL
 _OPEN = READ_WRITE | os.O_CREAT
 
-# Far more than the longest record: a destination and the client's name for the file have
-# at most 4 KiB each, times six in JSON.
+# Far more than the longest record: a destination and the client's name for the file
+# have at most 4 KiB each, times six in JSON.
 _MOST_ASIDE = 1 << 16
 
 # How many lines a start reads at a time.

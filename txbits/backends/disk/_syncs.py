@@ -222,8 +222,8 @@ class SharedSync:
     def _end(self, outcome: Failure | None, sharing: list[Deferred[None]]) -> None:
         self._running = False
         if isinstance(outcome, Failure):
-            # Bytes that were written meanwhile may be lost as well, which the next fsync
-            # would not tell.
+            # Bytes that were written meanwhile may be lost as well, which the next
+            # fsync would not tell.
             sharing, self._next = sharing + self._next, []
         elif self._next:
             self._begin()
