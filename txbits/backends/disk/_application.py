@@ -138,7 +138,7 @@ class DiskAnswers:
         fd = translated(self._open_new, f"{name}-new", os.O_TRUNC, 0o600)
         try:
             if translated(files.pwrite, fd, text, 0) != len(text):
-                raise OutOfSpace("what the application answered does not fit")
+                raise OutOfSpace("the answer does not fit; free some space")
             if is_to_be_safe:
                 await staging.sync(fd)
         finally:

@@ -179,7 +179,7 @@ class Closes:
             self._begin_another()
         # The next record overwrites an incomplete one.
         if self._files.pwrite(self._fd, record, self._length) != len(record):
-            raise OutOfSpace("the record of the close does not fit")
+            raise OutOfSpace("the record of the close does not fit; free some space")
         self._length += len(record)
         self._present.add(record[:_KEY])
 

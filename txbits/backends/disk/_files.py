@@ -185,7 +185,7 @@ def reason(error: OSError) -> str:
     """Say what failed, without the number of the error."""
     if error.strerror is None:
         return str(error)
-    if isinstance(error.filename, str | bytes):
+    if isinstance(error.filename, str | bytes) and error.filename2 is None:
         return f"{error.strerror} ({os.fsdecode(error.filename)})"
     return error.strerror
 

@@ -341,4 +341,5 @@ class _Target:
                 f"{self._segments!a} is not on the file system of its root ({error}); "
                 "serve that file system as a separate virtual directory"
             )
-        return storage_error(error, self._staged.staging.root.path)
+        root = self._staged.staging.root.path
+        return storage_error(error, os.path.join(root, *self._segments[:-1]))

@@ -68,6 +68,8 @@ _OPEN = READ_WRITE | os.O_CREAT
 # have at most 4 KiB each, times six in JSON.
 _MOST_ASIDE = 1 << 16
 
+_DOES_NOT_FIT = "the record of the session does not fit; free some space"
+
 # How many lines a start reads at a time.
 _MANY = 2048
 
@@ -417,7 +419,7 @@ class Table:
 
     def _write(self, data: bytes, offset: int) -> None:
         if self._files.pwrite(self.fd, data, offset) != len(data):
-            raise OutOfSpace("the record of the session does not fit")
+            raise OutOfSpace(_DOES_NOT_FIT)
 
     def is_aside(self, session_id: UUID) -> bool:
         """Whether the record of a session is too long for its line."""
@@ -438,7 +440,7 @@ class Table:
         with opened(files, name, _NEW, self._directory) as fd:
             self._aside.add(session_id)
             if files.pwrite(fd, body, 0) != len(body):
-                raise OutOfSpace("the record of the session does not fit")
+                raise OutOfSpace(_DOES_NOT_FIT)
 
     def _remove_aside(self, session_id: UUID) -> None:
         if session_id in self._aside:
