@@ -69,7 +69,8 @@ async def publish(
             await _adapt(staged, wanted)
         if staging.is_to_be_safe and len(segments) > 1:
             await staging.sync_way(segments)
-        await _Target(staged, segments, parent).fill(overwrite)
+        name = segments[-1].encode()
+        await _Target(staged, segments, name, parent).fill(overwrite)
     finally:
         translated(staging.tree.let_go, parent)
 
@@ -115,16 +116,14 @@ class _Target:
     """
     A destination, and the file to put there.
 
+    :param name: The last of the segments.
     :param parent: The descriptor of its directory.
     """
 
     _staged: Staged
     _segments: tuple[str, ...]
+    _name: bytes
     _parent: int
-
-    @property
-    def _name(self) -> bytes:
-        return self._segments[-1].encode()
 
     async def fill(self, overwrite: bool) -> None:
         """Make the file appear."""

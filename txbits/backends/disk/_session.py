@@ -164,7 +164,7 @@ class DiskSession:
             return
         staged = self.staged
         staging = staged.staging
-        if self._writer is not None:
+        if self._writer is not None and self._writer.is_open:
             # Lost bytes do not matter; the file is closed in any case.
             with suppress(OSError):
                 self._writer.shut()
@@ -174,8 +174,8 @@ class DiskSession:
         if self.answers is not None:
             self.answers.remove()
         staged.remove()
-        staging.close_memory.drop(self.session_id)
-        staging.unsafe.discard(self.session_id)
+        staging.close_memory.drop(staged.session_id)
+        staging.unsafe.discard(staged.session_id)
         self._is_gone = True
 
     # -- optional abilities
