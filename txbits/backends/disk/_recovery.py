@@ -24,14 +24,16 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from txbits._deferreds import deferred
+from txbits.backends._destinations import checked_segments
 from txbits.backends.disk._answer_file import answer_name, reply_name
 from txbits.backends.disk._files import READ_WRITE, WRITE, opened, remove, translated
 from txbits.backends.disk._found import Found
-from txbits.backends.disk._records import Phase, aside_name, part_name
+from txbits.backends.disk._probe import sync_names
+from txbits.backends.disk._records import Phase, Record, aside_name, part_name
 from txbits.backends.disk._staged import Staged
 from txbits.backends.disk._staging import Staging
 from txbits.backends.disk._syncs import all_done
-from txbits.errors import BackendError, NoSuchSession, StagedDataLost
+from txbits.errors import BackendError, NoSuchSession, ParentMissing, StagedDataLost
 
 _log = Logger()
 
@@ -112,6 +114,37 @@ def _copy(staging: Staging, source: int, target: int, length: int) -> None:
         at += stored
     # The safe bytes have to be safe in the copy as well.
     files.fsync(target)
+
+
+def sync_published(staging: Staging, record: Record) -> None:
+    """
+    Sync what tells that a session was published. It blocks.
+
+    :raises BackendError: If that fails, like OSError.
+    """
+    if record.phase is Phase.OPEN:
+        # Once the staged file is gone, only the record tells that.
+        staging.table.mark(
+            record.session_id, Phase.PUBLISHED, record.total, record.safe
+        )
+    staging.files.fsync(staging.table.fd)
+    sync_parent(staging, record.destination)
+
+
+def sync_parent(staging: Staging, destination: tuple[str, ...]) -> None:
+    """
+    Sync the directory of a destination, if it still exists. It blocks.
+
+    :raises BackendError: If that fails, like OSError.
+    """
+    try:
+        parent = staging.tree.open_parent(checked_segments(destination))
+    except ParentMissing:
+        return  # removed meanwhile, with the file in it
+    try:
+        sync_names(staging.files, parent)
+    finally:
+        staging.tree.let_go(parent)
 
 
 def remove_rest(staging: Staging, session_id: UUID) -> None:

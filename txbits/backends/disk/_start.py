@@ -168,32 +168,35 @@ def open_staging(
                 for one in (directory, fd):
                     sync_names(files, one)
             recover_closes(files, closes, table, is_to_be_safe)
-            staging = Staging(
+            tree = Tree(
                 files,
-                path,
-                directory,
-                Tree(
-                    files,
-                    os.fsencode(real),
-                    fd,
-                    there.st_dev,
-                    (inside.st_dev, inside.st_ino),
-                    is_to_be_safe and file_system.syncs_names,
-                    directory,
-                    file_system.limits_names,
+                path=os.fsencode(real),
+                fd=fd,
+                device=there.st_dev,
+                staging=(inside.st_dev, inside.st_ino),
+                sync=is_to_be_safe and file_system.syncs_names,
+                staged=directory,
+                limits_names=file_system.limits_names,
+            )
+            staging = Staging(
+                files=files,
+                path=path,
+                directory=directory,
+                tree=tree,
+                table=table,
+                closes=closes,
+                fsync=fsync,
+                seconds=seconds,
+                in_thread=in_thread,
+                sync=sync,
+                lock=lock,
+                answered=_answered(files.listdir(directory)),
+                file_system=file_system,
+                root=Root(files, root, fd, (there.st_dev, there.st_ino), seconds),
+                ownership=Ownership.of_staging(
+                    files, os.getegid(), directory, file_system
                 ),
-                table,
-                closes,
-                fsync,
-                seconds,
-                in_thread,
-                sync,
-                lock,
-                _answered(files.listdir(directory)),
-                file_system,
-                Root(files, root, fd, (there.st_dev, there.st_ino), seconds),
-                Ownership.of_staging(files, os.getegid(), directory, file_system),
-                disk_ahead,
+                disk_ahead=disk_ahead,
             )
             descriptors.pop_all()
             return staging

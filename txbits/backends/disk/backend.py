@@ -32,22 +32,26 @@ from txbits.backends.disk._downloads import open_plain_file, published_file
 from txbits.backends.disk._file_clock import Look
 from txbits.backends.disk._files import Files, at_once, storage_error, translated
 from txbits.backends.disk._found import (
-    Found,
     is_published,
     load,
     note_unsafe,
     summaries,
 )
-from txbits.backends.disk._probe import FileSystem, Way, sync_names
-from txbits.backends.disk._records import Phase
-from txbits.backends.disk._recovery import remove_rest, secure_all, settle
+from txbits.backends.disk._probe import FileSystem, Way
+from txbits.backends.disk._recovery import (
+    remove_rest,
+    secure_all,
+    settle,
+    sync_parent,
+    sync_published,
+)
 from txbits.backends.disk._session import DiskSession
 from txbits.backends.disk._staged import Staged
 from txbits.backends.disk._staging import FsyncPolicy, Staging
 from txbits.backends.disk._start import open_staging, this_boot
 from txbits.backends.disk._syncs import KernelSyncs, Sync, all_done
 from txbits.clocks import Wall, wall_of
-from txbits.errors import BackendError, NoSuchSession, ParentMissing
+from txbits.errors import BackendError, NoSuchSession
 from txbits.interfaces import (
     IAbilities,
     IAddressable,
@@ -315,11 +319,11 @@ class DiskBackend:
             raise
         if not found.is_settled:
             found = await staging.in_thread(translated, settle, staging, found)
-        record = found.record
         if found.published and staging.is_to_be_safe:
             # The process may have died between publishing and the fsync.
-            await staging.in_thread(translated, self._sync_published_in_thread, found)
+            await staging.in_thread(translated, sync_published, staging, found.record)
         note_unsafe(staging, found)
+        record = found.record
         answers = None
         if (asked := found.asked) is not None:
             answers = DiskAnswers(staging, session_id, asked.attempts, asked.answer)
@@ -342,28 +346,6 @@ class DiskBackend:
             found.releasing,
             answers,
         )
-
-    def _sync_published_in_thread(self, found: Found) -> None:
-        staging = self._staging
-        record = found.record
-        if record.phase is Phase.OPEN:
-            # Once the staged file is gone, only the record tells that.
-            staging.table.mark(
-                record.session_id, Phase.PUBLISHED, record.total, record.safe
-            )
-        self._files.fsync(staging.table.fd)
-        self._sync_parent_in_thread(record.destination)
-
-    def _sync_parent_in_thread(self, destination: tuple[str, ...]) -> None:
-        tree = self._staging.tree
-        try:
-            parent = tree.open_parent(checked_segments(destination))
-        except ParentMissing:
-            return  # removed meanwhile, with the file in it
-        try:
-            sync_names(self._files, parent)
-        finally:
-            tree.let_go(parent)
 
     @deferred
     async def sessions(self) -> Sequence[SessionSummary]:
@@ -423,9 +405,7 @@ class DiskBackend:
             )
             if not (is_known or is_there):
                 return False
-            await staging.in_thread(
-                translated, self._sync_parent_in_thread, destination
-            )
+            await staging.in_thread(translated, sync_parent, staging, destination)
             await memory.remember_late(
                 session_id, destination, owner, staging.seconds()
             )
