@@ -25,13 +25,11 @@ from txbits.backends._threads import Joint
 from txbits.backends.disk._answer_file import answer_name, encoded, reply_name
 from txbits.backends.disk._downloads import stored_file
 from txbits.backends.disk._files import READ, WRITE, at_once, remove, translated
+from txbits.backends.disk._staged import SHORT
 from txbits.backends.disk._staging import Staging
 from txbits.backends.disk._syncs import all_done
 from txbits.errors import BackendError, NoSuchFile, OutOfSpace
 from txbits.interfaces import Answer, IStoredFile, IWriter
-
-# Removing a longer file, in bytes, may block for a while.
-_SHORT = 1 << 20
 
 # Opening a pipe would wait for a writer.
 _READ = READ | os.O_NONBLOCK
@@ -120,7 +118,7 @@ class DiskAnswers:
         self.is_torn = False
         there = translated(self._look)
         if there is not None:
-            if there.st_size > _SHORT:
+            if there.st_size > SHORT:
                 await self.staging.in_thread(translated, self._remove, self._reply)
             else:
                 translated(self._remove, self._reply)
@@ -155,11 +153,12 @@ class DiskAnswers:
         directory = self.staging.directory
         self.staging.files.rename(old, new, src_dir_fd=directory, dst_dir_fd=directory)
 
-    def open_reply(self) -> Deferred[IWriter]:
-        """See :class:`~txbits.interfaces.IAnswerable`."""
-        return at_once(self._open_reply)
+    def open_reply(self) -> IWriter:
+        """
+        Create the file of the reply.
 
-    def _open_reply(self) -> IWriter:
+        :raises BackendError: If it may not be written now, like OSError.
+        """
         if not self.attempts or self.answer is not None:
             raise BackendError("no application is being asked")
         if self.writer is not None:
@@ -191,11 +190,13 @@ class DiskAnswers:
         await self._store(self.attempts, answer, is_to_be_safe=is_to_be_safe)
         self.answer = answer
 
-    def reply(self) -> Deferred[IStoredFile]:
-        """See :class:`~txbits.interfaces.IAnswerable`."""
-        return at_once(self._opened)
+    def reply(self) -> IStoredFile:
+        """
+        Open the reply.
 
-    def _opened(self) -> IStoredFile:
+        :raises NoSuchFile: If there is none.
+        :raises BackendError: If it cannot be opened, like OSError.
+        """
         fd = None
         if self.answer is not None and self.answer.has_reply:
             fd = self._open()
@@ -285,7 +286,7 @@ class DiskAnswers:
         :raises OSError: If that is not certain.
         """
         there = self._look()
-        return there is not None and there.st_size > _SHORT
+        return there is not None and there.st_size > SHORT
 
     def remove(self) -> None:
         """

@@ -221,20 +221,18 @@ class DiskSession:
         """Count it; see :class:`~txbits.interfaces.IAnswerable`."""
         return await self._asked().begin_attempt()
 
-    @deferred
-    async def open_reply(self) -> IWriter:
+    def open_reply(self) -> Deferred[IWriter]:
         """Begin its file; see :class:`~txbits.interfaces.IAnswerable`."""
-        return await self._asked().open_reply()
+        return at_once(lambda: self._asked().open_reply())
 
     @deferred
     async def keep_answer(self, answer: Answer) -> None:
         """Write it down; see :class:`~txbits.interfaces.IAnswerable`."""
         await self._asked().keep_answer(answer)
 
-    @deferred
-    async def reply(self) -> IStoredFile:
+    def reply(self) -> Deferred[IStoredFile]:
         """Open its file; see :class:`~txbits.interfaces.IAnswerable`."""
-        return await self._asked().reply()
+        return at_once(lambda: self._asked().reply())
 
     def reply_address(self) -> str:
         """The reply's path; see :class:`~txbits.interfaces.IReplyAddressable`."""

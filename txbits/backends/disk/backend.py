@@ -31,12 +31,7 @@ from txbits.backends.disk._application import DiskAnswers
 from txbits.backends.disk._downloads import open_plain_file, published_file
 from txbits.backends.disk._file_clock import Look
 from txbits.backends.disk._files import Files, at_once, storage_error, translated
-from txbits.backends.disk._found import (
-    is_published,
-    load,
-    note_unsafe,
-    summaries,
-)
+from txbits.backends.disk._found import is_published, load, note_unsafe, summaries
 from txbits.backends.disk._probe import FileSystem, Way
 from txbits.backends.disk._recovery import (
     remove_rest,
@@ -147,7 +142,7 @@ class DiskBackend:
         return self._opened
 
     def disputes(self, other: IBackend) -> bool:
-        """See :class:`~txbits.interfaces.IExclusive`; roots may lie in one another."""
+        """See :class:`~txbits.interfaces.IExclusive`; roots may be nested."""
         return isinstance(other, DiskBackend) and (
             os.path.realpath(self.root) == os.path.realpath(other.root)
         )
