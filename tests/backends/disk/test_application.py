@@ -129,7 +129,7 @@ class KeepingTests(AnswerCase):
         name = str(session.session_id).upper()
         return sorted(
             one.removeprefix(name)
-            for one in os.listdir(session.staged.staging.path)
+            for one in os.listdir(session.staging.path)
             if one.startswith(name)
         )
 

@@ -62,12 +62,12 @@ class CrashTests(CrashCase, AnswerCase):
             self.begun(session)
             self.write(session)
             # Its name is there; to make that safe fails, so it is asked again.
-            real, session.staged.staging.sync_directory = (
-                session.staged.staging.sync_directory,
+            real, session.staging.sync_directory = (
+                session.staging.sync_directory,
                 lambda: maybeDeferred(self._broken),
             )
             self.failureResultOf(session.keep_answer(Answer()), BackendError)
-            session.staged.staging.sync_directory = real
+            session.staging.sync_directory = real
             self.run_until_dead(backend, calls, session.begin_attempt)
             found = self.found(self.reopened(backend), session)
             if found.answer is not None:
@@ -148,7 +148,7 @@ class MachineCrashTests(AnswerCase):
             backend = self.start()
             session = self.answered(backend)
             name = f"{str(session.session_id).upper()}.answer"
-            with open(os.path.join(session.staged.staging.path, name), "wb") as file:
+            with open(os.path.join(session.staging.path, name), "wb") as file:
                 file.write(torn)
             again = self.reopened(backend)
             self.failureResultOf(again.find(session.session_id), BackendError)

@@ -10,9 +10,8 @@ bytes, :mod:`~txbits.backends.disk._writer` appends to them,
 from __future__ import annotations
 
 from contextlib import suppress
-from uuid import UUID
 
-from attrs import define
+from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
 from zope.interface import implementer
@@ -42,55 +41,27 @@ from txbits.interfaces import (
 
 @implementer(IUploadSession, IReadable, IAddressable, IAnswerable, IReplyAddressable)
 @define(eq=False, weakref_slot=False)
-class DiskSession:
+class DiskSession(Staged):
     """
     One upload; see :class:`~txbits.interfaces.IUploadSession`.
 
-    :ivar staged: Its bytes.
     :ivar answers: What an application answered; ``None`` if none was asked.
     """
 
-    destination: tuple[str, ...]
-    owner: str | None
-    content_name: str | None
-    staged: Staged
+    destination: tuple[str, ...] = field(kw_only=True)
+    owner: str | None = field(kw_only=True)
+    content_name: str | None = field(kw_only=True)
     published: bool = False
-    releasing: bool = False
     answers: DiskAnswers | None = None
     _writer: DiskWriter | None = None
     _ending: Joint | None = None
     _is_gone: bool = False
 
-    @property
-    def session_id(self) -> UUID:
-        """See :class:`~txbits.interfaces.IUploadSession`, like the next four."""
-        return self.staged.session_id
-
-    @property
-    def total(self) -> int | None:
-        """The length of the whole file."""
-        return self.staged.total
-
-    @property
-    def offset(self) -> int:
-        """How many bytes are held."""
-        return self.staged.offset
-
-    @property
-    def last_progress(self) -> float:
-        """When bytes were last stored."""
-        return self.staged.last_progress
-
-    @property
-    def in_doubt(self) -> bool:
-        """Whether acknowledged bytes may be missing."""
-        return self.staged.in_doubt
-
     # -- writing and publishing
 
     def open_writer(self, total: int) -> Deferred[IWriter]:
         """Begin to append; see :class:`~txbits.interfaces.IUploadSession`."""
-        awaited = self.staged.not_before()
+        awaited = self.not_before()
         if awaited is not None:
             return awaited.addCallback(lambda _: self.open_writer(total))
         return at_once(self._open_writer, total)
@@ -100,19 +71,18 @@ class DiskSession:
             raise BackendError("a writer is open already")
         if self.published or self.releasing:
             raise BackendError("the session takes no more bytes")
-        staged = self.staged
         try:
-            fd = staged.open_to_append(total)
+            fd = self.open_to_append(total)
         except OSError as error:
-            raise storage_error(error, staged.staging.root.path) from error
-        self._writer = DiskWriter(staged, fd, staged.offset)
+            raise storage_error(error, self.staging.root.path) from error
+        self._writer = DiskWriter(self, fd, self.offset)
         return self._writer
 
     @deferred
     async def publish(self, *, overwrite: bool, create_directories: bool) -> None:
         """Link or move the file; see :class:`~txbits.interfaces.IUploadSession`."""
         if not self.published:
-            await publish(self.staged, self.destination, overwrite, create_directories)
+            await publish(self, self.destination, overwrite, create_directories)
             self.published = True
 
     # -- releasing
@@ -121,9 +91,8 @@ class DiskSession:
         """Remove everything; see :class:`~txbits.interfaces.IReleasable`."""
         if self._ending is not None:
             return self._ending.join()
-        staged = self.staged
-        self.releasing = staged.is_released = True
-        is_busy = staged.is_being_secured or (
+        self.releasing = True
+        is_busy = self.is_being_secured or (
             self._writer is not None and self._writer.closing is not None
         )
         if not is_busy and self.answers is None and self._is_short():
@@ -139,17 +108,14 @@ class DiskSession:
 
     def _is_short(self) -> bool:
         """Whether removing the staged file and the record is quick."""
-        staged = self.staged
-        return staged.offset <= SHORT and not staged.staging.table.is_aside(
-            staged.session_id
-        )
+        return self.offset <= SHORT and not self.staging.table.is_aside(self.session_id)
 
     @deferred
     async def _release_slowly(self) -> None:
         # An fsync uses the descriptor. How it ends does not matter.
         if self._writer is not None and self._writer.closing is not None:
             await self._writer.closing.join().addErrback(lambda _: None)
-        await self.staged.rest()
+        await self.rest()
         is_short = self._is_short()
         if self.answers is not None:
             await self.answers.rest()
@@ -157,39 +123,38 @@ class DiskSession:
         if is_short:
             translated(self._remove_everything)
         else:
-            await self.staged.staging.in_thread(translated, self._remove_everything)
+            await self.staging.in_thread(translated, self._remove_everything)
 
     def _remove_everything(self) -> None:
         if self._is_gone:
             return
-        staged = self.staged
-        staging = staged.staging
+        staging = self.staging
         if self._writer is not None and self._writer.is_open:
             # Lost bytes do not matter; the file is closed in any case.
             with suppress(OSError):
                 self._writer.shut()
         # The record goes last: the session is found as long as anything is left.
         if self.answers is not None or not self.published:
-            staged.mark(Phase.RELEASING)
+            self.mark(Phase.RELEASING)
         if self.answers is not None:
             self.answers.remove()
-        staged.remove()
-        staging.close_memory.drop(staged.session_id)
-        staging.unsafe.discard(staged.session_id)
+        self.remove()
+        staging.close_memory.drop(self.session_id)
+        staging.unsafe.discard(self.session_id)
         self._is_gone = True
 
     # -- optional abilities
 
     def address(self) -> str:
         """The staged file's path; see :class:`~txbits.interfaces.IAddressable`."""
-        return f"{self.staged.staging.path}/{self.staged.part()}"
+        return f"{self.staging.path}/{self.part()}"
 
     @deferred
     async def read_into(self, consumer: IConsumer, start: int, end: int) -> None:
         """Feed staged bytes; see :class:`~txbits.interfaces.IReadable`."""
-        staging = self.staged.staging
+        staging = self.staging
         files = staging.files
-        fd = translated(self.staged.open)
+        fd = translated(self.open)
 
         def read(offset: int, length: int) -> Deferred[bytes]:
             return staging.in_thread(translated, files.pread, fd, length, offset)
@@ -213,7 +178,7 @@ class DiskSession:
         if self.releasing:
             raise BackendError("the session is being released")
         if self.answers is None:
-            self.answers = DiskAnswers(self.staged.staging, self.session_id)
+            self.answers = DiskAnswers(self.staging, self.session_id)
         return self.answers
 
     @deferred
@@ -236,7 +201,7 @@ class DiskSession:
 
     def reply_address(self) -> str:
         """The reply's path; see :class:`~txbits.interfaces.IReplyAddressable`."""
-        return f"{self.staged.staging.path}/{reply_name(self.session_id)}"
+        return f"{self.staging.path}/{reply_name(self.session_id)}"
 
     def has_reply(self) -> Deferred[bool]:
         """Look for its file; see :class:`~txbits.interfaces.IReplyAddressable`."""

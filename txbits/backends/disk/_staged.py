@@ -31,7 +31,7 @@ _NEW = WRITE | os.O_CREAT | os.O_TRUNC
 @define(eq=False, weakref_slot=False)
 class Staged:
     """
-    A staged file, and what its record says.
+    A staged file, and what its record says: the part of a session that has bytes.
 
     An object of an idle session has no path and no descriptor: both follow from the id.
 
@@ -46,7 +46,7 @@ class Staged:
     :ivar is_safe: Whether all bytes of the file are safe.
     :ivar is_name_safe: Whether the name of the file is safe.
     :ivar is_moved: Whether the file was renamed to its destination.
-    :ivar is_released: Whether the session is being released.
+    :ivar releasing: Whether the session is being released.
     """
 
     session_id: UUID
@@ -54,13 +54,13 @@ class Staged:
     last_progress: float
     total: int | None = None
     offset: int = 0
+    releasing: bool = False
     in_doubt: bool = False
     safe: int = 0
     is_kept: bool = False
     is_safe: bool = False
     is_name_safe: bool = False
     is_moved: bool = False
-    is_released: bool = False
     _part: str | None = None
     _securing: Joint | None = None
     _unsafe: BackendError | None = None
@@ -265,7 +265,7 @@ class Staged:
         def secured(outcome: Failure | None) -> None:
             if outcome is None:
                 self.is_safe = True
-                if not (securing.is_awaited or self.is_released):
+                if not (securing.is_awaited or self.releasing):
                     # Otherwise Close-Session records it with everything else.
                     with suppress(OSError, BackendError):  # the record may say less
                         self.record_safe()

@@ -41,7 +41,6 @@ from txbits.backends.disk._recovery import (
     sync_published,
 )
 from txbits.backends.disk._session import DiskSession
-from txbits.backends.disk._staged import Staged
 from txbits.backends.disk._staging import FsyncPolicy, Staging
 from txbits.backends.disk._start import open_staging, this_boot
 from txbits.backends.disk._syncs import KernelSyncs, Sync, all_done
@@ -284,8 +283,15 @@ class DiskBackend:
             )
         except OSError as error:
             raise storage_error(error, self.root) from error
-        staged = Staged(session_id, staging, now, is_kept=is_kept)
-        return DiskSession(destination, owner, content_name, staged)
+        return DiskSession(
+            session_id,
+            staging,
+            now,
+            is_kept=is_kept,
+            destination=destination,
+            owner=owner,
+            content_name=content_name,
+        )
 
     @deferred
     async def _safe(self, session: IUploadSession) -> IUploadSession:
@@ -322,24 +328,21 @@ class DiskBackend:
         answers = None
         if (asked := found.asked) is not None:
             answers = DiskAnswers(staging, session_id, asked.attempts, asked.answer)
-        staged = Staged(
+        return DiskSession(
             session_id,
             staging,
             found.last_progress,
             record.total,
             found.offset,
+            found.releasing,
             found.in_doubt,
             record.safe,
             record.is_kept,
-        )
-        return DiskSession(
-            record.destination,
-            record.owner,
-            record.content_name,
-            staged,
-            found.published,
-            found.releasing,
-            answers,
+            destination=record.destination,
+            owner=record.owner,
+            content_name=record.content_name,
+            published=found.published,
+            answers=answers,
         )
 
     @deferred
