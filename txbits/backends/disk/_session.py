@@ -61,9 +61,10 @@ class DiskSession(Staged):
 
     def open_writer(self, total: int) -> Deferred[IWriter]:
         """Begin to append; see :class:`~txbits.interfaces.IUploadSession`."""
-        awaited = self.not_before()
-        if awaited is not None:
-            return awaited.addCallback(lambda _: self.open_writer(total))
+        if self.securing is not None:
+            return self.securing.join().addCallback(lambda _: self.open_writer(total))
+        if self.safe > self.offset:
+            return self.lower_safe().addCallback(lambda _: self.open_writer(total))
         return at_once(self._open_writer, total)
 
     def _open_writer(self, total: int) -> IWriter:
@@ -92,7 +93,7 @@ class DiskSession(Staged):
         if self._ending is not None:
             return self._ending.join()
         self.releasing = True
-        is_busy = self.is_being_secured or (
+        is_busy = self.securing is not None or (
             self._writer is not None and self._writer.closing is not None
         )
         if not is_busy and self.answers is None and self._is_short():
@@ -115,7 +116,8 @@ class DiskSession(Staged):
         # An fsync uses the descriptor. How it ends does not matter.
         if self._writer is not None and self._writer.closing is not None:
             await self._writer.closing.join().addErrback(lambda _: None)
-        await self.rest()
+        if self.securing is not None:
+            await self.securing.join()
         is_short = self._is_short()
         if self.answers is not None:
             await self.answers.rest()

@@ -12,7 +12,6 @@ from contextlib import suppress
 from uuid import UUID
 
 from attrs import define
-from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from txbits._deferreds import deferred
@@ -47,6 +46,7 @@ class Staged:
     :ivar is_name_safe: Whether the name of the file is safe.
     :ivar is_moved: Whether the file was renamed to its destination.
     :ivar releasing: Whether the session is being released.
+    :ivar securing: The end of an fsync of the complete file, while it is in progress.
     """
 
     session_id: UUID
@@ -61,8 +61,8 @@ class Staged:
     is_safe: bool = False
     is_name_safe: bool = False
     is_moved: bool = False
+    securing: Joint | None = None
     _part: str | None = None
-    _securing: Joint | None = None
     _unsafe: BackendError | None = None
 
     def part(self) -> str:
@@ -100,18 +100,8 @@ class Staged:
 
     # -- opening
 
-    def not_before(self) -> Deferred[None] | None:
-        """
-        Prepare the file for appending.
-
-        :returns: What to wait for before asking again; ``None`` if the file is ready.
-        """
-        if self._securing is not None:
-            return self._securing.join()
-        return self._lower_safe() if self.safe > self.offset else None
-
     @deferred
-    async def _lower_safe(self) -> None:
+    async def lower_safe(self) -> None:
         """
         Record that fewer bytes are safe than before.
 
@@ -233,34 +223,13 @@ class Staged:
 
     # -- surviving a system crash
 
-    @property
-    def is_being_secured(self) -> bool:
-        """Whether an fsync uses the file."""
-        return self._securing is not None
-
-    async def rest(self) -> None:
-        """Wait until no fsync uses the file."""
-        if self._securing is not None:
-            await self._securing.join()
-
-    def is_worth_securing(self) -> bool:
-        """
-        Whether to sync the file now: it is complete, Close-Session comes next and needs
-        it synced, and syncing is quick.
-        """
-        return (
-            self.offset == self.total
-            and self.total <= SHORT
-            and self.staging.fsync == "close"
-        )
-
     def secure(self, fd: int) -> None:
         """
         Start to sync the complete file.
 
         :param fd: The open file, which is closed at the end.
         """
-        securing = self._securing = Joint()
+        securing = self.securing = Joint()
 
         def secured(outcome: Failure | None) -> None:
             if outcome is None:
@@ -274,7 +243,7 @@ class Staged:
                 self._discard()
             with suppress(OSError):  # all bytes are synced, or given up
                 self.staging.files.close(fd)
-            self._securing = None
+            self.securing = None
             securing.end(None)
 
         self.staging.sync(fd).addBoth(secured)
@@ -285,8 +254,8 @@ class Staged:
 
         :raises BackendError: If syncing failed; all bytes are lost then.
         """
-        if self._securing is not None:
-            await self._securing.join()
+        if self.securing is not None:
+            await self.securing.join()
         if self._unsafe is not None:
             self.offset = 0
             fault, self._unsafe = self._unsafe, None

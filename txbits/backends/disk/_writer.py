@@ -12,7 +12,7 @@ from txbits._deferreds import deferred
 from txbits.backends._threads import Joint
 from txbits.backends.disk._files import at_once, storage_error, translated
 from txbits.backends.disk._records import Phase
-from txbits.backends.disk._staged import Staged
+from txbits.backends.disk._staged import SHORT, Staged
 from txbits.backends.disk._syncs import all_done
 from txbits.errors import BackendError
 from txbits.interfaces import IWriter
@@ -69,7 +69,7 @@ class DiskWriter:
         if self._fd < 0:
             return succeed(None)
         staged = self._staged
-        if staged.is_worth_securing():
+        if self._is_worth_securing():
             staged.secure(self._given_up())
             return succeed(None)
         if staged.staging.fsync != "fragment":
@@ -78,6 +78,18 @@ class DiskWriter:
         answer = closing.join()
         self._sync_and_shut().addBoth(self._closed).addBoth(closing.end)
         return answer
+
+    def _is_worth_securing(self) -> bool:
+        """
+        Whether to sync the file now: it is complete, Close-Session comes next and needs
+        it synced, and syncing is quick.
+        """
+        staged = self._staged
+        return (
+            staged.offset == staged.total
+            and staged.total <= SHORT
+            and staged.staging.fsync == "close"
+        )
 
     def _closed(self, outcome: None) -> None:
         self.closing = None
