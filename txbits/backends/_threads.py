@@ -35,11 +35,11 @@ class Threads:
     A few threads, each started when it is first needed.
 
     They are separate from the reactor's threads, which look up host names. A
-    ``ThreadPool`` with ``deferToThreadPool`` does the same for more CPU time: measured
-    with empty jobs, one at a time took 48 µs with it and 26 µs with this class, 8 at a
-    time 35 and 8 µs, 32 at a time 22 and 4 µs. A small upload takes about 650 µs, and
-    three jobs where threads call fsync. Most of the difference is that outcomes which
-    arrive together wake up the reactor once.
+    ``ThreadPool`` with ``deferToThreadPool`` does the same for more CPU time: for an
+    empty job, 68 µs instead of 27 µs one at a time, 33 instead of 8 with 8 at a time,
+    19 instead of 3 with 32 at a time (medians). A small upload takes about 650 µs, and
+    three such jobs where threads call fsync. Most of the difference is that outcomes
+    which arrive together wake up the reactor once.
     """
 
     _reactor: Any

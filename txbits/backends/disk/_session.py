@@ -1,9 +1,9 @@
 """
 A session on disk: from its first byte to its publication or its release.
 
-The work is done in the modules below: :mod:`~txbits.backends.disk._staged` keeps the
-bytes, :mod:`~txbits.backends.disk._writer` appends to them,
-:mod:`~txbits.backends.disk._publish` publishes them, and
+A session is a staged file (:class:`~txbits.backends.disk._staged.Staged`), and what the
+modules below do with it: :mod:`~txbits.backends.disk._writer` appends to it,
+:mod:`~txbits.backends.disk._publish` publishes it, and
 :mod:`~txbits.backends.disk._application` stores what a server application answered.
 """
 
