@@ -27,6 +27,7 @@ from txbits.backends.disk import DiskBackend
 from txbits.backends.memory import MemoryBackend
 from txbits.errors import InvalidSetting
 from txbits.interfaces import BackendContext, IBackend, IBackendParser
+from txbits.service.settings import DEFAULT_BACKEND
 
 
 class ParseTests(SynchronousTestCase):
@@ -63,7 +64,7 @@ class ParseTests(SynchronousTestCase):
 
     def test_what_is_no_description_is_refused(self):
         for text in ("", "memory", ":", ":x", "a=b:c", "/srv/uploads", r"a\:b:c"):
-            with self.assertRaisesRegex(InvalidSetting, "no backend description"):
+            with self.assertRaisesRegex(InvalidSetting, "is not a backend description"):
                 parse_description(text)
 
     def test_a_backslash_at_the_end_is_refused(self):
@@ -152,25 +153,41 @@ class BackendFromDescriptionTests(SynchronousTestCase):
         self.assertEqual(backend._fsync, "never")
         self.assertFalse(os.path.exists(path))
 
+    def test_a_root_is_created_if_that_is_set_or_it_is_the_default(self):
+        root = self.mktemp()
+        for text, creates in (
+            (f"disk:{root}", False),
+            (f"disk:{root}:create=no", False),
+            (f"disk:{root}:create=yes", True),
+            (DEFAULT_BACKEND, True),
+            (f"{DEFAULT_BACKEND}:create=no", False),
+            ("disk:here/uploads", False),
+        ):
+            self.assertEqual(self.make(text)._create_root, creates, text)
+
     def test_arguments_reach_the_parser(self):
         context, size, colour = self.make("mine:3:colour=blue", fsync="fragment")
         self.assertEqual((context.fsync, size, colour), ("fragment", 3, "blue"))
 
     def test_an_unknown_prefix_is_refused_with_the_known_formats(self):
         self.assert_refused(
-            "tape:/dev/st0", r"'tape'; there are: memory:, disk:PATH, mine:SIZE"
+            "tape:/dev/st0",
+            r"'tape'; the backends are: memory:, disk:PATH\[:create=yes\], mine:SIZE",
         )
 
     def test_wrong_arguments_are_refused_with_the_format(self):
         self.assert_refused("disk:", r"'path'; write disk:PATH")
         self.assert_refused("disk:a:b", "write disk:PATH")
-        self.assert_refused("disk:a=b", "write disk:PATH, with a backslash")
+        self.assert_refused("disk:a=b", r"write disk:PATH\[:create=yes\], with a backs")
         self.assert_refused("memory:x", "write memory:")
         self.assert_refused("mine:1:size=2", "write mine:")
 
     def test_arguments_that_a_parser_refuses_are_refused(self):
         self.assert_refused("disk::", "write disk:PATH")
         self.assert_refused("disk:\0", "names no directory")
+        self.assert_refused(
+            "disk:a:create=maybe", "^create must be yes or no, not 'may"
+        )
         self.assert_refused("mine:many", "'many'; write mine:SIZE")
         self.assert_refused("mine:1:colour=none", "^there is no such colour$")
 

@@ -8,36 +8,13 @@ from threading import Event, current_thread, main_thread
 
 from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import TestCase
 
-from txbits.backends._threads import MOST_THREADS, Threads, at_once, translated
-from txbits.errors import BackendError, OutOfSpace
+from txbits.backends._threads import MOST_THREADS, Threads
 
 
 def broken():
     raise KeyError("x")
-
-
-class TranslatedTests(SynchronousTestCase):
-    """Failed system calls become what the interfaces fail with."""
-
-    def fail_with(self, *args):
-        raise OSError(*args)
-
-    def test_errors_of_the_system_are_backend_errors(self):
-        with self.assertRaises(BackendError) as caught:
-            translated(self.fail_with, 5, "broken")
-        self.assertIs(type(caught.exception), BackendError)
-        self.assertIsInstance(caught.exception.__cause__, OSError)
-
-    def test_a_full_disk_is_told_apart(self):
-        self.failureResultOf(at_once(self.fail_with, 28, "full"), OutOfSpace)
-
-    def test_other_errors_stay_what_they_are(self):
-        self.failureResultOf(at_once(broken), KeyError)
-
-    def test_outcomes_are_there_at_once(self):
-        self.assertEqual(self.successResultOf(at_once(max, 1, 2)), 2)
 
 
 class ThreadsTests(TestCase):

@@ -32,7 +32,7 @@ class UploadExampleTests(TestCase):
             self,
             *TWIST,
             *("txbits", "--listen", "tcp:0:interface=127.0.0.1"),
-            *("--backend", f"disk:{self.root.path}"),
+            *("--backend", f"disk:{self.root.path}:create=yes"),
             cwd=self.cwd,
         )
         self.url = f"http://127.0.0.1:{await server.listening()}/file"

@@ -22,7 +22,7 @@ from twisted.python.procutils import which
 from twisted.trial.unittest import TestCase
 
 from tests.backends.s3.test_access import certificate
-from txbits.backends._reading import PIECE
+from txbits.backends._serving import PIECE
 from txbits.backends.disk import DiskBackend
 from txbits.sessions import Settings
 from txbits.web import BITSResource, BITSSite

@@ -137,13 +137,13 @@ class ThirdPartyBackendTests(ExampleTestCase):
     async def test_it_is_listed_where_it_is_installed(self):
         program = await self.twist("--help-backends", path=[self.folder]).ended()
         self.assertEqual(program.status, 0)
-        for form in ("disk:PATH", "memory:", "sqlite:PATH"):
+        for form in ("disk:PATH[:create=yes]", "memory:", "sqlite:PATH"):
             self.assertIn(f"{form}\n", program.stdout)
 
     async def test_it_is_unknown_where_it_is_not(self):
         program = await self.twist("--backend", "sqlite:x", path=[]).ended()
         self.assertEqual(program.status, 1)
-        self.assertIn("no backend is called 'sqlite'", program.stderr)
+        self.assertIn("unknown backend 'sqlite'", program.stderr)
 
     async def test_a_wrong_description_is_one_line_and_status_1(self):
         for description in ("sqlite:", "sqlite:a:b", "sqlite:a:b=c"):

@@ -47,6 +47,11 @@ server.serve_forever()
 class ReloadTests(ServiceTestCase):
     """A server with a file, and a client in the middle of an upload."""
 
+    def setUp(self):
+        super().setUp()
+        for root in ("root", "one", "two", "twist", "twistd"):
+            (self.cwd / root).mkdir()
+
     def write(self, *directories, top=TOP):
         tables = "".join(f"[[directory]]\n{one}\n" for one in directories)
         (self.cwd / "txbits.toml").write_text(top + tables)

@@ -122,7 +122,17 @@ class WrongSettingTests(ServiceTestCase):
                 str(file),
             )
 
+    async def test_root_that_does_not_exist(self):
+        for start in (self.twistd, self.twist):
+            await self.is_refused(
+                start("--listen", LOOPBACK, "--backend", "disk:root"),
+                "--backend: disk:root: ",
+                "does not exist",
+            )
+        self.assertFalse((self.cwd / "root").exists())
+
     async def test_root_that_another_server_uses(self):
+        (self.cwd / "root").mkdir()
         arguments = ("--listen", LOOPBACK, "--backend", "disk:root")
         await self.twist(*arguments).listening()
         await self.is_refused(self.twist(*arguments), "--backend: disk:root: ")
@@ -165,6 +175,7 @@ class LifeTests(ServiceTestCase):
     """From the start to a clean end."""
 
     async def test_ends_on_sigterm_with_idle_connections_open(self):
+        (self.cwd / "root").mkdir()
         for start in (self.twistd, self.twist):
             program = start("--listen", LOOPBACK, "--backend", "disk:root")
             wire = Wire(await program.listening())
@@ -182,6 +193,7 @@ class LifeTests(ServiceTestCase):
             self.assertNotIn("Traceback", program.stdout)
 
     async def test_a_fragment_under_way_keeps_its_bytes_on_sigterm(self):
+        (self.cwd / "root").mkdir()
         data = os.urandom(300_000)
         program = self.twist("--listen", LOOPBACK, "--backend", "disk:root")
         wire = Wire(await program.listening())
@@ -233,10 +245,10 @@ class LifeTests(ServiceTestCase):
             listen = ["{LOOPBACK}"]
             [[directory]]
             mount = "/logs"
-            backend = "disk:logs"
+            backend = "disk:logs:create=yes"
             [[directory]]
             mount = "/"
-            backend = "disk:rest"
+            backend = "disk:rest:create=yes"
             [[directory]]
             mount = "/off"
             backend = "memory:"

@@ -1,9 +1,9 @@
 """
-Where uploads are kept: the backends that txbits brings, and how others are found.
+Where uploads are stored: the backends of txbits, and how others are found.
 
 :class:`txbits.backends.memory.MemoryBackend` and
 :class:`txbits.backends.disk.DiskBackend` are imported from their modules. A backend
-knows storage, and nothing of HTTP or of packets.
+stores bytes, and depends on neither HTTP nor packets.
 """
 
 from __future__ import annotations

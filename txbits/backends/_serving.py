@@ -1,5 +1,5 @@
 """
-Files that are open to be served, whatever store they lie in.
+Stored bytes fed to a consumer at its own pace: those of a session, and open files.
 """
 
 from __future__ import annotations
@@ -9,13 +9,70 @@ from typing import Protocol
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IConsumer
+from twisted.internet.interfaces import IConsumer, IPushProducer
 from zope.interface import implementer
 
 from txbits._deferreds import Waiters, deferred
-from txbits.backends._reading import Reading
 from txbits.errors import BackendError, StagedDataLost
 from txbits.interfaces import ICodedFile
+
+#: How many bytes are read at a time.
+PIECE = 1 << 18
+
+
+@implementer(IPushProducer)
+@define(eq=False)
+class Reading:
+    """
+    A producer that reads ahead by at most one piece.
+
+    :ivar consumer: Gets this producer, and may pause and stop it.
+    :ivar read: Called with an offset and a length; its Deferred fires with that many
+        bytes, or fewer at the end.
+    """
+
+    consumer: IConsumer
+    read: Callable[[int, int], Deferred[bytes]]
+    _resumed: Deferred[None] | None = None
+    _stopped: bool = False
+
+    async def run(self, start: int, end: int) -> None:
+        """
+        Feed the bytes from *start* up to, not including, *end*.
+
+        :raises StagedDataLost: If there are not that many.
+        :raises BackendError: If reading failed, or the consumer stopped it.
+        """
+        self.consumer.registerProducer(self, True)
+        try:
+            while start < end:
+                piece = await self.read(start, min(PIECE, end - start))
+                if not piece:
+                    raise StagedDataLost(f"staged bytes end at {start}, not at {end}")
+                while self._resumed is not None:
+                    await self._resumed
+                if self._stopped:
+                    raise BackendError("the reader of the upload has gone away")
+                start += len(piece)
+                self.consumer.write(piece)
+        finally:
+            self.consumer.unregisterProducer()
+
+    def pauseProducing(self) -> None:
+        """Called by the consumer: it needs no more for now."""
+        if self._resumed is None and not self._stopped:
+            self._resumed = Deferred()
+
+    def resumeProducing(self) -> None:
+        """Called by the consumer: it needs more."""
+        resumed, self._resumed = self._resumed, None
+        if resumed is not None:
+            resumed.callback(None)
+
+    def stopProducing(self) -> None:
+        """Called by the consumer: it needs no more at all."""
+        self._stopped = True
+        self.resumeProducing()
 
 
 class IFeeder(Protocol):
@@ -25,22 +82,22 @@ class IFeeder(Protocol):
         """Feed the bytes from *start* up to, not including, *end*."""
 
     def stopProducing(self) -> None:
-        """Let :meth:`run` fail as soon as it can."""
+        """Let :meth:`run` fail as soon as possible."""
 
 
 def _nothing_to_close() -> None:
-    """Close what needs no closing."""
+    """Close nothing."""
 
 
 @implementer(ICodedFile)
 @define(eq=False)
 class StoredFile:
     """
-    A file that was opened; see :class:`~txbits.interfaces.ICodedFile`.
+    An open file; see :class:`~txbits.interfaces.ICodedFile`.
 
-    It is closed when no reading uses it any more: a thread may be in the middle of one.
+    It is closed when no reading uses it any more: a thread may be reading.
 
-    :param feeder: Makes what feeds a consumer from it.
+    :param feeder: Makes the object that feeds a consumer.
     :param close: Called once, at the end.
     """
 
@@ -96,9 +153,8 @@ def by_pieces(
     read: Callable[[int, int], Deferred[bytes]],
 ) -> Callable[[IConsumer], IFeeder]:
     """
-    Make a file's feeders of a function that reads it.
+    Make the feeders of a file.
 
-    :param read: Called with an offset and a length; its Deferred fires with that
-        many bytes, or fewer where the bytes end.
+    :param read: See :class:`Reading`.
     """
     return lambda consumer: Reading(consumer, read)

@@ -1,76 +1,29 @@
 """
-How the disk backend gets its work done: at once, in a thread, or together.
-
-Quick system calls are made at once, on the reactor's thread: handing each one over
-costs more than it takes. Whatever can be slow goes to threads of our own, since
-those of the reactor look host names up.
+Threads for work that may block, and one way to wait for work that others wait for.
 """
 
 from __future__ import annotations
 
-import errno
 from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, Protocol
 
 from attrs import define, field
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
-from txbits.errors import BackendError, OutOfSpace
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-# A file that grows too long for its file system does not fit there either.
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-
-#: More threads than this do not make fsync faster, but make Python slower.
+#: More threads do not make fsync faster, and make Python slower.
 MOST_THREADS = 8
 
 
 class InThread(Protocol):
-    """Calls a function elsewhere; the Deferred fires with what it returns."""
+    """Calls a function that may block; the Deferred fires with what it returns."""
 
     def __call__(
         self, function: Callable[..., Any], /, *args: Any
     ) -> Deferred[Any]: ...
-
-
-def storage_error(error: OSError) -> BackendError:
-    """Make a failed system call into what the interfaces fail with."""
-    return (OutOfSpace if error.errno in _FULL else BackendError)(str(error))
-
-
-def translated(function: Callable[..., T], *args: Any) -> T:
-    """
-    Call *function*, and raise a BackendError in place of an OSError.
-
-    :raises BackendError: Chained to the OSError.
-    """
-    try:
-        return function(*args)
-    except OSError as error:
-        raise storage_error(error) from error
-
-
-def at_once(function: Callable[..., T], *args: Any) -> Deferred[T]:
-    """
-    Call *function* here and now.
-
-    :returns: A Deferred that has fired already, with the outcome.
-    """
-    # Not by way of translated(): this is called many times for a small upload.
-    try:
-        return succeed(function(*args))
-    except OSError as error:
-        fault = storage_error(error)
-        fault.__cause__ = error
-        return fail(fault)
-    except BaseException:  # noqa: BLE001 - the Deferred carries it
-        return fail()
 
 
 _Job = tuple[Deferred[Any], Callable[..., Any], tuple[Any, ...]]
@@ -81,9 +34,12 @@ class Threads:
     """
     A few threads, each started when it is first needed.
 
-    Twisted's thread pools do the same and more; at a thousand small uploads a second
-    that more is a good part of what an upload costs. Outcomes that come
-    together are handed over together, which spares the reactor wake-ups.
+    They are separate from the reactor's threads, which look up host names. A
+    ``ThreadPool`` with ``deferToThreadPool`` does the same for more CPU time: for an
+    empty job, 68 µs instead of 27 µs one at a time, 33 instead of 8 with 8 at a time,
+    19 instead of 3 with 32 at a time (medians). A small upload takes about 650 µs, and
+    three such jobs where threads call fsync. Most of the difference is that outcomes
+    which arrive together wake up the reactor once.
     """
 
     _reactor: Any
@@ -103,7 +59,7 @@ class Threads:
         """
         self._at_work += 1
         if len(self._threads) < min(self._at_work, MOST_THREADS):
-            thread = Thread(target=self._work, name="txbits-disk", daemon=True)
+            thread = Thread(target=self._work, name="txbits", daemon=True)
             self._threads.append(thread)
             thread.start()
         work: Deferred[Any] = Deferred()
@@ -119,14 +75,14 @@ class Threads:
             except BaseException:  # noqa: BLE001 - it is passed on whole
                 outcome = Failure()  # type: ignore[no-untyped-call]
             self._outcomes.append((work, outcome))
-            # Whoever sees it set has appended before it is taken back.
+            # A thread that sees it set has appended before _hand_over clears it.
             if not self._announced:
                 self._announced = True
                 self._reactor.callFromThread(self._hand_over)
             del job, work, function, args, outcome
 
     def _hand_over(self) -> None:
-        """Fire the Deferreds of what has been done, on the reactor's thread."""
+        """Fire the Deferreds of finished work, on the reactor's thread."""
         self._announced = False
         while self._outcomes:
             work, outcome = self._outcomes.popleft()
@@ -138,7 +94,7 @@ class Threads:
 
     def stop(self) -> Deferred[None]:
         """
-        End the threads, when the work that is under way is done.
+        End the threads, after the work that is in progress.
 
         :returns: A Deferred that fires with ``None`` when no thread is left.
         """

@@ -1,12 +1,11 @@
 """
 Backend descriptions: one string, such as ``disk:/srv/uploads``, becomes a backend.
 
-The syntax is that of Twisted's endpoint strings: a prefix, then positional
-parts and ``name=value`` parts between colons, and a backslash before a colon,
-an equals sign or a backslash that is meant as one. The prefix picks an
-:class:`~txbits.interfaces.IBackendParser` among the Twisted plugins. The
-parsers of our own backends are here too; they import a backend only when one is
-made, since twistd loads every plugin that it lists.
+The syntax is that of Twisted's endpoint strings: a prefix, then positional and
+``name=value`` parts between colons. A backslash escapes a colon, an equals sign or a
+backslash. The prefix selects an :class:`~txbits.interfaces.IBackendParser` among the
+Twisted plugins. The parsers of our own backends are here too. They import a backend
+only when they make one, since twistd loads every plugin that it lists.
 """
 
 from __future__ import annotations
@@ -14,31 +13,35 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator
+from typing import ClassVar
 
-from attrs import frozen
 from twisted.plugin import getPlugins
 from zope.interface import implementer
 
 from txbits.errors import InvalidSetting
 from txbits.interfaces import BackendContext, IBackend, IBackendParser
 
+# The path of the default backend, disk:uploads. A first try of txbits creates it; any
+# other path may be that of a volume that is not mounted.
+_DEFAULT_PATH = "uploads"
+
 
 def parse_description(text: str) -> tuple[str, tuple[str, ...], dict[str, str]]:
     r"""
-    Take a description apart.
+    Parse a description.
 
     ``"s3:logs:prefix=in/:endpoint=http\://host"`` gives ``("s3", ("logs",),
-    {"prefix": "in/", "endpoint": "http://host"})``. In a value only a colon
-    ends it; further equals signs belong to it. ``"memory:"`` has no parts.
+    {"prefix": "in/", "endpoint": "http://host"})``. Only a colon
+    ends a value, which may contain equals signs. ``"memory:"`` has no parts.
 
     :returns: The prefix, the positional parts and the named parts, unescaped.
-    :raises InvalidSetting: If there is no prefix, a name is given twice, or a
-        backslash stands at the end.
+    :raises InvalidSetting: If there is no prefix, a name is given twice, or the text
+        ends in a backslash.
     """
     prefix, colon, rest = text.partition(":")
     if not colon or not prefix or "=" in prefix or "\\" in prefix:
         raise InvalidSetting(
-            f"{text!r} is no backend description; an example is disk:/srv/uploads"
+            f"{text!r} is not a backend description, such as disk:/srv/uploads"
         )
     args: list[str] = []
     kwargs: dict[str, str] = {}
@@ -101,7 +104,7 @@ def backend_from_description(
 
     :param text: The description.
     :param context: Handed to the parser.
-    :param parsers: The parsers to choose from; the installed plugins if ``None``.
+    :param parsers: The parsers to choose from; if ``None``, the installed plugins.
     :raises InvalidSetting: If the description cannot be used; the text is one line.
     """
     prefix, args, kwargs = parse_description(text)
@@ -109,7 +112,7 @@ def backend_from_description(
     parser = next((one for one in known if one.prefix == prefix), None)
     if parser is None:
         formats = ", ".join(one.format for one in known) or "none"
-        raise InvalidSetting(f"no backend is called {prefix!r}; there are: {formats}")
+        raise InvalidSetting(f"unknown backend {prefix!r}; the backends are: {formats}")
     return _called(parser.parse_backend, parser.format, context, args, kwargs)
 
 
@@ -123,15 +126,14 @@ def _called(
     """
     Make a backend from the parts of a description.
 
-    :raises InvalidSetting: If *make* does not take them, or refuses one.
+    :raises InvalidSetting: If *make* does not accept them.
     """
     try:
         # Bound apart from the call, so that a TypeError inside it stays visible.
         inspect.signature(make).bind(context, *args, **kwargs)
     except TypeError as error:
         raise InvalidSetting(
-            f"{error}; write {form}, with a backslash before a : or = that is meant "
-            "as one"
+            f"{error}; write {form}, with a backslash before each : or = in a value"
         ) from error
     try:
         return make(context, *args, **kwargs)
@@ -142,27 +144,19 @@ def _called(
 
 
 @implementer(IBackendParser)
-@frozen
-class MemoryBackendParser:
-    """``memory:``"""
+class _Parser:
+    """A parser of ours: what a description looks like, and what it makes."""
 
-    prefix: str = "memory"
-    format: str = "memory:"
-    help: str = (
-        "Keeps uploads in the memory of the process, and loses them with it. "
-        "For trying things out."
-    )
+    prefix: ClassVar[str]
+    format: ClassVar[str]
+    help: ClassVar[str]
+    _make: ClassVar[Callable[..., IBackend]]
 
     def parse_backend(
         self, context: BackendContext, *args: str, **kwargs: str
     ) -> IBackend:
-        """
-        Make a :class:`~txbits.backends.memory.MemoryBackend`.
-
-        :param context: Its reactor is the clock.
-        :raises InvalidSetting: If there is any argument.
-        """
-        return _called(_memory, self.format, context, args, kwargs)
+        """Make the backend; see :class:`~txbits.interfaces.IBackendParser`."""
+        return _called(type(self)._make, self.format, context, args, kwargs)
 
 
 def _memory(context: BackendContext) -> IBackend:
@@ -171,65 +165,41 @@ def _memory(context: BackendContext) -> IBackend:
     return MemoryBackend(context.reactor)
 
 
-@implementer(IBackendParser)
-@frozen
-class DiskBackendParser:
-    """``disk:PATH``"""
+class MemoryBackendParser(_Parser):
+    """``memory:``; see :class:`~txbits.backends.memory.MemoryBackend`."""
 
-    prefix: str = "disk"
-    format: str = "disk:PATH"
-    help: str = (
-        "Publishes uploads below the directory PATH, and stages them in "
-        "PATH/.bits-sessions. Sessions survive a restart."
-    )
-
-    def parse_backend(
-        self, context: BackendContext, *args: str, **kwargs: str
-    ) -> IBackend:
-        """
-        Make a :class:`~txbits.backends.disk.DiskBackend`.
-
-        :param context: Its reactor, and when to fsync.
-        :param args: The directory; made at the start if it is missing.
-        :raises InvalidSetting: If that is empty or cannot be one.
-        """
-        return _called(_disk, self.format, context, args, kwargs)
+    prefix = "memory"
+    format = "memory:"
+    help = "Keeps uploads in memory, and loses them when the process ends. For tests."
+    _make = staticmethod(_memory)
 
 
-def _disk(context: BackendContext, path: str) -> IBackend:
+def _disk(context: BackendContext, path: str, *, create: str = "") -> IBackend:
     from txbits.backends.disk import DiskBackend
 
     if not path or "\0" in path:
         raise InvalidSetting(f"disk:{path!a} names no directory; write disk:PATH")
-    path = os.path.join(context.directory, path)
-    return DiskBackend(path, context.reactor, fsync=context.fsync)
-
-
-@implementer(IBackendParser)
-@frozen
-class S3BackendParser:
-    """``s3:BUCKET``"""
-
-    prefix: str = "s3"
-    format: str = "s3:BUCKET[:prefix=PREFIX][:endpoint=URL][:region=NAME][:...]"
-    help: str = (
-        "Uploads straight into a bucket of Amazon S3 or any store like it; several "
-        "servers may share one. Endpoint, region and credentials may come from AWS's "
-        "environment and files."
+    if create not in ("", "yes", "no"):
+        raise InvalidSetting(f"create must be yes or no, not {create!r}")
+    return DiskBackend(
+        os.path.join(context.directory, path),
+        context.reactor,
+        fsync=context.fsync,
+        create=create == "yes" or (not create and path == _DEFAULT_PATH),
     )
 
-    def parse_backend(
-        self, context: BackendContext, *args: str, **kwargs: str
-    ) -> IBackend:
-        """
-        Make an :class:`~txbits.backends.s3.S3Backend`.
 
-        :param context: Its reactor, and whether an application is told of uploads.
-        :param args: The bucket.
-        :param kwargs: Settings, by the names in the reference.
-        :raises InvalidSetting: If one of them is wrong, or botocore is not installed.
-        """
-        return _called(_s3, self.format, context, args, kwargs)
+class DiskBackendParser(_Parser):
+    """``disk:PATH``; see :class:`~txbits.backends.disk.DiskBackend`."""
+
+    prefix = "disk"
+    format = "disk:PATH[:create=yes]"
+    help = (
+        "Publishes uploads below the directory PATH, and stages them in "
+        "PATH/.bits-sessions. Sessions survive a restart. PATH must exist, unless "
+        "create=yes is set or it is the default, 'uploads'."
+    )
+    _make = staticmethod(_disk)
 
 
 def _s3(context: BackendContext, bucket: str, **settings: str) -> IBackend:
@@ -249,3 +219,16 @@ def _s3(context: BackendContext, bucket: str, **settings: str) -> IBackend:
         context.reactor,
         notifies=context.notifies,
     )
+
+
+class S3BackendParser(_Parser):
+    """``s3:BUCKET``; see :class:`~txbits.backends.s3.S3Backend`."""
+
+    prefix = "s3"
+    format = "s3:BUCKET[:prefix=PREFIX][:endpoint=URL][:region=NAME][:...]"
+    help = (
+        "Uploads into a bucket of Amazon S3 or a compatible store, which several "
+        "servers may share. Endpoint, region and credentials may come from the "
+        "environment and the files of AWS."
+    )
+    _make = staticmethod(_s3)

@@ -1,9 +1,9 @@
 """
-The memory backend: for trying things out, for tests, and for embedders who want the
+The memory backend: for first experiments, for tests, and for embedders who need the
 bytes themselves.
 
-There are no directories to make: a file's parents exist because the file does. What
-is a file is no directory, and the other way about.
+A directory exists as long as a file is in it, and no path is both a file and a
+directory.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from zope.interface.interface import InterfaceClass
 from txbits._deferreds import deferred
 from txbits.backends._destinations import checked_segments
 from txbits.backends._naming import shown_session
-from txbits.backends._reading import Reading
-from txbits.backends._serving import StoredFile, by_pieces
+from txbits.backends._serving import Reading, StoredFile, by_pieces
 from txbits.clocks import Wall, wall_of
 from txbits.errors import (
     BackendError,
@@ -52,7 +51,7 @@ from txbits.interfaces import (
     SessionSummary,
 )
 
-#: How many sessions are listed at a time, and how many closes are looked at.
+# How many sessions are listed, and closes cleaned up, at a time.
 _PAGE = 256
 _MANY = 10_000
 
@@ -101,7 +100,7 @@ class _ReplyWriter:
 
 
 def _stored(content: bytes, modified: float, etag: str) -> StoredFile:
-    """Open bytes to be served."""
+    """Open bytes for a download."""
     whole = memoryview(content)
 
     def read(offset: int, length: int) -> Deferred[bytes]:
@@ -211,7 +210,7 @@ class MemorySession:
         """Open the reply; see :class:`~txbits.interfaces.IAnswerable`."""
         if self.answer is None or not self.answer.has_reply or self._reply is None:
             raise NoSuchFile(f"session {self.session_id} has no reply")
-        # It is the only one that the session will ever have.
+        # A session has only one reply.
         return _stored(self._reply, self._answered_at, str(self.session_id))
 
     def _require_standing(self) -> None:
@@ -219,7 +218,7 @@ class MemorySession:
             raise NoSuchSession(f"session {self.session_id} was released")
 
     def _joined(self) -> bytes:
-        # Joined where the whole is asked for, so that appending never copies.
+        # Joined here rather than in write(), so that appending never copies.
         if len(self._pieces) != 1:
             self._pieces[:] = [b"".join(self._pieces)]
         return self._pieces[0]
@@ -228,10 +227,10 @@ class MemorySession:
 @define(eq=False)
 class PublishedFiles(MutableMapping[tuple[str, ...], bytes]):
     """
-    Files by their destinations, and the directories that these make up.
+    Files by their destinations.
 
-    :param seconds: Tells the time.
-    :ivar directories: How many files lie in each, however deep.
+    :param seconds: Tells seconds since the epoch.
+    :ivar directories: How many files each directory contains, at any depth.
     """
 
     _seconds: Callable[[], float] = time.time
@@ -248,13 +247,13 @@ class PublishedFiles(MutableMapping[tuple[str, ...], bytes]):
         if destination not in self._files:
             self.directories.update(_above(destination))
         self._files[destination] = content
-        # No other process, nor this one after a restart, has the same name.
+        # Not used again by any process, even after a restart.
         tag = f"{self._name}-{next(self._serial):x}"
         self._changes[destination] = (self._seconds(), tag)
 
     def opened(self, destination: tuple[str, ...]) -> StoredFile:
         """
-        Open a file to be served.
+        Open a file for a download.
 
         :raises KeyError: If there is none.
         """
@@ -300,7 +299,7 @@ class MemoryBackend:
     :param clock: The steady clock.
     :param wall: Tells seconds since the epoch; if not given, the wall clock that
         belongs to *clock*, see :func:`txbits.clocks.wall_of`.
-    :ivar files: The published files. An embedder may read, add and remove them.
+    :ivar files: The published files, which an embedder may read, add and remove.
     """
 
     session_abilities: ClassVar[Set[InterfaceClass]] = frozenset(
@@ -323,11 +322,11 @@ class MemoryBackend:
         self.files = PublishedFiles(self._wall)
 
     def start(self) -> Deferred[None]:
-        """Nothing is needed."""
+        """Do nothing."""
         return succeed(None)
 
     def stop(self) -> Deferred[None]:
-        """Nothing is held."""
+        """Do nothing."""
         return succeed(None)
 
     @deferred
@@ -401,7 +400,7 @@ class MemoryBackend:
             if when < closed_before:
                 del self._closed[record]
             elif when > now:
-                # The clock was set back; it is not to be kept until then.
+                # The clock was set back; do not keep the close until that time.
                 self._closed[record] = now
 
     @deferred
@@ -416,7 +415,7 @@ class MemoryBackend:
             raise NoSuchFile(f"no {destination!a}") from None
 
     def _check(self, destination: tuple[str, ...], overwrite: bool) -> None:
-        """Refuse a destination that cannot be published to as things stand."""
+        """Refuse a destination that currently cannot be published to."""
         for directory in _above(destination):
             if directory in self.files:
                 raise ParentMissing(f"{directory!a} is a file")

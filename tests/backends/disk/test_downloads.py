@@ -17,8 +17,8 @@ from twisted.trial.unittest import TestCase
 
 from tests.backends.disk.mortal import MortalFiles
 from tests.backends.disk.test_names import _TRICKS, NamesCase
-from tests.backends.test_reading import _Consumer
-from txbits.backends._reading import PIECE
+from tests.backends.test_serving import _Consumer
+from txbits.backends._serving import PIECE
 from txbits.backends.disk import DiskBackend
 from txbits.backends.disk._downloads import entity_tag
 from txbits.errors import (

@@ -9,6 +9,7 @@ import os
 from uuid import uuid4
 
 from tests.backends.disk.mortal import DiskCase
+from txbits.backends.disk._files import system_user
 from txbits.backends.disk._staging import RESERVE
 from txbits.errors import BackendError, OutOfSpace
 
@@ -96,6 +97,56 @@ class FullDiskTests(DiskCase):
         backend._files.fail("link", errno.ENOSPC)
         self.failureResultOf(self.publish(session), OutOfSpace)
         self.successResultOf(self.publish(session))
+
+
+class TroubleTests(DiskCase):
+    """What an operator reads of a trouble: where, who, and what to do, in one line."""
+
+    def text(self, failing):
+        text = str(self.failureResultOf(failing, BackendError).value)
+        self.assertNotIn("\n", text)
+        self.assertNotIn("Errno", text)
+        return text
+
+    def test_a_full_disk_names_the_root_and_a_remedy(self):
+        backend = self.start()
+        session = self.create(backend)
+        backend._files.free = RESERVE
+        self.assertEqual(
+            self.text(session.open_writer(1)),
+            f"{backend.root}: 1 bytes do not fit, 0 are free; free some space",
+        )
+        backend._files.free = None
+        writer = self.successResultOf(session.open_writer(1))
+        backend._files.room = 0
+        full = f"{backend.root}: No space left on device; free some space"
+        self.assertIn(full, self.text(writer.write(b"x")))
+        self.assertIn(full, self.text(self.creation(backend, ("other",))))
+
+    def test_a_directory_that_may_not_be_written_to_names_the_user(self):
+        backend = self.start()
+        os.mkdir(os.path.join(backend.root, "a"))
+        session = self.complete(backend, ("a", "b"))
+        for rename, overwrite in (("link", False), ("rename", True)):
+            backend._files.fail(rename, errno.EACCES)
+            self.assertEqual(
+                self.text(self.publish(session, overwrite=overwrite)),
+                f"{backend.root}/a: Permission denied; let user {system_user()} write "
+                "there",
+            )
+        other = self.create(backend)
+        backend._files.fail("open", errno.EACCES)
+        text = self.text(other.open_writer(5))
+        self.assertTrue(text.startswith(f"{backend.root}: Permission denied"), text)
+
+    def test_a_read_only_file_system_names_the_remedy(self):
+        backend = self.start()
+        session = self.complete(backend)
+        backend._files.fail("link", errno.EROFS)
+        self.assertEqual(
+            self.text(self.publish(session)),
+            f"{backend.root}: Read-only file system; mount the file system for writing",
+        )
 
 
 class BrokenDiskTests(DiskCase):

@@ -17,6 +17,7 @@ from twisted.logger import globalLogPublisher
 
 from tests.backends.disk.limited import LimitedFiles
 from tests.backends.disk.mortal import DiskCase
+from txbits.backends.disk._files import system_user
 from txbits.backends.disk._ownership import _of_new_file
 from txbits.errors import BackendError
 
@@ -242,7 +243,10 @@ class NotedTests(DiskCase):
         self.upload("a")
         self.upload("b")
         (event,) = [one for one in self.events if "gid" in one]
-        self.assertIn("add the user", event["log_format"].format(**event))
+        self.assertIn(
+            f"add user {system_user()} to that group",
+            event["log_format"].format(**event),
+        )
         self.assertEqual(event["gid"], 4711)
 
     def test_a_group_that_could_not_be_given_for_another_reason_is_a_fault(self):

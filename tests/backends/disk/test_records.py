@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.disk.mortal import Killed, MortalFiles
 from txbits.backends.disk._records import Phase, Table, part_name
-from txbits.backends.disk._take_over import take_over
+from txbits.backends.disk._start import take_over
 from txbits.errors import BackendError, NoSuchSession
 
 _BOOT = b"0123456789abcdef"

@@ -13,8 +13,9 @@ from uuid import uuid4
 
 from twisted.internet import reactor
 
-from tests.backends.disk.mortal import DiskCase
+from tests.backends.disk.mortal import DiskCase, MortalFiles
 from txbits.backends.disk import DiskBackend
+from txbits.backends.disk._files import system_user
 from txbits.backends.disk._records import aside_name, part_name
 from txbits.errors import (
     BackendError,
@@ -291,6 +292,30 @@ class StartTests(DiskCase):
             }
             self.assertEqual(set(synced), wanted if fsync == "close" else set())
 
+    def test_a_missing_root_is_refused_and_left_missing(self):
+        root = os.path.join(self.mktemp(), "volume")
+        backend = DiskBackend(
+            root, reactor, in_thread=self.in_thread, files=MortalFiles(), create=False
+        )
+        self.assertEqual(
+            self.refusal(backend),
+            f"{backend.root} does not exist; mount its volume or create the directory, "
+            "or append :create=yes to have txbits create it",
+        )
+        self.assertFalse(os.path.lexists(os.path.dirname(root)))
+        os.makedirs(root)
+        self.successResultOf(backend.start())
+        self.successResultOf(backend.stop())
+
+    def test_a_file_in_place_of_a_root_is_refused(self):
+        root = self.mktemp()
+        with open(root, "wb"):
+            pass
+        backend = DiskBackend(
+            root, reactor, in_thread=self.in_thread, files=MortalFiles(), create=False
+        )
+        self.assertIn("is not a directory", self.refusal(backend))
+
     def test_a_root_in_use_is_refused(self):
         backend = self.start()
         self.assertIn("in use by another txbits", self.refusal(self.disk(backend.root)))
@@ -313,11 +338,18 @@ class StartTests(DiskCase):
         for name in ("mkdir", "open", "flock"):
             backend = self.disk(self.mktemp())
             backend._files.fail(name, errno.EACCES)
-            self.assertIn("the user txbits runs as", self.refusal(backend))
+            self.assertRegex(
+                self.refusal(backend),
+                rf"^{backend.root} cannot be used: Permission denied.*; let user "
+                rf"{system_user()} write there$",
+            )
             self.assertEqual(backend._files._open, set())
         backend = self.disk(self.mktemp())
         backend._files.access = lambda path, mode: False
-        self.assertIn("not writable", self.refusal(backend))
+        self.assertEqual(
+            self.refusal(backend),
+            f"{backend.root} is not writable; let user {system_user()} write there",
+        )
         self.assertEqual(backend._files._open, set())
 
     def test_staging_on_another_file_system_is_refused(self):

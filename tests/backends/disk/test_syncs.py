@@ -20,7 +20,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from txbits.backends._threads import translated
+from txbits.backends.disk._files import translated
 from txbits.backends.disk._syncs import (
     MOST_SYNCS,
     KernelSyncs,

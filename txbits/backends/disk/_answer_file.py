@@ -12,16 +12,13 @@ from uuid import UUID
 
 from attrs import frozen
 
-from txbits.backends.disk._files import Files
+from txbits.backends.disk._files import READ, Files, opened
 from txbits.interfaces import Answer
 
 ENDING = ".answer"
 
-# Far more than an answer takes: a URL in it has at most 2,200 characters.
+# Far more than the longest answer: a URL in it has at most 2,200 characters.
 _MOST = 1 << 16
-
-# Opening a pipe would wait for whoever writes into it.
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def answer_name(session_id: UUID) -> str:
@@ -35,17 +32,17 @@ def reply_name(session_id: UUID) -> str:
 
 
 class UnreadableAnswer(ValueError):
-    """The file makes no sense."""
+    """The file is not valid."""
 
 
 @frozen
 class Asked:
     """
-    What is written in it.
+    The content of the file.
 
     :ivar attempts: See :class:`~txbits.interfaces.IAnswerable`.
     :ivar answer: See :class:`~txbits.interfaces.IAnswerable`.
-    :ivar written: When it was.
+    :ivar written: When it was written.
     """
 
     attempts: int = 0
@@ -54,28 +51,25 @@ class Asked:
 
     @property
     def has_taken(self) -> bool:
-        """Whether nothing is to be published, and the bytes are not ours any more."""
+        """Whether the application has taken the bytes, so that none are published."""
         return self.answer is not None and not self.answer.publishes
 
 
 def read_answer(files: Files, directory: int, session_id: UUID) -> Asked:
     """
-    Read it.
+    Read the file.
 
-    :raises UnreadableAnswer: If what is there makes no sense.
+    :raises UnreadableAnswer: If it is not valid.
     :raises OSError: If it cannot be read.
     """
     name = answer_name(session_id)
     try:
-        fd = files.open(name, _READ, dir_fd=directory)
+        with opened(files, name, READ | os.O_NONBLOCK, directory) as fd:
+            text = files.pread(fd, _MOST, 0)
+            there = files.fstat(fd)
     except FileNotFoundError:
-        # Its release, or its first attempt, was cut short.
+        # Its release, or its first attempt, was interrupted.
         return Asked()
-    try:
-        text = files.pread(fd, _MOST, 0)
-        there = files.fstat(fd)
-    finally:
-        files.close(fd)
     try:
         return Asked(*_decoded(text), there.st_mtime)
     except (ValueError, TypeError, LookupError) as error:
@@ -83,7 +77,7 @@ def read_answer(files: Files, directory: int, session_id: UUID) -> Asked:
 
 
 def encoded(attempts: int, answer: Answer | None) -> bytes:
-    """What is written of that."""
+    """Make the content of the file."""
     said = None
     if answer is not None:
         said = {
@@ -97,9 +91,9 @@ def encoded(attempts: int, answer: Answer | None) -> bytes:
 
 def _decoded(text: bytes) -> tuple[int, Answer | None]:
     """
-    Read it back.
+    Parse the content.
 
-    :raises ValueError: If it is none, like TypeError and LookupError.
+    :raises ValueError: If it is not valid, like TypeError and LookupError.
     """
     state: Any = json.loads(text)
     attempts, said = int(state["attempts"]), state["answer"]
@@ -107,7 +101,7 @@ def _decoded(text: bytes) -> tuple[int, Answer | None]:
         return attempts, None
     url = said["reply_url"]
     if not isinstance(url, str | None):
-        raise ValueError("the URL is no text")
+        raise ValueError("the URL is not a string")
     return attempts, Answer(
         status=int(said["status"]),
         publishes=bool(said["publishes"]),

@@ -1,11 +1,10 @@
 """
 What a server application answered, on disk: two files beside the staged one.
 
-``{GUID}.answer`` says how often the application was asked and what it answered; it is
-written under another name and renamed, so it is there whole or not at all.
-``{GUID}.reply`` is its reply, written by us or by the application itself. A reply is
-only one together with an answer: what an attempt has left that came to none is removed
-by the next attempt.
+``{GUID}.answer`` says how often the application was asked and what it answered. It is
+written under another name and renamed, so it is never incomplete. ``{GUID}.reply`` is
+the reply, written by txbits or by the application itself. A reply counts only together
+with an answer: each attempt removes what a failed one has left.
 """
 
 from __future__ import annotations
@@ -22,19 +21,17 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from txbits._deferreds import Waiters, begun, deferred, together
-from txbits.backends._threads import at_once, translated
 from txbits.backends.disk._answer_file import answer_name, encoded, reply_name
 from txbits.backends.disk._downloads import stored_file
+from txbits.backends.disk._files import READ, WRITE, at_once, remove, translated
+from txbits.backends.disk._staged import SHORT
 from txbits.backends.disk._staging import Staging
 from txbits.errors import BackendError, NoSuchFile, OutOfSpace
 from txbits.interfaces import Answer, IStoredFile, IWriter
 
-# Freeing the blocks of a longer file takes a while.
-_SHORT = 1 << 20
-
-# Opening a pipe would wait for whoever writes into it.
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+# Opening a pipe would wait for a writer.
+_READ = READ | os.O_NONBLOCK
+_NEW = WRITE | os.O_CREAT
 
 
 @implementer(IWriter)
@@ -56,7 +53,7 @@ class _ReplyWriter:
         while rest:
             stored = self._answers.staging.files.pwrite(self._fd, rest, self._length)
             if not stored:
-                raise BackendError("the file system stores nothing, and says no reason")
+                raise BackendError("the file system stored nothing and gave no reason")
             self._length += stored
             rest = memoryview(rest)[stored:]
 
@@ -67,7 +64,7 @@ class _ReplyWriter:
         """
         Close the file at once. It may be called again.
 
-        :raises OSError: If bytes were lost in that; the file is closed all the same.
+        :raises OSError: If bytes were lost in that; the file is closed nevertheless.
         """
         fd, self._fd = self._fd, -1
         if fd < 0:
@@ -87,9 +84,9 @@ class DiskAnswers:
 
     :ivar attempts: See :class:`~txbits.interfaces.IAnswerable`.
     :ivar answer: See :class:`~txbits.interfaces.IAnswerable`.
-    :ivar writer: The writer of the reply, ``None`` if none is open.
+    :ivar writer: The open writer of the reply, if any.
     :ivar is_torn: Whether bytes of the reply were lost.
-    :ivar working: What is under way and uses descriptors.
+    :ivar working: The end of work that uses descriptors, if any is in progress.
     """
 
     staging: Staging
@@ -110,16 +107,16 @@ class DiskAnswers:
         if self.answer is not None:
             raise BackendError("the application has answered for good")
         if self.writer is not None:
-            with suppress(OSError):  # what it held is not wanted
+            with suppress(OSError):  # its bytes are discarded
                 self.writer.shut()
-        # First: should there be an answer that could not be kept safely, it must not
-        # be found without its reply.
+        # First: an earlier answer that could not be synced must not be found without
+        # its reply.
         await self._store(self.attempts + 1, None, is_to_be_safe=False)
         self.attempts += 1
         self.is_torn = False
         there = translated(self._look)
         if there is not None:
-            if there.st_size > _SHORT:
+            if there.st_size > SHORT:
                 await self.staging.in_thread(translated, self._remove, self._reply)
             else:
                 translated(self._remove, self._reply)
@@ -132,12 +129,12 @@ class DiskAnswers:
         files = staging.files
         name = answer_name(self.session_id)
         text = encoded(attempts, answer)
-        # Here first: a release looks for files only if it is.
+        # First: a release looks for these files only if the session is here.
         staging.answered.add(self.session_id)
         fd = translated(self._open_new, f"{name}-new", os.O_TRUNC, 0o600)
         try:
             if translated(files.pwrite, fd, text, 0) != len(text):
-                raise OutOfSpace("what the application answered does not fit")
+                raise OutOfSpace("the answer does not fit; free some space")
             if is_to_be_safe:
                 await staging.sync(fd)
         finally:
@@ -154,11 +151,12 @@ class DiskAnswers:
         directory = self.staging.directory
         self.staging.files.rename(old, new, src_dir_fd=directory, dst_dir_fd=directory)
 
-    def open_reply(self) -> Deferred[IWriter]:
-        """See :class:`~txbits.interfaces.IAnswerable`."""
-        return at_once(self._open_reply)
+    def open_reply(self) -> IWriter:
+        """
+        Create the file of the reply.
 
-    def _open_reply(self) -> IWriter:
+        :raises BackendError: If it may not be written now, like OSError.
+        """
         if not self.attempts or self.answer is not None:
             raise BackendError("no application is being asked")
         if self.writer is not None:
@@ -177,12 +175,12 @@ class DiskAnswers:
             raise BackendError("the reply is not whole")
         staging = self.staging
         is_to_be_safe = staging.is_to_be_safe
-        # It is opened in any case: one that cannot be read is not promised to anybody.
+        # It is opened in any case: an unreadable reply must not be promised.
         fd = translated(self._open)
         if fd is not None:
             try:
                 if is_to_be_safe:
-                    # The name as well: an answer is not found without its reply.
+                    # And its name: an answer must not be found without its reply.
                     await together(staging.sync(fd), staging.sync_directory())
             finally:
                 translated(staging.files.close, fd)
@@ -190,11 +188,13 @@ class DiskAnswers:
         await self._store(self.attempts, answer, is_to_be_safe=is_to_be_safe)
         self.answer = answer
 
-    def reply(self) -> Deferred[IStoredFile]:
-        """See :class:`~txbits.interfaces.IAnswerable`."""
-        return at_once(self._opened)
+    def reply(self) -> IStoredFile:
+        """
+        Open the reply.
 
-    def _opened(self) -> IStoredFile:
+        :raises NoSuchFile: If there is none.
+        :raises BackendError: If it cannot be opened, like OSError.
+        """
         fd = None
         if self.answer is not None and self.answer.has_reply:
             fd = self._open()
@@ -207,8 +207,8 @@ class DiskAnswers:
         except BaseException:
             files.close(fd)
             raise
-        # However new it is: nobody writes to it any more. Whoever touches it otherwise,
-        # as a backup does, makes no other reply of it.
+        # The tag is valid even if the file is new, since nothing writes to it any more.
+        # A program that touches it, such as a backup, does not change the reply.
         etag = f"{self.session_id}-{there.st_size:x}-{there.st_mtime_ns:x}"
         return stored_file(
             fd, there, files, staging.in_thread, _nothing_more, etag, there.st_mtime
@@ -216,7 +216,7 @@ class DiskAnswers:
 
     def has_reply(self) -> bool:
         """
-        Tell whether there is a plain file in the reply's place.
+        Tell whether the reply is a plain file.
 
         :raises OSError: If that is not certain.
         """
@@ -243,17 +243,16 @@ class DiskAnswers:
             return None
         if not stat.S_ISREG(files.fstat(fd).st_mode):
             files.close(fd)
-            raise BackendError(f"{self._reply} is no plain file")
+            raise BackendError(f"{self._reply} is not a plain file")
         return fd
 
     # -- the end
 
     def _worked(self, work: Coroutine[Deferred[Any], Any, Any]) -> Deferred[Any]:
         """
-        Do something that ends when it ends, also if nobody wants the outcome.
+        Do something to its end, even if the returned Deferred is cancelled.
 
-        A descriptor must stay open as long as it is synced, so this is not stopped when
-        whoever waits is.
+        A descriptor must stay open while it is being synced.
         """
         if self.working is not None:
             work.close()
@@ -270,11 +269,11 @@ class DiskAnswers:
         return outcome
 
     def _refuse(self) -> None:
-        raise BackendError("what was answered is just being stored")
+        raise BackendError("the answer is being stored")
 
     @deferred
     async def rest(self) -> None:
-        """Wait until nothing is under way any more, however that ends."""
+        """Wait until no work is in progress, whether it succeeds or fails."""
         if self.working is not None:
             await self.working.wait()
 
@@ -285,16 +284,16 @@ class DiskAnswers:
         :raises OSError: If that is not certain.
         """
         there = self._look()
-        return there is not None and there.st_size > _SHORT
+        return there is not None and there.st_size > SHORT
 
     def remove(self) -> None:
         """
-        Remove both files; what is gone is gone. It may take a while.
+        Remove both files, if they exist. It may take a while.
 
-        :raises OSError: If something is left; to be called again then.
+        :raises OSError: If something is left; call it again then.
         """
         if self.writer is not None:
-            with suppress(OSError):  # closed all the same
+            with suppress(OSError):  # closed nevertheless
                 self.writer.shut()
         name = answer_name(self.session_id)
         for one in (self._reply, f"{name}-new", name):
@@ -302,9 +301,8 @@ class DiskAnswers:
         self.staging.answered.discard(self.session_id)
 
     def _remove(self, name: str) -> None:
-        with suppress(FileNotFoundError):
-            self.staging.files.unlink(name, dir_fd=self.staging.directory)
+        remove(self.staging.files, name, self.staging.directory)
 
 
 def _nothing_more() -> None:
-    """A reply that is closed is closed."""
+    """Do nothing else when a reply is closed."""

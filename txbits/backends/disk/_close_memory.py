@@ -1,12 +1,12 @@
 """
-How the closes that the disk backend remembers come to survive a crash of the machine,
-while nobody waits for that.
+The memory of closes, which survives a system crash although nothing waits for an
+fsync.
 
-When a session ends, its line in the table is what tells of it, and is safe on the
-disk. It is freed with the record of the close in it; so the disk has, at any time, a
-line that says "published", or the record. Lines that keep one are used again when an
-fsync of the files of :class:`~txbits.backends.disk._closes.Closes` has returned, one
-for many of them.
+When a session is closed, its line in the table is safe on the disk and says
+"published". The line is freed with the record of the close in it, so at any time the
+disk has the one or the other; a start appends the records that it finds in lines. Such
+lines are used again after an fsync of the files of
+:class:`~txbits.backends.disk._closes.Closes`, one for many lines.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from twisted.internet.defer import Deferred, DeferredLock, succeed
 from twisted.logger import Logger
 
 from txbits._deferreds import Waiters, deferred, together
-from txbits.backends._threads import translated
-from txbits.backends.disk._closes import Closes
-from txbits.backends.disk._files import Files
+from txbits.backends._threads import InThread
+from txbits.backends.disk._closes import Closes, key_of
+from txbits.backends.disk._files import Files, translated
 from txbits.backends.disk._probe import sync_names
 from txbits.backends.disk._records import Table
 from txbits.backends.disk._syncs import Sync
@@ -28,22 +28,24 @@ from txbits.errors import BackendError
 
 _log = Logger()
 
-#: How many closed sessions keep their lines until their closes are stored safely.
+#: How many lines keep records of closes before these are synced.
 MOST_KEPT = 256
 
 
 @define(eq=False)
 class CloseMemory:
     """
-    The closes whose sessions are not gone yet, or whose lines are not free yet.
+    Remembers and recalls closes.
 
+    :param in_thread: Calls functions that may block.
     :param sync: Calls fsync.
-    :param sync_names: The same, of a directory.
-    :param is_to_be_safe: Whether closes are to survive a crash of the machine.
+    :param sync_names: The same, for a directory.
+    :param is_to_be_safe: Whether closes have to survive a system crash.
     """
 
     _closes: Closes
     _table: Table
+    _in_thread: InThread
     _sync: Sync
     _sync_names: Sync
     _is_to_be_safe: bool
@@ -53,6 +55,7 @@ class CloseMemory:
     _is_spoilt: bool = field(default=False, init=False)
     _late: set[UUID] = field(factory=set, init=False)
     _syncing: DeferredLock = field(factory=DeferredLock, init=False)
+    _recalling: DeferredLock = field(factory=DeferredLock, init=False)
 
     def remember(
         self,
@@ -62,10 +65,10 @@ class CloseMemory:
         at: float,
     ) -> None:
         """
-        Remember the close of a session that stands still.
+        Remember the close of a session that still has its record.
 
         :param at: The time, in seconds since the epoch.
-        :raises OSError: If that cannot be done.
+        :raises OSError: If that fails.
         :raises OutOfSpace: If there is no room for it.
         """
         record = self._closes.remember(session_id, destination, owner, at)
@@ -76,21 +79,43 @@ class CloseMemory:
         if len(self._table.closed) >= self._settles_at:
             self.settle()
 
+    async def recalls(
+        self, session_id: UUID, destination: tuple[str, ...], owner: str | None
+    ) -> bool:
+        """
+        Tell whether a close is remembered.
+
+        :raises BackendError: If that is not certain.
+        """
+        closes = self._closes
+        key = key_of(session_id, destination, owner)
+        if closes.is_present(key):
+            return True
+        for name in translated(closes.names):
+            if not closes.is_indexed(name):
+                # One at a time: anybody can ask, and all need the same indexes.
+                await self._recalling.run(
+                    self._in_thread, translated, closes.index, name
+                )
+            if translated(closes.holds, name, key):
+                return True
+        return False
+
     def drop(self, session_id: UUID) -> None:
         """
-        Remove the record of a session, of which nothing else is left.
+        Remove the record of a session, which goes last.
 
-        :raises OSError: If something of it is left; to be called again then.
+        :raises OSError: If something of it is left; call it again then.
         """
         self._table.drop(session_id, self._standing.get(session_id))
         self._standing.pop(session_id, None)
 
     def settle(self) -> Deferred[None]:
         """
-        Make the closes of sessions that are gone safe, and their lines free.
+        Sync the closes of released sessions, and free their lines.
 
         :returns: A Deferred that fires with ``None`` when that is done, or has failed,
-            which is logged: the lines stay then.
+            which is logged; the lines are kept then.
         """
         if self._settling is not None:
             return self._settling.wait()
@@ -119,9 +144,9 @@ class CloseMemory:
 
     def _append_again(self) -> None:
         """
-        Write what an fsync that failed may have lost: a second one would not tell.
+        Write what a failed fsync may have lost: a second one would not tell.
 
-        :raises BackendError: If that cannot be done; to be called again then.
+        :raises BackendError: If that fails; call it again then.
         """
         if not self._is_spoilt:
             return
@@ -150,7 +175,7 @@ class CloseMemory:
             )
         except BackendError:
             self._is_spoilt = True
-            # At once, too: what was written may not be read any more either.
+            # At once: the records may no longer be readable either.
             self._append_again()
             raise
         finally:
@@ -165,10 +190,10 @@ class CloseMemory:
     ) -> None:
         """
         Remember the close of a session that has no record any more, and wait until that
-        survives a crash of the machine.
+        is safe.
 
         :param at: The time, in seconds since the epoch.
-        :raises BackendError: If that cannot be done.
+        :raises BackendError: If that fails.
         """
         if self._is_to_be_safe:
             self._late.add(session_id)
@@ -179,8 +204,8 @@ class CloseMemory:
 
     def is_late(self, session_id: UUID) -> bool:
         """
-        Tell whether the close of a session was, or is, to be remembered late, and may
-        not survive a crash of the machine yet.
+        Tell whether the close of a session is being remembered late, so that it may not
+        be safe yet.
         """
         return session_id in self._late
 
@@ -189,10 +214,9 @@ def recover_closes(
     files: Files, closes: Closes, table: Table, is_to_be_safe: bool
 ) -> None:
     """
-    Remember the closes that only the lines of their sessions may still tell of. It
-    blocks.
+    Append the records of closes that the lines of the table keep. It blocks.
 
-    :raises OSError: If that cannot be done.
+    :raises OSError: If that fails.
     """
     if not table.closed:
         return

@@ -1,15 +1,12 @@
 """
-The closes that the disk backend remembers: what lies in ``.bits-sessions/closed``.
+The files of the closes that the disk backend remembers: ``.bits-sessions/closed``.
 
-Files that are only ever appended to, of 40 bytes a close: the session's id, a digest of
-who closed what, and the time. To remember is one short write, where
-a file for each would cost a small upload a tenth of its time. To recall, which happens
-only when an Ack was lost, takes an index of each file; that is made when it is first
-needed, and kept in memory. A file is no longer written to once it is long, or once a
-clean-up has begun, so that the clean-up may take its time.
-
-Nobody waits for an fsync of them: the line of a session that was closed keeps the
-record until there has been one, and a process that finds it there appends it again.
+Records are only appended to them: 40 bytes for each close, with the session's id, a
+digest of who closed what, and the time. Remembering is one short write; a file for each
+close would cost a small upload a tenth of its time. Recalling, which is needed only
+when an Ack was lost, takes an index of each file, which is made on demand and kept in
+memory. A file is complete when it is long, or when a clean-up begins, so that the
+clean-up may take its time.
 """
 
 from __future__ import annotations
@@ -19,15 +16,16 @@ import hashlib
 import os
 import re
 import struct
-from collections.abc import Iterator
+import sys
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from uuid import UUID
 
 from attrs import define, field, frozen
 
-from txbits.backends._threads import storage_error
-from txbits.backends.disk._close_index import CloseIndex, times_of
-from txbits.backends.disk._files import Files
+from txbits.backends.disk._files import READ, READ_WRITE, Files, opened, storage_error
 from txbits.errors import BackendError, OutOfSpace
 
 _RECORD = struct.Struct(">16s16sd")
@@ -36,24 +34,30 @@ _KEY = 32
 #: How long a file becomes, in bytes: some hundred thousand closes.
 _LONGEST = _RECORD.size << 17
 
-# How much is looked through at a time; a whole number of records. The interpreter is
-# held for as long as that takes.
+# How many bytes are indexed at a time, which blocks the interpreter; a whole number of
+# records.
 _CHUNK = _RECORD.size << 14
 
-#: So many files have their index kept: eight bytes a close, 64 MiB.
+#: How many indexes are kept: eight bytes for each close, 64 MiB.
 _MOST_INDEXED = 64
 
-# Times in the future by more than so many seconds are of a clock that was set back.
+# A time that is more seconds in the future is from before the clock was set back.
 _AHEAD = 60.0
 
+# How many bits of a number are for the place.
+_BITS = 20
+_PLACE = (1 << _BITS) - 1
+_OF_THE_ID = (1 << (64 - _BITS)) - 1
+
+_WORDS = _RECORD.size // 8
+
 _NAME = re.compile(r"([0-9]{10})(\.new)?")
-_APPEND = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_APPEND = READ_WRITE | os.O_CREAT
 
 
 def key_of(session_id: UUID, destination: tuple[str, ...], owner: str | None) -> bytes:
-    """What a close is found by: the session's id, and a digest of the rest."""
-    # ascii() tells all tuples of strings apart, also those no file could have.
+    """The beginning of the record of a close: the session's id, and a digest."""
+    # ascii() distinguishes all tuples of strings, even impossible names.
     what = ascii((owner, destination)).encode()
     return session_id.bytes + hashlib.blake2b(what, digest_size=16).digest()
 
@@ -63,9 +67,9 @@ class Unsafe:
     """
     What to fsync.
 
-    :ivar directory: The descriptor of the directory of the files.
-    :ivar files: Those of all files, open.
-    :ivar concluded: Of these, the ones that are no longer appended to.
+    :ivar directory: The descriptor of the directory.
+    :ivar files: The descriptors of all files that may have unsynced records.
+    :ivar concluded: Those of them that are complete.
     """
 
     directory: int
@@ -74,13 +78,62 @@ class Unsafe:
 
 
 @define(eq=False)
+class _Index:
+    """
+    Where in a file which record is, so that a look-up need not read all of it.
+
+    The last bits of a session's id, which are random, find its record. They form a
+    number of eight bytes, with the place of the record in its lowest bits. The numbers
+    are sorted, so a look-up takes a few comparisons, and a million closes take eight
+    megabytes. They are sorted in runs, none of which blocks the interpreter for long.
+    """
+
+    _runs: list[array[int]] = field(factory=list, init=False)
+    _count: int = field(default=0, init=False)
+
+    @classmethod
+    def of(cls, chunks: Iterable[bytes]) -> _Index:
+        """
+        Make the index of a file.
+
+        :param chunks: Its content; each but the last has a whole number of records.
+        """
+        index = cls()
+        for chunk in chunks:
+            whole = len(chunk) // _RECORD.size * _RECORD.size
+            words = array("Q", chunk[:whole])
+            if sys.byteorder == "little":
+                words.byteswap()
+            begin = index._count
+            numbers = (
+                (word & _OF_THE_ID) << _BITS | place
+                for place, word in enumerate(words[1::_WORDS], begin)
+            )
+            index._runs.append(array("Q", sorted(numbers)))
+            index._count += whole // _RECORD.size
+        return index
+
+    def places(self, session_id: bytes) -> Iterator[int]:
+        """
+        Find the records that may belong to a session, which are rarely more than one.
+
+        :param session_id: The sixteen bytes that its record begins with.
+        """
+        sought = int.from_bytes(session_id[8:16], "big") & _OF_THE_ID
+        for run in self._runs:
+            at = bisect_left(run, sought << _BITS)
+            while at < len(run) and run[at] >> _BITS == sought:
+                yield run[at] & _PLACE
+                at += 1
+
+
+@define(eq=False)
 class Closes:
     """
-    What is remembered of closes.
+    The remembered closes.
 
-    :param directory: The descriptor of the directory of the files, which is this
-        object's from now on.
-    :param is_to_be_safe: Whether they are to survive a crash of the machine.
+    :param directory: The descriptor of the directory, which this object closes.
+    :param is_to_be_safe: Whether the closes have to survive a system crash.
     """
 
     _files: Files
@@ -91,7 +144,7 @@ class Closes:
     _length: int = field(default=0, init=False)
     _concluded: list[int] = field(factory=list, init=False)
     _present: set[bytes] = field(factory=set, init=False)
-    _indexed: dict[str, CloseIndex] = field(factory=dict, init=False)
+    _indexed: dict[str, _Index] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
         names = self._names()
@@ -118,27 +171,27 @@ class Closes:
 
     def append(self, record: bytes) -> None:
         """
-        Append a record that there was.
+        Append a record again.
 
         :raises OutOfSpace: If it does not fit.
         """
         if self._fd < 0 or self._length >= _LONGEST:
             self._begin_another()
-        # What a write has left undone is written over by the next one.
+        # The next record overwrites an incomplete one.
         if self._files.pwrite(self._fd, record, self._length) != len(record):
-            raise OutOfSpace("the record of the close does not fit")
+            raise OutOfSpace("the record of the close does not fit; free some space")
         self._length += len(record)
         self._present.add(record[:_KEY])
 
     def is_present(self, key: bytes) -> bool:
-        """Tell whether a record is in the file that is being written to."""
+        """Tell whether a record is in the current file."""
         return key in self._present
 
     def names(self) -> list[str]:
         """
-        List the files that are no longer written to.
+        List the complete files.
 
-        :returns: The newest first: a lost Ack is soon asked for again.
+        :returns: The newest first: clients soon ask again for a lost Ack.
         """
         names = self._names()
         if self._fd >= 0 and names and names[-1] == f"{self._number:010}":
@@ -146,21 +199,21 @@ class Closes:
         return names[::-1]
 
     def is_indexed(self, name: str) -> bool:
-        """Tell whether a file has been looked through."""
+        """Tell whether a file has an index."""
         return name in self._indexed
 
-    def index(self, name: str) -> CloseIndex:
-        """Look a file through, if that has not been done. Slow; for a thread."""
+    def index(self, name: str) -> _Index:
+        """Make the index of a file, if it has none. Slow; for a thread."""
         index = self._indexed.get(name)
         if index is None:
-            index = self._indexed[name] = CloseIndex.of(self._chunks(name))
+            index = self._indexed[name] = _Index.of(self._chunks(name))
             for oldest in list(self._indexed)[:-_MOST_INDEXED]:
                 self._indexed.pop(oldest, None)
         return index
 
     def holds(self, name: str, key: bytes) -> bool:
         """
-        Tell whether a record is in a file. Quick, if that has been looked through.
+        Tell whether a record is in a file. Quick if that has an index.
         """
         places = list(self.index(name).places(key))
         if not places:
@@ -168,13 +221,13 @@ class Closes:
         records = [self._record(name, place) for place in places]
         if any(one[:_KEY] == key for one in records):
             return True
-        # Another record is there when a clean-up has just written the file anew.
+        # Another record is there if a clean-up has just replaced the file.
         self._indexed.pop(name, None)
         return any(_holds(chunk, key) for chunk in self._chunks(name))
 
     def conclude(self) -> int:
         """
-        Append no more to the present file.
+        Complete the current file.
 
         :returns: Its number, for :meth:`clean_up`.
         """
@@ -187,31 +240,31 @@ class Closes:
         return self._number
 
     def unsafe(self) -> Unsafe:
-        """What to fsync, so that the records are safe, and then to :meth:`let_go`."""
+        """Tell what to fsync to make the records safe, and then to :meth:`let_go`."""
         present = [self._fd] if self._fd >= 0 else []
         return Unsafe(
             self._directory, [*self._concluded, *present], self._concluded.copy()
         )
 
     def let_go(self, synced: Unsafe) -> None:
-        """Close the files that nothing was appended to meanwhile."""
+        """Close the complete files that were synced."""
         for fd in synced.concluded:
             self._concluded.remove(fd)
-            with suppress(OSError):  # what was to be stored is, or is known not to be
+            with suppress(OSError):  # the fsync has succeeded, or has failed already
                 self._files.close(fd)
 
     def clean_up(
         self, before: float, concluded: int, now: float
     ) -> Iterator[BackendError | None]:
         """
-        Forget what is older. Slow; each step is for a thread.
+        Forget older closes. Slow; each step is for a thread.
 
-        :param before: In seconds since the epoch.
-        :param concluded: The number of the last file to look at.
-        :param now: The present time, likewise: what is in the future is from before the
-            clock was set back, and has its time from now on.
-        :returns: The steps: the fault of something that could not be forgotten, which
-            ends nothing, or ``None`` after a file.
+        :param before: A time in seconds since the epoch.
+        :param concluded: The number of the last file to clean up.
+        :param now: The current time. A close in the future is from before the clock was
+            set back, and gets this time.
+        :returns: The steps: the error of a file that could not be cleaned up, after
+            which the clean-up continues, or ``None`` after a file.
         """
         for name in sorted(self._files.listdir(self._directory)):
             match = _NAME.fullmatch(name)
@@ -219,18 +272,18 @@ class Closes:
                 continue
             try:
                 if match[2]:
-                    # An earlier clean-up could not put it in place of the old one.
+                    # An earlier clean-up was interrupted before it replaced the file.
                     self._files.unlink(name, dir_fd=self._directory)
                 else:
                     self._forget(name, before, now)
             except FileNotFoundError:
-                pass  # somebody else has done it
+                pass  # removed meanwhile
             except OSError as error:
                 yield storage_error(error)
             yield None
 
     def close(self) -> None:
-        """Let go of the directory."""
+        """Close all descriptors."""
         self.conclude()
         self.let_go(self.unsafe())
         self._files.close(self._directory)
@@ -252,20 +305,19 @@ class Closes:
         self._length = 0
 
     def _chunks(self, name: str) -> Iterator[bytes]:
-        with suppress(FileNotFoundError):  # forgotten meanwhile
-            fd = self._files.open(name, _READ, dir_fd=self._directory)
-            try:
-                at = 0
-                while chunk := self._files.pread(fd, _CHUNK, at):
-                    yield chunk
-                    at += len(chunk)
-            finally:
-                self._files.close(fd)
+        with (
+            suppress(FileNotFoundError),  # forgotten meanwhile
+            opened(self._files, name, READ, self._directory) as fd,
+        ):
+            at = 0
+            while chunk := self._files.pread(fd, _CHUNK, at):
+                yield chunk
+                at += len(chunk)
 
     def _forget(self, name: str, before: float, now: float) -> None:
         everything = b"".join(self._chunks(name))
         whole = len(everything) // _RECORD.size * _RECORD.size
-        times = times_of(everything[:whole])
+        times = _times_of(everything[:whole])
         if not times or max(times) < before:
             self._files.unlink(name, dir_fd=self._directory)
             self._indexed.pop(name, None)
@@ -283,26 +335,20 @@ class Closes:
 
     def _record(self, name: str, place: int) -> bytes:
         try:
-            fd = self._files.open(name, _READ, dir_fd=self._directory)
+            with opened(self._files, name, READ, self._directory) as fd:
+                return self._files.pread(fd, _RECORD.size, place * _RECORD.size)
         except FileNotFoundError:
             return b""  # forgotten meanwhile
-        try:
-            return self._files.pread(fd, _RECORD.size, place * _RECORD.size)
-        finally:
-            self._files.close(fd)
 
     def _replace(self, name: str, content: bytes) -> None:
         files = self._files
         new = f"{name}.new"
-        fd = files.open(new, _APPEND | os.O_TRUNC, 0o600, dir_fd=self._directory)
-        try:
+        with opened(files, new, _APPEND | os.O_TRUNC, self._directory) as fd:
             if files.pwrite(fd, content, 0) != len(content):
                 raise OSError(errno.ENOSPC, "the records of closes do not fit")
             if self._is_to_be_safe:
-                # Those that it takes the place of may be safe already.
+                # The records in the old file may be safe already.
                 files.fsync(fd)
-        finally:
-            files.close(fd)
         files.rename(new, name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
 
 
@@ -313,3 +359,15 @@ def _holds(chunk: bytes, key: bytes) -> bool:
             return True
         at = chunk.find(key, at + 1)
     return False
+
+
+def _times_of(content: bytes) -> array[float]:
+    """
+    Read the times of all records.
+
+    :param content: A whole number of records.
+    """
+    words = array("Q", content)[_WORDS - 1 :: _WORDS]
+    if sys.byteorder == "little":
+        words.byteswap()
+    return array("d", words.tobytes())

@@ -1,5 +1,5 @@
 """
-Published files on disk, opened to be served.
+Published files on disk, opened for downloads.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from contextlib import suppress
 from twisted.internet.defer import Deferred, succeed
 
 from txbits.backends._serving import StoredFile, by_pieces
-from txbits.backends._threads import InThread, storage_error, translated
+from txbits.backends._threads import InThread
 from txbits.backends.disk._file_clock import Look
-from txbits.backends.disk._files import Files
+from txbits.backends.disk._files import READ, Files, storage_error, translated
 from txbits.backends.disk._tree import Tree
 from txbits.errors import (
     DestinationIsDirectory,
@@ -23,20 +23,19 @@ from txbits.errors import (
     StagedDataLost,
 )
 
-# Opening a pipe would wait for whoever writes into it.
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+# Opening a pipe would wait for a writer.
+_READ = READ | os.O_NONBLOCK
 
 
 def open_plain_file(tree: Tree, files: Files, segments: tuple[str, ...]) -> int:
     """
     Open the file at a destination. It blocks.
 
-    :param segments: What ``checked_segments`` has passed.
+    :param segments: What ``checked_segments`` returned.
     :returns: A descriptor.
-    :raises NoSuchFile: If there is none, or something that is no plain file, such as a
-        symbolic link.
-    :raises DestinationIsDirectory: If there is a directory.
-    :raises BackendError: In the ways of ``Tree.open_parent``, and if it fails.
+    :raises NoSuchFile: If there is none, or something else, such as a symbolic link.
+    :raises DestinationIsDirectory: If it is a directory.
+    :raises BackendError: As ``Tree.open_parent``, and if opening fails.
     """
     try:
         parent = tree.open_parent(segments)
@@ -49,7 +48,7 @@ def open_plain_file(tree: Tree, files: Files, segments: tuple[str, ...]) -> int:
     except OSError as error:
         there = tree.check_name(parent, segments, overwrite=True)
         if there is None or not stat.S_ISREG(there.st_mode):
-            raise NoSuchFile(f"{segments!a} is no plain file") from None
+            raise NoSuchFile(f"{segments!a} is not a plain file") from None
         raise storage_error(error) from error
     finally:
         tree.let_go(parent)
@@ -58,7 +57,7 @@ def open_plain_file(tree: Tree, files: Files, segments: tuple[str, ...]) -> int:
         if stat.S_ISDIR(mode):
             raise DestinationIsDirectory(f"{segments!a} is a directory")
         if not stat.S_ISREG(mode):
-            raise NoSuchFile(f"{segments!a} is no plain file")
+            raise NoSuchFile(f"{segments!a} is not a plain file")
     except BaseException:
         files.close(fd)
         raise
@@ -67,10 +66,9 @@ def open_plain_file(tree: Tree, files: Files, segments: tuple[str, ...]) -> int:
 
 def entity_tag(there: os.stat_result) -> str:
     """
-    Make a tag that no other content of the file has, had, or will have, as far as that
-    shows in what ``fstat`` says.
+    Make a tag that changes with the content, as far as ``fstat`` shows that.
 
-    :param there: That.
+    :param there: What ``fstat`` returns.
     """
     return (
         f"{there.st_ino:x}-{there.st_size:x}-{there.st_mtime_ns:x}"
@@ -86,11 +84,11 @@ def published_file(
     closed: Callable[[], object],
 ) -> StoredFile:
     """
-    Make what serves a published file.
+    Make the object that serves a published file.
 
-    :param look: What was seen of it.
+    :param look: Its state.
     """
-    # None that is going to be another one in a moment.
+    # No tag if it would change in a moment.
     etag = None if look.is_sure is None else entity_tag(look.there)
     served = stored_file(fd, look.there, files, in_thread, closed, etag, look.modified)
     served.is_weak = look.is_sure is False
@@ -107,16 +105,14 @@ def stored_file(
     modified: float,
 ) -> StoredFile:
     """
-    Make what serves an open file.
+    Make the object that serves an open file.
 
-    What the page cache has is read at once, the rest in a thread. When the file is
-    written to while it is served, reading fails.
+    Bytes in the page cache are read at once, others in a thread. Reading fails if the
+    file is written to meanwhile.
 
-    :param fd: Its descriptor.
-    :param there: What ``fstat`` says.
+    :param there: What ``fstat`` returns.
     :param closed: Called when the descriptor has been closed.
-    :param etag: See :class:`~txbits.interfaces.IStoredFile`.
-    :param modified: The same.
+    :param etag: See :class:`~txbits.interfaces.IStoredFile`, like *modified*.
     """
 
     def check() -> None:
@@ -140,7 +136,7 @@ def stored_file(
         return succeed(data)
 
     def close() -> None:
-        with suppress(OSError):  # it is closed all the same
+        with suppress(OSError):  # it is closed nevertheless
             files.close(fd)
         closed()
 

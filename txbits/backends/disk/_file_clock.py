@@ -1,13 +1,13 @@
 """
-What the times of a file tell of its content, on the file system that it lies on.
+What the times of a file tell about its content.
 
-The time of the last change (``ctime``) cannot be set by anyone, and grows with each
-write; but a clock ticks, and two writes within a tick have the same time. How long a
-tick is, and whether the clock agrees with ours, is the file system's affair: kernels
-have clocks of 1 to 10 ms, or finer ones for files that somebody has looked at; others
-count seconds; the clock of a file server may be hours ahead. So nothing of that is
-assumed. The clock is read off a file of ours, by touching it: what had changed before
-that time, changes from now on only with another time.
+The time of the last change (``ctime``) cannot be set, and grows with each write; but a
+clock ticks, and two writes within a tick have the same time. The length of a tick, and
+whether the clock agrees with ours, depend on the file system: kernels have ticks of 1
+to 10 ms, or finer ones for files that were looked at; others count seconds; the clock
+of a file server may be hours ahead. So nothing of that is assumed. Touching a file of
+ours reads the clock: a file that changed before that time gets another time with its
+next change.
 """
 
 from __future__ import annotations
@@ -23,37 +23,37 @@ from txbits.backends.disk._files import Files
 
 _SECOND = 1_000_000_000
 
-# A file that had not changed for so long when the clock was last read, in nanoseconds,
-# is not worth reading it again, even if it has been set back since.
+# If a file had not changed for so many nanoseconds when the clock was last read, the
+# clock need not be read again, even if it was set back since.
 _LONG = 3600 * _SECOND
 
-# How long to wait for a tick, in seconds, time after time: nothing where clocks are
-# fine, longer than a tick of the slowest kernel altogether.
+# The pauses in which to wait for a tick, in seconds: none where clocks are fine, and
+# together longer than a tick of the slowest kernel.
 _PAUSES = (0.0, 0.0, 0.005, 0.010)
 
-# What cannot be told within this, in nanoseconds, is not waited for.
+# A tick of more nanoseconds is not worth waiting for.
 _TICK = 20_000_000
 
-# Where the clock cannot be read: two seconds of file systems that count these.
+# The age, in nanoseconds, that is enough if the clock cannot be read: some file systems
+# count two seconds at a time.
 _UNSURE = 2 * _SECOND
 
-# A touch sets both times. What lies further apart has another meaning.
+# A touch sets both times. If they differ by more nanoseconds, they mean something else.
 _SAME = 10_000_000
 
-# A clock that shows the same for so many seconds stands still.
+# A clock that shows the same time for so many seconds has stopped.
 _STILL = 3.0
 
 
 @frozen
 class Look:
     """
-    What was seen of an open file.
+    The state of an open file.
 
-    :ivar there: What ``fstat`` says.
+    :ivar there: What ``fstat`` returns.
     :ivar is_sure: Whether every later change would show in that. ``None`` if it is
-        about to change without its content, because one of its names goes.
-    :ivar modified: When its content was last changed, in seconds: the same for as long
-        as the file is.
+        about to change without its content, because one of its names is removed.
+    :ivar modified: When its content was last changed, in seconds.
     """
 
     there: os.stat_result
@@ -66,12 +66,12 @@ class FileClock:
     """
     Looks at files, and reads the clock that dates their changes.
 
-    It may block, and is used in threads, several at a time.
+    It may block, and several threads use it at a time.
 
     :param fd: The file that is touched; it needs no content.
-    :param sleep: Waits for so many seconds.
+    :param sleep: Waits for a number of seconds.
     :param seconds: Our own clock.
-    :param monotonic: Another one, which is never set.
+    :param monotonic: A clock that is never set.
     :param shows_links: Whether two names of a file can be seen to be of one.
     :ivar linked: The inodes of files that were published by a link, and are not
         released yet, by their sessions: to take the first name away changes them.
@@ -108,7 +108,7 @@ class FileClock:
             now = self._read()
             if now is None:
                 break
-            # After the clock: what changes from here on has that time at least.
+            # After the clock: later changes have at least that time.
             there = self._files.fstat(fd)
             if not self._is_ours(there):
                 break
@@ -125,25 +125,25 @@ class FileClock:
         return self._seen(there, past > _UNSURE)
 
     def _is_linked(self, there: os.stat_result) -> bool:
-        """Whether one of its names is going to be taken away by us."""
+        """Whether txbits is about to remove one of its names."""
         if self._shows_links and there.st_nlink < 2:
             return False
-        # A list, since others add to it meanwhile.
+        # A copy, since other threads add to it.
         return there.st_ino in list(self.linked.values())
 
     def _read(self) -> int | None:
         """
         Read the clock.
 
-        :returns: The time in nanoseconds; ``None`` if it cannot be read: a file system
-            may be read-only by now, and there are some that take no notice.
+        :returns: The time in nanoseconds; ``None`` if it cannot be read: the file
+            system may be read-only by now, and some ignore this.
         """
         try:
             self._files.utime(self._fd)
             touched = self._files.fstat(self._fd)
         except OSError:
             return None
-        # Others give the time of the making here, or none.
+        # Some file systems return the time of creation here, or none.
         apart = abs(touched.st_ctime_ns - touched.st_mtime_ns)
         self._dates_changes = apart < _SAME
         self._device = touched.st_dev
@@ -153,7 +153,7 @@ class FileClock:
         return now if self._monotonic() - self._moved < _STILL else None
 
     def _is_ours(self, there: os.stat_result) -> bool:
-        """Whether the file lies where the clock is read."""
+        """Whether the file is on the file system whose clock is read."""
         return there.st_dev == self._device
 
     def _changed(self, there: os.stat_result) -> int:
@@ -165,6 +165,6 @@ class FileClock:
     def _seen(self, there: os.stat_result, is_sure: bool | None) -> Look:
         modified = there.st_mtime
         if self._dates_changes and self._is_ours(there):
-            # One in the future has been set by somebody (RFC 9110 8.8.2.1).
+            # A time in the future was set by a program (RFC 9110 8.8.2.1).
             modified = min(modified, there.st_ctime)
         return Look(there, is_sure, modified)

@@ -1,7 +1,9 @@
 """
-The system calls of the disk backend, all in one place.
+The system calls of the disk backend, and what their failures mean.
 
-Tests put an object of their own here, that fails or "dies" at the n-th call.
+Quick calls are made at once, on the reactor's thread: handing one to a thread costs
+more than the call. Tests replace :class:`Files` with an object that fails or "dies" at
+the n-th call.
 """
 
 from __future__ import annotations
@@ -9,11 +11,30 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import pwd
 import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred, fail, succeed
 
 from txbits._renaming import rename_without_replacing
+from txbits.errors import BackendError, OutOfSpace
 
-#: Read only what the page cache has; 0 where the kernel cannot be asked so.
+T = TypeVar("T")
+
+# How files of ours are opened: never through a symbolic link.
+READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+WRITE = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+READ_WRITE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+DIRECTORY = READ | os.O_DIRECTORY
+
+#: What a system call fails with where nothing more fits. A file that grows too long for
+#: its file system does not fit either.
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+# Read only from the page cache; 0 if the kernel does not support that.
 _NO_WAIT = getattr(os, "RWF_NOWAIT", 0)
 
 _OPEN_FILE_LOCK = getattr(fcntl, "F_OFD_SETLK", None)
@@ -23,7 +44,7 @@ class Files:
     """
     What the disk backend asks of the operating system.
 
-    Most functions stand here as they are, so that going through this costs nothing.
+    Most functions are here unchanged, so that the indirection costs nothing.
     """
 
     access = staticmethod(os.access)
@@ -55,15 +76,15 @@ class Files:
     @staticmethod
     def lock_open_file(fd: int) -> None:
         """
-        Lock a whole file for this opening of it, with ``fcntl``, as ``flock`` does.
+        Lock a whole file with ``fcntl`` for this open file description, like ``flock``.
 
-        :raises BlockingIOError: If somebody else has.
-        :raises OSError: If it fails, with ``ENOSYS`` where there is no such call.
+        :raises BlockingIOError: If it is locked.
+        :raises OSError: If locking fails, with ``ENOSYS`` if there is no such call.
         """
         if _OPEN_FILE_LOCK is None:
             raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-        # struct flock: for writing, from the beginning, as long as files get; a lock
-        # of an opening has no process.
+        # struct flock: for writing, from the start, to the end of any file; such a lock
+        # belongs to no process.
         everything = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
         try:
             fcntl.fcntl(fd, _OPEN_FILE_LOCK, everything)
@@ -72,21 +93,21 @@ class Files:
 
     @staticmethod
     def umask() -> int:
-        """What is taken from the permissions of new files; it is left as it is."""
+        """The umask of this process, without changing it."""
         return int(_word_of("/proc/self/status", "Umask"), 8)
 
     @staticmethod
     def mount_id(fd: int) -> str:
-        """What tells the mounts apart that files were opened on."""
+        """The id of the mount that a file was opened on."""
         return _word_of(f"/proc/self/fdinfo/{fd}", "mnt_id")
 
     @staticmethod
     def pread_cached(fd: int, length: int, offset: int) -> bytes | None:
         """
-        Read what can be read without waiting for a disk.
+        Read bytes if they are in the page cache.
 
-        :returns: Some bytes, none at the end of the file; ``None`` if it would wait,
-            or that cannot be told.
+        :returns: Some bytes, none at the end of the file; ``None`` if reading would
+            wait for the disk, or if that is unknown.
         """
         if not _NO_WAIT:
             return None
@@ -94,18 +115,18 @@ class Files:
         try:
             count = os.preadv(fd, [buffer], offset, _NO_WAIT)
         except OSError:
-            # It would wait, or this file system cannot tell; or there is a fault, which
-            # whoever reads without this comes upon as well.
+            # Reading would wait, or the file system cannot tell. After a real error,
+            # the caller's ordinary read fails in the same way.
             return None
         return bytes(memoryview(buffer)[:count])
 
     @staticmethod
     def listdir(directory: int) -> list[str]:
         """
-        The names in an open directory.
+        List the names in an open directory.
 
-        It is opened anew: two who read one descriptor at the same time, each in a
-        thread, would get one part of the names each.
+        It is opened again, since two threads that read one descriptor would each get a
+        part of the names.
         """
         fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
         try:
@@ -121,3 +142,101 @@ def _word_of(path: str, name: str) -> str:
             if word == name:
                 return value.strip()
     raise OSError(errno.ENOSYS, f"no {name} in {path}")
+
+
+@contextmanager
+def opened(
+    files: Files, name: str | bytes, flags: int, directory: int, mode: int = 0o600
+) -> Iterator[int]:
+    """
+    Open a file in a directory, and close it at the end.
+
+    :param directory: The descriptor of the directory.
+    :raises OSError: If opening or closing fails.
+    """
+    fd = files.open(name, flags, mode, dir_fd=directory)
+    try:
+        yield fd
+    finally:
+        files.close(fd)
+
+
+def remove(files: Files, name: str, directory: int) -> None:
+    """
+    Remove a file from a directory, if it exists.
+
+    :param directory: The descriptor of the directory.
+    :raises OSError: If that fails.
+    """
+    with suppress(FileNotFoundError):
+        files.unlink(name, dir_fd=directory)
+
+
+def system_user() -> str:
+    """The name of the user that this process runs as, or its number."""
+    uid = os.geteuid()
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def reason(error: OSError) -> str:
+    """Say what failed, without the number of the error."""
+    if error.strerror is None:
+        return str(error)
+    if isinstance(error.filename, str | bytes) and error.filename2 is None:
+        return f"{error.strerror} ({os.fsdecode(error.filename)})"
+    return error.strerror
+
+
+def with_remedy(text: str, error: OSError) -> str:
+    """Append to *text*, which tells of *error*, what an operator can do about it."""
+    if error.errno in FULL:
+        return f"{text}; free some space, or raise the quota or limit"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"{text}; let user {system_user()} write there"
+    if error.errno == errno.EROFS:
+        return f"{text}; mount the file system for writing"
+    return text
+
+
+def storage_error(error: OSError, path: str = "") -> BackendError:
+    """
+    Translate a failed system call.
+
+    :param path: The root or directory that it failed in, if that is known.
+    :returns: The error to raise, of one line.
+    """
+    kind = OutOfSpace if error.errno in FULL else BackendError
+    return kind(with_remedy(f"{path}: {reason(error)}" if path else str(error), error))
+
+
+def translated(function: Callable[..., T], *args: Any) -> T:
+    """
+    Call *function*, and raise a BackendError instead of an OSError.
+
+    :raises BackendError: Chained to the OSError.
+    """
+    try:
+        return function(*args)
+    except OSError as error:
+        raise storage_error(error) from error
+
+
+def at_once(function: Callable[..., T], *args: Any) -> Deferred[T]:
+    """
+    Call *function* now.
+
+    :returns: A Deferred that has fired with the outcome; a BackendError instead of an
+        OSError.
+    """
+    # Without translated(): this is called many times for a small upload.
+    try:
+        return succeed(function(*args))
+    except OSError as error:
+        fault = storage_error(error)
+        fault.__cause__ = error
+        return fail(fault)
+    except BaseException:  # noqa: BLE001 - the Deferred carries it
+        return fail()

@@ -1,9 +1,9 @@
 """
-Group and ACL of published files: those of a file made in the folder they appear in.
+Group and ACL of published files: those of a file that is created in their directory.
 
-A part is made in the staging area, and moved or linked from there, which changes
-neither. The kernel would have given a file made in the folder the folder's group, if
-that has its setgid bit, and permissions by its default ACL, if it has one.
+A staged file is created in the staging area, and moving or linking it changes neither.
+The kernel gives a file that is created in a directory the group of the directory, if
+that has the setgid bit, and permissions by its default ACL, if it has one.
 """
 
 from __future__ import annotations
@@ -16,29 +16,28 @@ import struct
 from attrs import define, field, frozen
 from twisted.logger import Logger
 
-from txbits.backends.disk._files import Files
+from txbits.backends.disk._files import Files, system_user
 from txbits.backends.disk._probe import DEFAULT_ACL, FileSystem, read_acl
 
 _log = Logger()
 
 _ACCESS = "system.posix_acl_access"
 
-# As the kernel hands ACLs out: a version, then a tag, permissions and an id each.
+# The kernel's form of an ACL: a version, then entries of a tag, permissions and an id.
 _VERSION = struct.Struct("<I")
 _ENTRY = struct.Struct("<HHI")
 _USER, _GROUP, _MASK, _OTHER = 0x01, 0x04, 0x10, 0x20
 
-# What programs ask for when they make a file, before it is masked.
+# The mode with which programs create files, before it is masked.
 _MODE = 0o666
 
 
 @frozen
 class Wanted:
     """
-    What a file is to have.
+    The group and ACL that a file needs.
 
-    :ivar gid: Its group.
-    :ivar acl: Its ACL, as the kernel takes it; empty if it is to have none.
+    :ivar acl: The ACL in the kernel's form; empty for none.
     """
 
     gid: int
@@ -48,14 +47,14 @@ class Wanted:
 @define(eq=False)
 class Ownership:
     """
-    Knows what parts have, and what files in a folder are to have.
+    Gives staged files the group and ACL that their directory asks for.
 
-    :param gid: The group that this process makes files with.
-    :param part_gid: The group that it makes parts with.
-    :param mask: The umask, if parts are made by a default ACL of the staging area's
-        that a folder need not have; ``None`` if they are not.
+    :param gid: The group of files that this process creates.
+    :param part_gid: The group of staged files.
+    :param mask: The umask, if staged files get their permissions from a default ACL of
+        the staging area, which other directories need not have; otherwise ``None``.
     :param has_acls: Whether the file system has ACLs.
-    :param lists_acls: Whether they are among the extended attributes that it lists.
+    :param lists_acls: Whether ACLs are among the extended attributes that it lists.
     """
 
     _files: Files
@@ -71,10 +70,9 @@ class Ownership:
         cls, files: Files, gid: int, directory: int, file_system: FileSystem
     ) -> Ownership:
         """
-        Look at the staging area.
+        Examine the staging area.
 
-        :param directory: It, opened.
-        :param file_system: What its file system can do.
+        :param directory: Its descriptor.
         :raises OSError: If that fails.
         """
         there = files.fstat(directory)
@@ -90,12 +88,12 @@ class Ownership:
 
     def wanted(self, parent: int, there: os.stat_result) -> Wanted | None:
         """
-        Tell what a part needs before it appears in a folder.
+        Tell what a staged file needs before it appears in a directory.
 
-        :param parent: The folder, opened.
-        :param there: What ``stat`` says of it.
+        :param parent: The descriptor of the directory.
+        :param there: What ``stat`` returns for it.
         :returns: ``None`` if it needs nothing.
-        :raises OSError: If that cannot be found out.
+        :raises OSError: If that fails.
         """
         gid = there.st_gid if there.st_mode & stat.S_ISGID else self._gid
         acl = self._default_acl(parent) if self._has_acls else None
@@ -104,19 +102,19 @@ class Ownership:
         return Wanted(gid, _of_new_file(acl) if acl else b"")
 
     def _default_acl(self, parent: int) -> bytes | None:
-        # To ask for one that is not there takes an exception, and thrice the time.
+        # Asking for a missing one raises an exception, and takes three times as long.
         if self._lists_acls and DEFAULT_ACL not in self._files.listxattr(parent):
             return None
         return read_acl(self._files, parent, DEFAULT_ACL)
 
     def give(self, fd: int, wanted: Wanted) -> bool:
         """
-        Give a part what it needs. It blocks.
+        Give a staged file what it needs. It blocks.
 
-        :param fd: The part, opened.
-        :returns: Whether it had not got that already.
-        :raises OSError: If that fails. That this process is in no position to give a
-            group is said in the log.
+        :param fd: Its descriptor.
+        :returns: Whether that changed anything.
+        :raises OSError: If that fails. If this process may not set the group, it logs
+            that instead.
         """
         files = self._files
         there = files.fstat(fd)
@@ -148,19 +146,20 @@ class Ownership:
             if gid not in self._complained:
                 self._complained.add(gid)
                 _log.warn(
-                    "cannot give published files the group of their folder, {gid} "
-                    "({reason}); add the user that txbits runs as to that group",
+                    "cannot give published files the group of their directory, {gid} "
+                    "({reason}); add user {user} to that group",
                     gid=gid,
                     reason=error.strerror,
+                    user=system_user(),
                 )
 
 
 def _of_new_file(default: bytes) -> bytes:
     """
-    Make the ACL of a new file of a folder's default ACL, as the kernel does.
+    Derive the ACL of a new file from a directory's default ACL, as the kernel does.
 
-    What a program asks for when it makes a file bounds owner, others, and the mask, or
-    where there is no mask the owning group (POSIX 1003.1e draft 17, 23.5.1).
+    The mode with which the file is created limits the owner, the others, and the mask,
+    or the owning group if there is no mask (POSIX 1003.1e draft 17, 23.5.1).
     """
     version, entries = default[: _VERSION.size], default[_VERSION.size :]
     tags = {entry[0] for entry in _ENTRY.iter_unpack(entries)}

@@ -1,10 +1,9 @@
 """
-What the file system below a root can do, found out by doing it.
+What the file system of a root supports, found out by trying.
 
-Its name does not tell: FUSE, network and stacked file systems each leave out something
-else. So a start tries, in the staging area, what publishing is going to need, and
-chooses from what is there. What that leaves behind when it is killed, the next start
-removes.
+Its name does not tell: FUSE, network and stacked file systems each lack something
+different. So a start tries in the staging area what publishing needs, and chooses from
+what works. If it is killed meanwhile, the next start removes the leftovers.
 """
 
 from __future__ import annotations
@@ -18,83 +17,78 @@ from enum import Enum
 
 from attrs import field, frozen
 
-from txbits.backends.disk._files import Files
+from txbits.backends.disk._files import DIRECTORY, FULL, WRITE, Files, opened, remove
 from txbits.errors import BackendError
 
-# A file that is always there, so that nothing need be made, also on a full disk.
+# A file that always exists, so that none has to be created, even on a full disk.
 _LOCK = "lock"
 
 _LINK = "probe-link"
 _MOVED = "probe-moved"
 _PLACE = "probe-place"
 
-# Never there: see can_move.
+# Never exists: see can_move.
 _NOTHING = "probe-nothing"
 
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW = WRITE | os.O_CREAT | os.O_EXCL
 
-# How file systems say that they do not have something: the fsync of a directory,
+# The errors of file systems that lack something: the fsync of a directory,
 _NO_SYNC = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS})
 
 # statvfs, or ACLs,
 _LACKING = _NO_SYNC | {errno.ENOTTY, errno.EPERM, errno.EACCES}
 
-#: or locks. ENOLCK is that of NFS whose lock service is away.
+#: or locks. NFS returns ENOLCK if its lock service does not run.
 NO_LOCKS = _NO_SYNC | {errno.ENOTTY, errno.ENOLCK}
 
-# What is not the fault of a file system that lacks nothing.
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-
-# How they say that they do not take a name.
+# The errors for names that they do not allow.
 _BAD_NAME = frozenset({errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG})
 
-#: The extended attribute of a directory for the ACL of files made there.
+#: The extended attribute of a directory with the ACL of new files.
 DEFAULT_ACL = "system.posix_acl_default"
 
-# Owner, group and others may do everything: a version, then a tag, permissions and an
-# id each.
+# Owner, group and others may do everything: a version, then entries of a tag,
+# permissions and an id.
 _SOME_ACL = struct.pack("<I", 2) + b"".join(
     struct.pack("<HHI", tag, 7, 0xFFFFFFFF) for tag in (0x01, 0x04, 0x20)
 )
 
-# Characters that Windows, and file systems that come from there, have in no name.
+# Characters that Windows and its file systems do not allow in names.
 _FOREIGN_NAME = b'a"*<>?|b'
 
 
 class Way(Enum):
-    """How a file is published where nothing may be overwritten."""
+    """How a file is published without overwriting another one."""
 
     LINK = "hard links"
-    """A second link fails where something stands."""
+    """A second link, which fails if the destination exists."""
 
     RENAME = "rename without replacing"
     """``renameat2`` with ``RENAME_NOREPLACE``."""
 
     COMPARED = "hard links, verified by content"
-    """A second link, which does not show that it is one: after a crash the bytes tell
-    whether what stands there is the upload."""
+    """A second link that does not show as one: after a crash, the bytes tell whether
+    the file at the destination is the upload."""
 
     NONE = "none"
-    """A file that exists could be overwritten."""
+    """An existing file could be overwritten."""
 
 
 @frozen
 class FileSystem:
     """
-    What one can do.
+    What a file system supports.
 
     :ivar links: Whether a file can have several names.
-    :ivar shows_links: Whether these can be seen to be of one file: the same inode
-        number, and a count.
+    :ivar shows_links: Whether all names show one inode number, and a count.
     :ivar renames: Whether a file can be renamed without replacing another.
-    :ivar syncs_names: Whether a directory can be synced; also if nobody wants to.
-    :ivar tells_space: Whether it tells how much is free.
-    :ivar limits_names: Whether it does not take every name.
-    :ivar has_acls: Whether directories may have a default ACL.
-    :ivar lists_acls: Whether that shows in the list of their extended attributes.
-    :ivar lacking: What it lacks of this, in words.
-    :ivar way: How files are published there.
+    :ivar syncs_names: Whether a directory can be synced; also if that is not needed.
+    :ivar tells_space: Whether it reports its free space.
+    :ivar limits_names: Whether it does not allow every name.
+    :ivar has_acls: Whether directories can have a default ACL.
+    :ivar lists_acls: Whether extended attributes that it lists include the ACL.
+    :ivar lacking: What it lacks, in words.
+    :ivar way: How files are published.
     """
 
     links: bool
@@ -119,14 +113,14 @@ class FileSystem:
 
 def probe(files: Files, directory: int, *, syncs: bool) -> FileSystem:
     """
-    Find out what a file system can do. It blocks.
+    Find out what a file system supports. It blocks.
 
-    Where the disk is too full to try, it is taken to have what most have: a server must
-    start then, since clients that close their uploads need no space.
+    If the disk is too full to try something, it counts as supported: the server has to
+    start, since clients that close their uploads need no space.
 
-    :param directory: The staging area, with its lock.
-    :param syncs: Whether anything is ever to be synced.
-    :raises OSError: If it fails in another way than by not having something.
+    :param directory: The descriptor of the staging area, which has its lock file.
+    :param syncs: Whether directories are ever synced.
+    :raises OSError: If it fails for another reason than missing support.
     """
     _remove_leftovers(files, directory)
     lacking: list[str] = []
@@ -143,7 +137,7 @@ def probe(files: Files, directory: int, *, syncs: bool) -> FileSystem:
         if limits_names:
             lacking.append("support for all characters in names")
     finally:
-        with suppress(OSError):  # the next start does it
+        with suppress(OSError):  # the next start tries again
             _remove_leftovers(files, directory)
     syncs_names = not syncs or _syncs_names(lacking, files, directory)
     tells_space = _tells_space(files, directory)
@@ -169,8 +163,8 @@ def can_move(files: Files, source: int, target: int) -> bool:
     """
     Tell whether files could be moved, or linked, from one directory to another.
 
-    There may be a mount between them, also of the same file system, which no number of
-    a device shows. The kernel looks at that before it looks for the file.
+    There may be a mount between them, even of the same file system, which device
+    numbers do not show. The kernel checks that before it looks for the file.
     """
     try:
         files.rename(_NOTHING, _NOTHING, src_dir_fd=source, dst_dir_fd=target)
@@ -183,8 +177,8 @@ def takes_name(files: Files, directory: int, name: bytes) -> bool:
     """
     Find out whether a file could have a name. It blocks.
 
-    :param directory: The staging area.
-    :returns: Also ``True`` if that cannot be found out.
+    :param directory: The descriptor of the staging area.
+    :returns: ``True`` also if that cannot be found out.
     """
     try:
         place = _open_place(files, directory)
@@ -202,9 +196,9 @@ def takes_name(files: Files, directory: int, name: bytes) -> bool:
 
 def sync_names(files: Files, directory: int) -> None:
     """
-    Make the names in a directory survive a crash of the machine. It blocks.
+    Make the names in a directory survive a system crash. It blocks.
 
-    :raises OSError: If that fails; not if the file system does not do it at all.
+    :raises OSError: If that fails, except if the file system does not support it.
     """
     try:
         files.fsync(directory)
@@ -214,16 +208,16 @@ def sync_names(files: Files, directory: int) -> None:
 
 
 def syncs_no_names(error: BaseException | None) -> bool:
-    """Whether the fsync of a directory failed because there is no such thing."""
+    """Whether the fsync of a directory failed because it is not supported."""
     return isinstance(error, OSError) and error.errno in _NO_SYNC
 
 
 def read_acl(files: Files, fd: int, attribute: str) -> bytes | None:
     """
-    Read an ACL of a directory or file, as the kernel hands it out.
+    Read an ACL of a directory or file in the kernel's form.
 
-    :returns: Empty if it has none; ``None`` if there are no ACLs at all.
-    :raises OSError: If that cannot be found out.
+    :returns: Empty if it has none; ``None`` if the file system has no ACLs.
+    :raises OSError: If reading fails.
     """
     try:
         return files.getxattr(fd, attribute)
@@ -235,22 +229,18 @@ def read_acl(files: Files, fd: int, attribute: str) -> bytes | None:
         raise
 
 
-# Below: how each is tried
+# Below: how each is tried.
 
 
 def _remove_leftovers(files: Files, directory: int) -> None:
     for name in (_LINK, _MOVED):
-        with suppress(FileNotFoundError):
-            files.unlink(name, dir_fd=directory)
+        remove(files, name, directory)
     try:
-        place = files.open(_PLACE, _DIRECTORY, dir_fd=directory)
+        with opened(files, _PLACE, DIRECTORY, directory) as place:
+            for name in files.listdir(place):
+                remove(files, name, place)
     except FileNotFoundError:
         return
-    try:
-        for name in files.listdir(place):
-            files.unlink(name, dir_fd=place)
-    finally:
-        files.close(place)
     files.rmdir(_PLACE, dir_fd=directory)
 
 
@@ -260,12 +250,12 @@ def _has(
     """
     Try something.
 
-    :param lacking: Where to say that it is not there, and how that showed.
+    :param lacking: The list to append to if it is not supported.
     """
     try:
         trial(*args)
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in FULL:
             lacking.append(f"{what} ({error.strerror})")
             return False
     return True
@@ -274,12 +264,12 @@ def _has(
 def _open_place(files: Files, directory: int) -> int:
     with suppress(FileExistsError):
         files.mkdir(_PLACE, 0o700, dir_fd=directory)
-    return files.open(_PLACE, _DIRECTORY, dir_fd=directory)
+    return files.open(_PLACE, DIRECTORY, dir_fd=directory)
 
 
 def _close_place(files: Files, directory: int, place: int) -> None:
     files.close(place)
-    with suppress(OSError):  # somebody else uses it; the next start removes it
+    with suppress(OSError):  # another thread uses it; the next start removes it
         files.rmdir(_PLACE, dir_fd=directory)
 
 
@@ -292,7 +282,7 @@ def _lists_acls(files: Files, directory: int) -> bool:
         files.setxattr(place, DEFAULT_ACL, _SOME_ACL)
         return DEFAULT_ACL in files.listxattr(place)
     except OSError:
-        return False  # there are none, or nobody can say; they are asked for then
+        return False  # none, or unknown: each is then read without this
     finally:
         _close_place(files, directory, place)
 
@@ -312,14 +302,14 @@ def _shows_links(files: Files, directory: int) -> bool:
     try:
         other = files.lstat(_LINK, dir_fd=directory)
     except FileNotFoundError:
-        return True  # there was no space for it
+        return True  # the disk is full
     return os.path.samestat(one, other) and one.st_nlink == other.st_nlink == 2
 
 
 def _try_rename(files: Files, directory: int, links: bool) -> None:
     if not links:
         files.close(files.open(_LINK, _NEW, 0o600, dir_fd=directory))
-    with suppress(FileNotFoundError):  # there was no space for it
+    with suppress(FileNotFoundError):  # the disk is full
         files.rename_no_replace(
             _LINK, _MOVED, src_dir_fd=directory, dst_dir_fd=directory
         )

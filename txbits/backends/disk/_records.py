@@ -1,23 +1,22 @@
 """
 The records of the disk backend's sessions: the file ``.bits-sessions/sessions-1``.
 
-A line of 512 bytes for each session, readable as text; the lines of sessions that are
-gone are used again, so that the file is as long as the most sessions there ever were at
-a time. A line says how far the session is, its total length, its *safe offset*, since
-which start of the machine that has been so, a checksum, and who wants to upload what.
-It is written with one call, and so is every change of its beginning: no
-kill comes between, and since a line lies within a sector, no power failure. A file for
-each session would have to be made, renamed and removed, which are the dearest of all
-calls that a small upload needs.
+Each session has a line of 512 bytes of text. Lines of released sessions are reused, so
+the length of the file follows from the most sessions at any one time. A line has the
+session's phase, total length, *safe offset*, boot of the machine, a checksum, and who
+uploads what. The line, and every change of its beginning, is written with one call, so
+a kill cannot interrupt it; and since a line lies within a sector, neither can a power
+failure. One file for each session would have to be created, renamed and removed, which
+are the most expensive calls of a small upload.
 
-The safe offset tells how many bytes of the staged file are known to have got to the
-disk. It is written when the fsync that it tells of has returned, so what the disk has
-of it may be behind, and is never ahead: whoever lets a session's bytes go, so that
-fewer are there, has a lower one stored before others come in their place.
+The safe offset is the number of bytes of the staged file that are known to be on the
+disk. It is written after the fsync, so the offset on the disk may be too low but is
+never too high. When bytes are discarded, a lower offset is synced before other bytes
+replace them.
 
-What is too long for a line lies in a file of its own, ``{GUID}.json``, written before
-the line. The line of a session that was closed is freed with the record of its close in
-it, until that is known to have got to the disk elsewhere.
+A record that is too long for a line is in a file of its own, ``{GUID}.json``, written
+before the line. The line of a closed session is freed with the record of the close in
+it, which stays until it is synced elsewhere.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from enum import Enum
 from typing import Any
 from uuid import UUID
 
 from attrs import define, field, frozen
 
-from txbits.backends.disk._files import Files
+from txbits.backends.disk._files import READ, READ_WRITE, WRITE, Files, opened, remove
 from txbits.backends.disk._probe import sync_names
 from txbits.errors import BackendError, NoSuchSession, OutOfSpace
 
@@ -45,7 +44,7 @@ _FREE = b"free".ljust(_LINE - 1) + b"\n"
 _HEAD_LENGTH = len(_HEAD % (b"", b"", b"", b""))
 _TRUST_AT = _HEAD_LENGTH - 18
 
-# The checksum, the blank behind it, and the line's end.
+# Without the checksum, the blank after it, and the line's end.
 _ROOM = _LINE - _HEAD_LENGTH - 10
 
 # Older versions wrote neither a safe offset nor a boot.
@@ -55,22 +54,23 @@ _PATTERN = re.compile(
     rb"([0-9a-f]{8}) (\[.*\]) *\n"
 )
 
-# No start of the machine.
+# Matches no boot of the machine.
 _NO_BOOT = b"0" * 16
 
 _CLOSED = b"free closed %b"
 _CLOSED_PATTERN = re.compile(rb"free closed ([0-9a-f]{80}) *\n")
 _CLOSED_LENGTH = len(_CLOSED % bytes(80))
 
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_OPEN = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW = WRITE | os.O_CREAT | os.O_EXCL
+_OPEN = READ_WRITE | os.O_CREAT
 
-# Far more than the longest record: a destination has at most 4 KiB, times six for JSON,
-# and so has the client's name for the file.
+# Far more than the longest record: a destination and the client's name for the file
+# have at most 4 KiB each, times six in JSON.
 _MOST_ASIDE = 1 << 16
 
-# Lines that are read at a time, when all are.
+_DOES_NOT_FIT = "the record of the session does not fit; free some space"
+
+# How many lines a start reads at a time.
 _MANY = 2048
 
 
@@ -78,15 +78,13 @@ class Phase(Enum):
     """How far a session is."""
 
     OPEN = b"open"
-    """It takes bytes, or is complete."""
+    """It receives bytes, or is complete."""
 
     PUBLISHING = b"publishing"
-    """Its staged file is being moved to the destination: where it is not here any
-    more, it is there."""
+    """Its staged file is being moved: if it is missing, it is at the destination."""
 
     PUBLISHED = b"published"
-    """Its file stands at the destination; if the staged one is here as well, it is
-    another link to the same."""
+    """Its file is at the destination; a staged file is another link to it."""
 
     RELEASING = b"releasing"
     """Its release has begun."""
@@ -95,15 +93,15 @@ class Phase(Enum):
 @frozen
 class Record:
     """
-    What is written of a session.
+    The record of a session.
 
-    :ivar total: Its total length in bytes, ``None`` if no writer was ever opened.
-    :ivar created: When it was made, in seconds since the epoch.
+    :ivar total: Its total length in bytes; ``None`` if no writer was ever opened.
+    :ivar created: When it was created, in seconds since the epoch.
     :ivar safe: How many bytes of its staged file are known to be on the disk.
-    :ivar boot: The start of the machine that it was last written in; ``None`` if it was
-        written by a version that did not say.
-    :ivar is_kept: Whether no more bytes than the safe ones were ever acknowledged.
-    :ivar in_doubt: Whether bytes that were acknowledged may be missing.
+    :ivar boot: The boot of the machine in which it was last written; ``None`` if an
+        older version wrote it.
+    :ivar is_kept: Whether only safe bytes were ever acknowledged.
+    :ivar in_doubt: Whether acknowledged bytes may be missing.
     """
 
     session_id: UUID
@@ -120,7 +118,7 @@ class Record:
 
 
 class _AsideIsLost(ValueError):
-    """A line is in order, and the file that it refers to is not there."""
+    """A line is valid, but the file that it refers to is missing."""
 
 
 def part_name(session_id: UUID) -> str:
@@ -135,14 +133,15 @@ def aside_name(session_id: UUID) -> str:
 
 def _sound(line: bytes) -> tuple[Any, ...]:
     """
-    Take a line apart, and check what can be told from the line alone.
+    Split a line, and check its form and checksum.
 
-    :returns: What the pattern finds; ``None`` for what older versions did not write.
-    :raises ValueError: If it is wrong.
+    :returns: The groups of the pattern; ``None`` for those of a line by an older
+        version that are missing.
+    :raises ValueError: If the line is not valid.
     """
     match = _PATTERN.fullmatch(line)
     if match is None:
-        raise ValueError("it is not of the form of one")
+        raise ValueError("it does not have the form of a record")
     *_, checksum, body = parts = match.groups()
     if zlib.crc32(body) != int(checksum, 16):
         raise ValueError("the checksum differs")
@@ -151,12 +150,12 @@ def _sound(line: bytes) -> tuple[Any, ...]:
 
 def _id_in(body: bytes) -> UUID | None:
     """
-    Find a session's id in the body of a line, which begins with it.
+    Read the session's id at the beginning of a line's body.
 
-    :returns: ``None`` where the rest of the record lies aside, or something is unusual:
-        then all of it is to be read.
+    :returns: ``None`` if the record is in a file of its own, or if the body is unusual:
+        the caller then has to read all of it.
     """
-    # The names of the destination follow, or nothing does.
+    # The destination follows, unless the record is in a file of its own.
     if body.find(b", [", 40) < 0 or body[38:41] != b'", ':
         return None
     try:
@@ -178,25 +177,25 @@ def _line(head: bytes, body: bytes) -> bytes:
 
 
 def _encoded(*fields: Any) -> bytes:
-    # In ASCII, so that a client's name for the file may be no UTF-8.
+    # In ASCII, since a client's name for the file may be invalid UTF-8.
     return json.dumps(fields).encode()
 
 
 @define(eq=False)
 class Table:
     """
-    All records, opened.
+    The open file of all records.
 
-    It is changed by the reactor's thread, except that :meth:`mark` and :meth:`drop` are
-    called by whoever acts in a session, wherever that is; it is read by any.
+    Any thread may read it. The reactor's thread changes it, except for :meth:`mark` and
+    :meth:`drop`, which the thread that works on the session calls.
 
-    :ivar boot: This start of the machine; see
-        :func:`~txbits.backends.disk._boot.this_boot`.
-    :ivar fd: The file.
-    :ivar damaged: Why lines cannot be read, and so may belong to any session.
-    :ivar closed: The lines that keep the record of a close, and the record.
-    :ivar older: The sessions whose line was written by an older version.
-    :ivar kept: Those whose line says that all that was acknowledged is safe.
+    :ivar boot: The current boot of the machine; see
+        :func:`~txbits.backends.disk._start.this_boot`.
+    :ivar fd: The descriptor.
+    :ivar damaged: The errors of unreadable lines, which may belong to any session.
+    :ivar closed: The lines that keep the record of a close, each with that record.
+    :ivar older: The sessions whose lines an older version wrote.
+    :ivar kept: The sessions whose lines say that all acknowledged bytes are safe.
     """
 
     _files: Files
@@ -221,12 +220,12 @@ class Table:
         go_on: Callable[[], None] = lambda: None,
     ) -> Table:
         """
-        Open the file, and look where in it which session is. Slow; for a thread.
+        Open the file, and find the line of each session. Slow; for a thread.
 
         :param directory: The descriptor of the staging area.
-        :param boot: This start of the machine.
-        :param go_on: Called again and again; what it raises ends this.
-        :raises OSError: If that cannot be done.
+        :param boot: The current boot of the machine.
+        :param go_on: Called again and again; raises an exception to stop this.
+        :raises OSError: If that fails.
         """
         fd = files.open(_NAME, _OPEN, 0o600, dir_fd=directory)
         table = cls(files, directory, boot, fd)
@@ -245,7 +244,7 @@ class Table:
         return session_id in self._lines
 
     def ids(self) -> list[UUID]:
-        """The sessions there are."""
+        """List the sessions."""
         return list(self._lines)
 
     def add(
@@ -260,8 +259,7 @@ class Table:
         """
         Write a new record.
 
-        :param is_kept: See :class:`Record`.
-        :raises OSError: If that cannot be done.
+        :raises OSError: If that fails.
         :raises OutOfSpace: If there is no room for it.
         :raises BackendError: If the session has one already.
         """
@@ -271,7 +269,7 @@ class Table:
         body = _encoded(name, created, destination, owner, content_name)
         at = self._free.pop() if self._free else self._end
         self._end = max(self._end, at + 1)
-        # Here first: a file that lies aside is kept by the clean-up only if it is.
+        # First, since the clean-up removes a file without a line.
         self._lines[session_id] = at
         try:
             if len(body) > _ROOM:
@@ -280,7 +278,7 @@ class Table:
             head = _head(Phase.OPEN, None, 0, b"k" if is_kept else b"u", self.boot)
             self._write(_line(head, body), at * _LINE)
         except (OSError, BackendError):
-            # Whatever was written of it must not be read back.
+            # A part of it that was written must not be read back.
             with suppress(OSError, BackendError):
                 self._write(_FREE, at * _LINE)
             self._free.append(self._lines.pop(session_id))
@@ -299,11 +297,9 @@ class Table:
         in_doubt: bool = False,
     ) -> None:
         """
-        Write down how far a session is.
+        Write how far a session is; see :class:`Record`.
 
-        :param total: Its total length in bytes, ``None`` if that is not known yet.
-        :param safe: See :class:`Record`, like the others.
-        :raises OSError: If that cannot be done.
+        :raises OSError: If that fails.
         :raises BackendError: If it has no record.
         """
         at = self._lines.get(session_id)
@@ -314,15 +310,15 @@ class Table:
 
     def drop(self, session_id: UUID, closed: bytes | None = None) -> None:
         """
-        Remove a record; one that is gone is gone. It blocks, if the record
-        :meth:`is_aside` and *closed* is given.
+        Remove a record, if it exists. This blocks if the record :meth:`is_aside` and
+        *closed* is given.
 
-        :param closed: The record of the session's close, if there is one: it stays in
-            the line, in its stead, until :meth:`let_go`.
-        :raises OSError: If something of it is left; to be called again then.
+        :param closed: The record of the session's close, if any. It takes the place of
+            the session's record until :meth:`let_go`.
+        :raises OSError: If something of it is left; call it again then.
         """
         if closed is None:
-            # A line without what lies aside is none.
+            # A line whose file is missing does not count.
             self._remove_aside(session_id)
         at = self._lines.get(session_id)
         if at is not None and closed is None:
@@ -332,7 +328,7 @@ class Table:
             line = (_CLOSED % closed.hex().encode()).ljust(_LINE - 1) + b"\n"
             self._write(line, at * _LINE)
             if session_id in self._aside:
-                # Otherwise the disk may have the old line, without what it refers to.
+                # Otherwise the disk may have the old line without its file.
                 self._files.fsync(self.fd)
             self.closed.append((at, closed))
             del self._lines[session_id]
@@ -340,10 +336,10 @@ class Table:
 
     def let_go(self, count: int) -> None:
         """
-        Free the oldest lines that keep records of closes: those are on the disk.
+        Free the oldest lines that keep records of closes, which are on the disk now.
 
         :param count: How many.
-        :raises OSError: If that cannot be done; to be called again then.
+        :raises OSError: If that fails; call it again then.
         """
         for at, _ in self.closed[:count]:
             self._write(_FREE[:_CLOSED_LENGTH], at * _LINE)
@@ -352,10 +348,10 @@ class Table:
 
     def renew(self, session_id: UUID, has_crashed: bool) -> None:
         """
-        Write one of the older lines as this version does. It blocks.
+        Rewrite a line of an older version. It blocks.
 
-        :param has_crashed: Whether the machine may have crashed since it was written.
-        :raises OSError: If that cannot be done.
+        :param has_crashed: Whether the system may have crashed since it was written.
+        :raises OSError: If that fails.
         """
         files = self._files
         record = self.read(session_id)
@@ -369,14 +365,11 @@ class Table:
         )
         if len(body) > _ROOM:
             if session_id not in self._aside:
-                with suppress(FileNotFoundError):  # an earlier attempt came so far
-                    files.unlink(aside_name(session_id), dir_fd=self._directory)
+                # It exists if an earlier attempt was interrupted.
+                remove(files, aside_name(session_id), self._directory)
                 self._put_aside(session_id, body)
-                aside = self._open_aside(session_id)
-                try:
+                with self._aside_opened(session_id) as aside:
                     files.fsync(aside)
-                finally:
-                    files.close(aside)
                 sync_names(files, self._directory)
             body = _encoded(name, record.created)
         head = _head(
@@ -391,14 +384,14 @@ class Table:
 
         :raises NoSuchSession: If there is none.
         :raises OSError: If it cannot be read.
-        :raises BackendError: If it says nothing that makes sense.
+        :raises BackendError: If it is not valid.
         """
         at = self._lines.get(session_id)
         if at is None:
             raise NoSuchSession(f"no session {session_id}")
         line = self._files.pread(self.fd, _LINE, at * _LINE)
         if line.startswith(b"free"):
-            raise NoSuchSession(f"session {session_id} has just gone, or is being made")
+            raise NoSuchSession(f"session {session_id} is being created or released")
         try:
             record = self._decoded(line)
         except (ValueError, TypeError, LookupError) as error:
@@ -412,67 +405,57 @@ class Table:
 
     def unkeep(self) -> None:
         """
-        Have no line say that all that was acknowledged is safe. It blocks.
+        Have no line say that all acknowledged bytes are safe. It blocks.
 
-        :raises OSError: If that cannot be done; to be called again then.
+        :raises OSError: If that fails; call it again then.
         """
         for session_id in self.kept:
-            # The rest of the line stays, also the boot.
+            # The rest of the line stays, including the boot.
             at = self._lines[session_id] * _LINE
             self._write(b"u", at + _TRUST_AT)
         if self.kept:
             self._files.fsync(self.fd)
         self.kept.clear()
 
-    # Below: how it is done
-
     def _write(self, data: bytes, offset: int) -> None:
         if self._files.pwrite(self.fd, data, offset) != len(data):
-            raise OutOfSpace("the record of the session does not fit")
+            raise OutOfSpace(_DOES_NOT_FIT)
 
     def is_aside(self, session_id: UUID) -> bool:
         """Whether the record of a session is too long for its line."""
         return session_id in self._aside
 
     def open_aside(self, session_id: UUID) -> int | None:
-        """Open the file of a record that lies aside; ``None`` if it does not."""
+        """Open the file of a record; ``None`` if the record is in its line."""
         if session_id not in self._aside:
             return None
-        return self._open_aside(session_id)
+        return self._files.open(aside_name(session_id), READ, dir_fd=self._directory)
 
-    def _open_aside(self, session_id: UUID) -> int:
-        return self._files.open(aside_name(session_id), _READ, dir_fd=self._directory)
+    def _aside_opened(self, session_id: UUID) -> AbstractContextManager[int]:
+        return opened(self._files, aside_name(session_id), READ, self._directory)
 
     def _put_aside(self, session_id: UUID, body: bytes) -> None:
         files = self._files
         name = aside_name(session_id)
-        fd = files.open(name, _NEW, 0o600, dir_fd=self._directory)
-        self._aside.add(session_id)
-        try:
+        with opened(files, name, _NEW, self._directory) as fd:
+            self._aside.add(session_id)
             if files.pwrite(fd, body, 0) != len(body):
-                raise OutOfSpace("the record of the session does not fit")
-        finally:
-            files.close(fd)
+                raise OutOfSpace(_DOES_NOT_FIT)
 
     def _remove_aside(self, session_id: UUID) -> None:
         if session_id in self._aside:
-            with suppress(FileNotFoundError):
-                self._files.unlink(aside_name(session_id), dir_fd=self._directory)
+            remove(self._files, aside_name(session_id), self._directory)
             self._aside.discard(session_id)
 
     def _from_aside(self, session_id: UUID) -> Any:
-        files = self._files
-        fd = self._open_aside(session_id)
-        try:
-            return json.loads(files.pread(fd, _MOST_ASIDE, 0))
-        finally:
-            files.close(fd)
+        with self._aside_opened(session_id) as fd:
+            return json.loads(self._files.pread(fd, _MOST_ASIDE, 0))
 
     def _decoded(self, line: bytes) -> Record:
         """
         Read a line.
 
-        :raises ValueError: If it is wrong, like TypeError and LookupError.
+        :raises ValueError: If it is not valid, like TypeError and LookupError.
         """
         phase, total, safe, trust, boot, _, body = _sound(line)
         fields = json.loads(body)
@@ -481,13 +464,15 @@ class Table:
             try:
                 fields = self._from_aside(session_id)
             except (FileNotFoundError, ValueError) as error:
-                raise _AsideIsLost(f"what lies aside is lost: {error!r}") from error
+                raise _AsideIsLost(
+                    f"its file {aside_name(session_id)} is lost: {error!r}"
+                ) from error
             self._aside.add(session_id)
         _, created, destination, owner, content_name = fields
         if not all(isinstance(segment, str) for segment in destination) or not all(
             isinstance(name, str | None) for name in (owner, content_name)
         ):
-            raise ValueError("a name is no text")
+            raise ValueError("a name is not a string")
         return Record(
             session_id,
             Phase(phase),
@@ -507,8 +492,8 @@ class Table:
         for at, line in enumerate(self._all_lines()):
             if not at % _MANY:
                 go_on()
-            # Also where a full disk took only its beginning. Zeros are what a crash of
-            # the machine leaves of a line never stored.
+            # A full disk may have taken only the beginning of a line. A system crash
+            # leaves zeros of a line that was never stored.
             if closed := _CLOSED_PATTERN.fullmatch(line):
                 self.closed.append((at, bytes.fromhex(closed[1].decode())))
                 end = at + 1
@@ -517,7 +502,7 @@ class Table:
                 self._free.append(at)
                 continue
             try:
-                # To read all of each would take most of a long start.
+                # Decoding each line would take most of a long start.
                 *_, trust, boot, _, body = _sound(line)
                 session_id = _id_in(body) or self._decoded(line).session_id
                 self._lines[session_id] = at
@@ -526,8 +511,8 @@ class Table:
                 if trust == b"k":
                     self.kept.add(session_id)
             except _AsideIsLost:
-                # A crash of the machine has taken back the making of a record, or has
-                # taken back half of its removal.
+                # A system crash has undone the creation of the record, or half of its
+                # removal.
                 self._free.append(at)
                 continue
             except (OSError, ValueError, TypeError, LookupError) as error:
@@ -535,7 +520,7 @@ class Table:
                     BackendError(f"line {at + 1} of {_NAME} cannot be read: {error!r}")
                 )
             end = at + 1
-        # A line that was cut short is one that nobody was told of.
+        # An incomplete line is of a session that was not acknowledged.
         self._files.ftruncate(self.fd, end * _LINE)
         self._end = end
         self._free = [at for at in reversed(self._free) if at < end]

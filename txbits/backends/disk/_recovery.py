@@ -1,34 +1,49 @@
 """
-What a crash of the machine has left of a session on disk.
+How sessions on disk are prepared for a system crash, and repaired after one.
 
-The kernel keeps written bytes, and names, in memory for a while. After a crash there is
-of what was not synced whatever the file system likes: what was written, what was there
-before, or a length without the bytes. Those read as zeros, and need not be a hole:
-where a file grows within a block that is on the disk already, ext4 stores its new
-length first. So only those bytes count that are *known* to have been on the disk: those
-before the safe offset that the session's record tells of.
+The kernel keeps written bytes and names in memory for a while. After a crash, a file
+that was not synced has what was written, what was there before, or its new length
+without the bytes. Such bytes read as zeros, and need not be a hole: where a file grows
+within a block that is on the disk already, ext4 stores its new length first. So only
+those bytes count that are *known* to have been on the disk: those before the safe
+offset in the session's record.
+
+With ``fsync = "close"``, nothing waits for the bytes of an open upload to reach the
+disk. Before a planned reboot servers are stopped, and :func:`secure_all` syncs these
+bytes, so that uploads continue where they were.
 """
 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from uuid import UUID
 
 from attrs import evolve
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 
+from txbits._deferreds import deferred, together
 from txbits.backends._destinations import checked_segments
 from txbits.backends.disk._answer_file import answer_name, reply_name
-from txbits.backends.disk._probe import Way
-from txbits.backends.disk._records import Phase, aside_name, part_name
-from txbits.backends.disk._staging import Found, Staging
-from txbits.errors import BackendError, ParentMissing
+from txbits.backends.disk._files import READ_WRITE, WRITE, opened, remove, translated
+from txbits.backends.disk._found import Found
+from txbits.backends.disk._probe import sync_names
+from txbits.backends.disk._records import Phase, Record, aside_name, part_name
+from txbits.backends.disk._staged import Staged
+from txbits.backends.disk._staging import Staging
+from txbits.errors import BackendError, NoSuchSession, ParentMissing, StagedDataLost
 
-# How much is copied at a time.
+_log = Logger()
+
+# How many bytes are copied at a time.
 _PIECE = 1 << 20
 
-_WRITE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
-_NEW = _WRITE | os.O_CREAT | os.O_TRUNC
+# For how many seconds new fsyncs are started, and how many run at a time.
+_LONGEST = 5.0
+_AT_A_TIME = 8
+
+_NEW = READ_WRITE | os.O_CREAT | os.O_TRUNC
 
 
 def _new_name(session_id: UUID) -> str:
@@ -37,27 +52,25 @@ def _new_name(session_id: UUID) -> str:
 
 def settle(staging: Staging, found: Found) -> Found:
     """
-    Make a session what :meth:`Staging.load` has found after a crash of the machine.
+    Make a session agree with what was found of it after a system crash. For a thread.
 
-    It may take long, so it is for a thread. It may be cut short, and begun again.
+    If this is interrupted, it can start again.
 
     :returns: The same, settled.
-    :raises BackendError: If that cannot be done, like OSError.
+    :raises BackendError: If that fails, like OSError.
     """
     files, directory, record = staging.files, staging.directory, found.record
     session_id = record.session_id
     if not found.published and record.total is None:
-        # The total was lost, and so all bytes are; others may go by the same name.
-        with suppress(FileNotFoundError):
-            files.unlink(part_name(session_id), dir_fd=directory)
+        # The total is lost, and with it all bytes. The name may be used again.
+        remove(files, part_name(session_id), directory)
     elif not found.published:
         _cut(staging, session_id, found.offset)
     if found.asked is not None and not found.asked.attempts:
-        # It cannot be read, or is the beginning of one.
+        # It is unreadable or incomplete.
         for name in (answer_name(session_id), f"{answer_name(session_id)}-new"):
-            with suppress(FileNotFoundError):
-                files.unlink(name, dir_fd=directory)
-    # Last: whoever finds it unsettled does all of this again.
+            remove(files, name, directory)
+    # Last: a session that is found unsettled is settled again.
     staging.table.mark(
         session_id,
         Phase.PUBLISHED if found.published else Phase.OPEN,
@@ -70,29 +83,22 @@ def settle(staging: Staging, found: Found) -> Found:
 
 
 def _cut(staging: Staging, session_id: UUID, length: int) -> None:
-    """Remove what is behind the bytes that count."""
+    """Cut off the bytes that do not count."""
     files, directory = staging.files, staging.directory
     part, new_name = part_name(session_id), _new_name(session_id)
     staged = staging.staged(part)
     if staged is None or staged.st_size <= length:
         return
-    with suppress(FileNotFoundError):  # an earlier attempt came no further
-        files.unlink(new_name, dir_fd=directory)
-    fd = files.open(part, _WRITE, dir_fd=directory)
-    try:
+    remove(files, new_name, directory)  # of an earlier, interrupted attempt
+    with opened(files, part, READ_WRITE, directory) as fd:
         system = staging.file_system
         if staged.st_nlink < 2 and (system.shows_links or not system.links):
             files.ftruncate(fd, length)
             return
-        # Somebody has linked to it, or has moved what was published from it, or may
-        # have: there are file systems on which that does not show.
-        new = files.open(new_name, _NEW, 0o666, dir_fd=directory)
-        try:
+        # Another name of the file exists, such as that of a moved publication, or may
+        # exist: some file systems do not show that. That file must stay as it is.
+        with opened(files, new_name, _NEW, directory, 0o666) as new:
             _copy(staging, fd, new, length)
-        finally:
-            files.close(new)
-    finally:
-        files.close(fd)
     files.rename(new_name, part, src_dir_fd=directory, dst_dir_fd=directory)
 
 
@@ -105,46 +111,46 @@ def _copy(staging: Staging, source: int, target: int, length: int) -> None:
         if not stored:
             raise BackendError(f"a staged file has {at} of {length} bytes")
         at += stored
-    # Its safe bytes are to be safe in this one.
+    # The safe bytes have to be safe in the copy as well.
     files.fsync(target)
 
 
-def is_published(
-    staging: Staging, session_id: UUID, destination: tuple[str, ...]
-) -> bool:
+def sync_published(staging: Staging, record: Record) -> None:
     """
-    Tell whether a session that has no record was published. For a thread.
+    Sync what tells that a session was published. It blocks.
 
-    A crash of the machine may have taken the record when the file stood there already:
-    the staged file is the one at the destination then, or, where that does not show,
-    has the same bytes.
-
-    :raises BackendError: If that is not certain, like OSError.
+    :raises BackendError: If that fails, like OSError.
     """
-    if session_id in staging.table:
-        return False
-    staged = staging.staged(part_name(session_id))
-    if staged is None:
-        return False
-    if staging.file_system.way is not Way.COMPARED:
-        return staging.is_linked(destination, staged, staged.st_size)
-    segments = checked_segments(destination)
+    if record.phase is Phase.OPEN:
+        # Once the staged file is gone, only the record tells that.
+        staging.table.mark(
+            record.session_id, Phase.PUBLISHED, record.total, record.safe
+        )
+    staging.files.fsync(staging.table.fd)
+    sync_parent(staging, record.destination)
+
+
+def sync_parent(staging: Staging, destination: tuple[str, ...]) -> None:
+    """
+    Sync the directory of a destination, if it still exists. It blocks.
+
+    :raises BackendError: If that fails, like OSError.
+    """
     try:
-        parent = staging.tree.open_parent(segments)
+        parent = staging.tree.open_parent(checked_segments(destination))
     except ParentMissing:
-        return False
+        return  # removed meanwhile, with the file in it
     try:
-        return staging.is_same(session_id, segments, parent)
+        sync_names(staging.files, parent)
     finally:
         staging.tree.let_go(parent)
 
 
 def remove_rest(staging: Staging, session_id: UUID) -> None:
     """
-    Remove what is left of a session that was closed, and has no record any more.
+    Remove what is left of a closed session that has no record. It may take a while.
 
-    A crash of the machine may have taken back the end of its release. It may take a
-    while.
+    A system crash may have undone the end of its release.
 
     :raises OSError: If something is left.
     """
@@ -159,6 +165,78 @@ def remove_rest(staging: Staging, session_id: UUID) -> None:
         answer,
         f"{answer}-new",
     ):
-        with suppress(FileNotFoundError):
-            staging.files.unlink(name, dir_fd=staging.directory)
+        remove(staging.files, name, staging.directory)
     staging.answered.discard(session_id)
+
+
+@deferred
+async def secure_all(staging: Staging, seconds: Callable[[], float]) -> None:
+    """
+    Sync the bytes of all sessions, as far as that takes a few seconds. The sessions
+    must be idle.
+
+    Bytes that are not synced count nevertheless, unless the machine reboots.
+
+    :param seconds: A clock.
+    :returns: A Deferred that fires with ``None``. It fails with
+        :class:`~txbits.errors.BackendError` if the records cannot be synced.
+    """
+    waiting = staging.unsafe
+    if not waiting:
+        return
+    ends = seconds() + _LONGEST
+
+    def next_ones() -> Iterator[UUID]:
+        while waiting and seconds() < ends:
+            yield waiting.pop()
+
+    ids = next_ones()
+    work = (_secure_some(staging, ids) for _ in range(_AT_A_TIME))
+    await together(*map(Deferred.fromCoroutine, work))
+    await staging.sync_table()
+    if waiting:
+        _log.warn(
+            "{sessions} open uploads hold bytes that were not synced; clients resend "
+            "them if the machine reboots now",
+            sessions=len(waiting),
+        )
+
+
+async def _secure_some(staging: Staging, ids: Iterator[UUID]) -> None:
+    for session_id in ids:
+        try:
+            await _secure(staging, session_id)
+        except (NoSuchSession, StagedDataLost):
+            continue  # released meanwhile
+        except BackendError as fault:
+            _log.error(
+                "could not sync session {session_id}: {fault}",
+                session_id=session_id,
+                fault=fault,
+            )
+
+
+async def _secure(staging: Staging, session_id: UUID) -> None:
+    files = staging.files
+    record = translated(staging.table.read, session_id)
+    if record.phase is not Phase.OPEN or record.total is None:
+        return
+    staged = Staged(session_id, staging, 0.0, record.total)
+    staged.in_doubt, staged.safe = record.in_doubt, record.safe
+    staged.is_kept = record.is_kept
+    fd = translated(staged.open, WRITE)
+    try:
+        staged.offset = translated(files.fstat, fd).st_size
+        try:
+            await staging.sync(fd)
+        except BackendError:
+            # What was stored is unknown, and a second fsync would not tell. The bytes
+            # that are cut off were acknowledged, so the next Close-Session must not
+            # count as a request to discard an incomplete file.
+            staged.in_doubt = True
+            translated(staged.mark, Phase.OPEN)
+            await staging.in_thread(translated, files.ftruncate, fd, record.safe)
+            raise
+    finally:
+        translated(files.close, fd)
+    translated(staged.record_safe)

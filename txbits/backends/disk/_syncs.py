@@ -1,11 +1,10 @@
 """
-How bytes and names are made to survive a crash of the machine, while others are served.
+How bytes and names are made to survive a system crash without blocking the reactor.
 
-An fsync takes as long as the disk likes, so the reactor's thread never calls it. The
-kernel's asynchronous I/O takes many of them at a time (Linux 4.18 and later), and the
-file system settles those that come together with one commit. Threads do the same where
-there is none of that, for twice the CPU: each of their calls has to win the
-interpreter back from the reactor.
+An fsync may take long, so the reactor's thread never calls it. The kernel's
+asynchronous I/O (Linux 4.18 and later) takes many at a time, and the file system
+combines them in one commit. Without it, threads call fsync, for twice the CPU time:
+after each call they have to win the interpreter back from the reactor.
 """
 
 from __future__ import annotations
@@ -23,22 +22,22 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txbits._deferreds import Waiters
-from txbits.backends._threads import storage_error
+from txbits.backends.disk._files import storage_error
 from txbits.backends.disk._probe import syncs_no_names
 from txbits.errors import BackendError
 
 _log = Logger()
 
-#: How many fsyncs the kernel is given at a time; others wait.
+#: How many fsyncs the kernel gets at a time; others wait.
 MOST_SYNCS = 64
 
-# A completion that is negative arrives as an unsigned number of 64 bits.
+# A negative result arrives as an unsigned number of 64 bits.
 _NEGATIVE = 1 << 63
 
 
 class Sync(Protocol):
     """
-    Calls fsync where it keeps nobody waiting.
+    Calls fsync without blocking.
 
     The Deferred fires with ``None``, or fails with a
     :class:`~txbits.errors.BackendError`. The descriptor must stay open until then.
@@ -51,9 +50,9 @@ class Sync(Protocol):
 @define(eq=False)
 class KernelSyncs:
     """
-    Gives fsyncs to the kernel, and hears from it through the reactor.
+    Passes fsyncs to the kernel, and gets the results through the reactor.
 
-    :param instead: Does those that the kernel does not take.
+    :param instead: Does those that the kernel does not accept.
     """
 
     _reactor: Any
@@ -67,27 +66,27 @@ class KernelSyncs:
     @classmethod
     def opened(cls, reactor: Any, instead: Sync) -> KernelSyncs | None:
         """
-        Begin, if the kernel and the reactor allow it.
+        Start, if the kernel and the reactor support this.
 
-        :returns: ``None`` if they do not: in some sandboxes, and with reactors that
-            watch no descriptors.
+        :returns: ``None`` if they do not, as in some sandboxes and with reactors that
+            do not watch descriptors.
         """
         if not IReactorFDSet.providedBy(reactor):
             return None
         try:
-            # Here, since even the import fails where the kernel refuses.
+            # Here, since the import fails if the kernel refuses.
             from caio.linux_aio import Context, Operation
 
             context = Context(max_requests=MOST_SYNCS)
         except (ImportError, OSError, SystemError) as error:
-            _log.info("no asynchronous fsync here, threads do it: {error}", error=error)
+            _log.info("no asynchronous fsync, using threads: {error}", error=error)
             return None
         syncs = cls(reactor, instead, context, Operation.fsync)
         reactor.addReader(syncs)
         return syncs
 
     def __call__(self, fd: int, /) -> Deferred[None]:
-        """Have *fd* synced."""
+        """Sync *fd*."""
         done: Deferred[None] = Deferred()
         if len(self._under_way) < MOST_SYNCS:
             self._submit(fd, done)
@@ -97,9 +96,9 @@ class KernelSyncs:
 
     def stop(self) -> Deferred[None]:
         """
-        End.
+        Stop.
 
-        :returns: A Deferred that fires with ``None`` when no fsync is under way.
+        :returns: A Deferred that fires with ``None`` when no fsync is in progress.
         """
         rested: Deferred[None] = succeed(None)
         if self._under_way:
@@ -112,8 +111,8 @@ class KernelSyncs:
         try:
             self._context.submit(operation)
         except (OSError, OverflowError, SystemError, ValueError) as error:
-            # Nothing has been tried, so nothing is said of the file.
-            _log.debug("the kernel took no fsync: {error}", error=error)
+            # Nothing was tried, so this says nothing about the file.
+            _log.debug("the kernel did not accept an fsync: {error}", error=error)
             self._instead(fd).addBoth(done.callback)
         else:
             self._under_way.add(done)
@@ -139,38 +138,38 @@ class KernelSyncs:
     # For the reactor
 
     def fileno(self) -> int:
-        """What becomes readable when an fsync has ended."""
+        """The descriptor that becomes readable when an fsync has ended."""
         number: int = self._context.fileno
         return number
 
     def doRead(self) -> None:
-        """Hear how they ended."""
+        """Get the results."""
         try:
             self._context.poll()
             self._context.process_events()
         except BlockingIOError:
-            return  # heard of already
+            return  # no result is left
         except SystemError as error:
-            # A signal came, and there was nothing to hear.
-            _log.debug("nothing heard of fsyncs: {error}", error=error)
+            # A signal arrived, and no result.
+            _log.debug("no results of fsyncs: {error}", error=error)
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor does not watch any more: nobody waits for ever."""
+        """Fail all fsyncs: the reactor no longer watches the descriptor."""
         abandoned = [*self._under_way, *(done for _, done in self._waiting)]
         self._under_way.clear()
         self._waiting.clear()
         for done in abandoned:
-            done.errback(BackendError("nobody hears how this fsync ends"))
+            done.errback(BackendError("the result of this fsync was lost"))
 
     def logPrefix(self) -> str:
-        """What the log calls this."""
+        """The name in the log."""
         return "fsync"
 
 
 @define(eq=False)
 class NameSyncs:
     """
-    Syncs directories, as far as their file system does.
+    Syncs directories, if their file system supports that.
 
     :param is_done: Whether it does; if not, the kernel is not asked.
     """
@@ -179,7 +178,7 @@ class NameSyncs:
     _is_done: bool
 
     def __call__(self, fd: int, /) -> Deferred[None]:
-        """Have the names in a directory synced."""
+        """Sync the names in a directory."""
         if not self._is_done:
             return succeed(None)
         return self._sync(fd).addErrback(_fail_if_done)
@@ -194,10 +193,9 @@ def _fail_if_done(failure: Failure) -> None:
 @define(eq=False)
 class SharedSync:
     """
-    Syncs one descriptor for all who want it.
+    Syncs one descriptor for several callers.
 
-    Whoever asks while an fsync is under way may have come too late for it, and shares
-    the next one.
+    A call during an fsync may be too late for that one, and shares the next one.
     """
 
     _sync: Sync
@@ -207,9 +205,9 @@ class SharedSync:
 
     def __call__(self) -> Deferred[None]:
         """
-        Make safe what has been done to the file or directory so far.
+        Sync the changes of the file or directory so far.
 
-        :returns: A Deferred that fires with ``None``, or fails, as the fsync does.
+        :returns: A Deferred that fires with ``None``, or fails like the fsync.
         """
         done = self._next.wait()
         if not self._running:
@@ -225,8 +223,8 @@ class SharedSync:
         self._running = False
         too_late: Waiters[None] | None = None
         if isinstance(outcome, Failure):
-            # What was written meanwhile may have been lost with the rest, which the
-            # next fsync would not tell.
+            # Bytes that were written meanwhile may be lost as well, which the next
+            # fsync would not tell.
             too_late, self._next = self._next, Waiters()
         elif self._next.is_awaited:
             self._begin()

@@ -1,10 +1,10 @@
 """
-Where published files go: a destination resolved below the root.
+Where published files go: the root, and a destination resolved below it.
 
-Every parent is opened relative to the one above it and never through a symbolic
-link, so what was looked at is what is used, whoever renames things meanwhile. A link
-that stays below the root is followed by starting over from the root with what it
-resolves to.
+Each directory is opened relative to the one above it and never through a symbolic link,
+so the directory that was checked is the one that is used, even if something is renamed
+meanwhile. To follow a link that stays below the root, the walk starts over from the
+root with the path that the link resolves to.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import errno
 import os
 import stat
 import string
+from collections.abc import Callable
 from contextlib import suppress
 
 from attrs import define, field
+from twisted.logger import Logger
 
 from txbits.backends._destinations import RESERVED
-from txbits.backends._threads import storage_error
-from txbits.backends.disk._files import Files
+from txbits.backends.disk._files import DIRECTORY, Files, storage_error
 from txbits.backends.disk._probe import can_move, sync_names, takes_name
 from txbits.errors import (
     BackendError,
@@ -29,15 +30,19 @@ from txbits.errors import (
     ParentMissing,
 )
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_log = Logger()
+
+# How long, in seconds, a check at publishing also counts for the Ack. A volume that is
+# mounted between the two hides no more than one that is mounted after both.
+_MOMENT = 0.05
 
 _THERE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
-# What every file system takes in names, and how many characters surely make one.
+# The characters that every file system allows in names, and a length that it allows.
 _COMMON = frozenset(string.ascii_letters + string.digits + "-_.")
 _MANY = 60
 
-# More directories than uploads go to at a time.
+# How many directories are remembered before all are forgotten.
 _MOST_REACHED = 1024
 
 # As many as Linux follows itself.
@@ -45,11 +50,82 @@ _MOST_LINKS = 40
 
 
 class _NotThereYet(ParentMissing):
-    """A parent that is missing, and that could be made."""
+    """A directory that is missing, and that could be created."""
 
 
 class Mounted(DestinationForbidden):
-    """Something is mounted on the way: staged files cannot be moved past that."""
+    """A mount point on the way, beyond which staged files cannot be moved."""
+
+
+@define(eq=False)
+class Root:
+    """
+    The path of a root, which may lead elsewhere later.
+
+    A volume may be mounted there, or the directory renamed. This process still has the
+    directory that it opened, and would publish files where nobody looks.
+
+    :ivar path: The path as given; symbolic links on it are followed.
+    :param fd: The directory that it led to at the start, opened.
+    :param identity: The device and inode of that.
+    :param seconds: A clock.
+    """
+
+    _files: Files
+    path: str
+    _fd: int
+    _identity: tuple[int, int]
+    _seconds: Callable[[], float]
+    _seen: float = field(default=float("-inf"), init=False)
+    _is_astray: bool = field(default=False, init=False)
+
+    def check(self) -> os.stat_result:
+        """
+        Check the path before something is acknowledged.
+
+        :returns: What ``stat`` returns for the directory.
+        :raises BackendError: If the path leads elsewhere, or nowhere.
+        """
+        try:
+            there = self._files.stat(self.path)
+        except OSError as error:
+            raise self._astray(str(error.strerror)) from error
+        if (there.st_dev, there.st_ino) != self._identity:
+            # Some file systems renumber their files.
+            opened = self._files.fstat(self._fd)
+            if not os.path.samestat(there, opened):
+                raise self._astray("the path leads to another directory")
+            self._identity = there.st_dev, there.st_ino
+        if self._is_astray:
+            self._is_astray = False
+            _log.info("{root} is the original directory again", root=self.path)
+        self._seen = self._seconds()
+        return there
+
+    def check_again(self) -> None:
+        """
+        Check again, unless the last check was a moment ago.
+
+        :raises BackendError: As :meth:`check`.
+        """
+        if not 0 <= self._seconds() - self._seen < _MOMENT:
+            self.check()
+
+    def _astray(self, reason: str) -> BackendError:
+        self._seen = float("-inf")
+        fault = BackendError(
+            f"{self.path} is no longer the directory that txbits opened: {reason}"
+        )
+        if not self._is_astray:
+            self._is_astray = True
+            _log.error(
+                "{root} is no longer the directory that txbits opened: {reason}; files "
+                "would be published out of sight, so uploads are neither created nor "
+                "closed until it is restored or txbits restarts",
+                root=self.path,
+                reason=reason,
+            )
+        return fault
 
 
 @define(eq=False)
@@ -58,11 +134,14 @@ class Tree:
     The directory that uploads are published below.
 
     :ivar path: Its absolute path, without symbolic links.
-    :ivar fd: It, opened.
-    :param staged: The staging area, opened.
-    :param limits_names: Whether the file system does not take every name.
-    :ivar reached: The inode numbers of directories that files can be moved to. Another
-        one is mounted over these, if anything is.
+    :ivar fd: Its descriptor.
+    :param device: Its device.
+    :param staging: Device and inode of the staging area.
+    :param sync: Whether to sync the names of new directories.
+    :param staged: The descriptor of the staging area.
+    :param limits_names: Whether the file system rejects some names.
+    :ivar reached: The inode numbers of directories that files can be moved to. A file
+        system that is mounted on one of them has another number.
     """
 
     _files: Files
@@ -79,9 +158,9 @@ class Tree:
         self, segments: tuple[str, ...], *, overwrite: bool, create_directories: bool
     ) -> None:
         """
-        Refuse a destination that could not be published to as things stand.
+        Refuse a destination that currently cannot be published to.
 
-        :param segments: What ``checked_segments`` has passed.
+        :param segments: What ``checked_segments`` returned.
         :raises BackendError: In the ways of ``IBackend.create``.
         """
         if self._limits_names and not self._takes_names(segments):
@@ -96,7 +175,7 @@ class Tree:
             raise
         try:
             there = self.check_name(parent, segments, overwrite=overwrite)
-            # Where file systems are stacked, files have many devices.
+            # On stacked file systems, files have many devices.
             if there is not None and there.st_dev != self._device:
                 self._check_mount(parent, segments)
         finally:
@@ -107,7 +186,7 @@ class Tree:
         try:
             fd = files.open(segments[-1].encode(), _THERE, dir_fd=parent)
         except FileNotFoundError:
-            return  # gone meanwhile
+            return  # removed meanwhile
         try:
             if files.mount_id(fd) != files.mount_id(parent):
                 raise _mounted(b"/".join(map(str.encode, segments)), self.path)
@@ -115,7 +194,7 @@ class Tree:
             files.close(fd)
 
     def _takes_names(self, segments: tuple[str, ...]) -> bool:
-        # Characters of all of them in one name, so that many cost no more than a few.
+        # One name tries the characters of all segments.
         odd = {one for segment in segments for one in segment if one not in _COMMON}
         names = ["".join(sorted(odd)[:_MANY])] if odd else []
         return all(
@@ -127,9 +206,11 @@ class Tree:
         self, parent: int, segments: tuple[str, ...], *, overwrite: bool
     ) -> os.stat_result | None:
         """
-        Refuse what stands at the destination, if it may not be replaced.
+        Refuse a destination whose file may not be replaced.
 
-        :returns: What stands there, ``None`` if nothing does.
+        :returns: What ``lstat`` returns for it; ``None`` if it does not exist.
+        :raises DestinationExists: If it exists, and *overwrite* is not set.
+        :raises DestinationIsDirectory: If it is a directory, or a link to one.
         """
         try:
             there = self._files.lstat(segments[-1].encode(), dir_fd=parent)
@@ -153,14 +234,14 @@ class Tree:
         is_new: bool = False,
     ) -> int:
         """
-        Open the directory that a destination lies in.
+        Open the directory of a destination.
 
-        :param create_directories: Whether missing ones are made.
-        :param is_new: Whether to look closely if files can be moved there.
+        :param create_directories: Whether to create missing directories.
+        :param is_new: Whether to check that files can be moved there.
         :returns: A descriptor, for :meth:`let_go`.
-        :raises ParentMissing: If there is none.
-        :raises DestinationForbidden: If it lies outside the root, is for staging, or
-            lies on another file system (:class:`Mounted`).
+        :raises ParentMissing: If it does not exist.
+        :raises DestinationForbidden: If it is outside the root, is the staging area, or
+            is on another file system (:class:`Mounted`).
         :raises BackendError: If it cannot be opened.
         """
         if len(segments) == 1:
@@ -178,10 +259,9 @@ class Tree:
 
     def sync_way(self, segments: tuple[str, ...]) -> None:
         """
-        Have the names of the directories that a destination lies in survive a crash of
-        the machine. It blocks.
+        Sync the names of the directories above a destination. It blocks.
 
-        :raises OSError: If that cannot be done.
+        :raises OSError: If that fails.
         :raises BackendError: In the ways of :meth:`open_parent`.
         """
         for depth in range(1, len(segments)):
@@ -200,16 +280,16 @@ class Tree:
         self, names: list[bytes], create: bool, is_new: bool
     ) -> int | list[bytes]:
         """
-        Go down once.
+        Walk down once.
 
-        :returns: A descriptor; or where to go instead, if there is a link on the way.
+        :returns: A descriptor; or the path to walk instead, if there is a link.
         """
         files = self._files
         fd = self.fd
         try:
             for depth, name in enumerate(names):
                 try:
-                    below = files.open(name, _DIRECTORY, dir_fd=fd)
+                    below = files.open(name, DIRECTORY, dir_fd=fd)
                 except FileNotFoundError:
                     if not create:
                         raise _NotThereYet(
@@ -243,7 +323,7 @@ class Tree:
             self._files.mkdir(name, dir_fd=fd)
         if self._sync:
             sync_names(self._files, fd)
-        return self._files.open(name, _DIRECTORY, dir_fd=fd)
+        return self._files.open(name, DIRECTORY, dir_fd=fd)
 
     def _behind_link(self, names: list[bytes], depth: int, fd: int) -> list[bytes]:
         there = self._files.lstat(names[depth], dir_fd=fd)
@@ -263,22 +343,22 @@ class Tree:
         try:
             there = self._files.stat(segments[-1].encode(), dir_fd=parent)
         except OSError:
-            return False  # a link to nothing, or to what nobody may see
+            return False  # a dangling link, or one that may not be followed
         return stat.S_ISDIR(there.st_mode)
 
     def _refusal(self, error: OSError, segments: tuple[str, ...]) -> BackendError:
         if self.is_of_name(error, segments):
             return DestinationForbidden(f"{segments!a}: {error.strerror}")
-        return storage_error(error)
+        return storage_error(error, os.fsdecode(self.path))
 
     def is_of_name(self, error: OSError, segments: tuple[str, ...]) -> bool:
         """
-        Tell whether a call has failed for the name of a destination, which is for the
-        client to know; the rest is a fault. It may block.
+        Tell whether a call failed because of the name of a destination, which is an
+        error of the client's. It may block.
         """
         if error.errno in (errno.ENAMETOOLONG, errno.EILSEQ):
             return True
-        # File systems say this of names, and of what they do not do.
+        # File systems return this for names, and for operations that they lack.
         return error.errno == errno.EINVAL and not self._takes_names(segments)
 
 

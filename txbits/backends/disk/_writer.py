@@ -4,50 +4,60 @@ The writer of a session on disk.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from attrs import define
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
 from txbits._deferreds import Waiters, deferred, together
-from txbits.backends._threads import at_once, translated
+from txbits.backends.disk._files import at_once, storage_error, translated
+from txbits.backends.disk._records import Phase
+from txbits.backends.disk._staged import SHORT, Staged
 from txbits.errors import BackendError
 from txbits.interfaces import IWriter
-
-if TYPE_CHECKING:
-    from txbits.backends.disk._session import DiskSession
 
 
 @implementer(IWriter)
 @define(eq=False, weakref_slot=False)
 class DiskWriter:
-    """The open staged file of a session; see :class:`~txbits.interfaces.IWriter`."""
+    """
+    The open staged file of a session; see :class:`~txbits.interfaces.IWriter`.
 
-    _session: DiskSession
+    :param begun_at: The offset at which this writer began.
+    :ivar closing: The end of :meth:`close`, while it waits for an fsync.
+    """
+
+    _staged: Staged
     _fd: int
     _begun_at: int
     closing: Waiters[None] | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the file is still open."""
+        return self._fd >= 0
 
     def write(self, data: bytes) -> Deferred[None]:
         """Append to the file; see :class:`~txbits.interfaces.IWriter`."""
         return at_once(self._append, data)
 
     def _append(self, data: bytes) -> None:
-        session = self._session
+        staged = self._staged
         if self._fd < 0 or self.closing is not None:
             raise BackendError("this writer is closed")
-        if session.offset + len(data) > (session.total or 0):
+        if staged.offset + len(data) > (staged.total or 0):
             raise BackendError("more bytes than the file has")
-        staging = session.staging
+        staging = staged.staging
         rest: bytes | memoryview = data
         while rest:
             # A disk that fills up stores a part first, and fails the next time.
-            stored = staging.files.pwrite(self._fd, rest, session.offset)
+            try:
+                stored = staging.files.pwrite(self._fd, rest, staged.offset)
+            except OSError as error:
+                raise storage_error(error, staging.root.path) from error
             if not stored:
-                raise BackendError("the file system stores nothing, and says no reason")
-            session.offset += stored
-            session.last_progress = staging.seconds()
+                raise BackendError("the file system stored nothing and gave no reason")
+            staged.offset += stored
+            staged.last_progress = staging.seconds()
             rest = memoryview(rest)[stored:]
 
     def close(self) -> Deferred[None]:
@@ -56,16 +66,28 @@ class DiskWriter:
             return self.closing.wait()
         if self._fd < 0:
             return succeed(None)
-        session = self._session
-        if session.is_worth_securing():
-            session.secure(self._given_up())
+        staged = self._staged
+        if self._is_worth_securing():
+            staged.secure(self._given_up())
             return succeed(None)
-        if session.staging.fsync != "fragment":
+        if staged.staging.fsync != "fragment":
             return at_once(self.shut)
         closing = self.closing = Waiters()
         answer = closing.wait()
         self._sync_and_shut().addBoth(self._closed).addBoth(closing.fire)
         return answer
+
+    def _is_worth_securing(self) -> bool:
+        """
+        Whether to sync the file now: it is complete, Close-Session comes next and needs
+        it synced, and syncing is quick.
+        """
+        staged = self._staged
+        return (
+            staged.offset == staged.total
+            and staged.total <= SHORT
+            and staged.staging.fsync == "close"
+        )
 
     def _closed(self, outcome: None) -> None:
         self.closing = None
@@ -73,54 +95,54 @@ class DiskWriter:
 
     @deferred
     async def _sync_and_shut(self) -> None:
-        session = self._session
-        staging = session.staging
+        staged = self._staged
+        staging = staged.staging
         syncs = [staging.sync(self._fd)]
-        if not session.is_recorded:
+        if not staged.is_name_safe:
             syncs.append(staging.sync_directory())
         try:
             try:
                 await together(*syncs)
             except BackendError:
-                # Nobody knows what was stored, and a second fsync would not tell: what
-                # came since the last one has to come again.
-                session.offset = self._begun_at
+                # What a failed fsync has stored is unknown, and a second one would not
+                # tell. The client has to resend what came since the last one.
+                staged.offset = self._begun_at
                 await staging.in_thread(
                     translated, staging.files.ftruncate, self._fd, self._begun_at
                 )
-                translated(session.record_again)
+                # The next fsync of the records stores this one again.
+                translated(staged.mark, Phase.OPEN)
                 raise
-            session.is_recorded = True
-            # Only now, and before the Ack: what is acknowledged is what the record
-            # says is safe. If this fails the bytes are safe all the same.
-            translated(session.record_safe)
+            staged.is_name_safe = True
+            # After the fsync and before the Ack: acknowledged bytes are safe, and the
+            # record says so. If recording fails, the bytes are safe nevertheless.
+            translated(staged.record_safe)
             await staging.sync_table()
         finally:
             translated(self.shut)
-        session.is_safe = session.offset == session.total
+        staged.is_safe = staged.offset == staged.total
 
     def _given_up(self) -> int:
-        """Have somebody else close the file."""
+        """Hand the descriptor over; the caller closes it."""
         fd, self._fd = self._fd, -1
-        self._session.writer = None
         return fd
 
     def shut(self) -> None:
         """
         Close the file at once. It may be called again.
 
-        :raises OSError: If bytes were lost in that; the file is closed all the same.
+        :raises OSError: If bytes were lost in that; the file is closed nevertheless.
         """
         if self._fd < 0:
             return
-        session = self._session
-        files = session.staging.files
+        staged = self._staged
+        files = staged.staging.files
         fd = self._given_up()
         try:
             files.close(fd)
         except OSError:
-            # Some network file systems store, and fail, only now. Which bytes of this
-            # writer are there nobody knows, and no fsync to come would tell.
-            there = files.lstat(session.part(), dir_fd=session.staging.directory)
-            session.offset = min(self._begun_at, there.st_size)
+            # Some network file systems store data, and fail, only here. Which bytes of
+            # this writer were stored is unknown, and a later fsync would not tell.
+            there = files.lstat(staged.part(), dir_fd=staged.staging.directory)
+            staged.offset = min(self._begun_at, there.st_size)
             raise

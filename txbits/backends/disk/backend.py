@@ -1,12 +1,12 @@
 """
 The disk backend: uploads are staged and published below one directory.
 
-Sessions lie in ``ROOT/.bits-sessions`` and outlive the process. The length of a
-staged file is the offset, and publishing is one ``link`` or ``rename`` on the same
-file system, so there is no moment at which a crash leaves half a file, or loses what
-was acknowledged. After a crash of the machine only what is known to have been on the
-disk counts. What is slow (unlinking long files, scans) runs in threads, and fsync
-in the kernel's own.
+Sessions are stored in ``ROOT/.bits-sessions`` and outlive the process. The length of a
+staged file is the offset, and publishing is one ``link`` or ``rename`` within the file
+system, so a crash of the process never leaves an incomplete file, and loses nothing
+that was acknowledged. After a system crash only bytes count that are known to have been
+on the disk. Slow work, such as removing long files, runs in threads; the kernel runs
+fsyncs in its own.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from uuid import UUID
 
 from attrs import define, field, validators
-from twisted.internet.defer import Deferred, DeferredLock, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -26,22 +26,26 @@ from zope.interface.interface import InterfaceClass
 from txbits._deferreds import deferred, together
 from txbits.backends._destinations import checked_segments
 from txbits.backends._serving import StoredFile
-from txbits.backends._threads import InThread, Threads, at_once, translated
+from txbits.backends._threads import InThread, Threads
 from txbits.backends.disk._application import DiskAnswers
-from txbits.backends.disk._boot import this_boot
-from txbits.backends.disk._closes import key_of
 from txbits.backends.disk._downloads import open_plain_file, published_file
 from txbits.backends.disk._file_clock import Look
-from txbits.backends.disk._files import Files
-from txbits.backends.disk._probe import FileSystem, Way, sync_names
-from txbits.backends.disk._records import Phase
-from txbits.backends.disk._recovery import is_published, remove_rest, settle
-from txbits.backends.disk._securing import secure_all
+from txbits.backends.disk._files import Files, at_once, storage_error, translated
+from txbits.backends.disk._found import is_published, load, note_unsafe, summaries
+from txbits.backends.disk._probe import FileSystem, Way
+from txbits.backends.disk._recovery import (
+    remove_rest,
+    secure_all,
+    settle,
+    sync_parent,
+    sync_published,
+)
 from txbits.backends.disk._session import DiskSession
-from txbits.backends.disk._staging import Found, FsyncPolicy, Staging
+from txbits.backends.disk._staging import FsyncPolicy, Staging
+from txbits.backends.disk._start import open_staging, this_boot
 from txbits.backends.disk._syncs import KernelSyncs, Sync
 from txbits.clocks import Wall, wall_of
-from txbits.errors import BackendError, NoSuchSession, ParentMissing
+from txbits.errors import BackendError, NoSuchSession
 from txbits.interfaces import (
     IAbilities,
     IAddressable,
@@ -61,7 +65,7 @@ from txbits.interfaces import (
 _log = Logger()
 
 
-#: How many sessions are read at a time when all are.
+#: How many sessions a listing reads at a time.
 _PAGE = 256
 
 _OVER = object()
@@ -77,23 +81,24 @@ class DiskBackend:
     """
     Keeps sessions and published files below a directory.
 
-    :ivar root: The directory; made at the start if it is missing. One server at a
-        time uses it.
+    :ivar root: The directory. One server at a time uses it.
 
-    :param reactor: The steady clock, and where work in threads is reported.
-    :param fsync: When bytes are made to survive a crash of the machine: ``"close"``
-        (before publishing is done), ``"fragment"`` (also before a new session, or
-        the closing of a writer, is done) or ``"never"``.
-    :param in_thread: Called with a function and its arguments to run it where it
-        may block; threads of the backend's own if ``None``.
-    :param sync: Called with a descriptor to fsync it where that may block. If ``None``
-        the kernel's asynchronous I/O does it, or *in_thread*, if that is given or the
-        kernel has none.
+    :param reactor: The steady clock; results of threads arrive through it.
+    :param fsync: When bytes are made to survive a system crash: ``"close"`` (before
+        publishing succeeds), ``"fragment"`` (also before creating a session, or closing
+        a writer, succeeds) or ``"never"``.
+    :param in_thread: Called with a function that may block and its arguments; if
+        ``None``, the backend has threads of its own.
+    :param sync: Called with a descriptor to fsync. If ``None``, the kernel's
+        asynchronous I/O does that, or *in_thread* if that is given or the kernel does
+        not support it.
     :param files: The system calls.
     :param wall: Tells seconds since the epoch; if not given, the wall clock that
         belongs to *reactor*.
-    :param booted: Names this start of the machine; see
-        :func:`txbits.backends.disk._boot.this_boot`.
+    :param booted: Names the current boot of the machine; see
+        :func:`txbits.backends.disk._start.this_boot`.
+    :param create: Whether to create *root*, and its parents, if it is missing. If not,
+        the start fails then: the volume with the uploads may not be mounted.
     """
 
     root: str = field(converter=_absolute)
@@ -108,9 +113,9 @@ class DiskBackend:
     _files: Files = field(factory=Files, kw_only=True)
     _wall: Wall = field(kw_only=True, validator=validators.is_callable())
     _booted: Callable[[], bytes] = field(default=this_boot, kw_only=True)
+    _create_root: bool = field(default=True, kw_only=True, alias="create")
     _threads: Threads | None = field(default=None, init=False)
     _syncs: KernelSyncs | None = field(default=None, init=False)
-    _recalling: DeferredLock = field(factory=DeferredLock, init=False)
     _opened: Staging | None = field(default=None, init=False)
     _served: dict[int, StoredFile] = field(factory=dict, init=False)
     _stopping: bool = field(default=False, init=False)
@@ -121,11 +126,11 @@ class DiskBackend:
 
     @property
     def session_abilities(self) -> Set[InterfaceClass]:
-        """All there are; see :class:`~txbits.interfaces.IAbilities`."""
+        """All abilities; see :class:`~txbits.interfaces.IAbilities`."""
         return frozenset({IReadable, IAddressable, IAnswerable, IReplyAddressable})
 
     def _go_on(self) -> None:
-        """End what a thread does at the start, if that is not wanted any more."""
+        """Stop what a thread does at the start, if the backend is stopping."""
         if self._stopping:
             raise BackendError("the backend is stopping")
 
@@ -136,7 +141,7 @@ class DiskBackend:
         return self._opened
 
     def disputes(self, other: IBackend) -> bool:
-        """See :class:`~txbits.interfaces.IExclusive`; roots may lie in one another."""
+        """See :class:`~txbits.interfaces.IExclusive`; roots may be nested."""
         return isinstance(other, DiskBackend) and (
             os.path.realpath(self.root) == os.path.realpath(other.root)
         )
@@ -157,24 +162,13 @@ class DiskBackend:
             sync = self._syncs = KernelSyncs.opened(self._reactor, sync_in_thread)
         try:
             boot = await run(self._booted)
-            await run(
-                translated,
-                self._open,
-                self.root,
-                self._files,
-                self._fsync,
-                self._wall,
-                boot,
-                run,
-                sync or sync_in_thread,
-                self._go_on,
-            )
+            await run(self._open, boot, run, sync or sync_in_thread)
         except BaseException:
             await self.stop()
             raise
-        self._say_what_was_found(self._staging.file_system)
+        self._log_file_system(self._staging.file_system)
 
-    def _say_what_was_found(self, found: FileSystem) -> None:
+    def _log_file_system(self, found: FileSystem) -> None:
         is_unsafe = self._fsync != "never" and not found.syncs_names
         (_log.warn if is_unsafe else _log.info)(
             "{root}: to publish without overwriting: {way}; the file system lacks: "
@@ -197,18 +191,28 @@ class DiskBackend:
             "--allow-overwrites, or choose a directory on another file system"
         )
 
-    def _open(self, *args: Any) -> None:
-        # Also when nobody waits for it any more: stop() then gives it back.
-        self._opened = Staging.opened(*args)
+    def _open(self, boot: bytes, in_thread: InThread, sync: Sync) -> None:
+        # Also if nothing waits for it any more: stop() then closes it.
+        self._opened = open_staging(
+            self.root,
+            self._files,
+            self._fsync,
+            self._wall,
+            boot,
+            in_thread,
+            sync,
+            create=self._create_root,
+            go_on=self._go_on,
+        )
 
     @deferred
     async def stop(self) -> None:
-        """Give the directory back; see :class:`~txbits.interfaces.IBackend`."""
+        """Release the directory; see :class:`~txbits.interfaces.IBackend`."""
         self._stopping = True
         for served in list(self._served.values()):
             await served.release()
         if self._opened is not None:
-            # Whatever comes of it, the directory is given back.
+            # If this fails, the directory is released nevertheless.
             for last in (
                 secure_all(self._opened, self._reactor.seconds),
                 self._opened.close_memory.settle(),
@@ -273,20 +277,25 @@ class DiskBackend:
         )
         now = staging.seconds()
         is_kept = self._fsync == "fragment"
-        staging.table.add(session_id, now, destination, owner, content_name, is_kept)
+        try:
+            staging.table.add(
+                session_id, now, destination, owner, content_name, is_kept
+            )
+        except OSError as error:
+            raise storage_error(error, self.root) from error
         return DiskSession(
             session_id,
-            destination,
-            owner,
-            content_name,
-            now,
             staging,
+            now,
             is_kept=is_kept,
+            destination=destination,
+            owner=owner,
+            content_name=content_name,
         )
 
     @deferred
     async def _safe(self, session: IUploadSession) -> IUploadSession:
-        """Make a new session survive a crash of the machine."""
+        """Make a new session survive a system crash."""
         staging = self._staging
         session_id = session.session_id
         try:
@@ -301,7 +310,7 @@ class DiskBackend:
         """Read a session back; see :class:`~txbits.interfaces.IBackend`."""
         staging = self._staging
         try:
-            found = await at_once(staging.load, session_id)
+            found = await at_once(load, staging, session_id)
         except NoSuchSession:
             raise
         except BackendError as fault:
@@ -311,52 +320,30 @@ class DiskBackend:
             raise
         if not found.is_settled:
             found = await staging.in_thread(translated, settle, staging, found)
-        record = found.record
         if found.published and staging.is_to_be_safe:
-            # The process may have died between publishing and making that safe.
-            await staging.in_thread(translated, self._sync_published_in_thread, found)
-        staging.note_unsafe(found)
+            # The process may have died between publishing and the fsync.
+            await staging.in_thread(translated, sync_published, staging, found.record)
+        note_unsafe(staging, found)
+        record = found.record
         answers = None
         if (asked := found.asked) is not None:
             answers = DiskAnswers(staging, session_id, asked.attempts, asked.answer)
         return DiskSession(
             session_id,
-            record.destination,
-            record.owner,
-            record.content_name,
-            found.last_progress,
             staging,
+            found.last_progress,
             record.total,
             found.offset,
-            found.published,
             found.releasing,
             found.in_doubt,
-            answers,
-            safe=record.safe,
-            is_kept=record.is_kept,
+            record.safe,
+            record.is_kept,
+            destination=record.destination,
+            owner=record.owner,
+            content_name=record.content_name,
+            published=found.published,
+            answers=answers,
         )
-
-    def _sync_published_in_thread(self, found: Found) -> None:
-        staging = self._staging
-        record = found.record
-        if record.phase is Phase.OPEN:
-            # When the staged file is gone, it alone tells that.
-            staging.table.mark(
-                record.session_id, Phase.PUBLISHED, record.total, record.safe
-            )
-        self._files.fsync(staging.table.fd)
-        self._sync_parent_in_thread(record.destination)
-
-    def _sync_parent_in_thread(self, destination: tuple[str, ...]) -> None:
-        tree = self._staging.tree
-        try:
-            parent = tree.open_parent(checked_segments(destination))
-        except ParentMissing:
-            return  # removed since, with the file in it
-        try:
-            sync_names(self._files, parent)
-        finally:
-            tree.let_go(parent)
 
     @deferred
     async def sessions(self) -> Sequence[SessionSummary]:
@@ -382,7 +369,7 @@ class DiskBackend:
             for fault in faults:
                 _log.error("session left out: {fault}", fault=fault)
             page, faults = await staging.in_thread(
-                translated, staging.summaries, session_ids[at : at + _PAGE]
+                translated, summaries, staging, session_ids[at : at + _PAGE]
             )
             await look(page)
         for fault in faults:
@@ -398,7 +385,7 @@ class DiskBackend:
         self, session_id: UUID, destination: tuple[str, ...], owner: str | None
     ) -> None:
         staging = self._staging
-        # Here, since each Close comes by just before its Ack.
+        # Here, since this is called just before the Ack of each Close.
         staging.root.check_again()
         staging.close_memory.remember(session_id, destination, owner, staging.seconds())
 
@@ -408,37 +395,21 @@ class DiskBackend:
     ) -> bool:
         """Look it up; see :class:`~txbits.interfaces.IBackend`."""
         staging = self._staging
-        is_known = await self._recalls(key_of(session_id, destination, owner))
-        if not is_known or staging.close_memory.is_late(session_id):
+        memory = staging.close_memory
+        is_known = await memory.recalls(session_id, destination, owner)
+        if not is_known or memory.is_late(session_id):
             is_there = await staging.in_thread(
                 translated, is_published, staging, session_id, destination
             )
             if not (is_known or is_there):
                 return False
-            await staging.in_thread(
-                translated, self._sync_parent_in_thread, destination
-            )
-            await staging.close_memory.remember_late(
+            await staging.in_thread(translated, sync_parent, staging, destination)
+            await memory.remember_late(
                 session_id, destination, owner, staging.seconds()
             )
         await staging.in_thread(translated, remove_rest, staging, session_id)
         staging.root.check()
         return True
-
-    async def _recalls(self, key: bytes) -> bool:
-        staging = self._staging
-        closes = staging.closes
-        if closes.is_present(key):
-            return True
-        for name in translated(closes.names):
-            if not closes.is_indexed(name):
-                # One at a time: anybody can ask, and all wait for the same.
-                await self._recalling.run(
-                    staging.in_thread, translated, closes.index, name
-                )
-            if translated(closes.holds, name, key):
-                return True
-        return False
 
     @deferred
     async def clean_up(self, closed_before: float) -> None:
@@ -451,7 +422,7 @@ class DiskBackend:
             fault := await staging.in_thread(translated, next, steps, _OVER)
         ) is not _OVER:
             if fault is not None:
-                _log.error("clean-up left something: {fault}", fault=fault)
+                _log.error("clean-up could not remove something: {fault}", fault=fault)
 
     @deferred
     async def open_file(self, destination: tuple[str, ...]) -> IStoredFile:

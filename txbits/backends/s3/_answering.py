@@ -20,7 +20,7 @@ from twisted.internet.interfaces import IConsumer
 from zope.interface import implementer
 
 from txbits._deferreds import begun, deferred, shielded
-from txbits.backends._reading import Reading
+from txbits.backends._serving import Reading
 from txbits.backends.s3._application import ReplyWriter
 from txbits.backends.s3._bodies import Body
 from txbits.backends.s3._bucket import (

@@ -1,0 +1,344 @@
+"""
+How the staged file of a session appears at its destination, whole and at once.
+
+Where nothing may be overwritten, a second link to the file is made, or the file is
+renamed without replacing, depending on what the file system can do
+(:class:`~txbits.backends.disk._probe.Way`). Otherwise a plain rename replaces what
+stands there. In each case the record says first, or at once, what has happened, so
+that a session is never found half published.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import suppress
+from functools import partial
+
+from attrs import define
+
+from txbits._deferreds import together
+from txbits.backends._destinations import checked_segments
+from txbits.backends.disk._files import WRITE, opened, storage_error, translated
+from txbits.backends.disk._found import is_same
+from txbits.backends.disk._ownership import Wanted
+from txbits.backends.disk._probe import Way, sync_names
+from txbits.backends.disk._records import Phase
+from txbits.backends.disk._staged import Staged
+from txbits.backends.disk._staging import Staging
+from txbits.backends.disk._tree import Mounted
+from txbits.errors import (
+    BackendError,
+    DestinationExists,
+    DestinationForbidden,
+    DestinationIsDirectory,
+    ParentMissing,
+    StagedDataLost,
+)
+
+_NEW = WRITE | os.O_CREAT | os.O_EXCL
+
+
+async def publish(
+    staged: Staged,
+    destination: tuple[str, ...],
+    overwrite: bool,
+    create_directories: bool,
+) -> None:
+    """
+    Publish a complete file; see :class:`~txbits.interfaces.IUploadSession`.
+
+    :raises BackendError: In the ways that the interface describes.
+    """
+    if staged.total is None or staged.offset < staged.total:
+        raise BackendError("the upload is not complete")
+    staging = staged.staging
+    root = staging.root.check()
+    if staging.is_to_be_safe:
+        await staged.secured()
+        staged.safe = staged.offset
+    # Again: a session that was found has its destination from a file.
+    segments = checked_segments(destination)
+    parent = await _open_parent(staging, segments, create_directories)
+    try:
+        there = root
+        if parent != staging.tree.fd:
+            there = translated(staging.files.fstat, parent)
+        wanted = translated(staging.ownership.wanted, parent, there)
+        if wanted is not None:
+            await _adapt(staged, wanted)
+        if staging.is_to_be_safe and len(segments) > 1:
+            await staging.sync_way(segments)
+        name = segments[-1].encode()
+        await _Target(staged, segments, name, parent).fill(overwrite)
+    finally:
+        translated(staging.tree.let_go, parent)
+
+
+async def _open_parent(
+    staging: Staging, segments: tuple[str, ...], create_directories: bool
+) -> int:
+    open_parent = staging.tree.open_parent
+    try:
+        return translated(open_parent, segments)
+    except Mounted as error:
+        # Mounted after the session was created. It may be unmounted again.
+        raise BackendError(str(error)) from error
+    except ParentMissing:
+        if not create_directories:
+            raise
+    made: int = await staging.in_thread(
+        translated, partial(open_parent, create_directories=True), segments
+    )
+    return made
+
+
+async def _adapt(staged: Staged, wanted: Wanted) -> None:
+    """Give the file the group and ACL of a file that is made in its directory."""
+    staging = staged.staging
+    try:
+        fd = translated(staged.open, WRITE)
+    except StagedDataLost:
+        if staged.is_moved:
+            return  # done already
+        raise
+    try:
+        has_changed = translated(staging.ownership.give, fd, wanted)
+    finally:
+        translated(staging.files.close, fd)
+    if has_changed and staging.is_to_be_safe:
+        staged.is_safe = False
+        await staged.secured()
+
+
+@define(eq=False, weakref_slot=False)
+class _Target:
+    """
+    A destination, and the file to put there.
+
+    :param name: The last of the segments.
+    :param parent: The descriptor of its directory.
+    """
+
+    _staged: Staged
+    _segments: tuple[str, ...]
+    _name: bytes
+    _parent: int
+
+    async def fill(self, overwrite: bool) -> None:
+        """Make the file appear."""
+        staging = self._staged.staging
+        way = staging.file_system.way
+        if overwrite or self._staged.is_moved or way is Way.RENAME:
+            # This frees the blocks of another file, or syncs the record.
+            await staging.in_thread(translated, self._move_in_thread, overwrite)
+            return
+        made: os.stat_result | None
+        if way is Way.NONE:
+            made = translated(self._make_empty)
+        else:
+            try:
+                made = translated(self._link, way)
+            except DestinationExists:
+                if way is not Way.COMPARED or not await staging.in_thread(
+                    translated, self._is_there
+                ):
+                    raise
+                # Nothing to undo: the file may have been there before this upload.
+                made = None
+                translated(self._staged.mark, Phase.PUBLISHED)
+        if staging.is_to_be_safe:
+            await self._make_safe(made)
+
+    def _is_there(self) -> bool:
+        staged = self._staged
+        return is_same(staged.staging, staged.session_id, self._segments, self._parent)
+
+    # -- without overwriting
+
+    def _link(self, way: Way) -> os.stat_result:
+        """
+        Link the file to its destination.
+
+        :returns: What :meth:`_undo` needs.
+        """
+        staged = self._staged
+        staging = staged.staging
+        there = staged.look()
+        staging.file_clock.linked[staged.session_id] = there.st_ino
+        try:
+            staging.files.link(
+                staged.part(),
+                self._name,
+                src_dir_fd=staging.directory,
+                dst_dir_fd=self._parent,
+                follow_symlinks=False,
+            )
+        except FileExistsError:
+            other = staging.tree.check_name(
+                self._parent, self._segments, overwrite=True
+            )
+            # It is the file itself if it was linked before a crash.
+            if other is None or not os.path.samestat(other, there):
+                raise DestinationExists(f"{self._segments!a} exists") from None
+        except OSError as error:
+            raise self._refusal(error) from error
+        if way is Way.COMPARED:
+            there = staging.files.lstat(self._name, dir_fd=self._parent)
+            staging.file_clock.linked[staged.session_id] = there.st_ino
+        self._mark_or_undo(there)
+        return there
+
+    def _make_empty(self) -> os.stat_result:
+        """
+        Create an empty file at the destination. Nothing else can be published without
+        overwriting if there are neither links nor renames for that.
+        """
+        staging = self._staged.staging
+        files = staging.files
+        if self._staged.total:
+            raise BackendError(
+                f"{self._segments!a}: this file system cannot publish without "
+                "overwriting"
+            )
+        self._staged.look()
+        try:
+            with opened(files, self._name, _NEW, self._parent, 0o666) as fd:
+                there = files.fstat(fd)
+        except FileExistsError:
+            staging.tree.check_name(self._parent, self._segments, overwrite=False)
+            raise
+        except OSError as error:
+            raise self._refusal(error) from error
+        self._mark_or_undo(there)
+        return there
+
+    def _mark_or_undo(self, made: os.stat_result) -> None:
+        try:
+            self._staged.mark(Phase.PUBLISHED)
+        except (OSError, BackendError):
+            self._undo(made)
+            raise
+
+    async def _make_safe(self, made: os.stat_result | None) -> None:
+        # The record as well: once the staged file is gone, only the record tells that
+        # the file was published.
+        staging = self._staged.staging
+        try:
+            await together(
+                staging.sync_parent(self._parent),
+                *staging.sync_record(self._staged.session_id),
+            )
+        except BackendError:
+            self._undo(made)
+            raise
+
+    def _undo(self, made: os.stat_result | None) -> None:
+        """
+        Undo publishing as far as possible.
+
+        A client that hears of a failure may cancel, and then expects no file.
+
+        :param made: The file that was made at the destination; ``None`` if none was.
+        """
+        files = self._staged.staging.files
+        with suppress(OSError, BackendError):
+            # In this order: as long as there are two links, it counts as published.
+            self._staged.mark(Phase.OPEN)
+            if made is not None and os.path.samestat(
+                files.lstat(self._name, dir_fd=self._parent), made
+            ):
+                files.unlink(self._name, dir_fd=self._parent)
+
+    # -- by renaming
+
+    def _move_in_thread(self, overwrite: bool) -> None:
+        staged = self._staged
+        staging = staged.staging
+        files = staging.files
+        is_to_be_safe = staging.is_to_be_safe
+        if not staged.is_moved:
+            here = staged.look()
+            # A link to a directory would be replaced.
+            there = staging.tree.check_name(
+                self._parent, self._segments, overwrite=overwrite
+            )
+            rename = files.rename if overwrite else files.rename_no_replace
+            try:
+                if is_to_be_safe:
+                    self._make_name_safe(here, there, overwrite)
+                staged.mark(Phase.PUBLISHING)
+                if is_to_be_safe:
+                    staging.sync_record_in_thread(staged.session_id)
+                rename(
+                    staged.part(),
+                    self._name,
+                    src_dir_fd=staging.directory,
+                    dst_dir_fd=self._parent,
+                )
+            except OSError as error:
+                if not self._has_moved(here):
+                    staged.mark(Phase.OPEN)
+                    if isinstance(error, FileExistsError):
+                        staging.tree.check_name(
+                            self._parent, self._segments, overwrite=False
+                        )
+                    raise self._refusal(error) from error
+            # From here on the file stands there. Another attempt makes it safe.
+            staged.is_moved = True
+        staged.mark(Phase.PUBLISHED)
+        if is_to_be_safe:
+            sync_names(files, self._parent)
+
+    def _make_name_safe(
+        self, here: os.stat_result, there: os.stat_result | None, overwrite: bool
+    ) -> None:
+        """
+        Sync the name of the staged file, if that matters.
+
+        After a system crash, a session without its staged file counts as published if a
+        file of its length stands at the destination. Where nothing is overwritten,
+        another file may appear there at the last moment.
+
+        :param here: The staged file.
+        :param there: What stands at the destination.
+        """
+        if self._staged.is_name_safe:
+            return
+        is_alike = there is not None and there.st_size == here.st_size
+        if is_alike or not overwrite:
+            staging = self._staged.staging
+            sync_names(staging.files, staging.directory)
+
+    def _has_moved(self, here: os.stat_result) -> bool:
+        """
+        Tell whether a rename that failed took place nevertheless.
+
+        A network file system that has lost the answer repeats the request, and then
+        finds nothing to rename.
+        """
+        staging = self._staged.staging
+        files = staging.files
+        try:
+            files.lstat(self._staged.part(), dir_fd=staging.directory)
+        except FileNotFoundError:
+            with suppress(OSError):  # no file is there
+                there = files.lstat(self._name, dir_fd=self._parent)
+                return os.path.samestat(there, here)
+        except OSError:
+            pass  # the staged file exists, or that is unknown
+        return False
+
+    def _refusal(self, error: OSError) -> BackendError:
+        """Translate a failed link or rename."""
+        if error.errno == errno.EISDIR:
+            return DestinationIsDirectory(f"{self._segments!a} is a directory")
+        if self._staged.staging.tree.is_of_name(error, self._segments):
+            return DestinationForbidden(f"{self._segments!a}: {error.strerror}")
+        if error.errno in (errno.EXDEV, errno.EBUSY):
+            return BackendError(
+                f"{self._segments!a} is not on the file system of its root ({error}); "
+                "serve that file system as a separate virtual directory"
+            )
+        root = self._staged.staging.root.path
+        return storage_error(error, os.path.join(root, *self._segments[:-1]))
