@@ -4,12 +4,15 @@ How sessions and destinations are called in the log.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from uuid import UUID
 
 #: More of what a peer has sent than this is not put into the log, in characters.
 _LONGEST = 300
 
 
+# Each session is named when it is created, and when it ends.
+@lru_cache(1024)
 def session_name(session_id: UUID) -> str:
     """Name a session as clients and the storage do."""
     return str(session_id).upper()

@@ -60,7 +60,6 @@ _NO_BOOT = b"0" * 16
 
 _CLOSED = b"free closed %b"
 _CLOSED_PATTERN = re.compile(rb"free closed ([0-9a-f]{80}) *\n")
-_CLOSED_LENGTH = len(_CLOSED % bytes(80))
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -321,22 +320,26 @@ class Table:
             the line, in its stead, until :meth:`let_go`.
         :raises OSError: If something of it is left; to be called again then.
         """
-        if closed is None:
+        is_aside = session_id in self._aside
+        if is_aside and closed is None:
             # A line without what lies aside is none.
             self._remove_aside(session_id)
         at = self._lines.get(session_id)
-        if at is not None and closed is None:
-            self._write(_FREE, at * _LINE)
-            self._free.append(self._lines.pop(session_id))
-        elif at is not None and closed is not None:
-            line = (_CLOSED % closed.hex().encode()).ljust(_LINE - 1) + b"\n"
-            self._write(line, at * _LINE)
-            if session_id in self._aside:
-                # Otherwise the disk may have the old line, without what it refers to.
-                self._files.fsync(self.fd)
-            self.closed.append((at, closed))
+        if at is not None:
+            if closed is None:
+                self._write(_FREE, at * _LINE)
+                self._free.append(at)
+            else:
+                line = (_CLOSED % closed.hex().encode()).ljust(_LINE - 1) + b"\n"
+                self._write(line, at * _LINE)
+                if is_aside:
+                    # Otherwise the disk may have the old line, without what it refers
+                    # to.
+                    self._files.fsync(self.fd)
+                self.closed.append((at, closed))
             del self._lines[session_id]
-        self._remove_aside(session_id)
+        if is_aside:
+            self._remove_aside(session_id)
 
     def let_go(self, count: int) -> None:
         """
@@ -345,9 +348,14 @@ class Table:
         :param count: How many.
         :raises OSError: If that cannot be done; to be called again then.
         """
-        for at, _ in self.closed[:count]:
-            self._write(_FREE[:_CLOSED_LENGTH], at * _LINE)
-        self._free += (at for at, _ in self.closed[:count])
+        lines = sorted(at for at, _ in self.closed[:count])
+        # Adjacent lines are written in one go: most were allocated in a row.
+        begin = 0
+        for end in range(1, len(lines) + 1):
+            if end == len(lines) or lines[end] != lines[end - 1] + 1:
+                self._write(_FREE * (end - begin), lines[begin] * _LINE)
+                begin = end
+        self._free += reversed(lines)
         del self.closed[:count]
 
     def renew(self, session_id: UUID, has_crashed: bool) -> None:
