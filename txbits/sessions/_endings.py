@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from txbits._events import log_often
 from txbits.errors import BackendError, DestinationExists, NoSuchSession
 from txbits.protocol.session import Move
 from txbits.sessions._fragments import publish, refused
@@ -132,7 +133,8 @@ async def _close(
         log_format = "its {bytes} bytes were the application's"
     else:
         log_format = "discarded with {bytes} of {total} bytes"
-    _log.info(
+    log_often(
+        _log,
         "session {session} closed by {client}, " + log_format + ": {destination}",
         session=session_name(upload.session_id),
         client=caller.address,

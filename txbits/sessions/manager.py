@@ -21,6 +21,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from txbits._deferreds import deferred
+from txbits._events import log_often
 from txbits.clocks import Wall, steady, wall_of
 from txbits.errors import (
     BackendError,
@@ -303,7 +304,8 @@ class SessionManager:
                     rules=rules,
                     progressed=self.clock.seconds(),
                 )
-            _log.info(
+            log_often(
+                _log,
                 "session {session} created for {destination} by {client}",
                 session=session_name(session_id),
                 destination=destination_name(destination),
