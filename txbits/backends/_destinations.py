@@ -8,6 +8,7 @@ existing files.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from txbits.errors import DestinationForbidden, DestinationIsDirectory
 
@@ -34,6 +35,8 @@ _DEVICE = re.compile(
 RESERVED = frozenset({".bits-sessions", "bits-sessions"})
 
 
+# Create-Session and Close-Session ask for the same, one after the other.
+@lru_cache(256)
 def checked_segments(destination: tuple[str, ...]) -> tuple[str, ...]:
     """
     Refuse destinations that no backend accepts.

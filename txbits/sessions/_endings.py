@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txbits._deferreds import Shared
+from txbits._events import log_often
 from txbits.errors import BackendError, DestinationExists, NoSuchSession
 from txbits.interfaces import IReleasable, PublishedUpload
 from txbits.protocol.session import Move
@@ -167,7 +168,8 @@ async def _close(
         log_format = "{bytes} bytes handed to the application, not published"
     else:
         log_format = f"discarded with {_amount(fields)}"
-    _log.info(
+    log_often(
+        _log,
         "session {session} closed by {who}, "
         + log_format
         + ": {directory}/{destination}",

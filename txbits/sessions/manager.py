@@ -21,6 +21,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from txbits._deferreds import deferred
+from txbits._events import log_often
 from txbits.clocks import Wall, steady, wall_of
 from txbits.errors import (
     BackendError,
@@ -262,7 +263,8 @@ class SessionManager:
             await self._make(session_id, destination, caller, content_name)
             if active.failing:
                 active.succeeded("create")
-            _log.info(
+            log_often(
+                _log,
                 "session {session} created for {directory}/{destination} by {who}",
                 session=session_name(session_id),
                 directory=self.name,

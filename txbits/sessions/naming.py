@@ -4,12 +4,15 @@ The names of sessions and destinations in the log.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from uuid import UUID
 
 #: How many characters of a text from a peer are logged.
 _LONGEST = 300
 
 
+# Each session is named when it is created, and when it ends.
+@lru_cache(1024)
 def session_name(session_id: UUID) -> str:
     """Name a session as clients and the storage do."""
     return str(session_id).upper()

@@ -59,7 +59,6 @@ _NO_BOOT = b"0" * 16
 
 _CLOSED = b"free closed %b"
 _CLOSED_PATTERN = re.compile(rb"free closed ([0-9a-f]{80}) *\n")
-_CLOSED_LENGTH = len(_CLOSED % bytes(80))
 
 _NEW = WRITE | os.O_CREAT | os.O_EXCL
 _OPEN = READ_WRITE | os.O_CREAT
@@ -317,22 +316,25 @@ class Table:
             the session's record until :meth:`let_go`.
         :raises OSError: If something of it is left; call it again then.
         """
-        if closed is None:
+        is_aside = session_id in self._aside
+        if is_aside and closed is None:
             # A line whose file is missing does not count.
             self._remove_aside(session_id)
         at = self._lines.get(session_id)
-        if at is not None and closed is None:
-            self._write(_FREE, at * _LINE)
-            self._free.append(self._lines.pop(session_id))
-        elif at is not None and closed is not None:
-            line = (_CLOSED % closed.hex().encode()).ljust(_LINE - 1) + b"\n"
-            self._write(line, at * _LINE)
-            if session_id in self._aside:
-                # Otherwise the disk may have the old line without its file.
-                self._files.fsync(self.fd)
-            self.closed.append((at, closed))
+        if at is not None:
+            if closed is None:
+                self._write(_FREE, at * _LINE)
+                self._free.append(at)
+            else:
+                line = (_CLOSED % closed.hex().encode()).ljust(_LINE - 1) + b"\n"
+                self._write(line, at * _LINE)
+                if is_aside:
+                    # Otherwise the disk may have the old line without its file.
+                    self._files.fsync(self.fd)
+                self.closed.append((at, closed))
             del self._lines[session_id]
-        self._remove_aside(session_id)
+        if is_aside:
+            self._remove_aside(session_id)
 
     def let_go(self, count: int) -> None:
         """
@@ -341,9 +343,14 @@ class Table:
         :param count: How many.
         :raises OSError: If that fails; call it again then.
         """
-        for at, _ in self.closed[:count]:
-            self._write(_FREE[:_CLOSED_LENGTH], at * _LINE)
-        self._free += (at for at, _ in self.closed[:count])
+        lines = sorted(at for at, _ in self.closed[:count])
+        # Most lines are adjacent, and adjacent lines take one write.
+        begin = 0
+        for end in range(1, len(lines) + 1):
+            if end == len(lines) or lines[end] != lines[end - 1] + 1:
+                self._write(_FREE * (end - begin), lines[begin] * _LINE)
+                begin = end
+        self._free += reversed(lines)
         del self.closed[:count]
 
     def renew(self, session_id: UUID, has_crashed: bool) -> None:

@@ -104,7 +104,10 @@ def read_head(data: bytes, longest: int, most: int) -> Head | None:
     # A line that is not a field did not match above, so the numbers differ.
     if len(fields) != data.count(b"\n", begin, end) or len(fields) > most:
         return None
-    headers: dict[bytes, list[bytes]] = {}
-    for name, value in fields:
-        headers.setdefault(name.lower(), []).append(value.strip(b" \t"))
+    headers = {name.lower(): [value.strip(b" \t")] for name, value in fields}
+    if len(headers) != len(fields):
+        # A name occurs more than once.
+        headers = {}
+        for name, value in fields:
+            headers.setdefault(name.lower(), []).append(value.strip(b" \t"))
     return Head(target, line[2], headers, end + 2)
