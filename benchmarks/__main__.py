@@ -16,7 +16,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import client, downloads, small, throughput
+from benchmarks import client, downloads, hops, small, throughput
 from benchmarks.conditions import spread_folders
 from benchmarks.driver import LoadFailed
 from benchmarks.servers import (
@@ -37,6 +37,7 @@ _PARTS = {
     "s3": ["txbits", "boto3", "boto3-threads"],
     "downloads": ["txbits", "nginx", "nginx-sendfile"],
     "client": ["txbits", "nginx"],
+    "hops": [],
 }
 _ALSO = {
     "throughput": ["bare-threads"],
@@ -45,6 +46,7 @@ _ALSO = {
     "s3": [],
     "downloads": [],
     "client": [],
+    "hops": [],
 }
 
 
@@ -132,6 +134,9 @@ def _run(options: argparse.Namespace, directory: Path) -> None:
     # The collector of the driver is not to interrupt what it measures.
     gc.disable()
     for part in options.parts:
+        if part == "hops":
+            hops.show()
+            continue
         if part == "s3":
             _run_s3(options, directory)
             continue
