@@ -1,10 +1,10 @@
 """
-The clients: as little Python as possible between the sockets and the figures.
+The clients, with as little Python as possible between the sockets and the figures.
 
-Large uploads have a thread a connection, each in ``sendall`` of 10 MiB most of the
-time, which needs no interpreter. Small ones are generators that yield a request and
-are sent the head of its response, all turned by one epoll loop. Both run in the process
-that measures, never in the server's.
+Large uploads use one thread for each connection, most of the time in ``sendall`` of
+10 MiB, which does not need the interpreter. Small uploads are generators: they yield a
+request and receive the head of its response. One epoll loop runs all of them. Both
+kinds run in the measuring process, not in that of the server.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SPREAD = 4096
 
 
 class LoadFailed(Exception):
-    """A server answered something else than success, or not in time."""
+    """A server answered without success, or not in time."""
 
 
 # Requests

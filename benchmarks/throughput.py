@@ -1,5 +1,5 @@
 """
-Part (a): how fast large uploads arrive, and what they cost the server.
+Part (a): the speed of large uploads, and their cost for the server.
 """
 
 from __future__ import annotations
