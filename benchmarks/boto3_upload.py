@@ -49,7 +49,7 @@ class PiecesFile:
 
 
 def main() -> None:
-    """Do what standard input says."""
+    """Run one upload with the parameters from standard input."""
     task: dict[str, Any] = json.load(sys.stdin)
     payload = Payload(task["piece"], Path(task["buffer"]).read_bytes())
     client = boto3.client(

@@ -57,7 +57,7 @@ class Sent:
     :ivar cpu: The client's CPU seconds.
     :ivar server_cpu: The server's CPU seconds.
     :ivar peak: The client's resident memory, in MiB, at its highest.
-    :ivar others: The share of one CPU that other programs had meanwhile.
+    :ivar others: The share of one CPU that other programs used.
     """
 
     seconds: float

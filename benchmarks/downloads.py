@@ -32,8 +32,8 @@ class Fetch:
     One run.
 
     :ivar seconds: From the first request to the last byte.
-    :ivar cpu: The server's CPU seconds meanwhile.
-    :ivar others: The share of one CPU that other programs had meanwhile.
+    :ivar cpu: The server's CPU seconds in that time.
+    :ivar others: The share of one CPU that other programs used.
     """
 
     seconds: float
@@ -44,7 +44,7 @@ class Fetch:
 @define
 class _Client:
     """
-    Fetches a part of the file on a connection of its own, and throws it away.
+    Downloads a part of the file on a separate connection, and discards it.
 
     :ivar problem: What went wrong, if anything did.
     """

@@ -3,7 +3,7 @@ Count how often the way of a Fragment changes from one source file to another.
 
 A new session on disk receives its first Fragment, with a body in four pieces. Each call
 of a function of txbits is a step, and a step into another file than the last one is a
-hop. Somebody who follows a Fragment through the source changes files as often.
+hop. A reader who follows a Fragment through the source changes files as often.
 
 This uses neither sockets nor threads, so the count is the same in every run.
 """

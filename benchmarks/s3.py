@@ -176,12 +176,12 @@ def _with_boto3(
         check=False,
     )
     if done.returncode:
-        raise LoadFailed("boto3 failed; it says why above")
+        raise LoadFailed("boto3 failed; see its error above")
     return Result(json.loads(done.stdout)["seconds"])
 
 
 def _verify(bucket: Bucket, payload: Payload, uploads: int, length: int) -> None:
-    """Compare what is in the bucket with what was sent."""
+    """Compare the objects in the bucket with the sent bytes."""
     for number in range(uploads):
         name = f"upload{number}"
         answer = bucket.client.get_object(Bucket=bucket.name, Key=name)

@@ -49,7 +49,7 @@ class Sessions:
     :ivar driver_cpu: The driver's CPU seconds.
     :ivar first: Sessions a second while the first quarter of them ended.
     :ivar last: Sessions a second while the last quarter of them ended.
-    :ivar others: The share of one CPU that other programs had meanwhile.
+    :ivar others: The share of one CPU that other programs used.
     """
 
     count: int
@@ -210,7 +210,7 @@ def measure_memory(
     :param directory: Where the folders of the runs are made.
     :param open_sessions: How many sessions to hold open, rising.
     :param latency_sessions: How many uploads a round of latencies takes.
-    :param rounds: How many rounds of latencies are taken.
+    :param rounds: The number of latency rounds.
     :param passing_sessions: How many sessions come and go.
     """
     _measure_open(

@@ -202,7 +202,7 @@ def _check_place(
     for parent in parents:
         if _upload_at(connection, parent) is not None:
             raise ParentMissing(f"{parent} is a file")
-    # The character behind the slash is the zero.
+    # The character after the slash is the zero.
     below = connection.execute(
         "SELECT 1 FROM files WHERE destination > ? AND destination < ?",
         (f"{name}/", f"{name}0"),
@@ -500,7 +500,7 @@ class SQLiteBackend:
 
     def contents(self, *destination: str) -> Deferred[bytes | None]:
         """
-        Read a published file, for whoever this all was done for.
+        Return the content of a published file.
 
         :returns: A Deferred that fires with the bytes, or with ``None`` if there is no
             such file.
