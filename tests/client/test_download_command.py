@@ -160,7 +160,7 @@ class CommandTests(DownloadCase):
         self.assertEqual(await command.ended, 0, command.err)
         self.assert_arrived()
         self.assertIn(b"the connection was lost; trying again in", command.out)
-        self.assertTrue(command.out.endswith(b"200000 of 200000 bytes came now\n"))
+        self.assertTrue(command.out.endswith(b"200000 of 200000 bytes received\n"))
 
     async def test_the_example_says_what_went_wrong(self):
         self.file.answers = [(404, {})]

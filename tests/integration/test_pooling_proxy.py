@@ -19,8 +19,9 @@ from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from tests.integration.cluster import NGINX, _listens, free_ports
+from tests.integration.cluster import NGINX, _listens
 from tests.integration.programs import Program
+from tests.ports import free_ports
 from txbits.backends.memory import MemoryBackend
 from txbits.web import BITSResource, BITSSite
 
