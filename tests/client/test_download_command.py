@@ -127,11 +127,7 @@ class CommandTests(DownloadCase):
         self.file.stops = stopped = Deferred()
         command = self.spawn()
         await stopped
-        part = self.folder / ".file.txbits-part"
-        while not part.exists() or not part.stat().st_size:
-            turn: Deferred[None] = Deferred()
-            reactor.callLater(0.01, turn.callback, None)
-            await turn
+        part = await self.some_arrives()
         command.transport.signalProcess(signal.SIGKILL)
         await command.ended
         held = part.stat().st_size
