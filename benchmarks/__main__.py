@@ -16,7 +16,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import client, downloads, small, throughput
+from benchmarks import client, downloads, hops, small, throughput
 from benchmarks.conditions import spread_folders
 from benchmarks.driver import LoadFailed
 from benchmarks.servers import (
@@ -37,6 +37,7 @@ _PARTS = {
     "s3": ["txbits", "boto3", "boto3-threads"],
     "downloads": ["txbits", "nginx", "nginx-sendfile"],
     "client": ["txbits", "nginx"],
+    "hops": [],
 }
 _ALSO = {
     "throughput": ["bare-threads"],
@@ -45,38 +46,39 @@ _ALSO = {
     "s3": [],
     "downloads": [],
     "client": [],
+    "hops": [],
 }
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Measure txbits over loopback beside servers that do less.",
+        description="Measure txbits over loopback, beside simpler servers.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("parts", nargs="*", help=f"which of {', '.join(_PARTS)} (default: all)")
-    add("--sides", help="which servers, separated by commas (default: as in README)")
+    add("parts", nargs="*", help=f"some of {', '.join(_PARTS)} (default: all)")
+    add("--sides", help="servers, separated by commas (default: as in README)")
     add("--repetitions", type=int, default=3, help="runs of each side")
-    add("--dir", type=Path, help="where the folders of the runs go (default: temp)")
-    add("--keep", action="store_true", help="leave these folders, with their logs")
-    add("--quick", action="store_true", help="a smoke run; its figures mean nothing")
+    add("--dir", type=Path, help="folder for the files of the runs (default: temp)")
+    add("--keep", action="store_true", help="keep these files, with the logs")
+    add("--quick", action="store_true", help="a smoke test; ignore its figures")
     add("--server", default=DEFAULT_COMMAND, help="the command that starts txbits")
     add(
         "--server-option",
         action="append",
         default=[],
-        help="one more word for that command; may be repeated",
+        help="another argument of that command; can be repeated",
     )
-    add("--total", type=int, default=1024, help="MiB of a run but of small uploads")
+    add("--total", type=int, default=1024, help="MiB of a run, except small uploads")
     add("--files", type=int, default=1000, help="small files of a run of clients")
     add("--fragment", type=int, default=10, help="MiB of a Fragment or PUT")
-    add("--connections", default="1,8", help="how many, but for small uploads")
+    add("--connections", default="1,8", help="connections, except small uploads")
     add("--sessions", type=int, default=6000, help="uploads of a sessions run")
     add("--clients", type=int, default=32, help="connections of a sessions run")
-    add("--open", default="1000,5000", help="numbers of sessions to hold open")
-    add("--latencies", type=int, default=1000, help="uploads of a round of latencies")
-    add("--passing", type=int, default=10_000, help="sessions that come and go")
+    add("--open", default="1000,5000", help="numbers of open sessions")
+    add("--latencies", type=int, default=1000, help="uploads of a latency round")
+    add("--passing", type=int, default=10_000, help="short sessions of a memory run")
     options = parser.parse_args()
     options.parts = options.parts or list(_PARTS)
     if unknown := set(options.parts) - set(_PARTS):
@@ -131,9 +133,12 @@ def _chosen(
 
 def _run(options: argparse.Namespace, directory: Path) -> None:
     sides = _sides(options)
-    # The collector of the driver is not to interrupt what it measures.
+    # Garbage collection in the driver must not interrupt a measurement.
     gc.disable()
     for part in options.parts:
+        if part == "hops":
+            hops.show()
+            continue
         if part == "s3":
             _run_s3(options, directory)
             continue
@@ -198,7 +203,7 @@ def _run_s3(options: argparse.Namespace, directory: Path) -> None:
     if missing := [name for name in ("boto3", "hypothesis") if not find_spec(name)]:
         print(f"s3 is left out, without {missing[0]}: pip install '.[benchmarks]'")
         return
-    # It takes what only those have who want this part.
+    # This needs packages that the other parts do not need.
     from benchmarks import s3
 
     names = [name for name in s3.SIDES if name in (options.sides or s3.SIDES)]
@@ -218,7 +223,7 @@ def _run_s3(options: argparse.Namespace, directory: Path) -> None:
 def main() -> int:
     """Run what the command line asks for; 1 if a server failed."""
     options = _options()
-    # So that servers are stopped and folders removed then, too.
+    # Stop the servers and remove the folders in this case as well.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
     start = time.monotonic()
     directory = Path(tempfile.mkdtemp(prefix="txbits-benchmarks-", dir=options.dir))

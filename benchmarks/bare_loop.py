@@ -1,10 +1,10 @@
 """
-The least a server in Python can do: receive from a socket, write to a file.
+The minimal server in Python: receive from a socket, and write to a file.
 
-It reads the head of an HTTP request, takes its ``Content-Length`` on trust, moves
-the body into a new file in pieces of up to 256 KiB, and answers 200. It waits for
-all its connections in one thread, as a reactor does; with ``--threads`` each
-connection has a thread of its own, which may use more than one core.
+It reads the head of an HTTP request without checking its ``Content-Length``, writes the
+body to a new file in pieces of up to 256 KiB, and answers 200. One thread waits for all
+connections, as in a reactor. With ``--threads``, each connection has its own thread, so
+the server can use more than one core.
 
 Run as ``python -m benchmarks.bare_loop PORT DIRECTORY``.
 """

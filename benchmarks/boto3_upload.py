@@ -1,8 +1,8 @@
 """
-Uploads with ``boto3``: what it takes to bring bytes to the same store without us.
+Uploads with ``boto3``: the same bytes to the same store, without txbits.
 
-``python -m benchmarks.boto3_upload`` reads what to do as JSON from standard input, and
-when all is there writes the seconds it took, as JSON, to standard output.
+``python -m benchmarks.boto3_upload`` reads its parameters as JSON from standard input.
+At the end it writes the duration in seconds, as JSON, to standard output.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class PiecesFile:
 
 
 def main() -> None:
-    """Do what standard input says."""
+    """Run one upload with the parameters from standard input."""
     task: dict[str, Any] = json.load(sys.stdin)
     payload = Payload(task["piece"], Path(task["buffer"]).read_bytes())
     client = boto3.client(
@@ -58,7 +58,7 @@ def main() -> None:
         region_name="us-east-1",
         config=Config(s3={"addressing_style": "path"}, max_pool_connections=100),
     )
-    # One connection for an upload, or as many as boto3 likes best.
+    # One connection for an upload, or boto3's default.
     settings = TransferConfig(use_threads=task["threads"])
 
     def upload(number: int, length: int = task["length"]) -> None:

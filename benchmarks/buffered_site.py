@@ -1,11 +1,10 @@
 """
-The plain way to take BITS uploads with ``twisted.web``: let it buffer the body.
+The simplest server for BITS uploads with ``twisted.web``, which buffers the body.
 
-It knows just enough of the protocol to be driven like txbits, and does whatever
-makes it faster: sessions live in a dictionary and are lost with the process,
-nothing is fsynced, no access log is written, a small upload is kept in memory
-until it is closed and is then written straight to its destination, where readers
-may see half of it.
+It supports only what the benchmarks need of the protocol, and chooses speed over
+safety: it keeps sessions in a dictionary, does not fsync, and writes no access log. It
+keeps a small upload in memory until Close, and then writes it to its destination, where
+readers can see part of it.
 
 Run as ``python -m benchmarks.buffered_site PORT DIRECTORY``.
 """
@@ -112,7 +111,7 @@ def main() -> None:
     parser.add_argument("port", type=int)
     parser.add_argument("directory", type=Path)
     options = parser.parse_args()
-    # Bodies are buffered on the file system that they end up on.
+    # Buffer bodies on the file system of their destination.
     os.environ["TMPDIR"] = str(options.directory)
     reactor.listenTCP(
         options.port,

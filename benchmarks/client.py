@@ -1,14 +1,12 @@
 """
-Part (f): ``txbits upload`` beside ``curl -T``, each to the server that it is made for.
+Part (f): ``txbits upload`` compared with ``curl -T``, each with a suitable server.
 
-Both are processes that send the same file. What is measured begins when they are
-started and ends when they have exited, so that the start of Python counts. nginx leaves
-it to the kernel when a file reaches the disk. To be compared with that, txbits is told
-to do so as well; a run in which it fsyncs, as it does by default, stands beside it.
+Both processes send the same file. The time runs from the start of the process to its
+exit, and includes the start of Python. nginx does not fsync, so txbits does not either;
+another run shows txbits with its default, which does.
 
-The same is done with a folder of small files: ``txbits upload -r`` with its journal, to
-txbits with its defaults, beside one ``curl`` that is given all the URLs and keeps its
-connection.
+For a folder of small files, ``txbits upload -r`` with its journal is compared with one
+``curl`` process that sends to all the URLs on one connection.
 """
 
 from __future__ import annotations
@@ -32,7 +30,7 @@ from benchmarks.servers import CHECKOUT, Server, Side, running
 
 MIB = 1024 * 1024
 
-#: How often the memory of a client is looked at, in seconds.
+#: The interval for reading the memory of a client, in seconds.
 _LOOK = 0.02
 
 
@@ -62,7 +60,7 @@ class Sent:
     :ivar cpu: The client's CPU seconds.
     :ivar server_cpu: The server's CPU seconds.
     :ivar peak: The client's resident memory, in MiB, at its highest.
-    :ivar others: The share of one CPU that other programs had meanwhile.
+    :ivar others: The share of one CPU that other programs used.
     """
 
     seconds: float

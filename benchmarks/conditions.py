@@ -1,16 +1,16 @@
 """
-What the machine does to the figures, and what is done about it.
+How the machine affects the figures, and how the benchmarks reduce this.
 
-Three things were seen to change results several times over, with the same code:
+Three effects changed results by large factors, with the same code:
 
-- ext4 does not give out inodes that were deleted in the last minutes, but steps over
-  them one by one (``recently_deleted`` in its allocator): after 18,000 deletions a
-  new file cost 500 µs instead of 18. A server that deletes would slow down the one that
-  is measured after it. So each run has a block group of its own, if it can be had,
-  and what a new file costs is measured before each run.
-- Under a hypervisor that takes free memory back, the first store into a page costs
-  many times a copy. So the page cache that a run will take is used before.
-- Other programs run. What they took is shown.
+- ext4 does not reuse inodes that were deleted in the last minutes, but skips them one
+  by one (``recently_deleted`` in its allocator). After 18,000 deletions, a new file
+  cost 500 µs instead of 18, so a server that deletes files slows down the next one.
+  Each run therefore uses a separate block group if possible, and the benchmarks measure
+  the cost of a new file before each run.
+- Under a hypervisor that reclaims free memory, the first write to a page costs many
+  times as much as a copy. The benchmarks therefore use the page cache before each run.
+- Other programs run. The tables show how much CPU they used.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def spread_folders(directory: Path) -> None:
     """Have ext4 put each folder made in *directory* into another block group."""
     fd = os.open(directory, os.O_RDONLY)
     try:
-        # Other file systems do not know the flag, nor have they the fault.
+        # Other file systems have neither the flag nor the problem.
         with suppress(OSError):
             flags = fcntl.ioctl(fd, _GET_FLAGS, struct.pack("l", 0))
             flag = struct.unpack("l", flags)[0] | _TOP_DIRECTORY

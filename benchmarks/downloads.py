@@ -1,5 +1,5 @@
 """
-Part (e): how fast a published file is fetched, and what that costs the server.
+Part (e): the speed of downloads, and their cost for the server.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Fetch:
     One run.
 
     :ivar seconds: From the first request to the last byte.
-    :ivar cpu: The server's CPU seconds meanwhile.
-    :ivar others: The share of one CPU that other programs had meanwhile.
+    :ivar cpu: The server's CPU seconds in that time.
+    :ivar others: The share of one CPU that other programs used.
     """
 
     seconds: float
@@ -44,7 +44,7 @@ class Fetch:
 @define
 class _Client:
     """
-    Fetches a part of the file on a connection of its own, and throws it away.
+    Downloads a part of the file on a separate connection, and discards it.
 
     :ivar problem: What went wrong, if anything did.
     """
@@ -118,7 +118,7 @@ def measure(
             with running(side, folder) as server:
                 path = server.run.files / _NAME
                 path.write_bytes(content)
-                # So that all have it in the page cache; and the first is compared.
+                # Load it into the page cache for all sides, and compare the first one.
                 _run(server, 1, content)
                 for count in connections:
                     run = _run(server, count, content, is_checked=not repetition)

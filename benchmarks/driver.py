@@ -1,10 +1,10 @@
 """
-The clients: as little Python as possible between the sockets and the figures.
+The clients, with as little Python as possible between the sockets and the figures.
 
-Large uploads have a thread a connection, each in ``sendall`` of 10 MiB most of the
-time, which needs no interpreter. Small ones are generators that yield a request and
-are sent the head of its response, all turned by one epoll loop. Both run in the process
-that measures, never in the server's.
+Large uploads use one thread for each connection, most of the time in ``sendall`` of
+10 MiB, which does not need the interpreter. Small uploads are generators: they yield a
+request and receive the head of its response. One epoll loop runs all of them. Both
+kinds run in the measuring process, not in that of the server.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SPREAD = 4096
 
 
 class LoadFailed(Exception):
-    """A server answered something else than success, or not in time."""
+    """A server answered without success, or not in time."""
 
 
 # Requests
@@ -109,7 +109,7 @@ def _require_success(head: bytes) -> None:
 
 class Payload:
     """
-    What is uploaded: pieces that all differ, cut from one random buffer.
+    The uploaded data: different pieces of one random buffer.
 
     :param size: The length of a piece in bytes; the last of a file may be shorter.
     :param buffer: The buffer, if another process is to have the same pieces.
@@ -141,7 +141,7 @@ class Upload(Protocol):
         """Send all bytes, a request after the other."""
 
     def close(self) -> None:
-        """Do what comes behind the bytes."""
+        """Run the steps after the bytes."""
 
     def end(self) -> None:
         """Hang up."""
@@ -214,7 +214,7 @@ class BITSUpload(_Exchange):
 
 
 class PutUpload(_Exchange):
-    """The same pieces, each PUT to a file of its own."""
+    """The same pieces, each PUT to a separate file."""
 
     def __init__(self, port: int, number: int, payload: Payload, total: int) -> None:
         super().__init__(port)
@@ -233,7 +233,7 @@ class PutUpload(_Exchange):
             self.request(self._packets.put(name, len(piece)), piece)
 
     def close(self) -> None:
-        """Nothing comes behind the bytes."""
+        """Do nothing: there are no further steps."""
 
     def verify(self, files: Path) -> None:
         """Compare the files."""
@@ -332,7 +332,7 @@ def drive(
     source: Callable[[int], str] = lambda number: "127.0.0.1",
 ) -> list[socket.socket]:
     """
-    Run scripts, each on a keep-alive connection of its own.
+    Run scripts, each on a separate keep-alive connection.
 
     :param port: The server's port on 127.0.0.1.
     :param scripts: What to send; another is begun when one has ended.

@@ -1,142 +1,145 @@
 """
-Count the calls from one file to another for a Fragment: ``python -m benchmarks.hops``.
+Count how often the way of a Fragment changes from one source file to another.
 
-The first Fragment of a session is followed from the first byte of the request to the
-last of the Ack, in memory, over the disk backend. A reader who follows the packet opens
-another file as often. With ``--list``, all of them are printed in order.
+A new session on disk receives its first Fragment, with a body in four pieces. Each call
+of a function of txbits is a step, and a step into another file than the last one is a
+hop. A reader who follows a Fragment through the source changes files as often.
+
+This uses neither sockets nor threads, so the count is the same in every run.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 from collections.abc import Callable
+from itertools import groupby
+from pathlib import Path
 from types import FrameType
 from typing import Any
-from uuid import UUID
 
-from twisted.internet.defer import maybeDeferred, succeed
-from twisted.internet.task import Clock
-from twisted.web.resource import Resource
+from attrs import frozen
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, succeed
 
 import txbits
 from txbits.backends.disk import DiskBackend
-from txbits.protocol.codec import ContentRange, encode_request
-from txbits.protocol.packets import CreateSession, Fragment
 from txbits.testing.memory import Peer
 from txbits.web import BITSResource, BITSSite
 
-#: Bytes in the Fragment, and the pieces that it comes in.
-LENGTH = 64 * 1024
-PIECES = 4
+#: The size in bytes of each of the four pieces.
+PIECE = 256
 
-_HERE = os.path.dirname(txbits.__file__) + os.sep
+_PACKAGE = str(Path(txbits.__file__).parent) + "/"
 
 
-def trail(act: Callable[[], None]) -> list[tuple[str, str]]:
+@frozen
+class Step:
     """
-    Note each call from one file of ``txbits`` into another.
+    A call of a function.
 
-    What is called from outside, such as by Twisted, counts as called from the file that
-    ran before.
-
-    :returns: The caller's path within the package, and the path of what it calls.
+    :ivar file: Its file, below ``txbits/``.
+    :ivar function: Its name, with that of its class.
     """
-    passed: list[tuple[str, str]] = []
-    running = ""
 
-    def note(frame: FrameType, event: str, _: Any) -> None:
-        nonlocal running
-        if event == "return" and frame.f_back is not None:
-            frame = frame.f_back
-        elif event != "call":
-            return
-        name = frame.f_code.co_filename
-        if not name.startswith(_HERE):
-            return
-        name = name[len(_HERE) :]
-        if event == "call" and running != name:
-            passed.append((running, name))
-        running = name
+    file: str
+    function: str
 
+
+def hops(steps: list[Step]) -> int:
+    """Count the steps into another file than the last one; the first is such a step."""
+    return sum(1 for _ in groupby(steps, lambda step: step.file))
+
+
+def first_fragment() -> list[Step]:
+    """Serve the first Fragment of a session, and return all steps of its way."""
+    with tempfile.TemporaryDirectory() as directory:
+        backend = DiskBackend(directory, reactor, in_thread=_here, sync=_never)
+        resource = BITSResource(backend)
+        _outcome(resource.manager.start())
+        peer = Peer(BITSSite(resource, reactor=reactor))
+        peer.send(_request(b"Create-Session", b"Content-Length: 0"))
+        session_id = _answered(peer, b"bits-session-id")
+        head = _request(
+            b"Fragment",
+            b"BITS-Session-Id: " + session_id,
+            b"Content-Range: bytes 0-%d/%d" % (4 * PIECE - 1, 8 * PIECE),
+            b"Content-Length: %d" % (4 * PIECE),
+        )
+        steps = _steps(
+            lambda: [peer.send(data) for data in [head, *[bytes(PIECE)] * 4]]
+        )
+        _answered(peer, b"bits-received-content-range")
+        _outcome(resource.manager.stop())
+    return steps
+
+
+def _here(function: Callable[..., Any], *args: Any) -> Deferred[Any]:
+    return succeed(function(*args))
+
+
+def _never(fd: int) -> Deferred[None]:
+    return succeed(None)
+
+
+def _outcome(work: Deferred[None]) -> None:
+    """Raise an exception unless *work* has finished and succeeded."""
+    outcomes: list[Any] = []
+    work.addBoth(outcomes.append)
+    if outcomes != [None]:
+        raise RuntimeError(f"not done: {outcomes}")
+
+
+def _request(packet: bytes, *headers: bytes) -> bytes:
+    lines = [
+        b"BITS_POST /file HTTP/1.1",
+        b"Host: localhost",
+        b"BITS-Packet-Type: " + packet,
+        b"BITS-Supported-Protocols: {7df0354d-249b-430f-820d-3d2a9bef4931}",
+        *headers,
+    ]
+    return b"\r\n".join([*lines, b"", b""])
+
+
+def _answered(peer: Peer, name: bytes) -> bytes:
+    """Return the value of a header of the response, whose status must be 200."""
+    head = peer.received()
+    for line in head.splitlines():
+        found, _, value = line.partition(b":")
+        if found.lower() == name and head.startswith(b"HTTP/1.1 200 "):
+            return value.strip()
+    raise RuntimeError(f"no {name!r} in {head!r}")
+
+
+def _steps(act: Callable[[], object]) -> list[Step]:
+    """Call *act*, and return the calls of functions of txbits in the meantime."""
+    steps = []
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        code = frame.f_code
+        file = code.co_filename.removeprefix(_PACKAGE)
+        is_ours = file != code.co_filename
+        # The peer in memory takes the place of a client.
+        if event == "call" and is_ours and not file.startswith("testing/"):
+            steps.append(Step(file, code.co_qualname))
+
+    before = sys.getprofile()
     sys.setprofile(note)
     try:
         act()
     finally:
-        sys.setprofile(None)
-    return passed
+        sys.setprofile(before)
+    return steps
 
 
-class Upload:
-    """One upload to a site over the disk backend, whose packets can be followed."""
-
-    def __init__(self, folder: str) -> None:
-        clock = Clock()
-        self._backend = DiskBackend(
-            folder, clock, in_thread=maybeDeferred, sync=lambda _: succeed(None)
-        )
-        resource = BITSResource(self._backend, reactor=clock)
-        root = Resource()
-        root.putChild(b"uploads", resource)
-        self._peer = Peer(BITSSite(root, reactor=clock))
-        self._started = resource.manager.start()
-        self._session_id: UUID | None = None
-        self.send(CreateSession())
-
-    def send(self, packet: Any, *pieces: bytes) -> list[tuple[str, str]]:
-        """
-        Send a packet whose body comes in pieces, and insist on its success.
-
-        :returns: The calls, as of :func:`trail`.
-        """
-        head = b"BITS_POST /uploads/name.bin HTTP/1.1\r\nHost: example\r\n"
-        for name, value in encode_request(packet):
-            head += b"%s: %s\r\n" % (name, value)
-        head += b"Content-Length: %d\r\n\r\n" % sum(map(len, pieces))
-
-        def arrive() -> None:
-            for piece in (head, *pieces):
-                self._peer.send(piece)
-
-        calls = trail(arrive)
-        answer = self._peer.received()
-        if not answer.startswith(b"HTTP/1.1 200 "):
-            raise RuntimeError(f"a packet was refused: {answer!r}")
-        for line in answer.split(b"\r\n"):
-            if line.lower().startswith(b"bits-session-id: "):
-                self._session_id = UUID(line.partition(b" ")[2].decode("ascii"))
-        return calls
-
-    def fragment(self) -> list[tuple[str, str]]:
-        """Send the whole file as one Fragment, and note the calls."""
-        assert self._session_id is not None
-        content_range = ContentRange(0, LENGTH - 1, LENGTH)
-        packet = Fragment(self._session_id, content_range, LENGTH)
-        return self.send(packet, *[b"x" * (LENGTH // PIECES)] * PIECES)
-
-
-def hops() -> list[tuple[str, str]]:
-    """
-    Tell the calls of a session's first Fragment, with warm caches.
-
-    :returns: As of :func:`trail`.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        for name in ("cold", "warm"):
-            calls = Upload(os.path.join(folder, name)).fragment()
-    return calls
-
-
-def main() -> None:
-    """Print the figures."""
-    calls = hops()
-    if "--list" in sys.argv:
-        for caller, called in calls:
-            print(f"{caller} -> {called}")
-    files = {name for pair in calls for name in pair}
-    print(f"a Fragment: {len(calls)} calls into another file, {len(files)} files")
+def show() -> None:
+    """Print the way, one line for each hop, and the count."""
+    way = first_fragment()
+    for number, (file, group) in enumerate(groupby(way, lambda step: step.file), 1):
+        print(f"{number:4} {file}: {', '.join(step.function for step in group)}")
+    files = len({step.file for step in way})
+    print(f"{len(way)} calls in {files} files, {hops(way)} hops")
 
 
 if __name__ == "__main__":
-    main()
+    show()

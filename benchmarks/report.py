@@ -1,5 +1,5 @@
 """
-Plain text: tables, and verdicts on goals. Knows nothing of what is measured.
+Tables and verdicts as plain text, independent of the measurements.
 """
 
 from __future__ import annotations

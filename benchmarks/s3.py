@@ -1,8 +1,8 @@
 """
-Part (d): how fast uploads get through txbits into a bucket, and what that costs.
+Part (d): the speed and cost of uploads through txbits into a bucket.
 
-The store is SeaweedFS, one for all runs, started as the tests start it. Beside txbits
-``boto3`` uploads the same bytes to it: the way that has no server in between.
+All runs use one SeaweedFS server, started as in the tests. For comparison, ``boto3``
+uploads the same bytes to it without a server in between.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from tests.seaweedfs import ENVIRONMENT, Bucket
 MIB = 1024 * 1024
 GIB = 1024 * MIB
 
-#: The sides, and for those of boto3 whether it may use its threads.
+#: The sides; for those of boto3, whether it uses threads.
 SIDES = {"txbits": None, "boto3": False, "boto3-threads": True}
 
 _MOST_MEMORY = {1: 64.0, 8: 256.0}
@@ -134,7 +134,7 @@ def _through_txbits(
         port = server.run.port
         server.settle()
         idle = server.resident_bytes()
-        # The first write to a new bucket takes the store longer; boto3 has one, too.
+        # The first write to a new bucket is slow. boto3 also makes one.
         piece = len(next(payload.pieces(0, length)))
         transfer([BITSUpload(port, uploads, payload, piece)], lambda: None)
         sessions = [
@@ -176,12 +176,12 @@ def _with_boto3(
         check=False,
     )
     if done.returncode:
-        raise LoadFailed("boto3 failed; it says why above")
+        raise LoadFailed("boto3 failed; see its error above")
     return Result(json.loads(done.stdout)["seconds"])
 
 
 def _verify(bucket: Bucket, payload: Payload, uploads: int, length: int) -> None:
-    """Compare what is in the bucket with what was sent."""
+    """Compare the objects in the bucket with the sent bytes."""
     for number in range(uploads):
         name = f"upload{number}"
         answer = bucket.client.get_object(Bucket=bucket.name, Key=name)

@@ -1,8 +1,8 @@
 """
-The servers that are measured: how each is started, looked at, and stopped.
+The measured servers: how to start, observe and stop each of them.
 
-Every server runs in a process of its own with a fresh folder. Its pids are known, and
-it is ended by them, also when something goes wrong on the way.
+Each server runs in a separate process with an empty folder. The benchmarks stop it by
+its process ids, also after an error.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def nginx(binary: str, name: str = "nginx", more: str = "") -> Side:
         configuration = run.directory / "nginx.conf"
         configuration.write_text(
             string.Template(template).substitute(
-                # A worker of root's would become another user and could not write.
+                # A worker of root would change to another user, who cannot write.
                 user="user root;" if os.geteuid() == 0 else "",
                 directory=run.directory,
                 files=run.files,
@@ -152,13 +152,13 @@ class Server:
 
     def cpu_seconds(self) -> float:
         """The CPU time of all its processes and threads so far, in seconds."""
-        # This is utime and stime of /proc/PID/stat, in nanoseconds rather than in
-        # ticks of 10 ms: clock_getcpuclockid(3) makes a clock of a pid like so.
+        # utime and stime of /proc/PID/stat, but in nanoseconds instead of ticks of
+        # 10 ms: clock_getcpuclockid(3) converts a pid to a clock like this.
         return sum(time.clock_gettime((~pid << 3) | 2) for pid in self._pids)
 
     def resident_bytes(self) -> int:
         """The resident memory of its processes."""
-        # Like VmRSS of /proc/PID/status, but exact: that one lags by some pages.
+        # Like VmRSS of /proc/PID/status, but exact.
         total = 0
         for pid in self._pids:
             for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():

@@ -1,5 +1,5 @@
 """
-Part (b), small uploads by the thousand, and part (c), sessions that stay open.
+Part (b), thousands of small uploads, and part (c), open sessions.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _BODY = bytes(range(256)) * 4
 _WARM_UP = 500
 _KIB = 1024
 _MIB = 1024 * 1024
-# What an allocator moves by on its own, and is no growth: 105 bytes a session, at
-# 10,000 of them.
+# The tolerance for fluctuations of the allocator: 105 bytes for each of 10,000
+# sessions.
 _NO_GROWTH_MIB = 1.0
 
 
@@ -49,7 +49,7 @@ class Sessions:
     :ivar driver_cpu: The driver's CPU seconds.
     :ivar first: Sessions a second while the first quarter of them ended.
     :ivar last: Sessions a second while the last quarter of them ended.
-    :ivar others: The share of one CPU that other programs had meanwhile.
+    :ivar others: The share of one CPU that other programs used.
     """
 
     count: int
@@ -210,7 +210,7 @@ def measure_memory(
     :param directory: Where the folders of the runs are made.
     :param open_sessions: How many sessions to hold open, rising.
     :param latency_sessions: How many uploads a round of latencies takes.
-    :param rounds: How many rounds of latencies are taken.
+    :param rounds: The number of latency rounds.
     :param passing_sessions: How many sessions come and go.
     """
     _measure_open(
@@ -238,8 +238,8 @@ def _measure_open(
             rows.append(_row(0, idle, 0.0, none_open))
             grown = 0
             for count in open_sessions:
-                # Only growth while sessions open is theirs: what the uploads between
-                # leave behind is left out.
+                # Count only growth while sessions open, without that of the uploads in
+                # between.
                 before = server.resident_bytes()
                 held += _open(server, len(held), count - len(held))
                 server.settle()
@@ -297,7 +297,7 @@ def _open(server: Server, first: int, count: int) -> list[socket.socket]:
         scripts,
         concurrency=min(16, count),
         deadline=120.0,
-        # Servers may limit the connections of one peer.
+        # Servers can limit the connections of one peer.
         source=lambda number: f"127.0.1.{1 + number % 200}",
     )
 

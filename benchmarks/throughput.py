@@ -1,5 +1,5 @@
 """
-Part (a): how fast large uploads arrive, and what they cost the server.
+Part (a): the speed of large uploads, and their cost for the server.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ GIB = 1024 * MIB
 @frozen
 class Sizes:
     """
-    What is uploaded in each run.
+    The uploads of each run.
 
     :ivar total: Bytes over all connections.
     :ivar fragment: Bytes a Fragment, or a PUT.
@@ -45,7 +45,7 @@ class Transfer:
     :ivar cpu: The server's CPU seconds during ``seconds``.
     :ivar closing_cpu: The server's CPU seconds during ``closing``.
     :ivar driver_cpu: The driver's CPU seconds during ``seconds``.
-    :ivar others: The share of one CPU that other programs had meanwhile.
+    :ivar others: The share of one CPU that other programs used.
     """
 
     seconds: float

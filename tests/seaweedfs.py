@@ -72,6 +72,8 @@ from uuid import uuid4
 import botocore.session
 from botocore.config import Config
 
+from tests.ports import free_ports
+
 ACCESS_KEY = "txbits"
 SECRET_KEY = "not-a-secret"
 REGION = "us-east-1"
@@ -298,24 +300,13 @@ class Bucket:
 
 
 def _free_ports(number):
-    """So many ports that nobody listens on, and the one 10,000 above the first."""
+    """Find free ports; the one 10,000 above the first is free as well."""
     while True:
-        with contextlib.ExitStack() as stack:
-            found = []
-            for _ in range(number):
-                listening = stack.enter_context(socket.socket())
-                listening.bind(("127.0.0.1", 0))
-                found.append(listening.getsockname()[1])
-            low = sorted(port for port in found if port + 10_000 < 65_536)
-            if not low:
-                continue
-            above = stack.enter_context(socket.socket())
-            try:
-                above.bind(("127.0.0.1", low[0] + 10_000))
-            except OSError:
-                continue
-            found.remove(low[0])
-            return [low[0], *found]
+        first, *others = sorted(free_ports(number))
+        with contextlib.suppress(OSError), socket.socket() as above:
+            above.bind(("127.0.0.1", first + 10_000))
+            if first + 10_000 not in others:
+                return [first, *others]
 
 
 def _die_with_parent():

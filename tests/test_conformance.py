@@ -32,7 +32,9 @@ class ConformanceTests(SynchronousTestCase):
     def rows(self):
         """All demands: section, word, demand, verdict, tests, and what else is said."""
         for head, *rows in self.groups:
-            self.assertEqual(head, ["section", "word", "demand", "here", "shown by"])
+            self.assertEqual(
+                head, ["section", "word", "requirement", "txbits", "tests"]
+            )
             for section, word, demand, here, shown_by in rows:
                 tests = _TEST.findall(shown_by)
                 yield section, word, demand, here, tests, _TEST.sub("", shown_by)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import re
 import runpy
+import tomllib
 from itertools import groupby
 from pathlib import Path
 from urllib.parse import unquote
@@ -122,6 +123,42 @@ class QuotationTests(SynchronousTestCase):
             for _, language, text in _FENCE.findall(page.read_text()):
                 if language == "python" and text not in quoted:
                     ast.parse(text, str(page))
+
+
+class DependencyTests(SynchronousTestCase):
+    """``pyproject.toml``, ``CONTRIBUTING.md`` and ``.ci/lowest.txt`` agree."""
+
+    def setUp(self):
+        self.project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+    def bounds(self, *extras):
+        """The lower bounds of what txbits requires, and of some extras, by name."""
+        optional = self.project["optional-dependencies"]
+        wanted = [each for extra in extras for each in optional[extra]]
+        return {
+            re.split(r"[ \[]", each)[0].lower(): each.rpartition(" >= ")[2]
+            for each in [*self.project["dependencies"], *wanted]
+        }
+
+    def test_each_is_explained(self):
+        explained = {
+            word.lower()
+            for table in tables(ROOT / "CONTRIBUTING.md")
+            if table[0] == ["package", "purpose", "without it"]
+            for row in table[1:]
+            for word in re.findall(r"[\w.]+", row[0])
+        }
+        self.assertEqual(self.bounds("cli", "s3").keys() - explained, set())
+
+    def test_lowest_versions_are_the_lower_bounds(self):
+        lines = (ROOT / ".ci" / "lowest.txt").read_text().splitlines()
+        lowest = dict(line.split("==") for line in lines if not line.startswith("#"))
+        self.assertEqual(self.bounds("cli", "s3").keys() - lowest.keys(), set())
+        for name, bound in self.bounds("cli", "s3", "test").items():
+            if name in lowest:
+                self.assertEqual(
+                    lowest[name].removesuffix(".0"), bound.removesuffix(".0"), name
+                )
 
 
 class ErrorTableTests(SynchronousTestCase):

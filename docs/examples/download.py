@@ -1,5 +1,5 @@
 """
-Downloads a file, and says how far it is: python download.py URL FILE
+Download a file and show the progress: python download.py URL FILE
 """
 
 import sys
@@ -22,7 +22,7 @@ async def main(reactor: Any, url: str, path: str) -> None:
         result = await download(url, path, reactor=reactor, on_event=show)
     except DownloadFailed as error:
         sys.exit(f"{error} ({'try again' if error.transient else 'give up'})")
-    print(f"{result.received} of {result.length} bytes came now")
+    print(f"{result.received} of {result.length} bytes received")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """
-Uploads in a Twisted application that also serves something else.
+Add uploads to a Twisted application.
 
-Run it, ``python embed.py``, and upload to ``http://localhost:8080/upload/NAME``; the
-files appear in ``uploads/``.
+Run ``python embed.py``, and upload to ``http://localhost:8080/upload/NAME``. The files
+appear in ``uploads/``.
 """
 
 import sys
@@ -25,15 +25,15 @@ async def main(
     root = Resource()
     root.putChild(b"hello", Data(b"Hello!\n", "text/plain"))
 
-    # The three lines. Under BITSSite uploads stream; all else is served as ever.
+    # These three lines add the uploads. BITSSite streams them, and serves the rest.
     upload = BITSResource(
         DiskBackend(directory, reactor), Settings(allow_overwrites=True)
     )
     root.putChild(b"upload", upload)
     site = BITSSite(root)
 
-    # Sessions have a life: the manager starts before anything listens, and when the
-    # application stops it keeps the bytes of what is just arriving.
+    # Start the manager before the port. When the application stops, the manager keeps
+    # the bytes that have arrived.
     await upload.manager.start()
     reactor.addSystemEventTrigger("before", "shutdown", upload.manager.stop)
 

@@ -1,8 +1,8 @@
 """
-Uploads in a Twisted application that works on them itself, and replies.
+Process uploads in a Twisted application, and reply.
 
-Run it, ``python embed_with_application.py``, and send files to
-``http://localhost:8080/upload/NAME``. The reply to each is the number of its lines.
+Run ``python embed_with_application.py``, and send files to
+``http://localhost:8080/upload/NAME``. The reply is the number of lines of the file.
 """
 
 import sys
@@ -23,16 +23,16 @@ from txbits.web import BITSResource, BITSSite
 
 @implementer(IConsumer)
 class Lines:
-    """Counts the lines of what is written to it."""
+    """Counts lines."""
 
     def __init__(self) -> None:
         self.count = 0
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """It never has to be paused."""
+        """Do nothing: there is no need to pause the producer."""
 
     def unregisterProducer(self) -> None:
-        """There is nothing to end."""
+        """Do nothing."""
 
     def write(self, data: bytes) -> None:
         self.count += data.count(b"\n")

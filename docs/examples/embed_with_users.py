@@ -1,10 +1,10 @@
 """
 Uploads for users with passwords: HTTP Basic authentication around a BITSResource.
 
-``users.txt`` has lines such as ``alice:secret``. Run ``python embed_with_users.py`` and
-upload to ``http://localhost:8080/upload/NAME``. A session belongs to the user who
-created it, and each user may have five of them open. Over anything but loopback listen
-on a TLS endpoint, since Basic authentication sends passwords as they are.
+``users.txt`` has lines such as ``alice:secret``. Run ``python embed_with_users.py``,
+and upload to ``http://localhost:8080/upload/NAME``. A session belongs to the user who
+created it, and each user can have five open sessions. Use a TLS endpoint on any address
+but loopback: Basic authentication does not encrypt passwords.
 """
 
 import sys
@@ -27,7 +27,7 @@ from txbits.web import BITSResource, BITSSite
 
 @implementer(IRealm)
 class UploadRealm:
-    """Gives each user who has logged in their own view of the uploads."""
+    """Gives each user a view of the uploads."""
 
     def __init__(self, upload: BITSResource) -> None:
         self.upload = upload

@@ -1,5 +1,5 @@
 """
-Upload a file and say how far it is: ``python upload_file.py FILE URL``.
+Upload a file and show the progress: ``python upload_file.py FILE URL``.
 """
 
 import sys

@@ -1,6 +1,6 @@
 """
-An upload that words on standard input pause, resume and cancel, and that resumes when
-the program is started again: ``python upload_job.py FILE URL JOURNAL``.
+Pause, resume and cancel an upload with commands on standard input. After a restart, the
+program resumes the upload: ``python upload_job.py FILE URL JOURNAL``.
 """
 
 import sys
@@ -55,7 +55,7 @@ async def main(reactor: Any, path: str, url: str, journal_path: str) -> None:
     )
     result = job.start()
     StandardIO(Words(job), reactor=reactor)
-    # A Ctrl-C leaves the session on the server, and the journal here.
+    # Ctrl-C keeps the session on the server, and the journal here.
     reactor.addSystemEventTrigger("before", "shutdown", result.cancel)
     print("started", flush=True)
     try:

@@ -135,6 +135,15 @@ class DownloadCase(TestCase):
     def names(self):
         return sorted(path.name for path in self.folder.iterdir())
 
+    async def some_arrives(self):
+        """Wait until there is a part with bytes in it, and return its path."""
+        part = self.folder / ".file.txbits-part"
+        while not part.exists() or not part.stat().st_size:
+            turn: Deferred[None] = Deferred()
+            reactor.callLater(0.01, turn.callback, None)
+            await turn
+        return part
+
     def assert_arrived(self, data=DATA):
         self.assertEqual(self.path.read_bytes(), data)
         self.assertEqual(self.names(), ["file"])

@@ -127,11 +127,7 @@ class CommandTests(DownloadCase):
         self.file.stops = stopped = Deferred()
         command = self.spawn()
         await stopped
-        part = self.folder / ".file.txbits-part"
-        while not part.exists() or not part.stat().st_size:
-            turn: Deferred[None] = Deferred()
-            reactor.callLater(0.01, turn.callback, None)
-            await turn
+        part = await self.some_arrives()
         command.transport.signalProcess(signal.SIGKILL)
         await command.ended
         held = part.stat().st_size
@@ -160,7 +156,7 @@ class CommandTests(DownloadCase):
         self.assertEqual(await command.ended, 0, command.err)
         self.assert_arrived()
         self.assertIn(b"the connection was lost; trying again in", command.out)
-        self.assertTrue(command.out.endswith(b"200000 of 200000 bytes came now\n"))
+        self.assertTrue(command.out.endswith(b"200000 of 200000 bytes received\n"))
 
     async def test_the_example_says_what_went_wrong(self):
         self.file.answers = [(404, {})]

@@ -12,7 +12,7 @@ import shutil
 import signal
 import socket
 import string
-from contextlib import ExitStack, closing
+from contextlib import closing
 from pathlib import Path
 from uuid import UUID
 
@@ -24,6 +24,7 @@ from zope.interface import implementer
 from tests.clocks import Ahead
 from tests.integration.balancer import start_balancer
 from tests.integration.programs import TWISTD, Program
+from tests.ports import free_ports
 from tests.seaweedfs import ENVIRONMENT
 from txbits.backends import backend_from_description
 from txbits.client import ISource, upload
@@ -36,15 +37,6 @@ _LEAST_OPEN = 1024
 
 #: Where nginx is; it is often outside the search path of a user. ``None`` if nowhere.
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/sbin")
-
-
-def free_ports(number):
-    """So many ports of 127.0.0.1 that nobody listens on."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 def remains(bucket, prefix=""):

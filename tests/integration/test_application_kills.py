@@ -19,10 +19,10 @@ from twisted.trial.unittest import TestCase
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
-from tests.integration.cluster import free_ports
 from tests.integration.programs import TWIST, Program
 from tests.integration.test_applications import get
 from tests.integration.wire import Lost, Wire, leftovers
+from tests.ports import free_ports
 
 PATH = b"/dump.bin"
 DATA = os.urandom(1 << 10) * 300

@@ -14,10 +14,11 @@ from twisted.internet.threads import deferToThread
 from twisted.python.filepath import FilePath
 from twisted.trial.unittest import TestCase
 
-from tests.integration.cluster import free_ports, remains
+from tests.integration.cluster import remains
 from tests.integration.programs import ROOT, TWIST, Program
 from tests.integration.s3_application import reply_to
 from tests.integration.wire import Lost, Wire, leftovers
+from tests.ports import free_ports
 from tests.seaweedfs import ENVIRONMENT, Bucket
 
 EXAMPLES = ROOT / "docs" / "examples"

@@ -17,7 +17,8 @@ from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from tests.integration.cluster import NGINX, free_ports, start_nginx
+from tests.integration.cluster import NGINX, start_nginx
+from tests.ports import free_ports
 from txbits.backends.memory import MemoryBackend
 from txbits.web import BITSResource, BITSSite
 

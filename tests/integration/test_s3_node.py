@@ -12,9 +12,10 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from tests.fault_proxy import INTERNAL_ERROR, SLOW_DOWN, Answer, Break, FaultProxy
-from tests.integration.cluster import Node, clean_up, free_ports, remains
+from tests.integration.cluster import Node, clean_up, remains
 from tests.integration.kills import send_with_kills
 from tests.integration.wire import Wire
+from tests.ports import free_ports
 from tests.seaweedfs import Bucket
 
 MIB = 2**20

@@ -1,7 +1,7 @@
 """
-Who calls, and is it about these bytes: what a server application checks.
+Verify the signature and the digest of a notification.
 
-Needs nothing but Python.
+This module needs only Python's standard library.
 """
 
 import hmac
@@ -10,10 +10,10 @@ from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from time import time
 
-#: How old a request may be, in seconds. Clocks differ by less than that.
+#: The maximum age of a request in seconds, including the difference of the clocks.
 WINDOW = 300
 
-#: What a signature must cover, at least.
+#: The components that a signature must cover.
 REQUIRED = frozenset(
     {
         "@method",
@@ -27,7 +27,7 @@ REQUIRED = frozenset(
     }
 )
 
-#: What a signature must cover if it is there.
+#: The components that a signature must cover if the request has them.
 IF_PRESENT = frozenset({"bits-request-datafile-name", "bits-response-datafile-name"})
 
 _INPUT = re.compile(
@@ -38,7 +38,7 @@ _DIGEST = re.compile(r"sha-256=:([A-Za-z0-9+/=]+):")
 
 
 class NotGenuine(Exception):
-    """The request was not signed by who knows the secret, or not just now."""
+    """The request was not signed with the secret, or it is too old."""
 
 
 def verify(
@@ -52,11 +52,11 @@ def verify(
     """
     Check the signature of a request (RFC 9421).
 
-    :param authority: The host, and the port unless it is 80 or 443, that your
-        application is called by. Take it from your configuration.
-    :param target: Path and query, just as they stand in the request.
-    :param headers: By their names in lower case.
-    :raises NotGenuine: If it is not genuine.
+    :param authority: The host of your application, with the port unless it is 80 or
+        443. Take it from your configuration.
+    :param target: Path and query, unchanged from the request.
+    :param headers: The headers, by their names in lower case.
+    :raises NotGenuine: If the signature is invalid.
     """
     signed = _INPUT.fullmatch(headers.get("signature-input", ""))
     signature = _SIGNATURE.fullmatch(headers.get("signature", ""))
@@ -75,16 +75,16 @@ def verify(
     base = "\n".join([*lines, f'"@signature-params": {parameters}'])
     expected = b64encode(hmac.digest(secret, base.encode("latin-1"), "sha256"))
     if not hmac.compare_digest(expected, signature[1].encode("ascii")):
-        raise NotGenuine("the signature is another one")
+        raise NotGenuine("wrong signature")
     if abs((time() if now is None else now) - int(created)) > WINDOW:
         raise NotGenuine("it was signed too long ago")
 
 
 def digest_of(headers: Mapping[str, str]) -> bytes:
     """
-    Read the SHA-256 that the upload must have (RFC 9530).
+    Return the SHA-256 of the upload according to the request (RFC 9530).
 
-    :raises NotGenuine: If there is none.
+    :raises NotGenuine: If the request has none.
     """
     match = _DIGEST.fullmatch(headers.get("repr-digest", ""))
     if match is None:

@@ -1,11 +1,11 @@
 """
-A server application in Flask, told by value: counts the lines of each upload.
+A server application in Flask, notified by value: count the lines of each upload.
 
-The count is the reply to the client. Start it with the secret that txbits has::
+The count is the reply to the client. Start it with the secret of txbits::
 
     BITS_SECRET=... python flask_app.py 5000
 
-and point txbits at ``http://127.0.0.1:5000/uploads``.
+and set ``http://127.0.0.1:5000/uploads`` as ``notify-url``.
 """
 
 import os
@@ -28,13 +28,13 @@ app = Flask(__name__)
 @app.post("/uploads")
 def upload() -> ResponseReturnValue:
     headers = {name.lower(): value for name, value in request.headers.items()}
-    # The target as it was sent: request.path is decoded. Gunicorn calls it RAW_URI.
+    # The encoded target; request.path is decoded. In Gunicorn, use RAW_URI.
     target = request.environ["REQUEST_URI"]
     try:
         verify(SECRET, "POST", app.config["AUTHORITY"], target, headers)
         expected = digest_of(headers)
     except NotGenuine as error:
-        # Not 403, which is for good: the secret may just have been changed.
+        # Not 403, which is final: the secret may have changed just now.
         return f"{error}\n", 503
 
     digest = sha256()
@@ -43,10 +43,10 @@ def upload() -> ResponseReturnValue:
         digest.update(piece)
         lines += piece.count(b"\n")
     if digest.digest() != expected:
-        return "the upload is not whole\n", 503
+        return "the upload is incomplete\n", 503
 
-    # One file for each session: who asks again gets the same answer, and what must
-    # happen once is not done twice.
+    # One file for each session, so that a repeated notification gets the same answer
+    # and does the work only once.
     RESULTS.mkdir(exist_ok=True)
     result = RESULTS / f"{UUID(headers['bits-session-id'])}.txt"
     if not result.exists():

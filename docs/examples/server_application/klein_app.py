@@ -1,12 +1,12 @@
 """
-A server application in Klein, told by reference: counts the lines of each upload.
+A server application in Klein, notified by reference: count the lines of each upload.
 
-The count is the reply to the client. Upload and reply stay where txbits has them, so
-both programs see the same file system. Start it with the secret that txbits has::
+The count is the reply to the client. Uploads and replies are files, so both programs
+need the same file system. Start it with the secret of txbits::
 
     BITS_SECRET=... python klein_app.py tcp:5000:interface=127.0.0.1
 
-and point txbits at ``http://127.0.0.1:5000/uploads``.
+and set ``http://127.0.0.1:5000/uploads`` as ``notify-url``.
 """
 
 import os
@@ -29,7 +29,7 @@ SECRET = os.environ["BITS_SECRET"].encode()
 
 
 class Application:
-    """What it is called by, and what it does."""
+    """Handles notifications."""
 
     app = Klein()
 
@@ -47,20 +47,20 @@ class Application:
             verify(SECRET, "POST", self.authority, target, headers)
             expected = digest_of(headers)
         except NotGenuine as error:
-            # Not 403, which is for good: the secret may just have been changed.
+            # Not 403, which is final: the secret may have changed just now.
             request.setResponseCode(503)
             return f"{error}\n".encode()
         uploaded = Path(unquote(headers["bits-request-datafile-name"]))
         reply = Path(unquote(headers["bits-response-datafile-name"]))
         if not await deferToThread(count_lines, uploaded, expected, reply):
             request.setResponseCode(503)
-            return b"the upload is not whole\n"
+            return b"the upload is incomplete\n"
         request.setHeader("BITS-Copy-File-To-Destination", "1")
         return b""
 
 
 def count_lines(uploaded: Path, expected: bytes, reply: Path) -> bool:
-    """Do the work. To do it again does no harm: the reply is the same."""
+    """Do the work. A repetition creates the same reply."""
     digest = sha256()
     lines = 0
     with uploaded.open("rb") as file:

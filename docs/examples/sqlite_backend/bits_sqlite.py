@@ -1,19 +1,18 @@
 """
-A backend of txbits that keeps uploads in one SQLite file.
+A backend of txbits that stores uploads in an SQLite file.
 
-It is an example of a backend that someone else writes: it stands outside txbits, uses
-nothing but :mod:`txbits.interfaces`, :mod:`txbits.errors` and
-:func:`txbits.backends.checked_segments`, and passes
+This is an example for authors of backends. It uses only :mod:`txbits.interfaces`,
+:mod:`txbits.errors` and :func:`txbits.backends.checked_segments`, and passes
 :class:`txbits.testing.BackendContract`. With this folder on ``PYTHONPATH``::
 
     twistd -n txbits --backend sqlite:/srv/uploads.sqlite
 
-SQLite blocks, so everything it does happens in one thread of its own, never on the
-reactor's; each method below is one transaction there. Each write of an upload is a row
-of ``chunks``. Publishing is a row of ``files`` that names the upload, and so happens
-whole and at once. As in most stores that are no file systems, ``logs/today.log`` needs
-no directory to be made first; but where there is such a file, ``logs`` is taken for a
-directory, so that all files can be copied to a disk some day.
+SQLite blocks, so the backend uses it in a separate thread. Each method below is one
+transaction. Each write of an upload adds a row to ``chunks``. Publishing adds a row to
+``files``, which names the upload, in one step. As in most stores other than file
+systems, ``logs/today.log`` does not require a directory ``logs``. If this file exists,
+the backend treats ``logs`` as a directory, so that you can later copy all files to a
+disk.
 """
 
 from __future__ import annotations
@@ -65,9 +64,8 @@ CREATE TABLE IF NOT EXISTS closes (
 );
 """
 
-#: What SQLite is told for each of txbits's words. In its WAL mode a commit survives a
-#: killed process under any of them; after one under FULL, that one and all before it
-#: survive a crash of the machine.
+#: SQLite's setting for each value of ``fsync``. In WAL mode, a commit always survives a
+#: killed process. With FULL, it and all earlier ones survive a crash of the machine.
 _SYNCHRONOUS = {"close": "NORMAL", "fragment": "FULL", "never": "OFF"}
 
 
@@ -151,12 +149,12 @@ class _Database:
             return work(connection, *args, **kwargs)
 
     def _open(self) -> None:
-        # The one thread of the pool may come and go, but there is never a second one.
+        # The pool has at most one thread at a time.
         self._connection = sqlite3.connect(
             self.path, timeout=1, isolation_level=None, check_same_thread=False
         )
         try:
-            # A second server on the same file is refused, and there is less locking.
+            # This refuses a second server on the same file, and needs less locking.
             self._connection.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._set_synchronous()
@@ -198,13 +196,13 @@ def _text(value: object) -> str:
 def _check_place(
     connection: sqlite3.Connection, destination: tuple[str, ...], overwrite: bool
 ) -> None:
-    """Refuse a destination that cannot be published to as things stand."""
+    """Refuse a destination to which nothing can be published now."""
     name = "/".join(destination)
     parents = ["/".join(destination[:end]) for end in range(1, len(destination))]
     for parent in parents:
         if _upload_at(connection, parent) is not None:
             raise ParentMissing(f"{parent} is a file")
-    # The character behind the slash is the zero.
+    # The character after the slash is the zero.
     below = connection.execute(
         "SELECT 1 FROM files WHERE destination > ? AND destination < ?",
         (f"{name}/", f"{name}0"),
@@ -216,7 +214,7 @@ def _check_place(
 
 
 def _upload_at(connection: sqlite3.Connection, name: str) -> str | None:
-    """Tell which upload was published under a name."""
+    """Return the upload that was published under a name."""
     row = connection.execute(
         "SELECT upload FROM files WHERE destination = ?", (name,)
     ).fetchone()
@@ -224,7 +222,7 @@ def _upload_at(connection: sqlite3.Connection, name: str) -> str | None:
 
 
 def _held(connection: sqlite3.Connection, upload: str) -> int:
-    """Count the bytes of an upload that are there."""
+    """Count the stored bytes of an upload."""
     row = connection.execute(
         "SELECT coalesce(sum(length(data)), 0) FROM chunks WHERE upload = ?", (upload,)
     ).fetchone()
@@ -234,7 +232,7 @@ def _held(connection: sqlite3.Connection, upload: str) -> int:
 @implementer(IWriter)
 @define(eq=False)
 class SQLiteWriter:
-    """Appends rows; what is committed is stored."""
+    """Appends rows. Committed rows are stored."""
 
     _session: SQLiteSession
     _closed: bool = False
@@ -248,7 +246,7 @@ class SQLiteWriter:
         now = session.database.now()
 
         def append(connection: sqlite3.Connection) -> None:
-            # Only while the session stands: a release may have come in between.
+            # Only if the session has not been released in the meantime.
             key = session.key
             stands = connection.execute(
                 "UPDATE sessions SET last_progress = ? WHERE id = ? AND NOT releasing",
@@ -268,7 +266,7 @@ class SQLiteWriter:
 
     def close(self) -> Deferred[None]:
         self._closed = True
-        # Fires behind a write that is under way.
+        # Fires after a write in progress.
         return self._session.database.run(lambda connection: None)
 
 
@@ -355,7 +353,7 @@ class SQLiteSession:
         self.releasing = True
         if self._writer is not None:
             self._writer.close()
-        # Two transactions: should the second fail, the first is remembered.
+        # Two transactions: if the second one fails, the first one is stored.
         return self.database.run(mark).addCallback(lambda _: self.database.run(remove))
 
 
@@ -492,9 +490,9 @@ class SQLiteBackend:
 
     def clean_up(self, closed_before: float) -> Deferred[None]:
         def delete(connection: sqlite3.Connection) -> None:
-            # Transactions leave nothing half made, so there are only old closes.
+            # Transactions leave no partial data, so there are only old closes.
             connection.execute("DELETE FROM closes WHERE at < ?", (closed_before,))
-            # The clock was set back; they are not to be kept until then.
+            # The clock was set back. Do not keep these until that time.
             connection.execute("UPDATE closes SET at = ? WHERE at > ?", (now, now))
 
         now = self._database.now()
@@ -502,7 +500,7 @@ class SQLiteBackend:
 
     def contents(self, *destination: str) -> Deferred[bytes | None]:
         """
-        Read a published file, for whoever this all was done for.
+        Return the content of a published file.
 
         :returns: A Deferred that fires with the bytes, or with ``None`` if there is no
             such file.

@@ -1,8 +1,8 @@
 """
-Makes ``--backend sqlite:PATH`` known to txbits.
+Adds ``--backend sqlite:PATH`` to txbits.
 
-twistd imports this whenever it starts, with or without txbits, so the backend itself is
-imported only when one is made.
+twistd imports this module at each start, with or without txbits. It therefore imports
+the backend itself only when needed.
 """
 
 from attrs import frozen
@@ -19,20 +19,20 @@ class SQLiteBackendParser:
 
     prefix: str = "sqlite"
     format: str = "sqlite:PATH"
-    help: str = "Keeps uploads in the SQLite file PATH, staged and published ones."
+    help: str = "Keeps staged and published uploads in the SQLite file PATH."
 
     def parse_backend(
         self, context: BackendContext, *args: str, **kwargs: str
     ) -> IBackend:
         """
-        Make the backend.
+        Create the backend.
 
-        :param args: The file, and nothing else.
+        :param args: The path of the file.
         """
         from bits_sqlite import SQLiteBackend
 
         if len(args) != 1 or not args[0] or kwargs:
-            raise InvalidSetting("one file has to be named, and no more: sqlite:PATH")
+            raise InvalidSetting("exactly one path is required: sqlite:PATH")
         return SQLiteBackend(args[0], context.reactor, context.fsync)
 
 
