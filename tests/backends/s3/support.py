@@ -23,10 +23,10 @@ from twisted.trial.unittest import TestCase
 from tests.clocks import Ahead
 from tests.seaweedfs import ENVIRONMENT, REGION, Bucket
 from txbits.backends.s3 import S3Backend, S3Settings
-from txbits.backends.s3._answers import S3Error, S3Unreachable, http_date
 from txbits.backends.s3._budget import Budget
 from txbits.backends.s3._client import Client
 from txbits.backends.s3._records import LEAST_OPEN
+from txbits.backends.s3._responses import S3Error, S3Unreachable, http_date
 from txbits.errors import NoSuchSession
 from txbits.testing._contract import ContractBase
 

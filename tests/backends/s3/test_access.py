@@ -27,7 +27,7 @@ from txbits._deferreds import begun, deferred
 from txbits.backends.s3 import S3Settings
 from txbits.backends.s3._access import resolved
 from txbits.backends.s3._client import ATTEMPT_TIMEOUT
-from txbits.backends.s3._streams import Stream
+from txbits.backends.s3._downloads import Stream
 from txbits.errors import BackendError
 from txbits.testing.backend import contract
 

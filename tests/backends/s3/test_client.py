@@ -13,8 +13,8 @@ from tests.backends.s3.support import MIB, S3Case
 from tests.clocks import Ahead
 from tests.fault_proxy import FaultProxy
 from txbits._deferreds import begun
-from txbits.backends.s3._answers import Request, S3Error, S3Unreachable
 from txbits.backends.s3._client import Client
+from txbits.backends.s3._responses import Request, S3Error, S3Unreachable
 from txbits.errors import BackendError
 from txbits.testing.backend import contract
 

@@ -7,7 +7,7 @@ a :class:`~txbits.errors.BackendError`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from urllib.parse import quote, unquote_plus
 from xml.sax.saxutils import escape
 
@@ -15,18 +15,18 @@ from attrs import define, field, frozen
 from twisted.logger import Logger
 
 from txbits.backends.s3._access import seconds_of
-from txbits.backends.s3._answers import (
-    Answer,
+from txbits.backends.s3._bodies import Body
+from txbits.backends.s3._client import Client
+from txbits.backends.s3._grid import Grid, Span
+from txbits.backends.s3._listings import Pages, goes_on, listed, told
+from txbits.backends.s3._responses import (
     Request,
+    Response,
     S3Error,
     S3Unfit,
     S3Unreachable,
     http_date,
 )
-from txbits.backends.s3._bodies import Body
-from txbits.backends.s3._client import Client
-from txbits.backends.s3._grid import Span
-from txbits.backends.s3._listings import Pages, goes_on, listed, told
 from txbits.backends.s3._together import a_few_at_a_time
 from txbits.errors import BackendError, StagedDataLost
 
@@ -150,6 +150,16 @@ class WrongPart(BackendError):
     """A part is not what it was when the parts were listed."""
 
 
+def fitting(grid: Grid, parts: Iterable[Part]) -> dict[int, Part]:
+    """Choose parts that are as long as their cells, one for each number."""
+    right: dict[int, Part] = {}
+    for one in parts:
+        # Some stores list a part that was put again for each time, the latest first.
+        if grid.is_part(one.number, one.size):
+            right.setdefault(one.number, one)
+    return right
+
+
 @define(eq=False)
 class Bucket:
     """
@@ -174,19 +184,19 @@ class Bucket:
         :param most: How many bytes it has at most.
         """
         try:
-            answer = await self.client.ask(
+            response = await self.client.ask(
                 Request(operation="GetObject", method="GET", key=key, most=most)
             )
         except S3Error as error:
             if _is_absence(error):
                 return None
             raise
-        return _found(key, answer, len(answer.body))
+        return _found(key, response, len(response.body))
 
     async def head(self, key: str) -> Found | None:
         """Look at an object."""
         try:
-            answer = await self.client.ask(
+            response = await self.client.ask(
                 Request(operation="HeadObject", method="HEAD", key=key, most=0)
             )
         except S3Error as error:
@@ -195,13 +205,13 @@ class Bucket:
             raise
         # Where it is missing, who stands before the store would send another body than
         # is stored, or takes it away.
-        length = answer.headers.get("content-length", "").strip()
+        length = response.headers.get("content-length", "").strip()
         if not (length.isascii() and length.isdecimal()):
             raise S3Unfit(
                 f"S3 answered HeadObject of {key!a} without a length; a proxy in front "
                 "of the store must not compress or change responses"
             )
-        return _found(key, answer, int(length))
+        return _found(key, response, int(length))
 
     async def put(
         self,
@@ -228,7 +238,7 @@ class Bucket:
             bare = instead_of.strip('"')
             sent["if-match"] = bare if self.has_bare_conditions else instead_of
         try:
-            answer = await self.client.ask(
+            response = await self.client.ask(
                 Request(
                     operation="PutObject",
                     method="PUT",
@@ -243,7 +253,7 @@ class Bucket:
             ):
                 raise NotMet(error) from error
             raise
-        return quoted(answer.headers["etag"])
+        return quoted(response.headers["etag"])
 
     async def delete(self, key: str, only: str | None = None) -> None:
         """
@@ -282,7 +292,7 @@ class Bucket:
     async def _delete_together(self, keys: Sequence[str]) -> None:
         body = "".join(f"<Object><Key>{escape(key)}</Key></Object>" for key in keys)
         try:
-            answer = await self.client.ask(
+            response = await self.client.ask(
                 Request(
                     operation="DeleteObjects",
                     method="POST",
@@ -296,10 +306,10 @@ class Bucket:
                 raise
             why = str(error)
         else:
-            if b"DeleteResult" in answer.body:
+            if b"DeleteResult" in response.body:
                 left = {
                     one.get("Key")
-                    for one in answer.parsed.get("Errors", ())
+                    for one in response.parsed.get("Errors", ())
                     if one.get("Code") != "NoSuchKey"
                 }
                 # What is wrong with one of them is often over, and otherwise told.
@@ -334,15 +344,15 @@ class Bucket:
             query["delimiter"] = delimiter
         if after:
             query["continuation-token"] = after
-        answer = await self.client.ask(
+        response = await self.client.ask(
             Request(
                 operation="ListObjectsV2", method="GET", query=query, is_parsed=True
             )
         )
-        theirs = http_date(answer.headers.get("date", ""))
+        theirs = http_date(response.headers.get("date", ""))
         if theirs is not None:
             self.client.access.saw(theirs)
-        parsed = answer.parsed
+        parsed = response.parsed
         lists = "ListObjectsV2"
 
         def read(key: str) -> str:
@@ -361,7 +371,7 @@ class Bucket:
             read(told(lists, one, "Prefix")) for one in parsed.get("CommonPrefixes", ())
         ]
         count = len(found) + len(prefixes)
-        if not goes_on(lists, answer, count, parsed.get("MaxKeys") or most):
+        if not goes_on(lists, response, count, parsed.get("MaxKeys") or most):
             return Listing(found, prefixes, None)
         following = parsed.get("NextContinuationToken")
         if not following or following == after:
@@ -422,14 +432,14 @@ class Bucket:
             is_parsed=True,
         )
         try:
-            answer = await self.client.ask(request)
+            response = await self.client.ask(request)
         except S3Error as error:
             if error.is_repeated:
                 raise UnknownUploads(str(error)) from error
             raise
         except (S3Unreachable, S3Unfit) as error:
             raise UnknownUploads(str(error)) from error
-        return Begun(str(answer.parsed["UploadId"]), answer.is_repeated)
+        return Begun(str(response.parsed["UploadId"]), response.is_repeated)
 
     async def put_part(self, key: str, upload: str, number: int, body: Body) -> None:
         """
@@ -495,7 +505,7 @@ class Bucket:
         lists = "ListParts"
         pages = Pages(lists, _MOST_OF_PARTS)
         while True:
-            answer = await self._of_upload(
+            response = await self._of_upload(
                 Request(
                     operation="ListParts",
                     method="GET",
@@ -508,7 +518,7 @@ class Bucket:
                     is_parsed=True,
                 )
             )
-            parsed = answer.parsed
+            parsed = response.parsed
             found = [
                 Part(
                     told(lists, one, "PartNumber") - 1,
@@ -520,7 +530,9 @@ class Bucket:
                 for one in parsed.get("Parts", ())
             ]
             parts += found
-            if not goes_on(lists, answer, len(found), parsed.get("MaxParts") or _PAGE):
+            if not goes_on(
+                lists, response, len(found), parsed.get("MaxParts") or _PAGE
+            ):
                 return parts
             following = str(parsed.get("NextPartNumberMarker") or "")
             is_beyond = following.isdecimal() and int(following) > marker
@@ -604,7 +616,7 @@ class Bucket:
         pages = Pages(lists, _MOST_OF_ONE)
         query = {"uploads": "", "prefix": prefix, "encoding-type": "url"}
         while True:
-            answer = await self.client.ask(
+            response = await self.client.ask(
                 Request(
                     operation="ListMultipartUploads",
                     method="GET",
@@ -612,7 +624,7 @@ class Bucket:
                     is_parsed=True,
                 )
             )
-            parsed = answer.parsed
+            parsed = response.parsed
             is_encoded = parsed.get("EncodingType") == "url"
             found = [
                 Upload(
@@ -624,7 +636,7 @@ class Bucket:
             ]
             uploads += found
             if not goes_on(
-                lists, answer, len(found), parsed.get("MaxUploads") or _PAGE
+                lists, response, len(found), parsed.get("MaxUploads") or _PAGE
             ):
                 return uploads
             # SeaweedFS goes by the id alone.
@@ -640,7 +652,7 @@ class Bucket:
                 "upload-id-marker": id_marker,
             }
 
-    async def _of_upload(self, request: Request) -> Answer:
+    async def _of_upload(self, request: Request) -> Response:
         try:
             return await self.client.ask(request)
         except S3Error as error:
@@ -671,8 +683,8 @@ def quoted(etag: str) -> str:
     return f'"{etag}"' if etag and etag[0] != '"' and etag[:2] != "W/" else etag
 
 
-def _found(key: str, answer: Answer, size: int) -> Found:
-    headers = answer.headers
+def _found(key: str, response: Response, size: int) -> Found:
+    headers = response.headers
     modified = headers.get("last-modified", "")
     seconds = http_date(modified)
     if seconds is None:
@@ -685,8 +697,8 @@ def _found(key: str, answer: Answer, size: int) -> Found:
         size,
         seconds,
         headers.get(SESSION_HEADER),
-        answer.body,
-        answer.coding,
+        response.body,
+        response.coding,
     )
 
 

@@ -8,21 +8,42 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Generic, Protocol, TypeVar
 from uuid import UUID
 from weakref import WeakValueDictionary
 
 from attrs import define, field
 
-if TYPE_CHECKING:
-    from txbits.backends.s3._session import S3Session
-
 #: How many sessions are kept.
 MOST_KNOWN = 4096
 
 
+class Cached(Protocol):
+    """
+    A session, as far as this module needs to know.
+
+    :ivar copy: Bytes of a part that the bucket has as well.
+    """
+
+    copy: list[bytes]
+
+    @property
+    def session_id(self) -> UUID:
+        """Its id."""
+
+    @property
+    def inline_size(self) -> int:
+        """How many bytes of the file are in its record."""
+
+    def drop_copy(self) -> None:
+        """Free the memory of :attr:`copy`."""
+
+
+S = TypeVar("S", bound=Cached)
+
+
 @define(eq=False)
-class Known:
+class Known(Generic[S]):
     """
     Keeps those sessions that were asked for last.
 
@@ -33,20 +54,18 @@ class Known:
     """
 
     _most_bytes: Callable[[], int]
-    _alive: WeakValueDictionary[UUID, S3Session] = field(
+    _alive: WeakValueDictionary[UUID, S] = field(
         factory=WeakValueDictionary, init=False
     )
-    _kept: OrderedDict[UUID, tuple[S3Session, int]] = field(
-        factory=OrderedDict, init=False
-    )
-    _copies: OrderedDict[UUID, S3Session] = field(factory=OrderedDict, init=False)
+    _kept: OrderedDict[UUID, tuple[S, int]] = field(factory=OrderedDict, init=False)
+    _copies: OrderedDict[UUID, S] = field(factory=OrderedDict, init=False)
     bytes_held: int = field(default=0, init=False)
 
-    def get(self, session_id: UUID) -> S3Session | None:
+    def get(self, session_id: UUID) -> S | None:
         """Tell what is known of a session."""
         return self._alive.get(session_id)
 
-    def keep(self, session: S3Session) -> None:
+    def keep(self, session: S) -> None:
         """Keep a session; the one that was not asked for the longest may go."""
         self._alive[session.session_id] = session
         self._weigh(session)
@@ -62,14 +81,14 @@ class Known:
             self.bytes_held -= weight
             oldest.drop_copy()
 
-    def weigh(self, session: S3Session) -> None:
+    def weigh(self, session: S) -> None:
         """Notice that the record of a session has got longer, or shorter."""
         if session.session_id in self._kept:
             self.keep(session)
 
-    def _weigh(self, session: S3Session) -> None:
+    def _weigh(self, session: S) -> None:
         _, before = self._kept.get(session.session_id, (session, 0))
-        weight = len(session.record.inline)
+        weight = session.inline_size
         self._kept[session.session_id] = session, weight
         self.bytes_held += weight - before
 

@@ -40,15 +40,6 @@ from twisted.web.iweb import IAgent, IResponse
 from txbits._agents import Verbatim, coding_of
 from txbits.backends._threads import InThread
 from txbits.backends.s3._access import UNSIGNED, Access
-from txbits.backends.s3._answers import (
-    Answer,
-    Reader,
-    Request,
-    S3Error,
-    S3Unreachable,
-    S3Untrusted,
-    http_date,
-)
 from txbits.backends.s3._bodies import (
     EMPTY_SHA256,
     LONG,
@@ -56,6 +47,15 @@ from txbits.backends.s3._bodies import (
     Collector,
     Digest,
     TooLong,
+)
+from txbits.backends.s3._responses import (
+    Reader,
+    Request,
+    Response,
+    S3Error,
+    S3Unreachable,
+    S3Untrusted,
+    http_date,
 )
 from txbits.backends.s3._settings import S3Settings
 from txbits.clocks import wall_of
@@ -135,7 +135,7 @@ class Client:
         access = self.access
         self._reader = Reader(access.model, access.region, self._in_thread)
 
-    async def ask(self, request: Request) -> Answer:
+    async def ask(self, request: Request) -> Response:
         """
         Carry a request out, in as many attempts as it takes and time allows.
 
@@ -152,7 +152,7 @@ class Client:
         finally:
             self._at_once.release()
 
-    async def _ask(self, request: Request, asked: float) -> Answer:
+    async def _ask(self, request: Request, asked: float) -> Response:
         payload, headers = await self._described(request)
         # To stand in line counts, so that a store that is away keeps nobody for longer;
         # but all get their turn.
@@ -243,7 +243,7 @@ class Client:
         payload: str,
         seconds: float,
         is_repeated: bool,
-    ) -> Answer:
+    ) -> Response:
         self.counts[request.operation] += 1
         url = self.url(request)
         signed = self.access.signed(request.method, url, headers, payload)
@@ -277,7 +277,7 @@ class Client:
             coding = coding_of(response)
             is_refusal = response.code >= 300
             if request.is_left_open and not is_refusal:
-                return Answer(
+                return Response(
                     response.code,
                     _named(response),
                     b"",

@@ -1,16 +1,234 @@
 """
-Published files, and whatever else stands in the bucket, read by clients.
+Published files, and other objects of the bucket, read by clients.
+
+Bytes are passed on as they come, at the consumer's pace. While the consumer pauses, so
+does the connection to the store. A connection that is lost meanwhile, or on which
+nothing comes any more, is replaced by another one from the same offset, on the
+condition that the object is still the same.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IConsumer, IPushProducer
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
 from txbits.backends._destinations import checked_segments
 from txbits.backends._serving import StoredFile
-from txbits.backends.s3._answers import Request
-from txbits.backends.s3._bucket import Found
+from txbits.backends.s3._bodies import hang_up
+from txbits.backends.s3._bucket import Found, quoted
+from txbits.backends.s3._client import ATTEMPT_TIMEOUT, Client
+from txbits.backends.s3._responses import Request, Response, S3Error, S3Unfit
 from txbits.backends.s3._staging import Staging
-from txbits.backends.s3._streams import Stream
-from txbits.errors import BackendError, DestinationIsDirectory, NoSuchFile
+from txbits.errors import (
+    BackendError,
+    DestinationIsDirectory,
+    NoSuchFile,
+    StagedDataLost,
+)
+
+_log = Logger()
+
+#: How often in a row a connection may be lost without a byte.
+_MOST_FRUITLESS = 5
+
+
+class _Receiver(Protocol):
+    """
+    The body of an answer, handed on as it comes.
+
+    :ivar received: How many bytes came.
+    :ivar ended: Fires with ``None`` at the end, whatever kind of end it is.
+    """
+
+    def __init__(self, stream: Stream, most: int) -> None:
+        self._stream = stream
+        self._most = most
+        self.received = 0
+        self.is_unwanted = False
+        self.ended: Deferred[None] = Deferred()
+
+    def connectionMade(self) -> None:
+        """The body begins."""
+        if self.is_unwanted:
+            self.drop()
+        else:
+            self._stream.watch()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Called with the next bytes."""
+        if self.is_unwanted:
+            return
+        data = data[: self._most - self.received]
+        self.received += len(data)
+        self._stream.watch()
+        if data:
+            self._stream.consumer.write(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Called at the end."""
+        self._stream.rest()
+        self.ended.callback(None)
+
+    def drop(self) -> None:
+        """Want no more; the end follows."""
+        self.is_unwanted = True
+        hang_up(self.transport)
+
+
+@implementer(IPushProducer)
+@define(eq=False)
+class Stream:
+    """
+    Bytes of one object on their way to a consumer.
+
+    :ivar consumer: It is given this producer, and may pause and stop it.
+    :ivar found: The object, as it was when it was looked at; it must be that still.
+    """
+
+    consumer: IConsumer
+    _client: Client
+    _clock: Any
+    found: Found
+    is_stopped: bool = field(default=False, init=False)
+    _resumed: Deferred[None] | None = field(default=None, init=False)
+    _receiver: _Receiver | None = field(default=None, init=False)
+    _timer: Any = field(default=None, init=False)
+
+    async def run(self, start: int, end: int) -> None:
+        """
+        Feed the bytes from *start* up to, not including, *end*.
+
+        :raises StagedDataLost: If the object is gone, or another.
+        :raises BackendError: If S3 fails, or the consumer stopped it.
+        """
+        self.consumer.registerProducer(self, True)
+        fruitless = 0
+        try:
+            while start < end:
+                received = await self._receive(start, end)
+                self._insist()
+                start += received
+                fruitless = 0 if received else fruitless + 1
+                if fruitless == _MOST_FRUITLESS:
+                    raise BackendError(f"S3 sends no bytes of {self.found.key!a}")
+        finally:
+            if self._receiver is not None:
+                # Whoever waited wants no more, and is to get no more.
+                self._receiver.drop()
+            self.consumer.unregisterProducer()
+
+    async def _receive(self, start: int, end: int) -> int:
+        """Ask once, and hand on what comes; tell how many bytes did."""
+        request = Request(
+            operation="GetObject",
+            method="GET",
+            key=self.found.key,
+            headers={
+                "range": f"bytes={start}-{end - 1}",
+                "if-match": self.found.etag,
+            },
+            most=0,
+            is_left_open=True,
+        )
+        try:
+            response = await self._client.ask(request)
+        except S3Error as error:
+            if error.status in (404, 412, 416):
+                raise StagedDataLost(str(error)) from error
+            raise
+        fault = self._fault(response, start)
+        receiver = self._receiver = _Receiver(self, end - start)
+        try:
+            while self._resumed is not None:
+                await self._resumed
+            receiver.is_unwanted = self.is_stopped or fault is not None
+        except BaseException:
+            # Whoever waited wants no more; the connection is not to wait for anybody.
+            receiver.is_unwanted = True
+            raise
+        finally:
+            response.open.deliverBody(receiver)
+        await receiver.ended
+        self._receiver = None
+        if fault is not None:
+            raise fault
+        return receiver.received
+
+    def _fault(self, response: Response, start: int) -> BackendError | None:
+        """Tell what is wrong with an answer, if it is not of these bytes."""
+        found = self.found
+        if response.coding != found.coding:
+            return S3Unfit(
+                f"S3 sends {found.key!a} with Content-Encoding {response.coding}, but "
+                f"says that it is stored with {found.coding}; a proxy in front of the "
+                "store must not compress"
+            )
+        if not response.headers.get("content-range", "").startswith(f"bytes {start}-"):
+            return S3Unfit("this store does not heed Range when it is read")
+        # Not every store heeds If-Match when it is read.
+        if quoted(response.headers.get("etag", found.etag)) != quoted(found.etag):
+            return StagedDataLost(f"{found.key!a} has been replaced")
+        return None
+
+    def _insist(self) -> None:
+        if self.is_stopped:
+            raise BackendError("who was reading has gone away")
+
+    # Time
+
+    def watch(self) -> None:
+        """Bytes are to come soon, unless the consumer pauses."""
+        self.rest()
+        if self._resumed is None:
+            self._timer = self._clock.callLater(ATTEMPT_TIMEOUT, self._stalled)
+
+    def rest(self) -> None:
+        """None need come."""
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+
+    def _stalled(self) -> None:
+        _log.debug("{key} is asked for again: nothing came", key=self.found.key)
+        if self._receiver is not None:
+            self._receiver.drop()
+
+    # The consumer's
+
+    def pauseProducing(self) -> None:
+        """Called by the consumer: it has enough for now."""
+        if self._resumed is None and not self.is_stopped:
+            self._resumed = Deferred()
+            self.rest()
+            if (transport := self._transport()) is not None:
+                transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """Called by the consumer: it can take more."""
+        resumed, self._resumed = self._resumed, None
+        if resumed is not None:
+            if (transport := self._transport()) is not None:
+                self.watch()
+                transport.resumeProducing()
+            resumed.callback(None)
+
+    def stopProducing(self) -> None:
+        """Called by the consumer: it wants no more, ever."""
+        if not self.is_stopped:
+            self.is_stopped = True
+            self.resumeProducing()
+            if self._receiver is not None:
+                self._receiver.drop()
+
+    def _transport(self) -> Any:
+        return None if self._receiver is None else self._receiver.transport
 
 
 def served(staging: Staging, found: Found) -> StoredFile:

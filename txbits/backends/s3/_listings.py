@@ -15,7 +15,7 @@ from urllib.parse import unquote_plus
 
 from attrs import define, field
 
-from txbits.backends.s3._answers import Answer, S3Unfit
+from txbits.backends.s3._responses import Response, S3Unfit
 
 #: How many pages in a row may list nothing, and still go on.
 _MOST_BARE = 100
@@ -25,7 +25,7 @@ _IS_TRUNCATED = re.compile(rb"<IsTruncated>\s*([^<]*?)\s*</")
 _YES_OR_NO = {b"true": True, b"1": True, b"false": False, b"0": False, b"": False}
 
 
-def goes_on(operation: str, answer: Answer, count: int, most: int) -> bool:
+def goes_on(operation: str, response: Response, count: int, most: int) -> bool:
     """
     Tell whether another page follows.
 
@@ -33,7 +33,7 @@ def goes_on(operation: str, answer: Answer, count: int, most: int) -> bool:
     :param most: How many it may have, by its own words or by ours.
     :raises S3Unfit: If there is no telling.
     """
-    found = _IS_TRUNCATED.search(answer.body)
+    found = _IS_TRUNCATED.search(response.body)
     if found is None and count < most:
         return False
     said = None if found is None else _YES_OR_NO.get(found[1].lower())

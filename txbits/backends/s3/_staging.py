@@ -100,7 +100,7 @@ class Staging:
     memory: Share
     reply_memory: Share
     clock: IReactorTime
-    known: Known
+    known: Known[Any]
     copy_part: int = field(default=256 << 20, kw_only=True)
     most_useless: int = field(default=64, kw_only=True)
     node: str = field(factory=lambda: uuid4().hex, kw_only=True)
@@ -145,6 +145,10 @@ class Staging:
     def reply_key(self, session_id: UUID, attempt: int) -> str:
         """Tell the key of what an application replies to an attempt."""
         return f"{self.directory(session_id)}reply-{attempt}"
+
+    def url(self, key: str) -> str:
+        """Tell the URL of an object, for applications."""
+        return f"s3://{self.settings.bucket}/{key}"
 
     def ours(self, modified: float) -> float:
         """Translate a time of the store's clock into one of our steady clock."""

@@ -28,8 +28,6 @@ from txbits._heads import BoundedPool
 from txbits.backends._destinations import checked_segments
 from txbits.backends._threads import Threads
 from txbits.backends.s3._access import resolved
-from txbits.backends.s3._answering import AnsweringSession
-from txbits.backends.s3._answers import S3Unfit
 from txbits.backends.s3._bodies import Body
 from txbits.backends.s3._bucket import Bucket, NotMet
 from txbits.backends.s3._budget import OF_PROCESS, Budget
@@ -37,6 +35,7 @@ from txbits.backends.s3._cache import Known
 from txbits.backends.s3._cleanup import Survey
 from txbits.backends.s3._client import Client
 from txbits.backends.s3._downloads import location, open_file
+from txbits.backends.s3._measuring import measure
 from txbits.backends.s3._records import (
     MOST_NAMES,
     Closed,
@@ -44,7 +43,8 @@ from txbits.backends.s3._records import (
     closed,
     encoded,
 )
-from txbits.backends.s3._session import S3Session
+from txbits.backends.s3._responses import S3Unfit
+from txbits.backends.s3._session import AnsweringSession, S3Session
 from txbits.backends.s3._settings import NOT_IN_XML, S3Settings
 from txbits.backends.s3._staging import MOST_KEY, Changed, Seen, Staging, Stored
 from txbits.backends.s3._together import together
@@ -173,7 +173,7 @@ class S3Backend:
             agent = Agent(self._reactor, policy, connectTimeout=10, pool=pool)
             client = self._make_client(self.settings, access, agent, clock, threads)
             memory = self._budget.join(self, self.settings.memory)
-            known = Known(self._budget.for_small)
+            known = Known[S3Session](self._budget.for_small)
             memory.drop_copies_by(known.drop_copies)
             self._opened = Staging(
                 self.settings,
@@ -301,7 +301,7 @@ class S3Backend:
             etag = await staging.write(record, None)
         except Changed as error:
             raise BackendError(f"there is a session {session_id} already") from error
-        session = self._kind(record)(staging, record, etag, now, now, seen)
+        session = _kind(record)(staging, record, etag, now, now, seen)
         staging.known.keep(session)
         return session
 
@@ -337,42 +337,46 @@ class S3Backend:
     async def find(self, session_id: UUID) -> IUploadSession:
         """Look a session up; see :class:`~txbits.interfaces.IBackend`."""
         staging = self.staging
-        session = staging.known.get(session_id)
-        if session is not None and not session.is_over and self._is_its_kind(session):
-            if session.writer is not None or (
+        session: S3Session | None = staging.known.get(session_id)
+        if session is not None and not session.is_over:
+            if session.writer is None and not (
                 session.is_ours and session.confirmed > staging.clock.seconds() - TRUST
             ):
-                staging.known.keep(session)
-                return session
-            await session.refresh()
-            if self._is_its_kind(session):
-                staging.known.keep(session)
-                return session
+                await session.refresh()
+            staging.known.keep(session)
+            return session
         if session is not None:
             staging.known.forget(session_id)
         stored = await staging.read(session_id)
         if stored is None or isinstance(stored.record, Closed):
             raise NoSuchSession(f"no session {session_id}")
         session = self._session(stored, stored.record)
-        if isinstance(session, AnsweringSession):
-            await session.adopt()
-        await session.measure()
+        await measure(session)
+        if self._notifies and not stored.record.is_staged:
+            await self._give_up_unreadable(session)
         staging.known.keep(session)
         return session
 
-    def _kind(self, record: Record) -> type[S3Session]:
-        # Also one that was begun when this node was, or others were, set otherwise.
-        is_staged = self._notifies or record.is_staged
-        return AnsweringSession if is_staged else S3Session
+    async def _give_up_unreadable(self, session: S3Session) -> None:
+        """
+        Discard a session that was created when its directory had no application.
 
-    def _is_its_kind(self, session: S3Session) -> bool:
-        # Whoever works on it goes on until that fails.
-        return session.writer is not None or isinstance(
-            session, self._kind(session.record)
+        Its bytes go to the destination, where no application could read them before it
+        is asked.
+
+        :raises NoSuchSession: If it was discarded; the client sends the file again.
+        """
+        if session.published or session.releasing:
+            # The application is not asked about it any more.
+            return
+        await session.release()
+        raise NoSuchSession(
+            f"session {session.session_id} was created before there was an application "
+            "to ask, and is discarded; the client has to send the file again"
         )
 
     def _session(self, stored: Stored, record: Record) -> S3Session:
-        return self._kind(record)(
+        return _kind(record)(
             self.staging,
             record,
             stored.etag,
@@ -459,6 +463,10 @@ class S3Backend:
     async def location(self, destination: tuple[str, ...], method: str) -> str | None:
         """Sign a URL; see :class:`~txbits.interfaces.IRedirecting`."""
         return await location(self.staging, destination, method)
+
+
+def _kind(record: Record) -> type[S3Session]:
+    return AnsweringSession if record.is_staged else S3Session
 
 
 async def _try_condition(bucket: Bucket, key: str, etag: str | None) -> None:

@@ -44,7 +44,7 @@ _LONG_ANSWER = 1 << 14
 
 
 @frozen
-class Answer:
+class Response:
     """
     An answer of S3's that is a success.
 
@@ -160,7 +160,7 @@ class Reader:
         body: bytes,
         is_repeated: bool,
         coding: str | None = None,
-    ) -> Answer:
+    ) -> Response:
         """
         Read an answer.
 
@@ -216,7 +216,7 @@ class Reader:
             )
         if operation in _WITH_ETAG:
             check_etag(request, headers["etag"])
-        return Answer(status, headers, body, parsed, is_repeated, None, coding)
+        return Response(status, headers, body, parsed, is_repeated, None, coding)
 
     def _refused(
         self,
