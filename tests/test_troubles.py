@@ -83,11 +83,27 @@ class TroublesTests(SynchronousTestCase):
         self.succeed_once()
         self.assertEqual(self.lines(), [])
 
-    def test_trouble_after_the_end_is_logged_at_once(self) -> None:
+    def test_trouble_that_comes_and_goes_is_logged_once_a_minute(self) -> None:
+        for _ in range(10):
+            self.fail_once()
+            self.succeed_once()
+            self.clock.advance(INTERVAL / 10)
+        self.assertEqual(
+            self.lines(),
+            ["disk is full", "disk has room again (failures: 1, in 0 s)"],
+        )
+        self.events.clear()
         self.fail_once()
+        self.fail_once()
+        self.clock.advance(5)
         self.succeed_once()
-        self.fail_once()
-        self.assertEqual(self.lines()[2:], ["disk is full"])
+        self.assertEqual(
+            self.lines(),
+            [
+                "disk is full (9 more failures since the last such line)",
+                "disk has room again (failures: 2, in 5 s)",
+            ],
+        )
 
     def test_troubles_are_told_apart(self) -> None:
         self.fail_once("one")

@@ -22,18 +22,22 @@ INTERVAL = 60.0
 @define
 class _Trouble:
     """
-    A trouble that lasts.
+    A trouble that lasts, or is over.
 
     :ivar began: When it was first reported.
     :ivar told: When it was last logged.
     :ivar failures: How many reports there were.
     :ivar untold: How many of them were not logged.
+    :ivar is_told: Whether it has been logged since it began.
+    :ivar is_over: Whether it is over.
     """
 
-    began: float
-    told: float
+    began: float = 0.0
+    told: float = float("-inf")
     failures: int = 0
     untold: int = 0
+    is_told: bool = False
+    is_over: bool = True
 
 
 @define(eq=False)
@@ -50,7 +54,7 @@ class Troubles:
     _log: Logger
     _seconds: Callable[[], float]
     _most: int = field(default=64, kw_only=True)
-    _lasting: OrderedDict[Hashable, _Trouble] = field(factory=OrderedDict, init=False)
+    _known: OrderedDict[Hashable, _Trouble] = field(factory=OrderedDict, init=False)
 
     def report(
         self,
@@ -70,12 +74,15 @@ class Troubles:
         :param fields: What the line is formatted with.
         """
         now = self._seconds()
-        trouble = self._lasting.get(key)
+        trouble = self._known.get(key)
         if trouble is None:
-            trouble = self._lasting[key] = _Trouble(now, float("-inf"))
-        self._lasting.move_to_end(key)
-        while len(self._lasting) > self._most:
-            self._lasting.popitem(last=False)
+            trouble = self._known[key] = _Trouble()
+        self._known.move_to_end(key)
+        while len(self._known) > self._most:
+            self._known.popitem(last=False)
+        if trouble.is_over:
+            trouble.is_over = trouble.is_told = False
+            trouble.began, trouble.failures = now, 0
         trouble.failures += 1
         if now - trouble.told < INTERVAL:
             trouble.untold += 1
@@ -83,7 +90,7 @@ class Troubles:
         if trouble.untold:
             log_format += " ({untold} more failures since the last such line)"
         self._log.emit(level, log_format, untold=trouble.untold, **fields)
-        trouble.told, trouble.untold = now, 0
+        trouble.told, trouble.untold, trouble.is_told = now, 0, True
 
     def over(self, key: Hashable, log_format: str, **fields: Any) -> None:
         """
@@ -92,8 +99,12 @@ class Troubles:
         :param log_format: What works again. The event also has the fields ``failures``
             and ``lasted``, in seconds.
         """
-        trouble = self._lasting.pop(key, None) if self._lasting else None
-        if trouble is not None:
+        trouble = self._known.get(key) if self._known else None
+        if trouble is None or trouble.is_over:
+            return
+        trouble.is_over = True
+        # If it comes and goes, the next line about it waits for its minute.
+        if trouble.is_told:
             self._log.info(
                 log_format + " (failures: {failures}, in {lasted:.0f} s)",
                 failures=trouble.failures,
