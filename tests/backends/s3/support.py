@@ -187,11 +187,12 @@ class OnS3(_Case):
         else:
             os.environ[name] = old
 
-    def node(self, budget=None, make_client=MortalClient, **settings):
+    def node(self, budget=None, make_client=MortalClient, patience=60.0, **settings):
         """
         A backend on the bucket, not started.
 
         :param make_client: Makes what asks S3.
+        :param patience: As of :class:`~txbits.backends.s3.S3Backend`.
         :param budget: The memory that it shares; its own by default, since those that
             die here give nothing back.
         """
@@ -209,6 +210,7 @@ class OnS3(_Case):
             notifies=self.notifies,
             make_client=make_client,
             budget=budget or Budget(),
+            patience=patience,
         )
 
     def client(self, backend) -> Any:

@@ -27,7 +27,7 @@ from twisted.internet.error import (
     DNSLookupError,
 )
 from twisted.internet.task import deferLater
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.web.client import (
     RequestGenerationFailed,
     RequestTransmissionFailed,
@@ -38,6 +38,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IResponse
 
 from txbits._agents import Verbatim, coding_of
+from txbits._troubles import Troubles
 from txbits.backends._threads import InThread
 from txbits.backends.s3._access import UNSIGNED, Access
 from txbits.backends.s3._bodies import (
@@ -92,6 +93,9 @@ _PASSING_CODES = frozenset(
         "SlowDown",
     }
 )
+#: The trouble that the store is away.
+_STORE = "store"
+
 #: By how many seconds a clock is wrong that a store complains of; most say at 900.
 _SKEWED = 300.0
 
@@ -129,11 +133,13 @@ class Client:
     _random: Callable[[float, float], float] = field(default=random.uniform)
     _at_once: DeferredSemaphore = field(init=False)
     _reader: Reader = field(init=False)
+    _troubles: Troubles = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._at_once = DeferredSemaphore(self.settings.connections)
         access = self.access
         self._reader = Reader(access.model, access.region, self._in_thread)
+        self._troubles = Troubles(_log, self._reactor.seconds)
 
     async def ask(self, request: Request) -> Response:
         """
@@ -168,7 +174,11 @@ class Client:
             if request.operation not in _LENGTHY:
                 wait = min(wait, ATTEMPT_TIMEOUT + for_body)
             try:
-                return await self._attempt(request, headers, payload, wait, is_repeated)
+                response = await self._attempt(
+                    request, headers, payload, wait, is_repeated
+                )
+                self._is_back()
+                return response
             except S3Untrusted:
                 raise
             except S3Unreachable as error:
@@ -180,10 +190,14 @@ class Client:
                     has_renewed = True
                     continue
                 if error.status not in _PASSING and error.code not in _PASSING_CODES:
+                    self._is_back()
                     error.is_repeated = is_repeated
                     raise
-                why = S3Unreachable(str(error))
+                why = S3Unreachable(str(error), f"refuses requests: {error}")
                 is_repeated = True
+            if attempt:
+                # One alone is a connection that the store has closed, as a rule.
+                self.report(why.reason)
             pause = self._random(0, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt))
             attempt += 1
             if self._reactor.seconds() + pause >= deadline:
@@ -195,6 +209,30 @@ class Client:
                 why=str(why),
             )
             await deferLater(self._reactor, pause)
+
+    def report(self, why: str) -> None:
+        """
+        Log that the store cannot be used for now.
+
+        :param why: What is wrong.
+        """
+        self._troubles.report(
+            _STORE,
+            "bucket {bucket} at {url} {why}; still trying. Check that the store is "
+            "running and can be reached from here, and the endpoint in the settings",
+            level=LogLevel.warn,
+            bucket=self.settings.bucket,
+            url=self.access.base,
+            why=why,
+        )
+
+    def _is_back(self) -> None:
+        self._troubles.over(
+            _STORE,
+            "bucket {bucket} at {url} can be used again",
+            bucket=self.settings.bucket,
+            url=self.access.base,
+        )
 
     async def _described(self, request: Request) -> tuple[str, dict[str, str]]:
         """Work out what is said of the body."""
@@ -312,9 +350,11 @@ class Client:
                 f"of your own, give ca=FILE: {reasons[-1]!r}"
             )
         if is_late:
-            return S3Unreachable(f"S3 did not answer within {seconds:g} s")
-        said = "; ".join(str(one) or repr(one) for one in reasons)
-        return S3Unreachable(f"{self.access.base} cannot be reached: {said}")
+            why = f"did not answer within {seconds:g} s"
+            return S3Unreachable(f"S3 {why}", why)
+        said = "; ".join(str(one).removesuffix(".") or repr(one) for one in reasons)
+        why = f"cannot be reached: {said}"
+        return S3Unreachable(f"{self.access.base} {why}", why)
 
     def _puts_right(self, request: Request, error: S3Error) -> bool:
         """

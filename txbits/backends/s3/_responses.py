@@ -102,7 +102,15 @@ class S3Full(S3Error, OutOfSpace):
 
 
 class S3Unreachable(BackendError):
-    """There was no answer, or none that settled it, in the time there was."""
+    """
+    There was no response in time, or none that settled it.
+
+    :ivar reason: What the store does wrong, as a predicate.
+    """
+
+    def __init__(self, text: str, reason: str | None = None) -> None:
+        super().__init__(text)
+        self.reason = reason or f"does not work: {text}"
 
 
 class S3Untrusted(S3Unreachable):

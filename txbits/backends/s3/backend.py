@@ -10,7 +10,8 @@ that is right.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID, uuid4
 from weakref import WeakSet
@@ -19,6 +20,7 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.internet.task import deferLater
+from twisted.logger import Logger
 from twisted.web.client import Agent, BrowserLikePolicyForHTTPS
 from zope.interface import implementer
 from zope.interface.interface import InterfaceClass
@@ -72,6 +74,8 @@ from txbits.interfaces import (
     SessionSummary,
 )
 
+_log = Logger()
+
 #: For how many seconds what this node knows of a session is good enough to begin with.
 TRUST = 60.0
 
@@ -80,6 +84,9 @@ _MOST_PARENTS = 4096
 
 #: Seconds that connections may take to close.
 _CLOSE_TIMEOUT = 2.0
+
+#: Seconds that threads may take to end.
+_MOST_FOR_THREADS = 1.0
 
 #: How often it is looked whether they are idle, and what states say so.
 _CLOSE_ROUNDS = 200
@@ -107,6 +114,7 @@ class S3Backend:
     :param make_client: Makes what asks S3, from the same arguments as
         :class:`~txbits.backends.s3._client.Client`.
     :param budget: The memory that it shares with others; that of the process.
+    :param patience: After how many seconds the log says what the start waits for.
     """
 
     settings: S3Settings
@@ -114,6 +122,7 @@ class S3Backend:
     _notifies: bool = field(default=False, kw_only=True)
     _make_client: Callable[..., Client] = field(default=Client, kw_only=True)
     _budget: Budget = field(default=OF_PROCESS, kw_only=True)
+    _patience: float = field(default=3.0, kw_only=True)
     _threads: Threads | None = field(default=None, init=False)
     _pool: _Pool | None = field(default=None, init=False)
     _opened: Staging | None = field(default=None, init=False)
@@ -163,12 +172,13 @@ class S3Backend:
         threads = self._threads = Threads(self._reactor)
         try:
             clock = steady(self._reactor)
-            access = await threads(resolved, self.settings, clock, threads)
-            await access.ready()
-            policy = await threads(_policy, self.settings)
+            with self._noticed(self._say_no_credentials):
+                access = await threads(resolved, self.settings, clock, threads)
+                await access.ready()
+                policy = await threads(_policy, self.settings)
             pool = self._pool = _Pool(self._reactor)
             pool.maxPersistentPerHost = self.settings.connections
-            # A request that is repeated is one that is counted, and is told about.
+            # A request that is repeated is one that is counted, and is logged.
             pool.retryAutomatically = False
             agent = Agent(self._reactor, policy, connectTimeout=10, pool=pool)
             client = self._make_client(self.settings, access, agent, clock, threads)
@@ -185,10 +195,29 @@ class S3Backend:
             )
             self._surveyor = Survey(self._opened)
             self._opened.read_records_by(self._surveyor.records)
-            await self._try_out()
+            with self._noticed(client.report, "has not answered yet"):
+                await self._try_out()
         except BaseException:
             await self.stop()
             raise
+
+    @contextmanager
+    def _noticed(self, say: Callable[..., None], *args: Any) -> Iterator[None]:
+        """Log what a step of the start waits for, if it takes long."""
+        timer = self._reactor.callLater(self._patience, say, *args)
+        try:
+            yield
+        finally:
+            if timer.active():
+                timer.cancel()
+
+    def _say_no_credentials(self) -> None:
+        _log.warn(
+            "still waiting for credentials for bucket {bucket}; check the settings of "
+            "AWS that they come from, or set AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY",
+            bucket=self.settings.bucket,
+        )
 
     async def _try_out(self) -> None:
         """
@@ -258,7 +287,24 @@ class S3Backend:
             await pool.close()
         threads, self._threads = self._threads, None
         if threads is not None:
-            await threads.stop()
+            await self._ended(threads.stop())
+
+    def _ended(self, stopping: Deferred[None]) -> Deferred[None]:
+        """
+        Wait for the threads to end, but not for long.
+
+        One may wait for a program that finds credentials. It ends with the process.
+        """
+        ended: Deferred[None] = Deferred()
+        timer = self._reactor.callLater(_MOST_FOR_THREADS, ended.callback, None)
+
+        def has_ended(outcome: Any) -> None:
+            if timer.active():
+                timer.cancel()
+                ended.callback(outcome)
+
+        stopping.addBoth(has_ended)
+        return ended
 
     # Sessions
 
