@@ -301,16 +301,28 @@ class Client:
             unbuffered=True,
             reactor=self._reactor,
         )
-        is_late = False
+        is_late = is_cancelled = False
 
         def give_up() -> None:
             nonlocal is_late
             is_late = True
             waiting.cancel()
 
+        def cancel(_: Deferred[Any]) -> None:
+            nonlocal is_cancelled
+            is_cancelled = True
+            waiting.cancel()
+
+        def settle(outcome: Any) -> None:
+            if not responding.called:
+                responding.callback(outcome)
+
+        # Endpoints make a failed look-up of the host's name out of a cancellation.
+        responding: Deferred[Any] = Deferred(cancel)
+        waiting.addBoth(settle)
         timer = self._reactor.callLater(seconds, give_up)
         try:
-            response = await waiting
+            response = await responding
             agent.restore(response)
             coding = coding_of(response)
             is_refusal = response.code >= 300
@@ -329,7 +341,7 @@ class Client:
             response.deliverBody(collector)
             content = await waiting
         except _LOST as error:
-            if not is_late and _is_cancelled(error):
+            if is_cancelled or (not is_late and _is_cancelled(error)):
                 raise CancelledError(f"{request.operation} was given up") from error
             raise self._lost(error, is_late, seconds) from error
         except TooLong as error:
