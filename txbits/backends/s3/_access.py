@@ -114,7 +114,7 @@ class Access:
         return self.base.startswith("https:")
 
     def now(self) -> float:
-        """Tell the time by the store's clock, as far as that is known."""
+        """Return the time by the store's clock, as far as that is known."""
         return wall_of(self._clock)() + self.skew
 
     def saw(self, theirs: float) -> None:
@@ -324,5 +324,5 @@ def _where(client: Any, bucket: str) -> tuple[str, str, str]:
 
 
 def seconds_of(moment: datetime) -> float:
-    """Tell a time as seconds since the epoch."""
+    """Return a time as seconds since the epoch."""
     return moment.timestamp() if moment.tzinfo else time.mktime(moment.timetuple())

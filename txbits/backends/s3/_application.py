@@ -19,7 +19,7 @@ from txbits.interfaces import Answer, IStoredFile
 
 
 def reply_key(staged: Staged) -> str:
-    """Tell the key of the reply."""
+    """Return the key of the reply."""
     record = staged.record
     # That of this node's attempt, unless the answer is from another one.
     attempt = staged.attempt or record.attempts or 1

@@ -1,7 +1,7 @@
 """
-The sessions that a node knows, so that it need not ask for each packet.
+A cache of sessions, so that a node need not read them for each packet.
 
-It is a memory, and nothing rests on it: what falls out of it is read from the bucket.
+Nothing depends on it: sessions that are not in the cache are read from the bucket.
 """
 
 from __future__ import annotations
@@ -45,12 +45,13 @@ S = TypeVar("S", bound=Cached)
 @define(eq=False)
 class Known(Generic[S]):
     """
-    Keeps those sessions that were asked for last.
+    Keeps the sessions that were used last.
 
-    One that somebody is working on is found here also when it is not kept.
+    A session that is in use is found here even if it is not kept.
 
-    :param most_bytes: Tells how many bytes of small files they may have in their
-        records.
+    :param most_bytes: Returns how many bytes of small files the sessions may have in
+        their records.
+    :ivar bytes_held: How many they have.
     """
 
     _most_bytes: Callable[[], int]
@@ -62,11 +63,11 @@ class Known(Generic[S]):
     bytes_held: int = field(default=0, init=False)
 
     def get(self, session_id: UUID) -> S | None:
-        """Tell what is known of a session."""
+        """Return a session, if it is known."""
         return self._alive.get(session_id)
 
     def keep(self, session: S) -> None:
-        """Keep a session; the one that was not asked for the longest may go."""
+        """Keep a session, and drop those that were not used for the longest time."""
         self._alive[session.session_id] = session
         self._weigh(session)
         self._kept.move_to_end(session.session_id)
@@ -82,7 +83,7 @@ class Known(Generic[S]):
             oldest.drop_copy()
 
     def weigh(self, session: S) -> None:
-        """Notice that the record of a session has got longer, or shorter."""
+        """Update the count of bytes after the record of a session has changed."""
         if session.session_id in self._kept:
             self.keep(session)
 
@@ -93,7 +94,7 @@ class Known(Generic[S]):
         self.bytes_held += weight - before
 
     def forget(self, session_id: UUID) -> None:
-        """Know a session no more."""
+        """Drop a session."""
         self._alive.pop(session_id, None)
         self._copies.pop(session_id, None)
         session, weight = self._kept.pop(session_id, (None, 0))
@@ -102,18 +103,18 @@ class Known(Generic[S]):
             session.drop_copy()
 
     def forget_all(self) -> None:
-        """Know nothing."""
+        """Drop all sessions."""
         for session_id in list(self._kept):
             self.forget(session_id)
 
     def drop_copies(self, too_many: int) -> None:
         """
-        Let go of bytes that the bucket has, those of the oldest first.
+        Free the memory of bytes that the bucket has, of the oldest sessions first.
 
-        :param too_many: How many, at least.
+        :param too_many: How many bytes at least, if there are so many.
         """
-        # Some have given theirs to a writer since; those are met once. Who gets what is
-        # let go of may ask for a session at once.
+        # Some sessions have passed theirs to a writer since, and are removed here. The
+        # writer that gets the memory may use the cache in the same call.
         while too_many > 0 and self._copies:
             _, session = self._copies.popitem(last=False)
             too_many -= sum(map(len, session.copy))

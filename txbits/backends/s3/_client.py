@@ -263,7 +263,7 @@ class Client:
         digest.feed(chunk, self._in_thread)
 
     def url(self, request: Request) -> str:
-        """Tell the URL of what a request is about."""
+        """Return the URL of what a request is about."""
         url = self.access.base
         # A bucket's own URL ends in a slash, whatever way it is addressed.
         url += "/" + quote(request.key or "", safe="/~")
@@ -370,7 +370,7 @@ class Client:
 
     def _puts_right(self, request: Request, error: S3Error) -> bool:
         """
-        Tell whether something can be done about an error so that the next attempt is
+        Return whether something can be done about an error so that the next attempt is
         better, and do it.
         """
         # Answers to HEAD have no body that could say why.
@@ -408,7 +408,7 @@ def _named(response: IResponse) -> dict[str, str]:
 
 
 def _is_cancelled(error: Exception) -> bool:
-    """Tell whether who asked does not want to know any more."""
+    """Return whether who asked does not want to know any more."""
     reasons = [one.value for one in getattr(error, "reasons", ())]
     return any(
         isinstance(one, (CancelledError, ConnectingCancelledError))

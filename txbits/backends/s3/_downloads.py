@@ -162,7 +162,7 @@ class Stream:
         return receiver.received
 
     def _fault(self, response: Response, start: int) -> BackendError | None:
-        """Tell what is wrong with an answer, if it is not of these bytes."""
+        """Return what is wrong with a response, if it is not of these bytes."""
         found = self.found
         if response.coding != found.coding:
             return S3Unfit(

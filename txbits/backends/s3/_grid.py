@@ -43,7 +43,7 @@ class Span:
 
 def part_size_for(total: int, least: int, most_parts: int) -> int:
     """
-    Tell how long the parts of a file are.
+    Return how long the parts of a file are.
 
     :param total: The file's length.
     :param least: The shortest that parts may be.
@@ -72,16 +72,16 @@ class Grid:
         return max(1, -(-self.total // self.part_size))
 
     def cell(self, number: int) -> Span:
-        """Tell which bytes a cell holds, counted from 0."""
+        """Return which bytes a cell holds, counted from 0."""
         start = number * self.part_size
         return Span(start, min(start + self.part_size, self.total))
 
     def number_at(self, offset: int) -> int:
-        """Tell in which cell a byte lies."""
+        """Return in which cell a byte lies."""
         return offset // self.part_size
 
     def is_part(self, number: int, length: int) -> bool:
-        """Tell whether something is as long as the cell of its number is."""
+        """Return whether something is as long as the cell of its number is."""
         return 0 <= number < self.cells and self.cell(number).length == length
 
 
@@ -91,7 +91,7 @@ def tail_name(span: Span) -> str:
 
 
 def tail_span(name: str) -> Span | None:
-    """Tell which bytes the object of a name holds; ``None`` if it is no tail's."""
+    """Return which bytes the object of a name holds; ``None`` if it is no tail's."""
     found = _TAIL.fullmatch(name)
     if found is None:
         return None
@@ -132,7 +132,7 @@ def cover(spans: Iterable[Span], start: int, end: int) -> list[Span]:
 
 def reach(spans: Iterable[Span]) -> int:
     """
-    Tell how many bytes from the beginning of the file are held.
+    Return how many bytes from the beginning of the file are held.
 
     :param spans: What is held, in any order; they may overlap.
     """

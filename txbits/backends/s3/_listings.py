@@ -27,7 +27,7 @@ _YES_OR_NO = {b"true": True, b"1": True, b"false": False, b"0": False, b"": Fals
 
 def goes_on(operation: str, response: Response, count: int, most: int) -> bool:
     """
-    Tell whether another page follows.
+    Return whether another page follows.
 
     :param count: How many entries this one has.
     :param most: How many it may have, by its own words or by ours.

@@ -108,7 +108,7 @@ async def _is_at_destination(staged: Staged) -> bool:
 
 
 async def _is_copied(staged: Staged) -> bool:
-    """Tell whether the copy has ended, after all of its parts were there."""
+    """Return whether the copy has ended, after all of its parts were there."""
     record = staged.record
     if record.state != "publishing" or record.copy is None:
         return False
@@ -189,7 +189,7 @@ async def find_file(staged: Staged) -> Found | None:
 
 
 async def is_whole(staged: Staged) -> bool:
-    """Tell whether the multipart upload has ended because it was completed."""
+    """Return whether the multipart upload has ended because it was completed."""
     if not staged.record.is_staged:
         return staged.record.state == "publishing" and await has_published(staged)
     if staged.record.file is None and await find_file(staged) is None:
@@ -217,7 +217,7 @@ async def has_published(
     staged: Staged, *, was_there: bool = False, is_cut: bool = False
 ) -> bool:
     """
-    Tell whether a multipart upload to the destination, which has ended, was completed
+    Return whether a multipart upload to the destination, which has ended, was completed
     after the record announced it.
 
     Only completing and aborting end one, and before we abort one the record says

@@ -156,7 +156,7 @@ async def _put(staged: Staged, seen: Seen, overwrite: bool, body: Body) -> None:
 
 async def _is_taken(staged: Staged, overwrite: bool) -> bool:
     """
-    Tell whether the file at the destination, if there is one, makes publishing
+    Return whether the file at the destination, if there is one, makes publishing
     needless.
 
     :returns: Whether it is this very file.

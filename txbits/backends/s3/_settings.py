@@ -149,7 +149,7 @@ class S3Settings:
 
     @property
     def store(self) -> str:
-        """Tell stores apart, as far as that is possible before anything is resolved."""
+        """What identifies the store, as far as the settings say."""
         # These two are what botocore looks at first.
         said = (
             self.endpoint
@@ -163,7 +163,7 @@ class S3Settings:
         return f"{parts.hostname}:{port}{parts.path.rstrip('/')}"
 
     def key(self, destination: tuple[str, ...]) -> str:
-        """Tell the key of a published file."""
+        """Return the key of a published file."""
         return self.prefix + "/".join(destination)
 
 
