@@ -1,13 +1,13 @@
 """
-As whom, and where, S3 is asked: credentials, the URL of the bucket, signatures.
+Credentials, the URL of the bucket, and signatures.
 
-All of it is botocore's: its chain of credentials, its rules for endpoints and
-addressing, its signatures. Whatever of that can take long (files, processes, the
-metadata service of a machine) happens in a thread; signing is arithmetic, and does not.
+All of it comes from botocore: its chain of credentials, its rules for endpoints and
+addressing, its signatures. Steps that can take long (files, processes, the metadata
+service of a machine) run in a thread; signing does not.
 
-A signature says what the body is. Over TLS nobody can change the body on its way, and a
-checksum says whether it arrived whole, so it is not hashed a second time
-(``UNSIGNED-PAYLOAD``, as botocore does). Over plain HTTP its SHA-256 is signed.
+A signature covers the body. TLS protects the body on its way, and a checksum says
+whether it arrived whole, so over TLS the body is not hashed a second time
+(``UNSIGNED-PAYLOAD``, as in botocore). Over plain HTTP its SHA-256 is signed.
 """
 
 from __future__ import annotations
@@ -50,18 +50,18 @@ UNSIGNED = "UNSIGNED-PAYLOAD"
 
 _ALGORITHM = "AWS4-HMAC-SHA256"
 
-# The key that botocore is asked about to see the bucket's URL, and what a signature is
-# for: Credential=KEY/DATE/REGION/SERVICE/aws4_request.
+# The key of a request that botocore makes, which shows the bucket's URL and the scope
+# of signatures: Credential=KEY/DATE/REGION/SERVICE/aws4_request.
 _KEY = "k"
 _SCOPE = re.compile(r"Credential=[^,]*/([^/,]*)/([^/,]*)/aws4_request")
 
 #: Seconds between attempts to refresh credentials that are still good.
 _REFRESH_INTERVAL = 60.0
 
-#: Seconds by which a store's clock may seem to be wrong, and be right.
+#: Seconds by which a store's clock may differ before it is corrected.
 _WANDERS = 60.0
 
-#: Credentials that expire within so many seconds are waited for.
+#: Requests wait for new credentials if the present ones expire within these seconds.
 _SHORT = 120
 
 
@@ -82,12 +82,12 @@ class Access:
     """
     Where the bucket is, and credentials for it.
 
-    :ivar base: The bucket's URL, without a slash at the end.
-    :ivar model: botocore's model of S3, by which answers are read.
+    :ivar base: The bucket's URL, without a trailing slash.
+    :ivar model: botocore's model of S3, for parsing responses.
     :param clock: The steady clock. Its wall clock dates signatures, corrected by
         :attr:`skew`.
     :ivar skew: Seconds that the store's clock is ahead of our wall clock, once it has
-        complained.
+        rejected a request for that.
     :ivar ahead: Seconds that the store's clock is ahead of our steady one.
     """
 
@@ -110,7 +110,7 @@ class Access:
 
     @property
     def is_safe(self) -> bool:
-        """Whether nobody can change a body on its way."""
+        """Whether TLS protects bodies on their way."""
         return self.base.startswith("https:")
 
     def now(self) -> float:
@@ -119,10 +119,10 @@ class Access:
 
     def saw(self, theirs: float) -> None:
         """
-        Note what the store's clock says now.
+        Note the time of the store's clock.
 
-        It tells whole seconds, and what it says takes a while to come, so that it
-        corrects only what is quite wrong.
+        It has whole seconds, and takes a while to arrive. So only large differences are
+        corrected.
         """
         ahead = theirs - self._clock.seconds()
         if abs(ahead - self.ahead) > _WANDERS:
@@ -130,7 +130,7 @@ class Access:
 
     async def ready(self) -> None:
         """
-        Wait until there are credentials that are good for now.
+        Wait until there are valid credentials.
 
         :raises BackendError: If there are none.
         """
@@ -146,7 +146,7 @@ class Access:
         if self._frozen is None or self._credentials.refresh_needed(_SHORT):
             await joined
         else:
-            # There is time: what there is is good until the new ones are here.
+            # The present credentials are valid until the new ones have arrived.
             joined.addErrback(self._could_not_refresh)
 
     def _is_due(self) -> bool:
@@ -157,12 +157,15 @@ class Access:
         )
 
     def _could_not_refresh(self, failure: Failure) -> None:
-        _log.warn("credentials go on as they are: {why}", why=str(failure.value))
+        _log.warn(
+            "could not refresh credentials, using the present ones: {why}",
+            why=str(failure.value),
+        )
 
     async def _refresh(self) -> None:
         try:
-            # This waits for the source only where its answer is needed; else it goes
-            # on with what there is, and logs that.
+            # If the present credentials are still valid, a failure to refresh them is
+            # only logged.
             self._frozen = await self._in_thread(
                 self._credentials.get_frozen_credentials
             )
@@ -178,7 +181,7 @@ class Access:
             refreshing.end(outcome)
 
     def forget(self) -> None:
-        """Ask for credentials anew before the next request: these have expired."""
+        """Get new credentials before the next request: these have expired."""
         if isinstance(self._credentials, RefreshableCredentials):
             self._frozen = None
 
@@ -210,7 +213,7 @@ class Access:
         """
         Sign a URL. :meth:`ready` has been waited for.
 
-        :param seconds: For how long it is good.
+        :param seconds: For how long it is valid.
         """
         signer = S3SigV4QueryAuth(self._frozen, self.service, self.region)
         request = self._dated(AWSRequest(method=method, url=url))
@@ -234,9 +237,9 @@ class Access:
 
 def resolved(settings: S3Settings, clock: IReactorTime, in_thread: InThread) -> Access:
     """
-    Find out where the bucket is, and as whom to ask. Blocks.
+    Find the bucket's URL and credentials. Blocks.
 
-    :raises BackendError: If there is no telling; the text is one line.
+    :raises BackendError: If they cannot be found; the text is one line.
     """
     try:
         session = botocore.session.Session(profile=settings.profile)
@@ -251,7 +254,7 @@ def resolved(settings: S3Settings, clock: IReactorTime, in_thread: InThread) -> 
             )
         client = session.create_client(
             "s3",
-            # AWS_REGION is what containers and functions have, and botocore ignores.
+            # Containers and functions have AWS_REGION, which botocore ignores.
             region_name=settings.region
             or session.get_config_variable("region")
             or os.environ.get("AWS_REGION"),
@@ -263,7 +266,7 @@ def resolved(settings: S3Settings, clock: IReactorTime, in_thread: InThread) -> 
         url, region, service = _where(client, settings.bucket)
     except NoRegionError as error:
         raise BackendError(
-            "no region for S3 is known: give region=NAME, or set AWS_REGION"
+            "no region for S3 is known: set region=NAME, or AWS_REGION"
         ) from error
     except (BotoCoreError, OSError, ValueError) as error:
         said = " ".join(str(error).split())
@@ -282,17 +285,17 @@ def resolved(settings: S3Settings, clock: IReactorTime, in_thread: InThread) -> 
 @cache
 def _loader(paths: str | None) -> Any:
     """
-    Make what reads botocore's model of S3, once for all backends of a process.
+    Make the loader of botocore's model of S3, once for all backends of a process.
 
-    It takes 0.1 s and some MiB, and is the same for all of them.
+    Loading takes 0.1 s and some MiB.
 
-    :param paths: Where else it is looked for.
+    :param paths: More directories to look in.
     """
     return create_loader(paths)
 
 
 class _Nothing:
-    """The body of an answer that nobody has sent."""
+    """The empty body of a response that was not sent."""
 
     def stream(self) -> Iterator[bytes]:
         return iter(())
@@ -300,10 +303,10 @@ class _Nothing:
 
 def _where(client: Any, bucket: str) -> tuple[str, str, str]:
     """
-    See what botocore would send, and where, without sending it.
+    Have botocore make a request, without sending it.
 
-    :returns: The URL of the object :data:`_KEY`, and the region and the service that
-        its signature is for.
+    :returns: The URL of the object :data:`_KEY`, and the region and the service of the
+        signature.
     """
     seen: list[Any] = []
 
@@ -319,7 +322,7 @@ def _where(client: Any, bucket: str) -> tuple[str, str, str]:
         signed = signed.decode("ascii")
     found = _SCOPE.search(signed)
     if found is None:
-        raise ValueError(f"botocore signs in a way that is not known: {signed[:60]}")
+        raise ValueError(f"botocore uses an unknown kind of signature: {signed[:60]}")
     return str(request.url), found[1], found[2]
 
 

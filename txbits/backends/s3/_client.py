@@ -1,10 +1,9 @@
 """
-Signed requests to S3 over treq: one attempt, and further ones.
+Signed requests to S3 over treq, which are repeated if they fail.
 
-A request is repeated while that can help and time allows. What was repeated may have
-been carried out already by an attempt whose answer was lost; the outcome says so
-(``is_repeated``), and whoever asked for something that cannot be done twice takes it
-from there.
+A request is repeated while that can help and there is time. An earlier attempt, whose
+response was lost, may have been carried out; the outcome says so (``is_repeated``). The
+caller handles that if the request cannot be carried out twice.
 """
 
 from __future__ import annotations
@@ -63,23 +62,23 @@ from txbits.clocks import wall_of
 
 _log = Logger()
 
-#: Seconds that one attempt may take, besides what its body takes at the slowest.
+#: Seconds that one attempt may take, in addition to the time for its body.
 ATTEMPT_TIMEOUT = 15.0
 
 # S3 may take minutes to complete an upload of many parts, or to copy a long one.
 _LENGTHY = frozenset({"CompleteMultipartUpload", "UploadPartCopy"})
 
-# These have no checksum of a body: there is none, or it is not an object's bytes.
+# These have no checksum, because their body is not an object's bytes.
 _UNCHECKED = frozenset({"UploadPartCopy"})
 
-#: The slowest that a body may be sent, or received, in bytes a second.
+#: The least speed of a body, in bytes a second.
 _SLOWEST = 1 << 17
 
-#: The first pause, and the longest, in seconds; each is drawn between nothing and that.
+#: The first pause and the longest, in seconds; each is drawn between 0 and that.
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 8.0
 
-#: So long an answer that says what is wrong may be, in bytes.
+#: The greatest length of an error response, in bytes.
 _MOST_ERROR = 1 << 16
 
 _PASSING = frozenset({429, 500, 502, 503, 504})
@@ -96,7 +95,7 @@ _PASSING_CODES = frozenset(
 #: The trouble that the store is away.
 _STORE = "store"
 
-#: By how many seconds a clock is wrong that a store complains of; most say at 900.
+#: By how many seconds a clock is wrong when a store rejects it; for most it is 900.
 _SKEWED = 300.0
 
 _LOST = (
@@ -115,12 +114,12 @@ _LOST = (
 @define(eq=False)
 class Client:
     """
-    Asks S3.
+    Sends requests to S3.
 
-    :param access: Where, and as whom.
-    :param agent: Carries requests.
+    :param access: The bucket's URL, and credentials.
+    :param agent: Sends single requests.
     :param reactor: The clock.
-    :param in_thread: Where long bodies are hashed.
+    :param in_thread: Calls functions in threads, for long bodies.
     :ivar counts: How many attempts were made, by operation.
     """
 
@@ -143,13 +142,13 @@ class Client:
 
     async def ask(self, request: Request) -> Response:
         """
-        Carry a request out, in as many attempts as it takes and time allows.
+        Send a request, and repeat it as often as needed while there is time.
 
         :raises S3Error: If S3 refuses it.
-        :raises S3Unreachable: If nothing settles it in time.
-        :raises S3Unfit: If what S3 says cannot be relied on.
-        :raises CancelledError: If the Deferred of whoever asks was cancelled. Only what
-            merely reads, or may be done at any time, can be given up like that.
+        :raises S3Unreachable: If no attempt settles it in time.
+        :raises S3Unfit: If the response cannot be relied on.
+        :raises CancelledError: If the caller's Deferred was cancelled. The caller may
+            do that only for requests that change nothing, or may be carried out later.
         """
         asked = self._reactor.seconds()
         await self._at_once.acquire()
@@ -160,8 +159,8 @@ class Client:
 
     async def _ask(self, request: Request, asked: float) -> Response:
         payload, headers = await self._described(request)
-        # To stand in line counts, so that a store that is away keeps nobody for longer;
-        # but all get their turn.
+        # The time in the queue counts, so that no request takes longer while the store
+        # is away; but each gets at least one attempt.
         for_body = _seconds_for(request)
         deadline = asked + self.settings.timeout + for_body
         once = min(ATTEMPT_TIMEOUT, self.settings.timeout) + for_body
@@ -196,7 +195,7 @@ class Client:
                 why = S3Unreachable(str(error), f"refuses requests: {error}")
                 is_repeated = True
             if attempt:
-                # One alone is a connection that the store has closed, as a rule.
+                # A single failure usually is a connection that the store has closed.
                 self.report(why.reason)
             pause = self._random(0, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt))
             attempt += 1
@@ -235,7 +234,7 @@ class Client:
         )
 
     async def _described(self, request: Request) -> tuple[str, dict[str, str]]:
-        """Work out what is said of the body."""
+        """Return the hash of the body that is signed, and all headers."""
         headers = dict(request.headers)
         body = request.body
         if body is None:
@@ -255,17 +254,17 @@ class Client:
         return digest.sha256() if is_signed else UNSIGNED, headers
 
     def new_digest(self) -> Digest:
-        """Begin to work out what will be said of a body that is still coming."""
+        """Begin the digest of a body that is arriving."""
         return Digest(self.settings.checksum, not self.access.is_safe)
 
     def digest(self, digest: Digest, chunk: bytes) -> None:
-        """Go on with the next bytes of such a body."""
+        """Add the next bytes of such a body to its digest."""
         digest.feed(chunk, self._in_thread)
 
     def url(self, request: Request) -> str:
-        """Return the URL of what a request is about."""
+        """Return the URL of a request."""
         url = self.access.base
-        # A bucket's own URL ends in a slash, whatever way it is addressed.
+        # A bucket's own URL has a trailing slash, however it is addressed.
         url += "/" + quote(request.key or "", safe="/~")
         if request.query:
             url += "?" + "&".join(
@@ -358,8 +357,8 @@ class Client:
         reasons = [one.value for one in getattr(error, "reasons", ())] or [error]
         if any(isinstance(one, (TLSError, VerificationError)) for one in reasons):
             return S3Untrusted(
-                f"the certificate of {self.access.base} is not trusted; if it is one "
-                f"of your own, give ca=FILE: {reasons[-1]!r}"
+                f"the certificate of {self.access.base} is not trusted; if it is "
+                f"self-signed, set ca=FILE: {reasons[-1]!r}"
             )
         if is_late:
             why = f"did not answer within {seconds:g} s"
@@ -370,10 +369,11 @@ class Client:
 
     def _puts_right(self, request: Request, error: S3Error) -> bool:
         """
-        Return whether something can be done about an error so that the next attempt is
-        better, and do it.
+        Fix what caused an error, if possible, for the next attempt.
+
+        :returns: Whether something was fixed.
         """
-        # Answers to HEAD have no body that could say why.
+        # Responses to HEAD have no body with an error code.
         is_silent = request.method == "HEAD"
         if error.code == "ExpiredToken" or (is_silent and error.status == 400):
             self.access.forget()
@@ -408,7 +408,7 @@ def _named(response: IResponse) -> dict[str, str]:
 
 
 def _is_cancelled(error: Exception) -> bool:
-    """Return whether who asked does not want to know any more."""
+    """Return whether the request was cancelled."""
     reasons = [one.value for one in getattr(error, "reasons", ())]
     return any(
         isinstance(one, (CancelledError, ConnectingCancelledError))
