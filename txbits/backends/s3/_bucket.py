@@ -1,8 +1,8 @@
 """
-The handful of calls that the S3 backend makes, by what they are for.
+The few calls that the S3 backend makes.
 
-"Not there" is an answer here, and so is "the condition does not hold"; what remains is
-a :class:`~txbits.errors.BackendError`.
+That an object is missing is a result here, and a condition that does not hold is an
+error of its own; all others are a :class:`~txbits.errors.BackendError`.
 """
 
 from __future__ import annotations
@@ -45,24 +45,24 @@ _MOST_PAGES = 1_000_000
 _MOST_OF_ONE = 1000
 _MOST_OF_PARTS = 10_000
 
-#: How stores answer DeleteObjects that do not have it. Google's says 400, with
+#: Status of stores that do not support DeleteObjects. Google's says 400, with
 #: InvalidArgument or NotImplemented; others 501, 405, or 404.
 _NOT_THERE = frozenset({400, 404, 405, 501})
 
-#: An object's metadata that says which session put it there.
+#: The metadata of an object that names the session that put it there.
 SESSION_HEADER = "x-amz-meta-txbits-session"
 
 
 @frozen
 class Found:
     """
-    An object that is there.
+    An object.
 
-    :ivar etag: Its ETag, as it stands in headers.
+    :ivar etag: Its ETag, as in headers.
     :ivar size: Its length.
     :ivar modified: When it was stored, by the store's clock.
-    :ivar session: The session that published it, in the words of the header; ``None``
-        if none did, or in a listing.
+    :ivar session: The session that published it, as in the header; ``None`` if none
+        did, or in a listing.
     :ivar coding: The Content-Encoding that it is stored with; ``None`` if it has none,
         or in a listing.
     """
@@ -102,7 +102,7 @@ class Begun:
     A multipart upload that was begun.
 
     :ivar upload: Its id.
-    :ivar is_repeated: Whether others may have been, whose answers were lost.
+    :ivar is_repeated: Whether others may have been, whose responses were lost.
     """
 
     upload: str
@@ -111,7 +111,7 @@ class Begun:
 
 @frozen
 class Listing:
-    """One page of a listing, and where the next begins, if there is one."""
+    """A page of a listing, and where the next one begins, if there is one."""
 
     found: list[Found]
     prefixes: list[str]
@@ -122,7 +122,7 @@ class NotMet(BackendError):
     """
     The condition of a write does not hold; nothing was written.
 
-    :ivar is_repeated: But an earlier attempt of the same write may have been.
+    :ivar is_repeated: Whether an earlier attempt may have written it.
     """
 
     def __init__(self, error: S3Error) -> None:
@@ -143,11 +143,11 @@ class NoUpload(BackendError):
 
 
 class UnknownUploads(BackendError):
-    """A multipart upload may have been begun, and nobody has its id."""
+    """A multipart upload may have been begun, and its id is unknown."""
 
 
 class WrongPart(BackendError):
-    """A part is not what it was when the parts were listed."""
+    """A part has changed since the parts were listed."""
 
 
 def fitting(grid: Grid, parts: Iterable[Part]) -> dict[int, Part]:
@@ -165,10 +165,10 @@ class Bucket:
     """
     A bucket.
 
-    :ivar client: Asks for what is called here.
+    :ivar client: Sends the requests.
     :ivar removes_singly: Whether the store is known to remove one object at a time.
-    :ivar has_bare_conditions: Whether it takes an ETag without quotes only, as the
-        condition of a write.
+    :ivar has_bare_conditions: Whether it accepts an ETag as the condition of a write
+        only without quotes.
     """
 
     client: Client
@@ -203,8 +203,7 @@ class Bucket:
             if _is_absence(error, "404"):
                 return None
             raise
-        # Where it is missing, who stands before the store would send another body than
-        # is stored, or takes it away.
+        # If it is missing, something in front of the store changes bodies or headers.
         length = response.headers.get("content-length", "").strip()
         if not (length.isascii() and length.isdecimal()):
             raise S3Unfit(
@@ -228,7 +227,7 @@ class Bucket:
         :param instead_of: The ETag of the object that it may replace.
         :param only_new: Whether it may replace none.
         :returns: Its ETag.
-        :raises NotMet: If something else stands there.
+        :raises NotMet: If another object is there, or none.
         """
         sent = dict(headers or ())
         sent.update(self._encryption())
@@ -257,10 +256,10 @@ class Bucket:
 
     async def delete(self, key: str, only: str | None = None) -> None:
         """
-        Remove an object; that there is none is success.
+        Remove an object, if there is one.
 
-        :param only: The ETag of the one that is meant; another one stays, where the
-            store heeds that.
+        :param only: The ETag of the object to remove; another one stays, if the store
+            respects conditions of removals.
         """
         try:
             await self.client.ask(
@@ -272,13 +271,13 @@ class Bucket:
                 )
             )
         except S3Error as error:
-            # Amazon's answers 204 where there is none, others 404.
+            # Amazon's answers 204 if there is none, others 404.
             is_gone = error.status == 404 and error.code != "NoSuchBucket"
             if not is_gone and (only is None or error.status != 412):
                 raise
 
     async def delete_all(self, keys: Sequence[str]) -> None:
-        """Remove objects; that some are not there is success."""
+        """Remove objects, those of them that exist."""
         for start in range(0, len(keys), _BATCH):
             batch = keys[start : start + _BATCH]
             if len(batch) == 1 or self.removes_singly:
@@ -312,11 +311,11 @@ class Bucket:
                     for one in response.parsed.get("Errors", ())
                     if one.get("Code") != "NoSuchKey"
                 }
-                # What is wrong with one of them is often over, and otherwise told.
+                # A failure of single objects often passes; if not, this raises it.
                 await self._delete_singly([key for key in keys if key in left])
                 return
-            why = "its answer is no DeleteResult"
-        # If that was not why, these fail in the same way.
+            why = "the response is not a DeleteResult"
+        # If the store has another problem, these fail too.
         await self._delete_singly(keys)
         self.removes_singly = True
         _log.info(
@@ -418,8 +417,8 @@ class Bucket:
         sent = dict(headers)
         sent.update(self._encryption())
         if self.client.settings.checksum == "crc32":
-            # Of the whole object: the checksums of the parts need not be given again
-            # to complete it, and not every store lists them.
+            # For the whole object, so that the checksums of the parts need not be
+            # repeated to complete it: not every store lists them.
             sent["x-amz-checksum-algorithm"] = "CRC32"
             sent["x-amz-checksum-type"] = "FULL_OBJECT"
         request = Request(
@@ -464,9 +463,9 @@ class Bucket:
         Upload a part, counted from 0, that the store copies from another object.
 
         :param source: The object.
-        :param span: Which of its bytes.
+        :param span: The bytes to copy.
         :raises NoUpload: If there is no such upload.
-        :raises StagedDataLost: If the object is gone, or another.
+        :raises StagedDataLost: If the object is gone, or has changed.
         """
         bucket = self.client.settings.bucket
         within = f"{bucket}/object" if bucket.startswith("arn:") else bucket
@@ -546,11 +545,11 @@ class Bucket:
         self, key: str, upload: str, parts: Sequence[Part], *, only_new: bool
     ) -> None:
         """
-        Make the parts of an upload an object.
+        Make an object of the parts of an upload.
 
-        :raises NotMet: If something stands there, and may not be replaced.
+        :raises NotMet: If an object is there that may not be replaced.
         :raises NoUpload: If there is no such upload.
-        :raises WrongPart: If the parts are not these.
+        :raises WrongPart: If a part has changed.
         """
         said = "".join(
             f"<Part><PartNumber>{one.number + 1}</PartNumber>"
@@ -586,9 +585,9 @@ class Bucket:
 
     async def abort(self, key: str, upload: str) -> None:
         """
-        Abort an upload; that there is none is success.
+        Abort an upload, if there is one.
 
-        Whether it is really gone its parts tell.
+        It is gone when a listing of its parts says so.
         """
         try:
             await self._of_upload(
@@ -639,7 +638,7 @@ class Bucket:
                 lists, response, len(found), parsed.get("MaxUploads") or _PAGE
             ):
                 return uploads
-            # SeaweedFS goes by the id alone.
+            # SeaweedFS uses the id alone.
             marker = str(parsed.get("NextKeyMarker") or "")
             id_marker = str(parsed.get("NextUploadIdMarker") or "")
             pages.turn(
@@ -671,14 +670,14 @@ class Bucket:
 
 
 def _is_absence(error: S3Error, code: str = "NoSuchKey") -> bool:
-    # A 404 with a body that is not S3's comes from something in front of it.
+    # A 404 with another body comes from something in front of S3.
     return error.status == 404 and error.code == code
 
 
 def quoted(etag: str) -> str:
-    """Write an ETag as headers have it."""
-    # Some stores leave the quotes out, in listings or everywhere. As a condition they
-    # take both, and what is to be compared is then the same.
+    """Return an ETag as headers have it."""
+    # Some stores omit the quotes, in listings or everywhere, and accept both forms as
+    # conditions. With quotes, ETags can be compared.
     etag = etag.strip()
     return f'"{etag}"' if etag and etag[0] != '"' and etag[:2] != "W/" else etag
 
@@ -689,7 +688,7 @@ def _found(key: str, response: Response, size: int) -> Found:
     seconds = http_date(modified)
     if seconds is None:
         raise S3Unfit(
-            f"S3 does not tell when {key!a} was last changed: {modified[:100]!a}"
+            f"S3 does not say when {key!a} was last changed: {modified[:100]!a}"
         )
     return Found(
         key,

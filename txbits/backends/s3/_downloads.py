@@ -35,16 +35,17 @@ from txbits.errors import (
 
 _log = Logger()
 
-#: How often in a row a connection may be lost without a byte.
+#: How many connections in a row may be lost before a byte has arrived.
 _MOST_FRUITLESS = 5
 
 
 class _Receiver(Protocol):
     """
-    The body of an answer, handed on as it comes.
+    Passes the body of a response on as it arrives.
 
-    :ivar received: How many bytes came.
-    :ivar ended: Fires with ``None`` at the end, whatever kind of end it is.
+    :ivar received: How many bytes arrived.
+    :ivar is_unwanted: Whether the rest of the body is dropped.
+    :ivar ended: Fires with ``None`` at the end, also if it comes too early.
     """
 
     def __init__(self, stream: Stream, most: int) -> None:
@@ -77,7 +78,7 @@ class _Receiver(Protocol):
         self.ended.callback(None)
 
     def drop(self) -> None:
-        """Want no more; the end follows."""
+        """Drop the rest, and close the connection."""
         self.is_unwanted = True
         hang_up(self.transport)
 
@@ -86,10 +87,10 @@ class _Receiver(Protocol):
 @define(eq=False)
 class Stream:
     """
-    Bytes of one object on their way to a consumer.
+    Feeds bytes of one object to a consumer.
 
-    :ivar consumer: It is given this producer, and may pause and stop it.
-    :ivar found: The object, as it was when it was looked at; it must be that still.
+    :ivar consumer: The consumer, which may pause and stop this producer.
+    :ivar found: The object; it must not have changed since.
     """
 
     consumer: IConsumer
@@ -105,7 +106,7 @@ class Stream:
         """
         Feed the bytes from *start* up to, not including, *end*.
 
-        :raises StagedDataLost: If the object is gone, or another.
+        :raises StagedDataLost: If the object is gone, or has changed.
         :raises BackendError: If S3 fails, or the consumer stopped it.
         """
         self.consumer.registerProducer(self, True)
@@ -120,12 +121,12 @@ class Stream:
                     raise BackendError(f"S3 sends no bytes of {self.found.key!a}")
         finally:
             if self._receiver is not None:
-                # Whoever waited wants no more, and is to get no more.
+                # The caller has given up.
                 self._receiver.drop()
             self.consumer.unregisterProducer()
 
     async def _receive(self, start: int, end: int) -> int:
-        """Ask once, and hand on what comes; tell how many bytes did."""
+        """Send one request, pass its body on, and return how many bytes came."""
         request = Request(
             operation="GetObject",
             method="GET",
@@ -150,7 +151,7 @@ class Stream:
                 await self._resumed
             receiver.is_unwanted = self.is_stopped or fault is not None
         except BaseException:
-            # Whoever waited wants no more; the connection is not to wait for anybody.
+            # The caller has given up, so the connection is closed.
             receiver.is_unwanted = True
             raise
         finally:
@@ -171,39 +172,39 @@ class Stream:
                 "store must not compress"
             )
         if not response.headers.get("content-range", "").startswith(f"bytes {start}-"):
-            return S3Unfit("this store does not heed Range when it is read")
-        # Not every store heeds If-Match when it is read.
+            return S3Unfit("this store does not respect Range in reads")
+        # Not every store respects If-Match in reads.
         if quoted(response.headers.get("etag", found.etag)) != quoted(found.etag):
             return StagedDataLost(f"{found.key!a} has been replaced")
         return None
 
     def _insist(self) -> None:
         if self.is_stopped:
-            raise BackendError("who was reading has gone away")
+            raise BackendError("the reader has gone away")
 
     # Time
 
     def watch(self) -> None:
-        """Bytes are to come soon, unless the consumer pauses."""
+        """Expect bytes soon, unless the consumer pauses."""
         self.rest()
         if self._resumed is None:
             self._timer = self._clock.callLater(ATTEMPT_TIMEOUT, self._stalled)
 
     def rest(self) -> None:
-        """None need come."""
+        """Expect none."""
         timer, self._timer = self._timer, None
         if timer is not None and timer.active():
             timer.cancel()
 
     def _stalled(self) -> None:
-        _log.debug("{key} is asked for again: nothing came", key=self.found.key)
+        _log.debug("nothing arrives of {key}; requesting it again", key=self.found.key)
         if self._receiver is not None:
             self._receiver.drop()
 
-    # The consumer's
+    # Called by the consumer
 
     def pauseProducing(self) -> None:
-        """Called by the consumer: it has enough for now."""
+        """Pause; called by the consumer."""
         if self._resumed is None and not self.is_stopped:
             self._resumed = Deferred()
             self.rest()
@@ -211,7 +212,7 @@ class Stream:
                 transport.pauseProducing()
 
     def resumeProducing(self) -> None:
-        """Called by the consumer: it can take more."""
+        """Go on; called by the consumer."""
         resumed, self._resumed = self._resumed, None
         if resumed is not None:
             if (transport := self._transport()) is not None:
@@ -220,7 +221,7 @@ class Stream:
             resumed.callback(None)
 
     def stopProducing(self) -> None:
-        """Called by the consumer: it wants no more, ever."""
+        """Stop for good; called by the consumer."""
         if not self.is_stopped:
             self.is_stopped = True
             self.resumeProducing()
@@ -233,18 +234,18 @@ class Stream:
 
 def served(staging: Staging, found: Found) -> StoredFile:
     """
-    Make an object that was looked at a file that is served.
+    Make a file that can be served from an object.
 
-    Its ETag is the store's: S3 gives another one to each content, and calls none weak.
+    Its ETag is the store's, which is strong and differs for each content.
 
-    Length, ranges and ETag are those of the bytes as they are stored; if these have a
-    coding, it goes with them.
+    Length, ranges and ETag are those of the bytes as they are stored, and the file has
+    their Content-Encoding.
 
     :raises BackendError: If it has no ETag.
     """
     etag = found.etag.removeprefix('"').removesuffix('"')
     if not etag:
-        raise BackendError(f"the store tells no ETag of {found.key!a}")
+        raise BackendError(f"the store has no ETag for {found.key!a}")
     client = staging.bucket.client
     return StoredFile(
         found.size,
@@ -263,7 +264,7 @@ async def open_file(staging: Staging, destination: tuple[str, ...]) -> StoredFil
     """
     checked_segments(destination)
     key = staging.settings.key(destination)
-    # S3 refuses a longer one with an error that is none of the file's.
+    # For a longer key, S3 has an error that does not mean that there is no file.
     found = await staging.bucket.head(key) if staging.is_key(key) else None
     if found is not None:
         return served(staging, found)
@@ -278,13 +279,13 @@ async def location(
     """
     Sign a URL of a file; see :class:`~txbits.interfaces.IRedirecting`.
 
-    :returns: ``None`` if the settings say that files are served by us.
+    :returns: The URL; ``None`` if the settings say that we serve files.
     :raises BackendError: In the ways of ``IDownloadable.open_file``.
     """
     seconds = staging.settings.presign
     if seconds is None:
         return None
-    # Also so that nobody is sent to what is not there, or is to be seen by nobody.
+    # So that clients are redirected only to files that exist and may be served.
     await open_file(staging, destination)
     client = staging.bucket.client
     await client.access.ready()

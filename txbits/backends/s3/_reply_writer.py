@@ -1,11 +1,10 @@
 """
 The writer of a server application's reply.
 
-A short reply is put whole when it ends. A longer one becomes a multipart upload, whose
-parts are as short as S3 allows. An application may take its time, so the bytes of a
-part are not held for as long as that takes: when memory is short, or when the part does
-not get full, they are put as they are, as *pieces*, and read back when the part is
-complete.
+A short reply is put whole at its end. A longer one becomes a multipart upload, whose
+parts are as short as S3 allows. Applications may be slow. So if memory is short, or if
+a part is not full after a while, its bytes so far are stored as a *piece*, and read
+back when the part is complete.
 """
 
 from __future__ import annotations
@@ -33,13 +32,13 @@ _SHORT_CHUNK = 1 << 14
 #: How many parts a multipart upload has at most.
 _MOST_PARTS = 10_000
 
-#: For how many seconds a part may be held that does not get full.
+#: For how many seconds an incomplete part may be kept in memory.
 PATIENCE = 60.0
 
-#: No less is put away for that reason, in bytes.
+#: The least length of pieces that are stored for that reason, in bytes.
 LEAST_PIECE = 1 << 16
 
-#: So many pieces are made one.
+#: How many pieces a part may have before they are joined.
 MOST_PIECES = 100
 
 
@@ -49,8 +48,8 @@ class ReplyWriter:
     """
     Writes a reply; see :class:`~txbits.interfaces.IWriter`.
 
-    What may be held is asked for as it comes. The present part begins at ``_sent``; its
-    first ``_stored`` bytes lie in pieces, and the other ``_held`` in memory.
+    Memory is requested as bytes arrive. The present part begins at ``_sent``. Its first
+    ``_stored`` bytes are in pieces, and the next ``_held`` bytes in memory.
     """
 
     _staged: Staged
@@ -79,7 +78,7 @@ class ReplyWriter:
     @property
     def held(self) -> int:
         """How many bytes could be put away."""
-        # What waits for room does not make any.
+        # A writer that waits for memory cannot put bytes away.
         return 0 if self._is_going or self._room is not None else self._held
 
     # Writing
@@ -113,7 +112,7 @@ class ReplyWriter:
                 self._late = clock.callLater(PATIENCE, self._is_slow)
 
     def _append(self, piece: bytes) -> None:
-        # An object for each of a few bytes would take many times what is counted.
+        # Many objects of a few bytes would use much more memory than is counted.
         if self._chunks and len(self._chunks[-1]) + len(piece) <= _SHORT_CHUNK:
             self._chunks[-1] += piece
         else:
@@ -129,12 +128,12 @@ class ReplyWriter:
 
     async def _make_room(self, length: int) -> None:
         if not self._memory.fits(length) and not self._memory.fits_soon(length):
-            # Nothing may be held while others may have to put away for what is needed.
+            # This one must not hold bytes while others put theirs away for it.
             await self._put_away()
         await self._take(length)
 
     async def _take(self, length: int) -> None:
-        """Hold more bytes, unless the writer is given up meanwhile."""
+        """Request memory, unless the writer is abandoned meanwhile."""
         if self._is_abandoned:
             raise BackendError("this writer is closed")
         room = self._room = self._memory.take(length)
@@ -154,10 +153,10 @@ class ReplyWriter:
             self.put_away()
 
     def put_away(self) -> None:
-        """Put what is held into the bucket, since others need the memory."""
+        """Store what is held as a piece, because others need the memory."""
         if not self._is_going:
             self._is_going = True
-            # Who writes next, or ends the reply, is told of what went wrong.
+            # The next write, or close, raises the error.
             begun(self._put_away_in_turn()).addErrback(lambda _: None)
 
     async def _put_away_in_turn(self) -> None:
@@ -186,16 +185,16 @@ class ReplyWriter:
             await self._make_one()
 
     async def _make_one(self) -> None:
-        """Put all pieces of the present part as one: each of them may be short."""
+        """Join all pieces of the present part into one."""
         await self._gathered()
         pieces, self._pieces = self._pieces, []
-        # Over the first of them, whose key it has.
+        # It replaces the first of them, whose key it has.
         await self._put_away()
         await self._remove(pieces[1:])
 
     def _fail(self, error: BaseException) -> None:
         self._fault = error
-        # Nothing will come of what is held, and others may wait for the room.
+        # These bytes are lost, and others may be waiting for memory.
         self._drop()
 
     def _drop(self) -> None:
@@ -210,11 +209,11 @@ class ReplyWriter:
     # Parts
 
     async def _gathered(self) -> list[bytes]:
-        """Hold all of the present part, and tell its bytes."""
+        """Read the pieces of the present part back, and return all of its bytes."""
         if not self._stored:
             return self._chunks
         if not self._memory.fits(self._stored):
-            # Nothing may be held while more is waited for: others do the same.
+            # This one must not hold bytes while it waits, as others do.
             await self._put_away()
         await self._take(self._stored)
         self._stored = 0
@@ -228,13 +227,13 @@ class ReplyWriter:
         return self._chunks
 
     async def _send(self) -> None:
-        """Put what there is of the present part as a part."""
+        """Upload the present part."""
         bucket = self._staged.staging.bucket
         number = self._sent // LEAST_PART
         if number == _MOST_PARTS:
             raise OutOfSpace(f"a reply of over {self._sent} bytes")
         if self._upload is None:
-            # Others, of lost answers, are found at the release by their key.
+            # Others, whose responses were lost, are found at the release by their key.
             self._upload = (await bucket.begin_upload(self.key, {})).upload
         body = Body(await self._gathered())
         self._memory.leaving += body.length
@@ -301,7 +300,7 @@ class ReplyWriter:
                     only_new=False,
                 )
             except NoUpload:
-                # It was completed when the answer got lost; some stores say so then.
+                # An earlier attempt completed it, and the response was lost.
                 found = await bucket.head(self.key)
                 if found is None or found.size != self._sent:
                     raise
@@ -327,9 +326,9 @@ class ReplyWriter:
 
     async def abandon(self) -> None:
         """
-        End without putting anything more.
+        Stop writing.
 
-        What is being put is waited for, so that nothing arrives after the release.
+        Requests under way are waited for, so that nothing arrives after the release.
         """
         self._is_abandoned = True
         if self._room is not None:

@@ -2,8 +2,8 @@
 A writer: bytes flow into parts while they arrive.
 
 At most two parts of a session are in memory: the one that is being filled and one that
-is being sent, or two that are being sent. What does not fill a part is put when the
-writer is closed, or when memory is short.
+is being sent, or two that are being sent. Bytes that do not fill a part are stored as a
+tail when the writer is closed, or when memory is short.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SHORT_CHUNK = 16 * 1024
 
 @define(eq=False)
 class _Sending:
-    """A part that is on its way; it is over in the order of the file."""
+    """A part that is being sent. Parts count as sent in the order of the file."""
 
     end: int
     is_over: bool = False
@@ -49,8 +49,8 @@ class S3Writer:
     """
     Appends to a session; see :class:`~txbits.interfaces.IWriter`.
 
-    The chunks in memory begin at ``_start`` and end at ``_position``; those before
-    ``_stored`` lie in the bucket as well.
+    The chunks in memory begin at ``_start`` and end at ``_position``. Bytes before
+    ``_stored`` are in the bucket as well.
     """
 
     _staged: Staged
@@ -74,7 +74,7 @@ class S3Writer:
 
     @property
     def is_small(self) -> bool:
-        """Whether the file lies in the record."""
+        """Whether the file is in the record."""
         return self._total <= MOST_INLINE
 
     @property
@@ -85,7 +85,7 @@ class S3Writer:
         return self._position - self._start
 
     def begin(self, part_size: int) -> None:
-        """Take up where the session stands."""
+        """Begin at the session's offset."""
         staged = self._staged
         self._part_size = staged.record.part_size or part_size
         self._position = self._stored = staged.offset
@@ -132,7 +132,7 @@ class S3Writer:
             self._lock.release()
 
     def _append(self, piece: bytes) -> None:
-        # An object for each of a few bytes would take many times what is counted.
+        # Many objects of a few bytes would use much more memory than is counted.
         if self._chunks and len(self._chunks[-1]) + len(piece) <= _SHORT_CHUNK:
             self._chunks[-1] += piece
         else:
@@ -144,16 +144,16 @@ class S3Writer:
             raise BackendError("this writer is closed")
 
     def _insist(self) -> None:
-        """Fail as what goes on behind write() has failed."""
+        """Raise the error of a request that was sent in the background."""
         if self._fault is not None:
             raise self._fault
 
     async def _make_room(self, length: int) -> None:
         memory = self._staged.staging.memory
         if not memory.fits(length) and not memory.fits_soon(length):
-            # Nothing may be held while others may have to put away for what is needed.
+            # This one must not hold bytes while others put theirs away for it.
             await self._put_away()
-        # What waits for room does not make any.
+        # A writer that waits for memory cannot put bytes away.
         self._is_waiting = True
         try:
             await memory.take(length)
@@ -164,7 +164,7 @@ class S3Writer:
             self._usable()
 
     def put_away(self) -> None:
-        """Put what is held into the bucket, since memory is short."""
+        """Store what is held, because memory is short."""
         self._is_going = True
         begun(self._put_away_in_turn()).addErrback(self._failed)
 
@@ -192,10 +192,10 @@ class S3Writer:
         if held:
             self._staged.staging.memory.give(held)
 
-    # What is held becomes an object
+    # Bytes in memory become a tail
 
     async def _store(self) -> None:
-        """Put what is held and lies nowhere else yet."""
+        """Store the bytes in memory that are not in the bucket yet."""
         if self.is_small:
             if self._stored < self._position or self._staged.record.total is None:
                 data = b"".join(self._chunks)[self._stored - self._start :]
@@ -213,7 +213,7 @@ class S3Writer:
         span = Span(begin, self._position)
         self._is_unproven = True
         self._tails.append(span)
-        # At the same time as the part before it; bytes are held if both are put.
+        # At the same time as the part before it. Bytes count once both are stored.
         try:
             digest = self._digest if begin == self._start else None
             await store_tail(self._staged, span, Body(self._from(begin), digest))
@@ -228,7 +228,7 @@ class S3Writer:
         return cover(self._staged.tails, cell.start, self._stored)
 
     def _from(self, begin: int) -> list[bytes]:
-        """The chunks that are held from an offset on."""
+        """Return the bytes in memory from an offset on."""
         chunks = []
         skip = begin - self._start
         for chunk in self._chunks:
@@ -243,11 +243,11 @@ class S3Writer:
         """
         Begin to send the cell that is full.
 
-        More bytes are taken when the one before it is sent, if that still was not.
+        Wait until the part before it is sent.
         """
         self._insist()
         if self._grid.cells == 1:
-            # It is put at Close, and needs no multipart upload.
+            # The file is put at Close, without a multipart upload.
             return
         chunks, start, digest = self._chunks, self._start, self._digest
         self._chunks, self._start = [], self._position
@@ -274,7 +274,7 @@ class S3Writer:
         try:
             if start > cell.start:
                 if not memory.fits(start - cell.start):
-                    # Nothing may be held while more is waited for: others do the same.
+                    # This one must not hold bytes while it waits, as others do.
                     span = Span(start, end)
                     if held:
                         self._tails.append(span)
@@ -301,7 +301,7 @@ class S3Writer:
         try:
             return await staged.read_tails(start, end)
         except StagedDataLost:
-            # Another node may have made a part of them, and removed them.
+            # Another node may have made a part of the tails, and removed them.
             await staged.reread()
             await measure(staged)
             if number in staged.parts:
@@ -333,19 +333,19 @@ class S3Writer:
             first.joint.end(None)
 
     async def _sent(self) -> None:
-        """Wait until no part is being sent; fail if one could not be."""
+        """Wait until all parts are sent, and raise the error if one failed."""
         await self._rest()
         self._insist()
 
     async def _rest(self) -> None:
-        """Wait until no part is being sent, however that goes."""
+        """Wait until no part is being sent."""
         while self._sending:
             await self._sending[-1].joint.join()
 
     def _failed(self, failure: Failure) -> None:
         if self._fault is None:
             self._fault = failure.value
-        # Nothing will come of what is held, and others may wait for the room.
+        # These bytes are lost, and others may be waiting for memory.
         self._drop()
 
     # The end
@@ -375,7 +375,7 @@ class S3Writer:
         except BackendError:
             await self._rest()
             if self._tails:
-                # That something failed may be because the session has ended.
+                # The failure may be due to the end of the session.
                 await look(staged, self._tails)
             raise
         finally:
@@ -384,23 +384,23 @@ class S3Writer:
             self._lock.release()
 
     def _keep_copy(self) -> None:
-        """Leave the beginning of a cell to the session, as far as memory allows."""
+        """Keep the beginning of a cell in memory for the next writer."""
         staged = self._staged
         memory = staged.staging.memory
         if (
             not self.is_small
             and self._start < self._position
             and self._is_at_cell(self._start)
-            # Another node may have gone on meanwhile, and these would not be the last.
+            # Another node may have stored more meanwhile.
             and staged.offset == self._position
-            # When memory gets short, copies are the first to go.
+            # Copies are dropped first when memory is short.
             and memory.fits(0)
         ):
             staged.copy, self._chunks = self._chunks, []
             staged.copy_end = self._position
             staged.digest = self._digest
             self._start = self._position
-            # It may have been let go of, and would not be found to give them back.
+            # The cache may have dropped the session, and could not free the copy then.
             staged.staging.known.keep(staged)
 
     def _leave(self) -> None:
@@ -417,9 +417,9 @@ class S3Writer:
 
     async def abandon(self) -> None:
         """
-        End without putting anything more: the session is being released.
+        Stop writing, because the session is being released.
 
-        What is being sent is waited for, so that nothing arrives after the release.
+        Requests under way are waited for, so that nothing arrives after the release.
         """
         self._is_abandoned = True
         await self._lock.acquire()

@@ -1,10 +1,10 @@
 """
 The S3 backend: uploads straight into a bucket.
 
-State is in the bucket alone. Any number of processes may work on the same bucket and
-prefix, any of them may serve any packet of any session, and each may be killed at any
-moment; ``docs/reference/s3.md`` tells what lies where, what each packet costs, and why
-that is right.
+All state is in the bucket. Any number of processes may use the same bucket and prefix,
+each may serve any packet of any session, and each may be killed at any time.
+``docs/reference/s3.md`` describes what is in the bucket, the requests of each packet,
+and why this is correct.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ from txbits.interfaces import (
 
 _log = Logger()
 
-#: For how many seconds what this node knows of a session is good enough to begin with.
+#: For how many seconds what this node knows of a session need not be read again.
 TRUST = 60.0
 
 #: How many folders are remembered as such.
@@ -88,7 +88,7 @@ _CLOSE_TIMEOUT = 2.0
 #: Seconds that threads may take to end.
 _MOST_FOR_THREADS = 1.0
 
-#: How often it is looked whether they are idle, and what states say so.
+#: How often to check whether they are idle, and the states that say so.
 _CLOSE_ROUNDS = 200
 _AT_REST = frozenset({"QUIESCENT", "CONNECTION_LOST"})
 
@@ -107,13 +107,13 @@ class S3Backend:
     """
     Keeps sessions and published files in a bucket.
 
-    :ivar settings: Which bucket, where, and how.
-    :param reactor: The clock, the network, and where work in threads is reported.
-    :param notifies: Whether a server application is told of complete uploads: their
-        bytes are put together where it can read them, and copied from there.
-    :param make_client: Makes what asks S3, from the same arguments as
+    :ivar settings: The bucket, and how to use it.
+    :param reactor: The clock, the network, and what threads report to.
+    :param notifies: Whether a server application is asked about complete uploads. Their
+        bytes are then put together where it can read them, and copied from there.
+    :param make_client: Makes the client, from the same arguments as
         :class:`~txbits.backends.s3._client.Client`.
-    :param budget: The memory that it shares with others; that of the process.
+    :param budget: The memory that it shares with other backends.
     :param patience: After how many seconds the log says what the start waits for.
     """
 
@@ -138,7 +138,7 @@ class S3Backend:
 
     @property
     def staging(self) -> Staging:
-        """Where sessions lie, once the backend is started."""
+        """Where sessions are, once the backend is started."""
         if self._opened is None:
             raise BackendError(f"the backend of {self.settings.bucket} is not started")
         return self._opened
@@ -153,8 +153,8 @@ class S3Backend:
         """
         See :class:`~txbits.interfaces.IExclusive`.
 
-        Multipart uploads below the prefix that no session of this backend owns are
-        aborted, so no other's prefix may begin with it.
+        This backend aborts multipart uploads below its prefix that belong to none of
+        its sessions, so no other backend's prefix may begin with it.
         """
         if not isinstance(other, S3Backend):
             return False
@@ -221,16 +221,16 @@ class S3Backend:
 
     async def _try_out(self) -> None:
         """
-        Try what everything rests on.
+        Test the features of the store that txbits requires.
 
         :raises BackendError: If the bucket cannot be used; the text is one line.
         """
         bucket = self.staging.bucket
         await bucket.page(self.settings.staging, most=1)
-        # With braces, which the names of sessions have, and some stores encode.
+        # With braces, as in the names of sessions: some stores encode them.
         key = f"{self.settings.staging}probe-{{{uuid4()}}}"
         is_written = False
-        # Each write may be repeated, when an answer is lost: then the first is done
+        # Each write may be repeated, if a response is lost. Then the first is done
         # twice, and the last finds that it has been done.
         try:
             etag = await bucket.put(key, Body([b"txbits"]))
@@ -243,11 +243,11 @@ class S3Backend:
                 if error.is_repeated:
                     etag = ""
                 else:
-                    # DigitalOcean's Spaces take it without quotes only.
+                    # DigitalOcean's Spaces accept it only without quotes.
                     bucket.has_bare_conditions = True
                     etag = await bucket.put(key, again, instead_of=etag)
                     await _try_condition(bucket, key, '"0"')
-            # Who compresses on the way, or changes answers, shows it here.
+            # This detects a proxy that compresses or changes responses.
             found = await bucket.head(key)
             if (
                 found is None
@@ -268,7 +268,7 @@ class S3Backend:
             is_written = True
         finally:
             if is_written:
-                # Together with what is not there, to find out how it removes objects.
+                # Together with a key that does not exist, to test DeleteObjects.
                 await bucket.delete_all([key, f"{key}-none"])
             else:
                 await bucket.delete(key)
@@ -353,10 +353,10 @@ class S3Backend:
 
     async def _no_file_above(self, destination: tuple[str, ...]) -> None:
         """
-        Insist that no parent of a destination is a file.
+        Check that no parent of a destination is a file.
 
-        Most stores would not mind. It is looked at once in a while, so that uploads
-        into one folder do not each pay for it.
+        Most stores would allow it. The result is kept for a while, so that each upload
+        into the same folder does not need the requests.
         """
         staging = self.staging
         now = staging.clock.seconds()
@@ -465,7 +465,7 @@ class S3Backend:
             and isinstance(record, Record)
             and (record.destination, record.owner) == (destination, owner)
         ):
-            # It stands, and is not known here any more.
+            # The session has not ended, and is not in the cache any more.
             await self._session(stored, record).remember_close()
             return
         await self.staging.write_closed(
@@ -488,7 +488,7 @@ class S3Backend:
             owner,
         ):
             return False
-        # A node died on the way. The Ack that follows says that it is all gone.
+        # A node died on the way. The Ack says that everything is released.
         self.staging.known.forget(session_id)
         await self._session(stored, record).remember_close()
         return True
@@ -517,23 +517,23 @@ def _kind(record: Record) -> type[S3Session]:
 
 async def _try_condition(bucket: Bucket, key: str, etag: str | None) -> None:
     """
-    Try a condition that does not hold.
+    Test a condition that does not hold.
 
-    :param etag: That of another object; ``None`` if there must be none.
-    :raises BackendError: If the object is written all the same.
+    :param etag: The ETag of another object; ``None`` if there must be none.
+    :raises BackendError: If the object is written anyway.
     """
     try:
         await bucket.put(key, Body([b"other"]), only_new=etag is None, instead_of=etag)
     except NotMet:
         return
     raise BackendError(
-        "this store does not heed If-None-Match and If-Match when it writes; txbits "
+        "this store does not respect If-None-Match and If-Match in writes; txbits "
         "cannot keep sessions apart on it"
     )
 
 
 class _Pool(BoundedPool):
-    """Connections on which the end of a body does not wait for an acknowledgment."""
+    """Connections without Nagle's algorithm, which are all closed at the end."""
 
     def __init__(self, reactor: Any) -> None:
         super().__init__(reactor)
@@ -556,8 +556,8 @@ class _Pool(BoundedPool):
         """
         Close all connections.
 
-        One whose answer has just been read is not idle yet, and not in the pool again.
-        Those that do not come back are dropped.
+        A connection whose response has just been read is not idle yet, and not in the
+        pool. Those that do not become idle are aborted.
         """
         for _ in range(_CLOSE_ROUNDS):
             if all(one.state in _AT_REST for one in self._all):
@@ -576,9 +576,9 @@ class _Pool(BoundedPool):
 
 def _policy(settings: S3Settings) -> BrowserLikePolicyForHTTPS:
     """
-    Decide which certificates are trusted. Reads a file.
+    Make the policy that says which certificates are trusted. Reads a file.
 
-    :raises BackendError: If that has no certificates.
+    :raises BackendError: If the file has no certificates.
     """
     if settings.ca is None:
         return BrowserLikePolicyForHTTPS()
