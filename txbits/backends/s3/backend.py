@@ -13,31 +13,28 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from typing import Any
-from uuid import UUID, uuid4
-from weakref import WeakSet
+from uuid import UUID
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
-from twisted.internet.ssl import Certificate, trustRootFromCertificates
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
-from twisted.web.client import Agent, BrowserLikePolicyForHTTPS
+from twisted.web.client import Agent
 from zope.interface import implementer
 from zope.interface.interface import InterfaceClass
 
 from txbits._deferreds import begun, deferred
-from txbits._heads import BoundedPool
 from txbits.backends._destinations import checked_segments
 from txbits.backends._threads import Threads
 from txbits.backends.s3._access import resolved
-from txbits.backends.s3._bodies import Body
-from txbits.backends.s3._bucket import Bucket, NotMet
+from txbits.backends.s3._bucket import Bucket
 from txbits.backends.s3._budget import OF_PROCESS, Budget
 from txbits.backends.s3._cache import Known
 from txbits.backends.s3._cleanup import Survey
 from txbits.backends.s3._client import Client
 from txbits.backends.s3._downloads import location, open_file
 from txbits.backends.s3._measuring import measure
+from txbits.backends.s3._pool import Pool, policy_of
+from txbits.backends.s3._probe import probe
 from txbits.backends.s3._records import (
     MOST_NAMES,
     Closed,
@@ -45,7 +42,6 @@ from txbits.backends.s3._records import (
     closed,
     encoded,
 )
-from txbits.backends.s3._responses import S3Unfit
 from txbits.backends.s3._session import AnsweringSession, S3Session
 from txbits.backends.s3._settings import NOT_IN_XML, S3Settings
 from txbits.backends.s3._staging import MOST_KEY, Changed, Seen, Staging, Stored
@@ -82,15 +78,8 @@ TRUST = 60.0
 #: How many folders are remembered as such.
 _MOST_PARENTS = 4096
 
-#: Seconds that connections may take to close.
-_CLOSE_TIMEOUT = 2.0
-
 #: Seconds that threads may take to end.
 _MOST_FOR_THREADS = 1.0
-
-#: How often to check whether they are idle, and the states that say so.
-_CLOSE_ROUNDS = 200
-_AT_REST = frozenset({"QUIESCENT", "CONNECTION_LOST"})
 
 
 @implementer(
@@ -124,7 +113,7 @@ class S3Backend:
     _budget: Budget = field(default=OF_PROCESS, kw_only=True)
     _patience: float = field(default=3.0, kw_only=True)
     _threads: Threads | None = field(default=None, init=False)
-    _pool: _Pool | None = field(default=None, init=False)
+    _pool: Pool | None = field(default=None, init=False)
     _opened: Staging | None = field(default=None, init=False)
     _parents: OrderedDict[str, float] = field(factory=OrderedDict, init=False)
     _surveyor: Survey | None = field(default=None, init=False)
@@ -175,8 +164,8 @@ class S3Backend:
             with self._noticed(self._say_no_credentials):
                 access = await threads(resolved, self.settings, clock, threads)
                 await access.ready()
-                policy = await threads(_policy, self.settings)
-            pool = self._pool = _Pool(self._reactor)
+                policy = await threads(policy_of, self.settings)
+            pool = self._pool = Pool(self._reactor)
             pool.maxPersistentPerHost = self.settings.connections
             # A request that is repeated is one that is counted, and is logged.
             pool.retryAutomatically = False
@@ -196,7 +185,7 @@ class S3Backend:
             self._surveyor = Survey(self._opened)
             self._opened.read_records_by(self._surveyor.records)
             with self._noticed(client.report, "has not answered yet"):
-                await self._try_out()
+                await probe(self._opened)
         except BaseException:
             await self.stop()
             raise
@@ -218,60 +207,6 @@ class S3Backend:
             "AWS_SECRET_ACCESS_KEY",
             bucket=self.settings.bucket,
         )
-
-    async def _try_out(self) -> None:
-        """
-        Test the features of the store that txbits requires.
-
-        :raises BackendError: If the bucket cannot be used; the text is one line.
-        """
-        bucket = self.staging.bucket
-        await bucket.page(self.settings.staging, most=1)
-        # With braces, as in the names of sessions: some stores encode them.
-        key = f"{self.settings.staging}probe-{{{uuid4()}}}"
-        is_written = False
-        # Each write may be repeated, if a response is lost. Then the first is done
-        # twice, and the last finds that it has been done.
-        try:
-            etag = await bucket.put(key, Body([b"txbits"]))
-            await _try_condition(bucket, key, None)
-            await _try_condition(bucket, key, '"0"')
-            again = Body([b"txbits again"])
-            try:
-                etag = await bucket.put(key, again, instead_of=etag)
-            except NotMet as error:
-                if error.is_repeated:
-                    etag = ""
-                else:
-                    # DigitalOcean's Spaces accept it only without quotes.
-                    bucket.has_bare_conditions = True
-                    etag = await bucket.put(key, again, instead_of=etag)
-                    await _try_condition(bucket, key, '"0"')
-            # This detects a proxy that compresses or changes responses.
-            found = await bucket.head(key)
-            if (
-                found is None
-                or found.size != again.length
-                or found.coding is not None
-                or etag not in ("", found.etag)
-            ):
-                raise S3Unfit(
-                    "this store does not describe an object as it was stored: for "
-                    f"{again.length} bytes with the ETag {etag} it reports {found}"
-                )
-            listed = [one.key for one in (await bucket.page(key, most=1)).found]
-            if listed != [key]:
-                raise S3Unfit(
-                    "this store does not list a new object at once under its own name: "
-                    f"{key!a} as {listed}"
-                )
-            is_written = True
-        finally:
-            if is_written:
-                # Together with a key that does not exist, to test DeleteObjects.
-                await bucket.delete_all([key, f"{key}-none"])
-            else:
-                await bucket.delete(key)
 
     @deferred
     async def stop(self) -> None:
@@ -513,86 +448,3 @@ class S3Backend:
 
 def _kind(record: Record) -> type[S3Session]:
     return AnsweringSession if record.is_staged else S3Session
-
-
-async def _try_condition(bucket: Bucket, key: str, etag: str | None) -> None:
-    """
-    Test a condition that does not hold.
-
-    :param etag: The ETag of another object; ``None`` if there must be none.
-    :raises BackendError: If the object is written anyway.
-    """
-    try:
-        await bucket.put(key, Body([b"other"]), only_new=etag is None, instead_of=etag)
-    except NotMet:
-        return
-    raise BackendError(
-        "this store does not respect If-None-Match and If-Match in writes; txbits "
-        "cannot keep sessions apart on it"
-    )
-
-
-class _Pool(BoundedPool):
-    """Connections without Nagle's algorithm, which are all closed at the end."""
-
-    def __init__(self, reactor: Any) -> None:
-        super().__init__(reactor)
-        self._reactor_time = reactor
-        self._all: WeakSet[Any] = WeakSet()
-
-    def getConnection(self, key: Any, endpoint: Any) -> Deferred[Any]:
-        """See :class:`twisted.web.client.HTTPConnectionPool`."""
-
-        def hurry(connection: Any) -> Any:
-            if connection.transport is not None:
-                connection.transport.setTcpNoDelay(True)
-            self._all.add(connection)
-            return connection
-
-        connecting: Deferred[Any] = super().getConnection(key, endpoint)
-        return connecting.addCallback(hurry)
-
-    async def close(self) -> None:
-        """
-        Close all connections.
-
-        A connection whose response has just been read is not idle yet, and not in the
-        pool. Those that do not become idle are aborted.
-        """
-        for _ in range(_CLOSE_ROUNDS):
-            if all(one.state in _AT_REST for one in self._all):
-                break
-            await deferLater(self._reactor_time, _CLOSE_TIMEOUT / _CLOSE_ROUNDS)
-        for connection in list(self._all):
-            if connection.state not in _AT_REST and connection.transport is not None:
-                connection.transport.abortConnection()
-        closing: Deferred[None] = self.closeCachedConnections()
-        timer = self._reactor_time.callLater(_CLOSE_TIMEOUT, closing.cancel)
-        closing.addErrback(lambda _: None)
-        await closing
-        if timer.active():
-            timer.cancel()
-
-
-def _policy(settings: S3Settings) -> BrowserLikePolicyForHTTPS:
-    """
-    Make the policy that says which certificates are trusted. Reads a file.
-
-    :raises BackendError: If the file has no certificates.
-    """
-    if settings.ca is None:
-        return BrowserLikePolicyForHTTPS()
-    try:
-        with open(settings.ca, "rb") as file:
-            text = file.read(1 << 22)
-    except OSError as error:
-        raise BackendError(f"ca={settings.ca}: {error.strerror}") from error
-    begin = b"-----BEGIN CERTIFICATE-----"
-    pems = [begin + piece for piece in text.split(begin)[1:]]
-    try:
-        roots = [Certificate.loadPEM(pem) for pem in pems]
-    except Exception as error:
-        raise BackendError(f"ca={settings.ca}: {error!r}") from error
-    if not roots:
-        raise BackendError(f"ca={settings.ca} has no certificates in PEM")
-    return BrowserLikePolicyForHTTPS(trustRootFromCertificates(roots))
