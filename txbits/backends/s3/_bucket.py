@@ -8,6 +8,7 @@ error of its own; all others are a :class:`~txbits.errors.BackendError`.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import Any
 from urllib.parse import quote, unquote_plus
 from xml.sax.saxutils import escape
 
@@ -118,28 +119,25 @@ class Listing:
     next: str | None
 
 
-class NotMet(BackendError):
+class _Failed(BackendError):
     """
-    The condition of a write does not hold; nothing was written.
+    S3 refused a request that an earlier attempt may have changed something for.
 
-    :ivar is_repeated: Whether an earlier attempt may have written it.
-    """
-
-    def __init__(self, error: S3Error) -> None:
-        super().__init__(str(error))
-        self.is_repeated = error.is_repeated
-
-
-class NoUpload(BackendError):
-    """
-    There is no such multipart upload: it is complete, aborted, or never was.
-
-    :ivar is_repeated: Whether an earlier attempt of the same request may have ended it.
+    :ivar is_repeated: Whether there was an earlier attempt that may have been carried
+        out.
     """
 
     def __init__(self, error: S3Error) -> None:
         super().__init__(str(error))
         self.is_repeated = error.is_repeated
+
+
+class NotMet(_Failed):
+    """The condition of a write does not hold; nothing was written."""
+
+
+class NoUpload(_Failed):
+    """There is no such multipart upload: it is complete, aborted, or never was."""
 
 
 class UnknownUploads(BackendError):
@@ -185,7 +183,7 @@ class Bucket:
         """
         try:
             response = await self.client.ask(
-                Request(operation="GetObject", method="GET", key=key, most=most)
+                Request("GetObject", "GET", key, most=most)
             )
         except S3Error as error:
             if _is_absence(error):
@@ -196,9 +194,7 @@ class Bucket:
     async def head(self, key: str) -> Found | None:
         """Look at an object."""
         try:
-            response = await self.client.ask(
-                Request(operation="HeadObject", method="HEAD", key=key, most=0)
-            )
+            response = await self.client.ask(Request("HeadObject", "HEAD", key, most=0))
         except S3Error as error:
             if _is_absence(error, "404"):
                 return None
@@ -238,13 +234,7 @@ class Bucket:
             sent["if-match"] = bare if self.has_bare_conditions else instead_of
         try:
             response = await self.client.ask(
-                Request(
-                    operation="PutObject",
-                    method="PUT",
-                    key=key,
-                    headers=sent,
-                    body=body,
-                )
+                Request("PutObject", "PUT", key, headers=sent, body=body)
             )
         except S3Error as error:
             if error.status == 412 or (
@@ -262,13 +252,9 @@ class Bucket:
             respects conditions of removals.
         """
         try:
+            headers = {} if only is None else {"if-match": only}
             await self.client.ask(
-                Request(
-                    operation="DeleteObject",
-                    method="DELETE",
-                    key=key,
-                    headers={} if only is None else {"if-match": only},
-                )
+                Request("DeleteObject", "DELETE", key, headers=headers)
             )
         except S3Error as error:
             # Amazon's answers 204 if there is none, others 404.
@@ -293,8 +279,8 @@ class Bucket:
         try:
             response = await self.client.ask(
                 Request(
-                    operation="DeleteObjects",
-                    method="POST",
+                    "DeleteObjects",
+                    "POST",
                     query={"delete": ""},
                     body=_xml(f"<Delete><Quiet>true</Quiet>{body}</Delete>"),
                     is_parsed=True,
@@ -343,16 +329,14 @@ class Bucket:
             query["delimiter"] = delimiter
         if after:
             query["continuation-token"] = after
+        lists = "ListObjectsV2"
         response = await self.client.ask(
-            Request(
-                operation="ListObjectsV2", method="GET", query=query, is_parsed=True
-            )
+            Request(lists, "GET", query=query, is_parsed=True)
         )
         theirs = http_date(response.headers.get("date", ""))
         if theirs is not None:
             self.client.access.saw(theirs)
         parsed = response.parsed
-        lists = "ListObjectsV2"
 
         def read(key: str) -> str:
             return listed(lists, key, parsed.get("EncodingType") == "url", prefix)
@@ -422,9 +406,9 @@ class Bucket:
             sent["x-amz-checksum-algorithm"] = "CRC32"
             sent["x-amz-checksum-type"] = "FULL_OBJECT"
         request = Request(
-            operation="CreateMultipartUpload",
-            method="POST",
-            key=key,
+            "CreateMultipartUpload",
+            "POST",
+            key,
             query={"uploads": ""},
             headers=sent,
             body=Body(()),
@@ -446,15 +430,8 @@ class Bucket:
 
         :raises NoUpload: If there is no such upload.
         """
-        await self._of_upload(
-            Request(
-                operation="UploadPart",
-                method="PUT",
-                key=key,
-                query={"uploadId": upload, "partNumber": str(number + 1)},
-                body=body,
-            )
-        )
+        query = {"partNumber": str(number + 1)}
+        await self._of_upload("UploadPart", "PUT", key, upload, query, body=body)
 
     async def copy_part(
         self, key: str, upload: str, number: int, source: Found, span: Span
@@ -477,15 +454,14 @@ class Bucket:
             headers["x-amz-copy-source-range"] = f"bytes={span.start}-{span.end - 1}"
         try:
             await self._of_upload(
-                Request(
-                    operation="UploadPartCopy",
-                    method="PUT",
-                    key=key,
-                    query={"uploadId": upload, "partNumber": str(number + 1)},
-                    headers=headers,
-                    body=Body(()),
-                    is_parsed=True,
-                )
+                "UploadPartCopy",
+                "PUT",
+                key,
+                upload,
+                {"partNumber": str(number + 1)},
+                headers=headers,
+                body=Body(()),
+                is_parsed=True,
             )
         except S3Error as error:
             if error.status == 412 or error.code == "NoSuchKey":
@@ -504,18 +480,9 @@ class Bucket:
         lists = "ListParts"
         pages = Pages(lists, _MOST_OF_PARTS)
         while True:
+            query = {"max-parts": str(_PAGE), "part-number-marker": str(marker)}
             response = await self._of_upload(
-                Request(
-                    operation="ListParts",
-                    method="GET",
-                    key=key,
-                    query={
-                        "uploadId": upload,
-                        "max-parts": str(_PAGE),
-                        "part-number-marker": str(marker),
-                    },
-                    is_parsed=True,
-                )
+                lists, "GET", key, upload, query, is_parsed=True
             )
             parsed = response.parsed
             found = [
@@ -564,17 +531,13 @@ class Bucket:
         )
         try:
             await self._of_upload(
-                Request(
-                    operation="CompleteMultipartUpload",
-                    method="POST",
-                    key=key,
-                    query={"uploadId": upload},
-                    headers={"if-none-match": "*"} if only_new else {},
-                    body=_xml(
-                        f"<CompleteMultipartUpload>{said}</CompleteMultipartUpload>"
-                    ),
-                    is_parsed=True,
-                )
+                "CompleteMultipartUpload",
+                "POST",
+                key,
+                upload,
+                headers={"if-none-match": "*"} if only_new else {},
+                body=_xml(f"<CompleteMultipartUpload>{said}</CompleteMultipartUpload>"),
+                is_parsed=True,
             )
         except S3Error as error:
             if error.status == 412 or error.code == "PreconditionFailed":
@@ -590,14 +553,7 @@ class Bucket:
         It is gone when a listing of its parts says so.
         """
         try:
-            await self._of_upload(
-                Request(
-                    operation="AbortMultipartUpload",
-                    method="DELETE",
-                    key=key,
-                    query={"uploadId": upload},
-                )
-            )
+            await self._of_upload("AbortMultipartUpload", "DELETE", key, upload)
         except NoUpload:
             return
         except S3Error as error:
@@ -616,12 +572,7 @@ class Bucket:
         query = {"uploads": "", "prefix": prefix, "encoding-type": "url"}
         while True:
             response = await self.client.ask(
-                Request(
-                    operation="ListMultipartUploads",
-                    method="GET",
-                    query=query,
-                    is_parsed=True,
-                )
+                Request(lists, "GET", query=query, is_parsed=True)
             )
             parsed = response.parsed
             is_encoded = parsed.get("EncodingType") == "url"
@@ -651,9 +602,18 @@ class Bucket:
                 "upload-id-marker": id_marker,
             }
 
-    async def _of_upload(self, request: Request) -> Response:
+    async def _of_upload(
+        self,
+        operation: str,
+        method: str,
+        key: str,
+        upload: str,
+        query: Mapping[str, str] | None = None,
+        **more: Any,
+    ) -> Response:
+        query = {"uploadId": upload, **(query or {})}
         try:
-            return await self.client.ask(request)
+            return await self.client.ask(Request(operation, method, key, query, **more))
         except S3Error as error:
             if error.code == "NoSuchUpload":
                 raise NoUpload(error) from error

@@ -128,9 +128,9 @@ class Stream:
     async def _receive(self, start: int, end: int) -> int:
         """Send one request, pass its body on, and return how many bytes came."""
         request = Request(
-            operation="GetObject",
-            method="GET",
-            key=self.found.key,
+            "GetObject",
+            "GET",
+            self.found.key,
             headers={
                 "range": f"bytes={start}-{end - 1}",
                 "if-match": self.found.etag,
@@ -290,8 +290,6 @@ async def location(
     client = staging.bucket.client
     await client.access.ready()
     url = client.url(
-        Request(
-            operation="GetObject", method=method, key=staging.settings.key(destination)
-        )
+        Request("GetObject", method, key=staging.settings.key(destination))
     )
     return client.access.presigned(method, url, seconds)

@@ -28,9 +28,9 @@ from txbits.backends.s3._bucket import (
 )
 from txbits.backends.s3._grid import Grid, part_size_for
 from txbits.backends.s3._measuring import has_published, measure, whole
-from txbits.backends.s3._multipart import begin_multipart, give_upload_up
 from txbits.backends.s3._staged import Staged
 from txbits.backends.s3._staging import Seen
+from txbits.backends.s3._storing import begin_multipart, give_upload_up
 from txbits.backends.s3._together import together
 from txbits.errors import BackendError, DestinationExists, StagedDataLost
 

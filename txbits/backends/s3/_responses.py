@@ -117,7 +117,7 @@ class S3Untrusted(S3Unreachable):
     """The certificate of the server is not trusted."""
 
 
-@frozen(kw_only=True)
+@frozen
 class Request:
     """
     A request to S3.
