@@ -35,7 +35,7 @@ from txbits.backends.s3._together import together
 from txbits.errors import BackendError, DestinationExists, StagedDataLost
 
 #: How often a condition is renewed, parts are listed, or a copy is begun again.
-MOST_ROUNDS = 10
+_MOST_ROUNDS = 10
 
 #: How many parts are copied at a time.
 _AT_ONCE = 4
@@ -131,7 +131,7 @@ async def _tails_are_gone(
 async def _put(staged: Staged, seen: Seen, overwrite: bool, body: Body) -> None:
     staging = staged.staging
     destination = staged.destination
-    for _ in range(MOST_ROUNDS):
+    for _ in range(_MOST_ROUNDS):
         staged.seen = seen
         if await _is_taken(staged, overwrite):
             return
@@ -197,7 +197,7 @@ async def _complete(staged: Staged, overwrite: bool) -> None:
     if await _is_taken(staged, overwrite):
         return
     key = staging.settings.key(staged.destination)
-    for _ in range(MOST_ROUNDS):
+    for _ in range(_MOST_ROUNDS):
         was_there = False
         try:
             parts = whole(staged, await bucket.parts(key, upload))
@@ -217,8 +217,13 @@ async def _complete(staged: Staged, overwrite: bool) -> None:
                 f"the listing of parts is incomplete: {error}"
             ) from error
         except NoUpload as error:
-            was_there = was_there and not error.is_repeated
-            await _upload_is_gone(staged, upload, error, was_there=was_there)
+            if not await _was_completed(staged, was_there and not error.is_repeated):
+                if staged.record.state == "publishing":
+                    await give_upload_up(staged, upload)
+                staged.lost_parts()
+                raise StagedDataLost(
+                    "somebody has ended the multipart upload"
+                ) from error
         except WrongPart:
             # A node that serves an old Fragment has put the same part again.
             continue
@@ -228,24 +233,19 @@ async def _complete(staged: Staged, overwrite: bool) -> None:
     raise BackendError(f"other nodes keep changing the parts of {staged.session_id}")
 
 
-async def _upload_is_gone(
-    staged: Staged, upload: str, error: NoUpload, *, was_there: bool
-) -> None:
+async def _was_completed(staged: Staged, was_there: bool) -> bool:
     """
-    Find out whether a multipart upload that has ended was completed.
+    Find out whether a multipart upload to the destination that has ended was completed.
 
-    :raises StagedDataLost: If not.
+    :param was_there: Whether this node has just listed it, and asked once to complete
+        it.
     """
-    staging = staged.staging
-    if await staging.is_published(staged.destination, staged.session_id):
-        return
+    if await staged.staging.is_published(staged.destination, staged.session_id):
+        return True
     await staged.reread()
-    if staged.record.state == "publishing":
-        if await has_published(staged, was_there=was_there):
-            return
-        await give_upload_up(staged, upload)
-    staged.lost_parts()
-    raise StagedDataLost("somebody has ended the multipart upload") from error
+    return staged.record.state == "publishing" and await has_published(
+        staged, was_there=was_there
+    )
 
 
 async def publish_copy(staged: Staged, source: Found, overwrite: bool) -> None:
@@ -256,11 +256,10 @@ async def publish_copy(staged: Staged, source: Found, overwrite: bool) -> None:
     """
     staging = staged.staging
     bucket = staging.bucket
-    destination = staged.destination
     if await _is_taken(staged, overwrite):
         return
-    key = staging.settings.key(destination)
-    for _ in range(MOST_ROUNDS):
+    key = staging.settings.key(staged.destination)
+    for _ in range(_MOST_ROUNDS):
         was_there = False
         known = staged.record.copy
         upload = known or await begin_multipart(
@@ -275,12 +274,7 @@ async def publish_copy(staged: Staged, source: Found, overwrite: bool) -> None:
             await bucket.complete(key, upload, parts, only_new=not overwrite)
         except NoUpload as error:
             was_there = was_there and not error.is_repeated
-            if await staging.is_published(destination, staged.session_id):
-                return
-            await staged.reread()
-            if staged.record.state == "publishing" and await has_published(
-                staged, was_there=was_there
-            ):
+            if await _was_completed(staged, was_there):
                 return
             await _give_copy_up(staged, upload)
             if was_there:
@@ -299,15 +293,6 @@ async def publish_copy(staged: Staged, source: Found, overwrite: bool) -> None:
             await _was_not_free(staged)
         return
     raise BackendError(f"other nodes keep changing the copy of {staged.session_id}")
-
-
-async def _forget(staged: Staged, upload: str) -> None:
-    """Somebody has aborted the copy."""
-    await staged.update(
-        lambda record: (
-            record.changed(state="open", copy=None) if record.copy == upload else None
-        )
-    )
 
 
 async def _give_copy_up(staged: Staged, upload: str) -> None:
