@@ -23,10 +23,10 @@ from twisted.trial.unittest import TestCase
 from tests.clocks import Ahead
 from tests.seaweedfs import ENVIRONMENT, REGION, Bucket
 from txbits.backends.s3 import S3Backend, S3Settings
-from txbits.backends.s3._answers import S3Error, S3Unreachable, http_date
 from txbits.backends.s3._budget import Budget
 from txbits.backends.s3._client import Client
 from txbits.backends.s3._records import LEAST_OPEN
+from txbits.backends.s3._responses import S3Error, S3Unreachable, http_date
 from txbits.errors import NoSuchSession
 from txbits.interfaces import IAbilities, IDownloadable, IPaged, IRefreshable
 from txbits.testing._contract import ContractBase
@@ -189,11 +189,12 @@ class OnS3(_Case):
         else:
             os.environ[name] = old
 
-    def node(self, budget=None, make_client=MortalClient, **settings):
+    def node(self, budget=None, make_client=MortalClient, patience=60.0, **settings):
         """
         A backend on the bucket, not started.
 
         :param make_client: Makes what asks S3.
+        :param patience: As of :class:`~txbits.backends.s3.S3Backend`.
         :param budget: The memory that it shares; its own by default, since those that
             die here give nothing back.
         """
@@ -211,6 +212,7 @@ class OnS3(_Case):
             notifies=self.notifies,
             make_client=make_client,
             budget=budget or Budget(),
+            patience=patience,
         )
 
     def client(self, backend) -> Any:

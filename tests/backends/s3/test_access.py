@@ -9,25 +9,31 @@ from __future__ import annotations
 import json
 import os
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from ipaddress import ip_address
+from urllib.parse import parse_qsl, urlsplit
 
+from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.protocols.portforward import ProxyFactory, ProxyServer
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.s3.support import S3Case
 from tests.backends.s3.test_downloads import Slow
 from tests.seaweedfs import ACCESS_KEY, SECRET_KEY
 from txbits._deferreds import begun, deferred
 from txbits.backends.s3 import S3Settings
-from txbits.backends.s3._access import resolved
+from txbits.backends.s3._access import UNSIGNED, Access, resolved
 from txbits.backends.s3._client import ATTEMPT_TIMEOUT
-from txbits.backends.s3._streams import Stream
+from txbits.backends.s3._downloads import Stream
 from txbits.errors import BackendError
 from txbits.testing.backend import contract
 
@@ -214,6 +220,79 @@ class AddressTests(S3Case):
             access.base,
             "https://uploads-123456789012.s3-accesspoint.eu-central-1.amazonaws.com",
         )
+
+
+class SigningTests(SynchronousTestCase):
+    """
+    Requests and URLs are signed as botocore signs them.
+
+    That is checked against ``add_auth()``, which botocore documents. It dates what it
+    signs by the clock of the machine, and ours is set to that date.
+    """
+
+    KEYS = ("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")
+    URL = "https://logs.example.org/in/%7B1%7D/a%20name~%2B?list-type=2&prefix=in%2F"
+
+    def access(self, date, token):
+        """One whose clock shows a date as signatures have it."""
+        clock = Clock()
+        clock.advance(
+            datetime.strptime(date, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
+        )
+        access = Access(
+            "https://logs.example.org",
+            "eu-central-1",
+            "s3",
+            None,
+            Credentials(*self.KEYS, token),
+            clock,
+            lambda function, *args: deferLater(clock, 0, function, *args),
+        )
+        ready = begun(access.ready())
+        clock.advance(0)
+        self.successResultOf(ready)
+        return access
+
+    def test_requests(self):
+        for token in (None, "a/session+token="):
+            for method, body in (("GET", b""), ("PUT", b"some bytes")):
+                headers = {
+                    "content-type": "text/plain",
+                    "x-amz-meta-txbits-session": "{1}",
+                    "if-none-match": "*",
+                }
+                request = AWSRequest(method, self.URL, dict(headers), body)
+                S3SigV4Auth(
+                    Credentials(*self.KEYS, token), "s3", "eu-central-1"
+                ).add_auth(request)
+                access = self.access(request.headers["X-Amz-Date"], token)
+                self.assertEqual(
+                    access.signed(method, self.URL, headers, sha256(body).hexdigest()),
+                    dict(request.headers.items()),
+                )
+
+    def test_requests_whose_body_is_not_signed(self):
+        request = AWSRequest("PUT", self.URL, {"content-md5": "x"}, b"some bytes")
+        request.context["has_streaming_input"] = True
+        S3SigV4Auth(Credentials(*self.KEYS), "s3", "eu-central-1").add_auth(request)
+        self.assertEqual(request.headers["X-Amz-Content-SHA256"], UNSIGNED)
+        access = self.access(request.headers["X-Amz-Date"], None)
+        self.assertEqual(
+            access.signed("PUT", self.URL, {"content-md5": "x"}, UNSIGNED),
+            dict(request.headers.items()),
+        )
+
+    def test_urls(self):
+        url = self.URL.partition("?")[0]
+        for token in (None, "a/session+token="):
+            for method in ("GET", "HEAD"):
+                request = AWSRequest(method, url)
+                S3SigV4QueryAuth(
+                    Credentials(*self.KEYS, token), "s3", "eu-central-1", 600
+                ).add_auth(request)
+                query = dict(parse_qsl(urlsplit(request.url).query))
+                access = self.access(query["X-Amz-Date"], token)
+                self.assertEqual(access.presigned(method, url, 600), request.url)
 
 
 class CredentialsTests(S3Case):

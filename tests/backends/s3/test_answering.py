@@ -432,86 +432,72 @@ class CopyTests(AnsweringCase):
 
 
 class ChangeTests(AnsweringCase):
-    """Sessions made when nodes were set otherwise."""
+    """Sessions that were created when nodes were set otherwise."""
+
+    async def plain(self):
+        """A node that asks nobody."""
+        self.notifies = False
+        plain = await self.started()
+        self.notifies = True
+        return plain
 
     @contract
-    async def test_a_session_of_before_is_asked_about(self):
-        for length in (1000, 2 * MIB):
+    async def test_a_session_of_before_is_sent_again(self):
+        for length in LENGTHS:
+            for held in (0, 500, length):
+                data = self.data(length)
+                plain = await self.plain()
+                session = await self.new(plain)
+                if held:
+                    await self.send(session, length, data[:held])
+                backend = await self.another(plain)
+                await self.fails(NoSuchSession, backend.find(session.session_id))
+                await self.assert_nothing_left(backend)
+                self.assertIsNone(await self.file_at(backend, NAME))
+                again = await self.uploaded(backend, data)
+                await again.begin_attempt()
+                self.assertTrue(data == await self.at_url(again.address()))
+                await self.assert_published(backend, again, data)
+                self.bucket.clear()
+
+    @contract
+    async def test_a_node_that_still_asks_nobody_notices_and_leaves_nothing(self):
+        plain = await self.plain()
+        data = self.data(12 * MIB)
+        session = await self.new(plain)
+        await self.send(session, len(data), data[:1000])
+        writer = await session.open_writer(len(data))
+        await writer.write(data[1000 : 5 * MIB + 1000])
+        backend = await self.another(plain)
+        await self.fails(NoSuchSession, backend.find(session.session_id))
+        await self.fails(NoSuchSession, writer.close())
+        await self.fails(NoSuchSession, plain.find(session.session_id))
+        await self.assert_nothing_left(plain)
+        self.assertEqual(self.bucket.everything(), [])
+
+    @contract
+    async def test_one_that_was_published_before_is_closed(self):
+        for length in LENGTHS:
             data = self.data(length)
-            self.notifies = False
-            plain = await self.started()
-            session = await self.new(plain)
-            await self.send(session, len(data), data[:500])
-            self.notifies = True
+            plain = await self.plain()
+            session = await self.uploaded(plain, data)
+            await session.publish(overwrite=False, create_directories=False)
             backend = await self.another(plain)
             found = await backend.find(session.session_id)
-            self.assertEqual(found.offset, 500)
-            await self.send(found, len(data), data[500:])
-            await found.begin_attempt()
-            self.assertTrue(data == await self.at_url(found.address()))
+            self.assertTrue(found.published)
             await self.assert_published(backend, found, data)
             self.bucket.clear()
 
     @contract
-    async def test_a_node_that_still_asks_nobody_leaves_nothing(self):
-        self.notifies = False
-        plain = await self.started()
-        data = self.data(12 * MIB)
+    async def test_one_that_is_being_released_is_released(self):
+        plain = await self.plain()
         session = await self.new(plain)
-        await self.send(session, len(data), data[:1000])
-        self.notifies = True
+        await self.send(session, 12 * MIB, b"x" * 6 * MIB)
+        self.assertTrue(await session.give_up(closed=False))
         backend = await self.another(plain)
         found = await backend.find(session.session_id)
-        writer = await session.open_writer(len(data))
-        await writer.write(data[1000 : 5 * MIB + 1000])
-        await self.fails(BackendError, writer.close())
-        self.assertEqual(self.bucket.uploads(), [])
-        # That it is to be asked about is known now.
-        again = await plain.find(session.session_id)
-        self.assertIsNot(again, session)
-        self.assertEqual(again.offset, 1000)
-        await self.send(again, len(data), data[1000 : 6 * MIB])
-        await found.refresh()
-        self.assertEqual(found.offset, 6 * MIB)
-        await self.send(found, len(data), data[6 * MIB :])
-        await found.begin_attempt()
-        await self.assert_published(backend, found, data)
-
-    @contract
-    async def test_one_whose_parts_nobody_can_read_is_sent_again(self):
-        self.notifies = False
-        plain = await self.started()
-        data = self.data(12 * MIB)
-        session = await self.uploaded(plain, data)
-        self.notifies = True
-        backend = await self.another(plain)
-        found = await backend.find(session.session_id)
-        self.assertEqual(found.offset, len(data))
-        await self.fails(StagedDataLost, found.begin_attempt())
-        self.assertLess(found.offset, len(data))
-        self.assertEqual(self.bucket.uploads(), [])
-        await self.send(found, len(data), data[found.offset :])
-        await found.begin_attempt()
-        self.assertTrue(data == await self.at_url(found.address()))
-        await self.assert_published(backend, found, data)
-
-    @contract
-    async def test_such_parts_go_also_when_the_node_died_that_gave_them_up(self):
-        self.notifies = False
-        plain = await self.started()
-        data = self.data(12 * MIB)
-        session = await self.uploaded(plain, data)
-        self.notifies = True
-        backend = await self.another(plain)
-        other = await self.another(plain)
-        found = await backend.find(session.session_id)
-        held, goes_on = self.client(backend).hold("AbortMultipartUpload")
-        found.begin_attempt().addErrback(lambda failure: failure.trap(Killed))
-        await held
-        self.client(backend).die()
-        goes_on.callback(None)
-        self.assertEqual(len(self.bucket.uploads()), 1)
-        await (await other.find(session.session_id)).release()
+        self.assertTrue(found.releasing)
+        await found.release()
         self.assertEqual(self.bucket.everything(), [])
 
     @contract
@@ -527,3 +513,75 @@ class ChangeTests(AnsweringCase):
             found = await plain.find(session.session_id)
             self.assertEqual(found.attempts, 1)
             await self.assert_published(plain, found, data, overwrite=True)
+
+
+class OlderVersionTests(AnsweringCase):
+    """
+    Sessions of versions that moved a session when they began to ask an application
+    about it. They wrote that into the record, and gave up parts that were at the
+    destination.
+    """
+
+    async def moved(self, session):
+        """Do what an older version did, on another node."""
+        other = await self.another(self.plain)
+        stored = await other.staging.read(session.session_id)
+        await other.staging.write(
+            stored.record.changed(
+                is_staged=True,
+                upload=None,
+                has_strays=stored.record.upload is not None,
+            ),
+            stored.etag,
+        )
+
+    async def begun_before(self):
+        self.notifies = False
+        self.plain = await self.started()
+        self.notifies = True
+        return await self.new(self.plain)
+
+    @contract
+    async def test_one_that_was_moved_is_asked_about(self):
+        for length in LENGTHS:
+            session = await self.begun_before()
+            data = self.data(length)
+            await self.send(session, length, data[: length // 2])
+            await self.moved(session)
+            backend = await self.another(self.plain)
+            found = await backend.find(session.session_id)
+            await self.send(found, length, data[found.offset :])
+            await found.begin_attempt()
+            self.assertTrue(data == await self.at_url(found.address()))
+            await self.assert_published(backend, found, data)
+            self.bucket.clear()
+
+    @contract
+    async def test_a_node_that_asks_nobody_goes_on_with_one_that_is_moved(self):
+        for length in LENGTHS:
+            session = await self.begun_before()
+            data = self.data(length)
+            await self.send(session, length, data[: length // 2])
+            await self.moved(session)
+            await session.refresh()
+            await self.send(session, length, data[session.offset :])
+            await self.assert_published(self.plain, session, data)
+            self.bucket.clear()
+
+    @contract
+    async def test_one_that_is_moved_while_its_upload_is_begun_leaves_nothing(self):
+        session = await self.begun_before()
+        data = self.data(12 * MIB)
+        await self.send(session, len(data), data[:1000])
+        writer = await session.open_writer(len(data))
+        held, goes_on = self.client(self.plain).hold("CreateMultipartUpload")
+        await writer.write(data[1000 : 5 * MIB + 1000])
+        await held
+        await self.moved(session)
+        goes_on.callback(None)
+        await self.fails(BackendError, writer.close())
+        found = await self.plain.find(session.session_id)
+        self.assertEqual(found.offset, 1000)
+        await self.send(found, len(data), data[1000:])
+        await self.assert_published(self.plain, found, data)
+        self.assertEqual(self.bucket.uploads(), [])

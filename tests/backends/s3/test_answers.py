@@ -11,8 +11,8 @@ from twisted.internet import reactor
 
 from tests.backends.s3.support import MIB, S3Case
 from tests.fault_proxy import FaultProxy
-from txbits.backends.s3._answers import S3Error
 from txbits.backends.s3._bodies import Body
+from txbits.backends.s3._responses import S3Error
 from txbits.errors import DestinationForbidden, DestinationIsDirectory
 from txbits.testing.backend import contract
 

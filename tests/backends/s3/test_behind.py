@@ -9,7 +9,7 @@ from __future__ import annotations
 from twisted.python.failure import Failure
 
 from tests.backends.s3.support import MIB, S3Case
-from txbits.backends.s3._answers import S3Unreachable
+from txbits.backends.s3._responses import S3Unreachable
 from txbits.errors import BackendError, NoSuchSession, StagedDataLost
 from txbits.testing.backend import contract
 

@@ -12,7 +12,7 @@ from tests.backends.s3.test_requests import RequestCase
 from tests.clocks import Ahead
 from tests.fault_proxy import Break, FaultProxy
 from txbits._deferreds import begun
-from txbits.backends.s3._answers import S3Unreachable
+from txbits.backends.s3._responses import S3Unreachable
 from txbits.errors import SessionLimitReached
 from txbits.sessions import Caller
 from txbits.testing.backend import contract

@@ -7,14 +7,18 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import DNSLookupError
 from twisted.internet.task import Clock, deferLater
+from twisted.web.iweb import IAgent
+from zope.interface import implementer
 
 from tests.backends.s3.support import MIB, S3Case
 from tests.clocks import Ahead
 from tests.fault_proxy import FaultProxy
 from txbits._deferreds import begun
-from txbits.backends.s3._answers import Request, S3Error, S3Unreachable
 from txbits.backends.s3._client import Client
+from txbits.backends.s3._responses import Request, S3Error, S3Unreachable
 from txbits.errors import BackendError
 from txbits.testing.backend import contract
 
@@ -110,6 +114,36 @@ class Unheard(Client):
         self.counts[request.key] += 1
         await deferLater(self._reactor, 5.0)
         raise S3Unreachable("nobody answers")
+
+
+@implementer(IAgent)
+class Lookup:
+    """An agent that looks the host's name up, as endpoints do, and finds nothing."""
+
+    def request(self, method, uri, headers=None, bodyProducer=None):  # noqa: N803
+        return Deferred(
+            lambda looking: looking.errback(
+                DNSLookupError("Couldn't find the hostname")
+            )
+        )
+
+
+class CancelTests(S3Case):
+    """Requests that nobody waits for any more."""
+
+    @contract
+    async def test_while_the_name_of_the_host_is_looked_up(self):
+        backend = await self.started()
+        clock = Clock()
+        client = Client(
+            backend.settings, self.client(backend).access, Lookup(), clock, None
+        )
+        asking = begun(
+            client.ask(Request(operation="HeadObject", method="HEAD", key="key"))
+        )
+        asking.cancel()
+        self.failureResultOf(asking, CancelledError)
+        self.assertEqual(clock.getDelayedCalls(), [])
 
 
 class LineTests(S3Case):

@@ -16,8 +16,8 @@ from zope.interface import implementer
 
 from tests.backends.s3.support import MIB, S3Case
 from txbits._deferreds import begun
-from txbits.backends.s3._streams import Stream
-from txbits.backends.s3.backend import _AT_REST
+from txbits.backends.s3._downloads import Stream
+from txbits.backends.s3._pool import _AT_REST
 from txbits.errors import (
     BackendError,
     DestinationForbidden,

@@ -13,7 +13,7 @@ from tests.backends.s3.support import MIB, NO_PARTS
 from tests.backends.s3.test_requests import CALLER, Body, RequestCase
 from tests.clocks import Ahead
 from txbits._deferreds import begun
-from txbits.backends.s3._answers import S3Unreachable
+from txbits.backends.s3._responses import S3Unreachable
 from txbits.errors import BackendError, NoSuchSession, OutOfStep
 from txbits.interfaces import IRefreshable
 from txbits.protocol.codec import ContentRange

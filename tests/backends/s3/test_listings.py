@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txbits.backends.s3._answers import Answer, S3Unfit
 from txbits.backends.s3._listings import Pages, goes_on, listed, told
+from txbits.backends.s3._responses import Response, S3Unfit
 
 
 class GoesOnTests(SynchronousTestCase):
@@ -15,7 +15,7 @@ class GoesOnTests(SynchronousTestCase):
 
     def said(self, text, count=0, most=10):
         body = f"<ListPartsResult>{text}</ListPartsResult>".encode()
-        return goes_on("ListParts", Answer(200, {}, body, {}, False), count, most)
+        return goes_on("ListParts", Response(200, {}, body, {}, False), count, most)
 
     def test_it_says_so(self):
         for text in ("true", "True", " TRUE\n", "1"):

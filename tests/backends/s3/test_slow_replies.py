@@ -11,8 +11,8 @@ from tests.backends.s3.support import MIB
 from tests.backends.s3.test_budget import wait_with_most
 from tests.backends.s3.test_replies import ReplyCase
 from txbits._deferreds import begun
-from txbits.backends.s3._application import LEAST_PIECE, MOST_PIECES, PATIENCE
 from txbits.backends.s3._budget import Budget
+from txbits.backends.s3._reply_writer import LEAST_PIECE, MOST_PIECES, PATIENCE
 from txbits.errors import BackendError
 from txbits.interfaces import Answer
 from txbits.testing.backend import contract

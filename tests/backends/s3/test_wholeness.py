@@ -13,7 +13,7 @@ import re
 
 from tests.backends.s3.support import MIB, S3Case
 from tests.fault_proxy import Answer, Change, FaultProxy
-from txbits.backends.s3._answers import S3Error, S3Unfit
+from txbits.backends.s3._responses import S3Error, S3Unfit
 from txbits.errors import BackendError, DestinationExists
 from txbits.interfaces import ICodedFile
 from txbits.testing._abilities_contract import _Sink

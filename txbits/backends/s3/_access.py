@@ -1,13 +1,13 @@
 """
-As whom, and where, S3 is asked: credentials, the URL of the bucket, signatures.
+Credentials, the URL of the bucket, and signatures.
 
-All of it is botocore's: its chain of credentials, its rules for endpoints and
-addressing, its signatures. Whatever of that can take long (files, processes, the
-metadata service of a machine) happens in a thread; signing is arithmetic, and does not.
+All of it comes from botocore: its chain of credentials, its rules for endpoints and
+addressing, its signatures. Steps that can take long (files, processes, the metadata
+service of a machine) run in a thread; signing does not.
 
-A signature says what the body is. Over TLS nobody can change the body on its way, and a
-checksum says whether it arrived whole, so it is not hashed a second time
-(``UNSIGNED-PAYLOAD``, as botocore does). Over plain HTTP its SHA-256 is signed.
+A signature covers the body. TLS protects the body on its way, and a checksum says
+whether it arrived whole, so over TLS the body is not hashed a second time
+(``UNSIGNED-PAYLOAD``, as in botocore). Over plain HTTP its SHA-256 is signed.
 """
 
 from __future__ import annotations
@@ -19,10 +19,16 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import botocore.session
 from attrs import define, field
-from botocore.auth import SIGV4_TIMESTAMP, S3SigV4Auth, S3SigV4QueryAuth
+from botocore.auth import (
+    SIGV4_TIMESTAMP,
+    S3SigV4Auth,
+    S3SigV4QueryAuth,
+    SigV4Auth,
+)
 from botocore.awsrequest import AWSRequest, AWSResponse, HeadersDict
 from botocore.config import Config
 from botocore.credentials import RefreshableCredentials
@@ -42,56 +48,33 @@ _log = Logger()
 
 UNSIGNED = "UNSIGNED-PAYLOAD"
 
-# The key that botocore is asked about to see the bucket's URL, and what a signature is
-# for: Credential=KEY/DATE/REGION/SERVICE/aws4_request.
+_ALGORITHM = "AWS4-HMAC-SHA256"
+
+# The key of a request that botocore makes, which shows the bucket's URL and the scope
+# of signatures: Credential=KEY/DATE/REGION/SERVICE/aws4_request.
 _KEY = "k"
 _SCOPE = re.compile(r"Credential=[^,]*/([^/,]*)/([^/,]*)/aws4_request")
 
 #: Seconds between attempts to refresh credentials that are still good.
 _REFRESH_INTERVAL = 60.0
 
-#: Seconds by which a store's clock may seem to be wrong, and be right.
+#: Seconds by which a store's clock may differ before it is corrected.
 _WANDERS = 60.0
 
-#: Credentials that expire within so many seconds are waited for.
+#: Requests wait for new credentials if the present ones expire within these seconds.
 _SHORT = 120
 
 
-class _Timed:
-    """A signature of botocore's, by a clock that it is given."""
+def _sign(signer: SigV4Auth, request: AWSRequest) -> str:
+    """
+    Sign a request that has a timestamp.
 
-    _now: float
-
-    def add_auth(self, request: Any) -> None:
-        # As the original, which asks the machine for the time.
-        now = datetime.fromtimestamp(self._now, UTC)
-        request.context["timestamp"] = now.strftime(SIGV4_TIMESTAMP)
-        signer: Any = self
-        signer._modify_request_before_signing(request)
-        canonical = signer.canonical_request(request)
-        to_sign = signer.string_to_sign(request, canonical)
-        signer._inject_signature_to_request(request, signer.signature(to_sign, request))
-
-
-class _Signer(_Timed, S3SigV4Auth):  # type: ignore[misc]
-    """A signature in headers, of a payload's hash that it is given."""
-
-    def __init__(self, credentials: Any, service: str, region: str, now: float) -> None:
-        super().__init__(credentials, service, region)
-        self._now = now
-
-    def payload(self, request: Any) -> Any:
-        return request.context["payload"]
-
-
-class _Presigner(_Timed, S3SigV4QueryAuth):  # type: ignore[misc]
-    """A signature in a URL, for whoever has it."""
-
-    def __init__(
-        self, credentials: Any, service: str, region: str, now: float, seconds: int
-    ) -> None:
-        super().__init__(credentials, service, region, expires=seconds)
-        self._now = now
+    botocore documents ``add_auth()`` alone, which dates a request by the clock of the
+    machine. Ours are dated by the store's, so this takes the same steps; a test
+    compares the outcomes.
+    """
+    to_sign = signer.string_to_sign(request, signer.canonical_request(request))
+    return str(signer.signature(to_sign, request))
 
 
 @define(eq=False)
@@ -99,12 +82,12 @@ class Access:
     """
     Where the bucket is, and credentials for it.
 
-    :ivar base: The bucket's URL, without a slash at the end.
-    :ivar model: botocore's model of S3, by which answers are read.
+    :ivar base: The bucket's URL, without a trailing slash.
+    :ivar model: botocore's model of S3, for parsing responses.
     :param clock: The steady clock. Its wall clock dates signatures, corrected by
         :attr:`skew`.
     :ivar skew: Seconds that the store's clock is ahead of our wall clock, once it has
-        complained.
+        rejected a request for that.
     :ivar ahead: Seconds that the store's clock is ahead of our steady one.
     """
 
@@ -127,19 +110,19 @@ class Access:
 
     @property
     def is_safe(self) -> bool:
-        """Whether nobody can change a body on its way."""
+        """Whether TLS protects bodies on their way."""
         return self.base.startswith("https:")
 
     def now(self) -> float:
-        """Tell the time by the store's clock, as far as that is known."""
+        """Return the time by the store's clock, as far as that is known."""
         return wall_of(self._clock)() + self.skew
 
     def saw(self, theirs: float) -> None:
         """
-        Note what the store's clock says now.
+        Note the time of the store's clock.
 
-        It tells whole seconds, and what it says takes a while to come, so that it
-        corrects only what is quite wrong.
+        It has whole seconds, and takes a while to arrive. So only large differences are
+        corrected.
         """
         ahead = theirs - self._clock.seconds()
         if abs(ahead - self.ahead) > _WANDERS:
@@ -147,7 +130,7 @@ class Access:
 
     async def ready(self) -> None:
         """
-        Wait until there are credentials that are good for now.
+        Wait until there are valid credentials.
 
         :raises BackendError: If there are none.
         """
@@ -163,7 +146,7 @@ class Access:
         if self._frozen is None or self._credentials.refresh_needed(_SHORT):
             await joined
         else:
-            # There is time: what there is is good until the new ones are here.
+            # The present credentials are valid until the new ones have arrived.
             joined.addErrback(self._could_not_refresh)
 
     def _is_due(self) -> bool:
@@ -174,12 +157,15 @@ class Access:
         )
 
     def _could_not_refresh(self, failure: Failure) -> None:
-        _log.warn("credentials go on as they are: {why}", why=str(failure.value))
+        _log.warn(
+            "could not refresh credentials, using the present ones: {why}",
+            why=str(failure.value),
+        )
 
     async def _refresh(self) -> None:
         try:
-            # This waits for the source only where its answer is needed; else it goes
-            # on with what there is, and logs that.
+            # If the present credentials are still valid, a failure to refresh them is
+            # only logged.
             self._frozen = await self._in_thread(
                 self._credentials.get_frozen_credentials
             )
@@ -195,7 +181,7 @@ class Access:
             refreshing.fire(outcome)
 
     def forget(self) -> None:
-        """Ask for credentials anew before the next request: these have expired."""
+        """Get new credentials before the next request: these have expired."""
         if isinstance(self._credentials, RefreshableCredentials):
             self._frozen = None
 
@@ -208,29 +194,52 @@ class Access:
         :param payload: The hexadecimal SHA-256 of the body, or :data:`UNSIGNED`.
         :returns: All headers that it is to be sent with.
         """
-        request = AWSRequest(method=method, url=url, headers=dict(headers))
-        request.context["payload"] = payload
-        _Signer(self._frozen, self.service, self.region, self.now()).add_auth(request)
-        return dict(request.headers.items())
+        signer = S3SigV4Auth(self._frozen, self.service, self.region)
+        request = self._dated(AWSRequest(method=method, url=url, headers=headers))
+        signing = request.headers
+        signing["X-Amz-Date"] = request.context["timestamp"]
+        signing["X-Amz-Content-SHA256"] = payload
+        if self._frozen.token:
+            signing["X-Amz-Security-Token"] = self._frozen.token
+        names = signer.signed_headers(signer.headers_to_sign(request))
+        signature = _sign(signer, request)
+        signing["Authorization"] = (
+            f"{_ALGORITHM} Credential={signer.scope(request)}, SignedHeaders={names}, "
+            f"Signature={signature}"
+        )
+        return dict(signing.items())
 
     def presigned(self, method: str, url: str, seconds: int) -> str:
         """
         Sign a URL. :meth:`ready` has been waited for.
 
-        :param seconds: For how long it is good.
+        :param seconds: For how long it is valid.
         """
-        request = AWSRequest(method=method, url=url)
-        _Presigner(
-            self._frozen, self.service, self.region, self.now(), seconds
-        ).add_auth(request)
-        return str(request.url)
+        signer = S3SigV4QueryAuth(self._frozen, self.service, self.region)
+        request = self._dated(AWSRequest(method=method, url=url))
+        query = {
+            "X-Amz-Algorithm": _ALGORITHM,
+            "X-Amz-Credential": signer.scope(request),
+            "X-Amz-Date": request.context["timestamp"],
+            "X-Amz-Expires": str(seconds),
+            "X-Amz-SignedHeaders": "host",
+        }
+        if self._frozen.token:
+            query["X-Amz-Security-Token"] = self._frozen.token
+        request.url = f"{url}?{urlencode(query, quote_via=quote, safe='-_.~')}"
+        return f"{request.url}&X-Amz-Signature={_sign(signer, request)}"
+
+    def _dated(self, request: AWSRequest) -> AWSRequest:
+        now = datetime.fromtimestamp(self.now(), UTC)
+        request.context["timestamp"] = now.strftime(SIGV4_TIMESTAMP)
+        return request
 
 
 def resolved(settings: S3Settings, clock: IReactorTime, in_thread: InThread) -> Access:
     """
-    Find out where the bucket is, and as whom to ask. Blocks.
+    Find the bucket's URL and credentials. Blocks.
 
-    :raises BackendError: If there is no telling; the text is one line.
+    :raises BackendError: If they cannot be found; the text is one line.
     """
     try:
         session = botocore.session.Session(profile=settings.profile)
@@ -245,7 +254,7 @@ def resolved(settings: S3Settings, clock: IReactorTime, in_thread: InThread) -> 
             )
         client = session.create_client(
             "s3",
-            # AWS_REGION is what containers and functions have, and botocore ignores.
+            # Containers and functions have AWS_REGION, which botocore ignores.
             region_name=settings.region
             or session.get_config_variable("region")
             or os.environ.get("AWS_REGION"),
@@ -257,7 +266,7 @@ def resolved(settings: S3Settings, clock: IReactorTime, in_thread: InThread) -> 
         url, region, service = _where(client, settings.bucket)
     except NoRegionError as error:
         raise BackendError(
-            "no region for S3 is known: give region=NAME, or set AWS_REGION"
+            "no region for S3 is known: set region=NAME, or AWS_REGION"
         ) from error
     except (BotoCoreError, OSError, ValueError) as error:
         said = " ".join(str(error).split())
@@ -276,17 +285,17 @@ def resolved(settings: S3Settings, clock: IReactorTime, in_thread: InThread) -> 
 @cache
 def _loader(paths: str | None) -> Any:
     """
-    Make what reads botocore's model of S3, once for all backends of a process.
+    Make the loader of botocore's model of S3, once for all backends of a process.
 
-    It takes 0.1 s and some MiB, and is the same for all of them.
+    Loading takes 0.1 s and some MiB.
 
-    :param paths: Where else it is looked for.
+    :param paths: More directories to look in.
     """
     return create_loader(paths)
 
 
 class _Nothing:
-    """The body of an answer that nobody has sent."""
+    """The empty body of a response that was not sent."""
 
     def stream(self) -> Iterator[bytes]:
         return iter(())
@@ -294,10 +303,10 @@ class _Nothing:
 
 def _where(client: Any, bucket: str) -> tuple[str, str, str]:
     """
-    See what botocore would send, and where, without sending it.
+    Have botocore make a request, without sending it.
 
-    :returns: The URL of the object :data:`_KEY`, and the region and the service that
-        its signature is for.
+    :returns: The URL of the object :data:`_KEY`, and the region and the service of the
+        signature.
     """
     seen: list[Any] = []
 
@@ -313,10 +322,10 @@ def _where(client: Any, bucket: str) -> tuple[str, str, str]:
         signed = signed.decode("ascii")
     found = _SCOPE.search(signed)
     if found is None:
-        raise ValueError(f"botocore signs in a way that is not known: {signed[:60]}")
+        raise ValueError(f"botocore uses an unknown kind of signature: {signed[:60]}")
     return str(request.url), found[1], found[2]
 
 
 def seconds_of(moment: datetime) -> float:
-    """Tell a time as seconds since the epoch."""
+    """Return a time as seconds since the epoch."""
     return moment.timestamp() if moment.tzinfo else time.mktime(moment.timetuple())

@@ -1,345 +1,114 @@
 """
-The writer of a server application's reply.
+What a server application answers about an upload, and its reply.
 
-A short reply is put whole when it ends. A longer one becomes a multipart upload, whose
-parts are as short as S3 allows. An application may take its time, so the bytes of a
-part are not held for as long as that takes: when memory is short, or when the part does
-not get full, they are put as they are, as *pieces*, and read back when the part is
-complete.
+The answer is in the record. The reply is an object, under another name for each
+attempt, so that a node that was taken for dead cannot spoil the reply of another.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from attrs import evolve
 
-from attrs import define, field
-from twisted.internet.defer import CancelledError, Deferred, DeferredLock
-from zope.interface import implementer
-
-from txbits._deferreds import begun, shielded
-from txbits.backends.s3._bodies import Body
-from txbits.backends.s3._bucket import NoUpload
-from txbits.backends.s3._budget import Share
-from txbits.backends.s3._grid import Grid
-from txbits.backends.s3._publish import fitting
-from txbits.backends.s3._settings import LEAST_PART
-from txbits.errors import BackendError, NoSuchSession, OutOfSpace, StagedDataLost
-from txbits.interfaces import IWriter
-
-if TYPE_CHECKING:
-    from txbits.backends.s3._answering import AnsweringSession
-
-#: Chunks are joined up to this length, in bytes.
-_SHORT_CHUNK = 1 << 14
-
-#: How many parts a multipart upload has at most.
-_MOST_PARTS = 10_000
-
-#: For how many seconds a part may be held that does not get full.
-PATIENCE = 60.0
-
-#: No less is put away for that reason, in bytes.
-LEAST_PIECE = 1 << 16
-
-#: So many pieces are made one.
-MOST_PIECES = 100
+from txbits.backends.s3._downloads import served
+from txbits.backends.s3._records import Record
+from txbits.backends.s3._reply_writer import ReplyWriter
+from txbits.backends.s3._staged import Staged
+from txbits.backends.s3._whole import make_file, write_file
+from txbits.errors import BackendError, NoSuchFile, NoSuchSession, StagedDataLost
+from txbits.interfaces import Answer, IStoredFile
 
 
-@implementer(IWriter)
-@define(eq=False)
-class ReplyWriter:
+def reply_key(staged: Staged) -> str:
+    """Return the key of the reply."""
+    record = staged.record
+    # That of this node's attempt, unless the answer is from another one.
+    attempt = staged.attempt or record.attempts or 1
+    if record.reply is not None:
+        attempt = record.reply[0]
+    return staged.staging.reply_key(staged.session_id, attempt)
+
+
+async def begin_attempt(staged: Staged) -> int:
     """
-    Writes a reply; see :class:`~txbits.interfaces.IWriter`.
+    Count an attempt to ask the application, whose URL for all bytes works from now on.
 
-    What may be held is asked for as it comes. The present part begins at ``_sent``; its
-    first ``_stored`` bytes lie in pieces, and the other ``_held`` in memory.
+    :returns: The number of attempts.
+    :raises StagedDataLost: If bytes are missing.
     """
+    found = await make_file(staged)
 
-    _session: AnsweringSession
-    key: str
-    _lock: DeferredLock = field(factory=DeferredLock, init=False)
-    _chunks: list[bytes] = field(factory=list, init=False)
-    _held: int = field(default=0, init=False)
-    _pieces: list[tuple[str, int]] = field(factory=list, init=False)
-    _stored: int = field(default=0, init=False)
-    _sent: int = field(default=0, init=False)
-    _upload: str | None = field(default=None, init=False)
-    _fault: BaseException | None = field(default=None, init=False)
-    _is_open: bool = field(default=True, init=False)
-    _is_abandoned: bool = field(default=False, init=False)
-    _is_going: bool = field(default=False, init=False)
-    _room: Deferred[None] | None = field(default=None, init=False)
-    _late: Any = field(default=None, init=False)
+    def change(record: Record) -> Record:
+        if record.answer is not None:
+            raise BackendError("the application has answered for good")
+        return evolve(record, attempts=record.attempts + 1)
 
-    def __attrs_post_init__(self) -> None:
-        self._memory.holders.add(self)
+    await write_file(staged, found.etag, change)
+    staged.attempt = staged.record.attempts
+    staged.reply_is_torn = False
+    if staged.reply_writer is not None:
+        await staged.reply_writer.abandon()
+    return staged.attempt
 
-    @property
-    def _memory(self) -> Share:
-        return self._session.staging.reply_memory
 
-    @property
-    def held(self) -> int:
-        """How many bytes could be put away."""
-        # What waits for room does not make any.
-        return 0 if self._is_going or self._room is not None else self._held
+def open_reply(staged: Staged) -> ReplyWriter:
+    """
+    Begin to write the reply.
 
-    # Writing
+    :raises NoSuchSession: If the session has ended.
+    """
+    staged.standing()
+    if not staged.attempt or staged.record.answer is not None:
+        raise BackendError("no application is being asked")
+    if staged.reply_writer is not None:
+        raise BackendError("the reply is being written already")
+    writer = staged.reply_writer = ReplyWriter(staged, reply_key(staged))
+    return writer
 
-    def write(self, data: bytes) -> Deferred[None]:
-        """Append; see :class:`~txbits.interfaces.IWriter`."""
-        return shielded(begun(self._write_in_turn(data)))
 
-    async def _write_in_turn(self, data: bytes) -> None:
-        await self._lock.acquire()
-        try:
-            self._usable()
-            try:
-                await self._write(data)
-            except BaseException as error:
-                self._fail(error)
-                raise
-        finally:
-            self._lock.release()
+async def keep_answer(staged: Staged, answer: Answer) -> None:
+    """
+    Write the answer into the record, unless another node was first.
 
-    async def _write(self, data: bytes) -> None:
-        while data:
-            piece = data[: LEAST_PART - self._stored - self._held]
-            data = data[len(piece) :]
-            await self._make_room(len(piece))
-            self._append(piece)
-            if self._stored + self._held == LEAST_PART:
-                await self._send()
-            elif self._late is None:
-                clock = self._session.staging.clock
-                self._late = clock.callLater(PATIENCE, self._is_slow)
+    :raises NoSuchSession: If the session has ended.
+    """
+    if staged.reply_writer is not None or staged.reply_is_torn:
+        raise BackendError("the reply is incomplete")
+    if not staged.attempt:
+        raise BackendError("no application was asked")
+    bucket = staged.staging.bucket
+    key = reply_key(staged)
+    found = await bucket.head(key)
+    reply = None if found is None else (staged.attempt, found.etag)
+    kept = evolve(answer, has_reply=found is not None)
 
-    def _append(self, piece: bytes) -> None:
-        # An object for each of a few bytes would take many times what is counted.
-        if self._chunks and len(self._chunks[-1]) + len(piece) <= _SHORT_CHUNK:
-            self._chunks[-1] += piece
-        else:
-            self._chunks.append(piece)
+    def change(record: Record) -> Record | None:
+        staged.standing()
+        # The client may have got the answer of the other node.
+        if record.answer is not None:
+            return None
+        return record.changed(answer=kept, reply=reply)
 
-    def _usable(self) -> None:
-        if self._fault is not None:
-            raise self._fault
-        if not self._is_open or self._is_abandoned:
-            raise BackendError("this writer is closed")
+    try:
+        await staged.update(change)
+    except NoSuchSession:
+        if found is not None:
+            await bucket.delete(key)
+        raise
 
-    # Memory
 
-    async def _make_room(self, length: int) -> None:
-        if not self._memory.fits(length) and not self._memory.fits_soon(length):
-            # Nothing may be held while others may have to put away for what is needed.
-            await self._put_away()
-        await self._take(length)
+async def find_reply(staged: Staged) -> IStoredFile:
+    """
+    Look at the reply.
 
-    async def _take(self, length: int) -> None:
-        """Hold more bytes, unless the writer is given up meanwhile."""
-        if self._is_abandoned:
-            raise BackendError("this writer is closed")
-        room = self._room = self._memory.take(length)
-        try:
-            await room
-        except CancelledError as error:
-            if self._is_abandoned:
-                raise BackendError("this writer is closed") from error
-            raise
-        finally:
-            self._room = None
-        self._held += length
-
-    def _is_slow(self) -> None:
-        self._late = None
-        if self._held >= LEAST_PIECE:
-            self.put_away()
-
-    def put_away(self) -> None:
-        """Put what is held into the bucket, since others need the memory."""
-        if not self._is_going:
-            self._is_going = True
-            # Who writes next, or ends the reply, is told of what went wrong.
-            begun(self._put_away_in_turn()).addErrback(lambda _: None)
-
-    async def _put_away_in_turn(self) -> None:
-        try:
-            await self._lock.acquire()
-            try:
-                if self._is_open and not self._is_abandoned and self._fault is None:
-                    await self._put_away()
-            except BaseException as error:
-                self._fail(error)
-                raise
-            finally:
-                self._lock.release()
-        finally:
-            self._is_going = False
-
-    async def _put_away(self) -> None:
-        if not self._held:
-            return
-        key = f"{self.key}.{self._sent + self._stored}"
-        await self._session.staging.bucket.put(key, Body(self._chunks))
-        self._pieces.append((key, self._held))
-        self._stored += self._held
-        self._drop()
-        if len(self._pieces) >= MOST_PIECES:
-            await self._make_one()
-
-    async def _make_one(self) -> None:
-        """Put all pieces of the present part as one: each of them may be short."""
-        await self._gathered()
-        pieces, self._pieces = self._pieces, []
-        # Over the first of them, whose key it has.
-        await self._put_away()
-        await self._remove(pieces[1:])
-
-    def _fail(self, error: BaseException) -> None:
-        self._fault = error
-        # Nothing will come of what is held, and others may wait for the room.
-        self._drop()
-
-    def _drop(self) -> None:
-        held, self._held = self._held, 0
-        self._chunks = []
-        late, self._late = self._late, None
-        if late is not None and late.active():
-            late.cancel()
-        if held:
-            self._memory.give(held)
-
-    # Parts
-
-    async def _gathered(self) -> list[bytes]:
-        """Hold all of the present part, and tell its bytes."""
-        if not self._stored:
-            return self._chunks
-        if not self._memory.fits(self._stored):
-            # Nothing may be held while more is waited for: others do the same.
-            await self._put_away()
-        await self._take(self._stored)
-        self._stored = 0
-        chunks = []
-        for key, length in self._pieces:
-            found = await self._session.staging.bucket.get(key, length)
-            if found is None or found.size != length:
-                raise StagedDataLost(f"{key} is not what it was")
-            chunks.append(found.body)
-        self._chunks = chunks + self._chunks
-        return self._chunks
-
-    async def _send(self) -> None:
-        """Put what there is of the present part as a part."""
-        bucket = self._session.staging.bucket
-        number = self._sent // LEAST_PART
-        if number == _MOST_PARTS:
-            raise OutOfSpace(f"a reply of over {self._sent} bytes")
-        if self._upload is None:
-            # Others, of lost answers, are found at the release by their key.
-            self._upload = (await bucket.begin_upload(self.key, {})).upload
-        body = Body(await self._gathered())
-        self._memory.leaving += body.length
-        try:
-            await bucket.put_part(self.key, self._upload, number, body)
-        finally:
-            self._memory.leaving -= body.length
-        self._sent += self._held
-        self._drop()
-        await self._remove_pieces()
-
-    async def _remove_pieces(self) -> None:
-        pieces, self._pieces = self._pieces, []
-        await self._remove(pieces)
-
-    async def _remove(self, pieces: list[tuple[str, int]]) -> None:
-        await self._session.staging.bucket.delete_all([key for key, _ in pieces])
-
-    # The end
-
-    def close(self) -> Deferred[None]:
-        """Put the rest; see :class:`~txbits.interfaces.IWriter`."""
-        return shielded(begun(self._close()))
-
-    async def _close(self) -> None:
-        await self._lock.acquire()
-        try:
-            if not self._is_open:
-                return
-            self._is_open = False
-            try:
-                self._usable_to_end()
-                await self._end()
-            except BaseException:
-                self._session.reply_is_torn = True
-                await self._abort()
-                raise
-            finally:
-                self._leave()
-        finally:
-            self._lock.release()
-
-    def _usable_to_end(self) -> None:
-        if self._fault is not None:
-            raise self._fault
-
-    async def _end(self) -> None:
-        bucket = self._session.staging.bucket
-        if self._upload is None:
-            await bucket.put(self.key, Body(await self._gathered()))
-            await self._remove_pieces()
-        else:
-            if self._held or self._stored:
-                await self._send()
-            grid = Grid(self._sent, LEAST_PART)
-            parts = fitting(grid, await bucket.parts(self.key, self._upload))
-            if len(parts) < grid.cells:
-                raise BackendError(f"parts of {self.key!a} are missing")
-            try:
-                await bucket.complete(
-                    self.key,
-                    self._upload,
-                    [parts[number] for number in range(grid.cells)],
-                    only_new=False,
-                )
-            except NoUpload:
-                # It was completed when the answer got lost; some stores say so then.
-                found = await bucket.head(self.key)
-                if found is None or found.size != self._sent:
-                    raise
-            self._upload = None
-        try:
-            # Another node may have ended the session meanwhile.
-            await self._session.look()
-        except NoSuchSession:
-            await bucket.delete(self.key)
-            raise
-
-    async def _abort(self) -> None:
-        upload, self._upload = self._upload, None
-        if upload is not None:
-            await self._session.staging.bucket.abort(self.key, upload)
-        await self._remove_pieces()
-
-    def _leave(self) -> None:
-        self._drop()
-        self._memory.holders.discard(self)
-        if self._session.reply_writer is self:
-            self._session.reply_writer = None
-
-    async def abandon(self) -> None:
-        """
-        End without putting anything more.
-
-        What is being put is waited for, so that nothing arrives after the release.
-        """
-        self._is_abandoned = True
-        if self._room is not None:
-            self._room.cancel()
-        await self._lock.acquire()
-        try:
-            self._is_open = False
-            self._leave()
-            await self._abort()
-        finally:
-            self._lock.release()
+    :raises NoSuchFile: If there is none.
+    :raises StagedDataLost: If it has been changed since the answer.
+    """
+    reply = staged.record.reply
+    if reply is None or staged.is_over or staged.releasing:
+        raise NoSuchFile(f"session {staged.session_id} has no reply")
+    found = await staged.staging.bucket.head(reply_key(staged))
+    if found is None:
+        raise NoSuchFile(f"the reply of session {staged.session_id} is gone")
+    if found.etag != reply[1]:
+        raise StagedDataLost(f"the reply of session {staged.session_id} has changed")
+    return served(staged.staging, found)

@@ -1,5 +1,5 @@
 """
-Bodies of requests to S3, and of its answers.
+Bodies of requests to S3, and of its responses.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from zope.interface import implementer
 from txbits.backends._threads import InThread
 from txbits.errors import BackendError
 
-#: How many bytes are handed to the transport at a time.
+#: How many bytes are written to the transport at a time.
 PIECE = 1 << 18
 
-#: Bodies that are longer are hashed in a thread.
+#: Longer bodies are hashed in a thread.
 LONG = 1 << 17
 
-#: Bytes that are still coming are hashed so many at a time.
+#: How many bytes of a body that is arriving are hashed at a time.
 _STRIDE = 1 << 19
 
 #: The SHA-256 of nothing.
@@ -38,11 +38,11 @@ EMPTY_SHA256 = sha256().hexdigest()
 @define(eq=False)
 class Digest:
     """
-    What is said of bytes, worked out as they come.
+    Checksum and hash of bytes, computed as they arrive.
 
-    :ivar kind: Of the checksum: ``"crc32"`` or ``"md5"``.
-    :ivar is_signed: Whether the SHA-256 is wanted as well.
-    :ivar length: Of how many bytes.
+    :ivar kind: The checksum: ``"crc32"`` or ``"md5"``.
+    :ivar is_signed: Whether the SHA-256 is computed as well.
+    :ivar length: How many bytes they are of.
     """
 
     kind: str
@@ -63,7 +63,7 @@ class Digest:
             self._sha256 = sha256()
 
     def update(self, chunks: Iterable[bytes]) -> None:
-        """Go on with the next bytes, here and now."""
+        """Add the next bytes at once."""
         for chunk in chunks:
             self.length += len(chunk)
             self._update(chunk)
@@ -78,9 +78,9 @@ class Digest:
 
     def feed(self, chunk: bytes, in_thread: InThread) -> None:
         """
-        Go on with the next bytes while others are on their way.
+        Add the next bytes of a body that is arriving.
 
-        :param in_thread: Where that is done.
+        :param in_thread: Calls functions in threads.
         """
         self.length += len(chunk)
         self._fed.append(chunk)
@@ -90,7 +90,7 @@ class Digest:
 
     def settled(self, in_thread: InThread) -> Deferred[None]:
         """
-        Work out what has been fed.
+        Finish what has been fed.
 
         :returns: A Deferred that fires with ``None`` when that is done.
         """
@@ -126,13 +126,13 @@ class Digest:
                 one.callback(None)
 
     def checksum(self) -> str:
-        """Tell the checksum so far, in base64."""
+        """Return the checksum so far, in Base64."""
         if self._md5 is not None:
             return _in_base64(self._md5.digest())
         return _in_base64(self._crc.to_bytes(4, "big"))
 
     def sha256(self) -> str:
-        """Tell the SHA-256 so far, in hexadecimal."""
+        """Return the SHA-256 so far, in hexadecimal."""
         return str(self._sha256.hexdigest())
 
 
@@ -145,8 +145,8 @@ class Body:
     """
     Bytes to be sent, once or several times.
 
-    :ivar chunks: The bytes, in pieces as they came; they are never joined.
-    :param digest: What is known of just these bytes.
+    :ivar chunks: The bytes, as they arrived; they are never joined.
+    :param digest: The digest of these bytes, if it is known.
     """
 
     chunks: Sequence[bytes]
@@ -157,7 +157,7 @@ class Body:
         self.length = sum(map(len, self.chunks))
 
     def is_digested(self, kind: str, is_signed: bool) -> bool:
-        """Tell whether it is worked out already what is said of it."""
+        """Return whether the digest is known."""
         digest = self.digest
         return (
             digest is not None
@@ -168,10 +168,10 @@ class Body:
 
     def digested(self, kind: str, is_signed: bool) -> Digest:
         """
-        Work out what is said of it, unless that is known. Takes its time if it is long.
+        Compute the digest, unless it is known. Slow for long bodies.
 
-        :param kind: Of the checksum: ``"crc32"`` or ``"md5"``.
-        :param is_signed: Whether the SHA-256 is wanted as well.
+        :param kind: The checksum: ``"crc32"`` or ``"md5"``.
+        :param is_signed: Whether to compute the SHA-256 as well.
         """
         if self.digest is None or not self.is_digested(kind, is_signed):
             digest = Digest(kind, is_signed)
@@ -183,10 +183,10 @@ class Body:
 @implementer(IBodyProducer)
 class BodyProducer:
     """
-    Writes a body, a piece at a time, as fast as the connection takes it.
+    Writes a body, a piece at a time, as fast as the connection accepts it.
 
-    One is made for each attempt. An empty body has one too: without any, treq sends
-    no Content-Length, which S3 insists on.
+    Each attempt has its own, and so does an empty body: without one, treq sends no
+    Content-Length, which S3 requires.
     """
 
     def __init__(self, body: Body) -> None:
@@ -211,7 +211,7 @@ class BodyProducer:
             return
         self._producing = True
         try:
-            # Writing may pause this, stop it, or resume it, all in the same call.
+            # Writing may pause, stop or resume this in the same call.
             while not self._paused and self._consumer is not None:
                 piece = next(self._pieces, None)
                 if piece is None:
@@ -225,16 +225,16 @@ class BodyProducer:
             self._producing = False
 
     def pauseProducing(self) -> None:
-        """Called by the connection: it has enough for now."""
+        """Pause; called by the connection."""
         self._paused = True
 
     def resumeProducing(self) -> None:
-        """Called by the connection: it takes more."""
+        """Go on; called by the connection."""
         self._paused = False
         self._produce()
 
     def stopProducing(self) -> None:
-        """Called by the connection: it takes no more, ever."""
+        """Stop for good; called by the connection."""
         self._consumer = None
         self._finished = None
 
@@ -250,25 +250,25 @@ def _pieces(chunks: Sequence[bytes]) -> Iterator[bytes]:
 
 def hang_up(transport: Any) -> None:
     """
-    End the connection that the body of an answer comes on; fine when it has ended.
+    Close the connection that the body of a response comes on, unless it is closed.
 
-    ``loseConnection`` would be polite, and over TLS wait for the other side to be
-    polite as well. That may be the one that says nothing any more.
+    ``loseConnection`` would wait for the other side over TLS, which may not respond any
+    more.
     """
     if transport is not None:
         transport.stopProducing()
 
 
 class TooLong(BackendError):
-    """An answer is longer than it can be."""
+    """A response is longer than it can be."""
 
 
 class Collector(Protocol):
     """
-    Collects the body of an answer, up to a limit.
+    Collects the body of a response, up to a limit.
 
-    :ivar collected: Fires with the body; fails with :class:`TooLong`, or with what
-        befell the connection.
+    :ivar collected: Fires with the body. Fails with :class:`TooLong`, or with the error
+        of the connection.
     """
 
     def __init__(self, limit: int) -> None:
@@ -287,7 +287,7 @@ class Collector(Protocol):
             self._drop()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Called at the end, whatever kind of end it is."""
+        """Called at the end, also if it comes too early."""
         if reason.check(ResponseDone):
             self._end(b"".join(self._chunks))
         else:

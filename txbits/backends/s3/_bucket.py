@@ -1,13 +1,14 @@
 """
-The handful of calls that the S3 backend makes, by what they are for.
+The few calls that the S3 backend makes.
 
-"Not there" is an answer here, and so is "the condition does not hold"; what remains is
-a :class:`~txbits.errors.BackendError`.
+That an object is missing is a result here, and a condition that does not hold is an
+error of its own; all others are a :class:`~txbits.errors.BackendError`.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import Any
 from urllib.parse import quote, unquote_plus
 from xml.sax.saxutils import escape
 
@@ -16,18 +17,18 @@ from twisted.logger import Logger
 
 from txbits._deferreds import a_few_at_a_time
 from txbits.backends.s3._access import seconds_of
-from txbits.backends.s3._answers import (
-    Answer,
+from txbits.backends.s3._bodies import Body
+from txbits.backends.s3._client import Client
+from txbits.backends.s3._grid import Grid, Span
+from txbits.backends.s3._listings import Pages, goes_on, listed, told
+from txbits.backends.s3._responses import (
     Request,
+    Response,
     S3Error,
     S3Unfit,
     S3Unreachable,
     http_date,
 )
-from txbits.backends.s3._bodies import Body
-from txbits.backends.s3._client import Client
-from txbits.backends.s3._grid import Span
-from txbits.backends.s3._listings import Pages, goes_on, listed, told
 from txbits.errors import BackendError, StagedDataLost
 
 _log = Logger()
@@ -45,24 +46,24 @@ _MOST_PAGES = 1_000_000
 _MOST_OF_ONE = 1000
 _MOST_OF_PARTS = 10_000
 
-#: How stores answer DeleteObjects that do not have it. Google's says 400, with
+#: Status of stores that do not support DeleteObjects. Google's says 400, with
 #: InvalidArgument or NotImplemented; others 501, 405, or 404.
 _NOT_THERE = frozenset({400, 404, 405, 501})
 
-#: An object's metadata that says which session put it there.
+#: The metadata of an object that names the session that put it there.
 SESSION_HEADER = "x-amz-meta-txbits-session"
 
 
 @frozen
 class Found:
     """
-    An object that is there.
+    An object.
 
-    :ivar etag: Its ETag, as it stands in headers.
+    :ivar etag: Its ETag, as in headers.
     :ivar size: Its length.
     :ivar modified: When it was stored, by the store's clock.
-    :ivar session: The session that published it, in the words of the header; ``None``
-        if none did, or in a listing.
+    :ivar session: The session that published it, as in the header; ``None`` if none
+        did, or in a listing.
     :ivar coding: The Content-Encoding that it is stored with; ``None`` if it has none,
         or in a listing.
     """
@@ -102,7 +103,7 @@ class Begun:
     A multipart upload that was begun.
 
     :ivar upload: Its id.
-    :ivar is_repeated: Whether others may have been, whose answers were lost.
+    :ivar is_repeated: Whether others may have been, whose responses were lost.
     """
 
     upload: str
@@ -111,43 +112,50 @@ class Begun:
 
 @frozen
 class Listing:
-    """One page of a listing, and where the next begins, if there is one."""
+    """A page of a listing, and where the next one begins, if there is one."""
 
     found: list[Found]
     prefixes: list[str]
     next: str | None
 
 
-class NotMet(BackendError):
+class _Failed(BackendError):
     """
-    The condition of a write does not hold; nothing was written.
+    S3 refused a request that an earlier attempt may have changed something for.
 
-    :ivar is_repeated: But an earlier attempt of the same write may have been.
-    """
-
-    def __init__(self, error: S3Error) -> None:
-        super().__init__(str(error))
-        self.is_repeated = error.is_repeated
-
-
-class NoUpload(BackendError):
-    """
-    There is no such multipart upload: it is complete, aborted, or never was.
-
-    :ivar is_repeated: Whether an earlier attempt of the same request may have ended it.
+    :ivar is_repeated: Whether there was an earlier attempt that may have been carried
+        out.
     """
 
     def __init__(self, error: S3Error) -> None:
         super().__init__(str(error))
         self.is_repeated = error.is_repeated
+
+
+class NotMet(_Failed):
+    """The condition of a write does not hold; nothing was written."""
+
+
+class NoUpload(_Failed):
+    """There is no such multipart upload: it is complete, aborted, or never was."""
 
 
 class UnknownUploads(BackendError):
-    """A multipart upload may have been begun, and nobody has its id."""
+    """A multipart upload may have been begun, and its id is unknown."""
 
 
 class WrongPart(BackendError):
-    """A part is not what it was when the parts were listed."""
+    """A part has changed since the parts were listed."""
+
+
+def fitting(grid: Grid, parts: Iterable[Part]) -> dict[int, Part]:
+    """Choose parts that are as long as their cells, one for each number."""
+    right: dict[int, Part] = {}
+    for one in parts:
+        # Some stores list a part that was put again for each time, the latest first.
+        if grid.is_part(one.number, one.size):
+            right.setdefault(one.number, one)
+    return right
 
 
 @define(eq=False)
@@ -155,10 +163,10 @@ class Bucket:
     """
     A bucket.
 
-    :ivar client: Asks for what is called here.
+    :ivar client: Sends the requests.
     :ivar removes_singly: Whether the store is known to remove one object at a time.
-    :ivar has_bare_conditions: Whether it takes an ETag without quotes only, as the
-        condition of a write.
+    :ivar has_bare_conditions: Whether it accepts an ETag as the condition of a write
+        only without quotes.
     """
 
     client: Client
@@ -174,34 +182,31 @@ class Bucket:
         :param most: How many bytes it has at most.
         """
         try:
-            answer = await self.client.ask(
-                Request(operation="GetObject", method="GET", key=key, most=most)
+            response = await self.client.ask(
+                Request("GetObject", "GET", key, most=most)
             )
         except S3Error as error:
             if _is_absence(error):
                 return None
             raise
-        return _found(key, answer, len(answer.body))
+        return _found(key, response, len(response.body))
 
     async def head(self, key: str) -> Found | None:
         """Look at an object."""
         try:
-            answer = await self.client.ask(
-                Request(operation="HeadObject", method="HEAD", key=key, most=0)
-            )
+            response = await self.client.ask(Request("HeadObject", "HEAD", key, most=0))
         except S3Error as error:
             if _is_absence(error, "404"):
                 return None
             raise
-        # Where it is missing, who stands before the store would send another body than
-        # is stored, or takes it away.
-        length = answer.headers.get("content-length", "").strip()
+        # If it is missing, something in front of the store changes bodies or headers.
+        length = response.headers.get("content-length", "").strip()
         if not (length.isascii() and length.isdecimal()):
             raise S3Unfit(
                 f"S3 answered HeadObject of {key!a} without a length; a proxy in front "
                 "of the store must not compress or change responses"
             )
-        return _found(key, answer, int(length))
+        return _found(key, response, int(length))
 
     async def put(
         self,
@@ -218,7 +223,7 @@ class Bucket:
         :param instead_of: The ETag of the object that it may replace.
         :param only_new: Whether it may replace none.
         :returns: Its ETag.
-        :raises NotMet: If something else stands there.
+        :raises NotMet: If another object is there, or none.
         """
         sent = dict(headers or ())
         sent.update(self._encryption())
@@ -228,14 +233,8 @@ class Bucket:
             bare = instead_of.strip('"')
             sent["if-match"] = bare if self.has_bare_conditions else instead_of
         try:
-            answer = await self.client.ask(
-                Request(
-                    operation="PutObject",
-                    method="PUT",
-                    key=key,
-                    headers=sent,
-                    body=body,
-                )
+            response = await self.client.ask(
+                Request("PutObject", "PUT", key, headers=sent, body=body)
             )
         except S3Error as error:
             if error.status == 412 or (
@@ -243,32 +242,28 @@ class Bucket:
             ):
                 raise NotMet(error) from error
             raise
-        return quoted(answer.headers["etag"])
+        return quoted(response.headers["etag"])
 
     async def delete(self, key: str, only: str | None = None) -> None:
         """
-        Remove an object; that there is none is success.
+        Remove an object, if there is one.
 
-        :param only: The ETag of the one that is meant; another one stays, where the
-            store heeds that.
+        :param only: The ETag of the object to remove; another one stays, if the store
+            respects conditions of removals.
         """
         try:
+            headers = {} if only is None else {"if-match": only}
             await self.client.ask(
-                Request(
-                    operation="DeleteObject",
-                    method="DELETE",
-                    key=key,
-                    headers={} if only is None else {"if-match": only},
-                )
+                Request("DeleteObject", "DELETE", key, headers=headers)
             )
         except S3Error as error:
-            # Amazon's answers 204 where there is none, others 404.
+            # Amazon's answers 204 if there is none, others 404.
             is_gone = error.status == 404 and error.code != "NoSuchBucket"
             if not is_gone and (only is None or error.status != 412):
                 raise
 
     async def delete_all(self, keys: Sequence[str]) -> None:
-        """Remove objects; that some are not there is success."""
+        """Remove objects, those of them that exist."""
         for start in range(0, len(keys), _BATCH):
             batch = keys[start : start + _BATCH]
             if len(batch) == 1 or self.removes_singly:
@@ -282,10 +277,10 @@ class Bucket:
     async def _delete_together(self, keys: Sequence[str]) -> None:
         body = "".join(f"<Object><Key>{escape(key)}</Key></Object>" for key in keys)
         try:
-            answer = await self.client.ask(
+            response = await self.client.ask(
                 Request(
-                    operation="DeleteObjects",
-                    method="POST",
+                    "DeleteObjects",
+                    "POST",
                     query={"delete": ""},
                     body=_xml(f"<Delete><Quiet>true</Quiet>{body}</Delete>"),
                     is_parsed=True,
@@ -296,17 +291,17 @@ class Bucket:
                 raise
             why = str(error)
         else:
-            if b"DeleteResult" in answer.body:
+            if b"DeleteResult" in response.body:
                 left = {
                     one.get("Key")
-                    for one in answer.parsed.get("Errors", ())
+                    for one in response.parsed.get("Errors", ())
                     if one.get("Code") != "NoSuchKey"
                 }
-                # What is wrong with one of them is often over, and otherwise told.
+                # A failure of single objects often passes; if not, this raises it.
                 await self._delete_singly([key for key in keys if key in left])
                 return
-            why = "its answer is no DeleteResult"
-        # If that was not why, these fail in the same way.
+            why = "the response is not a DeleteResult"
+        # If the store has another problem, these fail too.
         await self._delete_singly(keys)
         self.removes_singly = True
         _log.info(
@@ -334,16 +329,14 @@ class Bucket:
             query["delimiter"] = delimiter
         if after:
             query["continuation-token"] = after
-        answer = await self.client.ask(
-            Request(
-                operation="ListObjectsV2", method="GET", query=query, is_parsed=True
-            )
+        lists = "ListObjectsV2"
+        response = await self.client.ask(
+            Request(lists, "GET", query=query, is_parsed=True)
         )
-        theirs = http_date(answer.headers.get("date", ""))
+        theirs = http_date(response.headers.get("date", ""))
         if theirs is not None:
             self.client.access.saw(theirs)
-        parsed = answer.parsed
-        lists = "ListObjectsV2"
+        parsed = response.parsed
 
         def read(key: str) -> str:
             return listed(lists, key, parsed.get("EncodingType") == "url", prefix)
@@ -361,7 +354,7 @@ class Bucket:
             read(told(lists, one, "Prefix")) for one in parsed.get("CommonPrefixes", ())
         ]
         count = len(found) + len(prefixes)
-        if not goes_on(lists, answer, count, parsed.get("MaxKeys") or most):
+        if not goes_on(lists, response, count, parsed.get("MaxKeys") or most):
             return Listing(found, prefixes, None)
         following = parsed.get("NextContinuationToken")
         if not following or following == after:
@@ -408,28 +401,28 @@ class Bucket:
         sent = dict(headers)
         sent.update(self._encryption())
         if self.client.settings.checksum == "crc32":
-            # Of the whole object: the checksums of the parts need not be given again
-            # to complete it, and not every store lists them.
+            # For the whole object, so that the checksums of the parts need not be
+            # repeated to complete it: not every store lists them.
             sent["x-amz-checksum-algorithm"] = "CRC32"
             sent["x-amz-checksum-type"] = "FULL_OBJECT"
         request = Request(
-            operation="CreateMultipartUpload",
-            method="POST",
-            key=key,
+            "CreateMultipartUpload",
+            "POST",
+            key,
             query={"uploads": ""},
             headers=sent,
             body=Body(()),
             is_parsed=True,
         )
         try:
-            answer = await self.client.ask(request)
+            response = await self.client.ask(request)
         except S3Error as error:
             if error.is_repeated:
                 raise UnknownUploads(str(error)) from error
             raise
         except (S3Unreachable, S3Unfit) as error:
             raise UnknownUploads(str(error)) from error
-        return Begun(str(answer.parsed["UploadId"]), answer.is_repeated)
+        return Begun(str(response.parsed["UploadId"]), response.is_repeated)
 
     async def put_part(self, key: str, upload: str, number: int, body: Body) -> None:
         """
@@ -437,15 +430,8 @@ class Bucket:
 
         :raises NoUpload: If there is no such upload.
         """
-        await self._of_upload(
-            Request(
-                operation="UploadPart",
-                method="PUT",
-                key=key,
-                query={"uploadId": upload, "partNumber": str(number + 1)},
-                body=body,
-            )
-        )
+        query = {"partNumber": str(number + 1)}
+        await self._of_upload("UploadPart", "PUT", key, upload, query, body=body)
 
     async def copy_part(
         self, key: str, upload: str, number: int, source: Found, span: Span
@@ -454,9 +440,9 @@ class Bucket:
         Upload a part, counted from 0, that the store copies from another object.
 
         :param source: The object.
-        :param span: Which of its bytes.
+        :param span: The bytes to copy.
         :raises NoUpload: If there is no such upload.
-        :raises StagedDataLost: If the object is gone, or another.
+        :raises StagedDataLost: If the object is gone, or has changed.
         """
         bucket = self.client.settings.bucket
         within = f"{bucket}/object" if bucket.startswith("arn:") else bucket
@@ -468,15 +454,14 @@ class Bucket:
             headers["x-amz-copy-source-range"] = f"bytes={span.start}-{span.end - 1}"
         try:
             await self._of_upload(
-                Request(
-                    operation="UploadPartCopy",
-                    method="PUT",
-                    key=key,
-                    query={"uploadId": upload, "partNumber": str(number + 1)},
-                    headers=headers,
-                    body=Body(()),
-                    is_parsed=True,
-                )
+                "UploadPartCopy",
+                "PUT",
+                key,
+                upload,
+                {"partNumber": str(number + 1)},
+                headers=headers,
+                body=Body(()),
+                is_parsed=True,
             )
         except S3Error as error:
             if error.status == 412 or error.code == "NoSuchKey":
@@ -495,20 +480,11 @@ class Bucket:
         lists = "ListParts"
         pages = Pages(lists, _MOST_OF_PARTS)
         while True:
-            answer = await self._of_upload(
-                Request(
-                    operation="ListParts",
-                    method="GET",
-                    key=key,
-                    query={
-                        "uploadId": upload,
-                        "max-parts": str(_PAGE),
-                        "part-number-marker": str(marker),
-                    },
-                    is_parsed=True,
-                )
+            query = {"max-parts": str(_PAGE), "part-number-marker": str(marker)}
+            response = await self._of_upload(
+                lists, "GET", key, upload, query, is_parsed=True
             )
-            parsed = answer.parsed
+            parsed = response.parsed
             found = [
                 Part(
                     told(lists, one, "PartNumber") - 1,
@@ -520,7 +496,9 @@ class Bucket:
                 for one in parsed.get("Parts", ())
             ]
             parts += found
-            if not goes_on(lists, answer, len(found), parsed.get("MaxParts") or _PAGE):
+            if not goes_on(
+                lists, response, len(found), parsed.get("MaxParts") or _PAGE
+            ):
                 return parts
             following = str(parsed.get("NextPartNumberMarker") or "")
             is_beyond = following.isdecimal() and int(following) > marker
@@ -534,11 +512,11 @@ class Bucket:
         self, key: str, upload: str, parts: Sequence[Part], *, only_new: bool
     ) -> None:
         """
-        Make the parts of an upload an object.
+        Make an object of the parts of an upload.
 
-        :raises NotMet: If something stands there, and may not be replaced.
+        :raises NotMet: If an object is there that may not be replaced.
         :raises NoUpload: If there is no such upload.
-        :raises WrongPart: If the parts are not these.
+        :raises WrongPart: If a part has changed.
         """
         said = "".join(
             f"<Part><PartNumber>{one.number + 1}</PartNumber>"
@@ -553,17 +531,13 @@ class Bucket:
         )
         try:
             await self._of_upload(
-                Request(
-                    operation="CompleteMultipartUpload",
-                    method="POST",
-                    key=key,
-                    query={"uploadId": upload},
-                    headers={"if-none-match": "*"} if only_new else {},
-                    body=_xml(
-                        f"<CompleteMultipartUpload>{said}</CompleteMultipartUpload>"
-                    ),
-                    is_parsed=True,
-                )
+                "CompleteMultipartUpload",
+                "POST",
+                key,
+                upload,
+                headers={"if-none-match": "*"} if only_new else {},
+                body=_xml(f"<CompleteMultipartUpload>{said}</CompleteMultipartUpload>"),
+                is_parsed=True,
             )
         except S3Error as error:
             if error.status == 412 or error.code == "PreconditionFailed":
@@ -574,19 +548,12 @@ class Bucket:
 
     async def abort(self, key: str, upload: str) -> None:
         """
-        Abort an upload; that there is none is success.
+        Abort an upload, if there is one.
 
-        Whether it is really gone its parts tell.
+        It is gone when a listing of its parts says so.
         """
         try:
-            await self._of_upload(
-                Request(
-                    operation="AbortMultipartUpload",
-                    method="DELETE",
-                    key=key,
-                    query={"uploadId": upload},
-                )
-            )
+            await self._of_upload("AbortMultipartUpload", "DELETE", key, upload)
         except NoUpload:
             return
         except S3Error as error:
@@ -604,15 +571,10 @@ class Bucket:
         pages = Pages(lists, _MOST_OF_ONE)
         query = {"uploads": "", "prefix": prefix, "encoding-type": "url"}
         while True:
-            answer = await self.client.ask(
-                Request(
-                    operation="ListMultipartUploads",
-                    method="GET",
-                    query=query,
-                    is_parsed=True,
-                )
+            response = await self.client.ask(
+                Request(lists, "GET", query=query, is_parsed=True)
             )
-            parsed = answer.parsed
+            parsed = response.parsed
             is_encoded = parsed.get("EncodingType") == "url"
             found = [
                 Upload(
@@ -624,10 +586,10 @@ class Bucket:
             ]
             uploads += found
             if not goes_on(
-                lists, answer, len(found), parsed.get("MaxUploads") or _PAGE
+                lists, response, len(found), parsed.get("MaxUploads") or _PAGE
             ):
                 return uploads
-            # SeaweedFS goes by the id alone.
+            # SeaweedFS uses the id alone.
             marker = str(parsed.get("NextKeyMarker") or "")
             id_marker = str(parsed.get("NextUploadIdMarker") or "")
             pages.turn(
@@ -640,9 +602,18 @@ class Bucket:
                 "upload-id-marker": id_marker,
             }
 
-    async def _of_upload(self, request: Request) -> Answer:
+    async def _of_upload(
+        self,
+        operation: str,
+        method: str,
+        key: str,
+        upload: str,
+        query: Mapping[str, str] | None = None,
+        **more: Any,
+    ) -> Response:
+        query = {"uploadId": upload, **(query or {})}
         try:
-            return await self.client.ask(request)
+            return await self.client.ask(Request(operation, method, key, query, **more))
         except S3Error as error:
             if error.code == "NoSuchUpload":
                 raise NoUpload(error) from error
@@ -659,25 +630,25 @@ class Bucket:
 
 
 def _is_absence(error: S3Error, code: str = "NoSuchKey") -> bool:
-    # A 404 with a body that is not S3's comes from something in front of it.
+    # A 404 with another body comes from something in front of S3.
     return error.status == 404 and error.code == code
 
 
 def quoted(etag: str) -> str:
-    """Write an ETag as headers have it."""
-    # Some stores leave the quotes out, in listings or everywhere. As a condition they
-    # take both, and what is to be compared is then the same.
+    """Return an ETag as headers have it."""
+    # Some stores omit the quotes, in listings or everywhere, and accept both forms as
+    # conditions. With quotes, ETags can be compared.
     etag = etag.strip()
     return f'"{etag}"' if etag and etag[0] != '"' and etag[:2] != "W/" else etag
 
 
-def _found(key: str, answer: Answer, size: int) -> Found:
-    headers = answer.headers
+def _found(key: str, response: Response, size: int) -> Found:
+    headers = response.headers
     modified = headers.get("last-modified", "")
     seconds = http_date(modified)
     if seconds is None:
         raise S3Unfit(
-            f"S3 does not tell when {key!a} was last changed: {modified[:100]!a}"
+            f"S3 does not say when {key!a} was last changed: {modified[:100]!a}"
         )
     return Found(
         key,
@@ -685,8 +656,8 @@ def _found(key: str, answer: Answer, size: int) -> Found:
         size,
         seconds,
         headers.get(SESSION_HEADER),
-        answer.body,
-        answer.coding,
+        response.body,
+        response.coding,
     )
 
 

@@ -1,25 +1,23 @@
 """
-How many bytes of uploads and replies a process holds, and what happens when that is too
-many.
+The memory that uploads and replies use in a process, and what happens when it is short.
 
-Clients are slow by design: hundreds of them may each have sent half a part. So nothing
-is reserved for what may come. Bytes are counted as they arrive, and when there are
-too many of them, those that are held longest for nothing go first: copies of what the
-bucket has already, and then the halves of parts, which are put into the bucket as
-they are. Bytes that are being sent are waited for before a half is put away: to read it
-back costs more.
+Clients are slow by design: hundreds of them may each have sent half a part. So no
+memory is reserved in advance. Bytes are counted as they arrive. When there are too many
+of them, copies of bytes that the bucket has are dropped first. Then incomplete parts
+are put into the bucket as they are. Parts that are being sent are waited for before
+that, because reading an incomplete part back costs more.
 
-Who wants to hold more waits for room, and holds nothing meanwhile that others may be
-waiting for. How they are served:
+A writer that needs more memory waits, and meanwhile holds nothing that others may be
+waiting for. Writers are served by these rules:
 
-- Replies of applications have half of the bound at most. However many there are, and
-  however slowly they come, uploads have the other half.
-- Each directory has a line for its uploads, and one for its replies. The lines take
-  turns, so that a busy directory does not keep the others out.
-- Who needs little may pass those for whom there is no room, until as many bytes as the
-  bound have been given out since they came; from then on they are waited for. So
-  neither waits for ever: not a kilobyte behind five megabytes that do not fit, nor
-  these behind one kilobyte after the other.
+- All replies of applications together get at most half of the memory. However many of
+  them there are, and however slowly they arrive, uploads have the other half.
+- Each directory has a queue for its uploads and one for its replies. The queues take
+  turns, so that a busy directory does not block the others.
+- Small requests may overtake large ones for which there is no room, but only until as
+  many bytes as the limit have been given out since the large one came. So neither waits
+  forever: a kilobyte does not wait for five megabytes that do not fit, and these do not
+  wait for one kilobyte after the other.
 """
 
 from __future__ import annotations
@@ -32,16 +30,16 @@ from typing import Protocol
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, succeed
 
-#: The bound if no description names one, in bytes.
+#: The limit if the settings do not have one, in bytes.
 DEFAULT_MEMORY = 128 << 20
 
-#: What part of the bound replies may take, all together.
+#: All replies together may use the limit divided by this.
 _REPLIES_SHARE = 2
 
-#: How many of a line may be served before the first.
+#: How many requests of a queue are considered when the first does not fit.
 _MOST_LOOKED_AT = 64
 
-#: What part of the memory for uploads small ones may take between their packets.
+#: Small files, between their packets, may use the limit divided by this.
 _SMALL_SHARE = 4
 
 
@@ -53,19 +51,19 @@ class IHolder(Protocol):
         """How many bytes could be put away."""
 
     def put_away(self) -> None:
-        """Begin to put them away; what comes of that is the holder's own affair."""
+        """Begin to put them away. The holder handles failures."""
 
 
 @define(eq=False)
 class Use:
     """
-    What bytes are held for, in the whole process.
+    A use of memory in the whole process: uploads, or replies.
 
-    :ivar divisor: What part of the bound may be used for that.
-    :ivar used: How many bytes are.
-    :ivar leaving: How many of them are being sent, and go without anything else being
-        waited for.
-    :ivar waited_for: How many more are wanted.
+    :ivar divisor: It may use the limit divided by this.
+    :ivar used: How many bytes it uses.
+    :ivar leaving: How many of them are being sent, and will be freed soon.
+    :ivar waited_for: How many bytes are waited for.
+    :ivar holders: The writers that can put bytes away.
     """
 
     divisor: int
@@ -78,10 +76,12 @@ class Use:
 @frozen(eq=False)
 class _Waiting:
     """
-    Who waits for room.
+    A request that waits for memory.
 
-    :ivar number: Of all who have waited.
+    :ivar needed: How many bytes it needs.
+    :ivar number: Its number among all that have waited.
     :ivar since: How many bytes had been given out when it came.
+    :ivar room: Fires with ``None`` when it is granted.
     """
 
     needed: int
@@ -93,9 +93,10 @@ class _Waiting:
 @define(eq=False)
 class Share:
     """
-    What one directory holds for one use; its line is served in order.
+    The memory of one directory for one use, with a queue.
 
-    :ivar memory: All that the process has.
+    :ivar memory: The memory of the process.
+    :ivar line: The queue.
     """
 
     memory: Memory
@@ -104,27 +105,27 @@ class Share:
 
     @property
     def used(self) -> int:
-        """How many bytes the process holds."""
+        """How many bytes the process uses."""
         return self.memory.used
 
     @property
     def limit(self) -> int:
-        """How many it may hold."""
+        """How many it may use."""
         return self.memory.limit
 
     @property
     def peak(self) -> int:
-        """How many it held at most."""
+        """How many it has used at most."""
         return self.memory.peak
 
     @property
     def holders(self) -> set[IHolder]:
-        """Who holds bytes for this use that can be put away."""
+        """The writers that can put bytes of this use away."""
         return self.use.holders
 
     @property
     def leaving(self) -> int:
-        """How many of the bytes for this use are being sent."""
+        """How many bytes of this use are being sent."""
         return self.use.leaving
 
     @leaving.setter
@@ -132,7 +133,7 @@ class Share:
         self.use.leaving = length
 
     def fits(self, length: int) -> bool:
-        """Tell whether so many bytes more would be all right at once."""
+        """Return whether so many more bytes are available at once."""
         memory, use = self.memory, self.use
         return (
             memory.used + length <= memory.limit
@@ -142,21 +143,21 @@ class Share:
 
     def fits_soon(self, length: int) -> bool:
         """
-        Tell whether so many bytes more will be all right when those that are leaving
-        have left, and all who wait already have been served.
+        Return whether so many more bytes will be available when those that are being
+        sent are freed and all waiting requests have been granted.
 
-        Whoever waits for that may go on holding bytes meanwhile: nobody has to put any
+        A writer that waits for that may keep what it holds: nobody has to put bytes
         away for it.
         """
         return self.memory.fits_soon(self.use, length)
 
     def take(self, length: int) -> Deferred[None]:
         """
-        Hold more bytes.
+        Request memory.
 
-        :param length: How many; together with nothing else they are always allowed.
-        :returns: A Deferred that fires with ``None`` when they may be held; they count
-            from then on. Whoever cancels it holds none, and stands in nobody's way.
+        :param length: How many bytes. If nothing else is used, any number is granted.
+        :returns: A Deferred that fires with ``None`` when they are granted. It may be
+            cancelled.
         """
         if self.fits(length):
             self.memory.count(self.use, length)
@@ -164,21 +165,21 @@ class Share:
         return self.memory.take(self, length)
 
     def give(self, length: int) -> None:
-        """Hold fewer bytes."""
+        """Free memory."""
         self.memory.give(self.use, length)
 
 
 @define(eq=False)
 class Memory:
     """
-    A bound on bytes.
+    The memory of the process, with a limit.
 
-    :ivar limit: The bound.
-    :ivar used: How many there are.
-    :ivar peak: How many there were at most.
-    :ivar uploads: What there is of uploads.
-    :ivar replies: What there is of replies.
-    :ivar lines: The shares in which somebody waits.
+    :ivar limit: The limit, in bytes.
+    :ivar used: How many bytes are used.
+    :ivar peak: How many were used at most.
+    :ivar uploads: The use by uploads.
+    :ivar replies: The use by replies.
+    :ivar lines: The shares in which requests wait. The first one's turn is next.
     """
 
     limit: int
@@ -187,7 +188,6 @@ class Memory:
     uploads: Use = field(factory=lambda: Use(1), init=False)
     replies: Use = field(factory=lambda: Use(_REPLIES_SHARE), init=False)
     _drop_copies: list[Callable[[int], None]] = field(factory=list, init=False)
-    # It is the turn of the first.
     lines: deque[Share] = field(factory=deque, init=False)
     _given_out: int = field(default=0, init=False)
     _number: int = field(default=0, init=False)
@@ -201,7 +201,7 @@ class Memory:
         return Share(self, self.replies)
 
     def bound(self, limit: int) -> None:
-        """Have another bound."""
+        """Set the limit."""
         self.limit = limit
         self._serve()
 
@@ -217,14 +217,14 @@ class Memory:
         return not use.used or use.used + length <= self.limit // use.divisor
 
     def are_waiting(self, use: Use) -> bool:
-        """Tell whether somebody waits for room that is wanted for a use."""
+        """Return whether requests wait that compete with a use."""
         return any(self._concerns(use, line, line.line[0]) for line in self.lines)
 
     def _concerns(self, use: Use, line: Share, one: _Waiting) -> bool:
         """
-        Tell whether who waits in a line, and who wants room for a use, want the same.
+        Return whether a request that waits in a queue competes with a use.
 
-        Who waits only because there is too much for another use does not.
+        One that waits only because another use is at its limit does not.
         """
         return line.use is use or not self._has_room_at_all(one.needed)
 
@@ -239,7 +239,7 @@ class Memory:
         )
 
     def take(self, share: Share, length: int) -> Deferred[None]:
-        """See :meth:`Share.take`: what does not simply fit."""
+        """See :meth:`Share.take`; called if it does not fit at once."""
         use = share.use
         number = self._number = self._number + 1
         if not self._may_have(use, length, number):
@@ -251,7 +251,7 @@ class Memory:
 
         def no_more(_: Deferred[None]) -> None:
             self._leave(share, one)
-            # Others may need less.
+            # Others may need less memory.
             self._serve()
 
         one = _Waiting(length, number, self._given_out, Deferred(no_more))
@@ -263,7 +263,7 @@ class Memory:
         return one.room
 
     def _may_have(self, use: Use, length: int, number: int) -> bool:
-        """Tell whether there is room, and nobody who is to be waited for."""
+        """Return whether there is room, and no older request comes first."""
         if not self._has_room(use, length):
             return False
         for line in self.lines:
@@ -285,7 +285,7 @@ class Memory:
             self._serve()
 
     def _serve(self) -> None:
-        """Serve those who wait, a line after the other, as far as there is room."""
+        """Grant waiting requests, one queue after the other, while there is room."""
         idle = 0
         while idle < len(self.lines):
             share = self.lines[0]
@@ -298,7 +298,7 @@ class Memory:
             if self._may_have(share.use, one.needed, one.number):
                 self._leave(share, one)
                 self.count(share.use, one.needed)
-                # Whoever gets it may take or give more in the same call.
+                # Its writer may request or free more in the same call.
                 one.room.callback(None)
                 return True
         return False
@@ -310,7 +310,7 @@ class Memory:
             self.lines.remove(share)
 
     def count(self, use: Use, length: int) -> None:
-        """Give so many bytes out."""
+        """Grant so many bytes."""
         self.used += length
         use.used += length
         self._given_out += length
@@ -318,7 +318,7 @@ class Memory:
             self.peak = self.used
 
     def _relieve(self) -> None:
-        """Have bytes put away, if those that leave anyway are not enough."""
+        """Have bytes put away, if those that are being sent are not enough."""
         leaving = self.uploads.leaving + self.replies.leaving
         for line in self.lines:
             use, needed = line.use, line.line[0].needed
@@ -333,14 +333,14 @@ class Memory:
 
     def drop_copies_by(self, drop: Callable[[int], None]) -> None:
         """
-        Name who holds copies of what the bucket has.
+        Register a function that drops copies of what the bucket has.
 
-        :param drop: Called with how many bytes are too many; gives back what it can.
+        :param drop: Called with how many bytes are too many; it frees what it can.
         """
         self._drop_copies.append(drop)
 
     def drop_no_copies_by(self, drop: Callable[[int], None]) -> None:
-        """Take that back. Again is fine."""
+        """Unregister it; it may be unregistered already."""
         if drop in self._drop_copies:
             self._drop_copies.remove(drop)
 
@@ -354,13 +354,12 @@ def _put_away_largest(holders: set[IHolder]) -> None:
 @define(eq=False)
 class Budget:
     """
-    The memory that all backends of a process have together.
+    The memory that all backends of a process share.
 
-    Its bound is the largest that any of them asks for, while that one is started:
-    who writes a number means the process, and a smaller one beside it is not enough for
-    what that backend may have to hold.
+    Its limit is the largest that any started backend asks for: the setting is about the
+    process, and a smaller limit would not be enough for the parts of that backend.
 
-    :ivar memory: What is held.
+    :ivar memory: The memory.
     """
 
     _wanted: dict[Hashable, int | None] = field(factory=dict, init=False)
@@ -368,22 +367,22 @@ class Budget:
 
     def join(self, who: Hashable, wanted: int | None) -> Memory:
         """
-        Have a share.
+        Use the memory.
 
         :param who: A backend.
-        :param wanted: The bound that it asks for; ``None`` for any.
+        :param wanted: The limit that it asks for; ``None`` for any.
         """
         self._wanted[who] = wanted
         self._bound()
         return self.memory
 
     def leave(self, who: Hashable) -> None:
-        """Have none any more. Again is fine."""
+        """Stop using the memory; it may have been stopped already."""
         self._wanted.pop(who, None)
         self._bound()
 
     def for_small(self) -> int:
-        """Tell how many bytes of small files one backend may have between packets."""
+        """Return how many bytes of small files a backend may keep between packets."""
         return self.memory.limit // _SMALL_SHARE // max(1, len(self._wanted))
 
     def _bound(self) -> None:
@@ -391,5 +390,5 @@ class Budget:
         self.memory.bound(max(wanted, default=DEFAULT_MEMORY))
 
 
-#: The one that backends have unless they are given another.
+#: The default of backends.
 OF_PROCESS = Budget()

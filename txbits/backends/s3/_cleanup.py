@@ -1,8 +1,8 @@
 """
-All sessions of a bucket at a look: for quotas, and to find what nobody owns.
+Lists all sessions of a bucket, for quotas, and removes what belongs to none.
 
-Any number of nodes may do this at the same time. What one removes is gone for the
-others, which is all that they want.
+Any number of nodes may do this at the same time: an object that another node has
+removed is no error.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _AT_ONCE = 16
 #: How many sessions are listed at a time.
 _PAGE = 256
 
-#: How many records are remembered from one survey to the next.
+#: How many records are kept from one listing to the next.
 _MOST_KEPT = 100_000
 
-#: Seconds after which an object that is no session's is nobody's.
+#: Seconds after which an object that belongs to no session is removed.
 _STRAY_AGE = 3600.0
 
 
 @define
 class _Group:
-    """What lies under one name in the staging area."""
+    """The objects under one name in the staging area."""
 
     name: str
     record: Found | None = None
@@ -45,13 +45,13 @@ class _Group:
 
     @property
     def is_open(self) -> bool:
-        """Whether it is a session, and not the record of a close."""
+        """Whether this is a session, and not the record of a close."""
         return self.record is not None and self.record.size >= LEAST_OPEN
 
 
 @define(eq=False)
 class Survey:
-    """Looks at a whole staging area, a page at a time."""
+    """Lists a whole staging area, a page at a time."""
 
     _staging: Staging
     _kept: OrderedDict[str, tuple[str, Record]] = field(factory=OrderedDict, init=False)
@@ -107,7 +107,7 @@ class Survey:
         )
 
     async def _record(self, group: _Group) -> Record | None:
-        """Read the record of a session, unless it is the one that was read before."""
+        """Read the record of a session, unless it is known from the last listing."""
         session_id = _id_of(group.name)
         if group.record is None or session_id is None:
             return None
@@ -119,7 +119,7 @@ class Survey:
             self._kept.pop(group.name, None)
             return None
         if not stored.record.inline:
-            # What makes a record large changes, or goes, soon.
+            # Records of small files are larger, and change or are removed soon.
             self._kept[group.name] = stored.etag, stored.record
             while len(self._kept) > _MOST_KEPT:
                 self._kept.popitem(last=False)
@@ -127,7 +127,7 @@ class Survey:
 
     async def records(self) -> list[Record]:
         """
-        Read the records of all sessions that stand.
+        Read the records of all sessions that have not ended.
 
         :raises BackendError: If one of them cannot be read.
         """
@@ -170,7 +170,8 @@ class Survey:
                 owned.update(one for one in (record.upload, record.copy) if one)
         alive = {group.name for group in open_groups}
         for one in candidates:
-            # Within a session's own folder are replies, its application's as well.
+            # Replies, also those that the application uploads, are in the folder of
+            # their session.
             name = one.key.removeprefix(staging.settings.staging).partition("/")[0]
             is_within = one.key.startswith(staging.settings.staging) and name in alive
             if one.upload not in owned and not is_within:

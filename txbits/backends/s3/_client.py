@@ -1,10 +1,9 @@
 """
-Signed requests to S3 over treq: one attempt, and further ones.
+Signed requests to S3 over treq, which are repeated if they fail.
 
-A request is repeated while that can help and time allows. What was repeated may have
-been carried out already by an attempt whose answer was lost; the outcome says so
-(``is_repeated``), and whoever asked for something that cannot be done twice takes it
-from there.
+A request is repeated while that can help and there is time. An earlier attempt, whose
+response was lost, may have been carried out; the outcome says so (``is_repeated``). The
+caller handles that if the request cannot be carried out twice.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from twisted.internet.error import (
     DNSLookupError,
 )
 from twisted.internet.task import deferLater
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.web.client import (
     RequestGenerationFailed,
     RequestTransmissionFailed,
@@ -38,17 +37,9 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IResponse
 
 from txbits._agents import Verbatim, coding_of
+from txbits._troubles import Troubles
 from txbits.backends._threads import InThread
 from txbits.backends.s3._access import UNSIGNED, Access
-from txbits.backends.s3._answers import (
-    Answer,
-    Reader,
-    Request,
-    S3Error,
-    S3Unreachable,
-    S3Untrusted,
-    http_date,
-)
 from txbits.backends.s3._bodies import (
     EMPTY_SHA256,
     LONG,
@@ -57,28 +48,37 @@ from txbits.backends.s3._bodies import (
     Digest,
     TooLong,
 )
+from txbits.backends.s3._responses import (
+    Reader,
+    Request,
+    Response,
+    S3Error,
+    S3Unreachable,
+    S3Untrusted,
+    http_date,
+)
 from txbits.backends.s3._settings import S3Settings
 from txbits.clocks import wall_of
 
 _log = Logger()
 
-#: Seconds that one attempt may take, besides what its body takes at the slowest.
+#: Seconds that one attempt may take, in addition to the time for its body.
 ATTEMPT_TIMEOUT = 15.0
 
 # S3 may take minutes to complete an upload of many parts, or to copy a long one.
 _LENGTHY = frozenset({"CompleteMultipartUpload", "UploadPartCopy"})
 
-# These have no checksum of a body: there is none, or it is not an object's bytes.
+# These have no checksum, because their body is not an object's bytes.
 _UNCHECKED = frozenset({"UploadPartCopy"})
 
-#: The slowest that a body may be sent, or received, in bytes a second.
+#: The least speed of a body, in bytes a second.
 _SLOWEST = 1 << 17
 
-#: The first pause, and the longest, in seconds; each is drawn between nothing and that.
+#: The first pause and the longest, in seconds; each is drawn between 0 and that.
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 8.0
 
-#: So long an answer that says what is wrong may be, in bytes.
+#: The greatest length of an error response, in bytes.
 _MOST_ERROR = 1 << 16
 
 _PASSING = frozenset({429, 500, 502, 503, 504})
@@ -92,7 +92,10 @@ _PASSING_CODES = frozenset(
         "SlowDown",
     }
 )
-#: By how many seconds a clock is wrong that a store complains of; most say at 900.
+#: The trouble that the store is away.
+_STORE = "store"
+
+#: By how many seconds a clock is wrong when a store rejects it; for most it is 900.
 _SKEWED = 300.0
 
 _LOST = (
@@ -111,12 +114,12 @@ _LOST = (
 @define(eq=False)
 class Client:
     """
-    Asks S3.
+    Sends requests to S3.
 
-    :param access: Where, and as whom.
-    :param agent: Carries requests.
+    :param access: The bucket's URL, and credentials.
+    :param agent: Sends single requests.
     :param reactor: The clock.
-    :param in_thread: Where long bodies are hashed.
+    :param in_thread: Calls functions in threads, for long bodies.
     :ivar counts: How many attempts were made, by operation.
     """
 
@@ -129,21 +132,23 @@ class Client:
     _random: Callable[[float, float], float] = field(default=random.uniform)
     _at_once: DeferredSemaphore = field(init=False)
     _reader: Reader = field(init=False)
+    _troubles: Troubles = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._at_once = DeferredSemaphore(self.settings.connections)
         access = self.access
         self._reader = Reader(access.model, access.region, self._in_thread)
+        self._troubles = Troubles(_log, self._reactor.seconds)
 
-    async def ask(self, request: Request) -> Answer:
+    async def ask(self, request: Request) -> Response:
         """
-        Carry a request out, in as many attempts as it takes and time allows.
+        Send a request, and repeat it as often as needed while there is time.
 
         :raises S3Error: If S3 refuses it.
-        :raises S3Unreachable: If nothing settles it in time.
-        :raises S3Unfit: If what S3 says cannot be relied on.
-        :raises CancelledError: If the Deferred of whoever asks was cancelled. Only what
-            merely reads, or may be done at any time, can be given up like that.
+        :raises S3Unreachable: If no attempt settles it in time.
+        :raises S3Unfit: If the response cannot be relied on.
+        :raises CancelledError: If the caller's Deferred was cancelled. The caller may
+            do that only for requests that change nothing, or may be carried out later.
         """
         asked = self._reactor.seconds()
         await self._at_once.acquire()
@@ -152,10 +157,10 @@ class Client:
         finally:
             self._at_once.release()
 
-    async def _ask(self, request: Request, asked: float) -> Answer:
+    async def _ask(self, request: Request, asked: float) -> Response:
         payload, headers = await self._described(request)
-        # To stand in line counts, so that a store that is away keeps nobody for longer;
-        # but all get their turn.
+        # The time in the queue counts, so that no request takes longer while the store
+        # is away; but each gets at least one attempt.
         for_body = _seconds_for(request)
         deadline = asked + self.settings.timeout + for_body
         once = min(ATTEMPT_TIMEOUT, self.settings.timeout) + for_body
@@ -168,7 +173,11 @@ class Client:
             if request.operation not in _LENGTHY:
                 wait = min(wait, ATTEMPT_TIMEOUT + for_body)
             try:
-                return await self._attempt(request, headers, payload, wait, is_repeated)
+                response = await self._attempt(
+                    request, headers, payload, wait, is_repeated
+                )
+                self._is_back()
+                return response
             except S3Untrusted:
                 raise
             except S3Unreachable as error:
@@ -180,10 +189,14 @@ class Client:
                     has_renewed = True
                     continue
                 if error.status not in _PASSING and error.code not in _PASSING_CODES:
+                    self._is_back()
                     error.is_repeated = is_repeated
                     raise
-                why = S3Unreachable(str(error))
+                why = S3Unreachable(str(error), f"refuses requests: {error}")
                 is_repeated = True
+            if attempt:
+                # A single failure usually is a connection that the store has closed.
+                self.report(why.reason)
             pause = self._random(0, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt))
             attempt += 1
             if self._reactor.seconds() + pause >= deadline:
@@ -196,8 +209,32 @@ class Client:
             )
             await deferLater(self._reactor, pause)
 
+    def report(self, why: str) -> None:
+        """
+        Log that the store cannot be used for now.
+
+        :param why: What is wrong.
+        """
+        self._troubles.report(
+            _STORE,
+            "bucket {bucket} at {url} {why}; still trying. Check that the store is "
+            "running and can be reached from here, and the endpoint in the settings",
+            level=LogLevel.warn,
+            bucket=self.settings.bucket,
+            url=self.access.base,
+            why=why,
+        )
+
+    def _is_back(self) -> None:
+        self._troubles.over(
+            _STORE,
+            "bucket {bucket} at {url} can be used again",
+            bucket=self.settings.bucket,
+            url=self.access.base,
+        )
+
     async def _described(self, request: Request) -> tuple[str, dict[str, str]]:
-        """Work out what is said of the body."""
+        """Return the hash of the body that is signed, and all headers."""
         headers = dict(request.headers)
         body = request.body
         if body is None:
@@ -217,17 +254,17 @@ class Client:
         return digest.sha256() if is_signed else UNSIGNED, headers
 
     def new_digest(self) -> Digest:
-        """Begin to work out what will be said of a body that is still coming."""
+        """Begin the digest of a body that is arriving."""
         return Digest(self.settings.checksum, not self.access.is_safe)
 
     def digest(self, digest: Digest, chunk: bytes) -> None:
-        """Go on with the next bytes of such a body."""
+        """Add the next bytes of such a body to its digest."""
         digest.feed(chunk, self._in_thread)
 
     def url(self, request: Request) -> str:
-        """Tell the URL of what a request is about."""
+        """Return the URL of a request."""
         url = self.access.base
-        # A bucket's own URL ends in a slash, whatever way it is addressed.
+        # A bucket's own URL has a trailing slash, however it is addressed.
         url += "/" + quote(request.key or "", safe="/~")
         if request.query:
             url += "?" + "&".join(
@@ -243,7 +280,7 @@ class Client:
         payload: str,
         seconds: float,
         is_repeated: bool,
-    ) -> Answer:
+    ) -> Response:
         self.counts[request.operation] += 1
         url = self.url(request)
         signed = self.access.signed(request.method, url, headers, payload)
@@ -263,21 +300,33 @@ class Client:
             unbuffered=True,
             reactor=self._reactor,
         )
-        is_late = False
+        is_late = is_cancelled = False
 
         def give_up() -> None:
             nonlocal is_late
             is_late = True
             waiting.cancel()
 
+        def cancel(_: Deferred[Any]) -> None:
+            nonlocal is_cancelled
+            is_cancelled = True
+            waiting.cancel()
+
+        def settle(outcome: Any) -> None:
+            if not responding.called:
+                responding.callback(outcome)
+
+        # Endpoints make a failed look-up of the host's name out of a cancellation.
+        responding: Deferred[Any] = Deferred(cancel)
+        waiting.addBoth(settle)
         timer = self._reactor.callLater(seconds, give_up)
         try:
-            response = await waiting
+            response = await responding
             agent.restore(response)
             coding = coding_of(response)
             is_refusal = response.code >= 300
             if request.is_left_open and not is_refusal:
-                return Answer(
+                return Response(
                     response.code,
                     _named(response),
                     b"",
@@ -291,7 +340,7 @@ class Client:
             response.deliverBody(collector)
             content = await waiting
         except _LOST as error:
-            if not is_late and _is_cancelled(error):
+            if is_cancelled or (not is_late and _is_cancelled(error)):
                 raise CancelledError(f"{request.operation} was given up") from error
             raise self._lost(error, is_late, seconds) from error
         except TooLong as error:
@@ -308,20 +357,23 @@ class Client:
         reasons = [one.value for one in getattr(error, "reasons", ())] or [error]
         if any(isinstance(one, (TLSError, VerificationError)) for one in reasons):
             return S3Untrusted(
-                f"the certificate of {self.access.base} is not trusted; if it is one "
-                f"of your own, give ca=FILE: {reasons[-1]!r}"
+                f"the certificate of {self.access.base} is not trusted; if it is "
+                f"self-signed, set ca=FILE: {reasons[-1]!r}"
             )
         if is_late:
-            return S3Unreachable(f"S3 did not answer within {seconds:g} s")
-        said = "; ".join(str(one) or repr(one) for one in reasons)
-        return S3Unreachable(f"{self.access.base} cannot be reached: {said}")
+            why = f"did not answer within {seconds:g} s"
+            return S3Unreachable(f"S3 {why}", why)
+        said = "; ".join(str(one).removesuffix(".") or repr(one) for one in reasons)
+        why = f"cannot be reached: {said}"
+        return S3Unreachable(f"{self.access.base} {why}", why)
 
     def _puts_right(self, request: Request, error: S3Error) -> bool:
         """
-        Tell whether something can be done about an error so that the next attempt is
-        better, and do it.
+        Fix what caused an error, if possible, for the next attempt.
+
+        :returns: Whether something was fixed.
         """
-        # Answers to HEAD have no body that could say why.
+        # Responses to HEAD have no body with an error code.
         is_silent = request.method == "HEAD"
         if error.code == "ExpiredToken" or (is_silent and error.status == 400):
             self.access.forget()
@@ -356,7 +408,7 @@ def _named(response: IResponse) -> dict[str, str]:
 
 
 def _is_cancelled(error: Exception) -> bool:
-    """Tell whether who asked does not want to know any more."""
+    """Return whether the request was cancelled."""
     reasons = [one.value for one in getattr(error, "reasons", ())]
     return any(
         isinstance(one, (CancelledError, ConnectingCancelledError))

@@ -1,12 +1,12 @@
 """
-Where the bytes of a file lie in the bucket: parts on a grid, and tails between them.
+Where the bytes of a file are in the bucket: parts on a grid, and tails between them.
 
-Pure: nothing here looks at a store. A file is cut at multiples of a part size that
-follows from its length alone, so part *k* holds the same bytes whichever node
-uploads it, and however often. Bytes of a cell that is not full yet are kept in *tails*,
-objects whose names say which bytes they hold. Two nodes that serve the same fragment
-write the same bytes to the same names, and a shorter copy has another name than a
-longer one, so it cannot replace it: nothing has to be locked.
+Nothing here asks a store. A file is cut at multiples of a part size that follows from
+its length alone, so part *k* has the same bytes whichever node uploads it, and however
+often. Bytes of a cell that is not full yet are kept in *tails*, objects whose names say
+which bytes they have. Two nodes that serve the same Fragment write the same bytes to
+the same names. A shorter copy has another name than a longer one, so it cannot replace
+it. So no locks are needed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from attrs import frozen
 #: Part sizes are multiples of this.
 _STEP = 1 << 20
 
-# Sixteen digits are enough for any object, and sort as the numbers do.
+# Sixteen digits are enough for any object, and sort like numbers.
 _TAIL = re.compile(r"([0-9]{16})-([0-9]{1,16})")
 
 
@@ -37,13 +37,13 @@ class Span:
 
     @property
     def length(self) -> int:
-        """How many bytes these are."""
+        """How many bytes there are."""
         return self.end - self.start
 
 
 def part_size_for(total: int, least: int, most_parts: int) -> int:
     """
-    Tell how long the parts of a file are.
+    Return how long the parts of a file are.
 
     :param total: The file's length.
     :param least: The shortest that parts may be.
@@ -68,30 +68,30 @@ class Grid:
 
     @property
     def cells(self) -> int:
-        """How many there are; one of no bytes for an empty file."""
+        """The number of cells; an empty file has one of no bytes."""
         return max(1, -(-self.total // self.part_size))
 
     def cell(self, number: int) -> Span:
-        """Tell which bytes a cell holds, counted from 0."""
+        """Return the bytes of a cell, counted from 0."""
         start = number * self.part_size
         return Span(start, min(start + self.part_size, self.total))
 
     def number_at(self, offset: int) -> int:
-        """Tell in which cell a byte lies."""
+        """Return the number of the cell that a byte is in."""
         return offset // self.part_size
 
     def is_part(self, number: int, length: int) -> bool:
-        """Tell whether something is as long as the cell of its number is."""
+        """Return whether a part is as long as the cell of its number."""
         return 0 <= number < self.cells and self.cell(number).length == length
 
 
 def tail_name(span: Span) -> str:
-    """Name the object that holds these bytes."""
+    """Return the name of the tail that has these bytes."""
     return f"{span.start:016d}-{span.length}"
 
 
 def tail_span(name: str) -> Span | None:
-    """Tell which bytes the object of a name holds; ``None`` if it is no tail's."""
+    """Return the bytes of a tail by its name; ``None`` if it is not a tail."""
     found = _TAIL.fullmatch(name)
     if found is None:
         return None
@@ -101,12 +101,12 @@ def tail_span(name: str) -> Span | None:
 
 def cover(spans: Iterable[Span], start: int, end: int) -> list[Span]:
     """
-    Choose spans that hold the bytes from *start* on without a gap.
+    Choose spans that cover the bytes from *start* on without a gap.
 
     :param spans: In any order; they may overlap.
-    :param end: Enough is known when this is reached.
-    :returns: As few as possible, in order, each reaching further than the one before.
-        The last one's ``end`` tells how far they reach.
+    :param end: Where to stop.
+    :returns: As few spans as possible, in order, each reaching further than the one
+        before. The last one's ``end`` is how far they reach.
     """
     chosen: list[Span] = []
     reached = start
@@ -132,9 +132,9 @@ def cover(spans: Iterable[Span], start: int, end: int) -> list[Span]:
 
 def reach(spans: Iterable[Span]) -> int:
     """
-    Tell how many bytes from the beginning of the file are held.
+    Return how many bytes from the beginning of the file are held.
 
-    :param spans: What is held, in any order; they may overlap.
+    :param spans: The spans that are held, in any order; they may overlap.
     """
     reached = 0
     for span in sorted(spans):
@@ -146,17 +146,17 @@ def reach(spans: Iterable[Span]) -> int:
 
 def begin_of_merge(tails: Sequence[Span], start: int, end: int, least: int) -> int:
     """
-    Choose from where on a new tail repeats what older ones hold.
+    Choose where a new tail begins, so that it repeats some of the older ones.
 
-    Without this, a cell that arrives in a thousand fragments would lie in a
-    thousand objects. A tail swallows those before it that are no longer than itself, as
-    in adding binary numbers: no byte is put more often than the logarithm of that.
+    Without this, a cell that arrives in a thousand Fragments would be a thousand
+    objects. A tail includes those before it that are no longer than itself, like a
+    carry when binary numbers are added: no byte is put more often than the logarithm of
+    that.
 
     :param tails: A cover up to *start*, in order.
     :param start: Where the new bytes begin.
     :param end: Where they end.
-    :param least: The offset before which nothing can be repeated, since it is not at
-        hand.
+    :param least: The offset of the first byte that is in memory.
     :returns: Where the new tail begins.
     """
     begin = start

@@ -1,9 +1,9 @@
 """
-Listings, which are believed only where they are whole.
+Checks that listings are complete.
 
-What a listing does not show is taken for not being there: parts are sent again, a
-session is given up, a destination is free. So one that may be cut short is an error,
-and so is one that would never end.
+What a listing does not show counts as missing: parts are sent again, a session is given
+up, a destination is free. So a listing that may be truncated is an error, and so is one
+that would never end.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from urllib.parse import unquote_plus
 
 from attrs import define, field
 
-from txbits.backends.s3._answers import Answer, S3Unfit
+from txbits.backends.s3._responses import Response, S3Unfit
 
-#: How many pages in a row may list nothing, and still go on.
+#: How many pages in a row may be empty, and others follow.
 _MOST_BARE = 100
 
-# botocore takes anything but "true" for false, a store's "True" as well.
+# botocore reads anything but "true" as false, even "True".
 _IS_TRUNCATED = re.compile(rb"<IsTruncated>\s*([^<]*?)\s*</")
 _YES_OR_NO = {b"true": True, b"1": True, b"false": False, b"0": False, b"": False}
 
 
-def goes_on(operation: str, answer: Answer, count: int, most: int) -> bool:
+def goes_on(operation: str, response: Response, count: int, most: int) -> bool:
     """
-    Tell whether another page follows.
+    Return whether another page follows.
 
     :param count: How many entries this one has.
-    :param most: How many it may have, by its own words or by ours.
-    :raises S3Unfit: If there is no telling.
+    :param most: How many it may have, as the store says, or as requested.
+    :raises S3Unfit: If the store does not say.
     """
-    found = _IS_TRUNCATED.search(answer.body)
+    found = _IS_TRUNCATED.search(response.body)
     if found is None and count < most:
         return False
     said = None if found is None else _YES_OR_NO.get(found[1].lower())
@@ -44,9 +44,9 @@ def goes_on(operation: str, answer: Answer, count: int, most: int) -> bool:
 
 def told(operation: str, entry: Mapping[str, Any], name: str) -> Any:
     """
-    Read what every entry of a listing has.
+    Read a field that every entry of a listing has.
 
-    :raises S3Unfit: If this one has not.
+    :raises S3Unfit: If this entry does not have it.
     """
     value = entry.get(name)
     if value is None:
@@ -59,9 +59,9 @@ def listed(operation: str, key: str, is_encoded: bool, prefix: str) -> str:
     Read a key in a listing.
 
     :param is_encoded: Whether the store says that keys are percent-encoded.
-    :param prefix: What those that are listed begin with.
-    :raises S3Unfit: If this one does not: the store does not do what it says, or does
-        not say what it does, and keys that are looked for would not be recognised.
+    :param prefix: The prefix of the keys that are listed.
+    :raises S3Unfit: If this key does not have it. Then the store encodes keys in
+        another way than it says, and keys would not be recognized.
     """
     read = unquote_plus(key) if is_encoded else key
     if not read.startswith(prefix):
@@ -75,9 +75,9 @@ def listed(operation: str, key: str, is_encoded: bool, prefix: str) -> str:
 @define(eq=False)
 class Pages:
     """
-    The pages of one listing, turned from one to the next, up to the last.
+    The pages of one listing.
 
-    :param operation: What lists, as S3 calls it.
+    :param operation: The name of the operation in S3's reference.
     :param most: How many pages there may be.
     """
 
@@ -90,10 +90,10 @@ class Pages:
 
     def turn(self, marker: Hashable, first: Hashable) -> None:
         """
-        Insist that the next page is another one.
+        Check that the next page is another one.
 
-        :param marker: Where the next one begins; false if nobody says.
-        :param first: The first entry of the present one; ``None`` if it has none.
+        :param marker: Where the next page begins; false if the store does not say.
+        :param first: The first entry of the present page; ``None`` if it is empty.
         :raises S3Unfit: If it is not.
         """
         self._turned += 1

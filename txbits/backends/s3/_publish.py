@@ -1,348 +1,334 @@
 """
-How a session ends: its file is published, and whatever else there is of it goes.
+How a file appears at its destination.
 
-The multipart upload is its own lock: it is either completed or aborted, whoever comes
-first. A file that is put whole has no such lock; it is put on the condition that
-what stands at the destination is what was seen there before, so a Close that comes
-twice, by two nodes, cannot put an old file over a newer one.
+A multipart upload is its own lock: it is either completed or aborted, once. A file that
+is put whole has no such lock. It is put on the condition that the destination is as
+this node saw it before, so that a second Close, on another node, cannot put an old file
+over a newer one.
+
+Where an application is asked, the file is first put together in the staging area, and
+then copied within the store. It is copied as parts of a multipart upload, even where
+one request could copy it whole: few stores but Amazon's support the conditions of
+CopyObject.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from twisted.internet.defer import Deferred, DeferredSemaphore
 
-from twisted.internet.task import deferLater
-from twisted.logger import Logger
-
+from txbits._deferreds import begun, together
 from txbits.backends.s3._bodies import Body
-from txbits.backends.s3._bucket import NotMet, NoUpload, Part, WrongPart
-from txbits.backends.s3._grid import Grid, reach
-from txbits.backends.s3._staging import RECORD, Seen, name_of
+from txbits.backends.s3._bucket import (
+    Found,
+    NotMet,
+    NoUpload,
+    Part,
+    WrongPart,
+    fitting,
+)
+from txbits.backends.s3._grid import Grid, part_size_for
+from txbits.backends.s3._measuring import has_published, measure, whole
+from txbits.backends.s3._staged import Staged
+from txbits.backends.s3._staging import Seen
+from txbits.backends.s3._storing import begin_multipart, give_upload_up
 from txbits.errors import BackendError, DestinationExists, StagedDataLost
 
-if TYPE_CHECKING:
-    from txbits.backends.s3._session import S3Session
-
-_log = Logger()
-
-#: How often a condition is renewed, parts are listed, or leftovers are looked for.
+#: How often a condition is renewed, parts are listed, or a copy is begun again.
 _MOST_ROUNDS = 10
 
-#: For how many seconds a file that was about to be published, and is not there, is
-#: taken for one that was published, and taken away. Whoever has got no answer to a
-#: Close comes again sooner; who aborts what is old, a rule of the bucket, comes later.
-_TAKEN_AWAY = 3600.0
+#: How many parts are copied at a time.
+_AT_ONCE = 4
 
-#: Seconds before parts of an aborted upload are looked for again, for each time before.
-_PAUSE = 0.2
+#: For how many seconds a look at the destination is good, if a condition backs it.
+_LOOK_LASTS = 60.0
 
 
-async def publish_whole(session: S3Session, seen: Seen, overwrite: bool) -> None:
+async def publish(staged: Staged, *, overwrite: bool) -> None:
+    """
+    Publish a complete file from its record, its tails or its parts.
+
+    :raises DestinationExists: If a file is there that may not be replaced.
+    :raises StagedDataLost: If bytes are missing.
+    """
+    staging = staged.staging
+    is_small = staged.record.is_small
+    seen = staged.seen
+    if (
+        seen is None
+        or seen.at < staging.clock.seconds() - _LOOK_LASTS
+        or not is_small
+        # Nothing is put then, so no condition would tell that it is free again.
+        or (seen.etag is not None and not overwrite)
+    ):
+        seen = staged.seen = await staging.look(staged.destination, overwrite=True)
+        if is_small:
+            # Another node may have closed the session, and the file that is there may
+            # be newer than this one.
+            await staged.reread()
+    if is_small:
+        await _put(staged, seen, overwrite, Body([staged.record.inline]))
+    elif staged.grid.cells == 1:
+        await _put_tails(staged, seen, overwrite)
+    else:
+        await _complete(staged, overwrite)
+
+
+async def _put_tails(staged: Staged, seen: Seen, overwrite: bool) -> None:
     """
     Put a file that is no longer than a part.
 
-    :param seen: What stood at the destination.
+    :param seen: What was at the destination.
     """
-    staging = session.staging
-    if session.record.is_small:
-        await _put(session, seen, overwrite, Body([session.record.inline]))
-        return
-    was_publishing = session.record.state == "publishing"
+    staging = staged.staging
+    was_publishing = staged.record.state == "publishing"
     if was_publishing:
-        await session.reread()
+        await staged.reread()
     else:
-        await session.mark("publishing")
-    if session.copy:
-        await _put(session, seen, overwrite, Body(session.copy))
+        await staged.mark("publishing")
+    if staged.copy:
+        await _put(staged, seen, overwrite, Body(staged.copy))
         return
-    length = session.offset
+    length = staged.offset
     await staging.memory.take(length)
     try:
         try:
-            tails = await session.read_tails(0, length)
+            tails = await staged.read_tails(0, length)
         except StagedDataLost as error:
-            await _tails_are_gone(session, error, was_publishing=was_publishing)
+            await _tails_are_gone(staged, error, was_publishing=was_publishing)
             return
-        await _put(session, seen, overwrite, Body(tails))
+        await _put(staged, seen, overwrite, Body(tails))
     finally:
         staging.memory.give(length)
 
 
 async def _tails_are_gone(
-    session: S3Session, error: StagedDataLost, *, was_publishing: bool
+    staged: Staged, error: StagedDataLost, *, was_publishing: bool
 ) -> None:
     """
-    Find out whether another node has published them, and removed them.
+    Find out whether another node has published the tails, and removed them.
 
-    :param was_publishing: Whether the record said so before this node did.
+    :param was_publishing: Whether another node had announced that in the record.
     :raises NoSuchSession: If another node has ended the session.
     :raises StagedDataLost: If not.
     """
-    await session.reread()
-    if await session.staging.is_published(session.destination, session.session_id):
+    await staged.reread()
+    if await staged.staging.is_published(staged.destination, staged.session_id):
         return
-    if was_publishing and await has_published(session, is_cut=True):
+    if was_publishing and await has_published(staged, is_cut=True):
         return
-    await session.update(
+    await staged.update(
         lambda record: (
             record.changed(state="open", in_doubt=True)
             if record.state == "publishing"
             else None
         )
     )
-    await session.measure()
+    await measure(staged)
     raise error
 
 
-async def _put(session: S3Session, seen: Seen, overwrite: bool, body: Body) -> None:
-    staging = session.staging
-    destination = session.destination
+async def _put(staged: Staged, seen: Seen, overwrite: bool, body: Body) -> None:
+    staging = staged.staging
+    destination = staged.destination
     for _ in range(_MOST_ROUNDS):
-        session.seen = seen
-        if seen.etag is not None and not overwrite:
-            if await staging.is_published(destination, session.session_id):
-                return
-            raise DestinationExists(f"{destination!a} exists")
+        staged.seen = seen
+        if await _is_taken(staged, overwrite):
+            return
         try:
             await staging.bucket.put(
                 staging.settings.key(destination),
                 body,
                 only_new=seen.etag is None,
                 instead_of=seen.etag,
-                headers=staging.published_headers(session.session_id),
+                headers=staging.published_headers(staged.session_id),
             )
         except NotMet:
-            if await staging.is_published(destination, session.session_id):
+            if await staging.is_published(destination, staged.session_id):
                 return
-            # This node's copy of the session may be as old as its look was.
-            await session.reread()
+            # What this node knows of the session may be as old as its look was.
+            await staged.reread()
             seen = await staging.look(destination, overwrite=True)
         else:
             return
-    raise BackendError(f"what stands at {destination!a} does not come to rest")
+    raise _restless(staged)
 
 
-async def publish_parts(session: S3Session, overwrite: bool) -> None:
-    """Complete the multipart upload of a file."""
-    staging = session.staging
+async def _is_taken(staged: Staged, overwrite: bool) -> bool:
+    """
+    Return whether the file at the destination, if there is one, makes publishing
+    needless.
+
+    :returns: Whether it is this very file.
+    :raises DestinationExists: If it is another one that may not be replaced.
+    """
+    if staged.seen is None or staged.seen.etag is None or overwrite:
+        return False
+    if await staged.staging.is_published(staged.destination, staged.session_id):
+        return True
+    raise DestinationExists(f"{staged.destination!a} exists")
+
+
+async def _was_not_free(staged: Staged) -> None:
+    """
+    Find out why the destination was not free when a multipart upload was completed.
+
+    :raises DestinationExists: If another file is there.
+    """
+    staging = staged.staging
+    if await staging.is_published(staged.destination, staged.session_id):
+        return
+    await staged.mark("open")
+    await staging.look(staged.destination, overwrite=False)
+    raise _restless(staged)
+
+
+def _restless(staged: Staged) -> BackendError:
+    return BackendError(f"somebody keeps changing {staged.destination!a}")
+
+
+async def _complete(staged: Staged, overwrite: bool) -> None:
+    """Complete the multipart upload of a file to its destination."""
+    staging = staged.staging
     bucket = staging.bucket
-    upload = session.record.upload
+    upload = staged.record.upload
     if upload is None:
         raise StagedDataLost("the record does not name its multipart upload")
-    if session.seen is not None and session.seen.etag is not None and not overwrite:
-        if await staging.is_published(session.destination, session.session_id):
-            return
-        raise DestinationExists(f"{session.destination!a} exists")
-    key = staging.settings.key(session.destination)
+    if await _is_taken(staged, overwrite):
+        return
+    key = staging.settings.key(staged.destination)
     for _ in range(_MOST_ROUNDS):
         was_there = False
         try:
-            parts = whole(session, await bucket.parts(key, upload))
-            # Not before all parts were seen: when the upload has ended, this says that
-            # it was completed.
-            await session.mark("publishing")
+            parts = whole(staged, await bucket.parts(key, upload))
+            # All parts have been seen, so if the upload has ended, this tells that it
+            # was completed.
+            await staged.mark("publishing")
             was_there = True
             await bucket.complete(key, upload, parts, only_new=not overwrite)
         except StagedDataLost as error:
-            # Some stores list what is left of one that another node completes just now.
-            if await staging.is_published(session.destination, session.session_id):
-                session.offset = session.grid.total
+            # While another node completes it, some stores list only some of its parts.
+            if await staging.is_published(staged.destination, staged.session_id):
+                staged.offset = staged.grid.total
                 return
-            await session.reread()
-            # The upload stands, and nobody can take single parts out of it.
+            await staged.reread()
+            # The upload exists, and single parts cannot be removed from it.
             raise BackendError(
                 f"the listing of parts is incomplete: {error}"
             ) from error
         except NoUpload as error:
-            was_there = was_there and not error.is_repeated
-            await _upload_is_gone(session, upload, error, was_there=was_there)
-        except WrongPart:
-            # A node that serves an old fragment has put the same part again.
-            continue
-        except NotMet as error:
-            if not await staging.is_published(session.destination, session.session_id):
-                await session.mark("open")
-                await staging.look(session.destination, overwrite=False)
-                raise BackendError(
-                    f"what stands at {session.destination!a} does not come to rest"
+            if not await _was_completed(staged, was_there and not error.is_repeated):
+                if staged.record.state == "publishing":
+                    await give_upload_up(staged, upload)
+                staged.lost_parts()
+                raise StagedDataLost(
+                    "somebody has ended the multipart upload"
                 ) from error
+        except WrongPart:
+            # A node that serves an old Fragment has put the same part again.
+            continue
+        except NotMet:
+            await _was_not_free(staged)
         return
-    raise BackendError(f"the parts of {session.session_id} do not come to rest")
+    raise BackendError(f"other nodes keep changing the parts of {staged.session_id}")
 
 
-def fitting(grid: Grid, parts: list[Part]) -> dict[int, Part]:
-    """Choose parts that are as long as their cells, one for each number."""
-    right: dict[int, Part] = {}
-    for one in parts:
-        # Some stores list a part that was put again for each time, the latest first.
-        if grid.is_part(one.number, one.size):
-            right.setdefault(one.number, one)
-    return right
-
-
-def whole(session: S3Session, parts: list[Part]) -> list[Part]:
+async def _was_completed(staged: Staged, was_there: bool) -> bool:
     """
-    Choose the parts that are the file.
-
-    :raises StagedDataLost: If they are not all there.
-    """
-    grid = session.grid
-    right = fitting(grid, parts)
-    if len(right) < grid.cells:
-        session.parts = set(right)
-        session.offset = reach([*map(grid.cell, right), *session.tails])
-        raise StagedDataLost(f"{grid.cells - len(right)} parts are missing")
-    return [right[number] for number in range(grid.cells)]
-
-
-async def has_published(
-    session: S3Session, *, was_there: bool = False, is_cut: bool = False
-) -> bool:
-    """
-    Tell whether a multipart upload to the destination, which has ended, was completed
-    after the record said that it was about to be.
-
-    Only completing and aborting end one, and before we abort one the record says
-    "releasing". If the file does not stand there, it was published, by another node or
-    in an attempt whose answer got lost, and then taken away by whoever waited for it,
-    or replaced; or somebody else has aborted the upload just then.
+    Find out whether a multipart upload to the destination that has ended was completed.
 
     :param was_there: Whether this node has just listed it, and asked once to complete
         it.
-    :param is_cut: Whether it has none, and tails are missing that were there then.
-        That is no proof: a file that is nowhere was not published.
     """
-    staging = session.staging
-    found = await staging.bucket.head(staging.settings.key(session.destination))
-    if found is not None and found.session == name_of(session.session_id):
+    if await staged.staging.is_published(staged.destination, staged.session_id):
         return True
-    if was_there:
-        return False
-    if not is_cut and staging.clock.seconds() - session.announced < _TAKEN_AWAY:
-        return True
-    return found is not None and staging.ours(found.modified) >= session.announced
+    await staged.reread()
+    return staged.record.state == "publishing" and await has_published(
+        staged, was_there=was_there
+    )
 
 
-async def _upload_is_gone(
-    session: S3Session, upload: str, error: NoUpload, *, was_there: bool
-) -> None:
+async def publish_copy(staged: Staged, source: Found, overwrite: bool) -> None:
     """
-    Find out whether it was completed.
+    Copy a file to its destination.
 
-    :raises StagedDataLost: If not.
+    :param source: The object that is all of it.
     """
-    staging = session.staging
-    if await staging.is_published(session.destination, session.session_id):
+    staging = staged.staging
+    bucket = staging.bucket
+    if await _is_taken(staged, overwrite):
         return
-    await session.reread()
-    if session.record.state == "publishing":
-        if await has_published(session, was_there=was_there):
-            return
-        await session.update(
-            lambda record: (
-                record.changed(state="open", upload=None, in_doubt=True)
-                if record.upload == upload
-                else None
-            )
-        )
-    session.parts = set()
-    session.offset = reach(session.tails)
-    raise StagedDataLost("somebody has ended the multipart upload") from error
-
-
-async def taken_back(session: S3Session) -> bool:
-    """
-    Take a file away again: another node cancelled the session while this one published
-    it.
-
-    :returns: Whether there was one to take; one that replaced another stays.
-    """
-    staging = session.staging
-    if session.seen is None or session.seen.etag is not None:
-        return False
-    found = await staging.is_published(session.destination, session.session_id)
-    if found is None:
-        return False
-    # Not what somebody may have put in its place just now.
-    key = staging.settings.key(session.destination)
-    await staging.bucket.delete(key, only=found.etag)
-    return True
-
-
-async def clear(session: S3Session) -> None:
-    """
-    Remove all objects and parts of a session, but for its record.
-
-    :raises BackendError: If something is left.
-    """
-    staging = session.staging
-    if session.is_only_record:
-        return
-    for key, upload in await session.uploads():
-        await _abort(session, key, upload)
-    if session.has_strays or session.record.has_strays:
-        await _abort_strays(session)
-    directory = staging.directory(session.session_id)
+    key = staging.settings.key(staged.destination)
     for _ in range(_MOST_ROUNDS):
-        keys = [one.key for one in await staging.bucket.every(directory)]
-        keys = [key for key in keys if key != directory + RECORD]
-        if not keys:
-            session.tails = set()
-            return
-        await staging.bucket.delete_all(keys)
-    raise BackendError(f"objects of {session.session_id} remain")
-
-
-async def _abort_strays(session: S3Session) -> None:
-    """
-    Abort multipart uploads of this session that nobody has the ids of.
-
-    The store does not tell whose an upload is, and other sessions may have some to the
-    same key. So first the uploads are listed, and then the records are read: who had
-    begun one of them has a record, which names it by then, or none at all. If there is
-    one of the second kind, nothing is touched, and the clean-up does it later.
-    """
-    staging = session.staging
-    key = staging.settings.key(session.destination)
-    try:
-        found = {
-            one.upload for one in await staging.bucket.uploads(key) if one.key == key
-        }
-        if not found:
-            return
-        for record in await staging.records():
-            if (
-                record.session_id == session.session_id
-                or record.destination != session.destination
-                or not record.has_parts
-            ):
-                continue
-            if record.publication is None:
-                return
-            found.discard(record.publication)
-        for upload in found:
-            await staging.bucket.abort(key, upload)
-    except BackendError as error:
-        _log.warn(
-            "multipart uploads of session {session} that nobody knows are left to the "
-            "clean-up: {why}",
-            session=session.session_id,
-            why=str(error),
+        was_there = False
+        known = staged.record.copy
+        upload = known or await begin_multipart(
+            staged, "copy", key, staging.published_headers(staged.session_id)
         )
-
-
-async def _abort(session: S3Session, key: str, upload: str) -> None:
-    staging = session.staging
-    for number in range(_MOST_ROUNDS):
-        await staging.bucket.abort(key, upload)
         try:
-            parts = await staging.bucket.parts(key, upload)
-        except NoUpload:
-            session.parts = set()
-            return
-        if not parts:
-            session.parts = set()
-            return
-        # Parts that were on their way may arrive after their upload was aborted.
-        await deferLater(staging.clock, _PAUSE * (number + 1))
-    raise BackendError(f"parts of {session.session_id} remain")
+            parts = await _copied(staged, key, upload, source, is_new=not known)
+            # All parts have been seen, so if the upload has ended, this tells that it
+            # was completed.
+            await staged.mark("publishing")
+            was_there = True
+            await bucket.complete(key, upload, parts, only_new=not overwrite)
+        except NoUpload as error:
+            was_there = was_there and not error.is_repeated
+            if await _was_completed(staged, was_there):
+                return
+            await _give_copy_up(staged, upload)
+            if was_there:
+                # If another node has completed it after all, it finishes meanwhile, and
+                # nothing is copied over a file that may be newer.
+                raise BackendError(f"somebody has aborted the copy {upload}") from error
+            continue
+        except StagedDataLost:
+            # Another node may have ended the session, and removed it.
+            await staged.reread()
+            raise
+        except WrongPart:
+            # Another node has copied the same part again, or completed it.
+            continue
+        except NotMet:
+            await _was_not_free(staged)
+        return
+    raise BackendError(f"other nodes keep changing the copy of {staged.session_id}")
+
+
+async def _give_copy_up(staged: Staged, upload: str) -> None:
+    """Note in the record that somebody has aborted the copy."""
+    await staged.update(
+        lambda record: (
+            record.changed(state="open", copy=None) if record.copy == upload else None
+        )
+    )
+
+
+async def _copied(
+    staged: Staged, key: str, upload: str, source: Found, *, is_new: bool
+) -> list[Part]:
+    """
+    Copy the parts that are not copied yet.
+
+    :param is_new: Whether none are.
+    :returns: All parts.
+    """
+    staging = staged.staging
+    bucket = staging.bucket
+    size = part_size_for(source.size, staging.copy_part, staging.settings.max_parts)
+    grid = Grid(source.size, size)
+    parts = {} if is_new else fitting(grid, await bucket.parts(key, upload))
+    missing = [number for number in range(grid.cells) if number not in parts]
+    if missing:
+        at_once = DeferredSemaphore(_AT_ONCE)
+
+        def copy(number: int) -> Deferred[None]:
+            return begun(
+                bucket.copy_part(key, upload, number, source, grid.cell(number))
+            )
+
+        await together(*(at_once.run(copy, number) for number in missing))
+        parts = fitting(grid, await bucket.parts(key, upload))
+        if len(parts) < grid.cells:
+            # While another node completes it, some stores list only some of its parts.
+            raise WrongPart(f"parts of the copy of {staged.session_id} are missing")
+    return [parts[number] for number in range(grid.cells)]

@@ -1,11 +1,11 @@
 """
 The record of a session in the bucket, and the record of its close.
 
-Both are one object, ``PREFIX.bits-sessions/{GUID}/record``, so that the write that
-remembers a close is also the one that ends the session. The first line is JSON, and the
-bytes of a small file follow it. A record of a session is padded to :data:`LEAST_OPEN`
-bytes and that of a close is always shorter: a listing, which tells sizes, tells them
-apart, and no close has to be read to be counted or forgotten.
+Both are the same object, ``PREFIX.bits-sessions/{GUID}/record``, so that the write that
+records a close also ends the session. The first line is JSON, and the bytes of a small
+file follow it. A record of a session is padded to :data:`LEAST_OPEN` bytes, and that of
+a close is always shorter. So a listing, which has sizes, is enough to count closes and
+to remove old ones.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from txbits.interfaces import Answer
 
 _VERSION = 1
 
-#: How short the record of a session that stands may be.
+#: The least length of the record of a session.
 LEAST_OPEN = 1024
 
-#: Files up to this length lie in the record itself.
+#: Files of up to this length are in the record itself.
 MOST_INLINE = 1 << 16
 
-#: The first line of a new record is no longer: a destination and names escaped in full.
+#: The greatest length of the first line of a new record, whose names are escaped.
 MOST_NAMES = 1 << 16
 
-#: No record is longer: such a line, an answer with a URL, and the bytes.
+#: The greatest length of a record: such a line, an answer with a URL, and the bytes.
 MOST_RECORD = MOST_NAMES + (1 << 16) + MOST_INLINE
 
 
 class Unreadable(BackendError):
-    """A record is none that this version writes."""
+    """A record has a format that this version does not write."""
 
 
 State = Literal["open", "publishing", "releasing", "closing"]
@@ -46,37 +46,37 @@ _STATES = ("open", "publishing", "releasing", "closing")
 @frozen(kw_only=True)
 class Record:
     """
-    What the bucket knows of a session, besides parts and tails.
+    What is in the bucket of a session, besides parts and tails.
 
-    :ivar state: ``"open"``; ``"publishing"`` once the file may stand at its
-        destination; ``"releasing"`` once it is as good as gone; ``"closing"``
-        if that is a success of Close.
-    :ivar stamp: Another one in each version, so that a writer whose answer was lost
-        knows its own.
+    :ivar state: ``"open"``; ``"publishing"`` once the file may be at its destination;
+        ``"releasing"`` once the session ends; ``"closing"`` if it ends by a successful
+        Close.
+    :ivar stamp: New in each version, so that a node recognizes its own write if the
+        response was lost.
     :ivar total: The file's length; ``None`` before it is known.
     :ivar part_size: The grid's; ``None`` before the length is known.
     :ivar upload: The id of the multipart upload; ``None`` if there is none.
     :ivar inline: The bytes held, if the file is a small one.
-    :ivar in_doubt: Whether a multipart upload of it was aborted by somebody else, and
-        no other one begun since.
-    :ivar has_strays: Whether multipart uploads may have been begun whose ids nobody
-        knows, since the answers were lost.
-    :ivar node: The node that may tell from its memory how far a long file has got:
-        nobody else acknowledges bytes of it without changing the record. ``None`` if
-        there is none.
+    :ivar in_doubt: Whether somebody else has aborted a multipart upload of it, and no
+        other one has been begun since.
+    :ivar has_strays: Whether multipart uploads may have been begun whose ids are
+        unknown because the responses were lost.
+    :ivar node: The node that may answer from memory how many bytes of a long file are
+        held: others change the record before they acknowledge any. ``None`` if there is
+        none.
     :ivar acknowledged: How many bytes of a long file were held when the record was
-        written, as far as its writer knew; it is never more than was held.
-    :ivar publishing_since: When the record began to say "publishing", by the store's
-        clock, if it has been written anew since; ``None`` if it has not.
-    :ivar is_staged: Whether a server application may be asked about it, so that its
-        bytes are put together within the staging area first.
-    :ivar file: The ETag of the object that is all of its bytes; ``None`` before there
-        is one.
+        written, as far as its writer knew; never more than were held.
+    :ivar publishing_since: When the state became "publishing", by the store's clock, if
+        the record has been written again since; ``None`` if it has not.
+    :ivar is_staged: The layout: whether the bytes are put together in the staging area
+        first, so that a server application can be asked about them. Decided at
+        creation.
+    :ivar file: The ETag of the object that is all bytes; ``None`` before there is one.
     :ivar copy: The id of the multipart upload that copies that object to the
         destination; ``None`` if there is none.
     :ivar attempts: How often the application was asked.
-    :ivar answer: What it answered for good.
-    :ivar reply: Which attempt its reply is from, and the reply's ETag; ``None`` if
+    :ivar answer: Its final answer.
+    :ivar reply: The attempt that its reply is from, and the reply's ETag; ``None`` if
         there is no reply.
     """
 
@@ -105,17 +105,17 @@ class Record:
 
     @property
     def is_taken(self) -> bool:
-        """Whether an application has the upload, and nothing is to be published."""
+        """Whether the application keeps the upload, and nothing is published."""
         return self.answer is not None and not self.answer.publishes
 
     @property
     def is_small(self) -> bool:
-        """Whether its bytes lie in the record."""
+        """Whether its bytes are in the record."""
         return self.total is not None and self.total <= MOST_INLINE
 
     @property
     def has_parts(self) -> bool:
-        """Whether it has a multipart upload to the destination, or is to have one."""
+        """Whether it has a multipart upload to the destination, or will have one."""
         if self.total is None or self.part_size is None:
             return False
         return self.total > (MOST_INLINE if self.is_staged else self.part_size)
@@ -133,9 +133,10 @@ class Record:
 @frozen
 class Closed:
     """
-    That a session was closed with success.
+    The record that a session was closed with success.
 
-    :ivar digest: Of the session's id, destination and owner: names may be long.
+    :ivar digest: The digest of the session's id, destination and owner, which may be
+        long.
     """
 
     digest: str
@@ -151,7 +152,7 @@ def encoded(record: Record | Closed) -> bytes:
     """Write a record."""
     if isinstance(record, Closed):
         return json.dumps({"version": _VERSION, "closed": record.digest}).encode()
-    # In ASCII, so that a client's name for the file may be no UTF-8.
+    # In ASCII, because a client's name for the file need not be valid UTF-8.
     said = {
         "version": _VERSION,
         "session": str(record.session_id),
@@ -190,8 +191,8 @@ def decoded(text: bytes, key: str) -> Record | Closed:
     """
     Read a record.
 
-    :param key: What an error message calls it.
-    :raises Unreadable: If it is not one that this version writes.
+    :param key: Its key, for error messages.
+    :raises Unreadable: If its format is not that of this version.
     """
     line, newline, inline = text.partition(b"\n")
     try:
@@ -212,7 +213,7 @@ def decoded(text: bytes, key: str) -> Record | Closed:
             part_size=state["part_size"],
             upload=state["upload"],
             inline=inline,
-            # Older versions do not say these.
+            # Older versions do not write these.
             in_doubt=state.get("in_doubt", False) is True,
             has_strays=state.get("has_strays", False) is True,
             node=state.get("node"),
@@ -250,7 +251,7 @@ def decoded(text: bytes, key: str) -> Record | Closed:
 
 def _staged(said: Any) -> dict[str, Any]:
     """
-    Read what only the record of a session has that is staged first.
+    Read the fields of records of sessions that are staged first.
 
     :raises ValueError: If it is wrong, like KeyError and TypeError.
     """

@@ -1,5 +1,5 @@
 """
-What a description of an S3 backend says, as a value.
+The settings of an S3 backend.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from txbits.errors import InvalidSetting
 _KIB = 1 << 10
 _MIB = 1 << 20
 
-#: Amazon and most others take no shorter part but the last.
+#: The least length of parts but the last, at Amazon and most other stores.
 LEAST_PART = 5 * _MIB
 
-#: As long as the fragments that ``txbits upload`` sends: none of their bytes has to be
-#: put twice.
+#: As long as the Fragments of ``txbits upload``, so that no byte has to be put twice.
 DEFAULT_PART = 10 * _MIB
 
-#: Nor a longer one.
+#: The greatest length of parts.
 MOST_PART = 5 << 30
 
-#: The longest that a signed URL is good, in seconds.
+#: The longest that a signed URL is valid, in seconds.
 MOST_PRESIGN = 7 * 86_400
 
-#: What a node has just begun, and has not said so yet, is not so old, in seconds.
+#: Multipart uploads that are younger may belong to a node that has not recorded them
+#: yet, in seconds.
 LEAST_ORPHAN_AGE = 3600
 
 _SIZE = re.compile(r"([0-9]{1,16})\s*([KMG]i?B?)?", re.IGNORECASE)
 _UNITS = {"": 1, "k": _KIB, "m": _MIB, "g": 1 << 30}
 
-# What every store takes is narrower; this keeps out what could not stand in a URL.
+# Stores allow less; this excludes what cannot be part of a URL.
 _BUCKET = re.compile(r"[A-Za-z0-9.\-_:/]{1,255}")
-#: What passes for a name, and cannot be written in the XML of requests and answers.
+#: Characters that cannot be in the XML of requests and responses.
 NOT_IN_XML = re.compile("[\ufffe\uffff]")
 
 _TOKEN = re.compile(r"[A-Za-z0-9:_./\-]{1,2048}")
@@ -46,32 +46,32 @@ _TOKEN = re.compile(r"[A-Za-z0-9:_./\-]{1,2048}")
 @frozen(kw_only=True)
 class S3Settings:
     """
-    Which bucket, where, and how.
+    The bucket, and how to use it.
 
     :ivar bucket: The bucket's name, or the ARN of an access point.
-    :ivar prefix: What every key begins with; ``""`` for nothing.
-    :ivar endpoint: The URL of the store; ``None`` for what AWS's environment and files
-        say, and Amazon's own if these say nothing.
-    :ivar region: The region; ``None`` for what AWS's environment and files say.
+    :ivar prefix: The prefix of all keys.
+    :ivar endpoint: The URL of the store; ``None`` for that of AWS's environment and
+        files, and of Amazon if these have none.
+    :ivar region: The region; ``None`` for that of AWS's environment and files.
     :ivar profile: The profile in AWS's files; ``None`` for the default.
     :ivar part_size: The shortest part, in bytes.
     :ivar max_parts: How many parts a file may have.
     :ivar storage_class: The storage class of published files; ``None`` for the
         bucket's.
     :ivar sse: The server-side encryption of everything; ``None`` for the bucket's.
-    :ivar sse_key: The key for that, if it is one of KMS.
-    :ivar addressing: Where the bucket's name stands in URLs: ``"path"``, ``"virtual"``,
-        or ``"auto"``, as botocore thinks best.
-    :ivar ca: A file of PEM certificates to trust in place of the system's.
-    :ivar memory: How many bytes of uploads this process holds at most, in all its
-        backends; ``None`` for as many as others say.
-    :ivar checksum: What the store verifies each upload by: ``"crc32"`` or ``"md5"``.
-    :ivar connections: How many requests are under way at most.
-    :ivar timeout: For how many seconds a request is tried again.
-    :ivar presign: For how many seconds URLs are good that clients are sent to for
-        published files; ``None`` to serve these ourselves.
-    :ivar orphan_age: After how many seconds a multipart upload below the prefix that no
-        session owns is aborted.
+    :ivar sse_key: The KMS key for it.
+    :ivar addressing: Where the bucket's name is in URLs: ``"path"``, ``"virtual"``, or
+        ``"auto"``, as botocore decides.
+    :ivar ca: A file of PEM certificates to trust instead of the system's.
+    :ivar memory: How many bytes of uploads the process may hold, in all its backends;
+        ``None`` for the limit of the others.
+    :ivar checksum: The checksum of each upload: ``"crc32"`` or ``"md5"``.
+    :ivar connections: How many requests may be under way.
+    :ivar timeout: For how many seconds a request is repeated.
+    :ivar presign: For how many seconds the URLs are valid that clients are redirected
+        to for published files; ``None`` to serve the files ourselves.
+    :ivar orphan_age: After how many seconds a multipart upload below the prefix is
+        aborted if it belongs to no session.
     """
 
     bucket: str
@@ -96,35 +96,36 @@ class S3Settings:
 
     def __attrs_post_init__(self) -> None:
         if not _BUCKET.fullmatch(self.bucket):
-            raise InvalidSetting(f"s3: {self.bucket!a} is no name of a bucket")
+            raise InvalidSetting(f"s3: {self.bucket!a} is not the name of a bucket")
         if (
             self.prefix.startswith("/")
             or re.search(r"[\x00-\x1f\x7f]", self.prefix)
             or NOT_IN_XML.search(self.prefix)
         ):
             raise InvalidSetting(
-                f"s3: prefix must not begin with a slash, nor hold control characters, "
-                f"not {self.prefix!a}"
+                "s3: prefix must not begin with a slash or contain control "
+                f"characters, not {self.prefix!a}"
             )
         if self.endpoint is not None:
             parts = urlsplit(self.endpoint)
             if parts.scheme not in ("http", "https") or not parts.hostname:
                 raise InvalidSetting(
-                    f"s3: endpoint must be a URL of http or https, not "
-                    f"{self.endpoint!a}; in a description its colons need backslashes"
+                    "s3: endpoint must be an http or https URL, not "
+                    f"{self.endpoint!a}; in a description, put backslashes before its "
+                    "colons"
                 )
         _choose("addressing", self.addressing, ("auto", "path", "virtual"))
         _choose("checksum", self.checksum, ("crc32", "md5"))
         if self.sse is not None:
             _choose("sse", self.sse, ("AES256", "aws:kms", "aws:kms:dsse"))
         if self.sse_key is not None and not (self.sse or "").startswith("aws:kms"):
-            raise InvalidSetting("s3: sse-key goes with sse=aws\\:kms")
+            raise InvalidSetting("s3: sse-key requires sse=aws\\:kms")
         for name in ("storage_class", "sse_key", "region", "profile"):
             value = getattr(self, name)
             if value is not None and not _TOKEN.fullmatch(value):
                 raise InvalidSetting(f"s3: {_said(name)} cannot be {value!a}")
         if self.ca is not None and not os.path.isfile(self.ca):
-            raise InvalidSetting(f"s3: ca: there is no file {self.ca!a}")
+            raise InvalidSetting(f"s3: ca: file not found: {self.ca!a}")
         for name, least, most in (
             ("part_size", LEAST_PART, MOST_PART),
             ("max_parts", 1, 10_000),
@@ -149,8 +150,8 @@ class S3Settings:
 
     @property
     def store(self) -> str:
-        """Tell stores apart, as far as that is possible before anything is resolved."""
-        # These two are what botocore looks at first.
+        """What identifies the store, as far as the settings say."""
+        # botocore uses these two first.
         said = (
             self.endpoint
             or os.environ.get("AWS_ENDPOINT_URL_S3")
@@ -163,7 +164,7 @@ class S3Settings:
         return f"{parts.hostname}:{port}{parts.path.rstrip('/')}"
 
     def key(self, destination: tuple[str, ...]) -> str:
-        """Tell the key of a published file."""
+        """Return the key of a published file."""
         return self.prefix + "/".join(destination)
 
 
@@ -182,8 +183,8 @@ def size(text: str, name: str) -> int:
     """
     Read a number of bytes, such as ``8388608`` or ``8MiB``.
 
-    :param name: What an error message calls it.
-    :raises InvalidSetting: If it is none.
+    :param name: The name of the setting, for error messages.
+    :raises InvalidSetting: If it is not a number of bytes.
     """
     found = _SIZE.fullmatch(text)
     if found is None:
@@ -196,9 +197,9 @@ def size(text: str, name: str) -> int:
 
 def from_description(bucket: str, given: dict[str, str]) -> S3Settings:
     """
-    Read the named parts of a description.
+    Read the settings in a description.
 
-    :raises InvalidSetting: If one is unknown, or wrong; the text is one line.
+    :raises InvalidSetting: If one is unknown or invalid; the text is one line.
     """
     values: dict[str, object] = {}
     known = {_said(name): one for name, one in fields_dict(S3Settings).items()}
@@ -207,7 +208,8 @@ def from_description(bucket: str, given: dict[str, str]) -> S3Settings:
     for name, text in given.items():
         if name not in known:
             raise InvalidSetting(
-                f"s3: there is no {name!a}; there are {', '.join(sorted(known))}"
+                f"s3: there is no setting {name!a}; the settings are "
+                f"{', '.join(sorted(known))}"
             )
         attribute = known[name]
         if name in ("part-size", "memory"):

@@ -1,5 +1,5 @@
 """
-Where sessions lie in the bucket, and how their records are read and written.
+Where sessions are in the bucket, and how their records are read and written.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from txbits.errors import (
     DestinationIsDirectory,
 )
 
-#: The longest key that S3 takes, in bytes of UTF-8.
+#: The longest key that S3 accepts, in bytes of UTF-8.
 MOST_KEY = 1024
 
-#: How many names that begin with a destination's are looked at.
+#: How many keys that begin with a destination's are listed.
 _MOST_SIBLINGS = 20
 
 #: The name of a session's record.
@@ -45,9 +45,9 @@ RECORD = "record"
 @frozen
 class Stored:
     """
-    A record as it lies in the bucket.
+    A record as it is in the bucket.
 
-    :ivar modified: When it was written, by our clock.
+    :ivar modified: When it was written, by our steady clock.
     """
 
     record: Record | Closed
@@ -57,9 +57,9 @@ class Stored:
 
 class Changed(BackendError):
     """
-    A record is not what it was; nothing was written.
+    Another node has changed a record; nothing was written.
 
-    :ivar found: What it is now; ``None`` if it is gone.
+    :ivar found: The present record; ``None`` if it is gone.
     """
 
     def __init__(self, found: Stored | None) -> None:
@@ -70,10 +70,10 @@ class Changed(BackendError):
 @frozen
 class Seen:
     """
-    What stood at a destination.
+    A destination as it was.
 
     :ivar etag: The ETag of the file there; ``None`` if there was none.
-    :ivar at: When that was, by our clock.
+    :ivar at: When that was, by our steady clock.
     """
 
     etag: str | None
@@ -85,14 +85,14 @@ class Staging:
     """
     The part of a bucket that uploads are staged in.
 
-    :ivar memory: Bounds what all sessions hold of uploads.
-    :ivar reply_memory: Bounds what they hold of replies.
-    :ivar clock: The steady clock; all times are its own, if not said otherwise.
+    :ivar memory: Limits the memory for uploads.
+    :ivar reply_memory: Limits the memory for replies.
+    :ivar clock: The steady clock; all times are by it, unless stated otherwise.
     :ivar known: The sessions that this node knows.
-    :ivar node: What records call this node, by another name each time it starts.
+    :ivar node: The name of this node in records, which is new with each start.
     :ivar copy_part: How much the store copies at a time, in bytes.
-    :ivar most_useless: When so many tails of a session are of no use any more, they are
-        removed before its end.
+    :ivar most_useless: When a session has so many tails that are no longer needed, they
+        are removed before its end.
     """
 
     settings: S3Settings
@@ -100,7 +100,7 @@ class Staging:
     memory: Share
     reply_memory: Share
     clock: IReactorTime
-    known: Known
+    known: Known[Any]
     copy_part: int = field(default=256 << 20, kw_only=True)
     most_useless: int = field(default=64, kw_only=True)
     node: str = field(factory=lambda: uuid4().hex, kw_only=True)
@@ -111,40 +111,44 @@ class Staging:
     def read_records_by(
         self, read: Callable[[], Coroutine[Deferred[Any], Any, list[Record]]]
     ) -> None:
-        """Name who reads the records of all sessions that stand."""
+        """Set what reads the records of all sessions."""
         self._records = read
 
     async def records(self) -> list[Record]:
         """
-        Read the records of all sessions that stand.
+        Read the records of all sessions that have not ended.
 
         :raises BackendError: If one of them cannot be read.
         """
         if self._records is None:
-            raise BackendError("nobody reads all records")
+            raise BackendError("the backend is not started")
         return await self._records()
 
     # Names
 
     def directory(self, session_id: UUID) -> str:
-        """Tell what the keys of a session begin with."""
+        """Return the prefix of the keys of a session."""
         return f"{self.settings.staging}{name_of(session_id)}/"
 
     def record_key(self, session_id: UUID) -> str:
-        """Tell the key of a session's record."""
+        """Return the key of a session's record."""
         return self.directory(session_id) + RECORD
 
     def tail_key(self, session_id: UUID, span: Span) -> str:
-        """Tell the key of a tail."""
+        """Return the key of a tail."""
         return self.directory(session_id) + tail_name(span)
 
     def file_key(self, session_id: UUID) -> str:
-        """Tell the key of the object that is all bytes of a session."""
+        """Return the key of the object that is all bytes of a session."""
         return f"{self.directory(session_id)}file"
 
     def reply_key(self, session_id: UUID, attempt: int) -> str:
-        """Tell the key of what an application replies to an attempt."""
+        """Return the key of the reply of an application to an attempt."""
         return f"{self.directory(session_id)}reply-{attempt}"
+
+    def url(self, key: str) -> str:
+        """Return the URL of an object, for applications."""
+        return f"s3://{self.settings.bucket}/{key}"
 
     def ours(self, modified: float) -> float:
         """Translate a time of the store's clock into one of our steady clock."""
@@ -152,7 +156,7 @@ class Staging:
 
     def theirs(self, steadily: float) -> float:
         """Translate a time of our steady clock into one of the store's."""
-        # It tells whole seconds, and these come back as they were.
+        # The store has whole seconds, and they are the same after both translations.
         return round(steadily + self.bucket.client.access.ahead, 3)
 
     def epoch(self, steadily: float) -> float:
@@ -164,7 +168,7 @@ class Staging:
         return epoch - wall_of(self.clock)() + self.clock.seconds()
 
     def is_key(self, key: str) -> bool:
-        """Tell whether S3 takes a key of this length."""
+        """Return whether S3 accepts a key of this length."""
         return len(key.encode()) <= MOST_KEY
 
     # Records
@@ -183,11 +187,12 @@ class Staging:
 
     async def write(self, record: Record, instead_of: str | None) -> str:
         """
-        Write a record, if the one that is there is the one that is thought to be.
+        Write a record, unless another node has changed it.
 
-        :param instead_of: The ETag of that; ``None`` if there must be none.
+        :param instead_of: The ETag of the record that is replaced; ``None`` if there
+            must be none.
         :returns: The new ETag.
-        :raises Changed: If it is not.
+        :raises Changed: If the record in the bucket is another.
         """
         try:
             return await self.bucket.put(
@@ -203,7 +208,7 @@ class Staging:
                 and isinstance(found.record, Record)
                 and found.record.stamp == record.stamp
             ):
-                # An earlier attempt was carried out, and its answer lost.
+                # An earlier attempt was carried out, and the response lost.
                 return found.etag
             raise Changed(found) from error
 
@@ -213,8 +218,8 @@ class Staging:
         """
         Write the record of a close.
 
-        :param instead_of: The ETag of the session's record; ``None`` for whatever.
-        :raises Changed: If that is not there, and this is not either.
+        :param instead_of: The ETag of the session's record; ``None`` to replace any.
+        :raises Changed: If the record in the bucket is another, and not this one.
         """
         try:
             await self.bucket.put(
@@ -230,7 +235,7 @@ class Staging:
     # Destinations
 
     def published_headers(self, session_id: UUID) -> dict[str, str]:
-        """Tell what a published file is stored with."""
+        """Return the headers that a published file is stored with."""
         headers = {SESSION_HEADER: name_of(session_id)}
         if self.settings.storage_class is not None:
             headers["x-amz-storage-class"] = self.settings.storage_class
@@ -238,20 +243,20 @@ class Staging:
 
     async def look(self, destination: tuple[str, ...], *, overwrite: bool) -> Seen:
         """
-        Look whether something stands at a destination.
+        Look whether there is something at a destination.
 
-        One short listing shows the file, since no key that begins with its name sorts
-        before it, and also whether there are any files below it, unless there are many
-        whose names go on with what sorts before a slash.
+        One short listing shows the file, because no key that begins with its name sorts
+        before it. It also shows whether there are files below it, unless many names
+        continue with a character that sorts before a slash.
 
-        :raises DestinationExists: If a file does, and may not be replaced.
+        :raises DestinationExists: If a file is there, and may not be replaced.
         :raises DestinationIsDirectory: If there are files below it.
         """
         key = self.settings.key(destination)
         now = self.clock.seconds()
         page = await self.bucket.page(key, delimiter="/", most=_MOST_SIBLINGS)
         if page.next is not None or f"{key}/" in page.prefixes:
-            # Some stores go on showing a folder when the last file in it is gone.
+            # Some stores still list a folder after its last file was removed.
             below = await self.bucket.page(f"{key}/", most=1)
             if below.found:
                 raise DestinationIsDirectory(f"{destination!a} is a directory")
@@ -261,7 +266,7 @@ class Staging:
         if not overwrite:
             raise DestinationExists(f"{destination!a} exists")
         if not found.etag.startswith('"'):
-            # Not every store lists it, and it is the condition of what follows.
+            # Not every store lists the ETag, which the write needs as its condition.
             found = await self.bucket.head(key)
             return Seen(None if found is None else found.etag, now)
         return Seen(found.etag, now)
@@ -269,7 +274,7 @@ class Staging:
     async def is_published(
         self, destination: tuple[str, ...], session_id: UUID
     ) -> Found | None:
-        """Look whether the file at a destination is the one of a session."""
+        """Return the file at a destination, if it is that of a session."""
         found = await self.bucket.head(self.settings.key(destination))
         if found is None or found.session != name_of(session_id):
             return None
@@ -277,5 +282,5 @@ class Staging:
 
 
 def name_of(session_id: UUID) -> str:
-    """Write a session's id as keys and headers have it."""
+    """Return a session's id as keys and headers have it."""
     return f"{{{str(session_id).upper()}}}"

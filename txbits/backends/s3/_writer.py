@@ -2,13 +2,11 @@
 A writer: bytes flow into parts while they arrive.
 
 At most two parts of a session are in memory: the one that is being filled and one that
-is being sent, or two that are being sent. What does not fill a part is put when the
-writer is closed, or when memory is short.
+is being sent, or two that are being sent. Bytes that do not fill a part are stored as a
+tail when the writer is closed, or when memory is short.
 """
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, DeferredLock, succeed
@@ -18,12 +16,18 @@ from zope.interface import implementer
 from txbits._deferreds import Waiters, begun, deferred
 from txbits.backends.s3._bodies import Body, Digest
 from txbits.backends.s3._grid import Grid, Span, begin_of_merge, cover
+from txbits.backends.s3._measuring import measure
 from txbits.backends.s3._records import MOST_INLINE
+from txbits.backends.s3._staged import Staged
+from txbits.backends.s3._storing import (
+    look,
+    prove,
+    store_part,
+    store_small,
+    store_tail,
+)
 from txbits.errors import BackendError, StagedDataLost
 from txbits.interfaces import IWriter
-
-if TYPE_CHECKING:
-    from txbits.backends.s3._session import S3Session
 
 #: Pieces are joined up to this length, in bytes.
 _SHORT_CHUNK = 16 * 1024
@@ -31,7 +35,7 @@ _SHORT_CHUNK = 16 * 1024
 
 @define(eq=False)
 class _Sending:
-    """A part that is on its way; it is over in the order of the file."""
+    """A part that is being sent. Parts count as sent in the order of the file."""
 
     end: int
     is_over: bool = False
@@ -44,11 +48,11 @@ class S3Writer:
     """
     Appends to a session; see :class:`~txbits.interfaces.IWriter`.
 
-    The chunks in memory begin at ``_start`` and end at ``_position``; those before
-    ``_stored`` lie in the bucket as well.
+    The chunks in memory begin at ``_start`` and end at ``_position``. Bytes before
+    ``_stored`` are in the bucket as well.
     """
 
-    _session: S3Session
+    _staged: Staged
     _total: int
     _lock: DeferredLock = field(factory=DeferredLock, init=False)
     _part_size: int = field(default=0, init=False)
@@ -69,7 +73,7 @@ class S3Writer:
 
     @property
     def is_small(self) -> bool:
-        """Whether the file lies in the record."""
+        """Whether the file is in the record."""
         return self._total <= MOST_INLINE
 
     @property
@@ -80,19 +84,19 @@ class S3Writer:
         return self._position - self._start
 
     def begin(self, part_size: int) -> None:
-        """Take up where the session stands."""
-        session = self._session
-        self._part_size = session.record.part_size or part_size
-        self._position = self._stored = session.offset
-        if session.copy_end != session.offset:
-            session.drop_copy()
-        if session.copy:
-            self._chunks, session.copy = session.copy, []
-            self._digest = session.digest
+        """Begin at the session's offset."""
+        staged = self._staged
+        self._part_size = staged.record.part_size or part_size
+        self._position = self._stored = staged.offset
+        if staged.copy_end != staged.offset:
+            staged.drop_copy()
+        if staged.copy:
+            self._chunks, staged.copy = staged.copy, []
+            self._digest = staged.digest
         self._start = self._position - sum(map(len, self._chunks))
         if not self.is_small and self._is_at_cell(self._position):
-            self._digest = session.staging.bucket.client.new_digest()
-        session.staging.memory.holders.add(self)
+            self._digest = staged.staging.bucket.client.new_digest()
+        staged.staging.memory.holders.add(self)
 
     @property
     def _grid(self) -> Grid:
@@ -119,7 +123,7 @@ class S3Writer:
                 await self._make_room(len(piece))
                 self._append(piece)
                 if self._digest is not None:
-                    self._session.staging.bucket.client.digest(self._digest, piece)
+                    self._staged.staging.bucket.client.digest(self._digest, piece)
                 self._position += len(piece)
                 if self._position == cell.end and not self.is_small:
                     await self._send_part()
@@ -127,7 +131,7 @@ class S3Writer:
             self._lock.release()
 
     def _append(self, piece: bytes) -> None:
-        # An object for each of a few bytes would take many times what is counted.
+        # Many objects of a few bytes would use much more memory than is counted.
         if self._chunks and len(self._chunks[-1]) + len(piece) <= _SHORT_CHUNK:
             self._chunks[-1] += piece
         else:
@@ -139,16 +143,16 @@ class S3Writer:
             raise BackendError("this writer is closed")
 
     def _insist(self) -> None:
-        """Fail as what goes on behind write() has failed."""
+        """Raise the error of a request that was sent in the background."""
         if self._fault is not None:
             raise self._fault
 
     async def _make_room(self, length: int) -> None:
-        memory = self._session.staging.memory
+        memory = self._staged.staging.memory
         if not memory.fits(length) and not memory.fits_soon(length):
-            # Nothing may be held while others may have to put away for what is needed.
+            # This one must not hold bytes while others put theirs away for it.
             await self._put_away()
-        # What waits for room does not make any.
+        # A writer that waits for memory cannot put bytes away.
         self._is_waiting = True
         try:
             await memory.take(length)
@@ -159,7 +163,7 @@ class S3Writer:
             self._usable()
 
     def put_away(self) -> None:
-        """Put what is held into the bucket, since memory is short."""
+        """Store what is held, because memory is short."""
         self._is_going = True
         begun(self._put_away_in_turn()).addErrback(self._failed)
 
@@ -185,17 +189,17 @@ class S3Writer:
             self._digest = None
         self._start = self._position
         if held:
-            self._session.staging.memory.give(held)
+            self._staged.staging.memory.give(held)
 
-    # What is held becomes an object
+    # Bytes in memory become a tail
 
     async def _store(self) -> None:
-        """Put what is held and lies nowhere else yet."""
+        """Store the bytes in memory that are not in the bucket yet."""
         if self.is_small:
-            if self._stored < self._position or self._session.record.total is None:
+            if self._stored < self._position or self._staged.record.total is None:
                 data = b"".join(self._chunks)[self._stored - self._start :]
-                await self._session.store_small(
-                    self._total, self._part_size, self._stored, data
+                await store_small(
+                    self._staged, self._total, self._part_size, self._stored, data
                 )
                 self._stored = self._position
             return
@@ -208,22 +212,22 @@ class S3Writer:
         span = Span(begin, self._position)
         self._is_unproven = True
         self._tails.append(span)
-        # At the same time as the part before it; bytes are held if both are put.
+        # At the same time as the part before it. Bytes count once both are stored.
         try:
             digest = self._digest if begin == self._start else None
-            await self._session.store_tail(span, Body(self._from(begin), digest))
+            await store_tail(self._staged, span, Body(self._from(begin), digest))
         finally:
             await self._rest()
         self._insist()
-        self._session.reached(span.end)
+        self._staged.reached(span.end)
         self._stored = self._position
 
     def _tails_before(self) -> list[Span]:
         cell = self._grid.cell(self._grid.number_at(self._start))
-        return cover(self._session.tails, cell.start, self._stored)
+        return cover(self._staged.tails, cell.start, self._stored)
 
     def _from(self, begin: int) -> list[bytes]:
-        """The chunks that are held from an offset on."""
+        """Return the bytes in memory from an offset on."""
         chunks = []
         skip = begin - self._start
         for chunk in self._chunks:
@@ -238,15 +242,15 @@ class S3Writer:
         """
         Begin to send the cell that is full.
 
-        More bytes are taken when the one before it is sent, if that still was not.
+        Wait until the part before it is sent.
         """
         self._insist()
         if self._grid.cells == 1:
-            # It is put at Close, and needs no multipart upload.
+            # The file is put at Close, without a multipart upload.
             return
         chunks, start, digest = self._chunks, self._start, self._digest
         self._chunks, self._start = [], self._position
-        self._digest = self._session.staging.bucket.client.new_digest()
+        self._digest = self._staged.staging.bucket.client.new_digest()
         self._stored = self._position
         self._is_unproven = True
         sending = _Sending(self._position)
@@ -261,29 +265,29 @@ class S3Writer:
     async def _send(
         self, start: int, end: int, chunks: list[bytes], digest: Digest | None
     ) -> None:
-        session = self._session
-        memory = session.staging.memory
+        staged = self._staged
+        memory = staged.staging.memory
         number = self._grid.number_at(end - 1)
         cell = self._grid.cell(number)
         held = end - start
         try:
             if start > cell.start:
                 if not memory.fits(start - cell.start):
-                    # Nothing may be held while more is waited for: others do the same.
+                    # This one must not hold bytes while it waits, as others do.
                     span = Span(start, end)
                     if held:
                         self._tails.append(span)
-                        await session.store_tail(span, Body(chunks))
+                        await store_tail(staged, span, Body(chunks))
                     chunks = []
                     memory.give(held)
                     held, start = 0, end
                 await memory.take(start - cell.start)
                 held += start - cell.start
                 chunks = await self._read_back(number, start) + chunks
-            if number not in session.parts:
+            if number not in staged.parts:
                 memory.leaving += held
                 try:
-                    await session.store_part(number, Body(chunks, digest))
+                    await store_part(staged, number, Body(chunks, digest))
                 finally:
                     memory.leaving -= held
             await self._remove_useless()
@@ -291,31 +295,31 @@ class S3Writer:
             memory.give(held)
 
     async def _read_back(self, number: int, end: int) -> list[bytes]:
-        session = self._session
+        staged = self._staged
         start = self._grid.cell(number).start
         try:
-            return await session.read_tails(start, end)
+            return await staged.read_tails(start, end)
         except StagedDataLost:
-            # Another node may have made a part of them, and removed them.
-            await session.reread()
-            await session.measure()
-            if number in session.parts:
+            # Another node may have made a part of the tails, and removed them.
+            await staged.reread()
+            await measure(staged)
+            if number in staged.parts:
                 return []
-            return await session.read_tails(start, end)
+            return await staged.read_tails(start, end)
 
     async def _remove_useless(self) -> None:
         """Remove tails of cells that are parts, when there are many."""
-        session = self._session
+        staged = self._staged
         number_at = self._grid.number_at
         useless = [
-            span for span in session.tails if number_at(span.start) in session.parts
+            span for span in staged.tails if number_at(span.start) in staged.parts
         ]
-        staging = session.staging
+        staging = staged.staging
         if len(useless) >= staging.most_useless:
             await staging.bucket.delete_all(
-                [staging.tail_key(session.session_id, span) for span in useless]
+                [staging.tail_key(staged.session_id, span) for span in useless]
             )
-            session.tails.difference_update(useless)
+            staged.tails.difference_update(useless)
 
     def _has_sent(self, outcome: Failure | None, sending: _Sending) -> None:
         if isinstance(outcome, Failure):
@@ -324,23 +328,23 @@ class S3Writer:
         while self._sending and self._sending[0].is_over:
             first = self._sending.pop(0)
             if self._fault is None:
-                self._session.reached(first.end)
+                self._staged.reached(first.end)
             first.sent.fire(None)
 
     async def _sent(self) -> None:
-        """Wait until no part is being sent; fail if one could not be."""
+        """Wait until all parts are sent, and raise the error if one failed."""
         await self._rest()
         self._insist()
 
     async def _rest(self) -> None:
-        """Wait until no part is being sent, however that goes."""
+        """Wait until no part is being sent."""
         while self._sending:
             await self._sending[-1].sent.wait()
 
     def _failed(self, failure: Failure) -> None:
         if self._fault is None:
             self._fault = failure.value
-        # Nothing will come of what is held, and others may wait for the room.
+        # These bytes are lost, and others may be waiting for memory.
         self._drop()
 
     # The end
@@ -358,20 +362,20 @@ class S3Writer:
 
     async def _close(self) -> None:
         await self._lock.acquire()
-        session = self._session
+        staged = self._staged
         try:
             if self._is_abandoned:
                 return
             self._insist()
             await self._store()
             if self._is_unproven:
-                await session.prove(self._tails)
+                await prove(staged, self._tails)
             self._keep_copy()
         except BackendError:
             await self._rest()
             if self._tails:
-                # That something failed may be because the session has ended.
-                await session.look(self._tails)
+                # The failure may be due to the end of the session.
+                await look(staged, self._tails)
             raise
         finally:
             await self._rest()
@@ -379,30 +383,30 @@ class S3Writer:
             self._lock.release()
 
     def _keep_copy(self) -> None:
-        """Leave the beginning of a cell to the session, as far as memory allows."""
-        session = self._session
-        memory = session.staging.memory
+        """Keep the beginning of a cell in memory for the next writer."""
+        staged = self._staged
+        memory = staged.staging.memory
         if (
             not self.is_small
             and self._start < self._position
             and self._is_at_cell(self._start)
-            # Another node may have gone on meanwhile, and these would not be the last.
-            and session.offset == self._position
-            # When memory gets short, copies are the first to go.
+            # Another node may have stored more meanwhile.
+            and staged.offset == self._position
+            # Copies are dropped first when memory is short.
             and memory.fits(0)
         ):
-            session.copy, self._chunks = self._chunks, []
-            session.copy_end = self._position
-            session.digest = self._digest
+            staged.copy, self._chunks = self._chunks, []
+            staged.copy_end = self._position
+            staged.digest = self._digest
             self._start = self._position
-            # It may have been let go of, and would not be found to give them back.
-            session.staging.known.keep(session)
+            # The cache may have dropped the session, and could not free the copy then.
+            staged.staging.known.keep(staged)
 
     def _leave(self) -> None:
         self._is_open = False
-        if self._session.writer is self:
-            self._session.writer = None
-        self._session.staging.memory.holders.discard(self)
+        if self._staged.writer is self:
+            self._staged.writer = None
+        self._staged.staging.memory.holders.discard(self)
         self._drop()
 
     def _has_closed(self, outcome: Failure | None) -> None:
@@ -412,9 +416,9 @@ class S3Writer:
 
     async def abandon(self) -> None:
         """
-        End without putting anything more: the session is being released.
+        Stop writing, because the session is being released.
 
-        What is being sent is waited for, so that nothing arrives after the release.
+        Requests under way are waited for, so that nothing arrives after the release.
         """
         self._is_abandoned = True
         await self._lock.acquire()

@@ -1,42 +1,40 @@
 """
 The S3 backend: uploads straight into a bucket.
 
-State is in the bucket alone. Any number of processes may work on the same bucket and
-prefix, any of them may serve any packet of any session, and each may be killed at any
-moment; ``docs/reference/s3.md`` tells what lies where, what each packet costs, and why
-that is right.
+All state is in the bucket. Any number of processes may use the same bucket and prefix,
+each may serve any packet of any session, and each may be killed at any time.
+``docs/reference/s3.md`` describes what is in the bucket, the requests of each packet,
+and why this is correct.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
+from contextlib import contextmanager
 from typing import Any
-from uuid import UUID, uuid4
-from weakref import WeakSet
+from uuid import UUID
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
-from twisted.internet.ssl import Certificate, trustRootFromCertificates
-from twisted.internet.task import deferLater
-from twisted.web.client import Agent, BrowserLikePolicyForHTTPS
+from twisted.logger import Logger
+from twisted.web.client import Agent
 from zope.interface import implementer
 from zope.interface.interface import InterfaceClass
 
 from txbits._deferreds import begun, deferred, together
-from txbits._heads import BoundedPool
 from txbits.backends._destinations import checked_segments
 from txbits.backends._threads import Threads
 from txbits.backends.s3._access import resolved
-from txbits.backends.s3._answering import AnsweringSession
-from txbits.backends.s3._answers import S3Unfit
-from txbits.backends.s3._bodies import Body
-from txbits.backends.s3._bucket import Bucket, NotMet
+from txbits.backends.s3._bucket import Bucket
 from txbits.backends.s3._budget import OF_PROCESS, Budget
 from txbits.backends.s3._cache import Known
 from txbits.backends.s3._cleanup import Survey
 from txbits.backends.s3._client import Client
 from txbits.backends.s3._downloads import location, open_file
+from txbits.backends.s3._measuring import measure
+from txbits.backends.s3._pool import Pool, policy_of
+from txbits.backends.s3._probe import probe
 from txbits.backends.s3._records import (
     MOST_NAMES,
     Closed,
@@ -44,7 +42,7 @@ from txbits.backends.s3._records import (
     closed,
     encoded,
 )
-from txbits.backends.s3._session import S3Session
+from txbits.backends.s3._session import AnsweringSession, S3Session
 from txbits.backends.s3._settings import NOT_IN_XML, S3Settings
 from txbits.backends.s3._staging import MOST_KEY, Changed, Seen, Staging, Stored
 from txbits.clocks import steady
@@ -71,18 +69,16 @@ from txbits.interfaces import (
     SessionSummary,
 )
 
-#: For how many seconds what this node knows of a session is good enough to begin with.
+_log = Logger()
+
+#: For how many seconds what this node knows of a session need not be read again.
 TRUST = 60.0
 
 #: How many folders are remembered as such.
 _MOST_PARENTS = 4096
 
-#: Seconds that connections may take to close.
-_CLOSE_TIMEOUT = 2.0
-
-#: How often it is looked whether they are idle, and what states say so.
-_CLOSE_ROUNDS = 200
-_AT_REST = frozenset({"QUIESCENT", "CONNECTION_LOST"})
+#: Seconds that threads may take to end.
+_MOST_FOR_THREADS = 1.0
 
 
 @implementer(
@@ -99,13 +95,14 @@ class S3Backend:
     """
     Keeps sessions and published files in a bucket.
 
-    :ivar settings: Which bucket, where, and how.
-    :param reactor: The clock, the network, and where work in threads is reported.
-    :param notifies: Whether a server application is told of complete uploads: their
-        bytes are put together where it can read them, and copied from there.
-    :param make_client: Makes what asks S3, from the same arguments as
+    :ivar settings: The bucket, and how to use it.
+    :param reactor: The clock, the network, and what threads report to.
+    :param notifies: Whether a server application is asked about complete uploads. Their
+        bytes are then put together where it can read them, and copied from there.
+    :param make_client: Makes the client, from the same arguments as
         :class:`~txbits.backends.s3._client.Client`.
-    :param budget: The memory that it shares with others; that of the process.
+    :param budget: The memory that it shares with other backends.
+    :param patience: After how many seconds the log says what the start waits for.
     """
 
     settings: S3Settings
@@ -113,8 +110,9 @@ class S3Backend:
     _notifies: bool = field(default=False, kw_only=True)
     _make_client: Callable[..., Client] = field(default=Client, kw_only=True)
     _budget: Budget = field(default=OF_PROCESS, kw_only=True)
+    _patience: float = field(default=3.0, kw_only=True)
     _threads: Threads | None = field(default=None, init=False)
-    _pool: _Pool | None = field(default=None, init=False)
+    _pool: Pool | None = field(default=None, init=False)
     _opened: Staging | None = field(default=None, init=False)
     _parents: OrderedDict[str, float] = field(factory=OrderedDict, init=False)
     _surveyor: Survey | None = field(default=None, init=False)
@@ -128,7 +126,7 @@ class S3Backend:
 
     @property
     def staging(self) -> Staging:
-        """Where sessions lie, once the backend is started."""
+        """Where sessions are, once the backend is started."""
         if self._opened is None:
             raise BackendError(f"the backend of {self.settings.bucket} is not started")
         return self._opened
@@ -143,8 +141,8 @@ class S3Backend:
         """
         See :class:`~txbits.interfaces.IExclusive`.
 
-        Multipart uploads below the prefix that no session of this backend owns are
-        aborted, so no other's prefix may begin with it.
+        This backend aborts multipart uploads below its prefix that belong to none of
+        its sessions, so no other backend's prefix may begin with it.
         """
         if not isinstance(other, S3Backend):
             return False
@@ -162,17 +160,18 @@ class S3Backend:
         threads = self._threads = Threads(self._reactor)
         try:
             clock = steady(self._reactor)
-            access = await threads(resolved, self.settings, clock, threads)
-            await access.ready()
-            policy = await threads(_policy, self.settings)
-            pool = self._pool = _Pool(self._reactor)
+            with self._noticed(self._say_no_credentials):
+                access = await threads(resolved, self.settings, clock, threads)
+                await access.ready()
+                policy = await threads(policy_of, self.settings)
+            pool = self._pool = Pool(self._reactor)
             pool.maxPersistentPerHost = self.settings.connections
-            # A request that is repeated is one that is counted, and is told about.
+            # A request that is repeated is one that is counted, and is logged.
             pool.retryAutomatically = False
             agent = Agent(self._reactor, policy, connectTimeout=10, pool=pool)
             client = self._make_client(self.settings, access, agent, clock, threads)
             memory = self._budget.join(self, self.settings.memory)
-            known = Known(self._budget.for_small)
+            known = Known[S3Session](self._budget.for_small)
             memory.drop_copies_by(known.drop_copies)
             self._opened = Staging(
                 self.settings,
@@ -184,64 +183,29 @@ class S3Backend:
             )
             self._surveyor = Survey(self._opened)
             self._opened.read_records_by(self._surveyor.records)
-            await self._try_out()
+            with self._noticed(client.report, "has not answered yet"):
+                await probe(self._opened)
         except BaseException:
             await self.stop()
             raise
 
-    async def _try_out(self) -> None:
-        """
-        Try what everything rests on.
-
-        :raises BackendError: If the bucket cannot be used; the text is one line.
-        """
-        bucket = self.staging.bucket
-        await bucket.page(self.settings.staging, most=1)
-        # With braces, which the names of sessions have, and some stores encode.
-        key = f"{self.settings.staging}probe-{{{uuid4()}}}"
-        is_written = False
-        # Each write may be repeated, when an answer is lost: then the first is done
-        # twice, and the last finds that it has been done.
+    @contextmanager
+    def _noticed(self, say: Callable[..., None], *args: Any) -> Iterator[None]:
+        """Log what a step of the start waits for, if it takes long."""
+        timer = self._reactor.callLater(self._patience, say, *args)
         try:
-            etag = await bucket.put(key, Body([b"txbits"]))
-            await _try_condition(bucket, key, None)
-            await _try_condition(bucket, key, '"0"')
-            again = Body([b"txbits again"])
-            try:
-                etag = await bucket.put(key, again, instead_of=etag)
-            except NotMet as error:
-                if error.is_repeated:
-                    etag = ""
-                else:
-                    # DigitalOcean's Spaces take it without quotes only.
-                    bucket.has_bare_conditions = True
-                    etag = await bucket.put(key, again, instead_of=etag)
-                    await _try_condition(bucket, key, '"0"')
-            # Who compresses on the way, or changes answers, shows it here.
-            found = await bucket.head(key)
-            if (
-                found is None
-                or found.size != again.length
-                or found.coding is not None
-                or etag not in ("", found.etag)
-            ):
-                raise S3Unfit(
-                    "this store does not describe an object as it was stored: for "
-                    f"{again.length} bytes with the ETag {etag} it reports {found}"
-                )
-            listed = [one.key for one in (await bucket.page(key, most=1)).found]
-            if listed != [key]:
-                raise S3Unfit(
-                    "this store does not list a new object at once under its own name: "
-                    f"{key!a} as {listed}"
-                )
-            is_written = True
+            yield
         finally:
-            if is_written:
-                # Together with what is not there, to find out how it removes objects.
-                await bucket.delete_all([key, f"{key}-none"])
-            else:
-                await bucket.delete(key)
+            if timer.active():
+                timer.cancel()
+
+    def _say_no_credentials(self) -> None:
+        _log.warn(
+            "still waiting for credentials for bucket {bucket}; check the settings of "
+            "AWS that they come from, or set AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY",
+            bucket=self.settings.bucket,
+        )
 
     @deferred
     async def stop(self) -> None:
@@ -257,7 +221,24 @@ class S3Backend:
             await pool.close()
         threads, self._threads = self._threads, None
         if threads is not None:
-            await threads.stop()
+            await self._ended(threads.stop())
+
+    def _ended(self, stopping: Deferred[None]) -> Deferred[None]:
+        """
+        Wait for the threads to end, but not for long.
+
+        One may wait for a program that finds credentials. It ends with the process.
+        """
+        ended: Deferred[None] = Deferred()
+        timer = self._reactor.callLater(_MOST_FOR_THREADS, ended.callback, None)
+
+        def has_ended(outcome: Any) -> None:
+            if timer.active():
+                timer.cancel()
+                ended.callback(outcome)
+
+        stopping.addBoth(has_ended)
+        return ended
 
     # Sessions
 
@@ -300,16 +281,16 @@ class S3Backend:
             etag = await staging.write(record, None)
         except Changed as error:
             raise BackendError(f"there is a session {session_id} already") from error
-        session = self._kind(record)(staging, record, etag, now, now, seen)
+        session = _kind(record)(staging, record, etag, now, now, seen)
         staging.known.keep(session)
         return session
 
     async def _no_file_above(self, destination: tuple[str, ...]) -> None:
         """
-        Insist that no parent of a destination is a file.
+        Check that no parent of a destination is a file.
 
-        Most stores would not mind. It is looked at once in a while, so that uploads
-        into one folder do not each pay for it.
+        Most stores would allow it. The result is kept for a while, so that each upload
+        into the same folder does not need the requests.
         """
         staging = self.staging
         now = staging.clock.seconds()
@@ -336,42 +317,46 @@ class S3Backend:
     async def find(self, session_id: UUID) -> IUploadSession:
         """Look a session up; see :class:`~txbits.interfaces.IBackend`."""
         staging = self.staging
-        session = staging.known.get(session_id)
-        if session is not None and not session.is_over and self._is_its_kind(session):
-            if session.writer is not None or (
+        session: S3Session | None = staging.known.get(session_id)
+        if session is not None and not session.is_over:
+            if session.writer is None and not (
                 session.is_ours and session.confirmed > staging.clock.seconds() - TRUST
             ):
-                staging.known.keep(session)
-                return session
-            await session.refresh()
-            if self._is_its_kind(session):
-                staging.known.keep(session)
-                return session
+                await session.refresh()
+            staging.known.keep(session)
+            return session
         if session is not None:
             staging.known.forget(session_id)
         stored = await staging.read(session_id)
         if stored is None or isinstance(stored.record, Closed):
             raise NoSuchSession(f"no session {session_id}")
         session = self._session(stored, stored.record)
-        if isinstance(session, AnsweringSession):
-            await session.adopt()
-        await session.measure()
+        await measure(session)
+        if self._notifies and not stored.record.is_staged:
+            await self._give_up_unreadable(session)
         staging.known.keep(session)
         return session
 
-    def _kind(self, record: Record) -> type[S3Session]:
-        # Also one that was begun when this node was, or others were, set otherwise.
-        is_staged = self._notifies or record.is_staged
-        return AnsweringSession if is_staged else S3Session
+    async def _give_up_unreadable(self, session: S3Session) -> None:
+        """
+        Discard a session that was created when its directory had no application.
 
-    def _is_its_kind(self, session: S3Session) -> bool:
-        # Whoever works on it goes on until that fails.
-        return session.writer is not None or isinstance(
-            session, self._kind(session.record)
+        Its bytes go to the destination, where no application could read them before it
+        is asked.
+
+        :raises NoSuchSession: If it was discarded; the client sends the file again.
+        """
+        if session.published or session.releasing:
+            # The application is not asked about it any more.
+            return
+        await session.release()
+        raise NoSuchSession(
+            f"session {session.session_id} was created before there was an application "
+            "to ask, and is discarded; the client has to send the file again"
         )
 
     def _session(self, stored: Stored, record: Record) -> S3Session:
-        return self._kind(record)(
+        return _kind(record)(
             self.staging,
             record,
             stored.etag,
@@ -414,7 +399,7 @@ class S3Backend:
             and isinstance(record, Record)
             and (record.destination, record.owner) == (destination, owner)
         ):
-            # It stands, and is not known here any more.
+            # The session has not ended, and is not in the cache any more.
             await self._session(stored, record).remember_close()
             return
         await self.staging.write_closed(
@@ -437,7 +422,7 @@ class S3Backend:
             owner,
         ):
             return False
-        # A node died on the way. The Ack that follows says that it is all gone.
+        # A node died on the way. The Ack says that everything is released.
         self.staging.known.forget(session_id)
         await self._session(stored, record).remember_close()
         return True
@@ -460,84 +445,5 @@ class S3Backend:
         return await location(self.staging, destination, method)
 
 
-async def _try_condition(bucket: Bucket, key: str, etag: str | None) -> None:
-    """
-    Try a condition that does not hold.
-
-    :param etag: That of another object; ``None`` if there must be none.
-    :raises BackendError: If the object is written all the same.
-    """
-    try:
-        await bucket.put(key, Body([b"other"]), only_new=etag is None, instead_of=etag)
-    except NotMet:
-        return
-    raise BackendError(
-        "this store does not heed If-None-Match and If-Match when it writes; txbits "
-        "cannot keep sessions apart on it"
-    )
-
-
-class _Pool(BoundedPool):
-    """Connections on which the end of a body does not wait for an acknowledgment."""
-
-    def __init__(self, reactor: Any) -> None:
-        super().__init__(reactor)
-        self._reactor_time = reactor
-        self._all: WeakSet[Any] = WeakSet()
-
-    def getConnection(self, key: Any, endpoint: Any) -> Deferred[Any]:
-        """See :class:`twisted.web.client.HTTPConnectionPool`."""
-
-        def hurry(connection: Any) -> Any:
-            if connection.transport is not None:
-                connection.transport.setTcpNoDelay(True)
-            self._all.add(connection)
-            return connection
-
-        connecting: Deferred[Any] = super().getConnection(key, endpoint)
-        return connecting.addCallback(hurry)
-
-    async def close(self) -> None:
-        """
-        Close all connections.
-
-        One whose answer has just been read is not idle yet, and not in the pool again.
-        Those that do not come back are dropped.
-        """
-        for _ in range(_CLOSE_ROUNDS):
-            if all(one.state in _AT_REST for one in self._all):
-                break
-            await deferLater(self._reactor_time, _CLOSE_TIMEOUT / _CLOSE_ROUNDS)
-        for connection in list(self._all):
-            if connection.state not in _AT_REST and connection.transport is not None:
-                connection.transport.abortConnection()
-        closing: Deferred[None] = self.closeCachedConnections()
-        timer = self._reactor_time.callLater(_CLOSE_TIMEOUT, closing.cancel)
-        closing.addErrback(lambda _: None)
-        await closing
-        if timer.active():
-            timer.cancel()
-
-
-def _policy(settings: S3Settings) -> BrowserLikePolicyForHTTPS:
-    """
-    Decide which certificates are trusted. Reads a file.
-
-    :raises BackendError: If that has no certificates.
-    """
-    if settings.ca is None:
-        return BrowserLikePolicyForHTTPS()
-    try:
-        with open(settings.ca, "rb") as file:
-            text = file.read(1 << 22)
-    except OSError as error:
-        raise BackendError(f"ca={settings.ca}: {error.strerror}") from error
-    begin = b"-----BEGIN CERTIFICATE-----"
-    pems = [begin + piece for piece in text.split(begin)[1:]]
-    try:
-        roots = [Certificate.loadPEM(pem) for pem in pems]
-    except Exception as error:
-        raise BackendError(f"ca={settings.ca}: {error!r}") from error
-    if not roots:
-        raise BackendError(f"ca={settings.ca} has no certificates in PEM")
-    return BrowserLikePolicyForHTTPS(trustRootFromCertificates(roots))
+def _kind(record: Record) -> type[S3Session]:
+    return AnsweringSession if record.is_staged else S3Session

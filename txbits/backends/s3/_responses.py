@@ -1,5 +1,5 @@
 """
-What S3 is asked, and what it answers, told apart from what anybody else answers.
+Requests to S3, and its responses, told apart from those of proxies in front of it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from txbits.backends._threads import InThread
 from txbits.backends.s3._bodies import Body
 from txbits.errors import BackendError, OutOfSpace
 
-#: Answers of S3 are no longer, unless they are an object's bytes. A listing of a
+#: The greatest length of a response that is not an object's bytes. A listing of a
 #: thousand keys of 1,024 bytes, all of them escaped, fits.
 MOST_ANSWER = 8 << 20
 
@@ -27,8 +27,8 @@ _FULL_CODES = frozenset(
 
 _ROOT = re.compile(rb"\s*(?:<\?xml[^>]*>)?\s*<([A-Za-z]+)[\s/>]")
 
-# What an answer that is a success says. Whatever else has status 200 comes from
-# somebody in front of S3; to take it for an empty listing would be a great mistake.
+# The root elements of successful responses. Anything else with status 200 comes from
+# something in front of S3, and must not be taken for an empty listing.
 _ROOTS = {
     "CompleteMultipartUpload": b"CompleteMultipartUploadResult",
     "CreateMultipartUpload": b"InitiateMultipartUploadResult",
@@ -39,20 +39,20 @@ _ROOTS = {
 _WITH_ETAG = frozenset({"GetObject", "HeadObject", "PutObject", "UploadPart"})
 _MEMBERS = {"CompleteMultipartUpload": "ETag", "CreateMultipartUpload": "UploadId"}
 
-#: Longer answers are read in a thread, in bytes; one of a thousand keys takes 40 ms.
+#: Longer responses are parsed in a thread, in bytes. A thousand keys take 40 ms.
 _LONG_ANSWER = 1 << 14
 
 
 @frozen
-class Answer:
+class Response:
     """
-    An answer of S3's that is a success.
+    A successful response of S3.
 
-    :ivar headers: By their names in lower case.
-    :ivar parsed: What botocore reads in the body; empty if it was not asked to.
+    :ivar headers: The headers, by their names in lower case.
+    :ivar parsed: The body as botocore parses it; empty if it was not to be parsed.
     :ivar is_repeated: Whether an earlier attempt may have been carried out.
     :ivar open: Delivers the body, if it was left open.
-    :ivar coding: What has been done to the body; ``None`` if nothing.
+    :ivar coding: The Content-Encoding of the body; ``None`` if it has none.
     """
 
     status: int
@@ -68,10 +68,10 @@ class S3Error(BackendError):
     """
     S3 refused.
 
-    :ivar code: S3's own word for why, such as ``"NoSuchUpload"``; the status for an
-        answer to HEAD, which has no body to say it in.
+    :ivar code: S3's error code, such as ``"NoSuchUpload"``; the status for a response
+        to HEAD, which has no body.
     :ivar is_repeated: Whether an earlier attempt may have been carried out.
-    :ivar date: What time it is there, as it stands in the header.
+    :ivar date: The ``Date`` header.
     """
 
     def __init__(
@@ -91,36 +91,43 @@ class S3Error(BackendError):
 
 class S3Unfit(BackendError):
     """
-    S3, or what stands before it, gives answers that cannot be relied on.
+    S3, or something in front of it, sends responses that cannot be relied on.
 
-    It is not asked again: it will give the next one in the same way.
+    The request is not repeated: the next response would be the same.
     """
 
 
 class S3Full(S3Error, OutOfSpace):
-    """S3 has no room, or this account none."""
+    """S3 has no room, or the quota of this account is used up."""
 
 
 class S3Unreachable(BackendError):
-    """There was no answer, or none that settled it, in the time there was."""
+    """
+    There was no response in time, or none that settled it.
+
+    :ivar reason: What the store does wrong, as a predicate.
+    """
+
+    def __init__(self, text: str, reason: str | None = None) -> None:
+        super().__init__(text)
+        self.reason = reason or f"does not work: {text}"
 
 
 class S3Untrusted(S3Unreachable):
-    """Who answers has a certificate that is not trusted."""
+    """The certificate of the server is not trusted."""
 
 
-@frozen(kw_only=True)
+@frozen
 class Request:
     """
     A request to S3.
 
     :ivar operation: Its name in S3's reference.
     :ivar key: The object's key; ``None`` if it is about the bucket.
-    :ivar most: How many bytes the answer's body has at most.
-    :ivar is_parsed: Whether botocore shall read the answer's body.
-    :ivar is_left_open: Whether the body of an answer that is a success is left to
-        whoever asked. How long that takes is up to others, so it does not count among
-        the requests that are under way.
+    :ivar most: How many bytes the response's body may have.
+    :ivar is_parsed: Whether botocore parses the response's body.
+    :ivar is_left_open: Whether the caller reads the body of a successful response. Then
+        the request does not count as under way, because reading may take long.
     """
 
     operation: str
@@ -137,11 +144,11 @@ class Request:
 @define(eq=False)
 class Reader:
     """
-    Reads answers.
+    Reads responses.
 
-    :param model: botocore's of S3.
-    :param region: The one that is asked.
-    :param in_thread: Where long answers are read.
+    :param model: botocore's model of S3.
+    :param region: The region of the bucket.
+    :param in_thread: Calls functions in threads, for long responses.
     """
 
     _model: Any
@@ -160,7 +167,7 @@ class Reader:
         body: bytes,
         is_repeated: bool,
         coding: str | None = None,
-    ) -> Answer:
+    ) -> Response:
         """
         Read an answer.
 
@@ -216,7 +223,7 @@ class Reader:
             )
         if operation in _WITH_ETAG:
             check_etag(request, headers["etag"])
-        return Answer(status, headers, body, parsed, is_repeated, None, coding)
+        return Response(status, headers, body, parsed, is_repeated, None, coding)
 
     def _refused(
         self,
@@ -245,9 +252,9 @@ def _about(request: Request) -> str:
 
 def check_etag(request: Request, etag: str) -> None:
     """
-    Insist on an ETag that can be a condition.
+    Check that an ETag can be used in a condition.
 
-    :raises S3Unfit: If it is a weak one: no condition ever holds for it.
+    :raises S3Unfit: If it is weak: no condition would hold.
     """
     if etag.startswith("W/"):
         raise S3Unfit(
@@ -260,7 +267,7 @@ def http_date(text: str) -> float | None:
     """
     Read the value of a ``Date`` or ``Last-Modified`` header.
 
-    :returns: The time, in seconds since the epoch; ``None`` if it is no date.
+    :returns: The time, in seconds since the epoch; ``None`` if it is not a date.
     """
     try:
         return parsedate_to_datetime(text).timestamp()

@@ -1,0 +1,406 @@
+"""
+The bytes of a session that are in the bucket, and its record, as this node knows them.
+
+What this object knows is a copy: other nodes may have changed the session since. So
+each write of the record is conditional on the record that the copy was made from, and
+before an answer that cannot be taken back the copy is read again.
+
+The bytes of a long file are not in the record. So the record names the node that serves
+them; see :func:`~txbits.backends.s3._storing.prove`.
+
+This module changes the record and keeps what is known. What is in the bucket is
+measured by :mod:`~txbits.backends.s3._measuring`, and bytes are added to it by
+:mod:`~txbits.backends.s3._storing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+from uuid import UUID
+
+from attrs import define, evolve, field
+from twisted.internet.defer import Deferred, DeferredLock
+
+from txbits._deferreds import Waiters
+from txbits.backends.s3._bodies import Digest
+from txbits.backends.s3._bucket import SESSION_HEADER
+from txbits.backends.s3._grid import Grid, Span, cover, reach
+from txbits.backends.s3._records import Closed, Record, State
+from txbits.backends.s3._staging import Changed, Seen, Staging, Stored, name_of
+from txbits.errors import BackendError, NoSuchSession, StagedDataLost
+
+#: How often a record is written or read again because other nodes change it.
+MOST_CHANGES = 20
+
+
+class Writing(Protocol):
+    """A writer that is open."""
+
+    def abandon(self) -> Coroutine[Deferred[Any], Any, None]:
+        """Stop writing, and wait for requests under way."""
+
+
+@define(eq=False)
+class Staged:
+    """
+    What this node knows of a session.
+
+    Times are those of the steady clock of the staging area.
+
+    :ivar etag: The ETag of the record that all this was read from, or written with.
+    :ivar progressed: When bytes were last stored.
+    :ivar confirmed: When the bucket last had this very record.
+    :ivar seen: What was at the destination when this node last looked.
+    :ivar offset: How many bytes are held.
+    :ivar published: Whether the file is at its destination.
+    :ivar releasing: Whether the session is being released.
+    :ivar in_doubt: Whether somebody has removed bytes that were acknowledged.
+    :ivar has_strays: Whether this node may have begun multipart uploads whose ids it
+        does not know.
+    :ivar is_over: Whether the session has ended.
+    :ivar parts: The cells that are parts of the multipart upload.
+    :ivar tails: The spans that are stored as tails.
+    :ivar copy: The bytes of the last cell up to :attr:`copy_end`, kept in memory so
+        that its tails need not be read. Empty if they are not kept.
+    :ivar digest: The digest of that copy.
+    :ivar writer: The writer that is open, if any.
+    :ivar written: When the record was written.
+    :ivar acknowledged: How many bytes were held at some time, as far as is known, until
+        a Fragment is answered with fewer.
+    :ivar has_gap: Whether bytes are missing in front of others that are stored.
+    :ivar opened_total: The length that a writer was opened with, which may not be in
+        the record yet.
+    :ivar ending: The release that is under way on this node.
+    :ivar is_fresh: Whether parts and tails have been listed since the last writer.
+    :ivar has_missed: Whether another node may have acknowledged bytes since they were.
+    :ivar is_settled: Whether they were listed after the record began to name this node.
+    :ivar beginning: Held while the multipart upload is begun.
+    :ivar filing: Held while all bytes are put together as one object.
+    :ivar attempt: The attempt to ask the application that this node made last.
+    :ivar reply_writer: The writer of the application's reply, if one is open.
+    :ivar reply_is_torn: Whether bytes of that reply were lost.
+    """
+
+    staging: Staging
+    record: Record
+    etag: str
+    progressed: float
+    confirmed: float
+    seen: Seen | None = None
+    offset: int = field(default=0, init=False)
+    published: bool = field(default=False, init=False)
+    releasing: bool = field(default=False, init=False)
+    in_doubt: bool = field(default=False, init=False)
+    has_strays: bool = field(default=False, init=False)
+    is_over: bool = field(default=False, init=False)
+    parts: set[int] = field(factory=set, init=False)
+    tails: set[Span] = field(factory=set, init=False)
+    copy: list[bytes] = field(factory=list, init=False)
+    copy_end: int = field(default=0, init=False)
+    digest: Digest | None = field(default=None, init=False)
+    writer: Writing | None = field(default=None, init=False)
+    written: float = field(default=0.0, init=False)
+    acknowledged: int = field(default=0, init=False)
+    has_gap: bool = field(default=False, init=False)
+    opened_total: int | None = field(default=None, init=False)
+    ending: Waiters[None] | None = field(default=None, init=False)
+    is_fresh: bool = field(default=False, init=False)
+    has_missed: bool = field(default=False, init=False)
+    is_settled: bool = field(default=True, init=False)
+    beginning: DeferredLock = field(factory=DeferredLock, init=False)
+    filing: DeferredLock = field(factory=DeferredLock, init=False)
+    attempt: int = field(default=0, init=False)
+    reply_writer: Writing | None = field(default=None, init=False)
+    reply_is_torn: bool = field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.written = self.progressed
+        self._derive()
+
+    # The record
+
+    @property
+    def session_id(self) -> UUID:
+        """See :class:`~txbits.interfaces.IUploadSession`."""
+        return self.record.session_id
+
+    @property
+    def destination(self) -> tuple[str, ...]:
+        """See :class:`~txbits.interfaces.IUploadSession`."""
+        return self.record.destination
+
+    @property
+    def owner(self) -> str | None:
+        """See :class:`~txbits.interfaces.IUploadSession`."""
+        return self.record.owner
+
+    @property
+    def content_name(self) -> str | None:
+        """See :class:`~txbits.interfaces.IUploadSession`."""
+        return self.record.content_name
+
+    @property
+    def total(self) -> int | None:
+        """See :class:`~txbits.interfaces.IUploadSession`."""
+        return self.opened_total if self.record.total is None else self.record.total
+
+    @property
+    def last_progress(self) -> float:
+        """When bytes were last stored, by the wall clock as it is set now."""
+        return self.staging.epoch(self.progressed)
+
+    @property
+    def announced(self) -> float:
+        """When the record began to say that the file may be published."""
+        since = self.record.publishing_since
+        return self.written if since is None else self.staging.ours(since)
+
+    # The layout
+
+    @property
+    def grid(self) -> Grid:
+        """How the file is cut into parts."""
+        record = self.record
+        if record.total is None or record.part_size is None:
+            raise BackendError("the file's length is not known")
+        return Grid(record.total, record.part_size)
+
+    @property
+    def upload_key(self) -> str:
+        """The key that the multipart upload is to."""
+        if self.record.is_staged:
+            return self.staging.file_key(self.session_id)
+        return self.staging.settings.key(self.destination)
+
+    @property
+    def upload_headers(self) -> dict[str, str]:
+        """The headers that it is begun with."""
+        if self.record.is_staged:
+            # Reading from the storage class of published files may cost money.
+            return {SESSION_HEADER: name_of(self.session_id)}
+        return self.staging.published_headers(self.session_id)
+
+    @property
+    def is_only_record(self) -> bool:
+        """Whether the session has nothing in the bucket but its record."""
+        # Once all bytes are held, a node may have put them together, and died before it
+        # could write so.
+        return self.record.is_small and not (self.record.is_staged and self.is_complete)
+
+    # What is known
+
+    @property
+    def inline_size(self) -> int:
+        """How many bytes of the file are in the record."""
+        return len(self.record.inline)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all bytes are held."""
+        return self.total is not None and self.offset == self.total
+
+    @property
+    def is_ours(self) -> bool:
+        """
+        Whether no other node can have acknowledged bytes that are not known here,
+        unless the record has changed.
+        """
+        record = self.record
+        return (
+            record.total is None or record.is_small or self.has_all or self.is_complete
+        )
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the record names this node."""
+        return self.record.node == self.staging.node
+
+    @property
+    def has_all(self) -> bool:
+        """Whether everything is known that was acknowledged before the record."""
+        return self.is_named and self.is_settled and not self.has_missed
+
+    def _derive(self) -> None:
+        record = self.record
+        self.releasing = self.releasing or record.state in ("releasing", "closing")
+        self.acknowledged = max(self.acknowledged, record.acknowledged)
+        if record.is_small:
+            self.offset = len(record.inline)
+            self.acknowledged = max(self.acknowledged, self.offset)
+        if record.file is not None and record.total is not None:
+            self.offset = record.total
+
+    # Reading and writing the record
+
+    def take(self, stored: Stored | None) -> None:
+        """
+        Go on from another version of the record.
+
+        :raises NoSuchSession: If it says that the session is over.
+        """
+        if stored is None or isinstance(stored.record, Closed):
+            self.end()
+            raise NoSuchSession(
+                f"session {self.session_id} was "
+                + ("cancelled" if stored is None else "closed")
+            )
+        if self.record.upload not in (None, stored.record.upload):
+            self.parts.clear()
+            self.offset = reach(self.tails)
+        if self.etag != stored.etag:
+            # What another node has acknowledged since may not be known here.
+            self.has_missed = True
+            if stored.record.node not in (None, self.staging.node):
+                # It has told the client how much is held, which may be less.
+                self.acknowledged = 0
+        self.record, self.etag = stored.record, stored.etag
+        # If this node began to release it and failed, another node may have gone on.
+        self.releasing = self.ending is not None
+        self.written = stored.modified
+        self.progressed = max(self.progressed, stored.modified)
+        self.confirmed = self.staging.clock.seconds()
+        self._derive()
+
+    def standing(self) -> None:
+        """
+        Check that the session has not ended, as far as is known.
+
+        :raises NoSuchSession: If its release has begun.
+        """
+        if self.is_over or self.record.state in ("releasing", "closing"):
+            raise NoSuchSession(f"session {self.session_id} is being released")
+
+    async def reread(self) -> None:
+        """
+        Read the record again, and nothing else.
+
+        :raises NoSuchSession: If the session is over, or its release has begun.
+        """
+        self.take(await self.staging.read(self.session_id))
+        self.standing()
+
+    async def is_unchanged(self) -> bool:
+        """
+        Check whether the record is still the one that is known here.
+
+        :returns: Whether it is. If not, the new one has been read.
+        :raises NoSuchSession: If the session is over, or its release has begun.
+        """
+        staging = self.staging
+        found = await staging.bucket.head(staging.record_key(self.session_id))
+        if found is not None and found.etag == self.etag:
+            self.confirmed = staging.clock.seconds()
+            return True
+        await self.reread()
+        return False
+
+    async def update(self, change: Callable[[Record], Record | None]) -> None:
+        """
+        Write the record, on the condition that nobody has changed it.
+
+        :param change: Makes the new record from the present one; ``None`` if there is
+            nothing to change. It is called again if another node was faster.
+        :raises NoSuchSession: If the session is over.
+        """
+        for _ in range(MOST_CHANGES):
+            record = change(self.record)
+            if record is None:
+                return
+            if await self.write(record):
+                return
+        raise self.restless()
+
+    async def write(self, record: Record) -> bool:
+        """
+        Write the record, if nobody has changed it.
+
+        :returns: Whether it was written. If not, the present one has been read.
+        :raises NoSuchSession: If the session is over.
+        """
+        since = None
+        if record.state == self.record.state == "publishing":
+            # It was announced before, and this write is for another reason.
+            since = self.record.publishing_since or self.staging.theirs(self.written)
+        if record.publishing_since != since:
+            record = evolve(record, publishing_since=since)
+        try:
+            etag = await self.staging.write(record, self.etag)
+        except Changed as changed:
+            self.take(changed.found)
+            return False
+        self.record, self.etag = record, etag
+        self.confirmed = self.written = self.staging.clock.seconds()
+        self._derive()
+        return True
+
+    async def mark(self, state: State) -> None:
+        """
+        Announce in the record what is about to happen.
+
+        :raises NoSuchSession: If the session is over.
+        """
+
+        def change(record: Record) -> Record | None:
+            if state == "publishing":
+                self.standing()
+            if record.state in (state, "releasing", "closing"):
+                return None
+            if state == "publishing" and not record.is_small:
+                return record.changed(state=state, acknowledged=record.total or 0)
+            return record.changed(state=state)
+
+        await self.update(change)
+
+    def restless(self) -> BackendError:
+        """Make the error for a record that other nodes change all the time."""
+        return BackendError(
+            f"other nodes keep changing the record of {self.session_id}"
+        )
+
+    # Bytes
+
+    def reached(self, offset: int) -> None:
+        """Note that all bytes before an offset are in the bucket."""
+        self.offset = max(self.offset, offset)
+        self.acknowledged = max(self.acknowledged, self.offset)
+        self.progressed = self.staging.clock.seconds()
+
+    def lost_parts(self) -> None:
+        """Note that the multipart upload has ended, and its parts are gone."""
+        self.parts = set()
+        self.offset = reach(self.tails)
+
+    async def read_tails(self, start: int, end: int) -> list[bytes]:
+        """
+        Read bytes back that are stored as tails.
+
+        :raises StagedDataLost: If they are not there.
+        """
+        chunks = []
+        for span in cover(self.tails, start, end):
+            key = self.staging.tail_key(self.session_id, span)
+            found = await self.staging.bucket.get(key, span.length)
+            if found is None or len(found.body) != span.length:
+                raise StagedDataLost(f"{key} is not what it was")
+            # An earlier one may reach beyond where this begins.
+            chunks.append(found.body[start - span.start : end - span.start])
+            start = min(span.end, end)
+        if start < end:
+            raise StagedDataLost(f"no tail has byte {start}")
+        return chunks
+
+    def drop_copy(self) -> None:
+        """Free the memory of bytes that the bucket has."""
+        held = sum(map(len, self.copy))
+        self.copy = []
+        if held:
+            self.staging.memory.give(held)
+
+    def end(self) -> None:
+        """Note that the session is over."""
+        self.is_over = True
+        self.drop_copy()
+        # Nobody needs these bytes any more.
+        self.record = self.record.changed(inline=b"")
+        self.staging.known.weigh(self)
