@@ -136,7 +136,9 @@ class DependencyTests(SynchronousTestCase):
         optional = self.project["optional-dependencies"]
         wanted = [each for extra in extras for each in optional[extra]]
         return {
-            re.split(r"[ \[]", each)[0].lower(): each.rpartition(" >= ")[2]
+            re.split(r"[ \[]", each)[0].lower(): each.rpartition(" >= ")[2].partition(
+                ","
+            )[0]
             for each in [*self.project["dependencies"], *wanted]
         }
 
