@@ -404,7 +404,7 @@ class ReleaseBeforeAckTests(WebCase):
         gate.fail(BackendError("the store is away"))
         for peer in peers:
             self.assert_refused(self.answer(peer), "storage-fault", session_id)
-        self.assertEqual(len(self.flushLoggedErrors(BackendError)), 2)
+        self.assertEqual(self.flushLoggedErrors(), [])
         gate.open()
         ack = self.ask(packet(b"Cancel-Session", session_id))
         self.assert_success(ack, session_id)
@@ -416,7 +416,7 @@ class ReleaseBeforeAckTests(WebCase):
         for _ in range(2):
             ack = self.ask(packet(b"Cancel-Session", session_id))
             self.assert_refused(ack, "storage-fault", session_id)
-            self.assertEqual(len(self.flushLoggedErrors(BackendError)), 1)
+            self.assertEqual(self.flushLoggedErrors(), [])
         # It is as good as gone for everyone else.
         for data in (
             fragment(session_id, 5, b"world", 10),
@@ -437,7 +437,7 @@ class ReleaseBeforeAckTests(WebCase):
             gate.fail(BackendError("the store is away"))
             ack = self.ask(packet(b"Close-Session", session_id))
             self.assert_refused(ack, "storage-fault", session_id)
-            self.assertEqual(len(self.flushLoggedErrors(BackendError)), 1)
+            self.assertEqual(self.flushLoggedErrors(), [])
             gate.open()
             ack = self.ask(packet(b"Close-Session", session_id))
             self.assert_success(ack, session_id)
@@ -518,7 +518,7 @@ class ReleaseBeforeAckTests(WebCase):
         gate = self.backend.hold("release")
         gate.fail(BackendError("the store is away"))
         self.ask(packet(b"Cancel-Session", session_id))
-        self.assertEqual(len(self.flushLoggedErrors(BackendError)), 1)
+        self.assertEqual(self.flushLoggedErrors(), [])
         gate.open()
         self.clock.advance(settings.session_timeout + 200)
         self.assert_nothing_left()

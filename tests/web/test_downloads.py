@@ -457,7 +457,7 @@ class RefusalTests(DownloadCase):
         gate.fail(BackendError("a secret path"))
         answer = self.answer(peer)
         self.assert_plain(answer, 500)
-        self.assertEqual(len(self.flushLoggedErrors(BackendError)), 1)
+        self.assertEqual(self.flushLoggedErrors(), [])
         self.assertFalse(peer.closed)
 
     def test_a_client_that_goes_while_it_is_opened(self) -> None:
@@ -563,7 +563,7 @@ class BrokenTests(DownloadCase):
         self.assertEqual(body, b"some")
         self.assertTrue(peer.aborted)
         self.assertEqual(backend.released, 1)
-        self.assertEqual(len(self.flushLoggedErrors(BackendError)), 1)
+        self.assertEqual(self.flushLoggedErrors(), [])
 
 
 class SlowTests(DownloadCase):

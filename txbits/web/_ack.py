@@ -106,8 +106,8 @@ def refuse(
     Answer a packet that failed, and log it.
 
     :param request: The request to answer.
-    :param error: The failure. Its text goes to the log, never to the wire; so does its
-        traceback, if the server is at fault.
+    :param error: The failure. Its text goes to the log, never to the wire; so does the
+        traceback of a programming error. The manager logs a store that fails.
     :param destination: The destination of the packet.
     :param caller: Who sent it; ``None`` if only its connection tells.
     :param packet_type: What kind of packet it was.
@@ -139,7 +139,7 @@ def refuse(
         "cause": refusal.cause,
         "detail": shown(str(error)),
     }
-    if refusal in (refusals.STORAGE_FAULT, refusals.INTERNAL_ERROR):
+    if refusal is refusals.INTERNAL_ERROR:
         _log.failure(log_format, Failure(error), **fields)
     else:
         _log.info(log_format, **fields)

@@ -150,7 +150,9 @@ class FileResource(Resource):
             "{detail}"
         )
         fields = self._fields(request, status=status, detail=shown(str(error)))
-        if status == 500:
+        if status == 500 and isinstance(error, errors.BackendError):
+            _log.error(log_format, **fields)
+        elif status == 500:
             _log.failure(log_format, Failure(error), **fields)
         else:
             _log.info(log_format, **fields)
@@ -199,6 +201,8 @@ class FileResource(Resource):
             if isinstance(error, errors.StagedDataLost):
                 # Its session has ended, or the file has changed.
                 _log.info(log_format, **fields)
+            elif isinstance(error, errors.BackendError):
+                _log.error(log_format, **fields)
             else:
                 _log.failure(log_format, **fields)
             # This is the only way to tell the client that the body is incomplete.
