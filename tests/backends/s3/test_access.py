@@ -345,7 +345,7 @@ class CredentialsTests(S3Case):
         await access.ready()
         self.assertIs(access._frozen, first)
         if access._refreshing is not None:
-            await access._refreshing.join()
+            await access._refreshing.wait()
         self.assertIsNot(access._frozen, first)
 
     @contract

@@ -17,6 +17,7 @@ from txbits.backends.s3._responses import S3Unreachable
 from txbits.errors import BackendError, NoSuchSession, OutOfStep
 from txbits.interfaces import IRefreshable
 from txbits.protocol.codec import ContentRange
+from txbits.sessions._endings import expire
 from txbits.testing.backend import contract
 
 NAME = ("name.txt",)
@@ -414,7 +415,7 @@ class EndTests(FinalCase):
     async def _old(self, nodes, data):
         one = await nodes[0].create(NAME, CALLER, None)
         await self.send_to(nodes[1], one, data, 0, 1000)
-        nodes[0].clock = Ahead(2000.0)
+        nodes[0].clock = nodes[0]._active.clock = Ahead(2000.0)
         return one
 
     @contract
@@ -424,7 +425,7 @@ class EndTests(FinalCase):
             data = self.data(length)
             one = await self._old(nodes, data)
             held, goes_on = self.client(nodes[0].backend).hold("PutObject")
-            expiring = nodes[0].expire(one)
+            expiring = begun(expire(nodes[0]._active, one))
             await held
             self.assertEqual(await self.send_to(nodes[1], one, data, 1000, 2000), 2000)
             goes_on.callback(None)
@@ -438,7 +439,7 @@ class EndTests(FinalCase):
         for length in LENGTHS:
             nodes = await self.nodes(session_timeout=1000)
             one = await self._old(nodes, self.data(length))
-            await nodes[0].expire(one)
+            await begun(expire(nodes[0]._active, one))
             self.assertEqual(self.bucket.everything(), [])
             with self.assertRaises(NoSuchSession):
                 await nodes[1].close(one, NAME, CALLER)
@@ -451,12 +452,12 @@ class EndTests(FinalCase):
         one = await self._old(nodes, data)
         client = self.client(nodes[0].backend)
         held, goes_on = client.hold("PutObject")
-        expiring = nodes[0].expire(one)
+        expiring = begun(expire(nodes[0]._active, one))
         await held
         goes_on.errback(S3Unreachable("away"))
         await expiring
         self.flushLoggedErrors(S3Unreachable)
-        nodes[0].clock = Ahead(0.0)
+        nodes[0].clock = nodes[0]._active.clock = Ahead(0.0)
         self.assertEqual(await self.send_to(nodes[0], one, data, 1000, 2000), 2000)
         await nodes[1].cancel(one, NAME, CALLER)
 
