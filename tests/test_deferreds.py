@@ -241,6 +241,14 @@ class TogetherTests(SynchronousTestCase):
     def test_nothing_is_done_at_once(self) -> None:
         self.assertEqual(self.successResultOf(begun(together())), [])
 
+    def test_cancelling_it_cancels_all(self) -> None:
+        both = begun(together(self.first, self.second))
+        both.cancel()
+        self.failureResultOf(both, CancelledError)
+        for one in (self.first, self.second):
+            self.assertTrue(one.called)
+        self.assertEqual(self.flushLoggedErrors(), [])
+
     def test_failures_can_be_had_as_outcomes(self) -> None:
         both = begun(settled([self.first, self.second]))
         self.first.errback(BackendError("broken"))

@@ -231,18 +231,26 @@ async def settled(work: Sequence[Deferred[T]]) -> list[T | Failure]:
 
 async def together(*work: Deferred[T]) -> list[T]:
     """
-    Wait for the end of every piece of work, also when one fails.
+    Wait for the end of every piece of work, also when one fails. Cancelling this
+    cancels all of them.
 
     :returns: What they fired with, in order.
     :raises Exception: What the first failed with, in the order of the arguments.
     """
-    if len(work) == 1:
-        return [await work[0]]
     results: list[T] = []
-    for outcome in await settled(work):
-        if isinstance(outcome, Failure):
-            outcome.raiseException()
-        results.append(outcome)
+    fault: Exception | None = None
+    # Not by DeferredList: small uploads do this twice, and mostly with work that is
+    # done.
+    for number, one in enumerate(work):
+        try:
+            results.append(await one)
+        except Exception as error:  # noqa: BLE001 - it is raised below
+            fault = fault or error
+            if isinstance(error, CancelledError):
+                for other in work[number + 1 :]:
+                    other.cancel()
+    if fault is not None:
+        raise fault
     return results
 
 

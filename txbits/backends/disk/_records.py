@@ -167,7 +167,7 @@ def _head(
     phase: Phase, total: int | None, safe: int, trust: bytes, boot: bytes
 ) -> bytes:
     text = b"-" if total is None else b"%d" % total
-    return _HEAD % (phase.value, text, b"%d" % safe, trust + boot)
+    return _HEAD % (phase._value_, text, b"%d" % safe, trust + boot)
 
 
 def _line(head: bytes, body: bytes) -> bytes:
