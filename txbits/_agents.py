@@ -57,7 +57,7 @@ def open_request(
         fails as that of :meth:`twisted.web.client.Agent.request` does. To cancel it
         gives the request up.
     """
-    verbatim = Verbatim(agent, url.encode("ascii"))
+    verbatim = _Verbatim(agent)
     # Newer versions of treq annotate a jar of their own kind, for Response.cookies().
     jar: Any = cookies
     opening: Deferred[Any] = HTTPClient(verbatim, jar).request(
@@ -98,20 +98,17 @@ class _ExactURL(URL):
 
 @implementer(IAgent)
 @define(eq=False)
-class Verbatim:
+class _Verbatim:
     """
-    Requests one URL exactly as it is given, and hides the coding of bodies from treq.
+    Makes one request without any coding of bodies.
 
-    treq asks for gzip, and decodes what comes coded. So this agent asks for no coding,
-    and takes away the Content-Encoding of a body which has one all the same. One
-    request at a time.
+    treq asks for gzip, and decodes what comes coded. This agent asks for no coding
+    instead, and hides the Content-Encoding of a body that has one all the same.
 
     :param agent: What makes the request.
-    :param url: The URL.
     """
 
-    agent: IAgent
-    url: bytes
+    _agent: IAgent
     _codings: list[bytes] = field(factory=list, init=False)
 
     def request(
@@ -123,8 +120,7 @@ class Verbatim:
     ) -> Deferred[IResponse]:
         headers = Headers() if headers is None else headers.copy()
         headers.setRawHeaders(b"Accept-Encoding", [b"identity"])
-        self._codings = []
-        asking = self.agent.request(method, self.url, headers, bodyProducer)
+        asking = self._agent.request(method, uri, headers, bodyProducer)
         return asking.addCallback(self._hide_codings)
 
     def _hide_codings(self, response: IResponse) -> IResponse:

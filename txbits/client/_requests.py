@@ -8,13 +8,12 @@ Failures are sorted into temporary ones (:class:`NoAnswer`) and permanent ones
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import lru_cache
+from http.cookiejar import CookieJar
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from OpenSSL.SSL import Error as TLSError
 from service_identity import VerificationError
-from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import (
     ConnectError,
@@ -25,11 +24,10 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
 )
 from twisted.internet.task import deferLater
-from twisted.python.url import URL
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
 
-from txbits._agents import FAILURES, Verbatim, Watch, in_words, reasons_of
+from txbits._agents import FAILURES, Watch, in_words, open_request, reasons_of
 from txbits._deferreds import deferred
 from txbits._heads import BoundedPool
 from txbits.client._auth import Authorizer
@@ -128,8 +126,9 @@ class Requests:
     ) -> None:
         self._clock = clock
         self._connections = connections
-        self._target = Verbatim(agent, b"")
-        self._http = HTTPClient(self._target)
+        self._agent = agent
+        self._cookies = CookieJar()
+        self._url = ""
         self._settings = settings
         self._authorizer = Authorizer(settings.credentials)
         self._proxy_authorizer = proxy_authorizer
@@ -165,7 +164,7 @@ class Requests:
         :raises NoWay: If the proxy refuses the connection.
         :raises SourceError: If the body cannot be read.
         """
-        self._target.url = url.encode("ascii")
+        self._url = url
         for _ in range(_ATTEMPTS):
             response = await self._attempt(method, url, headers, make_body)
             if not self._has_an_answer(response):
@@ -231,13 +230,13 @@ class Requests:
         body: Any = make_body(restart)
         restart()
         request = cancellable(
-            self._http.request(
+            open_request(
+                self._agent,
                 method.decode("ascii"),
-                _parsed(url),
+                url,
                 headers=self._headers(method, url, headers),
-                data=body,
-                allow_redirects=False,
-                unbuffered=True,
+                body=body,
+                cookies=self._cookies,
                 reactor=self._clock,
             )
         )
@@ -249,7 +248,6 @@ class Requests:
             raise _sorted(error, watch.expired, server, self._peer(server)) from error
         finally:
             watch.end()
-        self._target.restore(response)
         # An answer before the end of the body means that the rest is not needed.
         if body is not None and not body.finished:
             self.drop()
@@ -295,25 +293,11 @@ class Requests:
         if response.code == 401:
             asked = response.headers.getRawHeaders(b"WWW-Authenticate")
             return self._authorizer, asked or []
-        if response.code == 407 and not self._target.url.startswith(b"https:"):
+        if response.code == 407 and not self._url.startswith("https:"):
             # In a tunnel the answer is not from the proxy.
             asked = response.headers.getRawHeaders(b"Proxy-Authenticate")
             return self._proxy_authorizer, asked or []
         return None, []
-
-
-class _WireURL(URL):
-    """A URL that is in ASCII already, as :func:`~txbits.client._url.to_wire` gives."""
-
-    def to_uri(self) -> URL:
-        """Do not encode it again, which treq does for each request."""
-        return self
-
-
-@lru_cache(maxsize=64)
-def _parsed(url: str) -> URL:
-    # An upload makes at least three requests to one URL.
-    return _WireURL.fromText(url)
 
 
 def _with_port(host: str, port: int) -> str:

@@ -17,7 +17,6 @@ from urllib.parse import quote
 from attrs import define, field
 from OpenSSL.SSL import Error as TLSError
 from service_identity import VerificationError
-from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
 from twisted.internet.error import (
     ConnectError,
@@ -36,7 +35,7 @@ from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IResponse
 
-from txbits._agents import Verbatim, coding_of
+from txbits._agents import coding_of, open_request
 from txbits._troubles import Troubles
 from txbits.backends._threads import InThread
 from txbits.backends.s3._access import UNSIGNED, Access
@@ -284,20 +283,18 @@ class Client:
         self.counts[request.operation] += 1
         url = self.url(request)
         signed = self.access.signed(request.method, url, headers, payload)
-        agent = Verbatim(self._agent, url.encode("ascii"))
         body = request.body
-        waiting: Deferred[Any] = HTTPClient(agent).request(
+        waiting: Deferred[Any] = open_request(
+            self._agent,
             request.method,
-            "http://s3/",
+            url,
             headers=Headers(
                 {
                     name.encode("ascii"): [value.encode("utf-8")]
                     for name, value in signed.items()
                 }
             ),
-            data=None if body is None else BodyProducer(body),
-            allow_redirects=False,
-            unbuffered=True,
+            body=None if body is None else BodyProducer(body),
             reactor=self._reactor,
         )
         is_late = is_cancelled = False
@@ -322,7 +319,6 @@ class Client:
         timer = self._reactor.callLater(seconds, give_up)
         try:
             response = await responding
-            agent.restore(response)
             coding = coding_of(response)
             is_refusal = response.code >= 300
             if request.is_left_open and not is_refusal:
