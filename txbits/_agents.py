@@ -134,6 +134,9 @@ class _Verbatim:
         """Put the codings of a response back, once treq is done with it."""
         if self._codings:
             response.headers.setRawHeaders(b"Content-Encoding", self._codings)
+        else:
+            # treq leaves an empty one.
+            response.headers.removeHeader(b"Content-Encoding")
 
 
 def coding_of(response: IResponse) -> str | None:
