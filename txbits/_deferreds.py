@@ -238,13 +238,15 @@ async def together(*work: Deferred[T]) -> list[T]:
     :raises Exception: What the first failed with, in the order of the arguments.
     """
     results: list[T] = []
-    fault: Exception | None = None
+    fault: BaseException | None = None
     # Not by DeferredList: small uploads do this twice, and mostly with work that is
     # done.
     for number, one in enumerate(work):
         try:
             results.append(await one)
-        except Exception as error:  # noqa: BLE001 - it is raised below
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # noqa: BLE001 - it is raised below
             fault = fault or error
             if isinstance(error, CancelledError):
                 for other in work[number + 1 :]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from txbits.backends._naming import shown_path
 from txbits.errors import DestinationForbidden, DestinationIsDirectory
 
 #: The longest name, in bytes of UTF-8, that common file systems and stores allow.
@@ -62,9 +63,9 @@ def checked_segments(destination: tuple[str, ...]) -> tuple[str, ...]:
         if not segment:
             if index == len(destination):
                 break
-            raise DestinationForbidden(f"empty segment in {destination!a}")
+            raise DestinationForbidden(f"empty segment in {shown_path(destination)}")
         if segment in (".", ".."):
-            raise DestinationForbidden(f"{segment!a} in {destination!a}")
+            raise DestinationForbidden(f"{segment!a} in {shown_path(destination)}")
         if _NEVER.search(segment):
             raise DestinationForbidden(
                 f"a character that is not allowed in names: {segment!a}"
@@ -77,5 +78,5 @@ def checked_segments(destination: tuple[str, ...]) -> tuple[str, ...]:
         if segment.rstrip(" .").casefold() in RESERVED:
             raise DestinationForbidden(f"{segment!a} is reserved for staging")
     if not destination or not destination[-1]:
-        raise DestinationIsDirectory(f"{destination!a} names a directory")
+        raise DestinationIsDirectory(f"{shown_path(destination)} names a directory")
     return destination

@@ -1,10 +1,21 @@
 """
-How sessions of backends are shown to programmers.
+How errors and ``repr()`` show paths and sessions.
 """
 
 from __future__ import annotations
 
+import os
+
 from txbits.interfaces import IUploadSession
+
+
+def shown_path(path: tuple[str, ...] | bytes) -> str:
+    """
+    Show a path on one line, in ASCII and in quotes.
+
+    :param path: The segments of a destination, or a path of the file system.
+    """
+    return ascii(os.fsdecode(path) if isinstance(path, bytes) else "/".join(path))
 
 
 def shown_session(session: IUploadSession) -> str:

@@ -25,7 +25,7 @@ from zope.interface.interface import InterfaceClass
 
 from txbits._deferreds import deferred
 from txbits.backends._destinations import checked_segments
-from txbits.backends._naming import shown_session
+from txbits.backends._naming import shown_path, shown_session
 from txbits.backends._serving import Reading, StoredFile, by_pieces
 from txbits.clocks import Wall, wall_of
 from txbits.errors import (
@@ -408,19 +408,19 @@ class MemoryBackend:
         """Open a published file; see :class:`~txbits.interfaces.IDownloadable`."""
         checked_segments(destination)
         if destination in self.files.directories:
-            raise DestinationIsDirectory(f"{destination!a} is a directory")
+            raise DestinationIsDirectory(f"{shown_path(destination)} is a directory")
         try:
             return self.files.opened(destination)
         except KeyError:
-            raise NoSuchFile(f"no {destination!a}") from None
+            raise NoSuchFile(f"no {shown_path(destination)}") from None
 
     def _check(self, destination: tuple[str, ...], overwrite: bool) -> None:
         """Refuse a destination that currently cannot be published to."""
         for directory in _above(destination):
             if directory in self.files:
-                raise ParentMissing(f"{directory!a} is a file")
+                raise ParentMissing(f"{shown_path(directory)} is a file")
         if destination in self.files:
             if not overwrite:
-                raise DestinationExists(f"{destination!a} exists")
+                raise DestinationExists(f"{shown_path(destination)} exists")
         elif destination in self.files.directories:
-            raise DestinationIsDirectory(f"{destination!a} is a directory")
+            raise DestinationIsDirectory(f"{shown_path(destination)} is a directory")

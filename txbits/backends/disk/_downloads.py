@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from twisted.internet.defer import Deferred, succeed
 
+from txbits.backends._naming import shown_path
 from txbits.backends._serving import StoredFile, by_pieces
 from txbits.backends._threads import InThread
 from txbits.backends.disk._file_clock import Look
@@ -44,20 +45,20 @@ def open_plain_file(tree: Tree, files: Files, segments: tuple[str, ...]) -> int:
     try:
         fd = files.open(segments[-1].encode(), _READ, dir_fd=parent)
     except (FileNotFoundError, NotADirectoryError):
-        raise NoSuchFile(f"no {segments!a}") from None
+        raise NoSuchFile(f"no {shown_path(segments)}") from None
     except OSError as error:
         there = tree.check_name(parent, segments, overwrite=True)
         if there is None or not stat.S_ISREG(there.st_mode):
-            raise NoSuchFile(f"{segments!a} is not a plain file") from None
+            raise NoSuchFile(f"{shown_path(segments)} is not a plain file") from None
         raise storage_error(error) from error
     finally:
         tree.let_go(parent)
     try:
         mode = files.fstat(fd).st_mode
         if stat.S_ISDIR(mode):
-            raise DestinationIsDirectory(f"{segments!a} is a directory")
+            raise DestinationIsDirectory(f"{shown_path(segments)} is a directory")
         if not stat.S_ISREG(mode):
-            raise NoSuchFile(f"{segments!a} is not a plain file")
+            raise NoSuchFile(f"{shown_path(segments)} is not a plain file")
     except BaseException:
         files.close(fd)
         raise

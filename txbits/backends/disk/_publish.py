@@ -19,6 +19,7 @@ from attrs import define
 
 from txbits._deferreds import together
 from txbits.backends._destinations import checked_segments
+from txbits.backends._naming import shown_path
 from txbits.backends.disk._files import WRITE, opened, storage_error, translated
 from txbits.backends.disk._found import is_same
 from txbits.backends.disk._ownership import Wanted
@@ -180,7 +181,9 @@ class _Target:
             )
             # It is the file itself if it was linked before a crash.
             if other is None or not os.path.samestat(other, there):
-                raise DestinationExists(f"{self._segments!a} exists") from None
+                raise DestinationExists(
+                    f"{shown_path(self._segments)} exists"
+                ) from None
         except OSError as error:
             raise self._refusal(error) from error
         if way is Way.COMPARED:
@@ -198,8 +201,8 @@ class _Target:
         files = staging.files
         if self._staged.total:
             raise BackendError(
-                f"{self._segments!a}: this file system cannot publish without "
-                "overwriting"
+                f"{shown_path(self._segments)}: this file system cannot publish "
+                "without overwriting"
             )
         self._staged.look()
         try:
@@ -332,13 +335,17 @@ class _Target:
     def _refusal(self, error: OSError) -> BackendError:
         """Translate a failed link or rename."""
         if error.errno == errno.EISDIR:
-            return DestinationIsDirectory(f"{self._segments!a} is a directory")
+            return DestinationIsDirectory(
+                f"{shown_path(self._segments)} is a directory"
+            )
         if self._staged.staging.tree.is_of_name(error, self._segments):
-            return DestinationForbidden(f"{self._segments!a}: {error.strerror}")
+            return DestinationForbidden(
+                f"{shown_path(self._segments)}: {error.strerror}"
+            )
         if error.errno in (errno.EXDEV, errno.EBUSY):
             return BackendError(
-                f"{self._segments!a} is not on the file system of its root ({error}); "
-                "serve that file system as a separate virtual directory"
+                f"{shown_path(self._segments)} is not on the file system of its root "
+                f"({error}); serve that file system as a separate virtual directory"
             )
         root = self._staged.staging.root.path
         return storage_error(error, os.path.join(root, *self._segments[:-1]))

@@ -20,6 +20,7 @@ from attrs import define, field
 from twisted.logger import Logger
 
 from txbits.backends._destinations import RESERVED
+from txbits.backends._naming import shown_path
 from txbits.backends.disk._files import DIRECTORY, Files, storage_error
 from txbits.backends.disk._probe import can_move, sync_names, takes_name
 from txbits.errors import (
@@ -165,7 +166,7 @@ class Tree:
         """
         if self._limits_names and not self._takes_names(segments):
             raise DestinationForbidden(
-                f"{segments!a}: this file system does not allow the name"
+                f"{shown_path(segments)}: this file system does not allow the name"
             )
         try:
             parent = self.open_parent(segments, is_new=True)
@@ -221,9 +222,9 @@ class Tree:
         if stat.S_ISDIR(there.st_mode) or (
             stat.S_ISLNK(there.st_mode) and self._leads_to_directory(parent, segments)
         ):
-            raise DestinationIsDirectory(f"{segments!a} is a directory")
+            raise DestinationIsDirectory(f"{shown_path(segments)} is a directory")
         if not overwrite:
-            raise DestinationExists(f"{segments!a} exists")
+            raise DestinationExists(f"{shown_path(segments)} exists")
         return there
 
     def open_parent(
@@ -255,7 +256,7 @@ class Tree:
             if isinstance(found, int):
                 return found
             names = found
-        raise DestinationForbidden(f"too many symbolic links in {segments!a}")
+        raise DestinationForbidden(f"too many symbolic links in {shown_path(segments)}")
 
     def sync_way(self, segments: tuple[str, ...]) -> None:
         """
@@ -293,7 +294,8 @@ class Tree:
                 except FileNotFoundError:
                     if not create:
                         raise _NotThereYet(
-                            f"no directory {b'/'.join(names)!a} in {self.path!a}"
+                            f"no directory {shown_path(b'/'.join(names))} in "
+                            f"{shown_path(self.path)}"
                         ) from None
                     below = self._make(name, fd)
                 except OSError as error:
@@ -304,7 +306,9 @@ class Tree:
                 self.let_go(above)
                 there = files.fstat(fd)
                 if (there.st_dev, there.st_ino) == self._staging:
-                    raise DestinationForbidden(f"{name!a} is the staging area")
+                    raise DestinationForbidden(
+                        f"{shown_path(name)} is the staging area"
+                    )
                 if there.st_dev != self._device:
                     raise _mounted(b"/".join(names[: depth + 1]), self.path)
             if is_new and fd != self.fd and there.st_ino not in self._reached:
@@ -329,14 +333,18 @@ class Tree:
         there = self._files.lstat(names[depth], dir_fd=fd)
         way = b"/".join(names[: depth + 1])
         if not stat.S_ISLNK(there.st_mode):
-            raise ParentMissing(f"{way!a} in {self.path!a} is a file")
+            raise ParentMissing(
+                f"{shown_path(way)} in {shown_path(self.path)} is a file"
+            )
         target = os.path.realpath(os.path.join(self.path, way))
         root = self.path.rstrip(b"/") + b"/"
         if not (target + b"/").startswith(root):
-            raise DestinationForbidden(f"{way!a} leads outside {self.path!a}")
+            raise DestinationForbidden(
+                f"{shown_path(way)} leads outside {shown_path(self.path)}"
+            )
         inside = [name for name in target[len(root) :].split(b"/") if name]
         if any(os.fsdecode(name).casefold() in RESERVED for name in inside):
-            raise DestinationForbidden(f"{way!a} leads into a staging area")
+            raise DestinationForbidden(f"{shown_path(way)} leads into a staging area")
         return inside + names[depth + 1 :]
 
     def _leads_to_directory(self, parent: int, segments: tuple[str, ...]) -> bool:
@@ -348,7 +356,7 @@ class Tree:
 
     def _refusal(self, error: OSError, segments: tuple[str, ...]) -> BackendError:
         if self.is_of_name(error, segments):
-            return DestinationForbidden(f"{segments!a}: {error.strerror}")
+            return DestinationForbidden(f"{shown_path(segments)}: {error.strerror}")
         return storage_error(error, os.fsdecode(self.path))
 
     def is_of_name(self, error: OSError, segments: tuple[str, ...]) -> bool:
@@ -364,6 +372,6 @@ class Tree:
 
 def _mounted(way: bytes, root: bytes) -> Mounted:
     return Mounted(
-        f"{way!a} in {root!a} is on another file system; serve it as a separate "
-        "virtual directory"
+        f"{shown_path(way)} in {shown_path(root)} is on another file system; serve it "
+        "as a separate virtual directory"
     )

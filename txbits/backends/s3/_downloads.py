@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txbits.backends._destinations import checked_segments
+from txbits.backends._naming import shown_path
 from txbits.backends._serving import StoredFile
 from txbits.backends.s3._bodies import hang_up
 from txbits.backends.s3._bucket import Found, quoted
@@ -269,8 +270,8 @@ async def open_file(staging: Staging, destination: tuple[str, ...]) -> StoredFil
     if found is not None:
         return served(staging, found)
     if staging.is_key(key) and (await staging.bucket.page(f"{key}/", most=1)).found:
-        raise DestinationIsDirectory(f"{destination!a} is a directory")
-    raise NoSuchFile(f"there is no {destination!a}")
+        raise DestinationIsDirectory(f"{shown_path(destination)} is a directory")
+    raise NoSuchFile(f"there is no {shown_path(destination)}")
 
 
 async def location(

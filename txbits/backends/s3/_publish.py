@@ -17,6 +17,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred, DeferredSemaphore
 
 from txbits._deferreds import begun, together
+from txbits.backends._naming import shown_path
 from txbits.backends.s3._bodies import Body
 from txbits.backends.s3._bucket import (
     Found,
@@ -165,7 +166,7 @@ async def _is_taken(staged: Staged, overwrite: bool) -> bool:
         return False
     if await staged.staging.is_published(staged.destination, staged.session_id):
         return True
-    raise DestinationExists(f"{staged.destination!a} exists")
+    raise DestinationExists(f"{shown_path(staged.destination)} exists")
 
 
 async def _was_not_free(staged: Staged) -> None:
@@ -183,7 +184,7 @@ async def _was_not_free(staged: Staged) -> None:
 
 
 def _restless(staged: Staged) -> BackendError:
-    return BackendError(f"somebody keeps changing {staged.destination!a}")
+    return BackendError(f"somebody keeps changing {shown_path(staged.destination)}")
 
 
 async def _complete(staged: Staged, overwrite: bool) -> None:

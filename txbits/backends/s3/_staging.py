@@ -12,6 +12,7 @@ from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
+from txbits.backends._naming import shown_path
 from txbits.backends.s3._bodies import Body
 from txbits.backends.s3._bucket import SESSION_HEADER, Bucket, Found, NotMet
 from txbits.backends.s3._budget import Share
@@ -259,12 +260,14 @@ class Staging:
             # Some stores still list a folder after its last file was removed.
             below = await self.bucket.page(f"{key}/", most=1)
             if below.found:
-                raise DestinationIsDirectory(f"{destination!a} is a directory")
+                raise DestinationIsDirectory(
+                    f"{shown_path(destination)} is a directory"
+                )
         found = next((one for one in page.found if one.key == key), None)
         if found is None:
             return Seen(None, now)
         if not overwrite:
-            raise DestinationExists(f"{destination!a} exists")
+            raise DestinationExists(f"{shown_path(destination)} exists")
         if not found.etag.startswith('"'):
             # Not every store lists the ETag, which the write needs as its condition.
             found = await self.bucket.head(key)
