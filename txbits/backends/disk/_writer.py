@@ -5,7 +5,7 @@ The writer of a session on disk.
 from __future__ import annotations
 
 from attrs import define
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
 from txbits._deferreds import Waiters, deferred, together
@@ -38,7 +38,12 @@ class DiskWriter:
 
     def write(self, data: bytes) -> Deferred[None]:
         """Append to the file; see :class:`~txbits.interfaces.IWriter`."""
-        return at_once(self._append, data)
+        # Without at_once(): a Fragment arrives in many pieces.
+        try:
+            self._append(data)
+        except BaseException:  # noqa: BLE001 - the Deferred carries it
+            return fail()
+        return succeed(None)
 
     def _append(self, data: bytes) -> None:
         staged = self._staged
