@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 
-from attrs import define
+from attrs import define, fields
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
@@ -27,7 +27,7 @@ from txbits.backends.disk import DiskBackend
 from txbits.backends.memory import MemoryBackend
 from txbits.errors import InvalidSetting
 from txbits.interfaces import BackendContext, IBackend, IBackendParser
-from txbits.service.settings import DEFAULT_BACKEND
+from txbits.service.settings import Directory
 
 
 class ParseTests(SynchronousTestCase):
@@ -159,8 +159,8 @@ class BackendFromDescriptionTests(SynchronousTestCase):
             (f"disk:{root}", False),
             (f"disk:{root}:create=no", False),
             (f"disk:{root}:create=yes", True),
-            (DEFAULT_BACKEND, True),
-            (f"{DEFAULT_BACKEND}:create=no", False),
+            (fields(Directory).backend.default, True),
+            (f"{fields(Directory).backend.default}:create=no", False),
             ("disk:here/uploads", False),
         ):
             self.assertEqual(self.make(text)._create_root, creates, text)

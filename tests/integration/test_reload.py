@@ -236,8 +236,8 @@ class ReloadTests(ServiceTestCase):
         await self.serve('mount = "/"\nbackend = "disk:root"')
         self.write('mount = "/"\nbackend = "disk:other"', top='listen = ["tcp:1"]\n')
         await self.hang_up(
-            f"restart required: {self.cwd}/txbits.toml: listen: until then {LOOPBACK}",
-            "directory 1 (/): backend: until then disk:root",
+            f"restart required: {self.cwd}/txbits.toml: listen: still {LOOPBACK}",
+            "directory 1 (/): backend: still disk:root",
         )
         self.assertEqual(await self.packet(self.wire.packet, b"/x", b"Ping"), 200)
 

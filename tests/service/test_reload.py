@@ -244,7 +244,12 @@ class SettingsTests(ReloadCase):
             f"{A}\npublic-url = 'https://u.example'",
             top=f"{TOP}trusted-proxies = ['10.0.0.0/8']\n",
         )
-        self.assert_changed("changed /a")
+        self.assert_changed("changed trusted-proxies; changed /a")
+        self.reload(
+            f"{A}\npublic-url = 'https://u.example'",
+            top=f"{TOP}trusted-proxies = ['10.0.0.0/8']\n",
+        )
+        self.assert_changed()
         origins = served.resource.origins
         self.assertEqual(origins.public_url, "https://u.example")
         self.assertEqual(origins.trusted.names, ("10.0.0.0/8",))
@@ -364,8 +369,8 @@ class LaterTests(ReloadCase):
             self.assertEqual(
                 self.lines(LogLevel.warn),
                 [
-                    f"{where} 1 (/a): backend: until then memory:",
-                    f"{where} 2 (/b): fsync: until then close",
+                    f"{where} 1 (/a): backend: still memory:",
+                    f"{where} 2 (/b): fsync: still close",
                 ],
             )
         self.assertIs(self.manager("/a").backend, backend)
@@ -379,8 +384,8 @@ class LaterTests(ReloadCase):
         self.assertEqual(
             self.lines(LogLevel.warn),
             [
-                f"{where} backend: until then memory:",
-                f"{where} all other settings: until then unchanged",
+                f"{where} backend: still memory:",
+                f"{where} all other settings: still unchanged",
             ],
         )
         self.assertEqual(self.lines(LogLevel.error), [])
@@ -397,8 +402,8 @@ class LaterTests(ReloadCase):
         self.assertEqual(
             self.lines(LogLevel.warn, LogLevel.error),
             [
-                f"{where} backend: until then store:",
-                f"{where} all other settings: until then unchanged",
+                f"{where} backend: still store:",
+                f"{where} all other settings: still unchanged",
             ],
         )
 
@@ -421,7 +426,7 @@ class LaterTests(ReloadCase):
             self.reload(f"{told}\nsession-limit = 1")
             self.assertEqual(
                 self.lines(LogLevel.warn),
-                [f"{LATER}{self.path}: directory 1 (/a): notify-url: until then none"],
+                [f"{LATER}{self.path}: directory 1 (/a): notify-url: still none"],
             )
             self.assertEqual(self.lines(LogLevel.error), [])
             self.assertEqual(served.resource.settings.session_limit, 1)
@@ -434,8 +439,8 @@ class LaterTests(ReloadCase):
         self.assertEqual(
             self.lines(LogLevel.warn),
             [
-                f"{LATER}{self.path}: listen: until then tcp:1",
-                f"{LATER}{self.path}: idle-timeout: until then 180",
+                f"{LATER}{self.path}: listen: still tcp:1",
+                f"{LATER}{self.path}: idle-timeout: still 180",
             ],
         )
 

@@ -282,7 +282,7 @@ class NoHTTPTests(ConnectionCase):
             b" GET / HTTP/1.1",
         ):
             self.assert_is_ended(data)
-        self.assertEqual(self.events, ["what is not HTTP"] * 10)
+        self.assertEqual(self.events, ["a request that is not HTTP"] * 10)
 
     def test_so_are_those_that_come_after_a_packet(self) -> None:
         peer = self.sent(packet(b"Ping"))

@@ -325,7 +325,7 @@ class LogTests(TimeOutCase):
         self.wait(90 + _SLACK)
         self.assertEqual(
             [one["awaited"] for one in events if "awaited" in one],
-            ["the rest of a head", "the rest of a body"],
+            ["the rest of the head", "the rest of the body"],
         )
 
 

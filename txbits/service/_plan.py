@@ -1,8 +1,8 @@
 """
 What a running service has to change when its file has changed.
 
-A plan is made before anything changes, and may block: it builds what is new and checks
-everything, so that a file with a mistake changes nothing.
+A plan is made before anything changes. Making it builds what is new and checks
+everything, so that a file with a mistake changes nothing. It may block.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Kept:
 
     :ivar served: The directory.
     :ivar settings: Its settings from now on.
-    :ivar notifier: Asks its server application from now on.
+    :ivar notifier: The notifier for its server application from now on, if any.
     """
 
     served: Served
@@ -39,9 +39,9 @@ class Plan:
 
     :ivar kept: Directories that stay.
     :ivar added: New directories, which have not started yet.
-    :ivar removed: Directories that are not in the file any more.
-    :ivar postponed: What takes effect at the next restart only: a line for each setting
-        that tells the value until then.
+    :ivar removed: Directories that are no longer in the file.
+    :ivar postponed: What takes effect only at the next restart: a line for each
+        setting, with the value that applies until then.
     """
 
     kept: list[Kept] = Factory(list)
@@ -56,10 +56,11 @@ def make_plan(
     """
     Find out how to get from one configuration to another.
 
-    :param old: The present configuration.
+    :param old: The current configuration.
     :param running: Its directories.
-    :param builder: Builds new ones.
-    :raises InvalidSetting: With a whole line, if the new one cannot be used.
+    :param builder: Builds new directories.
+    :raises InvalidSetting: If the new configuration cannot be used. The message is a
+        complete line.
     """
     builder.forget_places()
     pairs, removed = _pair(new.directories, running)
@@ -77,10 +78,10 @@ def _pair(
     directories: Sequence[Directory], running: Sequence[Served]
 ) -> tuple[list[tuple[Directory, Served | None]], list[Served]]:
     """
-    Find for each directory of the file the running one that it continues.
+    For each directory of the file, find the running one that it continues.
 
-    :returns: The directories with what they continue, ``None`` for new ones; and the
-        running ones that are not in the file any more.
+    :returns: The directories, each with the one that it continues, or ``None`` if it is
+        new; and the running ones that are no longer in the file.
     """
     left = {served.directory.segments: served for served in running}
     pairs = [(one, left.pop(one.segments, None)) for one in directories]
@@ -92,10 +93,10 @@ def _pair(
 
 def _at_place_of(directory: Directory, left: Iterable[Served]) -> Served | None:
     """
-    Find the directory that has another mount from now on.
+    Find the running directory that only gets another mount.
 
-    Its place cannot be used again before it is given up; and its uploads continue,
-    because they are known by their paths below the mount.
+    A new directory could not use the same place before the old one has stopped. Uploads
+    can continue, because their paths are relative to the mount.
     """
     for served in left:
         if served.directory.backend == directory.backend and IExclusive.providedBy(
@@ -109,15 +110,15 @@ def _keep(
     served: Served, wanted: Directory, builder: Builder, postponed: list[str]
 ) -> Kept:
     """
-    Find out which settings a directory that stays can have without a restart.
+    Find out which new settings a directory that stays can get without a restart.
 
-    :param postponed: Lines for those that it cannot have are added here.
+    :param postponed: Lines for the other new settings are added to this list.
     """
     before, now = served.directory, wanted
     for name in ("backend", "fsync"):
         value = getattr(before, name)
         if getattr(wanted, name) != value:
-            postponed.append(f"{wanted.where}{name}: until then {value}")
+            postponed.append(f"{wanted.where}{name}: still {value}")
             now = evolve(now, **{name: value})
     if now != wanted:
         builder.try_out(wanted)
@@ -125,25 +126,25 @@ def _keep(
     try:
         return Kept(served, now, builder.notifier_for(now, served))
     except InvalidSetting:
-        # A backend that is made with these settings may be able to do more.
+        # A backend that is built with these settings may have more abilities.
         builder.try_out(wanted)
     if now.backend != wanted.backend:
-        postponed.append(f"{wanted.where}all other settings: until then unchanged")
+        postponed.append(f"{wanted.where}all other settings: still unchanged")
         now = evolve(before, where=wanted.where)
     elif before.notification is None:
-        postponed.append(f"{wanted.where}notify-url: until then none")
+        postponed.append(f"{wanted.where}notify-url: still none")
         now = evolve(now, notification=None)
     return Kept(served, now, builder.notifier_for(now, served))
 
 
 def _of_the_server(old: Configuration, new: Configuration) -> list[str]:
-    """Lines for the settings of the server, which require a restart."""
+    """Make lines for the changed settings of the server, which require a restart."""
     where, lines = new.listen_from, []
     if new.listen != old.listen:
-        lines.append(f"{where}listen: until then {', '.join(old.listen)}")
+        lines.append(f"{where}listen: still {', '.join(old.listen)}")
     for attribute in fields(type(old.limits)):
         value = getattr(old.limits, attribute.name)
         if getattr(new.limits, attribute.name) != value:
             name = attribute.name.replace("_", "-")
-            lines.append(f"{where}{name}: until then {value:g}")
+            lines.append(f"{where}{name}: still {value:.15g}")
     return lines

@@ -1,9 +1,9 @@
 """
-SIGHUP: the server reads its file again and changes to what it says.
+SIGHUP: the server reads its file again, and applies the changes.
 
 Each reload has three steps: a thread reads the file and makes a plan, new directories
-start, and then everything changes at once. If one of the first two fails, nothing has
-changed. Uploads continue meanwhile.
+start, and then everything changes at once. If one of the first two steps fails, nothing
+changes. Uploads continue during a reload.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _log = Logger()
 @define(eq=False)
 class Reloader:
     """
-    Changes a running service to what its file says.
+    Applies the changes in its file to a running service.
 
     :param configuration: What it was started with.
     :param directories: Its directories; this list is changed.
-    :param mounts: Where they are found.
-    :param builder: Builds new ones.
-    :param in_thread: Calls a function in a thread, and fires with its result.
+    :param mounts: Maps the paths of requests to the directories.
+    :param builder: Builds new directories.
+    :param in_thread: Calls a function in a thread. Its Deferred fires with the result.
     """
 
     configuration: Configuration
@@ -64,13 +64,13 @@ class Reloader:
     @deferred
     async def stop(self) -> None:
         """
-        End reloading.
+        Stop reloading.
 
-        :returns: A Deferred that fires with ``None`` when nothing changes any more.
+        :returns: A Deferred that fires with ``None`` when nothing will change any more.
         """
         self._is_stopping = True
         if self._starting is not None:
-            # A store may be unreachable.
+            # It may be waiting for a store that is unreachable.
             self._starting.cancel()
         if self._running is not None:
             over: Deferred[None] = Deferred()
@@ -133,7 +133,7 @@ class Reloader:
             self._starting = None
 
     def _apply(self, new: Configuration, plan: Plan) -> None:
-        """Change everything, without waiting in between."""
+        """Apply all changes, without waiting in between."""
         old = self.configuration
         has_new_proxies = old.trusted_proxies != new.trusted_proxies
         changed = [
@@ -149,7 +149,8 @@ class Reloader:
         self.mounts.replace(
             {one.directory.segments: one.resource for one in self.directories}
         )
-        # Kept as they are in effect, so that the next reload reports them again.
+        # These require a restart. They keep the values in effect, so that the next
+        # reload reports them again.
         self.configuration = evolve(
             new, listen=old.listen, listen_from=old.listen_from, limits=old.limits
         )
@@ -158,10 +159,12 @@ class Reloader:
             "added": [served.directory.mount for served in plan.added],
             "removed": [served.directory.mount for served in plan.removed],
         }
+        changes = [f"{how} {', '.join(m)}" for how, m in mounts.items() if m]
+        if has_new_proxies:
+            changes.insert(0, "changed trusted-proxies")
         _log.info(
             "settings reloaded: {changes}",
-            changes="; ".join(f"{how} {', '.join(m)}" for how, m in mounts.items() if m)
-            or "no changes",
+            changes="; ".join(changes) or "no changes",
             path=new.path,
             **mounts,
         )
@@ -174,11 +177,11 @@ class Reloader:
         """
         Change a directory that stays.
 
-        :returns: Whether its own settings are different ones.
+        :returns: Whether its own settings have changed.
         """
         served, now = kept.served, kept.settings
         before, served.directory = served.directory, now
-        # Its number in the file may have changed, and how its mount is spelled.
+        # Its number in the file, and the spelling of its mount, make no difference.
         is_other = before.segments != now.segments or evolve(
             before, where="", mount=""
         ) != evolve(now, where="", mount="")

@@ -1,10 +1,10 @@
 """
-How the staged file of a session appears at its destination, whole and at once.
+How the staged file of a session appears at its destination: complete, and in one step.
 
-Where nothing may be overwritten, a second link to the file is made, or the file is
-renamed without replacing, depending on what the file system can do
-(:class:`~txbits.backends.disk._probe.Way`). Otherwise a plain rename replaces what
-stands there. In each case the record says first, or at once, what has happened, so
+If nothing may be overwritten, a second link to the file is made, or the file is renamed
+without replacing another, depending on what the file system supports
+(:class:`~txbits.backends.disk._probe.Way`). Otherwise, a plain rename replaces any file
+at the destination. The record is changed before a rename, and right after a link, so
 that a session is never found half published.
 """
 
@@ -49,7 +49,7 @@ async def publish(
     """
     Publish a complete file; see :class:`~txbits.interfaces.IUploadSession`.
 
-    :raises BackendError: In the ways that the interface describes.
+    :raises BackendError: As the interface describes.
     """
     if staged.total is None or staged.offset < staged.total:
         raise BackendError("the upload is not complete")
@@ -58,7 +58,7 @@ async def publish(
     if staging.is_to_be_safe:
         await staged.secured()
         staged.safe = staged.offset
-    # Again: a session that was found has its destination from a file.
+    # A second check: the destination of a session that was found comes from a file.
     segments = checked_segments(destination)
     parent = await _open_parent(staging, segments, create_directories)
     try:
@@ -83,7 +83,7 @@ async def _open_parent(
     try:
         return translated(open_parent, segments)
     except Mounted as error:
-        # Mounted after the session was created. It may be unmounted again.
+        # It was mounted after the session was created, and may be unmounted again.
         raise BackendError(str(error)) from error
     except ParentMissing:
         if not create_directories:
@@ -95,7 +95,7 @@ async def _open_parent(
 
 
 async def _adapt(staged: Staged, wanted: Wanted) -> None:
-    """Give the file the group and ACL of a file that is made in its directory."""
+    """Give the file the group and ACL of a file that is created in its directory."""
     staging = staged.staging
     try:
         fd = translated(staged.open, WRITE)
@@ -117,7 +117,7 @@ class _Target:
     """
     A destination, and the file to put there.
 
-    :param name: The last of the segments.
+    :param name: The last segment.
     :param parent: The descriptor of its directory.
     """
 
@@ -131,7 +131,8 @@ class _Target:
         staging = self._staged.staging
         way = staging.file_system.way
         if overwrite or self._staged.is_moved or way is Way.RENAME:
-            # This frees the blocks of another file, or syncs the record.
+            # These block: a rename frees the blocks of a replaced file, or the record
+            # is synced.
             await staging.in_thread(translated, self._move_in_thread, overwrite)
             return
         made: os.stat_result | None
@@ -161,7 +162,7 @@ class _Target:
         """
         Link the file to its destination.
 
-        :returns: What :meth:`_undo` needs.
+        :returns: The status of the file at the destination, for :meth:`_undo`.
         """
         staged = self._staged
         staging = staged.staging
@@ -194,8 +195,10 @@ class _Target:
 
     def _make_empty(self) -> os.stat_result:
         """
-        Create an empty file at the destination. Nothing else can be published without
-        overwriting if there are neither links nor renames for that.
+        Create an empty file at the destination.
+
+        Without links, and without renames that replace nothing, only an empty file can
+        be published without overwriting.
         """
         staging = self._staged.staging
         files = staging.files
@@ -224,8 +227,8 @@ class _Target:
             raise
 
     async def _make_safe(self, made: os.stat_result | None) -> None:
-        # The record as well: once the staged file is gone, only the record tells that
-        # the file was published.
+        # The record is synced too: once the staged file is gone, only the record shows
+        # that the file was published.
         staging = self._staged.staging
         try:
             await together(
@@ -240,13 +243,13 @@ class _Target:
         """
         Undo publishing as far as possible.
 
-        A client that hears of a failure may cancel, and then expects no file.
+        A client that is told of the failure may cancel, and then expects no file.
 
-        :param made: The file that was made at the destination; ``None`` if none was.
+        :param made: The file that was created at the destination, if any.
         """
         files = self._staged.staging.files
         with suppress(OSError, BackendError):
-            # In this order: as long as there are two links, it counts as published.
+            # In this order: if a crash comes between, two links count as published.
             self._staged.mark(Phase.OPEN)
             if made is not None and os.path.samestat(
                 files.lstat(self._name, dir_fd=self._parent), made
@@ -262,7 +265,7 @@ class _Target:
         is_to_be_safe = staging.is_to_be_safe
         if not staged.is_moved:
             here = staged.look()
-            # A link to a directory would be replaced.
+            # A rename would replace a symbolic link to a directory.
             there = staging.tree.check_name(
                 self._parent, self._segments, overwrite=overwrite
             )
@@ -287,7 +290,8 @@ class _Target:
                             self._parent, self._segments, overwrite=False
                         )
                     raise self._refusal(error) from error
-            # From here on the file stands there. Another attempt makes it safe.
+            # From here on, the file is at its destination. If it is not safe there,
+            # another attempt makes it safe.
             staged.is_moved = True
         staged.mark(Phase.PUBLISHED)
         if is_to_be_safe:
@@ -297,14 +301,14 @@ class _Target:
         self, here: os.stat_result, there: os.stat_result | None, overwrite: bool
     ) -> None:
         """
-        Sync the name of the staged file, if that matters.
+        Sync the name of the staged file, if necessary.
 
-        After a system crash, a session without its staged file counts as published if a
-        file of its length stands at the destination. Where nothing is overwritten,
+        After a system crash, a session without its staged file counts as published if
+        there is a file of its length at the destination. If nothing may be overwritten,
         another file may appear there at the last moment.
 
-        :param here: The staged file.
-        :param there: What stands at the destination.
+        :param here: The status of the staged file.
+        :param there: The status of the file at the destination, if any.
         """
         if self._staged.is_name_safe:
             return
@@ -315,9 +319,9 @@ class _Target:
 
     def _has_moved(self, here: os.stat_result) -> bool:
         """
-        Tell whether a rename that failed took place nevertheless.
+        Tell whether a rename took place although it returned an error.
 
-        A network file system that has lost the answer repeats the request, and then
+        A network file system that has lost the response repeats the request, and then
         finds nothing to rename.
         """
         staging = self._staged.staging

@@ -74,7 +74,7 @@ class DiskSession(Staged):
         if self._writer is not None and self._writer.is_open:
             raise BackendError("a writer is open already")
         if self.published or self.releasing:
-            raise BackendError("the session takes no more bytes")
+            raise BackendError("the session accepts no more bytes")
         try:
             fd = self.open_to_append(total)
         except OSError as error:
@@ -116,7 +116,7 @@ class DiskSession(Staged):
 
     @deferred
     async def _release_slowly(self) -> None:
-        # An fsync uses the descriptor. How it ends does not matter.
+        # A running fsync uses the descriptor. Whether it succeeds does not matter.
         if self._writer is not None and self._writer.closing is not None:
             await self._writer.closing.wait().addErrback(lambda _: None)
         if self.securing is not None:
@@ -138,7 +138,8 @@ class DiskSession(Staged):
             # Lost bytes do not matter; the file is closed in any case.
             with suppress(OSError):
                 self._writer.shut()
-        # The record goes last: the session is found as long as anything is left.
+        # The record is removed last, by close_memory.drop: the session must be found as
+        # long as anything is left.
         if self.answers is not None or not self.published:
             self.mark(Phase.RELEASING)
         if self.answers is not None:
@@ -188,20 +189,20 @@ class DiskSession(Staged):
 
     @deferred
     async def begin_attempt(self) -> int:
-        """Count it; see :class:`~txbits.interfaces.IAnswerable`."""
+        """Count the attempt; see :class:`~txbits.interfaces.IAnswerable`."""
         return await self._asked().begin_attempt()
 
     def open_reply(self) -> Deferred[IWriter]:
-        """Begin its file; see :class:`~txbits.interfaces.IAnswerable`."""
+        """Create the file of the reply; see :class:`~txbits.interfaces.IAnswerable`."""
         return at_once(lambda: self._asked().open_reply())
 
     @deferred
     async def keep_answer(self, answer: Answer) -> None:
-        """Write it down; see :class:`~txbits.interfaces.IAnswerable`."""
+        """Store the answer; see :class:`~txbits.interfaces.IAnswerable`."""
         await self._asked().keep_answer(answer)
 
     def reply(self) -> Deferred[IStoredFile]:
-        """Open its file; see :class:`~txbits.interfaces.IAnswerable`."""
+        """Open the file of the reply; see :class:`~txbits.interfaces.IAnswerable`."""
         return at_once(lambda: self._asked().reply())
 
     def reply_address(self) -> str:
@@ -209,5 +210,5 @@ class DiskSession(Staged):
         return f"{self.staging.path}/{reply_name(self.session_id)}"
 
     def has_reply(self) -> Deferred[bool]:
-        """Look for its file; see :class:`~txbits.interfaces.IReplyAddressable`."""
+        """Check for the file; see :class:`~txbits.interfaces.IReplyAddressable`."""
         return at_once(lambda: self._asked().has_reply())

@@ -1,8 +1,8 @@
 """
 The staged file of one session: how many bytes it has, and how many of them are safe.
 
-Bytes are *safe* when they survive a system crash. What is *recorded* of them may be
-less than that, and is never more: the record says "safe" only after the fsync.
+Bytes are *safe* if they survive a system crash. The record may say that fewer bytes are
+safe, but never more: it is updated only after the fsync.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from txbits.backends.disk._records import Phase, part_name
 from txbits.backends.disk._staging import Staging
 from txbits.errors import BackendError, StagedDataLost
 
-#: Removing or syncing a longer file, in bytes, may block for a while.
+#: The maximum length of a file that is quick to remove or to sync, in bytes.
 SHORT = 1 << 20
 
 _NEW = WRITE | os.O_CREAT | os.O_TRUNC
@@ -29,23 +29,25 @@ _NEW = WRITE | os.O_CREAT | os.O_TRUNC
 @define(eq=False, weakref_slot=False)
 class Staged:
     """
-    A staged file, and what its record says: the part of a session that has bytes.
+    A staged file, and what its record says: the part of a session that manages bytes.
 
-    An object of an idle session has no path and no descriptor: both follow from the id.
+    To save memory, the object of an idle session stores neither a path nor a
+    descriptor. The id is enough to find the file.
 
     :ivar total: The length of the complete file in bytes; ``None`` before the first
         writer is opened.
-    :ivar offset: The number of bytes that count.
+    :ivar offset: The number of valid bytes. After a failure, the file may have more.
     :ivar last_progress: The time at which bytes were last stored, in seconds since the
         epoch.
     :ivar in_doubt: Whether acknowledged bytes may be missing.
-    :ivar safe: The highest safe offset that the record on the disk may have.
+    :ivar safe: The highest safe offset that the record on the disk may contain. After
+        bytes were lost, it can be greater than the offset.
     :ivar is_kept: Whether only safe bytes were ever acknowledged.
     :ivar is_safe: Whether all bytes of the file are safe.
     :ivar is_name_safe: Whether the name of the file is safe.
     :ivar is_moved: Whether the file was renamed to its destination.
     :ivar releasing: Whether the session is being released.
-    :ivar securing: The end of an fsync of the complete file, while it is in progress.
+    :ivar securing: Waits for the fsync of the complete file, while it is in progress.
     """
 
     session_id: UUID
@@ -72,7 +74,7 @@ class Staged:
 
     def mark(self, phase: Phase) -> None:
         """
-        Write down how far the session is.
+        Record the phase of the session, and what is known of its bytes.
 
         :raises OSError: If that fails.
         :raises BackendError: If there is no record.
@@ -104,8 +106,8 @@ class Staged:
         """
         Record that fewer bytes are safe than before.
 
-        The record has to reach the disk before other bytes replace those that are gone:
-        after a system crash, the new bytes would count as safe.
+        The record has to reach the disk before other bytes replace those that are lost.
+        Otherwise, the new bytes would count as safe after a system crash.
         """
         before, self.safe = self.safe, self.offset
         try:
@@ -117,11 +119,12 @@ class Staged:
 
     def open_to_append(self, total: int) -> int:
         """
-        Open the file, and cut off bytes that do not count.
+        Open the file, and truncate it to the offset.
 
         :param total: The length of the complete file.
         :returns: A descriptor.
-        :raises OSError: If that fails, like BackendError.
+        :raises OSError: If a system call fails.
+        :raises BackendError: If the file cannot be continued in this way.
         """
         staging = self.staging
         if self.total is None:
@@ -153,7 +156,7 @@ class Staged:
         return fd
 
     def _go_on(self) -> None:
-        """Record that bytes follow, and that the client knows which are missing."""
+        """Record that the upload continues, and is not in doubt any more."""
         was_in_doubt, self.in_doubt = self.in_doubt, False
         try:
             self.mark(Phase.OPEN)
@@ -163,12 +166,12 @@ class Staged:
 
     def _reopen(self) -> int:
         files = self.staging.files
-        # A file that could not be synced was removed, or should have been.
+        # If syncing the file failed, it was removed, or should have been.
         fd = self.open(WRITE if self.offset else _NEW)
         try:
             held = self.measured(files.fstat(fd).st_size)
             if held > self.offset:
-                # These bytes could neither be synced nor be cut off.
+                # Syncing these bytes failed, and so did removing them.
                 files.ftruncate(fd, self.offset)
             if self.in_doubt:
                 self._go_on()
@@ -194,9 +197,9 @@ class Staged:
 
     def look(self) -> os.stat_result:
         """
-        Look at the complete file.
+        Return the status of the complete file.
 
-        :raises StagedDataLost: If it is gone, or was cut.
+        :raises StagedDataLost: If it is gone, or was truncated.
         """
         staging = self.staging
         try:
@@ -215,9 +218,11 @@ class Staged:
         :raises BackendError: If it is more than the total.
         """
         if length < self.offset:
-            raise StagedDataLost(f"{self.part()}: {length} bytes of {self.offset}")
+            raise StagedDataLost(
+                f"{self.part()} has {length} bytes, but {self.offset} were stored"
+            )
         if self.total is None or length > self.total:
-            raise BackendError(f"{self.part()} has {length} bytes")
+            raise BackendError(f"{self.part()} is too long: {length} bytes")
         return length
 
     # -- surviving a system crash
@@ -226,7 +231,7 @@ class Staged:
         """
         Start to sync the complete file.
 
-        :param fd: The open file, which is closed at the end.
+        :param fd: The descriptor of the file. It is closed when the sync has ended.
         """
         securing = self.securing = Waiters()
 
@@ -234,11 +239,11 @@ class Staged:
             if outcome is None:
                 self.is_safe = True
                 if not (securing.is_awaited or self.releasing):
-                    # Otherwise Close-Session records it with everything else.
+                    # If Close-Session waits, it records that with everything else.
                     with suppress(OSError, BackendError):  # the record may say less
                         self.record_safe()
             elif isinstance(outcome.value, BackendError):
-                self._unsafe = outcome.value  # for secured() to raise
+                self._unsafe = outcome.value  # the method secured() raises it
                 self._discard()
             with suppress(OSError):  # all bytes are synced, or given up
                 self.staging.files.close(fd)
@@ -249,7 +254,7 @@ class Staged:
 
     async def secured(self) -> None:
         """
-        Wait until all bytes are safe.
+        Make all bytes safe, or wait until they are.
 
         :raises BackendError: If syncing failed; all bytes are lost then.
         """
@@ -277,9 +282,9 @@ class Staged:
         translated(self.record_safe)
 
     def _discard(self) -> None:
-        # What a failed fsync has stored is unknown, and a second one would succeed: an
-        # incomplete file would be published. A session without its staged file is in
-        # doubt, also after a restart.
+        # It is unknown what a failed fsync has stored, and a second one would succeed:
+        # an incomplete file would be published. Without its staged file, the session is
+        # in doubt, even after a restart.
         with suppress(OSError):
             self.remove()
 

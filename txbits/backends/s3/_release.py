@@ -1,9 +1,10 @@
 """
-How a session ends: everything of it is removed, or all but the record of its close.
+How a session ends: everything is removed, or everything except the record of its close.
 
-The record says first that the session ends, then its uploads, tails and other objects
-are removed, and the record itself goes last. So a node that dies on the way leaves a
-session that another node can release.
+First, the record announces that the session ends. Then its uploads, tails and other
+objects are removed, and finally the record itself. If a node crashes in between,
+another node can release the session. The announcement can be omitted if the file is
+published, or if the session has nothing but its record.
 """
 
 from __future__ import annotations
@@ -21,15 +22,16 @@ from txbits.errors import BackendError, NoSuchSession
 
 _log = Logger()
 
-#: How often leftovers are looked for.
+#: The maximum number of searches for leftovers.
 _MOST_ROUNDS = 10
 
-#: Seconds before parts of an aborted upload are looked for again, for each time before.
+#: Seconds to wait after the first search for parts of an aborted upload. The wait grows
+#: by the same time after each further search.
 _PAUSE = 0.2
 
 
 class _TakenBack(NoSuchSession):
-    """The session was cancelled while it was closed, and its file removed again."""
+    """The session was cancelled during its close, and its file was removed again."""
 
 
 async def end(staged: Staged, how: Callable[[Staged], Awaitable[None]]) -> None:
@@ -54,7 +56,7 @@ async def discard(staged: Staged) -> None:
     :raises BackendError: If something is left.
     """
     try:
-        # Removing a record is one step, and needs no announcement.
+        # Removing only a record is one step, and needs no announcement.
         if not staged.published and not staged.is_only_record:
             await staged.mark("releasing")
     except NoSuchSession:
@@ -70,10 +72,10 @@ async def discard(staged: Staged) -> None:
 
 async def close(staged: Staged) -> None:
     """
-    Remove everything but the record that the session was closed with success.
+    Remove everything except the record that the session was closed successfully.
 
-    :raises NoSuchSession: If another node has cancelled it, and the file that this one
-        has published is removed again.
+    :raises NoSuchSession: If another node has cancelled the session, and the file that
+        this node published was removed again.
     :raises BackendError: If something is left.
     """
     try:
@@ -112,9 +114,9 @@ async def _write_closed(staged: Staged) -> None:
 
 async def _take_back(staged: Staged) -> bool:
     """
-    Remove a published file: another node cancelled the session at the same time.
+    Remove the published file, because another node cancelled the session meanwhile.
 
-    :returns: Whether there was one to remove. One that replaced another stays.
+    :returns: Whether there was a file to remove. One that replaced another file stays.
     """
     staging = staged.staging
     if staged.seen is None or staged.seen.etag is not None:
@@ -122,7 +124,7 @@ async def _take_back(staged: Staged) -> bool:
     found = await staging.is_published(staged.destination, staged.session_id)
     if found is None:
         return False
-    # The condition spares a file that somebody has put there just now.
+    # The condition prevents the removal of a file that was put there meanwhile.
     key = staging.settings.key(staged.destination)
     await staging.bucket.delete(key, only=found.etag)
     return True
@@ -149,11 +151,11 @@ async def _clear(staged: Staged) -> None:
             staged.tails = set()
             return
         await staging.bucket.delete_all(keys)
-    raise BackendError(f"objects of {staged.session_id} remain")
+    raise BackendError(f"objects of session {staged.session_id} remain")
 
 
 async def _uploads(staged: Staged) -> list[tuple[str, str]]:
-    """List the multipart uploads that are to be aborted, by their keys."""
+    """List the multipart uploads to abort, each with its key."""
     record, staging = staged.record, staged.staging
     destination = staging.settings.key(staged.destination)
     uploads = []
@@ -164,20 +166,20 @@ async def _uploads(staged: Staged) -> list[tuple[str, str]]:
         return uploads
     if record.upload is not None and record.file is None:
         uploads.insert(0, (staged.upload_key, record.upload))
-    # The record does not have the uploads of replies, nor one that a node had just
-    # begun when it died.
+    # The record contains neither the uploads of replies, nor an upload that a node had
+    # just created when it crashed.
     found = await staging.bucket.uploads(staging.directory(staged.session_id))
     return uploads + [(one.key, one.upload) for one in found]
 
 
 async def _abort_strays(staged: Staged) -> None:
     """
-    Abort multipart uploads of this session whose ids no record has.
+    Abort multipart uploads of this session whose ids are in no record.
 
-    The store does not say which session an upload belongs to, and other sessions may
-    have some to the same key. So first the uploads are listed, and then the records are
-    read. A node that had begun one of them has a record, which has its id by then, or
-    none at all. If there is a record without an id, nothing is aborted, and the
+    The store does not tell which session an upload belongs to, and other sessions may
+    have uploads to the same key. So the uploads are listed first, and the records are
+    read afterwards. By then, the record of a session that has created one of them
+    contains its id, or no id at all. If a record has no id, nothing is aborted, and the
     clean-up does it later.
     """
     staging = staged.staging
@@ -219,6 +221,6 @@ async def _abort(staged: Staged, key: str, upload: str) -> None:
         if not parts:
             staged.parts = set()
             return
-        # Parts that were on their way may arrive after the upload was aborted.
+        # Parts that were being sent may arrive after the upload was aborted.
         await deferLater(staging.clock, _PAUSE * (number + 1))
-    raise BackendError(f"parts of {staged.session_id} remain")
+    raise BackendError(f"parts of session {staged.session_id} remain")

@@ -1,8 +1,8 @@
 """
-A session in the bucket: each method here asks the module that does the work.
+A session in the bucket: most methods call the module that does the work.
 
-What this node knows of the session, and the record, is in
-:mod:`~txbits.backends.s3._staged`; a session adds what can be done with it.
+The record, and what this node knows of the session, are in
+:mod:`~txbits.backends.s3._staged`; this module adds the operations.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class S3Session(Staged):
     """
     One upload.
 
-    Its layout is decided at creation: whether its bytes go to the destination, or are
-    put together in the staging area first, where an application can read them.
+    Its layout is decided at creation: its bytes go directly to the destination, or are
+    assembled first in the staging area, where an application can read them.
     """
 
     def __repr__(self) -> str:
@@ -55,7 +55,7 @@ class S3Session(Staged):
 
     @deferred
     async def refresh(self) -> None:
-        """Read it all again; see :class:`~txbits.interfaces.IRefreshable`."""
+        """Read its state again; see :class:`~txbits.interfaces.IRefreshable`."""
         if self.is_over:
             raise NoSuchSession(f"session {self.session_id} is over")
         if self.ending is None:
@@ -63,12 +63,12 @@ class S3Session(Staged):
 
     @deferred
     async def give_up(self, *, closed: bool) -> bool:
-        """Begin to end it; see :class:`~txbits.interfaces.IRefreshable`."""
+        """Start to end it; see :class:`~txbits.interfaces.IRefreshable`."""
         self.standing()
         known = self.offset, self.published, self.in_doubt
         if not self.is_ours:
-            # From now on, a node that acknowledges bytes changes the record first; and
-            # those that were acknowledged before are found.
+            # From now on, a node has to change the record before it acknowledges bytes.
+            # Measuring finds the bytes that were acknowledged before.
             if not await self.write(self.record.changed(node=None)):
                 await measure(self)
                 return False
@@ -85,7 +85,7 @@ class S3Session(Staged):
                 + (
                     f"but {self.acknowledged} were stored"
                     if self.offset < self.acknowledged
-                    else "then a gap with more bytes behind it"
+                    else "then a gap followed by more bytes"
                 )
                 + "; the session is kept"
             )
@@ -103,7 +103,7 @@ class S3Session(Staged):
         if self.writer is not None:
             raise BackendError("a writer is open already")
         if self.published or self.releasing or self.is_over:
-            raise BackendError("the session takes no more bytes")
+            raise BackendError("the session accepts no more bytes")
         if self.total not in (None, total):
             raise BackendError(f"the file has {self.total} bytes, not {total}")
         settings = self.staging.settings
@@ -163,7 +163,7 @@ class S3Session(Staged):
 
     def remember_close(self) -> Deferred[None]:
         """
-        Remove everything but the record that the session was closed with success.
+        Remove everything except the record that the session was closed successfully.
 
         :returns: A Deferred that fires with ``None`` when that is done. It fails with
             :class:`~txbits.errors.BackendError` if something is left.
@@ -171,7 +171,7 @@ class S3Session(Staged):
         return self._ended(_release.close)
 
     def _ended(self, how: Callable[[Staged], Awaitable[None]]) -> Deferred[None]:
-        """End it, once for all callers."""
+        """End the session once, for all callers."""
         if self.ending is not None:
             return self.ending.wait()
         self.ending = Waiters()
@@ -196,7 +196,7 @@ class AnsweringSession(S3Session):
 
     def address(self) -> str:
         """
-        The URL of the object that is all bytes, which works when an attempt has begun;
+        The URL of the object with all bytes, which exists once an attempt has begun;
         see :class:`~txbits.interfaces.IAddressable`.
         """
         return self.staging.url(self.upload_key)
@@ -212,20 +212,20 @@ class AnsweringSession(S3Session):
         return self.record.answer
 
     def begin_attempt(self) -> Deferred[int]:
-        """Count it; see :class:`~txbits.interfaces.IAnswerable`."""
+        """Count the attempt; see :class:`~txbits.interfaces.IAnswerable`."""
         return shielded(begun(_application.begin_attempt(self)))
 
     @deferred
     async def open_reply(self) -> IWriter:
-        """Begin its object; see :class:`~txbits.interfaces.IAnswerable`."""
+        """Start the reply's object; see :class:`~txbits.interfaces.IAnswerable`."""
         return _application.open_reply(self)
 
     def keep_answer(self, answer: Answer) -> Deferred[None]:
-        """Write it into the record; see :class:`~txbits.interfaces.IAnswerable`."""
+        """Store the answer; see :class:`~txbits.interfaces.IAnswerable`."""
         return shielded(begun(_application.keep_answer(self, answer)))
 
     def reply(self) -> Deferred[IStoredFile]:
-        """Look at its object; see :class:`~txbits.interfaces.IAnswerable`."""
+        """Find the reply's object; see :class:`~txbits.interfaces.IAnswerable`."""
         return begun(_application.find_reply(self))
 
     def reply_address(self) -> str:
@@ -234,6 +234,6 @@ class AnsweringSession(S3Session):
 
     @deferred
     async def has_reply(self) -> bool:
-        """Look for its object; see :class:`~txbits.interfaces.IReplyAddressable`."""
+        """Check for the object; see :class:`~txbits.interfaces.IReplyAddressable`."""
         found = await self.staging.bucket.head(_application.reply_key(self))
         return found is not None

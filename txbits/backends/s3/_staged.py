@@ -2,15 +2,15 @@
 The bytes of a session that are in the bucket, and its record, as this node knows them.
 
 What this object knows is a copy: other nodes may have changed the session since. So
-each write of the record is conditional on the record that the copy was made from, and
-before an answer that cannot be taken back the copy is read again.
+each write of the record is conditional: the record must still be the one that was
+copied. Before an answer that cannot be taken back, the copy is read again.
 
 The bytes of a long file are not in the record. So the record names the node that serves
 them; see :func:`~txbits.backends.s3._storing.prove`.
 
-This module changes the record and keeps what is known. What is in the bucket is
-measured by :mod:`~txbits.backends.s3._measuring`, and bytes are added to it by
-:mod:`~txbits.backends.s3._storing`.
+This module changes the record and stores what is known.
+:mod:`~txbits.backends.s3._measuring` finds out what is in the bucket, and
+:mod:`~txbits.backends.s3._storing` adds bytes to it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from txbits.backends.s3._records import Closed, Record, State
 from txbits.backends.s3._staging import Changed, Seen, Staging, Stored, name_of
 from txbits.errors import BackendError, NoSuchSession, StagedDataLost
 
-#: How often a record is written or read again because other nodes change it.
+#: The maximum number of attempts to write or read a record that other nodes change.
 MOST_CHANGES = 20
 
 
@@ -38,7 +38,7 @@ class Writing(Protocol):
     """A writer that is open."""
 
     def abandon(self) -> Coroutine[Deferred[Any], Any, None]:
-        """Stop writing, and wait for requests under way."""
+        """Stop writing, and wait for requests in progress."""
 
 
 @define(eq=False)
@@ -48,9 +48,9 @@ class Staged:
 
     Times are those of the steady clock of the staging area.
 
-    :ivar etag: The ETag of the record that all this was read from, or written with.
+    :ivar etag: The ETag of the record that was last read or written here.
     :ivar progressed: When bytes were last stored.
-    :ivar confirmed: When the bucket last had this very record.
+    :ivar confirmed: When this was last known to be the record in the bucket.
     :ivar seen: What was at the destination when this node last looked.
     :ivar offset: How many bytes are held.
     :ivar published: Whether the file is at its destination.
@@ -66,18 +66,20 @@ class Staged:
     :ivar digest: The digest of that copy.
     :ivar writer: The writer that is open, if any.
     :ivar written: When the record was written.
-    :ivar acknowledged: How many bytes were held at some time, as far as is known, until
-        a Fragment is answered with fewer.
-    :ivar has_gap: Whether bytes are missing in front of others that are stored.
+    :ivar acknowledged: The largest number of bytes held so far, as far as is known. It
+        is lowered if the Ack of a Fragment reports fewer.
+    :ivar has_gap: Whether bytes are missing before others that are stored.
     :ivar opened_total: The length that a writer was opened with, which may not be in
         the record yet.
-    :ivar ending: The release that is under way on this node.
+    :ivar ending: The release that is in progress on this node.
     :ivar is_fresh: Whether parts and tails have been listed since the last writer.
-    :ivar has_missed: Whether another node may have acknowledged bytes since they were.
-    :ivar is_settled: Whether they were listed after the record began to name this node.
-    :ivar beginning: Held while the multipart upload is begun.
-    :ivar filing: Held while all bytes are put together as one object.
-    :ivar attempt: The attempt to ask the application that this node made last.
+    :ivar has_missed: Whether another node may have acknowledged bytes since parts and
+        tails were last listed.
+    :ivar is_settled: Whether parts and tails were listed after this node was named in
+        the record.
+    :ivar beginning: Held while the multipart upload is being created.
+    :ivar filing: Held while all bytes are being assembled into one object.
+    :ivar attempt: The last attempt of this node to ask the application.
     :ivar reply_writer: The writer of the application's reply, if one is open.
     :ivar reply_is_torn: Whether bytes of that reply were lost.
     """
@@ -152,7 +154,7 @@ class Staged:
 
     @property
     def announced(self) -> float:
-        """When the record began to say that the file may be published."""
+        """When the record first announced that the file may be published."""
         since = self.record.publishing_since
         return self.written if since is None else self.staging.ours(since)
 
@@ -160,22 +162,22 @@ class Staged:
 
     @property
     def grid(self) -> Grid:
-        """How the file is cut into parts."""
+        """How the file is divided into parts."""
         record = self.record
         if record.total is None or record.part_size is None:
-            raise BackendError("the file's length is not known")
+            raise BackendError("the length of the file is unknown")
         return Grid(record.total, record.part_size)
 
     @property
     def upload_key(self) -> str:
-        """The key that the multipart upload is to."""
+        """The key of the object that the multipart upload creates."""
         if self.record.is_staged:
             return self.staging.file_key(self.session_id)
         return self.staging.settings.key(self.destination)
 
     @property
     def upload_headers(self) -> dict[str, str]:
-        """The headers that it is begun with."""
+        """The headers that the multipart upload is created with."""
         if self.record.is_staged:
             # Reading from the storage class of published files may cost money.
             return {SESSION_HEADER: name_of(self.session_id)}
@@ -184,8 +186,8 @@ class Staged:
     @property
     def is_only_record(self) -> bool:
         """Whether the session has nothing in the bucket but its record."""
-        # Once all bytes are held, a node may have put them together, and died before it
-        # could write so.
+        # Once all bytes are held, a node may have assembled them, and crashed before it
+        # could record that.
         return self.record.is_small and not (self.record.is_staged and self.is_complete)
 
     # What is known
@@ -203,8 +205,8 @@ class Staged:
     @property
     def is_ours(self) -> bool:
         """
-        Whether no other node can have acknowledged bytes that are not known here,
-        unless the record has changed.
+        Whether this node knows of all bytes that any node has acknowledged, as long as
+        the record has not changed.
         """
         record = self.record
         return (
@@ -218,7 +220,7 @@ class Staged:
 
     @property
     def has_all(self) -> bool:
-        """Whether everything is known that was acknowledged before the record."""
+        """Whether this node knows of all bytes acknowledged before this record."""
         return self.is_named and self.is_settled and not self.has_missed
 
     def _derive(self) -> None:
@@ -235,7 +237,7 @@ class Staged:
 
     def take(self, stored: Stored | None) -> None:
         """
-        Go on from another version of the record.
+        Replace what is known with another version of the record.
 
         :raises NoSuchSession: If it says that the session is over.
         """
@@ -249,13 +251,13 @@ class Staged:
             self.parts.clear()
             self.offset = reach(self.tails)
         if self.etag != stored.etag:
-            # What another node has acknowledged since may not be known here.
+            # This node may not know what another node has acknowledged since.
             self.has_missed = True
             if stored.record.node not in (None, self.staging.node):
-                # It has told the client how much is held, which may be less.
+                # That node has told the client how much is held, which may be less.
                 self.acknowledged = 0
         self.record, self.etag = stored.record, stored.etag
-        # If this node began to release it and failed, another node may have gone on.
+        # If this node failed to release it, another node may have continued with it.
         self.releasing = self.ending is not None
         self.written = stored.modified
         self.progressed = max(self.progressed, stored.modified)
@@ -297,10 +299,10 @@ class Staged:
 
     async def update(self, change: Callable[[Record], Record | None]) -> None:
         """
-        Write the record, on the condition that nobody has changed it.
+        Write the record, provided that no other node has changed it.
 
-        :param change: Makes the new record from the present one; ``None`` if there is
-            nothing to change. It is called again if another node was faster.
+        :param change: Makes the new record from the current one; returns ``None`` if
+            there is nothing to change. It is called again if another node was faster.
         :raises NoSuchSession: If the session is over.
         """
         for _ in range(MOST_CHANGES):
@@ -313,14 +315,14 @@ class Staged:
 
     async def write(self, record: Record) -> bool:
         """
-        Write the record, if nobody has changed it.
+        Write the record, if no other node has changed it.
 
-        :returns: Whether it was written. If not, the present one has been read.
+        :returns: Whether it was written. If not, the current one has been read.
         :raises NoSuchSession: If the session is over.
         """
         since = None
         if record.state == self.record.state == "publishing":
-            # It was announced before, and this write is for another reason.
+            # It was announced earlier, and this write has another reason.
             since = self.record.publishing_since or self.staging.theirs(self.written)
         if record.publishing_since != since:
             record = evolve(record, publishing_since=since)
@@ -353,7 +355,7 @@ class Staged:
         await self.update(change)
 
     def restless(self) -> BackendError:
-        """Make the error for a record that other nodes change all the time."""
+        """Make the error for a record that other nodes keep changing."""
         return BackendError(
             f"other nodes keep changing the record of {self.session_id}"
         )
@@ -373,21 +375,21 @@ class Staged:
 
     async def read_tails(self, start: int, end: int) -> list[bytes]:
         """
-        Read bytes back that are stored as tails.
+        Read back bytes that are stored as tails.
 
-        :raises StagedDataLost: If they are not there.
+        :raises StagedDataLost: If some of them are missing.
         """
         chunks = []
         for span in cover(self.tails, start, end):
             key = self.staging.tail_key(self.session_id, span)
             found = await self.staging.bucket.get(key, span.length)
             if found is None or len(found.body) != span.length:
-                raise StagedDataLost(f"{key} is not what it was")
-            # An earlier one may reach beyond where this begins.
+                raise StagedDataLost(f"{key} is missing or has changed")
+            # The previous tail may overlap with the beginning of this one.
             chunks.append(found.body[start - span.start : end - span.start])
             start = min(span.end, end)
         if start < end:
-            raise StagedDataLost(f"no tail has byte {start}")
+            raise StagedDataLost(f"no tail contains byte {start}")
         return chunks
 
     def drop_copy(self) -> None:
@@ -401,6 +403,6 @@ class Staged:
         """Note that the session is over."""
         self.is_over = True
         self.drop_copy()
-        # Nobody needs these bytes any more.
+        # These bytes are no longer needed.
         self.record = self.record.changed(inline=b"")
         self.staging.known.weigh(self)

@@ -1,5 +1,5 @@
 """
-The requests on a connection: packets are dispatched on their heads.
+The requests on a connection: a packet is dispatched when its head is complete.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from txbits.web._streaming.states import (
 
 _log = Logger()
 
-#: The longest head of a request, in bytes: Kerberos tickets are long.
+#: The maximum length of a request's head, in bytes. Kerberos tickets are long.
 MAX_HEAD = 64 * 1024
 
-#: The digits of the longest Content-Length that is read as a number.
+#: The maximum number of digits of a Content-Length that is parsed as a number.
 _LONGEST_LENGTH = 1000
 
 
 class StreamingChannel(Connection):
     """
-    An HTTP/1.1 connection that dispatches packets on their heads.
+    An HTTP/1.1 connection that dispatches a packet when its head is complete.
 
-    Of requests that were sent ahead it serves one in a turn; the rest stays in
-    ``_buffer``, and ``LineReceiver.paused`` is true.
+    In each turn, it serves one of the requests that were sent ahead. Meanwhile, the
+    others stay in ``_buffer``, and ``LineReceiver.paused`` is true.
     """
 
     MAX_LENGTH = MAX_HEAD
@@ -57,7 +57,7 @@ class StreamingChannel(Connection):
         elif state.discards:
             self._discard(data)
         elif self.paused:
-            # TLS hands on what it had read before it was told to pause.
+            # TLS still delivers what it had read before it was paused.
             self._buffer += data
         else:
             self._receive(data)
@@ -68,7 +68,7 @@ class StreamingChannel(Connection):
         if not self._buffer and not self._busyReceiving:
             head = read_head(data, MAX_HEAD, self.maxHeaders)
             if head is None and data and data[0] not in BEGINNINGS:
-                # There may never be an end of the line.
+                # The end of the line may never arrive.
                 self._refuse_what_is_no_request(named(data[0]))
                 return
         if head is None:
@@ -80,14 +80,14 @@ class StreamingChannel(Connection):
             self._receive(b"")
 
     def _receive(self, data: bytes) -> None:
-        """Read on in a request, or keep what was sent behind it."""
-        # Not HTTPChannel's, which would let any byte put off any time-out.
+        """Continue reading a request, or keep what was sent after it."""
+        # Not HTTPChannel.dataReceived, in which any byte would postpone any time-out.
         LineReceiver.dataReceived(self, data)
         body = self._body
         if body is not None:
             if body.is_long and isinstance(self.transport, TCPConnection):
-                # The next read ends at a multiple of its size in the file: the page
-                # cache takes such writes with less work.
+                # The next read ends at a multiple of READ_SIZE in the file: the page
+                # cache needs less work for such writes.
                 position = body.position + body.received
                 self.transport.bufferSize = READ_SIZE - position % READ_SIZE
             if body.waiting:
@@ -119,7 +119,7 @@ class StreamingChannel(Connection):
             self._end()
 
     def _read_on(self) -> None:
-        """Read on after a turn, unless there is another reason not to."""
+        """Resume reading after a turn, unless there is another reason not to."""
         ahead = sum(map(len, self._dataBuffer))
         if (
             self.state is not HELD
@@ -132,17 +132,17 @@ class StreamingChannel(Connection):
 
     def _take(self, head: Head, data: bytes) -> None:
         """
-        Begin the request of a packet whose head has arrived in one piece.
+        Start the request of a packet whose head has arrived in one piece.
 
-        What came behind the request, or behind its head if its body is not here yet,
-        is in ``_buffer`` then.
+        Afterwards, ``_buffer`` contains what follows the request, or what follows the
+        head if :meth:`_take_head` has started the request.
 
-        :param data: What begins with this head.
+        :param data: The bytes that have arrived, starting with this head.
         """
         request = self.site.requestFactory(self)
         self.requests.append(request)
         request.take_head(head)
-        # An answer that comes at once must not begin the request behind this one.
+        # An immediate answer must not start the next request.
         self._busyReceiving = True
         try:
             length = head.body_length()
@@ -152,7 +152,7 @@ class StreamingChannel(Connection):
                 self._buffer = data[head.length :]
                 self._take_head(request, head)
                 return
-            # All of it has arrived: nothing has to be decoded.
+            # The whole request has arrived, and nothing has to be decoded.
             end = head.length + length
             self._buffer = data[end:]
             self._move("completed")
@@ -160,8 +160,8 @@ class StreamingChannel(Connection):
                 self.persistent = self.checkPersistence(request, head.version)
             if length:
                 request.whole_body = WholeBody(self, data[head.length : end])
-            # What HTTPChannel.allContentReceived does apart from undoing what the
-            # lines of a head do.
+            # HTTPChannel.allContentReceived does this, and also resets what reading
+            # the lines of a head has changed.
             self._handlingRequest = True
             self.line_mode = 0
             request.dispatch(METHOD, head.target, head.version)
@@ -169,7 +169,7 @@ class StreamingChannel(Connection):
             self._busyReceiving = False
 
     def _take_head(self, request: StreamingRequest, head: Head) -> None:
-        """Begin a request whose body is still to come, or has to be decoded."""
+        """Start a request whose body is incomplete, or has to be decoded."""
         self._command, self._path, self._version = METHOD, head.target, head.version
         for name in (b"content-length", b"transfer-encoding"):
             for value in head.headers.get(name, ()):
@@ -185,7 +185,7 @@ class StreamingChannel(Connection):
 
     def rawDataReceived(self, data: bytes) -> None:
         if self.state.discards:
-            # What came along with the head of a request that was refused.
+            # It arrived together with the head of a request that was refused.
             self._discard(data)
         else:
             super().rawDataReceived(data)
@@ -201,12 +201,12 @@ class StreamingChannel(Connection):
             line = method + space + rest_encoded
         super().lineReceived(line)
         if self.state is OFFERED:
-            # Only now is the channel ready for a request that is answered at once.
+            # Not earlier: only now is the channel ready for an immediate answer.
             self.requests[-1].dispatch(self._command, self._path, self._version)
 
     def _maybeChooseTransferDecoder(self, header: bytes, data: bytes) -> bool:
         if header == b"Content-Length" and len(data) > _LONGEST_LENGTH:
-            # HTTPChannel would try to make a number of it, whatever its length.
+            # HTTPChannel would parse it as a number, whatever its length.
             return bool(self._failChooseTransferDecoder())
         return bool(super()._maybeChooseTransferDecoder(header, data))
 
@@ -232,7 +232,7 @@ class StreamingChannel(Connection):
     def _offer(
         self, request: StreamingRequest, headers: Mapping[bytes, Sequence[bytes]]
     ) -> None:
-        """Have a request read the body that follows its head, if there is one."""
+        """Let a request read the body that follows its head, if there is one."""
         if self._version != b"HTTP/1.1" or not is_kept(headers, self._version):
             self.persistent = self.checkPersistence(request, self._version)
         if self.length == 0:
@@ -247,8 +247,8 @@ class StreamingChannel(Connection):
         self._move("offered")
 
     def checkPersistence(self, request: StreamingRequest, version: bytes) -> bool:
-        # Not HTTPChannel's, which looks at the first Connection header only, and takes
-        # it for words between spaces.
+        # Not HTTPChannel.checkPersistence, which reads only the first Connection header
+        # and splits it at spaces.
         kept = is_kept(request.lower_headers(), version)
         if version != b"HTTP/1.1" and kept:
             # Proxies believe the head, which otherwise says HTTP/1.1.
@@ -281,7 +281,7 @@ class StreamingChannel(Connection):
         if not self.persistent:
             super().requestDone(request)
             return
-        # Not HTTPChannel's, which would go on at once with what came behind it.
+        # Not HTTPChannel.requestDone, which would start the next request at once.
         self.requests.remove(request)
         self._handlingRequest = False
         self.line_mode = 1
@@ -296,11 +296,15 @@ class StreamingChannel(Connection):
         else:
             self._move("answered")
             if self._waitingForTransport:
-                # Before it asks for more, the peer has to take what it has asked for.
+                # The peer has to take its answers before it sends more requests.
                 self._networkProducer.pauseProducing()
 
     def take_other(self, data: bytes) -> bool:
-        """Count the next bytes of a body for another resource; are they to be kept?"""
+        """
+        Count the next bytes of a body for another resource.
+
+        :returns: Whether to keep them.
+        """
         self._other_received += len(data)
         if self._other_received <= self.site.limits.max_other_body:
             return True
@@ -318,7 +322,7 @@ class StreamingChannel(Connection):
         self._linger()
 
     def _respondToBadRequestAndDisconnect(self) -> None:
-        self._refuse_what_is_no_request("what is not HTTP")
+        self._refuse_what_is_no_request("a request that is not HTTP")
 
     def _refuse_what_is_no_request(self, what: str) -> None:
         _log.info(

@@ -35,8 +35,8 @@ from txbits.web._streaming.turns import Turns
 
 _log = Logger()
 
-#: How many bytes of a body must arrive within ``body_timeout``, or be taken of one that
-#: the server sends.
+#: How many bytes of a request's body must arrive within ``body_timeout``, or how many
+#: bytes of an answer the peer must take.
 MINIMUM_PROGRESS = 1024
 
 
@@ -58,17 +58,18 @@ class Connection(HTTPChannel):
     """
     A connection with the states of :mod:`txbits.web._streaming.states`.
 
-    It keeps their deadlines, stops reading while a body's consumer is busy, and closes
-    so that an answer reaches a peer that is still sending. A peer that ends its side is
-    still answered. The requests on it are for :class:`StreamingChannel`.
+    It enforces their deadlines, stops reading while the consumer of a body is busy, and
+    closes in a way that lets a peer that is still sending receive the answer. A peer
+    that closes its side still gets its answers. :class:`StreamingChannel` adds the
+    requests.
 
-    :ivar state: Where it stands.
-    :ivar deadline: When the peer must have done what the state awaits, in seconds by
-        the site's clock.
+    :ivar state: The current state.
+    :ivar deadline: The time by which the peer must do what the state awaits, in seconds
+        of the site's clock.
     """
 
     site: Site
-    # Twisted's transports have more than ITransport promises.
+    # Twisted's transports provide more than ITransport declares.
     transport: Any
     state = NEW
     deadline = inf
@@ -76,10 +77,11 @@ class Connection(HTTPChannel):
     _host: IAddress | None = None
     _half_closed = False
     _body: StreamingBody | None = None
-    # Bytes of a body that arrived, by the last look at the deadline, and for another
-    # resource; bytes that the peer has not taken, by that look; and bytes thrown away.
+    # The bytes of a body that had arrived when the deadline was last checked, and the
+    # bytes of a body for another resource that have arrived.
     _progress = 0
     _other_received = 0
+    # The bytes that the peer had yet to take at that check, and the bytes discarded.
     _untaken: int | None = None
     _discarded = 0
 
@@ -94,7 +96,7 @@ class Connection(HTTPChannel):
             self._set_deadline()
 
     def _set_deadline(self) -> None:
-        """Give the peer, if it has to act, all of its time again."""
+        """If the peer has to act, give it the full time again."""
         limit = "body_timeout" if self._waitingForTransport else self.state.limit
         if limit is None:
             self.deadline = inf
@@ -103,7 +105,7 @@ class Connection(HTTPChannel):
             self.deadline = site.seconds() + getattr(site.limits, limit)
 
     def deadline_passed(self) -> None:
-        """The peer was too slow, or idle for too long."""
+        """Extend the deadline if the peer has made progress; else close or drop."""
         state = self.state
         if state.progress == "received":
             received = self._body.received if self._body else self._other_received
@@ -126,7 +128,11 @@ class Connection(HTTPChannel):
         self.abort()
 
     def _is_taking(self) -> bool:
-        """Whether the peer has taken some of what it is sent since the last look."""
+        """
+        Whether the peer has taken enough of the answer since the last check.
+
+        The first check, which has nothing to compare with, counts as progress.
+        """
         before, now = self._untaken, untaken(self.transport)
         self._untaken = now
         return now > 0 and (before is None or before - now >= MINIMUM_PROGRESS)
@@ -147,11 +153,11 @@ class Connection(HTTPChannel):
 
     def readConnectionLost(self) -> None:
         """
-        The peer sends no more, but may still take what it is sent.
+        The peer has closed its side, but can still receive.
 
-        The server answers what it has asked for. A peer that is gone altogether looks
-        the same until something is sent to it, which is soon: whatever a request waits
-        for has a time-out.
+        The server still answers complete requests. A peer that is gone looks the same
+        until something is sent to it. That happens soon, because everything that a
+        request waits for has a time-out.
         """
         if not self._half_closed:
             self._half_closed = True
@@ -159,21 +165,21 @@ class Connection(HTTPChannel):
                 return
             if self._body is None and has_nothing_to_send(self.transport):
                 # This is what the transport does for other protocols. Most connections
-                # end so, and anything else takes more system calls.
+                # end this way, and anything else takes more system calls.
                 self.transport.connectionLost(Failure(ConnectionDone()))
             else:
                 self._end()
 
     def writeConnectionLost(self) -> None:
-        """The server has ended its side, which only happens in :meth:`_linger`."""
+        """The server has closed its side. Only :meth:`_linger` does that."""
 
     def _end(self) -> None:
-        """Close, because no whole request is still to be answered."""
+        """Close: there is no complete request left to answer."""
         if self._body is not None and self._body.drained_no_longer():
-            # It was refused, and only the answer to that is missing.
+            # A refused body was being discarded. Its answer closes the connection.
             return
         self.persistent = False
-        # As for a request that is the last one: nothing more is read.
+        # As after the last request of a connection: nothing more is read.
         self._handlingRequest = True
         self.loseConnection()
 
@@ -196,20 +202,20 @@ class Connection(HTTPChannel):
     # Back-pressure
 
     def pause_body(self) -> None:
-        """Read no more of the body for now."""
+        """Stop reading the body for now."""
         if self.state is BODY or self.state is OFFERED:
             self._move("paused")
             self._networkProducer.pauseProducing()
 
     def await_body(self) -> None:
-        """The peer has to send the body from now on."""
+        """From now on, wait for the peer to send the body."""
         self.resume_body()
         if self._body is not None:
             self._progress = self._body.received
             self._move("wanted")
 
     def resume_body(self) -> None:
-        """Read on."""
+        """Resume reading the body."""
         if self.state is HELD:
             self._move("wanted")
             if not self._waitingForTransport:
@@ -222,7 +228,7 @@ class Connection(HTTPChannel):
         self._set_deadline()
 
     def resumeProducing(self) -> None:
-        # The peer has taken what it was sent, which is no reason to read its body.
+        # The peer has taken what was sent. That alone is no reason to read its body.
         self._untaken = None
         super().resumeProducing()
         self._set_deadline()
@@ -237,7 +243,7 @@ class Connection(HTTPChannel):
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         super().registerProducer(producer, streaming)
         if self._waitingForTransport and streaming:
-            # HTTPChannel would let it begin.
+            # HTTPChannel would let the producer start.
             producer.pauseProducing()
 
     def send_continue(self) -> None:
@@ -245,27 +251,27 @@ class Connection(HTTPChannel):
         self._send100Continue()
 
     def take_turn(self) -> None:
-        """Go on with the next request that was sent ahead."""
+        """Continue with the next request that was sent ahead."""
         raise NotImplementedError("requests are read by StreamingChannel")
 
     # A refused body
 
     def linger_after_response(self) -> None:
-        """Close when the response under way is written, though the peer still sends."""
+        """Close after the current response, although the peer is still sending."""
         self.persistent = False
         self._move("refused")
 
     def _linger(self) -> None:
-        # To close a socket with unread data resets the connection, and the peer may
-        # never see the answer. So end our side only, and throw away what comes.
+        # Closing a socket with unread data resets the connection, and the peer may
+        # never see the answer. So close only our side, and discard what still arrives.
         self._set_deadline()
         if self._half_closed:
-            # Nothing is going to come.
+            # Nothing more will arrive.
             self.loseConnection()
             return
         self._networkProducer.resumeProducing()
         if not self.isSecure():
-            # Under TLS there are no halves; the peer, or the deadline, closes it.
+            # TLS cannot close one side only: the peer or the deadline ends it.
             self.transport.loseWriteConnection()
 
     def _discard(self, data: bytes) -> None:

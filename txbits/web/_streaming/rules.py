@@ -44,7 +44,9 @@ def named(first: int) -> str:
 
     :param first: Its first byte.
     """
-    return "TLS on a plain HTTP port" if first == _HANDSHAKE else "what is not HTTP"
+    if first == _HANDSHAKE:
+        return "TLS on a plain HTTP port"
+    return "a request that is not HTTP"
 
 
 def is_kept(headers: Mapping[bytes, Sequence[bytes]], version: bytes) -> bool:

@@ -1,28 +1,30 @@
 """
 The states of a connection: which event leads to which state, and who must act by when.
 
-A connection is *new* until its first byte. The *head* of a request arrives next. A
-packet is dispatched on its head: its body is *offered* to the resource, which wants it
-(*body*), and holds it back while it is busy (*held*). A request for any other resource
-is collected first, head and body (*other*). When all of a request is here, the server
-is *serving* it. After the answer the connection is *idle*, or, if the peer has sent its
-next request ahead, it is *in line* for its turn, or *blocked* until the peer takes the
-answers that it already has.
+A connection is *new* until its first byte arrives. The *head* of a request comes next.
+A packet is dispatched when its head is complete: its body is *offered* to the resource.
+The *body* is read when the resource asks for it, and is *held* while the resource
+accepts no more. Any other request is collected first, head and body (*other*). When a
+request is complete, the server is *serving* it. After the answer, the connection is
+*idle*. If the peer has already sent its next request, the connection is *in line* for
+its turn instead; at its turn, it is *blocked* if the peer has yet to take earlier
+answers.
 
-A body that is refused while the peer still sends it leaves the connection *lingering*:
-the answer goes out, and what still arrives is thrown away, because a socket that is
-closed with unread data resets the connection, and the peer may never see the answer.
-Any connection that the server ends is *closing* until the peer has taken everything.
-Some short ways exist: a packet that arrives in one read goes from *idle* to *serving*
-at once.
+If a body is refused, a short rest of it is read and discarded before the answer. If the
+rest is long, the connection is *lingering*: the answer is sent at once, and what still
+arrives is discarded. Closing a socket with unread data would reset the connection, and
+the peer might never see the answer. A connection that the server closes is *closing*
+until the peer has taken everything. There are shortcuts: a packet that arrives in one
+read takes the connection directly from *idle* to *serving*.
 
-Either the peer has to act, by a deadline, or the server has, without one. In addition
-there is one rule for all states: while the transport has more to send than it accepts,
-the peer has ``body_timeout`` to take some of that.
+In each state, either the peer has to act before a deadline, or the server has to act,
+without a deadline. One more rule applies in all states, and sets the only deadline of
+*blocked*: while the transport's buffer is full, the peer has ``body_timeout`` to take
+some of it.
 
-This module holds no state and does no work. :class:`StreamingChannel` has the state of
-one connection, moves it along :data:`TRANSITIONS`, and sets the deadline of the state
-that it enters. The documentation's diagram is drawn from this table.
+This module has no state and does no work. :class:`StreamingChannel` stores the state of
+one connection, changes it according to :data:`TRANSITIONS`, and sets the deadline of
+the new state. The diagram in the documentation is generated from this table.
 """
 
 from __future__ import annotations
@@ -39,13 +41,13 @@ class State:
 
     :ivar name: Its name, for the documentation.
     :ivar awaits: What has to happen next, for the log.
-    :ivar limit: The attribute of :class:`~txbits.web.Limits` that is the time for that;
-        ``None`` if there is no deadline, because it is the server that has to act.
-    :ivar progress: What earns the peer the same time again: 1 KiB of its body
-        ``"received"``, or 1 KiB of the answer ``"taken"``.
+    :ivar limit: The attribute of :class:`~txbits.web.Limits` with the time for that;
+        ``None`` if the state has no deadline of its own.
+    :ivar progress: What extends the deadline: 1 KiB of the body ``"received"``, by the
+        same time, or 1 KiB of the answer ``"taken"``, by ``body_timeout``.
     :ivar closes: Whether the server closes a connection that misses this deadline.
-        Otherwise it drops it.
-    :ivar discards: Whether the server throws away what still arrives.
+        Otherwise, the server drops it at once.
+    :ivar discards: Whether the server discards what still arrives.
     """
 
     name: str
@@ -57,11 +59,11 @@ class State:
 
 
 NEW = State("new", "a request", "header_timeout", "taken", closes=True)
-HEAD = State("head", "the rest of a head", "header_timeout")
-OFFERED = State("offered", "a resource to read the body")
-BODY = State("body", "the rest of a body", "body_timeout", "received")
+HEAD = State("head", "the rest of the head", "header_timeout")
+OFFERED = State("offered", "the resource to read the body")
+BODY = State("body", "the rest of the body", "body_timeout", "received")
 HELD = State("held", "the resource to accept more")
-OTHER = State("other", "the rest of a body", "body_timeout", "received")
+OTHER = State("other", "the rest of the body", "body_timeout", "received")
 SERVING = State("serving", "the answer")
 IDLE = State("idle", "the next request", "idle_timeout", "taken", closes=True)
 IN_LINE = State("in_line", "its turn")
@@ -86,21 +88,21 @@ Event = Literal[
     "lost",
 ]
 
-#: What each event is.
+#: What each event means.
 EVENTS: dict[Event, str] = {
-    "received": "The first bytes of a request have arrived, but not its whole head.",
-    "offered": "The head of a packet has arrived, but not its body.",
-    "collected": "The head of a request for another resource has arrived.",
-    "completed": "All of a request has arrived.",
-    "wanted": "The resource wants the body, or the rest of it is to be thrown away.",
-    "paused": "The resource takes no more of the body for now.",
-    "refused": "The answer goes out although the peer is still sending the body.",
+    "received": "The first bytes of a request have arrived. Its head is not read yet.",
+    "offered": "The head of a packet has arrived, but not its whole body.",
+    "collected": "The head of a request that is not a packet has arrived.",
+    "completed": "The whole request has arrived.",
+    "wanted": "The resource asks for the body, or the rest of it is discarded.",
+    "paused": "The resource accepts no more of the body for now.",
+    "refused": "The answer is sent although the peer is still sending the body.",
     "answered": "The answer is written.",
     "ahead": "The answer is written, and the next request has already arrived.",
-    "full": "It is the connection's turn, but the peer takes no answers.",
+    "full": "It is the connection's turn, but the peer takes no answers now.",
     "taken": "The peer has taken what was sent.",
     "closed": "The server closes the connection.",
-    "lost": "The connection is gone.",
+    "lost": "The connection is lost.",
 }
 
 _REQUEST: dict[Event, State] = {
@@ -112,7 +114,7 @@ _REQUEST: dict[Event, State] = {
 _BODY: dict[Event, State] = {"completed": SERVING, "refused": LINGERING}
 _END: dict[Event, State] = {"closed": CLOSING, "lost": LOST}
 
-#: The state that each event leads to. An event that is missing here cannot happen.
+#: The state that each event leads to. An event that is missing cannot happen there.
 TRANSITIONS: dict[State, dict[Event, State]] = {
     NEW: {**_REQUEST, **_END},
     IDLE: {**_REQUEST, **_END},
@@ -124,7 +126,7 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
     HELD: {**_BODY, "wanted": BODY, **_END},
     OTHER: {**_BODY, **_END},
     SERVING: {"answered": IDLE, "ahead": IN_LINE, **_END},
-    # What a request that was given up may still do changes nothing.
+    # Events of a request that was given up change nothing.
     LINGERING: {**dict.fromkeys(EVENTS, LINGERING), **_END},
     CLOSING: {**dict.fromkeys(EVENTS, CLOSING), "lost": LOST},
     LOST: {**dict.fromkeys(EVENTS, LOST)},
