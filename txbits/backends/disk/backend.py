@@ -267,7 +267,8 @@ class DiskBackend:
         create_directories: bool,
     ) -> IUploadSession:
         staging = self._staging
-        staging.root.check()
+        # For Create-Session, a moment ago is good enough: Close-Session checks, too.
+        staging.root.check_again()
         if not overwrite and staging.file_system.way is Way.NONE:
             raise BackendError(self._only_overwriting())
         staging.tree.check(
