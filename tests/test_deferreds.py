@@ -165,6 +165,14 @@ class SharedTests(SynchronousTestCase):
         self.runs[1].callback(2)
         self.assertEqual(self.successResultOf(again[0]), 2)
 
+    def test_cancelling_the_wait_for_the_end_fails_it(self) -> None:
+        running = self.join()
+        waiting = self.shared.over()
+        waiting.cancel()
+        self.failureResultOf(waiting, CancelledError)
+        self.runs[0].callback(1)
+        self.assertEqual(self.successResultOf(running), 1)
+
     def test_a_run_that_ends_at_once_is_no_exception(self) -> None:
         async def run() -> int:
             return await succeed(3)

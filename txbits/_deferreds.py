@@ -209,10 +209,14 @@ class Shared(Generic[T]):
         Wait until no run is under way.
 
         :returns: A Deferred that fires with ``None`` then, even if the run fails.
+            Cancelling it ends the waiting, with a failure.
         """
+        over = Event()
         if self._waiters is None:
-            return succeed(None)
-        return self._waiters.wait().addBoth(lambda _: None)
+            over.set()
+        else:
+            self._waiters.wait().addBoth(lambda _: over.set())
+        return over.wait()
 
     def _end(self, outcome: T | Failure) -> None:
         waiters, self._waiters = self._waiters, None

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 
-from attrs import define, fields
+from attrs import define
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
@@ -27,7 +27,6 @@ from txbits.backends.disk import DiskBackend
 from txbits.backends.memory import MemoryBackend
 from txbits.errors import InvalidSetting
 from txbits.interfaces import BackendContext, IBackend, IBackendParser
-from txbits.service.settings import Directory
 
 
 class ParseTests(SynchronousTestCase):
@@ -153,17 +152,16 @@ class BackendFromDescriptionTests(SynchronousTestCase):
         self.assertEqual(backend._fsync, "never")
         self.assertFalse(os.path.exists(path))
 
-    def test_a_root_is_created_if_that_is_set_or_it_is_the_default(self):
+    def test_a_root_is_created_if_the_description_or_else_the_context_allows_it(self):
         root = self.mktemp()
-        for text, creates in (
-            (f"disk:{root}", False),
-            (f"disk:{root}:create=no", False),
-            (f"disk:{root}:create=yes", True),
-            (fields(Directory).backend.default, True),
-            (f"{fields(Directory).backend.default}:create=no", False),
-            ("disk:here/uploads", False),
+        for text, on_command_line, in_file in (
+            (f"disk:{root}", True, False),
+            (f"disk:{root}:create=no", False, False),
+            (f"disk:{root}:create=yes", True, True),
         ):
-            self.assertEqual(self.make(text)._create_root, creates, text)
+            for allowed, creates in ((True, on_command_line), (False, in_file)):
+                backend = self.make(text, creates_root=allowed)
+                self.assertEqual(backend._create_root, creates, (text, allowed))
 
     def test_arguments_reach_the_parser(self):
         context, size, colour = self.make("mine:3:colour=blue", fsync="fragment")

@@ -125,14 +125,22 @@ class WrongSettingTests(ServiceTestCase):
     async def test_root_that_does_not_exist(self):
         for start in (self.twistd, self.twist):
             await self.is_refused(
-                start("--listen", LOOPBACK, "--backend", "disk:root"),
-                "--backend: disk:root: ",
+                start("--listen", LOOPBACK, "--backend", "disk:root:create=no"),
+                "--backend: disk:root:create=no: ",
                 "does not exist",
             )
         self.assertFalse((self.cwd / "root").exists())
 
+    async def test_root_of_a_settings_file_that_does_not_exist(self):
+        (self.cwd / "txbits.toml").write_text(
+            f'listen = ["{LOOPBACK}"]\n[[directory]]\nbackend = "disk:root"\n'
+        )
+        await self.is_refused(
+            self.twistd("--config", "txbits.toml"), "disk:root: ", "does not exist"
+        )
+        self.assertFalse((self.cwd / "root").exists())
+
     async def test_root_that_another_server_uses(self):
-        (self.cwd / "root").mkdir()
         arguments = ("--listen", LOOPBACK, "--backend", "disk:root")
         await self.twist(*arguments).listening()
         await self.is_refused(self.twist(*arguments), "--backend: disk:root: ")

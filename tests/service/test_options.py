@@ -101,6 +101,7 @@ class OptionsTests(SynchronousTestCase):
                 mount="/",
                 backend="disk:uploads",
                 fsync="close",
+                creates_root=True,
                 settings=Settings(),
             ),
         )

@@ -46,6 +46,16 @@ class StopTests(ManagerCase):
         self.backend.calls.clear()
         return self.manager.stop()
 
+    def test_whoever_stops_it_again_waits_as_well(self) -> None:
+        session_id = self.create()
+        gate = self.backend.hold("release")
+        cancelling = self.cancel(session_id)
+        stopping = [self.manager.stop(), self.manager.stop()]
+        gate.open()
+        self.successResultOf(cancelling)
+        for one in stopping:
+            self.successResultOf(one)
+
     def test_new_packets_are_refused(self) -> None:
         self.successResultOf(self.stop())
         body, outcome = self.begin(self.session_id, 0, TOTAL)

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import capturedLogs, formatEvent
 
-from tests.sessions.support import ALICE, SOURCE, ManagerCase
-from txbits.errors import BackendError, OutOfSpace, ParentMissing
+from tests.sessions.support import ALICE, SOURCE, ManagerCase, RecordingBackend
+from txbits.errors import BackendError, OutOfSpace, ParentMissing, StagedDataLost
+from txbits.interfaces import SessionSummary
 
 
 class TroubleTests(ManagerCase):
@@ -140,3 +142,67 @@ class TroubleTests(ManagerCase):
             ),
             [],
         )
+
+    def test_a_remedy_is_given_once(self) -> None:
+        session_id = self.create()
+        fault = OutOfSpace("/srv/up: No space left on device; free some space")
+        self.backend.hold("open_writer").fail(fault)
+        (line,) = self.troubles(
+            lambda: self.failureResultOf(self.send(session_id, 0, SOURCE), OutOfSpace)
+        )
+        self.assertEqual(line.count("free some space"), 1)
+
+    def test_a_repeated_close_that_fails_is_told(self) -> None:
+        session_id = self.create()
+        self.upload(session_id)
+        self.successResultOf(self.close(session_id))
+        self.backend.hold("recalls_close").fail(BackendError("the disk is broken"))
+        (line,) = self.troubles(
+            lambda: self.failureResultOf(self.close(session_id), BackendError)
+        )
+        self.assertIn("the disk is broken", line)
+
+
+class _Forgetful(RecordingBackend):
+    """Lists no session, so that each is looked for."""
+
+    def sessions(self) -> Deferred[list[SessionSummary]]:
+        return succeed([])
+
+
+class CleanUpTests(ManagerCase):
+    """A clean-up that fails has no client that hears of it."""
+
+    rules = {"session_timeout": 100, "cleanup_interval": 50}
+
+    def told(self, rounds: int) -> list[str]:
+        """What the log says in some rounds of the clean-up."""
+        with capturedLogs() as events:
+            for _ in range(rounds):
+                self.clock.advance(50)
+        for event in events:
+            self.assertNotIn("log_failure", event)
+        return [formatEvent(event) for event in events]
+
+    def test_a_release_that_fails_is_told_whatever_the_fault(self) -> None:
+        self.create()
+        self.backend.hold("release").fail(StagedDataLost("its parts are gone"))
+        told = self.told(3)
+        self.assertTrue(told)
+        for line in told:
+            self.assertIn("cannot be released", line)
+            self.assertIn("StagedDataLost: its parts are gone", line)
+
+    def test_a_round_that_fails_is_told_whatever_the_fault(self) -> None:
+        self.backend.hold("clean_up").fail(StagedDataLost("its parts are gone"))
+        (line,) = self.told(1)
+        self.assertIn("its parts are gone", line)
+
+    def test_it_does_not_work_again_as_long_as_it_cannot_find_out(self) -> None:
+        self.backend = _Forgetful(self.memory)
+        self.restart(session_timeout=10_000)
+        self.create()
+        self.backend.hold("find").fail(BackendError("cannot read the record"))
+        told = self.told(3)
+        self.assertTrue(told)
+        self.assertFalse([one for one in told if "works again" in one], told)

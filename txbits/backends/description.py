@@ -21,10 +21,6 @@ from zope.interface import implementer
 from txbits.errors import InvalidSetting
 from txbits.interfaces import BackendContext, IBackend, IBackendParser
 
-# The path of the default backend, disk:uploads. A first try of txbits creates it; any
-# other path may be that of a volume that is not mounted.
-_DEFAULT_PATH = "uploads"
-
 
 def parse_description(text: str) -> tuple[str, tuple[str, ...], dict[str, str]]:
     r"""
@@ -185,7 +181,7 @@ def _disk(context: BackendContext, path: str, *, create: str = "") -> IBackend:
         os.path.join(context.directory, path),
         context.reactor,
         fsync=context.fsync,
-        create=create == "yes" or (not create and path == _DEFAULT_PATH),
+        create=create == "yes" or (not create and context.creates_root),
     )
 
 
@@ -196,8 +192,8 @@ class DiskBackendParser(_Parser):
     format = "disk:PATH[:create=yes]"
     help = (
         "Publishes uploads below the directory PATH, and stages them in "
-        "PATH/.bits-sessions. Sessions survive a restart. PATH must exist, unless "
-        "create=yes is set or it is the default, 'uploads'."
+        "PATH/.bits-sessions. Sessions survive a restart. A settings file must name a "
+        "PATH that exists, or say create=yes; on a command line, create=no requires it."
     )
     _make = staticmethod(_disk)
 

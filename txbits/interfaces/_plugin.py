@@ -28,12 +28,15 @@ class BackendContext:
     :ivar directory: The directory that paths of files are relative to: a daemon may
         have changed its working directory since it was started. Empty for that of the
         process.
+    :ivar creates_root: Whether the backend may create a directory for its files that
+        does not exist.
     """
 
     reactor: Any
     fsync: Literal["close", "fragment", "never"] = "close"
     notifies: bool = False
     directory: str = ""
+    creates_root: bool = False
 
 
 class IBackendParser(IPlugin):

@@ -156,6 +156,7 @@ def _directory(
         _refuse_without_application(table, before)
     directory = Directory(
         where=where or dashes,
+        creates_root=not where,
         settings=Settings(**found[Settings]),
         notification=notification,
         **found[Directory],

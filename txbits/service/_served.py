@@ -170,7 +170,13 @@ class Builder:
     def context(self, directory: Directory) -> BackendContext:
         """What the backend of a directory gets besides its description."""
         notifies = directory.notification is not None
-        return BackendContext(self.reactor, directory.fsync, notifies, self._started_in)
+        return BackendContext(
+            self.reactor,
+            directory.fsync,
+            notifies,
+            self._started_in,
+            directory.creates_root,
+        )
 
     def _backend(self, directory: Directory) -> IBackend:
         try:

@@ -77,6 +77,8 @@ class Directory:
     :ivar mount: Its URL prefix, as the operator wrote it.
     :ivar backend: The description of its backend.
     :ivar fsync: As in :class:`~txbits.interfaces.BackendContext`.
+    :ivar creates_root: Likewise. A root in a settings file may be a volume that is not
+        mounted when the machine starts; a root on a command line was just typed.
     :ivar settings: Its rules.
     :ivar notification: The server application, if there is one.
     :ivar public_url: The URL of the server's root as clients see it.
@@ -88,6 +90,7 @@ class Directory:
     fsync: Literal["close", "fragment", "never"] = field(
         default="close", validator=in_(("close", "fragment", "never"))
     )
+    creates_root: bool = False
     settings: Settings = field(factory=Settings)
     notification: Notification | None = None
     public_url: str | None = None

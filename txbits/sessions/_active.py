@@ -180,7 +180,8 @@ class ActiveSessions:
     async def idle(self) -> None:
         """Wait until no work is under way."""
         if self._busy:
-            self._idle = Waiters()
+            if self._idle is None:
+                self._idle = Waiters()
             await self._idle.wait()
 
     def creation_ends(self, session_id: UUID) -> None:
@@ -374,19 +375,24 @@ class ActiveSessions:
 
     # The log
 
+    @staticmethod
+    def concerns_one_upload(error: BackendError) -> bool:
+        """Whether a fault concerns one upload, whose client hears of it if it acts."""
+        return isinstance(error, _OF_ONE_UPLOAD)
+
     def failed(self, act: str, error: BackendError) -> None:
         """
         Log that the store fails, at most once a minute. Faults that concern one upload
-        are not logged here.
+        are not logged here, but those of the clean-up, which has no client, are.
 
         :param act: What it failed to do: "create", "store", "close", "release" or
             "clean up".
         """
-        if isinstance(error, _OF_ONE_UPLOAD):
+        if act != "clean up" and self.concerns_one_upload(error):
             return
         self.failing.add(act)
         text = f"{_ACTS[act][0]}: {{reason}}"
-        if isinstance(error, OutOfSpace):
+        if isinstance(error, OutOfSpace) and "free some space" not in str(error):
             text += "; free some space"
         self._troubles.report(
             act,

@@ -96,6 +96,7 @@ class Upkeep:
     _scans: set[_Scan] = field(factory=set, init=False)
     _counting: Shared[_Listing] = field(factory=Shared, init=False)
     _for_count: Waiters[None] = field(factory=Waiters, init=False)
+    _may_count: bool = field(default=False, init=False)
 
     @property
     def _clock(self) -> IReactorTime:
@@ -200,7 +201,7 @@ class Upkeep:
         if owner is None or not limit:
             return
         quota = self._active.quota
-        if self._round.is_running and not quota.has_counted:
+        if self._may_count and not quota.has_counted:
             # Sessions from before a restart count as well.
             await self._for_count.wait()
         if self._active.is_shared and self._is_count_old(quota.count(owner), limit):
@@ -232,6 +233,7 @@ class Upkeep:
 
     async def _clean_up(self) -> None:
         active = self._active
+        self._may_count = True
         try:
             listing = await self.count_anew()
             self._counted()
@@ -244,8 +246,7 @@ class Upkeep:
                     turn_ends = self._clock.seconds() + _LONGEST_TURN
             if are_released:
                 active.succeeded("release")
-            if not active.is_shared:
-                await self._reconcile(listing.listed)
+            is_certain = active.is_shared or await self._reconcile(listing.listed)
             before = active.ages.closed_before()
             await self._scanned(_Scan(), active.backend.clean_up(before))
         except ServerStopping:
@@ -255,27 +256,32 @@ class Upkeep:
         except Exception:  # noqa: BLE001 - the next round comes in any case
             _log.failure("clean-up failed; it is tried again at the next interval")
         else:
-            active.succeeded("clean up")
+            if is_certain:
+                active.succeeded("clean up")
         finally:
+            # First: those who are told may begin another session at once.
+            self._may_count = False
             self._for_count.fire(None)
 
-    async def _reconcile(self, listed: Set[UUID]) -> None:
+    async def _reconcile(self, listed: Set[UUID]) -> bool:
         """
         Forget sessions that somebody has removed from the store.
 
         :param listed: The sessions that are in the store.
+        :returns: Whether the store told of all of them whether they are there.
         """
-        active = self._active
+        active, is_certain = self._active, True
         for known in [set(active.table), *active.quota.owned()]:
             if len(known) > _MANY:
                 await self._pause()
             for session_id in known - listed:
-                await self._forget_if_lost(session_id)
+                is_certain &= await self._forget_if_lost(session_id)
+        return is_certain
 
-    async def _forget_if_lost(self, session_id: UUID) -> None:
+    async def _forget_if_lost(self, session_id: UUID) -> bool:
         active = self._active
         if active.is_busy_with(session_id):
-            return
+            return True
         try:
             await active.backend.find(session_id)
         except NoSuchSession:
@@ -287,6 +293,8 @@ class Upkeep:
             active.forget_lost(session_id)
         except BackendError as error:
             active.failed("clean up", error)
+            return False
+        return True
 
     async def _pause(self, seconds: float = 0) -> None:
         """

@@ -433,12 +433,17 @@ class SessionManager:
         self, session_id: UUID, destination: tuple[str, ...], caller: Caller
     ) -> bool:
         """Tell whether an earlier Close-Session succeeded, and finish what it left."""
-        if not await self.backend.recalls_close(session_id, destination, caller.user):
-            return False
-        if (left := self._active.table.get(session_id)) is not None:
-            await cancel_session(
-                self._active, left, "discarded by Close-Session", caller
-            )
+        active = self._active
+        try:
+            if not await self.backend.recalls_close(
+                session_id, destination, caller.user
+            ):
+                return False
+            if (left := active.table.get(session_id)) is not None:
+                await cancel_session(active, left, "discarded by Close-Session", caller)
+        except BackendError as error:
+            active.failed("close", error)
+            raise
         return True
 
     @deferred
