@@ -172,7 +172,7 @@ class SeveralFilesTests(CommandTestCase):
         argv = ("upload", "--retry-for", "0", self.a, self.b, "http://h/")
         self.assert_status(self.run_command(*argv), 3)
         self.assertNotIn("http://h/b%20c.txt", self.published())
-        self.assertIn("1 of 2 files were not tried", self.err.getvalue())
+        self.assertIn("1 of 2 files were not sent", self.err.getvalue())
 
     def test_what_arrived_is_not_sent_again_by_the_same_command(self) -> None:
         self.script("http://h/b%20c.txt", lost("no route"))

@@ -356,16 +356,31 @@ class DiskTests(RunJournalTestCase):
         journal = self.open()
         journal._files = Files(fsync=_fail)
         self.save(journal, "a")
+        part = self.part(journal, "a")
         self.clock.advance(1)
-        saving = self.part(journal, "a").save(HALF)
+        saving = part.save(HALF)
         self.assertIn(
             "Input/output error", str(self.failureResultOf(saving, JournalError).value)
         )
+
+    def test_no_file_begins_while_the_journal_has_no_room(self) -> None:
+        journal = self.open()
+        descriptor, journal._descriptor = journal._descriptor, _full()
+        self.addCleanup(os.close, journal._descriptor)
+        self.failureResultOf(self.part(journal, "a").save(HALF), JournalError)
+        with self.assertRaisesRegex(JournalError, "No space left"):
+            self.part(journal, "b")
+        journal._descriptor = descriptor
+        self.successResultOf(self.part(journal, "b").save(HALF))
 
     def test_a_place_that_cannot_be_written_to_is_told(self) -> None:
         self.directory = Path("/proc/none")
         words = str(self.failureResultOf(self.opening(NAMES, URL), JournalError).value)
         self.assertIn("/proc/none: ", words)
+
+
+def _full() -> int:
+    return os.open("/dev/full", os.O_RDWR)
 
 
 def _fail(descriptor: int) -> None:

@@ -81,20 +81,26 @@ class JobTests(SeveralTestCase):
                 self.upload("-j", text)
             self.assertIn("is not a number from 1 to 9999", err.getvalue())
 
-    def test_when_one_gives_up_those_under_way_end_and_no_other_begins(self) -> None:
+    def test_while_others_go_on_one_that_gives_up_is_left_to_them(self) -> None:
         (held,) = self.hold(0)
-        self.script(self.urls[1], lost("no route"))
+        self.script(self.urls[1], Ack(503))
         result = self.upload("-j", "2", "--retry-for", "0")
         self.assertNoResult(result)
         held.callback(Ack(403))
-        self.assert_status(result, 3)
-        self.assertIn("3 of 5 files were not tried", self.err.getvalue())
+        self.assert_status(result, 2)
+        self.assertIn("4 of 5 files", self.out.getvalue())
+
+    def test_when_the_last_gives_up_no_other_begins(self) -> None:
+        for url in self.urls:
+            self.script(url, lost("no route"))
+        self.assert_status(self.upload("-j", "2", "--retry-for", "0"), 3)
+        self.assertIn("4 of 5 files were not", self.err.getvalue())
         self.assertIn("0 of 5 files (0 bytes) are at", self.out.getvalue())
 
     def test_a_run_that_gave_up_on_its_last_file_can_be_continued(self) -> None:
         self.script(self.urls[4], lost("no route"))
         self.assert_status(self.upload("--retry-for", "0"), 3)
-        self.assertNotIn("not tried", self.err.getvalue())
+        self.assertNotIn("not sent", self.err.getvalue())
         self.assertIn("txbits: run the same command again", self.err.getvalue())
 
     def test_files_of_a_directory_that_is_empty_are_none(self) -> None:

@@ -21,6 +21,10 @@ from txbits.clocks import steady
 #: How many bytes are read and written at a time.
 CHUNK = 256 * 1024
 
+#: How many seconds a chunk may wait, at most, because of other uploads: a server ends a
+#: connection that sends nothing.
+_LONGEST_WAIT = 10
+
 
 @define
 class Throttle:
@@ -29,16 +33,23 @@ class Throttle:
 
     :ivar clock: The clock.
     :ivar rate: Bytes per second; ``None`` for no limit.
+    :ivar uploads: How many uploads there are.
     """
 
     clock: IReactorTime = field(converter=steady)
     rate: int | None = None
+    uploads: int = 1
     _free_at: float = field(init=False, default=0.0)
 
     @property
     def chunk(self) -> int:
         """How many bytes to send at a time, so that the pauses are short."""
-        return CHUNK if self.rate is None else max(1, min(CHUNK, self.rate // 4))
+        if self.rate is None:
+            return CHUNK
+        # Each chunk waits for those of all other uploads.
+        return max(
+            1, min(CHUNK, self.rate // 4, self.rate * _LONGEST_WAIT // self.uploads)
+        )
 
     def pause(self, count: int) -> float:
         """

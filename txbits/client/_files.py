@@ -145,6 +145,9 @@ class Files:
             self.sync_folder_of(path, descriptor)
         except BaseException:
             os.close(descriptor)
+            # It would fill the disk.
+            with suppress(OSError):
+                os.unlink(temporary)
             raise
         return descriptor
 

@@ -115,6 +115,39 @@ def look_at(path: Path, files: Files = FILES) -> list[Found]:
         return [Found(path, None, running)]
 
 
+def left_by_runs(
+    directory: Path, url: str, path: str, files: Files = FILES
+) -> Found | None:
+    """
+    Find the unfinished upload of a file in the journals of runs that have ended. It
+    blocks.
+
+    :param url: The destination, without a query.
+    :param path: The file, without symbolic links.
+    """
+    found = [
+        each
+        for journal in journals_of_runs(directory)
+        for each in _look_if_ours(journal, files)
+        if each.entry is not None
+        and not each.running
+        and not each.entry.done
+        and (each.entry.url, each.entry.file.path) == (url, path)
+    ]
+    return max(found, key=_updated, default=None)
+
+
+def _look_if_ours(journal: Path, files: Files) -> list[Found]:
+    try:
+        return look_at(journal, files)
+    except PermissionError:
+        return []
+
+
+def _updated(found: Found) -> float:
+    return 0.0 if found.entry is None else found.entry.updated
+
+
 def forget(found: Iterable[Found], files: Files = FILES) -> int:
     """
     Remove uploads from their journals, but not from those that are in use or another
@@ -155,6 +188,11 @@ def forget_old(directory: Path, now: float) -> None:
             for each in look_into(directory)
             if each.entry is not None and each.entry.updated <= now - _OLD
         )
+        for path in journals_of_runs(directory):
+            # A run that was killed before it began a file leaves one without entries.
+            with suppress(JournalError, FileNotFoundError, PermissionError):
+                if path.stat().st_mtime <= now - _OLD:
+                    forget_entries(path, ())
 
 
 def open_journal(

@@ -31,7 +31,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-from txbits.client._files import FILES, Files, make_folder
+from txbits.client._files import FILES, Files, is_at, make_folder
 from txbits.client._url import without_query
 from txbits.client.journal import (
     Entry,
@@ -53,6 +53,9 @@ _SYNC_AFTER = 1.0
 
 #: The journal is rewritten when it has grown by so many bytes.
 _MOST_GROWTH = 16 * 1024 * 1024
+
+#: A line that says nothing, longer than most: it shows whether there is room again.
+_PADDING = b" " * 4095 + b"\n"
 
 #: How many runs to one URL can be in progress.
 _MOST_RUNS = 1000
@@ -164,19 +167,23 @@ def _taken_by_others(
     directory: Path, own: Sequence[Path], files: Files
 ) -> Iterator[set[str]]:
     for path in journals_of_runs(directory):
-        if path in own:
-            continue
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except OSError:
-            # It was removed just now, or is another user's.
-            continue
-        try:
-            files.lock(descriptor, fcntl.LOCK_SH)
-        except BlockingIOError:
-            yield Lines.read(_all_of(descriptor)).unfinished
-        finally:
-            os.close(descriptor)
+        is_current = path in own
+        while not is_current:
+            try:
+                flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+                descriptor = os.open(path, flags)
+            except OSError:
+                # It was removed just now, or is another user's.
+                break
+            try:
+                files.lock(descriptor, fcntl.LOCK_SH)
+                # Its run may have rewritten it between opening and locking.
+                is_current = is_at(descriptor, str(path))
+            except BlockingIOError:
+                is_current = True
+                yield Lines.read(_all_of(descriptor)).unfinished
+            finally:
+                os.close(descriptor)
 
 
 @define(eq=False)
@@ -203,6 +210,7 @@ class RunJournal:
     _call: IDelayedCall | None = field(init=False, default=None)
     _syncing: Deferred[None] | None = field(init=False, default=None)
     _failure: BaseException | None = field(init=False, default=None)
+    _is_full: bool = field(init=False, default=False)
 
     @classmethod
     def open(
@@ -264,11 +272,18 @@ class RunJournal:
 
         :param url: The destination of the file.
         :raises JournalBusy: If another run has the same upload in progress.
+        :raises JournalError: If the last line could not be written, nor can another. A
+            session that no journal names would stay on the server.
         """
         url = without_query(url)
         name = name_of(url, file.path)
         if name in self._taken:
             raise JournalBusy("another txbits is at this upload")
+        if self._is_full or self._failure is not None:
+            try:
+                self._append(_PADDING)
+            except OSError as error:
+                raise JournalError(f"{self.path}: {error.strerror or error}") from error
         entry = self._lines.entries.get(name)
         return FileJournal(self, name, url, file, self._now, entry)
 
@@ -344,10 +359,19 @@ class RunJournal:
         except OSError:
             # The next line must not be the end of this one.
             os.lseek(self._descriptor, start, os.SEEK_SET)
+            self._is_full = True
             raise
+        self._is_full = False
         self._growth += len(text)
         if self._growth > _MOST_GROWTH and self._syncing is None:
-            self._rewrite()
+            try:
+                self._rewrite()
+            except OSError as error:
+                # The line is written. If there is no room for a copy, it grows on.
+                self._growth = 0
+                if not is_at(self._descriptor, str(self.path)):
+                    self._failure = error
+                    raise
         if self._call is None and self._syncing is None:
             self._call = self._clock.callLater(_SYNC_AFTER, self._sync)
 

@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import stat
+import time
 from collections.abc import Callable
 from math import inf
 from pathlib import Path
@@ -25,7 +26,7 @@ from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from attrs import define, evolve, field, frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from txbits.client._files import FILES, Files, make_folder
@@ -51,6 +52,13 @@ _LATEST = 1e11
 
 #: The maximum length of a journal, in bytes.
 LONGEST = 64 * 1024
+
+
+#: How often to try to lock a journal, and the pause between two, in seconds. Whoever
+#: only looks at it, such as ``txbits status`` or another run that begins, has it locked
+#: for a moment.
+_LOCK_TRIES = 4
+_LOCK_PAUSE = 0.02
 
 
 #: How many seconds pass, at least, until a mere change of the offset is written.
@@ -295,6 +303,19 @@ class Journal:
             return self.run(self._save, position, True)
         return self.remove()
 
+    def adopt(self, entry: Entry) -> Deferred[None]:
+        """
+        Take over what a run of several files left.
+
+        :returns: A Deferred that fires with ``None`` when the record is synced. It
+            fails with :class:`JournalError`.
+        """
+        if not entry.file.is_same(self.file):
+            self.stale = entry
+            return succeed(None)
+        self._began = entry.began
+        return self.save(entry.position)
+
     def remove(self) -> Deferred[None]:
         """
         Remove and close the journal.
@@ -377,10 +398,14 @@ def locked(
         locks.
     :raises JournalError: If another user owns it, or another process has it.
     """
-    try:
-        descriptor, is_alone = files.open_locked(str(path), wait=wait)
-    except BlockingIOError:
-        raise JournalBusy("another txbits is at this upload") from None
+    for left in reversed(range(_LOCK_TRIES)):
+        try:
+            descriptor, is_alone = files.open_locked(str(path), wait=wait)
+            break
+        except BlockingIOError:
+            if not left:
+                raise JournalBusy("another txbits is at this upload") from None
+            time.sleep(_LOCK_PAUSE)
     status = os.fstat(descriptor)
     if status.st_uid != (os.geteuid() if user is None else user):
         words = f"{path} belongs to another user"

@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 
 from txbits.client._display import Display, JSONDisplay, NoDisplay
 from txbits.client._exchange import IExchange
-from txbits.client._journals import forget_old
+from txbits.client._journals import forget, forget_old, left_by_runs
 from txbits.client._runs import is_taken
 from txbits.client._streams import PipeSource
 from txbits.client._url import to_wire
@@ -232,7 +232,7 @@ class One(Uploader):
         context, options = self.context, self.options
         if options.no_state or source.identity is None:
             return None
-        path = state_path(context, options)
+        path = directory = state_path(context, options)
         if options.state is None or os.path.isdir(path):
             await self.tidy(path)
             name = name_of(item.url, source.identity.path)
@@ -240,6 +240,13 @@ class One(Uploader):
                 raise JournalBusy("another txbits is at this upload")
             path /= name
         journal = await self.open_journal(path, item, source.identity)
+        if path != directory and journal.found is journal.stale is None:
+            left = await context.run(
+                left_by_runs, directory, journal.url, journal.file.path, context.files
+            )
+            if left is not None:
+                await journal.adopt(left.entry)
+                await context.run(forget, [left], context.files)
         self.warn(item, journal, is_alone=journal.is_alone)
         if journal.was_lost and not options.quiet:
             context.complain(

@@ -49,6 +49,7 @@ class Several(Uploader):
 
     _left: deque[Item] = field(init=False)
     _has_given_up: bool = field(init=False, default=False)
+    _workers: int = field(init=False, default=0)
     _statuses: set[Status] = field(init=False, factory=lambda: {Status.DONE})
     _journal: RunJournal | None = field(init=False, default=None)
     _earlier: _Earlier | None = field(init=False, default=None)
@@ -61,8 +62,8 @@ class Several(Uploader):
         total = await context.run(_length_of_all, items)
         self._shared = _Shared(self, len(items), total)
         await self._open_journal(items)
-        throttle = Throttle(context.reactor, self.settings.limit_rate)
         jobs = min(options.jobs, len(items))
+        throttle = Throttle(context.reactor, self.settings.limit_rate, max(1, jobs))
         status = None
         try:
             lines = [
@@ -80,29 +81,40 @@ class Several(Uploader):
                 await self._journal.finish(all_done=status is Status.DONE)
         if self._has_given_up:
             left = f"{len(self._left):,} of {len(items):,} files"
-            words = f"{left} were not tried; " if self._left else ""
+            words = f"{left} were not sent; " if self._left else ""
             context.complain(f"{words}{GO_ON}")
         self._shared.summarize()
         return status
 
     async def _work(self, line: ILine) -> None:
         """Upload files on one connection until none is left."""
+        self._workers += 1
         try:
             while self._left and not self._has_given_up:
-                status = await self._upload(self._left.popleft(), line)
+                item = self._left.popleft()
+                status = await self._upload(item, line)
+                if status is None:
+                    # The others may be the reason: a server can limit the sessions of
+                    # a user. They go on, and take this file at the end.
+                    self._left.append(item)
+                    break
                 self._statuses.add(status)
                 # What keeps this file from arriving keeps the others.
                 self._has_given_up |= status is Status.GAVE_UP
         finally:
+            self._workers -= 1
             await line.close()
 
-    async def _upload(self, item: Item, line: ILine) -> Status:
+    async def _upload(self, item: Item, line: ILine) -> Status | None:
+        """Upload a file; ``None`` if it gave up, but others are being uploaded."""
         try:
             await self._try(item, line)
         except CancelledError:
             raise
         except Exception as error:  # noqa: BLE001  the other files are sent anyway
             status, words = explain(error, self.options)
+            if status is Status.GAVE_UP and self._workers > 1:
+                return None
             self._shared.end()
             self.context.complain(f"{printable(item.path)}: {words}")
             if self.options.json:
