@@ -17,7 +17,7 @@ from attrs import define, field
 from twisted.internet.defer import Deferred, DeferredLock, succeed
 from twisted.logger import Logger
 
-from txbits._deferreds import Waiters, deferred, together
+from txbits._deferreds import Shared, deferred, together
 from txbits.backends._threads import InThread
 from txbits.backends.disk._closes import Closes, key_of
 from txbits.backends.disk._files import Files, translated
@@ -50,7 +50,7 @@ class CloseMemory:
     _sync_names: Sync
     _is_to_be_safe: bool
     _standing: dict[UUID, bytes] = field(factory=dict, init=False)
-    _settling: Waiters[None] | None = field(default=None, init=False)
+    _settling: Shared[None] = field(factory=Shared, init=False)
     _settles_at: int = field(default=MOST_KEPT, init=False)
     _is_spoilt: bool = field(default=False, init=False)
     _late: set[UUID] = field(factory=set, init=False)
@@ -117,20 +117,10 @@ class CloseMemory:
         :returns: A Deferred that fires with ``None`` when that is done, or has failed,
             which is logged; the lines are kept then.
         """
-        if self._settling is not None:
-            return self._settling.wait()
-        if not self._table.closed:
+        if not (self._settling.is_running or self._table.closed):
             return succeed(None)
-        settling = self._settling = Waiters()
-        done = settling.wait()
-        self._settle().addBoth(self._settled).addBoth(settling.fire)
-        return done
+        return self._settling.run(self._settle)
 
-    def _settled(self, outcome: None) -> None:
-        self._settling = None
-        return outcome
-
-    @deferred
     async def _settle(self) -> None:
         table = self._table
         count = len(table.closed)

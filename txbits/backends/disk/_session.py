@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
 from zope.interface import implementer
 
-from txbits._deferreds import Waiters, deferred
+from txbits._deferreds import Shared, deferred
 from txbits.backends._naming import shown_session
 from txbits.backends._serving import Reading
 from txbits.backends.disk._answer_file import reply_name
@@ -54,7 +54,7 @@ class DiskSession(Staged):
     published: bool = False
     answers: DiskAnswers | None = None
     _writer: DiskWriter | None = None
-    _ending: Waiters[None] | None = None
+    _ending: Shared[None] | None = None
     _is_gone: bool = False
 
     def __repr__(self) -> str:
@@ -93,32 +93,26 @@ class DiskSession(Staged):
 
     def release(self) -> Deferred[None]:
         """Remove everything; see :class:`~txbits.interfaces.IReleasable`."""
-        if self._ending is not None:
-            return self._ending.wait()
-        self.releasing = True
-        is_busy = self.securing is not None or (
-            self._writer is not None and self._writer.closing is not None
-        )
-        if not is_busy and self.answers is None and self._is_short():
-            return at_once(self._remove_everything)
-        ending = self._ending = Waiters()
-        answer = ending.wait()
-        self._release_slowly().addBoth(self._ended).addBoth(ending.fire)
-        return answer
-
-    def _ended(self, outcome: None) -> None:
-        self._ending = None
-        return outcome
+        if self._ending is None or not self._ending.is_running:
+            self.releasing = True
+            closing = None if self._writer is None else self._writer.closing
+            is_busy = self.securing is not None or (
+                closing is not None and closing.is_running
+            )
+            if not is_busy and self.answers is None and self._is_short():
+                return at_once(self._remove_everything)
+        if self._ending is None:
+            self._ending = Shared()
+        return self._ending.run(self._release_slowly)
 
     def _is_short(self) -> bool:
         """Whether removing the staged file and the record is quick."""
         return self.offset <= SHORT and not self.staging.table.is_aside(self.session_id)
 
-    @deferred
     async def _release_slowly(self) -> None:
         # A running fsync uses the descriptor. Whether it succeeds does not matter.
         if self._writer is not None and self._writer.closing is not None:
-            await self._writer.closing.wait().addErrback(lambda _: None)
+            await self._writer.closing.over()
         if self.securing is not None:
             await self.securing.wait()
         is_short = self._is_short()

@@ -8,7 +8,7 @@ from attrs import define
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
-from txbits._deferreds import Waiters, deferred, together
+from txbits._deferreds import Shared, together
 from txbits.backends.disk._files import at_once, storage_error, translated
 from txbits.backends.disk._records import Phase
 from txbits.backends.disk._staged import SHORT, Staged
@@ -23,13 +23,13 @@ class DiskWriter:
     The open staged file of a session; see :class:`~txbits.interfaces.IWriter`.
 
     :param begun_at: The offset at which this writer began.
-    :ivar closing: The end of :meth:`close`, while it waits for an fsync.
+    :ivar closing: Syncs and closes the file, if :meth:`close` has to wait for that.
     """
 
     _staged: Staged
     _fd: int
     _begun_at: int
-    closing: Waiters[None] | None = None
+    closing: Shared[None] | None = None
 
     @property
     def is_open(self) -> bool:
@@ -67,8 +67,8 @@ class DiskWriter:
 
     def close(self) -> Deferred[None]:
         """Close the file; see :class:`~txbits.interfaces.IWriter`."""
-        if self.closing is not None:
-            return self.closing.wait()
+        if self.closing is not None and self.closing.is_running:
+            return self.closing.run(self._sync_and_shut)
         if self._fd < 0:
             return succeed(None)
         staged = self._staged
@@ -77,10 +77,8 @@ class DiskWriter:
             return succeed(None)
         if staged.staging.fsync != "fragment":
             return at_once(self.shut)
-        closing = self.closing = Waiters()
-        answer = closing.wait()
-        self._sync_and_shut().addBoth(self._closed).addBoth(closing.fire)
-        return answer
+        self.closing = Shared()
+        return self.closing.run(self._sync_and_shut)
 
     def _is_worth_securing(self) -> bool:
         """
@@ -94,11 +92,6 @@ class DiskWriter:
             and staged.staging.fsync == "close"
         )
 
-    def _closed(self, outcome: None) -> None:
-        self.closing = None
-        return outcome
-
-    @deferred
     async def _sync_and_shut(self) -> None:
         staged = self._staged
         staging = staged.staging
