@@ -12,7 +12,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, execute
 from twisted.internet.interfaces import IConsumer
 from zope.interface import implementer
 
@@ -68,7 +68,7 @@ class DiskSession(Staged):
             return self.securing.wait().addCallback(lambda _: self.open_writer(total))
         if self.safe > self.offset:
             return self.lower_safe().addCallback(lambda _: self.open_writer(total))
-        return at_once(self._open_writer, total)
+        return execute(self._open_writer, total)
 
     def _open_writer(self, total: int) -> IWriter:
         if self._writer is not None and self._writer.is_open:
@@ -130,7 +130,7 @@ class DiskSession(Staged):
         staging = self.staging
         if self._writer is not None and self._writer.is_open:
             # Lost bytes do not matter; the file is closed in any case.
-            with suppress(OSError):
+            with suppress(BackendError):
                 self._writer.shut()
         # The record is removed last, by close_memory.drop: the session must be found as
         # long as anything is left.
