@@ -45,10 +45,8 @@ from txbits.sessions._quota import Quota
 from txbits.sessions._rules import Rules
 from txbits.sessions._session import (
     Caller,
-    IRequestBody,
     PendingAnswer,
     Session,
-    Turn,
 )
 from txbits.sessions.naming import destination_name, session_name, shown
 
@@ -217,6 +215,7 @@ class ActiveSessions:
                 rules=rules,
                 progressed=self.ages.steadily(upload.last_progress),
                 is_found=True,
+                table=self.table if self.is_shared else None,
             )
             if not self.is_shared:
                 self.table[session_id] = found
@@ -274,28 +273,6 @@ class ActiveSessions:
 
     # Acting in a session
 
-    def enter(self, session: Session, body: IRequestBody | None) -> Turn:
-        """Begin to act in a session; the turn is to be given back."""
-        if self.is_shared:
-            self.hold(session)
-        return session.enter(body)
-
-    def give_back(self, session: Session, turn: Turn) -> None:
-        """End a turn."""
-        session.give_back(turn)
-        if self.is_shared:
-            self.let_go(session)
-
-    def hold(self, session: Session) -> None:
-        """Keep a session in the table: something begins in it."""
-        self.table[session.upload.session_id] = session
-
-    def let_go(self, session: Session) -> None:
-        """Something has ended in a session."""
-        if self.is_shared and session.is_idle:
-            # The next packet may act in another process, and the one after that here.
-            self.table.pop(session.upload.session_id, None)
-
     def begin_asking(self, session: Session, pending: PendingAnswer) -> None:
         """The server application is asked about a session from now on."""
         self._busy += 1
@@ -304,7 +281,7 @@ class ActiveSessions:
     def end_asking(self, session: Session) -> None:
         """The server application is no longer asked about a session."""
         session.asking = None
-        self.let_go(session)
+        session.let_go()
         self.end()
 
     async def refresh(self, session: Session) -> None:

@@ -359,7 +359,7 @@ class SessionManager:
             session = await self._find(session_id, destination, caller)
             if session.newest is not None:
                 self._fragments.require_fit(session, content_range)
-            turn = active.enter(session, body)
+            turn = session.enter(body)
             try:
                 if turn.previous is not None:
                     await turn.begins()
@@ -375,7 +375,7 @@ class SessionManager:
                 )
                 raise
             finally:
-                active.give_back(session, turn)
+                session.give_back(turn)
             if active.failing:
                 active.succeeded("store")
             return received
@@ -412,13 +412,13 @@ class SessionManager:
         active.begin_packet()
         try:
             session = await self._find(session_id, destination, caller)
-            turn = active.enter(session, None)
+            turn = session.enter(None)
             try:
                 if turn.previous is not None:
                     await turn.begins()
                 await close_session(active, session, turn, caller, request_url)
             finally:
-                active.give_back(session, turn)
+                session.give_back(turn)
             if active.failing:
                 active.succeeded("close")
         except NoSuchSession:
