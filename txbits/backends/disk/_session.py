@@ -76,6 +76,7 @@ class DiskSession(Staged):
         if self.published or self.releasing:
             raise BackendError("the session accepts no more bytes")
         try:
+            self.staging.need_space(total - self.offset)
             fd = self.open_to_append(total)
         except OSError as error:
             raise storage_error(error, self.staging.root.path) from error

@@ -133,12 +133,10 @@ class Staged:
         """
         staging = self.staging
         if self.total is None:
-            staging.need_space(total)
             fd = self._open_new(total)
         elif total != self.total:
             raise BackendError(f"the file has {self.total} bytes, not {total}")
         else:
-            staging.need_space(total - self.offset)
             fd = self._reopen()
         self.is_safe = False
         if staging.is_to_be_safe:
