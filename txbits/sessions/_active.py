@@ -95,6 +95,7 @@ class ActiveSessions:
     :ivar ages: Translates the times of the store.
     :ivar is_shared: Whether other processes use the store as well.
     :ivar is_stopping: Whether nothing new may begin.
+    :ivar busy: How many pieces of work are under way.
     :ivar creating: Sessions that are being made, and may not be listed yet.
     :ivar created: Who waits until there are none.
     :ivar failing: What the store failed to do when it was last asked to.
@@ -118,7 +119,7 @@ class ActiveSessions:
     failing: set[str] = field(factory=set, init=False)
     _troubles: Troubles = field(init=False)
     _loading: dict[UUID, Shared[Session]] = field(factory=dict, init=False)
-    _busy: int = field(default=0, init=False)
+    busy: int = field(default=0, init=False)
     _idle: Waiters[None] | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -154,30 +155,17 @@ class ActiveSessions:
         """
         if self.is_stopping:
             self.require_running()
-        self._busy += 1
-
-    def begin_packet(self) -> None:
-        """
-        Begin to settle a packet, as :meth:`begin` does.
-
-        :raises UploadsDisabled: If uploads are disabled.
-        :raises ServerStopping: If the server is stopping.
-        """
-        if self.is_disabled:
-            self.require_enabled()
-        if self.is_stopping:
-            self.require_running()
-        self._busy += 1
+        self.busy += 1
 
     def end(self) -> None:
         """Some work has ended."""
-        self._busy -= 1
-        if not self._busy and self._idle is not None:
+        self.busy -= 1
+        if not self.busy and self._idle is not None:
             self._idle.fire(None)
 
     async def idle(self) -> None:
         """Wait until no work is under way."""
-        if self._busy:
+        if self.busy:
             if self._idle is None:
                 self._idle = Waiters()
             await self._idle.wait()
@@ -275,7 +263,7 @@ class ActiveSessions:
 
     def begin_asking(self, session: Session, pending: PendingAnswer) -> None:
         """The server application is asked about a session from now on."""
-        self._busy += 1
+        self.busy += 1
         session.asking = pending
 
     def end_asking(self, session: Session) -> None:

@@ -241,6 +241,19 @@ class SessionManager:
 
     # Packets
 
+    def _begin_packet(self) -> None:
+        """
+        Begin to settle a packet, whose end the active sessions are to be told of.
+
+        :raises UploadsDisabled: If uploads are disabled.
+        :raises ServerStopping: If the server is stopping.
+        """
+        active = self._active
+        if active.is_disabled or active.is_stopping:
+            active.require_enabled()
+            active.require_running()
+        active.busy += 1
+
     @deferred
     async def create(
         self, destination: tuple[str, ...], caller: Caller, content_name: str | None
@@ -257,7 +270,7 @@ class SessionManager:
             :class:`~txbits.errors.ServerStopping`.
         """
         active = self._active
-        active.begin_packet()
+        self._begin_packet()
         try:
             session_id = self._new_id()
             await self._make(session_id, destination, caller, content_name)
@@ -354,7 +367,7 @@ class SessionManager:
             :class:`~txbits.errors.ServerStopping`.
         """
         active = self._active
-        active.begin_packet()
+        self._begin_packet()
         try:
             session = await self._find(session_id, destination, caller)
             if session.newest is not None:
@@ -409,7 +422,7 @@ class SessionManager:
             application was asked, or with :class:`~txbits.errors.ServerStopping`.
         """
         active = self._active
-        active.begin_packet()
+        self._begin_packet()
         try:
             session = await self._find(session_id, destination, caller)
             turn = session.enter(None)
@@ -464,7 +477,7 @@ class SessionManager:
             :class:`~txbits.errors.ServerStopping`.
         """
         active = self._active
-        active.begin_packet()
+        self._begin_packet()
         try:
             session = await self._find(session_id, destination, caller)
             await cancel_session(active, session, "cancelled", caller)
@@ -489,7 +502,7 @@ class SessionManager:
             does, or with :class:`~txbits.errors.ServerStopping`.
         """
         active = self._active
-        active.begin_packet()
+        self._begin_packet()
         try:
             session = await self._find(session_id, None, caller)
             return await open_reply(active, session)
@@ -506,7 +519,7 @@ class SessionManager:
         :raises BackendError: If that cannot be told.
         """
         active = self._active
-        active.begin_packet()
+        self._begin_packet()
         try:
             session = active.table.get(session_id) or await active.load(session_id)
         finally:
@@ -523,7 +536,7 @@ class SessionManager:
         :raises BackendError: If that cannot be told.
         """
         active = self._active
-        active.begin_packet()
+        self._begin_packet()
         try:
             session = await self._find(session_id, None, caller)
             return session.upload.destination
