@@ -245,12 +245,14 @@ class Session(PacketOrder):
     table: dict[UUID, Session] | None = None
 
     def enter(self, body: IRequestBody | None) -> Turn:
-        self.hold()
+        if self.table is not None:
+            self.hold()
         return super().enter(body)
 
     def give_back(self, turn: Turn) -> None:
         super().give_back(turn)
-        self.let_go()
+        if self.table is not None:
+            self.let_go()
 
     def hold(self) -> None:
         """Something begins in it: keep it in the table."""

@@ -371,7 +371,8 @@ class StreamingRequest(Request):
         :param headers: Among them Content-Length.
         """
         self.code = status
-        self._answer = b"".join([b"\r\n%b: %b" % header for header in headers])
+        lines = [name + b": " + value for name, value in headers]
+        self._answer = b"\r\n".join([b"", *lines])
         self.finish()
 
     def write(self, data: bytes) -> None:
