@@ -120,11 +120,6 @@ class _AsideIsLost(ValueError):
     """A line is valid, but the file that it refers to is missing."""
 
 
-def part_name(session_id: UUID) -> str:
-    """The name of a session's staged file."""
-    return f"{str(session_id).upper()}.part"
-
-
 def aside_name(session_id: UUID) -> str:
     """The name of the file of a session's record, if it is too long for a line."""
     return f"{str(session_id).upper()}.json"
