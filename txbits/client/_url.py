@@ -130,9 +130,7 @@ def parse_proxy(text: str) -> tuple[str, int]:
         text = f"http://{text}"
     if "@" in text:
         raise InvalidURL("a user name in the URL of a proxy is not supported")
-    match = re.fullmatch(
-        r"http://(\[[0-9A-Fa-f:.]+\]|[^\s/:@]+)(?::([0-9]{1,5}))?/?", text
-    )
+    match = _PROXY.fullmatch(text)
     port = int(match[2] or 8080) if match else 0
     if match is None or not 0 < port < 65536:
         raise InvalidURL(f"{text!r} is not the URL of an HTTP proxy")
