@@ -211,11 +211,6 @@ class ActiveSessions:
         finally:
             del self._loading[session_id]
 
-    def rules_of(self, session_id: UUID) -> Rules:
-        """The rules that apply to a session."""
-        session = self.table.get(session_id)
-        return self.rules if session is None else session.rules
-
     def is_busy_with(self, session_id: UUID) -> bool:
         """Whether something is under way in a session, or it is only being made."""
         session = self.table.get(session_id)

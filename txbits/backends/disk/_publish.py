@@ -22,9 +22,9 @@ from txbits.backends._destinations import checked_segments
 from txbits.backends._naming import shown_path
 from txbits.backends.disk._files import WRITE, opened, storage_error, translated
 from txbits.backends.disk._found import is_same
+from txbits.backends.disk._lines import Phase
 from txbits.backends.disk._ownership import Wanted
 from txbits.backends.disk._probe import Way, sync_names
-from txbits.backends.disk._records import Phase
 from txbits.backends.disk._staged import Staged
 from txbits.backends.disk._staging import Staging
 from txbits.backends.disk._tree import Mounted

@@ -22,8 +22,8 @@ from txbits.backends._serving import Reading
 from txbits.backends.disk._answer_file import reply_name
 from txbits.backends.disk._application import DiskAnswers
 from txbits.backends.disk._files import at_once, storage_error, translated
+from txbits.backends.disk._lines import Phase
 from txbits.backends.disk._publish import publish
-from txbits.backends.disk._records import Phase
 from txbits.backends.disk._staged import SHORT, Staged
 from txbits.backends.disk._writer import DiskWriter
 from txbits.errors import BackendError

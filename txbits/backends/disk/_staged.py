@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from txbits._deferreds import Waiters, deferred
 from txbits.backends.disk._files import READ, WRITE, remove, translated
-from txbits.backends.disk._records import Phase
+from txbits.backends.disk._lines import Phase
 from txbits.backends.disk._staging import Staging
 from txbits.errors import BackendError, StagedDataLost
 

@@ -10,7 +10,7 @@ from zope.interface import implementer
 
 from txbits._deferreds import Shared, together
 from txbits.backends.disk._files import storage_error, translated
-from txbits.backends.disk._records import Phase
+from txbits.backends.disk._lines import Phase
 from txbits.backends.disk._staged import SHORT, Staged
 from txbits.errors import BackendError
 from txbits.interfaces import IWriter
