@@ -33,9 +33,10 @@ from txbits.errors import (
 
 _log = Logger()
 
-# How long, in seconds, a check counts. A volume that is mounted between the check and
-# the Ack hides no more than one that is mounted after both.
-_MOMENT = 0.05
+#: How long, in seconds, a look at the file system counts. A volume that is mounted
+#: between the check of the root and the Ack hides no more than one that is mounted after
+#: both.
+MOMENT = 0.05
 
 _THERE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -114,7 +115,7 @@ class Root:
         :raises BackendError: As :meth:`check`.
         """
         there, seen = self._there, self._seen
-        if there is None or not (after < seen <= self._seconds() < seen + _MOMENT):
+        if there is None or not (after < seen <= self._seconds() < seen + MOMENT):
             there = self.check()
         return there
 
