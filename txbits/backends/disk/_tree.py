@@ -33,9 +33,7 @@ from txbits.errors import (
 
 _log = Logger()
 
-#: How long, in seconds, a look at the file system counts. A volume that is mounted
-#: between the check of the root and the Ack hides no more than one that is mounted after
-#: both.
+#: How long, in seconds, a look at the file system counts.
 MOMENT = 0.05
 
 _THERE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -71,6 +69,7 @@ class Root:
     :param fd: The directory that it led to at the start, opened.
     :param identity: The device and inode of that.
     :param seconds: A clock.
+    :ivar has_news: Whether a file was published since the last check.
     """
 
     _files: Files
@@ -78,6 +77,7 @@ class Root:
     _fd: int
     _identity: tuple[int, int]
     _seconds: Callable[[], float]
+    has_news: bool = field(default=False, init=False)
     _there: os.stat_result | None = field(default=None, init=False)
     _seen: float = field(default=float("-inf"), init=False)
     _is_astray: bool = field(default=False, init=False)
@@ -90,6 +90,7 @@ class Root:
         :raises BackendError: If the path leads elsewhere, or nowhere.
         """
         now = self._seconds()
+        self.has_news = False
         try:
             there = self._files.stat(self.path)
         except OSError as error:
@@ -118,6 +119,20 @@ class Root:
         if there is None or not (after < seen <= self._seconds() < seen + MOMENT):
             there = self.check()
         return there
+
+    def check_news(self) -> None:
+        """
+        Check before something that was published is acknowledged.
+
+        Files that were published together share a check. A volume that is mounted
+        between the check and the Ack hides no more than one that is mounted after both.
+
+        :raises BackendError: As :meth:`check`.
+        """
+        if self.has_news:
+            self.check()
+        else:
+            self.check_again()
 
     def _astray(self, reason: str) -> BackendError:
         self._there = None
