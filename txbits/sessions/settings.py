@@ -17,6 +17,10 @@ from txbits.protocol._fields import LocalProtocolError, check_host_id
 #: may send Close-Session again much later.
 CLOSE_MEMORY = 24 * 3600
 
+#: How many sessions an authenticated user may have open, and how many an address of
+#: anonymous clients, if ``session_limit`` is not set.
+USER_SESSIONS, ADDRESS_SESSIONS = 50, 1000
+
 
 def _is_host_id(settings: object, attribute: Attribute[str], value: str) -> None:
     try:
@@ -50,8 +54,16 @@ class Settings:
         any. Clients send shorter ones when told to.
     :ivar session_timeout: Seconds without progress after which a session is discarded
         (BITSSessionTimeout).
-    :ivar session_limit: How many sessions one authenticated user may have open; 0 for
-        any number (BITSNumberOfSessionsLimit).
+    :ivar session_limit: How many sessions one authenticated user, or one address of
+        anonymous clients, may have open (BITSNumberOfSessionsLimit); 0 for any number,
+        and ``None`` for :data:`USER_SESSIONS` and :data:`ADDRESS_SESSIONS`.
+    :ivar max_sessions: How many sessions may be open in all; 0 for any number.
+    :ivar user_quota: How many bytes the open sessions of one authenticated user may
+        have stored; 0 or ``None`` for any.
+    :ivar directory_quota: How many bytes all open sessions may have stored; 0 or
+        ``None`` for any.
+    :ivar adopt_anonymous_sessions: Whether a session that has no owner goes on for
+        whoever may upload to its destination.
     :ivar publish_on: When the file appears at its destination: with ``"close"`` at
         Close-Session; with ``"last-fragment"`` when it is complete, and Close-Session
         and the time-out then only release the rest.
@@ -71,7 +83,13 @@ class Settings:
     max_upload_size: int | None = _size()
     max_fragment_size: int | None = _size()
     session_timeout: float = field(default=1_209_600, validator=validators.gt(0))
-    session_limit: int = field(default=50, validator=validators.ge(0))
+    session_limit: int | None = field(
+        default=None, validator=validators.optional(validators.ge(0))
+    )
+    max_sessions: int = field(default=100_000, validator=validators.ge(0))
+    user_quota: int | None = _size()
+    directory_quota: int | None = _size()
+    adopt_anonymous_sessions: bool = False
     publish_on: Literal["close", "last-fragment"] = field(
         default="close", validator=validators.in_(("close", "last-fragment"))
     )
@@ -81,3 +99,13 @@ class Settings:
     )
     host_id_fallback_timeout: int = field(default=86_400, validator=validators.gt(0))
     cleanup_interval: float = field(default=12 * 3600, validator=validators.gt(0))
+
+    @property
+    def sessions_of_user(self) -> int:
+        """How many sessions an authenticated user may have open; 0 for any number."""
+        return USER_SESSIONS if self.session_limit is None else self.session_limit
+
+    @property
+    def sessions_of_address(self) -> int:
+        """How many an address of anonymous clients may have; 0 for any number."""
+        return ADDRESS_SESSIONS if self.session_limit is None else self.session_limit
