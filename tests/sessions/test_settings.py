@@ -29,8 +29,8 @@ class SettingsTests(SynchronousTestCase):
         self.assertIsNone(settings.max_fragment_size)
         self.assertEqual(settings.session_timeout, 14 * 24 * 3600)
         self.assertIsNone(settings.session_limit)
-        self.assertEqual(settings.sessions_of_user, 50)
-        self.assertEqual(settings.sessions_of_address, 1000)
+        self.assertEqual(settings.sessions_of(is_user=True), 50)
+        self.assertEqual(settings.sessions_of(is_user=False), 1000)
         self.assertEqual(settings.max_sessions, 100_000)
         self.assertIsNone(settings.user_quota)
         self.assertIsNone(settings.directory_quota)
@@ -44,8 +44,8 @@ class SettingsTests(SynchronousTestCase):
     def test_a_limit_that_is_set_holds_for_users_and_addresses(self) -> None:
         for limit in (0, 7):
             settings = Settings(session_limit=limit)
-            self.assertEqual(settings.sessions_of_user, limit)
-            self.assertEqual(settings.sessions_of_address, limit)
+            self.assertEqual(settings.sessions_of(is_user=True), limit)
+            self.assertEqual(settings.sessions_of(is_user=False), limit)
 
     def test_values_that_make_no_sense_are_refused(self) -> None:
         wrong: list[dict[str, Any]] = [

@@ -293,8 +293,8 @@ class SessionManager:
         active.creating.add(session_id)
         try:
             if user is not None:
-                await self._upkeep.counted_for(user, settings.sessions_of_user)
-            active.quota.reserve(session_id, user, settings.sessions_of_user)
+                await self._upkeep.counted_for(user, settings.sessions_of(is_user=True))
+            active.quota.reserve(session_id, user, settings.sessions_of(is_user=True))
             upload = await self.backend.create(
                 session_id,
                 destination,

@@ -17,9 +17,10 @@ from txbits.protocol._fields import LocalProtocolError, check_host_id
 #: may send Close-Session again much later.
 CLOSE_MEMORY = 24 * 3600
 
-#: How many sessions an authenticated user may have open, and how many an address of
-#: anonymous clients, if ``session_limit`` is not set.
-USER_SESSIONS, ADDRESS_SESSIONS = 50, 1000
+
+#: How many sessions one user, or one address of anonymous clients, may have open.
+USER_SESSIONS = 50
+ADDRESS_SESSIONS = 1000
 
 
 def _is_host_id(settings: object, attribute: Attribute[str], value: str) -> None:
@@ -55,15 +56,16 @@ class Settings:
     :ivar session_timeout: Seconds without progress after which a session is discarded
         (BITSSessionTimeout).
     :ivar session_limit: How many sessions one authenticated user, or one address of
-        anonymous clients, may have open (BITSNumberOfSessionsLimit); 0 for any number,
-        and ``None`` for :data:`USER_SESSIONS` and :data:`ADDRESS_SESSIONS`.
-    :ivar max_sessions: How many sessions may be open in all; 0 for any number.
-    :ivar user_quota: How many bytes the open sessions of one authenticated user may
-        have stored; 0 or ``None`` for any.
-    :ivar directory_quota: How many bytes all open sessions may have stored; 0 or
-        ``None`` for any.
-    :ivar adopt_anonymous_sessions: Whether a session that has no owner goes on for
-        whoever may upload to its destination.
+        anonymous clients, may have open; 0 for any number; ``None`` for 50 and 1,000
+        (BITSNumberOfSessionsLimit). The addresses of an IPv6 /64 count as one.
+    :ivar max_sessions: How many sessions the directory may have open; 0 for any number.
+    :ivar user_quota: How many bytes the open sessions of one user, or one address of
+        anonymous clients, may stage; 0 or ``None`` for any. A file counts with its
+        whole length from its first fragment on.
+    :ivar directory_quota: How many bytes all open sessions may stage; 0 or ``None`` for
+        any.
+    :ivar adopt_anonymous_sessions: Whether users go on with sessions that have no
+        owner, such as those from before authentication was turned on.
     :ivar publish_on: When the file appears at its destination: with ``"close"`` at
         Close-Session; with ``"last-fragment"`` when it is complete, and Close-Session
         and the time-out then only release the rest.
@@ -100,12 +102,13 @@ class Settings:
     host_id_fallback_timeout: int = field(default=86_400, validator=validators.gt(0))
     cleanup_interval: float = field(default=12 * 3600, validator=validators.gt(0))
 
-    @property
-    def sessions_of_user(self) -> int:
-        """How many sessions an authenticated user may have open; 0 for any number."""
-        return USER_SESSIONS if self.session_limit is None else self.session_limit
+    def sessions_of(self, *, is_user: bool) -> int:
+        """
+        How many sessions one caller may have open.
 
-    @property
-    def sessions_of_address(self) -> int:
-        """How many an address of anonymous clients may have; 0 for any number."""
-        return ADDRESS_SESSIONS if self.session_limit is None else self.session_limit
+        :param is_user: Whether it is a user, or else an address of anonymous clients.
+        :returns: 0 for any number.
+        """
+        if self.session_limit is not None:
+            return self.session_limit
+        return USER_SESSIONS if is_user else ADDRESS_SESSIONS
