@@ -30,7 +30,7 @@ ACTIONS = ("upload", "overwrite", "download")
 EVERYONE, ANONYMOUS = "*", "anonymous"
 
 #: What stands for the user's name in a path.
-_USER = "{user}"
+USER = "{user}"
 
 _READING = frozenset({"GET", "HEAD"})
 
@@ -46,20 +46,19 @@ def path_segments(path: str) -> tuple[str, ...]:
     """
     if not path.startswith("/"):
         raise InvalidSetting(f"path: must begin with a slash, not {path[:80]!a}")
-    inner = path.removeprefix("/").removesuffix("/")
-    if not inner:
+    if path == "/":
         return ()
     if "?" in path or "#" in path:
         raise InvalidSetting(f"path: must be a path without ? and #, not {path[:80]!a}")
-    return tuple(_segment(one, path) for one in inner.split("/"))
+    return tuple(_segment(one, path) for one in path[1:].removesuffix("/").split("/"))
 
 
 def _segment(written: str, path: str) -> str:
-    if written == _USER:
+    if written == USER:
         return written
     if "{" in written or "}" in written:
         raise InvalidSetting(
-            f"path: only a whole segment can be {_USER}, a literal brace is %7B or "
+            f"path: only a whole segment can be {USER}, a literal brace is %7B or "
             f"%7D, not {path[:80]!a}"
         )
     try:
@@ -124,7 +123,7 @@ class Permission:
     @property
     def of_each_user(self) -> bool:
         """Whether the path depends on the name of the user."""
-        return _USER in self.segments
+        return USER in self.segments
 
 
 @frozen
@@ -153,7 +152,7 @@ class _Rule:
     def path_for(self, identity: Identity | None) -> tuple[str, ...]:
         if identity is None or not self.of_each_user:
             return self.path
-        return tuple(identity.name if one == _USER else one for one in self.path)
+        return tuple(identity.name if one == USER else one for one in self.path)
 
 
 @implementer(IAccessPolicy)
