@@ -5,7 +5,7 @@ is not. What is done in a thread is done immediately.
 
 from pathlib import Path
 
-from attrs import define, evolve
+from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
@@ -135,7 +135,7 @@ class FailingResource:
 
     manager: object
     error: Exception
-    gate: Gate = Gate()
+    gate: Gate = field(factory=Gate)
 
     def reconfigure(self, settings, **more):
         return fail(self.error)

@@ -299,7 +299,7 @@ def _refuse_without_scheme(
     dashes = "--" if before.endswith("--") else ""
     for name, value in table.items():
         # What is empty in a directory only cancels the value from the top.
-        if name not in BY_NAME or value in ("", [], False):
+        if name not in BY_NAME or value is False or value in ("", []):
             continue
         schemes = BY_NAME[name].schemes
         if schemes and used.isdisjoint(schemes):
