@@ -167,6 +167,14 @@ def _made(description: str, making: _Making) -> IAuthenticator:
         return authenticator_from_description(description, making.reactor)
 
 
+def _basic(making: _Making) -> IAuthenticator:
+    from txbits.access.basic import BasicAuthenticator, Passwords
+
+    path = making.required("basic", "password-file")
+    with making.about("password-file"):
+        return BasicAuthenticator(making.reactor, Passwords.read(path))
+
+
 def _header(making: _Making) -> IAuthenticator:
     from txbits.access.header import HeaderAuthenticator
 
@@ -176,5 +184,6 @@ def _header(making: _Making) -> IAuthenticator:
 
 #: What makes the authenticators of txbits itself.
 _MAKERS: dict[str, Callable[[_Making], IAuthenticator]] = {
+    "basic": _basic,
     "header": _header,
 }
