@@ -70,7 +70,7 @@ _KDC_CONF = f"""\
         key_stash_file = %(folder)s/stash
         acl_file = %(folder)s/acl
         max_life = 10h
-        supported_enctypes = aes256-cts:normal aes128-cts:normal
+        supported_enctypes = aes256-cts:normal
     }}
 
 [logging]
