@@ -23,8 +23,7 @@ from txbits.service._process import one_line, remove_own_pidfile
 from txbits.service._reading import from_options
 from txbits.service.settings import Configuration
 
-#: Disabling a directory makes sense only if there are others.
-_NO_OPTIONS = ("enabled",)
+_OPTIONS = [key for key in KEYS if key.is_option]
 
 
 def _help(key: Key) -> str:
@@ -44,14 +43,12 @@ class Options(usage.Options):
         "Receives BITS uploads from Windows over HTTP and publishes complete files."
     )
     optFlags = [
-        [key.name, None, key.help]
-        for key in KEYS
-        if isinstance(key.kind, Flag) and key.name not in _NO_OPTIONS
+        [key.name, None, key.help] for key in _OPTIONS if isinstance(key.kind, Flag)
     ]
     optParameters = [
         *(
             [key.name, None, None, _help(key)]
-            for key in KEYS
+            for key in _OPTIONS
             if not isinstance(key.kind, (Flag, Texts))
         ),
         ["config", None, None, "TOML file with one or more virtual directories."],
@@ -65,6 +62,11 @@ class Options(usage.Options):
         self.repeated.setdefault("listen", []).append(endpoint)
 
     opt_listen.__doc__ = _help(BY_NAME["listen"])
+
+    def opt_authenticate(self, scheme: str) -> None:
+        self.repeated.setdefault("authenticate", []).append(scheme)
+
+    opt_authenticate.__doc__ = _help(BY_NAME["authenticate"])
 
     def opt_trusted_proxies(self, network: str) -> None:
         self.repeated.setdefault("trusted-proxies", []).append(network)

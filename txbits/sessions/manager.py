@@ -296,8 +296,8 @@ class SessionManager:
             if caller.grant.claim is not None:
                 await require_unclaimed(active, caller.grant.claim)
             if user is not None:
-                await self._upkeep.counted_for(user, settings.session_limit)
-            active.quota.reserve(session_id, user, settings.session_limit)
+                await self._upkeep.counted_for(user, settings.sessions_of(is_user=True))
+            active.quota.reserve(session_id, user, settings.sessions_of(is_user=True))
             upload = await self.backend.create(
                 session_id,
                 destination,
