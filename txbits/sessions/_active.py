@@ -413,6 +413,16 @@ class ActiveSessions:
                 act, "{directory}: " + _ACTS[act][1], directory=self.name or "/"
             )
 
+    def report_no_claims(self) -> None:
+        """Log that a permission for one upload cannot be granted here."""
+        self._troubles.report(
+            "claim",
+            "{directory}: refused an upload link that is good once, since this backend "
+            "cannot remember that (IClaimable); make links without --once, or use "
+            "another backend",
+            directory=self.name or "/",
+        )
+
     def fields(self, session: Session, caller: Caller | None = None) -> dict[str, Any]:
         """
         What every line of the log about a session has: ``session``, ``user``,

@@ -19,6 +19,7 @@ from txbits.errors import BackendError, DestinationExists, NoSuchSession
 from txbits.interfaces import IReleasable, PublishedUpload
 from txbits.protocol.session import Move
 from txbits.sessions._active import ActiveSessions
+from txbits.sessions._claims import claim_for, withdraw_after
 from txbits.sessions._notification import have_answered, refused
 from txbits.sessions._session import Caller, Session, Turn
 from txbits.sessions.naming import session_name, shown
@@ -45,9 +46,11 @@ async def publish(active: ActiveSessions, session: Session, overwrite: bool) -> 
     """
     Make a session's file appear, and tell the observer.
 
+    :raises AccessDenied: If only one upload is permitted, and it is another.
     :raises BackendError: As ``IUploadSession.publish`` fails.
     """
     upload = session.upload
+    claim = await claim_for(active, session)
     try:
         await upload.publish(
             overwrite=overwrite,
@@ -57,6 +60,7 @@ async def publish(active: ActiveSessions, session: Session, overwrite: bool) -> 
         session.fault = shown(f"{type(error).__name__}: {error}")
         if upload.offset != upload.total:
             session.life.lost()
+        await withdraw_after(active, claim, error)
         raise
     session.life.published()
     if active.observer is not None:

@@ -33,6 +33,7 @@ from txbits.protocol.codec import ContentRange
 from txbits.protocol.session import begin
 from txbits.sessions._abilities import require_abilities, why_only_overwriting
 from txbits.sessions._active import ActiveSessions
+from txbits.sessions._claims import require_unclaimed
 from txbits.sessions._digest import Digests
 from txbits.sessions._disabling import Disabling
 from txbits.sessions._endings import cancel_session, close_session, expire_session
@@ -292,6 +293,8 @@ class SessionManager:
         settings = rules.settings
         active.creating.add(session_id)
         try:
+            if caller.grant.claim is not None:
+                await require_unclaimed(active, caller.grant.claim)
             if user is not None:
                 await self._upkeep.counted_for(user, settings.sessions_of(is_user=True))
             active.quota.reserve(session_id, user, settings.sessions_of(is_user=True))

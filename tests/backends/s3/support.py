@@ -28,7 +28,13 @@ from txbits.backends.s3._client import Client
 from txbits.backends.s3._records import LEAST_OPEN
 from txbits.backends.s3._responses import S3Error, S3Unreachable, http_date
 from txbits.errors import NoSuchSession
-from txbits.interfaces import IAbilities, IDownloadable, IPaged, IRefreshable
+from txbits.interfaces import (
+    IAbilities,
+    IClaimable,
+    IDownloadable,
+    IPaged,
+    IRefreshable,
+)
 from txbits.testing._contract import ContractBase
 
 MIB = 1 << 20
@@ -168,7 +174,7 @@ class MortalClient(Client):
 class OnS3(_Case):
     """What the contract asks for, on a bucket of SeaweedFS. A mixin."""
 
-    abilities = frozenset({IAbilities, IDownloadable, IPaged, IRefreshable})
+    abilities = frozenset({IAbilities, IClaimable, IDownloadable, IPaged, IRefreshable})
     has_directories = False
     records_total_at_once = False
     settings: dict[str, Any] = {}
