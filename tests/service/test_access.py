@@ -13,11 +13,13 @@ from zope.interface import implementer
 
 from txbits.access.basic import BasicAuthenticator
 from txbits.access.header import HeaderAuthenticator
+from txbits.access.links import LinkAuthenticator
 from txbits.access.permissions import Permission, Permissions
-from txbits.errors import InvalidSetting
-from txbits.interfaces import IAuthenticator
+from txbits.errors import AccessDenied, InvalidSetting
+from txbits.interfaces import IAuthenticator, Identity
 from txbits.service._access import adopt, gate_of
 from txbits.service.settings import Access, Configuration, Directory
+from txbits.sessions import Settings
 from txbits.web._gate import Gate
 
 WHERE = "file: directory 1 (/): "
@@ -42,8 +44,11 @@ class GateCase(SynchronousTestCase):
 
     def gate(self, *schemes, listen=(LOOPBACK,), proxies=(), where=WHERE, **access):
         access.setdefault("permissions", EVERYONE if schemes else ())
+        settings = access.pop("settings", Settings())
         directory = Directory(
-            where=where, access=Access(authenticate=schemes, **access)
+            where=where,
+            settings=settings,
+            access=Access(authenticate=schemes, **access),
         )
         configuration = Configuration(
             directories=(directory,), listen=listen, trusted_proxies=proxies
@@ -69,6 +74,27 @@ class GateTests(GateCase):
         gate = self.gate(permissions=(Permission(["anonymous"], "/a", ["upload"]),))
         self.assertEqual(gate.authenticators, ())
         self.assertIsInstance(gate.policy, Permissions)
+
+    def test_links_need_no_permission(self):
+        keys = self.file("x" * 32 + "\n")
+        gate = self.gate("link", permissions=(), link_key_file=keys)
+        (authenticator,) = gate.authenticators
+        self.assertIsInstance(authenticator, LinkAuthenticator)
+        # And nobody else has one.
+        refused = gate.policy.check(Identity("alice"), ("a",), "Ping")
+        self.failureResultOf(refused, AccessDenied)
+
+    def test_an_expired_link_serves_as_long_as_a_session_can_last(self):
+        keys = self.file("x" * 32 + "\n")
+        for given, grace in ((None, 60), (5, 5)):
+            gate = self.gate(
+                "link",
+                permissions=(),
+                link_key_file=keys,
+                link_grace=given,
+                settings=Settings(session_timeout=60),
+            )
+            self.assertEqual(gate.authenticators[0]._grace, grace)
 
     def test_authenticators_are_asked_in_the_order_of_the_settings(self):
         gate = self.gate(
@@ -108,9 +134,49 @@ class RefusalTests(GateCase):
         )
 
     def test_a_scheme_without_its_file(self):
+        asking = ("https:443:certificate=a:key=b:client-ca=c",)
+        for scheme, what, more in (
+            ("basic", "password-file", {}),
+            ("bearer", "token-file or jwt-keys", {}),
+            ("link", "link-key-file", {"permissions": ()}),
+            ("negotiate", "keytab", {}),
+            (
+                "negotiate",
+                "realms, those whose users can log in",
+                {"keytab": "/etc/keytab"},
+            ),
+        ):
+            self.assertEqual(
+                self.complaint(scheme, listen=asking, **more),
+                f"authenticate: {scheme} requires {what}",
+            )
+
+    def test_keys_of_an_issuer_without_the_issuer(self):
+        keys = {"jwt_keys": "https://login.example/keys"}
+        start = "authenticate: bearer with jwt-keys requires"
+        self.assertEqual(self.complaint("bearer", **keys), f"{start} jwt-issuer")
         self.assertEqual(
-            self.complaint("basic"), "authenticate: basic requires password-file"
+            self.complaint("bearer", jwt_issuer="x", **keys), f"{start} jwt-audience"
         )
+        self.assertEqual(
+            self.complaint("bearer", token_file="x", jwt_audience="y"),
+            "authenticate: jwt-issuer and jwt-audience require jwt-keys",
+        )
+
+    def test_files_of_other_schemes_that_cannot_be_used(self):
+        missing, public = self.mktemp(), self.file("x" * 64, 0o644)
+        for scheme, key, more in (
+            ("bearer", "token-file", {}),
+            ("link", "link-key-file", {"permissions": ()}),
+            ("negotiate", "keytab", {"realms": ("EXAMPLE.TEST",)}),
+        ):
+            name = key.replace("-", "_")
+            for path, reason in (
+                (missing, "cannot be read"),
+                (public, "is accessible to every user"),
+            ):
+                line = self.complaint(scheme, **{name: path}, **more)
+                self.assertTrue(line.startswith(f"{key}: {path} {reason}"), line)
 
     def test_a_secret_that_cannot_be_used(self):
         good = hash_line("alice", "secret")
