@@ -69,6 +69,8 @@ from txbits.interfaces._plugin import (
 )
 from txbits.interfaces._reloadable import IReloadable
 from txbits.interfaces._storage import (
+    ANY_OWNER,
+    AnyOwner,
     IBackend,
     IReleasable,
     IUploadSession,
@@ -77,8 +79,10 @@ from txbits.interfaces._storage import (
 )
 
 __all__ = [
+    "ANY_OWNER",
     "FULL_GRANT",
     "Answer",
+    "AnyOwner",
     "BackendContext",
     "CompleteUpload",
     "Credentials",

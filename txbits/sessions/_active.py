@@ -366,12 +366,12 @@ class ActiveSessions:
         self.table.pop(upload.session_id, None)
         if session.rules.notifier is not None:
             self.digests.forget(upload.session_id)
-        self.quota.give_back(upload.session_id, upload.owner)
+        self.quota.give_back(upload.session_id)
 
     def forget_lost(self, session_id: UUID) -> None:
         """Somebody has removed a session from the store."""
         self.table.pop(session_id, None)
-        self.quota.give_back_of_any(session_id)
+        self.quota.give_back(session_id)
 
     # The log
 

@@ -50,12 +50,15 @@ class Caller:
     :ivar identity: Who sent it, or just the name of the user; ``None`` if anonymous.
     :ivar address: Where it came from.
     :ivar grant: What the access policy permits.
+    :ivar knows_id: Whether it acts for the owner of a session because it knows the
+        session's id.
     :ivar user: The name of the authenticated user; ``None`` if anonymous.
     """
 
     identity: Identity | None = field(default=None, converter=_identity)
     address: str = ""
     grant: Grant = FULL_GRANT
+    knows_id: bool = False
     user: str | None = field(init=False)
 
     def __attrs_post_init__(self) -> None:

@@ -102,6 +102,16 @@ class Settings:
     host_id_fallback_timeout: int = field(default=86_400, validator=validators.gt(0))
     cleanup_interval: float = field(default=12 * 3600, validator=validators.gt(0))
 
+    @property
+    def has_limits(self) -> bool:
+        """Whether the number of a user's sessions, or their bytes, are limited."""
+        return bool(self.sessions_of(is_user=True) or self.has_quota)
+
+    @property
+    def has_quota(self) -> bool:
+        """Whether staged bytes are limited."""
+        return self.user_quota is not None or self.directory_quota is not None
+
     def sessions_of(self, *, is_user: bool) -> int:
         """
         How many sessions one caller may have open.

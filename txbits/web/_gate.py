@@ -19,6 +19,7 @@ from txbits.errors import (
     CredentialsIncomplete,
     CredentialsRejected,
     CredentialsUncheckable,
+    NoSuchSession,
 )
 from txbits.interfaces import (
     FULL_GRANT,
@@ -28,6 +29,7 @@ from txbits.interfaces import (
     IAuthenticator,
     Identity,
 )
+from txbits.protocol.packets import CloseSession
 from txbits.sessions import Caller
 from txbits.web._origin import Origins
 from txbits.web._streaming import (
@@ -132,7 +134,15 @@ class Gate:
                     and owners is not None
                     and self.session_credentials == "create"
                 ):
-                    identity = await self._owner(owners, session_id, credentials.path)
+                    try:
+                        identity = await self._owner(
+                            owners, session_id, credentials.path
+                        )
+                    except NoSuchSession:
+                        # It may have been closed, and the Ack lost.
+                        if packet_type != CloseSession.packet_type:
+                            raise
+                        return Caller(None, caller.address, knows_id=True)
                 known(Caller(identity, caller.address))
                 grant = await self._permit(identity, destination, packet_type)
             except CredentialsRejected as error:

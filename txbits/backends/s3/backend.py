@@ -54,6 +54,8 @@ from txbits.errors import (
     ParentMissing,
 )
 from txbits.interfaces import (
+    ANY_OWNER,
+    AnyOwner,
     IAbilities,
     IAddressable,
     IAnswerable,
@@ -421,7 +423,10 @@ class S3Backend:
 
     @deferred
     async def recalls_close(
-        self, session_id: UUID, destination: tuple[str, ...], owner: str | None
+        self,
+        session_id: UUID,
+        destination: tuple[str, ...],
+        owner: str | AnyOwner | None,
     ) -> bool:
         """Look a close up; see :class:`~txbits.interfaces.IBackend`."""
         stored = await self.staging.read(session_id)
@@ -429,10 +434,13 @@ class S3Backend:
             return False
         record = stored.record
         if isinstance(record, Closed):
-            return record == closed(session_id, destination, owner)
-        if record.state != "closing" or (record.destination, record.owner) != (
-            destination,
-            owner,
+            return owner is ANY_OWNER or record == closed(
+                session_id, destination, owner
+            )
+        if (
+            record.state != "closing"
+            or record.destination != destination
+            or owner not in (record.owner, ANY_OWNER)
         ):
             return False
         # A node died on the way. The Ack says that everything is released.
