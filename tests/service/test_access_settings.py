@@ -2,6 +2,8 @@
 Who may use a directory: the keys of the file, permissions and groups.
 """
 
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -170,7 +172,6 @@ class FileTests(AccessCase):
             ('link-key-file = "/x"', "link"),
             ("link-grace = 0", "link"),
             ('revoked-links = ["x"]', "link"),
-            ("allow-plain-passwords = true", "basic or bearer or link"),
         ):
             name = line.partition(" ")[0]
             for table, where in ((line, "directory 1 (/a): "), ("", "")):
@@ -475,3 +476,19 @@ class OptionTests(SynchronousTestCase):
             error.code,
             "txbits: --link-key-file: requires --authenticate with link",
         )
+
+    def test_plain_passwords_may_be_those_of_any_scheme(self):
+        self.assertTrue(
+            self.parsed("--allow-plain-passwords").access.allow_plain_passwords
+        )
+
+    def test_all_schemes_are_listed(self):
+        output = StringIO()
+        with redirect_stdout(output):
+            error = self.assertRaises(
+                SystemExit, Options().parseOptions, ["--help-authenticators"]
+            )
+        self.assertEqual(error.code, 0)
+        lines = [line for line in output.getvalue().splitlines() if line[0] != " "]
+        ours = ["basic", "bearer", "certificate", "header", "link", "negotiate"]
+        self.assertEqual([one for one in lines if one in ours], ours)

@@ -255,12 +255,28 @@ def _negotiate(making: _Making) -> IAuthenticator:
         return NegotiateAuthenticator(making.reactor, path, realms)
 
 
-#: What makes the authenticators of txbits itself.
-_MAKERS: dict[str, Callable[[_Making], IAuthenticator]] = {
-    "basic": _basic,
-    "bearer": _bearer,
-    "certificate": _certificate,
-    "header": _header,
-    "link": _link,
-    "negotiate": _negotiate,
-}
+@frozen
+class Scheme:
+    """
+    An authentication scheme of txbits itself.
+
+    :ivar name: The name in the settings.
+    :ivar help: One sentence that says what it checks.
+    :ivar make: Makes the authenticator.
+    """
+
+    name: str
+    help: str
+    make: Callable[[_Making], IAuthenticator]
+
+
+SCHEMES = (
+    Scheme("basic", "Names and passwords, from a file of htpasswd -B.", _basic),
+    Scheme("bearer", "Tokens from a file, and JSON Web Tokens of an issuer.", _bearer),
+    Scheme("certificate", "Client certificates, on an https: listener.", _certificate),
+    Scheme("header", "Names that a trusted proxy sends in a header.", _header),
+    Scheme("link", "Upload links, which need no account.", _link),
+    Scheme("negotiate", "Kerberos, as in Windows domains.", _negotiate),
+)
+
+_MAKERS = {one.name: one.make for one in SCHEMES}

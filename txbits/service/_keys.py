@@ -217,7 +217,6 @@ KEYS = (
     Key(
         "allow-plain-passwords", Access, Flag(),
         "Accept passwords, tokens and links on listeners without TLS.",
-        schemes=("basic", "bearer", "link"),
     ),
     Key(
         "password-file", Access, Optional(),

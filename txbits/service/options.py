@@ -15,8 +15,10 @@ from typing import Any
 from twisted.python import usage
 
 from txbits._version import versions
+from txbits.access.description import available_authenticators
 from txbits.backends import available_parsers
 from txbits.errors import InvalidSetting
+from txbits.service._access import SCHEMES
 from txbits.service._keys import BY_NAME, KEYS, Key
 from txbits.service._kinds import Flag, Texts, closest
 from txbits.service._process import one_line, remove_own_pidfile
@@ -77,6 +79,14 @@ class Options(usage.Options):
         """List all kinds of backends, including those of plugins, and exit."""
         for parser in available_parsers():
             print(f"{parser.format}\n    {parser.help}")
+        raise SystemExit(0)
+
+    def opt_help_authenticators(self) -> None:
+        """List all authentication schemes, including those of plugins, and exit."""
+        for scheme in SCHEMES:
+            print(f"{scheme.name}\n    {scheme.help}")
+        for authenticator in available_authenticators():
+            print(f"{authenticator.format}\n    {authenticator.help}")
         raise SystemExit(0)
 
     def opt_version(self) -> None:
