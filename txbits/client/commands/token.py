@@ -60,8 +60,7 @@ COMMAND = Command(
     name="token",
     help="make a token for a client of your server",
     description="Print a new token for a client of your server, and below it the line "
-    "for the file that token-file names. The line has only a hash of the token. Nothing "
-    "is stored or sent.",
+    "for the file that token-file names. The line has only a hash of the token.",
     arguments=_arguments,
     perform=_perform,
     statuses=(),
