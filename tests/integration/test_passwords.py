@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
+import shutil
 from email import message_from_bytes
 from pathlib import Path
+from tempfile import mkdtemp
 
 from attrs import frozen
 from twisted.internet import reactor
@@ -18,12 +21,17 @@ from twisted.internet.utils import getProcessOutputAndValue
 from twisted.python.procutils import which
 from twisted.trial.unittest import TestCase
 
+from tests.integration.cluster import start_nginx
+from tests.ports import free_ports
+from tests.test_docs import ROOT
 from txbits.access.basic import BasicAuthenticator, Passwords
 from txbits.access.bearer import BearerAuthenticator, Tokens
 from txbits.access.header import HeaderAuthenticator
 from txbits.backends.memory import MemoryBackend
 from txbits.sessions import Settings
 from txbits.web import BITSResource, BITSSite
+
+_HOWTO = ROOT / "docs" / "howto" / "proxy-authentication.md"
 
 PROTOCOL = "{7df0354d-249b-430f-820d-3d2a9bef4931}"
 BASIC = 'Basic realm="txbits", charset="UTF-8"'
@@ -68,7 +76,7 @@ class CurlCase(TestCase):
     def basic(self):
         return BasicAuthenticator(reactor, Passwords.read(self.passwords))
 
-    async def serve(self, *authenticators, **more):
+    async def serve(self, *authenticators, listen="tcp:0:interface=127.0.0.1", **more):
         resource = BITSResource(
             self.memory,
             Settings(allow_downloads=True),
@@ -78,10 +86,10 @@ class CurlCase(TestCase):
         )
         await resource.manager.start()
         self.addCleanup(resource.manager.stop)
-        endpoint = serverFromString(reactor, "tcp:0:interface=127.0.0.1")
-        port = await endpoint.listen(BITSSite(resource))
+        port = await serverFromString(reactor, listen).listen(BITSSite(resource))
         self.addCleanup(port.stopListening)
-        self.url = f"http://127.0.0.1:{port.getHost().port}/a.txt"
+        if listen.startswith("tcp:"):
+            self.url = f"http://127.0.0.1:{port.getHost().port}/a.txt"
 
     async def curl(self, *arguments):
         options = ("-sSi", "--max-time", "60", "--noproxy", "*")
@@ -251,3 +259,56 @@ class HeaderTests(CurlCase):
         self.assertEqual(answer.statuses, ["401"])
         answer = await self.packet("Ping", *self.alice, "-u", "bob:hidden")
         self.assertEqual(answer.statuses, ["200"])
+
+
+class ProxyTests(CurlCase):
+    """nginx asks for passwords, with the settings of the how-to but for TLS."""
+
+    def settings(self, socket, port):
+        """The settings of the how-to, with other addresses and files."""
+        found = re.search(r"^```nginx\n(.*?)^```", _HOWTO.read_text(), re.DOTALL | re.M)
+        text = found[1]
+        for old, new in (
+            ("/run/txbits/socket", str(socket)),
+            ("listen 443 ssl", f"listen 127.0.0.1:{port}"),
+            ("/etc/nginx/users", os.path.abspath(self.passwords)),
+        ):
+            self.assertIn(old, text)
+            text = text.replace(old, new)
+        return re.sub(r"^ *ssl_.*\n", "", text, flags=re.M)
+
+    async def setUp(self):
+        await super().setUp()
+        # The path of a socket must be short.
+        folder = Path(mkdtemp(prefix="txbits-"))
+        self.addCleanup(shutil.rmtree, folder)
+        socket = folder / "socket"
+        await self.serve(
+            HeaderAuthenticator(), listen=f"unix:{socket}", trusted_proxies=["unix"]
+        )
+        (port,) = free_ports(1)
+        settings = self.settings(socket, port)
+        await start_nginx(self, folder, "proxied.conf.template", port, server=settings)
+        self.url = f"http://127.0.0.1:{port}/a.txt"
+
+    async def test_users_of_the_proxy_upload(self):
+        for answer in await self.upload("-u", "alice:sécret: x"):
+            self.assertEqual(answer.statuses, ["200"])
+        answer = await self.packet("Create-Session", "-u", "alice:wrong")
+        self.assertEqual(answer.statuses, ["401"])
+
+    async def test_a_client_cannot_name_itself(self):
+        created = await self.packet(
+            "Create-Session", "-u", "alice:sécret: x", "-H", "X-Remote-User: bob"
+        )
+        session = created.headers["BITS-Session-Id"]
+        for user, headers, code in (
+            ("bob:hidden", "X-Remote-User: alice", "0x8020001F"),
+            ("alice:sécret: x", "X-Remote-User: bob", None),
+        ):
+            answer = await self.packet(
+                "Cancel-Session", "-u", user, "-H", headers, session=session
+            )
+            self.assertEqual(answer.headers["BITS-Error-Code"], code)
+        answer = await self.packet("Ping", "-H", "X-Remote-User: alice")
+        self.assertEqual(answer.statuses, ["401"])
