@@ -1,9 +1,10 @@
 """
 Uploads for users with passwords, each into a folder of their own.
 
-Make the password file with ``htpasswd -cB users.txt alice``, and ``chmod o-r`` it. Run
-``python embed_with_users.py``, and upload to ``http://localhost:8080/upload/alice/NAME``.
-A session belongs to the user who created it. Use a TLS endpoint on any address but
+Make the file of users with ``htpasswd -cB -C 12 users alice``, and let nobody else read
+it: ``chmod 600 users``. Run ``python embed_with_users.py``, and upload to
+``http://localhost:8080/upload/alice/NAME``. A session belongs to the user who created
+it, and each user can have five open sessions. Use a TLS endpoint on any address but
 loopback: Basic authentication does not encrypt passwords.
 """
 
@@ -26,7 +27,7 @@ async def main(
     reactor: Any,
     listen: str = "tcp:8080:interface=127.0.0.1",
     directory: str = "uploads",
-    users: str = "users.txt",
+    users: str = "users",
 ) -> None:
     upload = BITSResource(
         DiskBackend(directory, reactor),

@@ -19,6 +19,12 @@ ALICE = b"Basic YWxpY2U6c2VjcmV0"  # alice:secret
 BOB = b"Basic Ym9iOmhpZGRlbg=="  # bob:hidden
 
 
+def hashed(name, password):
+    """A line of a password file."""
+    stored = bcrypt.hashpw(password, bcrypt.gensalt(4)).decode()
+    return f"{name}:{stored}\n"
+
+
 class ExampleTestCase(TestCase):
     """Runs programs in an empty directory."""
 
@@ -90,14 +96,9 @@ class EmbedTests(ExampleTestCase):
         await program.says("uploads/file has 8 bytes")
 
     async def test_sessions_belong_to_users(self):
-        users = self.cwd / "users.txt"
-        users.write_text(
-            "".join(
-                f"{name}:{bcrypt.hashpw(password, bcrypt.gensalt(4)).decode()}\n"
-                for name, password in (("alice", b"secret"), ("bob", b"hidden"))
-            )
-        )
-        users.chmod(0o600)
+        users = self.cwd / "users"
+        users.touch(0o600)
+        users.write_text(hashed("alice", b"secret") + hashed("bob", b"hidden"))
         program = Program.start(
             self, EXAMPLES / "embed_with_users.py", LOOPBACK, cwd=self.cwd
         )

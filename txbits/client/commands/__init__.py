@@ -9,6 +9,7 @@ from txbits.client.commands import (
     download,
     ping,
     status,
+    token,
     upload,
 )
 from txbits.client.commands._command import Command
@@ -21,6 +22,7 @@ COMMANDS: tuple[Command, ...] = (
     download.COMMAND,
     ping.COMMAND,
     check.COMMAND,
+    token.COMMAND,
     completion.COMMAND,
 )
 
