@@ -19,6 +19,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.openssl import Authority
 from txbits.backends.memory import MemoryBackend
+from txbits.testing.faults import HoldableBackend
 from txbits.web import BITSResource, BITSSite
 
 PING = ("-X", "BITS_POST", "-H", "BITS-Packet-Type: Ping", "-H", "Content-Length: 0")
@@ -63,9 +64,8 @@ class HttpsCase(TestCase):
     async def listen(self, *, prefix="", limits=None, authenticators=(), **arguments):
         """Listen until the end of the test."""
         endpoint = serverFromString(reactor, prefix + self.description(**arguments))
-        self.resource = BITSResource(
-            MemoryBackend(reactor), authenticators=authenticators
-        )
+        self.backend = HoldableBackend(MemoryBackend(reactor))
+        self.resource = BITSResource(self.backend, authenticators=authenticators)
         await self.resource.manager.start()
         site = BITSSite(self.resource, reactor=reactor, limits=limits)
         self.site = site

@@ -9,7 +9,7 @@ from OpenSSL import SSL
 from twisted.internet.threads import deferToThread
 
 from tests.openssl import Authority
-from tests.tls.support import PING, HttpsCase
+from tests.tls.support import HttpsCase
 from txbits.access.certificate import CertificateAuthenticator
 from txbits.web import Limits
 
@@ -300,26 +300,3 @@ class ProtocolTests(HttpsCase):
         context = ssl.create_default_context(cafile=str(self.authority.certificate))
         raw = socket.create_connection(("127.0.0.1", self.number))
         return context.wrap_socket(raw, server_hostname="127.0.0.1")
-
-    async def test_a_body_of_many_records(self):
-        """Longer than what is read at once, in both directions."""
-        await self.listen()
-        created = await self.curl(
-            *PING[:2],
-            *("-H", "BITS-Packet-Type: Create-Session", "-H", "Content-Length: 0"),
-            *("-H", "BITS-Supported-Protocols: {7df0354d-249b-430f-820d-3d2a9bef4931}"),
-            *("-D", self.folder / "headers"),
-        )
-        self.assertEqual(created, "200")
-        headers = (self.folder / "headers").read_text().lower()
-        session = headers.partition("bits-session-id: ")[2].split("\n")[0]
-        data = bytes(range(256)) * 8192
-        (self.folder / "data").write_bytes(data)
-        sent = await self.curl(
-            *PING[:2],
-            *("-H", "BITS-Packet-Type: Fragment"),
-            *("-H", f"BITS-Session-Id: {session}"),
-            *("-H", f"Content-Range: bytes 0-{len(data) - 1}/{len(data)}"),
-            *("--data-binary", f"@{self.folder / 'data'}"),
-        )
-        self.assertEqual(sent, "200")
