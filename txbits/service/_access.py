@@ -18,6 +18,7 @@ from txbits.access.description import (
     available_authenticators,
 )
 from txbits.access.permissions import Permissions
+from txbits.clocks import wall_of
 from txbits.errors import InvalidSetting
 from txbits.interfaces import IAuthenticator
 from txbits.service._kinds import closest
@@ -174,7 +175,25 @@ def _header(making: _Making) -> IAuthenticator:
         return HeaderAuthenticator(making.access.user_header)
 
 
+def _link(making: _Making) -> IAuthenticator:
+    from txbits.access.links import LinkAuthenticator, LinkKeys
+
+    access, path = making.access, making.required("link", "link-key-file")
+    grace = access.link_grace
+    if grace is None:
+        grace = making.directory.settings.session_timeout
+    with making.about("link-key-file"):
+        return LinkAuthenticator(
+            LinkKeys.read(path),
+            mount=making.directory.mount,
+            revoked=access.revoked_links,
+            grace=grace,
+            wall=wall_of(making.reactor),
+        )
+
+
 #: What makes the authenticators of txbits itself.
 _MAKERS: dict[str, Callable[[_Making], IAuthenticator]] = {
     "header": _header,
+    "link": _link,
 }
