@@ -7,6 +7,7 @@ from txbits.client.commands import (
     check,
     completion,
     download,
+    link,
     ping,
     status,
     upload,
@@ -21,6 +22,7 @@ COMMANDS: tuple[Command, ...] = (
     download.COMMAND,
     ping.COMMAND,
     check.COMMAND,
+    link.COMMAND,
     completion.COMMAND,
 )
 
