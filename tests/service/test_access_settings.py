@@ -162,7 +162,7 @@ class FileTests(AccessCase):
         for line, scheme in (
             ('password-file = "/x"', "basic"),
             ('keytab = "/x"', "negotiate"),
-            ('realms = ["X"]', "negotiate"),
+            ('realms = ["X"]', "negotiate or certificate"),
             ('certificate-name = "dns"', "certificate"),
             ('token-file = "/x"', "bearer"),
             ('jwt-keys = "/x"', "bearer"),

@@ -116,9 +116,9 @@ class Checks:
         """
         return digest(self._secret, b"\0".join(parts), "sha256")
 
-    def forget(self) -> None:
-        """Forget all successes, but not the failures."""
-        self._known.clear()
+    def adopt_failures(self, previous: Checks) -> None:
+        """Go on counting the failures of others, whose successes are not known."""
+        self._addresses, self._names = previous._addresses, previous._names
 
     def known(self, key: bytes) -> Identity | None:
         """Who has succeeded with this not long ago."""
@@ -190,7 +190,7 @@ class Checks:
             self._names.refund(name)
             self._addresses.refund(network)
             told = outcome
-        if isinstance(outcome, Failure):
+        if isinstance(outcome, Failure) and not outcome.check(CredentialsRejected):
             self._troubles.report(
                 "uncheckable",
                 "Credentials cannot be checked now: {reason}",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 from attrs import frozen
 
@@ -20,7 +20,7 @@ from txbits.access.description import (
 from txbits.access.permissions import Permissions
 from txbits.clocks import wall_of
 from txbits.errors import InvalidSetting
-from txbits.interfaces import IAuthenticator
+from txbits.interfaces import Credentials, IAuthenticator
 from txbits.service._kinds import closest
 from txbits.service._listeners import listening
 from txbits.service._permitted import check_permissions
@@ -109,7 +109,7 @@ def _check_listeners(
     if directory.access.allow_plain_passwords:
         return
     for authenticator in authenticators:
-        if authenticator.scheme not in _REUSABLE:
+        if not _is_reusable(authenticator):
             continue
         for endpoint in configuration.listen:
             if listening(endpoint).is_open:
@@ -119,6 +119,14 @@ def _check_listeners(
                     "listen on https:, or on loopback, or, behind a proxy that has "
                     "TLS, set allow-plain-passwords"
                 )
+
+
+def _is_reusable(authenticator: IAuthenticator) -> bool:
+    """Whether its credentials serve whoever reads them on the way."""
+    # A third party's may have any name, and ask for passwords all the same.
+    asked = authenticator.challenge(Credentials(headers={})) or b""
+    word = asked.partition(b" ")[0].lower().decode("latin-1")
+    return authenticator.scheme in _REUSABLE or word in _REUSABLE
 
 
 @frozen
@@ -150,10 +158,12 @@ class _Making:
         value: str | None = getattr(self.access, key.replace("-", "_"))
         if value is None:
             dashes = "--" if self.directory.where.endswith("--") else ""
-            raise InvalidSetting(
-                f"{self.directory.where}authenticate: {scheme} requires {dashes}{key}"
-            )
+            self.refuse(f"{scheme} requires {dashes}{key}")
         return value
+
+    def refuse(self, reason: str) -> NoReturn:
+        """Refuse the settings."""
+        raise InvalidSetting(f"{self.directory.where}authenticate: {reason}")
 
 
 def _made(description: str, making: _Making) -> IAuthenticator:
@@ -168,6 +178,49 @@ def _made(description: str, making: _Making) -> IAuthenticator:
         return authenticator_from_description(description, making.reactor)
 
 
+def _basic(making: _Making) -> IAuthenticator:
+    from txbits.access.basic import BasicAuthenticator, Passwords
+
+    path = making.required("basic", "password-file")
+    with making.about("password-file"):
+        return BasicAuthenticator(making.reactor, Passwords.read(path))
+
+
+def _bearer(making: _Making) -> IAuthenticator:
+    from txbits.access.bearer import BearerAuthenticator, Tokens
+
+    access, tokens, verifier = making.access, None, None
+    if access.token_file is None and access.jwt_keys is None:
+        making.refuse("bearer requires token-file or jwt-keys")
+    if access.jwt_keys is None and (access.jwt_issuer or access.jwt_audience):
+        making.refuse("jwt-issuer and jwt-audience require jwt-keys")
+    if access.token_file is not None:
+        with making.about("token-file"):
+            tokens = Tokens.read(access.token_file)
+    if access.jwt_keys is not None:
+        from txbits.access.jwt import JWTVerifier
+
+        issuer = making.required("bearer with jwt-keys", "jwt-issuer")
+        audience = making.required("bearer with jwt-keys", "jwt-audience")
+        with making.about("jwt-keys"):
+            verifier = JWTVerifier(
+                making.reactor,
+                issuer=issuer,
+                audience=audience,
+                keys=access.jwt_keys,
+                name_claim=access.jwt_name_claim,
+                groups_claim=access.jwt_groups_claim,
+            )
+    return BearerAuthenticator(making.reactor, tokens=tokens, jwt=verifier)
+
+
+def _certificate(making: _Making) -> IAuthenticator:
+    from txbits.access.certificate import CertificateAuthenticator
+
+    access = making.access
+    return CertificateAuthenticator(access.certificate_name, realms=access.realms)
+
+
 def _header(making: _Making) -> IAuthenticator:
     from txbits.access.header import HeaderAuthenticator
 
@@ -178,22 +231,36 @@ def _header(making: _Making) -> IAuthenticator:
 def _link(making: _Making) -> IAuthenticator:
     from txbits.access.links import LinkAuthenticator, LinkKeys
 
-    access, path = making.access, making.required("link", "link-key-file")
-    grace = access.link_grace
-    if grace is None:
-        grace = making.directory.settings.session_timeout
+    access, directory = making.access, making.directory
+    path = making.required("link", "link-key-file")
     with making.about("link-key-file"):
-        return LinkAuthenticator(
-            LinkKeys.read(path),
-            mount=making.directory.mount,
-            revoked=access.revoked_links,
-            grace=grace,
-            wall=wall_of(making.reactor),
-        )
+        keys = LinkKeys.read(path)
+    grace = access.link_grace
+    return LinkAuthenticator(
+        keys,
+        mount=directory.mount,
+        revoked=access.revoked_links,
+        grace=directory.settings.session_timeout if grace is None else grace,
+        wall=wall_of(making.reactor),
+    )
+
+
+def _negotiate(making: _Making) -> IAuthenticator:
+    from txbits.access.negotiate import NegotiateAuthenticator
+
+    path, realms = making.required("negotiate", "keytab"), making.access.realms
+    if not realms:
+        making.refuse("negotiate requires realms, those whose users can log in")
+    with making.about("keytab"):
+        return NegotiateAuthenticator(making.reactor, path, realms)
 
 
 #: What makes the authenticators of txbits itself.
 _MAKERS: dict[str, Callable[[_Making], IAuthenticator]] = {
+    "basic": _basic,
+    "bearer": _bearer,
+    "certificate": _certificate,
     "header": _header,
     "link": _link,
+    "negotiate": _negotiate,
 }

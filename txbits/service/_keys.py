@@ -230,8 +230,9 @@ KEYS = (
     ),
     Key(
         "realms", Access, Texts('["EXAMPLE.TEST"]', may_be_empty=True),
-        "Kerberos realms whose users negotiate accepts.",
-        "none", ("negotiate",), is_option=False,
+        "Realms whose users are known without them: those whose users negotiate "
+        "accepts, and those that are omitted from names in certificates.",
+        "none", ("negotiate", "certificate"), is_option=False,
     ),
     Key(
         "certificate-name", Access, Text(),

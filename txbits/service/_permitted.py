@@ -104,10 +104,13 @@ def check_permissions(directory: Directory) -> None:
         any(one not in _WITHOUT_GROUPS for one in schemes),
     )
     if asking and all(set(one.users) <= {ANONYMOUS} for one in access.permissions):
-        raise InvalidSetting(
+        line = (
             f"{directory.where}authenticate: {asking[0]} requires a "
             "[[directory.permission]] for its users"
         )
+        if directory.where.endswith("--"):
+            line += ", which only a file for --config has"
+        raise InvalidSetting(line)
     for number, permission in enumerate(access.permissions):
         where = f"{directory.where}permission {number + 1}: "
         _check_users(permission, listed, asking, where)

@@ -76,6 +76,9 @@ def make_plan(
             gate = builder.gate_for(settings, now)
             plan.kept.append(Kept(served, settings, notifier, gate))
     for directory, served in pairs:
+        if new.listen != old.listen:
+            # It could not start again.
+            builder.gate_for(directory, new)
         if served is None:
             plan.added.append(builder.build(directory, now))
     return plan

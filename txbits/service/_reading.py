@@ -230,7 +230,8 @@ def _access(
     """Build the settings of who may use a directory, with the paths of their files."""
     access = Access(**values, permissions=permissions, groups=groups)
     files: dict[str, Any] = {
-        name: join(base, path)
+        # The same at the start and at each reload.
+        name: abspath(join(base, path))
         for name in FILES_OF_ACCESS
         if (path := getattr(access, name)) is not None and "://" not in path
     }

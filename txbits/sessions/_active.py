@@ -426,10 +426,9 @@ class ActiveSessions:
     def fields(self, session: Session, caller: Caller | None = None) -> dict[str, Any]:
         """
         What every line of the log about a session has: ``session``, ``user``,
-        ``directory``, ``destination``, ``bytes`` and ``total``.
+        ``directory``, ``destination``, ``bytes``, ``total``, ``client`` and ``scheme``.
 
-        :param caller: Who sent the packet: ``client`` and ``scheme``, and ``who`` in
-            texts.
+        :param caller: Who sent the packet, for the last two, and for ``who`` in texts.
         """
         upload = session.upload
         fields = {
@@ -439,6 +438,8 @@ class ActiveSessions:
             "destination": destination_name(upload.destination),
             "bytes": upload.offset,
             "total": upload.total,
+            "client": None,
+            "scheme": None,
         }
         if caller is not None:
             fields["client"], fields["who"] = caller.address, caller.name

@@ -267,9 +267,11 @@ class SessionManager:
             log_often(
                 _log,
                 "session {session} created for {directory}/{destination} by {who}",
+                outcome="created",
                 session=session_name(session_id),
                 directory=self.name,
                 destination=destination_name(destination),
+                bytes=0,
                 client=caller.address,
                 user=caller.user,
                 scheme=caller.scheme,
@@ -374,6 +376,7 @@ class SessionManager:
                 _log.info(
                     "fragment of session {session} from {who} ended early, {bytes} "
                     "bytes are held: {reason} ({directory}/{destination})",
+                    outcome="interrupted",
                     reason=str(error),
                     **active.fields(session, caller),
                 )

@@ -14,7 +14,12 @@ from attrs.validators import in_
 from twisted.web.server import Request
 from zope.interface import Interface
 
-from txbits.errors import AccessDenied, CredentialsIncomplete, CredentialsRejected
+from txbits.errors import (
+    AccessDenied,
+    CredentialsIncomplete,
+    CredentialsRejected,
+    CredentialsUncheckable,
+)
 from txbits.interfaces import (
     FULL_GRANT,
     Credentials,
@@ -95,6 +100,8 @@ class Gate:
         packet_type: str,
         owners: Owners | None = None,
         session_id: UUID | None = None,
+        *,
+        known: Callable[[Caller], None],
     ) -> Caller:
         """
         Establish who sends a request, and ask whether they may.
@@ -106,6 +113,8 @@ class Gate:
         :param owners: Knows whose session a packet names.
         :param session_id: The session that the packet acts in; ``None`` if it acts in
             none.
+        :param known: Called when it is established who sends the request, whatever they
+            may do.
         :returns: Who sends it, and what they may do.
         :raises CredentialsRejected: If nobody knows who sends it, but somebody must.
         :raises CredentialsUncheckable: If that cannot be told now.
@@ -124,6 +133,7 @@ class Gate:
                     and self.session_credentials == "create"
                 ):
                     identity = await self._owner(owners, session_id, credentials.path)
+                known(Caller(identity, caller.address))
                 grant = await self._permit(identity, destination, packet_type)
             except CredentialsRejected as error:
                 raise self._challenge(request, credentials, error) from None
@@ -136,7 +146,11 @@ class Gate:
 
     async def _identify(self, credentials: Credentials) -> Identity | None:
         for authenticator in self.authenticators:
-            identity = await authenticator.authenticate(credentials)
+            try:
+                identity = await authenticator.authenticate(credentials)
+            except (CredentialsRejected, CredentialsUncheckable) as error:
+                error.scheme = authenticator.scheme
+                raise
             if identity is not None:
                 return identity
         if b"authorization" in credentials.headers:
