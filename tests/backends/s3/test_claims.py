@@ -9,8 +9,12 @@ from uuid import UUID, uuid4
 from twisted.internet.threads import deferToThread
 
 from tests.backends.s3.support import Killed, S3Case
+from tests.backends.s3.test_requests import Body, RequestCase
 from txbits._deferreds import together
-from txbits.errors import BackendError
+from txbits.errors import AccessDenied, BackendError
+from txbits.interfaces import Grant
+from txbits.protocol.codec import ContentRange
+from txbits.sessions import Caller
 from txbits.testing.backend import contract
 
 UNTIL = 1e10
@@ -126,3 +130,65 @@ class ClaimsTests(S3Case):
             await deferToThread(self.bucket.put, key, body)
             await self.fails(BackendError, backend.is_claimed("x"))
             await self.fails(BackendError, backend.claim("x", ONE, UNTIL))
+
+
+class ManagersTests(RequestCase):
+    """Two servers on one bucket, and a link that is good once."""
+
+    def guest(self):
+        """Who has a new link."""
+        claim = f"link/{uuid4()}"
+        grant = Grant(overwrite=False, claim=claim, claim_until=UNTIL)
+        return Caller("link/anna", "192.0.2.7", grant)
+
+    async def complete_sessions(self, nodes, guest):
+        """A complete session on each node, with names of their own."""
+        data, sessions = self.data(2000), []
+        for node in nodes:
+            name = (f"{uuid4()}",)
+            one = await node.create(name, guest, None)
+            await node.fragment(
+                one, name, guest, ContentRange(0, 1999, 2000), Body(data)
+            )
+            sessions.append((one, name))
+        return sessions
+
+    async def outcome(self, closing):
+        """Whether a Close succeeded, or was denied."""
+        try:
+            await closing
+        except AccessDenied:
+            return False
+        return True
+
+    @contract
+    async def test_one_of_two_closes_at_once_succeeds(self):
+        nodes = [await self.manager() for _ in range(2)]
+        for _ in range(5):
+            guest = self.guest()
+            sessions = await self.complete_sessions(nodes, guest)
+            closings = [
+                node.close(*session, guest)
+                for node, session in zip(nodes, sessions, strict=True)
+            ]
+            outcomes = [await self.outcome(closing) for closing in closings]
+            self.assertEqual(sorted(outcomes), [False, True])
+            there = [
+                await self.file_at(nodes[0].backend, name) is not None
+                for _, name in sessions
+            ]
+            self.assertEqual(there, outcomes)
+            # The Ack was lost, and the other node is asked.
+            winner = sessions[outcomes.index(True)]
+            await nodes[outcomes.index(False)].close(*winner, guest)
+            for node in nodes:
+                with self.assertRaises(AccessDenied):
+                    await node.create(("another",), guest, None)
+
+    @contract
+    async def test_both_nodes_close_the_same_session_at_once(self):
+        nodes = [await self.manager() for _ in range(2)]
+        guest = self.guest()
+        ((one, name), _) = await self.complete_sessions(nodes, guest)
+        await together(*(node.close(one, name, guest) for node in nodes))
+        self.assertIsNotNone(await self.file_at(nodes[0].backend, name))
