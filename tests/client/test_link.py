@@ -256,6 +256,14 @@ class LinkTests(CommandTestCase):
         url, _ = self.make("/cases/17/", "--name", "bob")
         self.assertEqual(self.shown(url)["state"], "revoked")
 
+    def test_one_for_a_directory_that_is_mounted_elsewhere(self) -> None:
+        url, _ = self.make("/cases/17/")
+        with open(self.config) as file:
+            text = file.read().replace('"/cases"', '"/moved"')
+        moved = self.write("moved.toml", text.encode())
+        lines = self.said("--config", moved, "--show", url)
+        self.assertIn("not valid: no directory with this key is mounted at", lines[0])
+
     def test_one_that_nobody_has_signed(self) -> None:
         url, _ = self.make("/cases/17/")
         line = self.complaint("--config", self.config, "--show", url[:-3] + "AAA")

@@ -12,7 +12,7 @@ from twisted.internet.threads import deferToThread
 from twisted.internet.utils import getProcessOutputAndValue
 from twisted.python.procutils import which
 
-from tests.integration.programs import Program
+from tests.integration.programs import ROOT, TWISTD, Program
 from tests.integration.test_service import LOOPBACK, ServiceTestCase, pause
 from tests.integration.wire import Wire
 
@@ -75,7 +75,7 @@ class LinksCase(ServiceTestCase):
             *("--expires", expires, *options),
         )
         url = output.splitlines()[0]
-        return url.replace("127.0.0.1:1/", f"127.0.0.1:{self.port}/")
+        return url.replace(":1/", f":{getattr(self, 'port', 1)}/")
 
     async def show(self, url):
         return await self.run_to_end(
@@ -270,6 +270,34 @@ class OnceTests(LinksCase):
         self.assertEqual(await self.close(*one), 200)
         self.assertEqual((await self.create(self.at(url, "c.bin")))[0], 403)
         self.assertEqual(os.listdir(self.cwd / "root" / "17"), ["a.bin"])
+
+    async def test_a_backend_that_cannot_remember_it_is_refused(self):
+        await self.add_key()
+        self.write()
+        url = await self.link("--once")
+        path = self.cwd / "txbits.toml"
+        path.write_text(path.read_text().replace("disk:root", "sqlite:uploads.db"))
+        example = [ROOT / "docs" / "examples" / "sqlite_backend"]
+        making = Program.start(
+            self,
+            *(*CLI, "link", "--config", "txbits.toml", "--path", "/cases/17/"),
+            *("--expires", "1d", "--once"),
+            cwd=self.cwd,
+            path=example,
+        )
+        await making.ended()
+        self.assertEqual(making.status, 1, making.output)
+        self.assertIn("--once: sqlite:uploads.db cannot remember", making.stderr)
+        self.program = Program.start(
+            self,
+            *(*TWISTD, "-n", "txbits", "--config", "txbits.toml"),
+            cwd=self.cwd,
+            path=example,
+        )
+        self.port = await self.program.listening()
+        file = self.at(url, "a.bin").replace(":1/", f":{self.port}/")
+        self.assertEqual((await self.create(file))[0], 403)
+        self.assertIn("make links without --once", self.program.stdout)
 
     async def test_one_file_appears_whenever_the_server_is_killed(self):
         await self.serve()
