@@ -213,6 +213,21 @@ class AskingTests(NotifyingCase, OnceCase):
         self.successResultOf(self.close(one, caller=GUEST))
         self.assertEqual(len(self.application.asked), 1)
 
+    def test_who_reads_a_reply_meanwhile_changes_nothing(self):
+        self.restart(allow_overwrites=True, publish_on="last-fragment")
+        session_id = self.create(caller=GUEST)
+        self.memory.files[NAME] = b"another"
+        underway = self.ask(session_id, caller=GUEST)
+        # That somebody may read a reply says nothing about what they may upload.
+        reader = Caller(GUEST.identity, GUEST.address)
+        self.successResultOf(self._destination(session_id, reader))
+        self.asked.answer(Answer(publishes=True))
+        self.failureResultOf(underway.outcome, DestinationExists)
+        self.assertIsNone(self.taken())
+
+    def _destination(self, session_id, caller):
+        return Deferred.fromCoroutine(self.manager.destination_of(session_id, caller))
+
     def test_an_upload_that_it_refuses_uses_nothing_up(self):
         one = self.create(caller=GUEST)
         underway = self.ask(one, caller=GUEST)

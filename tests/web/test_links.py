@@ -196,6 +196,13 @@ class SecrecyTests(LinkCase):
         self.assert_silent_log(events)
         self.assertIn("/17/a.zip?a=1&b=2", formatEvent(events[-1]))
 
+    def test_nor_one_about_a_link_that_was_put_into_the_path(self) -> None:
+        at = FILE + b"%3Ftxbits-link=" + KEYS.sign(LINK).encode()
+        with capturedLogs() as events:
+            ack = self.ask(packet(b"Create-Session", target=at))
+        self.assert_refused(ack, "credentials-rejected")
+        self.assert_silent_log(events)
+
     def test_nor_a_traceback(self) -> None:
         gate = self.backend.hold("create")
         with capturedLogs() as events:

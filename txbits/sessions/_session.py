@@ -226,7 +226,7 @@ class Session(PacketOrder):
     :ivar asking: The server application is being asked about it.
     :ivar replies: The replies of it that are open.
     :ivar fault: Why the last Close-Session failed, if one has.
-    :ivar grant: What the newest packet may do in it.
+    :ivar grant: What the newest Fragment or Close-Session may do in it.
     """
 
     upload: IUploadSession = field(kw_only=True)

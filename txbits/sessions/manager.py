@@ -369,6 +369,7 @@ class SessionManager:
         active.begin_packet()
         try:
             session = await self._find(session_id, destination, caller)
+            session.grant = caller.grant
             if session.newest is not None:
                 self._fragments.require_fit(session, content_range)
             turn = active.enter(session, body)
@@ -425,6 +426,7 @@ class SessionManager:
         active.begin_packet()
         try:
             session = await self._find(session_id, destination, caller)
+            session.grant = caller.grant
             turn = active.enter(session, None)
             try:
                 if turn.previous is not None:
@@ -572,5 +574,4 @@ class SessionManager:
                 raise NoSuchSession("the session has expired")
             # Meanwhile, another packet may have begun to act in it.
             session = active.table.get(session_id, session)
-        session.grant = caller.grant
         return session

@@ -11,7 +11,6 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from txbits.protocol.codec import RemoteProtocolError
 from txbits.protocol.refusals import NOT_MOUNTED
-from txbits.protocol.urls import without_link
 from txbits.sessions.naming import shown
 from txbits.web._ack import refuse
 from txbits.web._streaming import destination_of
@@ -33,7 +32,7 @@ class _Unknown(Resource):
     isLeaf = True
 
     def render(self, request: Request) -> int:
-        uri = shown(without_link(request.uri.decode("latin-1")))
+        uri = shown(request.uri.decode("latin-1"))
         error = RemoteProtocolError(f"the URL is {uri}", NOT_MOUNTED)
         refuse(request, error, destination_of(request))
         return NOT_DONE_YET

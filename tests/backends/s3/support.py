@@ -27,6 +27,7 @@ from txbits.backends.s3._budget import Budget
 from txbits.backends.s3._client import Client
 from txbits.backends.s3._records import LEAST_OPEN
 from txbits.backends.s3._responses import S3Error, S3Unreachable, http_date
+from txbits.backends.s3._staging import CLAIMS
 from txbits.errors import NoSuchSession
 from txbits.interfaces import (
     IAbilities,
@@ -245,13 +246,15 @@ class OnS3(_Case):
         return deferToThread(self.left, backend.settings)
 
     def left(self, settings):
-        """Everything but published files and records of closes."""
+        """Everything but published files, records of closes, and claims."""
         left = []
         pages = self.bucket.client.get_paginator("list_objects_v2").paginate(
             Bucket=self.bucket.name, Prefix=settings.staging
         )
         for page in pages:
             for one in page.get("Contents", ()):
+                if one["Key"].startswith(f"{settings.staging}{CLAIMS}/"):
+                    continue
                 if not one["Key"].endswith("/record") or one["Size"] >= LEAST_OPEN:
                     left.append(one["Key"])
         uploads = self.bucket.uploads(settings.prefix)
