@@ -33,7 +33,16 @@ REALM = "EXAMPLE.TEST"
 #: The service that the tests log in to.
 SERVICE = "HTTP/localhost"
 
-_PROGRAMS = ("krb5kdc", "kdb5_util", "kadmin.local", "kinit", "setpriv")
+_PROGRAMS = (
+    "krb5kdc",
+    "kdb5_util",
+    "kadmin.local",
+    "kinit",
+    "setpriv",
+    "curl",
+    "nginx",
+    "haproxy",
+)
 _PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 
 # What a user of the machine may have set, and would change what the tests do.
@@ -145,8 +154,8 @@ class KDC:
             # It ends with this process, however that ends.
             self._process = subprocess.Popen(
                 [
-                    *(_found("setpriv"), "--pdeathsig", "KILL"),
-                    *(_found("krb5kdc"), "-n", "-r", REALM),
+                    *(found("setpriv"), "--pdeathsig", "KILL"),
+                    *(found("krb5kdc"), "-n", "-r", REALM),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -217,7 +226,7 @@ class KDC:
 
     def _run(self, program, *arguments):
         done = subprocess.run(
-            [_found(program), *map(str, arguments)],
+            [found(program), *map(str, arguments)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -228,7 +237,8 @@ class KDC:
             raise AssertionError(f"{program} {arguments}: {done.stderr}")
 
 
-def _found(program):
-    found = shutil.which(program, path=_PATH)
-    assert found is not None, f"{program} is not installed"
-    return found
+def found(program):
+    """The path of a program that :func:`missing` does not name."""
+    path = shutil.which(program, path=_PATH)
+    assert path is not None, f"{program} is not installed"
+    return path
