@@ -75,7 +75,7 @@ class Queue:
 
     _in_thread: InThread
     _most_at_once: int = field(factory=one_core_less)
-    _most_waiting: int = 32
+    _most_waiting: int = 64
     _waiting: deque[_Job] = field(factory=deque, init=False)
     _urgent: deque[_Job] = field(factory=deque, init=False)
     _running: int = field(default=0, init=False)

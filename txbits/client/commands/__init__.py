@@ -7,8 +7,10 @@ from txbits.client.commands import (
     check,
     completion,
     download,
+    link,
     ping,
     status,
+    token,
     upload,
 )
 from txbits.client.commands._command import Command
@@ -21,6 +23,8 @@ COMMANDS: tuple[Command, ...] = (
     download.COMMAND,
     ping.COMMAND,
     check.COMMAND,
+    token.COMMAND,
+    link.COMMAND,
     completion.COMMAND,
 )
 
