@@ -359,6 +359,20 @@ class TroubleTests(NegotiateCase):
         self.acceptor.failure = ZeroDivisionError()
         self.refused(b"alice", error=ZeroDivisionError)
 
+    def test_check_that_does_not_end(self):
+        threads = HeldThreads()
+        self.authenticator = self.make(in_thread=threads)
+        _, asked = self.ask(b"alice")
+        self.clock.advance(30)
+        self.failureResultOf(asked, CredentialsUncheckable)
+        self.assertIn("nothing for 30 s", self.lines()[0])
+        # It does, after all.
+        threads.end_all()
+        _, asked = self.ask(b"alice")
+        threads.end_all()
+        self.assertEqual(self.successResultOf(asked), ALICE)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_checks_are_bounded(self):
         threads = HeldThreads()
         self.authenticator = self.make(in_thread=threads)

@@ -1,7 +1,7 @@
 """
 The server's side of Kerberos, by the library of the system. All of it blocks.
 
-No other module of the server imports gssapi, which is not installed everywhere.
+The package gssapi is not installed everywhere, so import this module only on demand.
 
 A failure is either the client's or the server's. The codes of the library do not tell:
 within SPNEGO they are numbers that it makes up in the order of their appearance. But
@@ -12,19 +12,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import gssapi
 from attrs import define, field
-from gssapi import raw
-from gssapi.raw import ext_rfc4178
 
+from txbits import _gssapi
 from txbits.access._keytab import check_keytab
 from txbits.access._steps import Step, Suspicious, Unusable
 from txbits.errors import CredentialsRejected, InvalidSetting
-
-_KERBEROS = "1.2.840.113554.1.2.2"
-_SPNEGO = "1.3.6.1.5.5.2"
-
-_MECHANISMS = [gssapi.OID.from_int_seq(one) for one in (_KERBEROS, _SPNEGO)]
 
 # How a token begins that another mechanism would get: after the tag and the length,
 # the identifier of a mechanism. Windows has a wrong one of Kerberos as well.
@@ -51,9 +44,6 @@ _SUSPICIONS = {
     _CLOCK_SKEW: "the clock of this server is wrong",
 }
 
-#: How much of the library's words is told.
-_LONGEST_TEXT = 300
-
 
 @define(eq=False, repr=False)
 class LibraryAcceptor:
@@ -77,34 +67,26 @@ class LibraryAcceptor:
             raise CredentialsRejected("the token is not one of Kerberos")
         try:
             if self._credentials is None:
-                self._credentials = self._acquire()
-            done = raw.accept_sec_context(
+                self._credentials = _gssapi.kerberos_credentials(
+                    "accept",
+                    # Without a host, all keys of the service count, and no name is
+                    # looked up.
+                    _gssapi.service_name(self._service),
+                    {"keytab": self._keytab},
+                )
+            done = _gssapi.accept(
                 token, acceptor_creds=self._credentials, context=context
             )
             principal = None
             if not done.more_steps:
-                principal = raw.display_name(done.initiator_name, False).name.decode()
-        except raw.GSSError as error:
+                principal = _gssapi.user_name(done.initiator_name)
+        except _gssapi.GSSError as error:
             raise self._sorted(error) from None
         return Step(done.token or b"", principal, done.lifetime, done.context)
 
-    def _acquire(self) -> Any:
-        # Without a host, all keys of the service count, and no name is looked up.
-        name = gssapi.Name(self._service, gssapi.NameType.hostbased_service)
-        credentials = gssapi.Credentials(
-            name=name,
-            usage="accept",
-            mechs=_MECHANISMS,
-            store={"keytab": self._keytab},
-        )
-        # Otherwise a token of NTLM in one of SPNEGO reaches whatever mechanism the
-        # system has, and these can crash the process.
-        ext_rfc4178.set_neg_mechs(credentials, _MECHANISMS[:1])
-        return credentials
-
     def _sorted(self, error: Any) -> Exception:
         """Tell a failure of the client from one of the server."""
-        words = _words(error)
+        words = _gssapi.in_words(error)
         code = _code(getattr(error, "token", None) or b"")
         try:
             check_keytab(self._keytab, self._service)
@@ -133,17 +115,6 @@ def _is_kerberos(token: bytes) -> bool:
         return False
     more = token[1] & 0x7F if token[1] & 0x80 else 0
     return token.startswith(_MECHANISM_NAMES, 2 + more)
-
-
-def _words(error: Any) -> str:
-    """What the library says, for the log. It is asked in the thread of the failure."""
-    found = error.get_all_statuses(error.min_code, False)
-    if error.min_code == 0 or found in (["Success"], ["Unknown error"]):
-        found = error.get_all_statuses(error.maj_code, True)
-    words = "; ".join(found).rstrip("\0")
-    if words.startswith("Unspecified GSS failure"):
-        words = "the token is malformed"
-    return ascii(words[:_LONGEST_TEXT])[1:-1]
 
 
 def _code(token: bytes) -> int | None:

@@ -20,6 +20,7 @@ from typing import Any
 from weakref import WeakSet
 
 from attrs import define, frozen
+from twisted.internet.defer import TimeoutError as TimedOut
 from twisted.logger import Logger, LogLevel
 from zope.interface import implementer
 
@@ -60,6 +61,9 @@ _MOST_LOGINS = 1000
 #: How many tokens are checked at a time, and how many more may wait.
 _AT_ONCE = 4
 _WAITING = 256
+
+#: How many seconds a client waits for a check, such as while a disk does not answer.
+_LONGEST_CHECK = 30.0
 
 #: When clients may try again after a trouble of the server, in seconds.
 _RETRY_AFTER = 60
@@ -182,10 +186,12 @@ class NegotiateAuthenticator:
         return None
 
     async def _step(self, login: _Login, token: bytes) -> Step:
+        work = self._queue.call(self._acceptor.step, login.context, token)
         try:
-            step: Step = await self._queue.call(
-                self._acceptor.step, login.context, token
-            )
+            step: Step = await work.addTimeout(_LONGEST_CHECK, self._clock)
+        except TimedOut:
+            reason = f"the library has said nothing for {_LONGEST_CHECK:.0f} s"
+            raise self._unusable(Unusable(reason)) from None
         except Suspicious as error:
             self._troubles.report(
                 ("refused", error.suspicion),
@@ -197,15 +203,19 @@ class NegotiateAuthenticator:
             )
             raise
         except Unusable as error:
-            self._troubles.report(
-                ("unusable", error.is_general),
-                "A Kerberos ticket cannot be checked, and the client is told to try "
-                "later: {reason}",
-                reason=str(error),
-            )
-            raise CredentialsUncheckable(str(error), _RETRY_AFTER) from None
+            raise self._unusable(error) from None
         self._troubles.over(("unusable", True), "Kerberos tickets can be checked again")
         return step
+
+    def _unusable(self, error: Unusable) -> CredentialsUncheckable:
+        """Tell the operator, and the client."""
+        self._troubles.report(
+            ("unusable", error.is_general),
+            "A Kerberos ticket cannot be checked, and the client is told to try later: "
+            "{reason}",
+            reason=str(error),
+        )
+        return CredentialsUncheckable(str(error), _RETRY_AFTER)
 
     def _go_on(self, credentials: Credentials, login: _Login, step: Step) -> None:
         """Let the client send another token, on the same connection."""
