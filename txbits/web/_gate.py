@@ -218,7 +218,10 @@ def _no_certificate() -> None:
 
 def _names_proxy(headers: Any) -> bool:
     """Whether the headers say that the request has passed a proxy."""
-    return any(
-        name in (b"via", b"forwarded") or name.startswith(b"x-forwarded-")
-        for name in headers
-    )
+    if b"via" in headers or b"forwarded" in headers:
+        return True
+    # Not any(), which takes twice the time: this is called for each packet.
+    for name in headers:  # noqa: SIM110
+        if name.startswith(b"x-forwarded-"):
+            return True
+    return False
