@@ -1,11 +1,11 @@
 """
-Uploads for users with passwords.
+Uploads for users with passwords, each into a folder of their own.
 
 Make the file of users with ``htpasswd -cB -C 12 users alice``, and let nobody else read
 it: ``chmod 600 users``. Run ``python embed_with_users.py``, and upload to
-``http://localhost:8080/upload/NAME``. A session belongs to the user who created it, and
-each user can have five open sessions. Use a TLS endpoint on any address but loopback:
-Basic authentication does not encrypt passwords.
+``http://localhost:8080/upload/alice/NAME``. A session belongs to the user who created
+it, and each user can have five open sessions. Use a TLS endpoint on any address but
+loopback: Basic authentication does not encrypt passwords.
 """
 
 import sys
@@ -17,6 +17,7 @@ from twisted.internet.task import react
 from twisted.web.resource import Resource
 
 from txbits.access.basic import BasicAuthenticator, Passwords
+from txbits.access.permissions import Permission, Permissions
 from txbits.backends.disk import DiskBackend
 from txbits.sessions import Settings
 from txbits.web import BITSResource, BITSSite
@@ -24,14 +25,15 @@ from txbits.web import BITSResource, BITSSite
 
 async def main(
     reactor: Any,
-    listen: str = "tcp:8080",
+    listen: str = "tcp:8080:interface=127.0.0.1",
     directory: str = "uploads",
     users: str = "users",
 ) -> None:
     upload = BITSResource(
         DiskBackend(directory, reactor),
-        Settings(session_limit=5),
+        Settings(create_directories=True, session_limit=5),
         authenticators=[BasicAuthenticator(reactor, Passwords.read(users))],
+        policy=Permissions([Permission(["*"], "/{user}", ["upload"])]),
     )
     root = Resource()
     root.putChild(b"upload", upload)

@@ -5,7 +5,7 @@ is not. What is done in a thread is done immediately.
 
 from pathlib import Path
 
-from attrs import define, evolve
+from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
@@ -26,6 +26,7 @@ from txbits.service._reading import from_options
 from txbits.service.maker import assemble
 from txbits.service.options import Options
 from txbits.sessions import Caller
+from txbits.web._gate import Gate
 
 LATER = "restart required: "
 TOP = 'listen = ["tcp:1"]\n'
@@ -134,6 +135,7 @@ class FailingResource:
 
     manager: object
     error: Exception
+    gate: Gate = field(factory=Gate)
 
     def reconfigure(self, settings, **more):
         return fail(self.error)
@@ -153,6 +155,8 @@ class PlainManager:
 
 class PlainResource:
     """Its directory, which records its new settings."""
+
+    gate = Gate()
 
     def __init__(self, manager):
         self.manager = PlainManager(manager)
@@ -486,7 +490,7 @@ class BrokenFileTests(ReloadCase):
             f"{self.path}: directory 2 (/b): public-url: 'https://a!b' has no "
             "valid host"
         )
-        self.assertEqual(self.manager("/a").settings.session_limit, 50)
+        self.assertIsNone(self.manager("/a").settings.session_limit)
 
     def test_a_file_that_is_gone(self):
         self.start(A)
@@ -567,5 +571,5 @@ class WithoutFileTests(ReloadCase):
         self.hang_up()
         self.assertEqual(
             self.lines(LogLevel.info),
-            ["SIGHUP ignored: started without --config"],
+            ["no settings to reload: started without --config"],
         )

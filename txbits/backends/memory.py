@@ -16,7 +16,7 @@ from itertools import count
 from typing import ClassVar
 from uuid import UUID
 
-from attrs import define, evolve, field
+from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IConsumer, IReactorTime
 from twisted.internet.task import deferLater
@@ -38,10 +38,14 @@ from txbits.errors import (
     StagedDataLost,
 )
 from txbits.interfaces import (
+    ANY_OWNER,
     Answer,
+    AnyOwner,
     IAbilities,
     IAnswerable,
     IBackend,
+    IClaim,
+    IClaimable,
     IDownloadable,
     IPaged,
     IReadable,
@@ -107,6 +111,17 @@ def _stored(content: bytes, modified: float, etag: str) -> StoredFile:
         return succeed(bytes(whole[offset : offset + length]))
 
     return StoredFile(len(content), modified, etag, by_pieces(read))
+
+
+@implementer(IClaim)
+@frozen(eq=False)
+class _MemoryClaim:
+    _claims: dict[str, tuple[UUID, float]]
+    _name: str
+
+    def withdraw(self) -> Deferred[None]:
+        self._claims.pop(self._name, None)
+        return succeed(None)
 
 
 @implementer(IUploadSession, IReadable, IAnswerable)
@@ -283,6 +298,7 @@ def _summary(session: MemorySession) -> SessionSummary:
         session.last_progress,
         session.published or session.releasing,
         session.published and not session.releasing,
+        session.total or 0,
     )
 
 
@@ -290,7 +306,7 @@ def _above(destination: tuple[str, ...]) -> list[tuple[str, ...]]:
     return [destination[:end] for end in range(1, len(destination))]
 
 
-@implementer(IBackend, IAbilities, IDownloadable, IPaged)
+@implementer(IBackend, IAbilities, IDownloadable, IPaged, IClaimable)
 @define(eq=False)
 class MemoryBackend:
     """
@@ -310,13 +326,15 @@ class MemoryBackend:
     _wall: Wall = field(kw_only=True)
     files: PublishedFiles = field(init=False)
     _sessions: dict[UUID, MemorySession] = field(factory=dict, init=False)
-    _closed: dict[tuple[UUID, tuple[str, ...], str | None], float] = field(
+    _closed: dict[UUID, dict[tuple[tuple[str, ...], str | None], float]] = field(
         factory=dict, init=False
     )
 
     @_wall.default
     def _wall_of_the_clock(self) -> Wall:
         return wall_of(self._clock)
+
+    _claims: dict[str, tuple[UUID, float]] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.files = PublishedFiles(self._wall)
@@ -381,27 +399,54 @@ class MemoryBackend:
         self, session_id: UUID, destination: tuple[str, ...], owner: str | None
     ) -> Deferred[None]:
         """Record a close; see :class:`~txbits.interfaces.IBackend`."""
-        self._closed[session_id, destination, owner] = self._wall()
+        of_session = self._closed.setdefault(session_id, {})
+        of_session[destination, owner] = self._wall()
         return succeed(None)
 
     def recalls_close(
-        self, session_id: UUID, destination: tuple[str, ...], owner: str | None
+        self,
+        session_id: UUID,
+        destination: tuple[str, ...],
+        owner: str | AnyOwner | None,
     ) -> Deferred[bool]:
         """Look a close up; see :class:`~txbits.interfaces.IBackend`."""
-        return succeed((session_id, destination, owner) in self._closed)
+        if owner is ANY_OWNER:
+            return succeed(session_id in self._closed)
+        return succeed((destination, owner) in self._closed.get(session_id, ()))
 
     @deferred
     async def clean_up(self, closed_before: float) -> None:
         """Forget old closes; see :class:`~txbits.interfaces.IBackend`."""
         now = self._wall()
-        for number, (record, when) in enumerate(list(self._closed.items()), 1):
+        for name, (_, until) in list(self._claims.items()):
+            if until < now:
+                del self._claims[name]
+        for number, session_id in enumerate(list(self._closed), 1):
             if not number % _MANY:
                 await deferLater(self._clock, 0)
-            if when < closed_before:
-                del self._closed[record]
-            elif when > now:
-                # The clock was set back; do not keep the close until that time.
-                self._closed[record] = now
+            # If the clock was set back, do not keep a close until that time.
+            kept = {
+                what: min(when, now)
+                for what, when in self._closed[session_id].items()
+                if when >= closed_before
+            }
+            if kept:
+                self._closed[session_id] = kept
+            else:
+                del self._closed[session_id]
+
+    def claim(
+        self, name: str, session_id: UUID, until: float
+    ) -> Deferred[IClaim | None]:
+        """Take a claim; see :class:`~txbits.interfaces.IClaimable`."""
+        holder, _ = self._claims.setdefault(name, (session_id, until))
+        if holder != session_id:
+            return succeed(None)
+        return succeed(_MemoryClaim(self._claims, name))
+
+    def is_claimed(self, name: str) -> Deferred[bool]:
+        """Look a claim up; see :class:`~txbits.interfaces.IClaimable`."""
+        return succeed(name in self._claims)
 
     @deferred
     async def open_file(self, destination: tuple[str, ...]) -> IStoredFile:

@@ -29,6 +29,8 @@ from txbits.interfaces._abilities import (
     IAbilities,
     IAddressable,
     IAnswerable,
+    IClaim,
+    IClaimable,
     ICodedFile,
     IDownloadable,
     IExclusive,
@@ -65,7 +67,10 @@ from txbits.interfaces._plugin import (
     BackendContext,
     IBackendParser,
 )
+from txbits.interfaces._reloadable import IReloadable
 from txbits.interfaces._storage import (
+    ANY_OWNER,
+    AnyOwner,
     IBackend,
     IReleasable,
     IUploadSession,
@@ -74,8 +79,10 @@ from txbits.interfaces._storage import (
 )
 
 __all__ = [
+    "ANY_OWNER",
     "FULL_GRANT",
     "Answer",
+    "AnyOwner",
     "BackendContext",
     "CompleteUpload",
     "Credentials",
@@ -88,6 +95,8 @@ __all__ = [
     "IAuthenticatorParser",
     "IBackend",
     "IBackendParser",
+    "IClaim",
+    "IClaimable",
     "ICodedFile",
     "IDownloadable",
     "IExclusive",
@@ -99,6 +108,7 @@ __all__ = [
     "IRedirecting",
     "IRefreshable",
     "IReleasable",
+    "IReloadable",
     "IReply",
     "IReplyAddressable",
     "IShared",

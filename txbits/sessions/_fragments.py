@@ -206,6 +206,13 @@ class Fragments:
         writer = digest = answer = None
         if move is Move.RECEIVE:
             held = upload.offset
+            if upload.total is None:
+                active.quota.charge(
+                    upload.session_id,
+                    upload.owner,
+                    content_range.total,
+                    active.rules.settings,
+                )
             try:
                 writer = await upload.open_writer(content_range.total)
             except StagedDataLost:

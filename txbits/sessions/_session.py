@@ -50,12 +50,15 @@ class Caller:
     :ivar identity: Who sent it, or just the name of the user; ``None`` if anonymous.
     :ivar address: Where it came from.
     :ivar grant: What the access policy permits.
+    :ivar knows_id: Whether it acts for the owner of a session because it knows the
+        session's id.
     :ivar user: The name of the authenticated user; ``None`` if anonymous.
     """
 
     identity: Identity | None = field(default=None, converter=_identity)
     address: str = ""
     grant: Grant = FULL_GRANT
+    knows_id: bool = False
     user: str | None = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -223,7 +226,7 @@ class Session(PacketOrder):
     :ivar asking: The server application is being asked about it.
     :ivar replies: The replies of it that are open.
     :ivar fault: Why the last Close-Session failed, if one has.
-    :ivar grant: What the newest packet may do in it.
+    :ivar grant: What the newest Fragment or Close-Session may do in it.
     """
 
     upload: IUploadSession = field(kw_only=True)

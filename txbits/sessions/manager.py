@@ -28,11 +28,19 @@ from txbits.errors import (
     BodyIncomplete,
     NoSuchSession,
 )
-from txbits.interfaces import IBackend, INotifier, IPublicationObserver, IStoredFile
+from txbits.interfaces import (
+    ANY_OWNER,
+    AnyOwner,
+    IBackend,
+    INotifier,
+    IPublicationObserver,
+    IStoredFile,
+)
 from txbits.protocol.codec import ContentRange
 from txbits.protocol.session import begin
 from txbits.sessions._abilities import require_abilities, why_only_overwriting
 from txbits.sessions._active import ActiveSessions
+from txbits.sessions._claims import require_unclaimed
 from txbits.sessions._digest import Digests
 from txbits.sessions._disabling import Disabling
 from txbits.sessions._endings import cancel_session, close_session, expire_session
@@ -252,8 +260,8 @@ class SessionManager:
         :param caller: Who wants it.
         :param content_name: The client's name for the file.
         :returns: A Deferred that fires with the new session's id, when a restart would
-            find it. It fails with :class:`~txbits.errors.SessionLimitReached`, as
-            ``IBackend.create`` does, or with
+            find it. It fails with :class:`~txbits.errors.SessionLimitReached`, with
+            :class:`~txbits.errors.QuotaReached`, as ``IBackend.create`` does, or with
             :class:`~txbits.errors.ServerStopping`.
         """
         active = self._active
@@ -266,9 +274,11 @@ class SessionManager:
             log_often(
                 _log,
                 "session {session} created for {directory}/{destination} by {who}",
+                outcome="created",
                 session=session_name(session_id),
                 directory=self.name,
                 destination=destination_name(destination),
+                bytes=0,
                 client=caller.address,
                 user=caller.user,
                 scheme=caller.scheme,
@@ -288,17 +298,18 @@ class SessionManager:
         caller: Caller,
         content_name: str | None,
     ) -> None:
-        active, user, rules = self._active, caller.user, self._active.rules
+        active, rules = self._active, self._active.rules
         settings = rules.settings
         active.creating.add(session_id)
         try:
-            if user is not None:
-                await self._upkeep.counted_for(user, settings.session_limit)
-            active.quota.reserve(session_id, user, settings.session_limit)
+            if caller.grant.claim is not None:
+                await require_unclaimed(active, caller.grant.claim)
+            await self._upkeep.counted_for(caller, settings)
+            active.quota.reserve(session_id, caller, settings)
             upload = await self.backend.create(
                 session_id,
                 destination,
-                owner=user,
+                owner=caller.user,
                 content_name=content_name,
                 overwrite=settings.allow_overwrites and caller.grant.overwrite,
                 create_directories=settings.create_directories,
@@ -307,7 +318,7 @@ class SessionManager:
                 await upload.release()
                 active.require_enabled()
         except BaseException:
-            active.quota.give_back(session_id, user)
+            active.quota.give_back(session_id)
             raise
         finally:
             active.creation_ends(session_id)
@@ -345,8 +356,9 @@ class SessionManager:
             :class:`~txbits.errors.TotalLengthChanged`,
             :class:`~txbits.errors.OutOfStep`,
             :class:`~txbits.errors.UploadTooLarge`,
-            :class:`~txbits.errors.FragmentTooLarge`, as ``IUploadSession.open_writer``
-            and ``IWriter`` do, with :class:`~txbits.errors.BodyMismatch`, with
+            :class:`~txbits.errors.FragmentTooLarge`,
+            :class:`~txbits.errors.QuotaReached`, as ``IUploadSession.open_writer`` and
+            ``IWriter`` do, with :class:`~txbits.errors.BodyMismatch`, with
             :class:`~txbits.errors.BodyIncomplete` or
             :class:`~txbits.errors.Superseded` when there is nobody left to answer,
             with :class:`~txbits.errors.ApplicationError`, as ``IUploadSession.publish``
@@ -357,6 +369,7 @@ class SessionManager:
         active.begin_packet()
         try:
             session = await self._find(session_id, destination, caller)
+            session.grant = caller.grant
             if session.newest is not None:
                 self._fragments.require_fit(session, content_range)
             turn = active.enter(session, body)
@@ -370,6 +383,7 @@ class SessionManager:
                 _log.info(
                     "fragment of session {session} from {who} ended early, {bytes} "
                     "bytes are held: {reason} ({directory}/{destination})",
+                    outcome="interrupted",
                     reason=str(error),
                     **active.fields(session, caller),
                 )
@@ -412,6 +426,7 @@ class SessionManager:
         active.begin_packet()
         try:
             session = await self._find(session_id, destination, caller)
+            session.grant = caller.grant
             turn = active.enter(session, None)
             try:
                 if turn.previous is not None:
@@ -436,9 +451,14 @@ class SessionManager:
         """Tell whether an earlier Close-Session succeeded, and finish what it left."""
         active = self._active
         try:
-            if not await self.backend.recalls_close(
-                session_id, destination, caller.user
-            ):
+            owner: str | AnyOwner | None = caller.user
+            if caller.knows_id:
+                owner = ANY_OWNER
+            recalls = self.backend.recalls_close
+            is_closed = await recalls(session_id, destination, owner)
+            if not is_closed and self._adopts(None, caller):
+                is_closed = await recalls(session_id, destination, None)
+            if not is_closed:
                 return False
             if (left := active.table.get(session_id)) is not None:
                 await cancel_session(active, left, "discarded by Close-Session", caller)
@@ -530,13 +550,23 @@ class SessionManager:
         finally:
             active.end()
 
+    def _adopts(self, owner: str | None, caller: Caller) -> bool:
+        """Whether a user goes on with a session that has no owner."""
+        return (
+            owner is None
+            and caller.user is not None
+            and self._active.rules.settings.adopt_anonymous_sessions
+        )
+
     async def _find(
         self, session_id: UUID, destination: tuple[str, ...] | None, caller: Caller
     ) -> Session:
         active = self._active
         session = active.table.get(session_id) or await active.load(session_id)
         upload = session.upload
-        if upload.owner != caller.user or destination not in (upload.destination, None):
+        if destination not in (upload.destination, None) or (
+            upload.owner != caller.user and not self._adopts(upload.owner, caller)
+        ):
             raise NoSuchSession("the session is another destination's, or caller's")
         if session.is_expired(self.clock.seconds()):
             await expire_session(active, session)
@@ -544,5 +574,4 @@ class SessionManager:
                 raise NoSuchSession("the session has expired")
             # Meanwhile, another packet may have begun to act in it.
             session = active.table.get(session_id, session)
-        session.grant = caller.grant
         return session

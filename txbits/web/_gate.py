@@ -14,7 +14,13 @@ from attrs.validators import in_
 from twisted.web.server import Request
 from zope.interface import Interface
 
-from txbits.errors import AccessDenied, CredentialsIncomplete, CredentialsRejected
+from txbits.errors import (
+    AccessDenied,
+    CredentialsIncomplete,
+    CredentialsRejected,
+    CredentialsUncheckable,
+    NoSuchSession,
+)
 from txbits.interfaces import (
     FULL_GRANT,
     Credentials,
@@ -23,6 +29,7 @@ from txbits.interfaces import (
     IAuthenticator,
     Identity,
 )
+from txbits.protocol.packets import CloseSession
 from txbits.sessions import Caller
 from txbits.web._origin import Origins
 from txbits.web._streaming import (
@@ -95,6 +102,8 @@ class Gate:
         packet_type: str,
         owners: Owners | None = None,
         session_id: UUID | None = None,
+        *,
+        known: Callable[[Caller], None],
     ) -> Caller:
         """
         Establish who sends a request, and ask whether they may.
@@ -106,6 +115,8 @@ class Gate:
         :param owners: Knows whose session a packet names.
         :param session_id: The session that the packet acts in; ``None`` if it acts in
             none.
+        :param known: Called when it is established who sends the request, whatever they
+            may do.
         :returns: Who sends it, and what they may do.
         :raises CredentialsRejected: If nobody knows who sends it, but somebody must.
         :raises CredentialsUncheckable: If that cannot be told now.
@@ -123,7 +134,16 @@ class Gate:
                     and owners is not None
                     and self.session_credentials == "create"
                 ):
-                    identity = await self._owner(owners, session_id, credentials.path)
+                    try:
+                        identity = await self._owner(
+                            owners, session_id, credentials.path
+                        )
+                    except NoSuchSession:
+                        # It may have been closed, and the Ack lost.
+                        if packet_type != CloseSession.packet_type:
+                            raise
+                        return Caller(None, caller.address, knows_id=True)
+                known(Caller(identity, caller.address))
                 grant = await self._permit(identity, destination, packet_type)
             except CredentialsRejected as error:
                 raise self._challenge(request, credentials, error) from None
@@ -136,7 +156,11 @@ class Gate:
 
     async def _identify(self, credentials: Credentials) -> Identity | None:
         for authenticator in self.authenticators:
-            identity = await authenticator.authenticate(credentials)
+            try:
+                identity = await authenticator.authenticate(credentials)
+            except (CredentialsRejected, CredentialsUncheckable) as error:
+                error.scheme = authenticator.scheme
+                raise
             if identity is not None:
                 return identity
         if b"authorization" in credentials.headers:

@@ -24,6 +24,7 @@ from txbits.interfaces import (
     IAbilities,
     IAddressable,
     IAnswerable,
+    IClaimable,
     IDownloadable,
     IPaged,
     IReadable,
@@ -152,6 +153,7 @@ class OnDisk(_Case):
             IAbilities,
             IAddressable,
             IAnswerable,
+            IClaimable,
             IDownloadable,
             IPaged,
             IReadable,
@@ -218,7 +220,7 @@ class OnDisk(_Case):
 
     def leftovers(self, backend):
         staging = os.path.join(backend.root, ".bits-sessions")
-        files = set(os.listdir(staging)) - {"lock", "closed", "sessions-1"}
+        files = set(os.listdir(staging)) - {"lock", "closed", "claims", "sessions-1"}
         return sorted(files) + self.records(backend)
 
     def records(self, backend):

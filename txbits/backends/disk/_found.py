@@ -192,6 +192,7 @@ def summaries(
                     one.last_progress,
                     one.published or one.releasing,
                     one.published and not one.releasing,
+                    one.record.total or 0,
                 )
             )
     return found, faults

@@ -47,10 +47,14 @@ from txbits.backends.disk._syncs import KernelSyncs, Sync
 from txbits.clocks import Wall, wall_of
 from txbits.errors import BackendError, NoSuchSession
 from txbits.interfaces import (
+    ANY_OWNER,
+    AnyOwner,
     IAbilities,
     IAddressable,
     IAnswerable,
     IBackend,
+    IClaim,
+    IClaimable,
     IDownloadable,
     IExclusive,
     IOverwriting,
@@ -75,7 +79,15 @@ def _absolute(path: str) -> str:
     return os.path.abspath(path)
 
 
-@implementer(IBackend, IAbilities, IExclusive, IDownloadable, IPaged, IOverwriting)
+@implementer(
+    IBackend,
+    IAbilities,
+    IExclusive,
+    IDownloadable,
+    IPaged,
+    IOverwriting,
+    IClaimable,
+)
 @define(eq=False)
 class DiskBackend:
     """
@@ -392,7 +404,10 @@ class DiskBackend:
 
     @deferred
     async def recalls_close(
-        self, session_id: UUID, destination: tuple[str, ...], owner: str | None
+        self,
+        session_id: UUID,
+        destination: tuple[str, ...],
+        owner: str | AnyOwner | None,
     ) -> bool:
         """Look it up; see :class:`~txbits.interfaces.IBackend`."""
         staging = self._staging
@@ -405,12 +420,23 @@ class DiskBackend:
             if not (is_known or is_there):
                 return False
             await staging.in_thread(translated, sync_parent, staging, destination)
+            whose = None if owner is ANY_OWNER else owner
             await memory.remember_late(
-                session_id, destination, owner, staging.seconds()
+                session_id, destination, whose, staging.seconds()
             )
         await staging.in_thread(translated, remove_rest, staging, session_id)
         staging.root.check()
         return True
+
+    def claim(
+        self, name: str, session_id: UUID, until: float
+    ) -> Deferred[IClaim | None]:
+        """Take a claim; see :class:`~txbits.interfaces.IClaimable`."""
+        return self._staging.claims.take(name, session_id, until)
+
+    def is_claimed(self, name: str) -> Deferred[bool]:
+        """Look a claim up; see :class:`~txbits.interfaces.IClaimable`."""
+        return self._staging.claims.is_taken(name)
 
     @deferred
     async def clean_up(self, closed_before: float) -> None:

@@ -29,6 +29,7 @@ from txbits.backends.s3._access import resolved
 from txbits.backends.s3._bucket import Bucket
 from txbits.backends.s3._budget import OF_PROCESS, Budget
 from txbits.backends.s3._cache import Known
+from txbits.backends.s3._claims import Claims
 from txbits.backends.s3._cleanup import Survey
 from txbits.backends.s3._client import Client
 from txbits.backends.s3._downloads import location, open_file
@@ -53,10 +54,14 @@ from txbits.errors import (
     ParentMissing,
 )
 from txbits.interfaces import (
+    ANY_OWNER,
+    AnyOwner,
     IAbilities,
     IAddressable,
     IAnswerable,
     IBackend,
+    IClaim,
+    IClaimable,
     IDownloadable,
     IExclusive,
     IPaged,
@@ -89,6 +94,7 @@ _MOST_FOR_THREADS = 1.0
     IShared,
     IDownloadable,
     IRedirecting,
+    IClaimable,
 )
 @define(eq=False)
 class S3Backend:
@@ -116,6 +122,7 @@ class S3Backend:
     _opened: Staging | None = field(default=None, init=False)
     _parents: OrderedDict[str, float] = field(factory=OrderedDict, init=False)
     _surveyor: Survey | None = field(default=None, init=False)
+    _claims: Claims | None = field(default=None, init=False)
 
     @property
     def session_abilities(self) -> Set[InterfaceClass]:
@@ -136,6 +143,13 @@ class S3Backend:
         if self._surveyor is None:
             raise BackendError(f"the backend of {self.settings.bucket} is not started")
         return self._surveyor
+
+    @property
+    def claims(self) -> Claims:
+        """What is good for one upload, once the backend is started."""
+        if self._claims is None:
+            raise BackendError(f"the backend of {self.settings.bucket} is not started")
+        return self._claims
 
     def disputes(self, other: IBackend) -> bool:
         """
@@ -181,7 +195,8 @@ class S3Backend:
                 clock,
                 known,
             )
-            self._surveyor = Survey(self._opened)
+            self._claims = Claims(self._opened)
+            self._surveyor = Survey(self._opened, self._claims)
             self._opened.read_records_by(self._surveyor.records)
             with self._noticed(client.report, "has not answered yet"):
                 await probe(self._opened)
@@ -211,7 +226,7 @@ class S3Backend:
     async def stop(self) -> None:
         """Close connections, end threads; see :class:`~txbits.interfaces.IBackend`."""
         opened, self._opened = self._opened, None
-        self._surveyor = None
+        self._surveyor = self._claims = None
         if opened is not None:
             opened.known.forget_all()
             opened.memory.memory.drop_no_copies_by(opened.known.drop_copies)
@@ -408,7 +423,10 @@ class S3Backend:
 
     @deferred
     async def recalls_close(
-        self, session_id: UUID, destination: tuple[str, ...], owner: str | None
+        self,
+        session_id: UUID,
+        destination: tuple[str, ...],
+        owner: str | AnyOwner | None,
     ) -> bool:
         """Look a close up; see :class:`~txbits.interfaces.IBackend`."""
         stored = await self.staging.read(session_id)
@@ -416,10 +434,13 @@ class S3Backend:
             return False
         record = stored.record
         if isinstance(record, Closed):
-            return record == closed(session_id, destination, owner)
-        if record.state != "closing" or (record.destination, record.owner) != (
-            destination,
-            owner,
+            return owner is ANY_OWNER or record == closed(
+                session_id, destination, owner
+            )
+        if (
+            record.state != "closing"
+            or record.destination != destination
+            or owner not in (record.owner, ANY_OWNER)
         ):
             return False
         # A node died on the way. The Ack says that everything is released.
@@ -431,6 +452,18 @@ class S3Backend:
     async def clean_up(self, closed_before: float) -> None:
         """Remove what is old; see :class:`~txbits.interfaces.IBackend`."""
         await self._survey.clean_up(closed_before)
+
+    # Claims
+
+    @deferred
+    async def claim(self, name: str, session_id: UUID, until: float) -> IClaim | None:
+        """Take a claim; see :class:`~txbits.interfaces.IClaimable`."""
+        return await self.claims.take(name, session_id, until)
+
+    @deferred
+    async def is_claimed(self, name: str) -> bool:
+        """Look a claim up; see :class:`~txbits.interfaces.IClaimable`."""
+        return await self.claims.is_taken(name)
 
     # Published files
 

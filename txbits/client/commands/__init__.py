@@ -7,6 +7,7 @@ from txbits.client.commands import (
     check,
     completion,
     download,
+    link,
     ping,
     status,
     token,
@@ -23,6 +24,7 @@ COMMANDS: tuple[Command, ...] = (
     ping.COMMAND,
     check.COMMAND,
     token.COMMAND,
+    link.COMMAND,
     completion.COMMAND,
 )
 
