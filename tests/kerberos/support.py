@@ -150,7 +150,8 @@ class ServerCase(TestCase):
             file = Path(self.mktemp()).absolute()
             file.write_bytes(body)
             words += ["--data-binary", f"@{file}"]
-            words += ["-H", f"Content-Range: bytes 0-{len(body) - 1}/{len(body)}"]
+            if "Content-Range" not in given:
+                words += ["-H", f"Content-Range: bytes 0-{len(body) - 1}/{len(body)}"]
         else:
             words += ["-H", "Content-Length: 0"]
         return [*words, f"http://{host}:{port or self.port}{path}"]

@@ -2,6 +2,7 @@
 Who may use a directory: the keys of the file, permissions and groups.
 """
 
+import re
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -438,6 +439,23 @@ class MeaningTests(AccessCase):
         )
         bounds = "allow-overwrites = true\nallow-downloads = true\n"
         self.assertEqual(without_effect(self.directory(bounds + text)), [])
+
+
+class DocumentationTests(AccessCase):
+    """The examples of ``docs/howto/authenticate.md``."""
+
+    def test_each_is_accepted(self):
+        page = Path(__file__).parents[2] / "docs" / "howto" / "authenticate.md"
+        examples = re.findall("^```toml\n(.*?)^```$", page.read_text(), re.M | re.S)
+        self.assertGreaterEqual(len(examples), 4)
+        for example in examples:
+            with self.subTest(example):
+                if "[[directory]]" in example:
+                    (directory,) = self.read(example).directories
+                else:
+                    top = '[groups]\nauditors = ["carol"]\n'
+                    directory = self.directory(BASIC + example, top)
+                check_permissions(directory)
 
 
 class OptionTests(SynchronousTestCase):
