@@ -11,6 +11,7 @@ The staging area of the disk backend: what lies in ``ROOT/.bits-sessions``.
     {GUID}.answer           what a server application answered, see _answer_file.py
     {GUID}.reply            its reply
     closed/0000000001       remembered closes, see _closes.py
+    claims/                 what is good for one upload, see _claims.py
     probe-...               temporary files of a start, see _probe.py
 
 A staged file without a record belongs to no session: a system crash has lost a record
@@ -33,6 +34,7 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 
 from txbits.backends._threads import InThread
+from txbits.backends.disk._claims import Claims
 from txbits.backends.disk._close_memory import CloseMemory
 from txbits.backends.disk._closes import Closes
 from txbits.backends.disk._file_clock import FileClock
@@ -113,6 +115,7 @@ class Staging:
     :ivar tree: Where its sessions are published.
     :ivar table: Their records.
     :ivar closes: The remembered closes.
+    :ivar claims: What is good for one upload.
     :ivar fsync: When bytes are made to survive a system crash.
     :ivar is_to_be_safe: Whether they ever are.
     :ivar in_thread: Calls functions that may block.
@@ -152,6 +155,7 @@ class Staging:
     _sync_root: SharedSync = field(init=False)
     sync_directory: SharedSync = field(init=False)
     close_memory: CloseMemory = field(init=False)
+    claims: Claims = field(init=False)
     file_clock: FileClock = field(init=False)
     _space: _Space = field(init=False)
     _safe_ways: set[tuple[str, ...]] = field(factory=set, init=False)
@@ -171,6 +175,7 @@ class Staging:
             self.is_to_be_safe,
         )
         self._space = _Space(self.files, self.directory, self.root.path, self.seconds)
+        self.claims = Claims(self.files, self.directory, self.in_thread)
         self.file_clock = FileClock(
             self.files, self._lock, shows_links=self.file_system.shows_links
         )
@@ -259,6 +264,7 @@ class Staging:
             which the clean-up continues, or ``None`` after a piece of work.
         """
         yield from self.closes.clean_up(closed_before, concluded, self.seconds())
+        yield from self.claims.clean_up(self.seconds())
         names = self.files.listdir(self.directory)
         yield None
         for number, name in enumerate(names, 1):
