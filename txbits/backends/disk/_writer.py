@@ -4,7 +4,7 @@ The writer of a session on disk.
 
 from __future__ import annotations
 
-from attrs import define
+from attrs import define, field
 from twisted.internet.defer import Deferred, execute, fail, succeed
 from zope.interface import implementer
 
@@ -12,6 +12,7 @@ from txbits._deferreds import Shared, together
 from txbits.backends.disk._files import storage_error, translated
 from txbits.backends.disk._lines import Phase
 from txbits.backends.disk._staged import SHORT, Staged
+from txbits.backends.disk._write_behind import PIECE
 from txbits.errors import BackendError
 from txbits.interfaces import IWriter
 
@@ -30,6 +31,10 @@ class DiskWriter:
     _fd: int
     _begun_at: int
     closing: Shared[None] | None = None
+    _behind: int = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._behind = self._begun_at
 
     @property
     def is_open(self) -> bool:
@@ -64,6 +69,13 @@ class DiskWriter:
             staged.offset += stored
             staged.last_progress = staging.seconds()
             rest = memoryview(rest)[stored:]
+        behind = staged.offset - self._behind
+        if (
+            behind >= PIECE
+            and staging.is_to_be_safe
+            and staging.write_behind.begin(self, self._fd, self._behind, behind)
+        ):
+            self._behind = staged.offset
 
     def close(self) -> Deferred[None]:
         """Close the file; see :class:`~txbits.interfaces.IWriter`."""
