@@ -4,7 +4,7 @@ The writer of a session on disk.
 
 from __future__ import annotations
 
-from attrs import define, field
+from attrs import define
 from twisted.internet.defer import Deferred, execute, fail, succeed
 from zope.interface import implementer
 
@@ -24,17 +24,15 @@ class DiskWriter:
     The open staged file of a session; see :class:`~txbits.interfaces.IWriter`.
 
     :param begun_at: The offset at which this writer began.
+    :param behind: The offset up to which bytes are being written to the disk.
     :ivar closing: Syncs and closes the file, if :meth:`close` has to wait for that.
     """
 
     _staged: Staged
     _fd: int
     _begun_at: int
+    _behind: int
     closing: Shared[None] | None = None
-    _behind: int = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._behind = self._begun_at
 
     @property
     def is_open(self) -> bool:
