@@ -88,7 +88,7 @@ class _MadeLater:
     The endpoints of another factory, made when they are connected to.
 
     An agent asks for one with each request, although the connection is kept. To make it
-    takes a quarter of the CPU time of a small request, and more with TLS.
+    takes a fifth of the CPU time of a small request, and more with TLS.
     """
 
     _factory: Any
