@@ -168,7 +168,6 @@ class ChannelTests(SynchronousTestCase):
         channel.rawDataReceived(b"abc")
         channel.rawDataReceived(b"defg")
         self.assertEqual((pieces, rest), ([b"abc", b"de"], [b"fg"]))
-        self.assertTrue(callable(channel._finishRequestBody))
 
     def test_lines_are_kept_in_a_buffer_and_raw_data_is_not(self) -> None:
         self.assertIs(HTTPChannel.__mro__[1], LineReceiver)
