@@ -6,6 +6,7 @@ order, and what clients are answered.
 from __future__ import annotations
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.logger import capturedLogs, eventAsText
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
@@ -243,6 +244,19 @@ class OwnershipTests(WebCase):
         for kind in (b"Close-Session", b"Cancel-Session"):
             ack = self.ask(packet(kind, UNKNOWN_ID))
             self.assert_refused(ack, "session-not-found", UNKNOWN_ID)
+
+    def test_with_create_the_log_has_no_ids(self) -> None:
+        self.serve(authenticators=[ByName()], session_credentials="create")
+        with capturedLogs() as events:
+            session_id = self.create("alice")
+            self.ask(fragment(session_id, 1, b"hello", 6))
+            self.ask(told(packet(b"Cancel-Session", session_id), "bob"))
+            self.ask(packet(b"Cancel-Session", session_id))
+        lines = [eventAsText(event) for event in events]
+        short = session_id.decode()[1:9]
+        self.assertEqual(len([one for one in lines if f"{short}..." in one]), 2, lines)
+        for one in [*lines, *map(repr, events)]:
+            self.assertNotIn(session_id.decode().strip("{}").lower(), one.lower())
 
     def test_with_create_the_policy_is_asked_about_the_owner(self) -> None:
         policy = Policy()

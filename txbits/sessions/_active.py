@@ -93,6 +93,8 @@ class ActiveSessions:
     :param is_disabled: Whether every packet is refused.
     :param observer: Is told of published files.
     :ivar ages: Translates the times of the store.
+    :ivar hides_ids: Whether the ids of sessions are secrets, which the log must not
+        have.
     :ivar is_shared: Whether other processes use the store as well.
     :ivar is_stopping: Whether nothing new may begin.
     :ivar busy: How many pieces of work are under way.
@@ -111,6 +113,7 @@ class ActiveSessions:
     observer: IPublicationObserver | None = None
     ages: Ages = field(init=False)
     quota: Quota = field(factory=Quota, init=False)
+    hides_ids: bool = field(default=False, init=False)
     is_shared: bool = field(init=False)
     is_stopping: bool = field(default=False, init=False)
     table: dict[UUID, Session] = field(factory=dict, init=False)
@@ -383,6 +386,10 @@ class ActiveSessions:
             directory=self.name or "/",
         )
 
+    def named(self, session_id: UUID) -> str:
+        """The name of a session in the log."""
+        return session_name(session_id, is_secret=self.hides_ids)
+
     def fields(self, session: Session, caller: Caller | None = None) -> dict[str, Any]:
         """
         What every line of the log about a session has: ``session``, ``user``,
@@ -392,7 +399,7 @@ class ActiveSessions:
         """
         upload = session.upload
         fields = {
-            "session": session_name(upload.session_id),
+            "session": self.named(upload.session_id),
             "user": upload.owner,
             "directory": self.name,
             "destination": destination_name(upload.destination),

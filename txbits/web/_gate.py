@@ -82,6 +82,7 @@ class Gate:
         for the owner of their session, as some clients require. Then the id of a
         session is a secret.
     :ivar is_open: Whether it admits every request.
+    :ivar hides_ids: Whether the log must not have the ids of sessions.
     """
 
     authenticators: tuple[IAuthenticator, ...] = field(default=(), converter=_in_order)
@@ -91,10 +92,13 @@ class Gate:
     )
 
     is_open: bool = field(init=False)
+    hides_ids: bool = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         is_open = not self.authenticators and self.policy is None
         object.__setattr__(self, "is_open", is_open)
+        hides_ids = self.session_credentials == "create"
+        object.__setattr__(self, "hides_ids", hides_ids)
 
     async def admit(
         self,

@@ -67,7 +67,12 @@ class PacketHandler(Generic[P]):
             ack = await self.settle(request)
         except Exception as error:  # noqa: BLE001 - the edge: every error is answered
             refuse(
-                request, error, self.destination, self.caller, self.packet.packet_type
+                request,
+                error,
+                self.destination,
+                self.caller,
+                self.packet.packet_type,
+                hides_id=self.gate.hides_ids,
             )
         else:
             write_ack(request, ack)

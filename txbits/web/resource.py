@@ -117,6 +117,7 @@ class BITSResource(Resource):
             name=name.rstrip("/"),
         )
         self.gate = Gate(authenticators, policy, session_credentials)
+        self.manager.hide_ids(self.gate.hides_ids)
         self.origins = Origins.of(public_url, trusted_proxies)
         self.identity: Identity | None = None
 
@@ -149,6 +150,7 @@ class BITSResource(Resource):
         self.origins = origins
         if gate is not None:
             self.gate = gate
+            self.manager.hide_ids(gate.hides_ids)
         return changed
 
     def for_user(self, name: str) -> IResource:
@@ -194,6 +196,7 @@ class BITSResource(Resource):
                 destination,
                 caller,
                 allowed=_ALLOWED if self._serves(destination) else METHOD,
+                hides_id=self.gate.hides_ids,
             )
             return NOT_DONE_YET
         handler = HANDLERS[type(packet)](
