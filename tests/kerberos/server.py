@@ -84,6 +84,15 @@ class CurlTests(ServerCase):
             )
             self.assertEqual(response.status, 401, option)
             self.assertEqual(response["WWW-Authenticate"], "Negotiate")
+            # curl keeps a body back while it expects to be challenged.
+            response = await self.one(
+                "Fragment",
+                "/alice/f",
+                *(option, "-u", "alice:secret"),
+                body=LONG,
+                BITS_Session_Id="{11111111-2222-3333-4444-5555AAAABBBB}",
+            )
+            self.assertEqual(response.status, 401, option)
         response = await self.one("Ping", "/alice/f", *NEGOTIATE, user="alice")
         self.assertEqual(response.status, 200)
 

@@ -190,6 +190,18 @@ class RefusedBodyTests(WebCase):
         (ack,) = responses(peer.received())
         self.assertEqual((ack.status, ack["Connection"]), (401, "close"))
 
+    def test_client_that_keeps_the_body_back_is_asked_for_credentials(self) -> None:
+        self.serve(authenticators=[ByName()])
+        withheld = packet(b"Fragment", UNKNOWN_ID, content_range=b"bytes 0-4/5")
+        ack = self.exchange(self.peer(), withheld)
+        self.assertEqual((ack.status, ack["WWW-Authenticate"]), (401, "Told"))
+        ack = self.exchange(self.peer(), told(withheld, "alice"))
+        self.assertEqual((ack.status, ack["WWW-Authenticate"]), (400, None))
+
+    def test_without_authenticators_such_a_fragment_is_malformed(self) -> None:
+        withheld = packet(b"Fragment", UNKNOWN_ID, content_range=b"bytes 0-4/5")
+        self.assertEqual(self.exchange(self.peer(), withheld).status, 400)
+
 
 class OwnershipTests(WebCase):
     """Sessions of users whom authenticators know."""
