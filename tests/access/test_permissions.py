@@ -132,6 +132,19 @@ class PolicyTests(SynchronousTestCase):
         self.assertIsNotNone(self.permits(policy, ALICE, "/a"))
         self.assertIsNotNone(self.permits(policy, Identity("carol"), "/private/a"))
 
+    def test_a_refusal_says_which_one_decided(self):
+        policy = self.policy(
+            (["alice"], "/a", ["download"]), (["bob"], "/b", ["upload"])
+        )
+        for identity, path, packet, reason in (
+            (ALICE, "a", "Ping", "permission 1 does not allow upload"),
+            (BOB, "b", "GET", "permission 2 does not allow download"),
+            (ALICE, "b", "Ping", "no permission names the user and contains the path"),
+        ):
+            refused = policy.check(identity, (path, "x"), packet)
+            error = self.failureResultOf(refused, AccessDenied).value
+            self.assertEqual(str(error), reason)
+
     def test_a_path_contains_what_is_below_it_and_not_itself(self):
         policy = self.policy((["*"], "/cases/17", ["upload"]))
         self.assertIsNotNone(self.permits(policy, ALICE, "/cases/17/a"))

@@ -20,7 +20,7 @@ from txbits.interfaces import IAuthenticator, Identity
 from txbits.service._access import adopt, gate_of
 from txbits.service.settings import Access, Configuration, Directory
 from txbits.sessions import Settings
-from txbits.web._gate import Gate
+from txbits.web import Gate
 
 WHERE = "file: directory 1 (/): "
 LOOPBACK = "tcp:8080:interface=127.0.0.1"

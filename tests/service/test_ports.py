@@ -62,9 +62,9 @@ class PortsTests(SynchronousTestCase):
             if level in (None, event["log_level"])
         ]
 
-    def add(self, *outcomes, description="https:443:key=k"):
+    def add(self, *outcomes, address="0.0.0.0:443"):
         port = ReloadablePort(list(outcomes))
-        self.ports.add(description, port)
+        self.ports.add(port, address, "https:443:key=k")
         return port
 
     def test_certificates_are_read_again(self):
@@ -72,17 +72,17 @@ class PortsTests(SynchronousTestCase):
         self.ports.reload()
         self.ports.reload()
         self.assertEqual(port.reloads, 2)
-        line = "https:443:key=k: certificates reloaded: CN=server"
+        line = "0.0.0.0:443: certificates reloaded: CN=server"
         self.assertEqual(self.lines(LogLevel.info), [line, line])
 
     def test_a_broken_file_is_one_line_and_others_are_reloaded(self):
         self.add(fail(InvalidSetting("certificate: x\nis broken")))
-        good = self.add(description="https:444")
+        good = self.add(address="0.0.0.0:444")
         self.ports.reload()
         [line] = self.lines(LogLevel.error)
         self.assertEqual(
             line,
-            "https:443:key=k: reload failed, keeping the old certificates: "
+            "0.0.0.0:443: reload failed, keeping the old certificates: "
             "certificate: x is broken",
         )
         self.assertEqual(good.reloads, 1)
@@ -96,13 +96,14 @@ class PortsTests(SynchronousTestCase):
 
     def test_twisted_s_own_endpoint_cannot_reload(self):
         for description in ("ssl:443:privateKey=k", "haproxy:ssl:443", "tcp:8080"):
-            self.ports.add(description, Port())
+            self.ports.add(Port(), f"at {description[:11]}", description)
         self.ports.reload()
         self.assertEqual(
             self.lines(),
             [
-                f"restart required for new certificates: {one}; https: reloads them"
-                for one in ("ssl:443:privateKey=k", "haproxy:ssl:443")
+                f"{address}: restart required for new certificates; https: reloads "
+                "them, ssl: does not"
+                for address in ("at ssl:443:pri", "at haproxy:ssl")
             ],
         )
 

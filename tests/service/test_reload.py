@@ -26,7 +26,7 @@ from txbits.service._reading import from_options
 from txbits.service.maker import assemble
 from txbits.service.options import Options
 from txbits.sessions import Caller
-from txbits.web._gate import Gate
+from txbits.web import Gate
 
 LATER = "restart required: "
 TOP = 'listen = ["tcp:1"]\n'

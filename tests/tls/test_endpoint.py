@@ -19,6 +19,7 @@ from tests.tls.support import PING, HttpsCase
 from txbits.errors import InvalidSetting
 from txbits.interfaces import IReloadable
 from txbits.tls.endpoint import Files, HttpsEndpoint
+from txbits.web import Limits
 
 
 class DescriptionTests(SynchronousTestCase):
@@ -290,3 +291,17 @@ class ProxyTests(HttpsCase):
     async def test_nobody_gets_in_without_the_header(self):
         await self.listen(prefix="haproxy:")
         self.assertEqual(await self.curl(*PING), "000")
+
+    async def test_the_limit_of_connections(self):
+        await self.listen(
+            prefix="haproxy:",
+            limits=Limits(max_connections=1, max_connections_per_peer=1),
+        )
+        with socket.create_connection(("127.0.0.1", self.number)):
+            while not self.site.channels:
+                await self.pause()
+            self.assertEqual(await self.ping("--haproxy-protocol"), "000")
+        while self.site.channels:
+            await self.pause()
+        self.assertEqual(await self.ping("--haproxy-protocol"), "200")
+        self.assertEqual(self.flushLoggedErrors(), [])

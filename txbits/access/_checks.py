@@ -12,7 +12,7 @@ import math
 import os
 from collections import OrderedDict
 from collections.abc import Callable
-from hmac import digest
+from hashlib import blake2b
 from typing import Any
 
 from attrs import define, field
@@ -114,7 +114,9 @@ class Checks:
 
         :param parts: Without NUL.
         """
-        return digest(self._secret, b"\0".join(parts), "sha256")
+        # BLAKE2 has a key of its own, and takes half the time of an HMAC. Each packet
+        # needs one.
+        return blake2b(b"\0".join(parts), key=self._secret, digest_size=32).digest()
 
     def adopt_failures(self, previous: Checks) -> None:
         """Go on counting the failures of others, whose successes are not known."""

@@ -179,14 +179,15 @@ class Permissions:
     ) -> Deferred[Grant | None]:
         """Permit or refuse a packet. The Deferred has already fired."""
         action = "download" if packet_type in _READING else "upload"
-        for rule in self._rules:
+        for number, rule in enumerate(self._rules, 1):
             if rule.names_sender(identity) and contains(
                 rule.path_for(identity), destination
             ):
                 if action in rule.may:
                     return succeed(rule.grant)
-                break
-        return fail(AccessDenied(f"no permission to {action} there"))
+                reason = f"permission {number} does not allow {action}"
+                return fail(AccessDenied(reason))
+        return fail(AccessDenied("no permission names the user and contains the path"))
 
 
 def _rule(permission: Permission, members: Mapping[str, Iterable[str]]) -> _Rule:

@@ -25,7 +25,7 @@ from txbits.service._kinds import closest
 from txbits.service._listeners import listening
 from txbits.service._permitted import check_permissions
 from txbits.service.settings import Access, Configuration, Directory
-from txbits.web._gate import Gate
+from txbits.web import Gate
 
 #: Schemes whose credentials serve whoever reads them on the way.
 _REUSABLE = ("basic", "bearer", "link")

@@ -142,10 +142,11 @@ class UploadService(Service):
                 raise InvalidSetting(
                     f"{listener.where}: cannot listen: {in_words(error)}"
                 ) from error
-            self._ports.add(listener.description, port)
+            address = _shown(port.getHost())
+            self._ports.add(port, address, listener.description)
             _log.info(
                 "listening on {address} for uploads to {mounts}",
-                address=_shown(port.getHost()),
+                address=address,
                 endpoint=listener.description,
                 mounts=", ".join(one.directory.mount for one in self.directories),
                 backends=[one.directory.backend for one in self.directories],

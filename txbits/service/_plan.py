@@ -15,7 +15,7 @@ from txbits.errors import InvalidSetting
 from txbits.interfaces import IExclusive, INotifier
 from txbits.service._served import Builder, Served
 from txbits.service.settings import Configuration, Directory
-from txbits.web._gate import Gate
+from txbits.web import Gate
 
 
 @frozen

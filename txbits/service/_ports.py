@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 
-from attrs import define, field
+from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
@@ -22,22 +22,34 @@ _log = Logger()
 _SSL = re.compile(r"(?:^|:)ssl:")
 
 
+@frozen
+class _Listed:
+    port: IListeningPort
+    address: str
+    description: str
+
+
 @define(eq=False)
 class Ports:
-    """The ports that listen, each with the endpoint string that has made it."""
+    """The ports that listen."""
 
-    _ports: list[tuple[str, IListeningPort]] = field(factory=list, init=False)
+    _ports: list[_Listed] = field(factory=list, init=False)
     _reloading: Deferred[None] | None = field(default=None, init=False)
     _is_wanted: bool = field(default=False, init=False)
 
-    def add(self, description: str, port: IListeningPort) -> None:
-        """A port has begun to listen."""
-        self._ports.append((description, port))
+    def add(self, port: IListeningPort, address: str, description: str) -> None:
+        """
+        A port has begun to listen.
+
+        :param address: Its address, for the log.
+        :param description: The endpoint string that has made it.
+        """
+        self._ports.append(_Listed(port, address, description))
 
     def take(self) -> list[IListeningPort]:
         """Forget all ports, and return them."""
         ports, self._ports = self._ports, []
-        return [port for _, port in ports]
+        return [listed.port for listed in ports]
 
     def reload(self) -> None:
         """Read the certificates again; if that is in progress, once more after it."""
@@ -65,33 +77,35 @@ class Ports:
         try:
             while self._is_wanted:
                 self._is_wanted = False
-                await settled([_reloaded(*one) for one in self._ports])
+                await settled([_reloaded(one) for one in self._ports])
         finally:
             self._reloading = None
 
 
 @deferred
-async def _reloaded(description: str, port: IListeningPort) -> None:
+async def _reloaded(listed: _Listed) -> None:
     """Read the certificates of a port again, and log what has come of it."""
-    if IReloadable.providedBy(port):
+    fields = {"address": listed.address, "endpoint": listed.description}
+    if IReloadable.providedBy(listed.port):
         try:
-            what = await port.reload()
+            what = await listed.port.reload()
         except InvalidSetting as error:
             _log.error(
-                "{listen}: reload failed, keeping the old certificates: {reason}",
-                listen=description,
+                "{address}: reload failed, keeping the old certificates: {reason}",
                 reason=on_one_line(error),
+                **fields,
             )
         except Exception:  # noqa: BLE001 - whatever it was, the service continues
-            _log.failure("{listen}: reload failed: {log_failure}", listen=description)
-        else:
-            _log.info(
-                "{listen}: certificates reloaded: {what}",
-                listen=description,
-                what=what,
+            _log.failure(
+                "{address}: reload failed: {log_failure}",
+                address=listed.address,
+                endpoint=listed.description,
             )
-    elif _SSL.search(description):
+        else:
+            _log.info("{address}: certificates reloaded: {what}", what=what, **fields)
+    elif _SSL.search(listed.description):
         _log.warn(
-            "restart required for new certificates: {listen}; https: reloads them",
-            listen=description,
+            "{address}: restart required for new certificates; https: reloads them, "
+            "ssl: does not",
+            **fields,
         )

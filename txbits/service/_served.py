@@ -21,8 +21,7 @@ from txbits.service._permitted import without_effect
 from txbits.service.settings import Configuration, Directory
 from txbits.sessions import SessionManager
 from txbits.sessions._abilities import require_abilities
-from txbits.web import BITSResource
-from txbits.web._gate import Gate
+from txbits.web import BITSResource, Gate
 
 _log = Logger()
 

@@ -7,7 +7,7 @@ This module uses private parts of :mod:`twisted.protocols.tls`; no other one doe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from attrs import frozen
@@ -37,6 +37,9 @@ from txbits.tls._context import Refusal, make_context, reason_of
 from txbits.tls._files import Material, subject_of
 
 _log = Logger()
+
+#: How many connections the reactor's thread looks at in one go: some milliseconds.
+_BATCH = 200
 
 #: What OpenSSL says if a client does not speak TLS, or none of ours.
 _NO_TLS = {
@@ -144,9 +147,12 @@ class HttpsFactory(TLSMemoryBIOFactory):
 
     def connected(self, transport: HttpsTransport) -> None:
         """A handshake is complete."""
-        if transport.loaded is not self.loaded:
-            # The files were read again meanwhile.
-            self._drop_if_distrusted(transport, transport.client_chain())
+        loaded = self.loaded
+        if transport.loaded is loaded:
+            return
+        # The files were read again meanwhile.
+        if not loaded.material.trusts(transport.client_chain()):
+            self.drop(transport)
 
     def failed(
         self, peer: IAddress, error: BaseException | None, refusal: Refusal | None
@@ -167,31 +173,22 @@ class HttpsFactory(TLSMemoryBIOFactory):
         """Use other files for new connections."""
         self.loaded = loaded
 
-    def chains(self) -> list[tuple[HttpsTransport, Sequence[x509.Certificate]]]:
-        """The open connections with the certificates of their clients."""
-        if not self.loaded.material.authorities:
-            return []
+    def batches(self) -> Iterator[list[HttpsTransport]]:
+        """The open connections, a few at a time."""
         opened: list[Any] = list(self.protocols)
-        return [(one, chain) for one in opened if (chain := one.client_chain())]
+        for first in range(0, len(opened), _BATCH):
+            yield opened[first : first + _BATCH]
 
-    def drop(self, transports: Sequence[HttpsTransport]) -> None:
-        """Drop the connections of clients that would not be let in again."""
-        for one in transports:
-            chain = one.client_chain()
-            if chain:
-                _log.info(
-                    "dropped the connection of {client}: {subject} is revoked, or its "
-                    "authority is no longer in client-ca",
-                    client=getattr(one.getPeer(), "host", "-"),
-                    subject=subject_of(chain[0]),
-                )
-                one.abortConnection()
-
-    def _drop_if_distrusted(
-        self, transport: HttpsTransport, chain: Sequence[x509.Certificate]
-    ) -> None:
-        if not self.loaded.material.trusts(chain):
-            self.drop([transport])
+    def drop(self, transport: HttpsTransport) -> None:
+        """Drop the connection of a client that would not be let in again."""
+        chain = transport.client_chain()
+        _log.info(
+            "dropped the connection of {client}: {subject} is revoked, or its "
+            "authority is no longer in client-ca",
+            client=getattr(transport.getPeer(), "host", "-"),
+            subject=subject_of(chain[0]) if chain else "the certificate",
+        )
+        transport.abortConnection()
 
 
 class ProxiedFactory(HAProxyWrappingFactory):

@@ -8,7 +8,8 @@ or all the old ones. Reading blocks.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 from attrs import field, frozen
@@ -53,6 +54,14 @@ class Material:
     chain: tuple[x509.Certificate, ...]
     authorities: tuple[x509.Certificate, ...]
     revocations: tuple[x509.CertificateRevocationList, ...] | None
+    _revoked: Mapping[x509.Name, set[int]] = field(init=False, repr=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        # Searching a long list takes milliseconds, for each certificate.
+        revoked: defaultdict[x509.Name, set[int]] = defaultdict(set)
+        for listed in self.revocations or ():
+            revoked[listed.issuer].update(one.serial_number for one in listed)
+        object.__setattr__(self, "_revoked", revoked)
 
     def __str__(self) -> str:
         until = self.certificate.not_valid_after_utc
@@ -85,6 +94,13 @@ class Material:
                     "certificates are refused"
                 )
 
+    def trusts_whom(self, other: Material) -> bool:
+        """Whether this has the same authorities and revocations as another one."""
+        return (self.authorities, self.revocations) == (
+            other.authorities,
+            other.revocations,
+        )
+
     def trusts(self, chain: Sequence[x509.Certificate]) -> bool:
         """
         Whether a client that was let in before would be let in again, as far as
@@ -101,10 +117,8 @@ class Material:
         if length is None:
             return False
         return not any(
-            listed.issuer == one.issuer
-            and listed.get_revoked_certificate_by_serial_number(one.serial_number)
+            one.serial_number in self._revoked.get(one.issuer, ())
             for one in chain[: length or 1]
-            for listed in self.revocations or ()
         )
 
 
@@ -149,15 +163,19 @@ class Files:
             )
         if self.chain is not None:
             more += _certificates("chain", self.chain)
-        return Material(
-            certificate,
-            key,
-            tuple(more),
-            ()
-            if self.client_ca is None
-            else tuple(_certificates("client-ca", self.client_ca)),
-            None if self.crl is None else _revocations(self.crl),
-        )
+        authorities: tuple[x509.Certificate, ...] = ()
+        revocations = None
+        if self.client_ca is not None:
+            authorities = tuple(_certificates("client-ca", self.client_ca))
+        if self.crl is not None:
+            revocations = _revocations(self.crl)
+        try:
+            return Material(certificate, key, tuple(more), authorities, revocations)
+        except ValueError as error:
+            # Only entries of a list are read so late.
+            raise InvalidSetting(
+                f"crl-file: {self.crl} is not a valid CRL: {error}"
+            ) from None
 
 
 def _who(certificate: x509.Certificate) -> tuple[x509.Name, bytes]:

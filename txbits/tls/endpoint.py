@@ -4,11 +4,13 @@ The endpoint, its string, and its port, whose certificates can be reloaded.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from os.path import abspath
 from typing import Any
 
 from attrs import define, field
+from cryptography import x509
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.interfaces import (
@@ -25,7 +27,7 @@ from txbits._deferreds import deferred
 from txbits.errors import InvalidSetting
 from txbits.interfaces import IReloadable
 from txbits.tls._connections import HttpsFactory, HttpsTransport, Loaded, secured
-from txbits.tls._files import Files
+from txbits.tls._files import Files, Material
 
 _log = Logger()
 
@@ -93,20 +95,30 @@ class HttpsPort:
     @deferred
     async def _reload(self) -> str:
         loaded = await self._in_thread(lambda: Loaded.of(self._files.read()))
-        self._factory.use(loaded)
         warn_of(loaded)
-        connections = self._factory.chains()
+        before, after = self._factory.loaded.material, loaded.material
+        self._factory.use(loaded)
+        if not after.trusts_whom(before):
+            await self._drop_distrusted(after)
+        return str(after)
 
-        def distrusted() -> list[HttpsTransport]:
-            trusts = loaded.material.trusts
-            return [one for one, chain in connections if not trusts(chain)]
+    async def _drop_distrusted(self, material: Material) -> None:
+        """Drop the connections of clients that would not be let in again."""
+        for batch in self._factory.batches():
+            chains = [(one, chain) for one in batch if (chain := one.client_chain())]
+            for transport in await self._in_thread(_distrusted, material, chains):
+                self._factory.drop(transport)
 
-        if connections:
-            self._factory.drop(await self._in_thread(distrusted))
-        return str(loaded.material)
+    def _in_thread(self, function: Any, *arguments: Any) -> Deferred[Any]:
+        reactor = self._reactor
+        return deferToThreadPool(reactor, reactor.getThreadPool(), function, *arguments)
 
-    def _in_thread(self, function: Any) -> Deferred[Any]:
-        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function)
+
+def _distrusted(
+    material: Material,
+    chains: list[tuple[HttpsTransport, Sequence[x509.Certificate]]],
+) -> list[HttpsTransport]:
+    return [transport for transport, chain in chains if not material.trusts(chain)]
 
 
 def warn_of(loaded: Loaded) -> None:
