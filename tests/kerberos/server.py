@@ -10,7 +10,7 @@ from twisted.logger import LogLevel, globalLogPublisher
 from tests.kerberos import REALM, kdc
 from tests.kerberos.support import ANY, NEGOTIATE, ServerCase
 from txbits.access.negotiate import NegotiateAuthenticator
-from txbits.web._gate import Gate
+from txbits.web import Gate
 
 #: More than a socket takes at once.
 LONG = b"0123456789abcdef" * 0x10000
