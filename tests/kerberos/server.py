@@ -4,11 +4,16 @@ Uploads by ``curl --negotiate``, to a server with a keytab.
 
 from __future__ import annotations
 
+from base64 import b64encode
+from pathlib import Path
+
+import bcrypt
 from twisted.internet import reactor
 from twisted.logger import LogLevel, globalLogPublisher
 
 from tests.kerberos import REALM, kdc
 from tests.kerberos.support import ANY, NEGOTIATE, ServerCase
+from txbits.access.basic import BasicAuthenticator, Passwords
 from txbits.access.negotiate import NegotiateAuthenticator
 from txbits.web import Gate
 
@@ -50,6 +55,26 @@ class CurlTests(ServerCase):
         self.assertIn("www-authenticate", responses[0].headers)
         self.assertNotIn("www-authenticate", responses[1].headers)
         self.assertEqual(self.connections, 1)
+
+    async def test_credentials_of_another_scheme_end_the_login(self) -> None:
+        path = Path(self.mktemp_folder()) / "users"
+        path.write_bytes(b"alice:" + bcrypt.hashpw(b"secret", bcrypt.gensalt(4)))
+        path.chmod(0o600)
+        basic = BasicAuthenticator(reactor, Passwords.read(str(path)))
+        gate = self.resource.gate
+        for order in ((basic, self.authenticator), (self.authenticator, basic)):
+            self.resource.gate = Gate(order, gate.policy)
+            for password, status in (("secret", 200), ("wrong", 401)):
+                value = b64encode(f"alice:{password}".encode()).decode()
+                silent = self.packet("Ping", "/alice/f")
+                responses = await self.curl(
+                    *(*self.packet("Ping", "/alice/f", *NEGOTIATE), "--next", *silent),
+                    *("--next", "-H", f"Authorization: Basic {value}", *silent),
+                    *("--next", *silent),
+                    user="alice",
+                )
+                statuses = [one.status for one in responses]
+                self.assertEqual(statuses, [200, 200, status, 401])
 
     async def test_any_scheme_is_negotiate(self) -> None:
         responses = await self.curl(
