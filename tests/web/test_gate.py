@@ -28,6 +28,7 @@ from txbits.interfaces import (
     IAccessPolicy,
     IAuthenticator,
     Identity,
+    IRemembering,
     Scope,
 )
 from txbits.sessions import Settings
@@ -51,6 +52,17 @@ class ByName:
         if said is None or said[0] != "told":
             return succeed(None)
         return succeed(Identity(said[1].decode(), "told"))
+
+
+@implementer(IRemembering)
+class Remembering(Authenticator):
+    """Counts how often it has to forget who has logged in."""
+
+    scheme = "kept"
+    forgotten = 0
+
+    def forget(self, credentials: Credentials) -> None:
+        self.forgotten += 1
 
 
 def told(data: bytes, name: str) -> bytes:
@@ -82,6 +94,17 @@ class AuthenticatorTests(WebCase):
         self.assert_success(self.ask(packet(b"Ping")), None)
         self.assertEqual([len(one.asked) for one in (first, second, third)], [1, 1, 0])
         self.assertEqual([user for user, _, _ in policy.asked], ["alice"])
+
+    def test_those_that_remember_forget_for_credentials_of_another_scheme(self) -> None:
+        remembering = Remembering()
+        self.serve(authenticators=[Authenticator(ALICE), remembering])
+        ping = packet(b"Ping")
+        for line, count in ((b"", 0), (b"Kept a", 0), (b"Told a", 1), (b"b", 2)):
+            said = ping
+            if line:
+                said = ping.replace(b"\r\n", b"\r\nAuthorization: " + line + b"\r\n", 1)
+            self.assert_success(self.ask(said), None)
+            self.assertEqual(remembering.forgotten, count)
 
     def test_challenges_are_sent_strongest_first(self) -> None:
         self.serve(
@@ -197,6 +220,18 @@ class RefusedBodyTests(WebCase):
         peer.send(head)
         (ack,) = responses(peer.received())
         self.assertEqual((ack.status, ack["Connection"]), (401, "close"))
+
+    def test_client_that_keeps_the_body_back_is_asked_for_credentials(self) -> None:
+        self.serve(authenticators=[ByName()])
+        withheld = packet(b"Fragment", UNKNOWN_ID, content_range=b"bytes 0-4/5")
+        ack = self.exchange(self.peer(), withheld)
+        self.assertEqual((ack.status, ack["WWW-Authenticate"]), (401, "Told"))
+        ack = self.exchange(self.peer(), told(withheld, "alice"))
+        self.assertEqual((ack.status, ack["WWW-Authenticate"]), (400, None))
+
+    def test_without_authenticators_such_a_fragment_is_malformed(self) -> None:
+        withheld = packet(b"Fragment", UNKNOWN_ID, content_range=b"bytes 0-4/5")
+        self.assertEqual(self.exchange(self.peer(), withheld).status, 400)
 
 
 class OwnershipTests(WebCase):

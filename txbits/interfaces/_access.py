@@ -245,6 +245,20 @@ class IAuthenticator(Interface):
         """
 
 
+class IRemembering(Interface):
+    """
+    Optional: an authenticator that knows the sender of later requests on a connection,
+    which have no credentials. :attr:`IAuthenticator.scheme` is its word in the
+    Authorization header.
+    """
+
+    def forget(credentials: Credentials) -> None:
+        """
+        Forget who has logged in on a connection: a request has an Authorization header
+        of another scheme, whoever takes that.
+        """
+
+
 class IAuthenticatorParser(IPlugin):
     """
     A Twisted plugin that makes an authenticator from its description in the settings.

@@ -88,6 +88,15 @@ class RemoteProtocolError(ProtocolError):
         self.session_id = session_id
 
 
+class BodyWithheld(RemoteProtocolError):
+    """
+    A Fragment came without its body.
+
+    Clients that expect to be asked for credentials keep it back until they have been:
+    curl and the libraries of Windows, with schemes of challenge and response.
+    """
+
+
 class NotAnAck(RemoteProtocolError):
     """
     What answers is no BITS server: a web server, or something on the way to one.
@@ -216,7 +225,8 @@ def _parse_fragment(headers: Headers) -> Fragment:
     try:
         return Fragment(session_id, parse_content_range(value), length)
     except LocalProtocolError as error:
-        raise RemoteProtocolError(str(error), BAD_RANGE) from error
+        failure = BodyWithheld if length == 0 else RemoteProtocolError
+        raise failure(str(error), BAD_RANGE) from error
 
 
 def _check_lengths(headers: Headers) -> None:

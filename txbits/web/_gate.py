@@ -28,6 +28,7 @@ from txbits.interfaces import (
     IAccessPolicy,
     IAuthenticator,
     Identity,
+    IRemembering,
 )
 from txbits.protocol.packets import CloseSession
 from txbits.sessions import Caller
@@ -91,10 +92,15 @@ class Gate:
     )
 
     is_open: bool = field(init=False)
+    _remembering: tuple[Any, ...] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         is_open = not self.authenticators and self.policy is None
         object.__setattr__(self, "is_open", is_open)
+        remembering = [
+            one for one in self.authenticators if _provides(IRemembering, one)
+        ]
+        object.__setattr__(self, "_remembering", tuple(remembering))
 
     async def admit(
         self,
@@ -162,6 +168,11 @@ class Gate:
         return Caller(identity, caller.address, grant)
 
     async def _identify(self, credentials: Credentials) -> Identity | None:
+        if self._remembering and b"authorization" in credentials.headers:
+            said = credentials.authorization
+            for one in self._remembering:
+                if said is None or said[0] != one.scheme:
+                    one.forget(credentials)
         for authenticator in self.authenticators:
             try:
                 identity = await authenticator.authenticate(credentials)

@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
+from txbits._deferreds import begun
 from txbits.errors import UploadsDisabled
 from txbits.interfaces import (
     IAccessPolicy,
@@ -23,10 +24,12 @@ from txbits.interfaces import (
 )
 from txbits.protocol.codec import (
     METHOD,
+    BodyWithheld,
     RemoteProtocolError,
     is_upload_request,
     parse_packet,
 )
+from txbits.protocol.packets import Fragment
 from txbits.protocol.refusals import METHOD_NOT_ALLOWED
 from txbits.sessions import Caller, SessionManager, Settings
 from txbits.sessions.naming import shown
@@ -185,6 +188,9 @@ class BITSResource(Resource):
             self.manager.require_enabled()
             packet = parse_packet(headers, is_short=is_short)
         except (RemoteProtocolError, UploadsDisabled) as error:
+            if isinstance(error, BodyWithheld) and not self.gate.is_open:
+                begun(self._refuse_withheld(request, error, destination, caller))
+                return NOT_DONE_YET
             refuse(
                 request,
                 error,
@@ -196,6 +202,25 @@ class BITSResource(Resource):
         return HANDLERS[type(packet)](
             self.manager, self.gate, packet, destination, caller, self.origins
         ).render(request)
+
+    async def _refuse_withheld(
+        self,
+        request: Request,
+        error: Exception,
+        destination: tuple[str, ...],
+        caller: Caller,
+    ) -> None:
+        """Ask a client for credentials that keeps a body back until it is asked."""
+        kind = Fragment.packet_type
+        senders = [caller]
+        try:
+            await self.gate.admit(
+                *(request, caller, self.origins, destination, kind),
+                known=senders.append,
+            )
+        except Exception as refusal:  # noqa: BLE001 - the edge: every error is answered
+            error = refusal
+        refuse(request, error, destination, senders[-1], kind)
 
     def _serves(self, destination: tuple[str, ...]) -> bool:
         """Whether this is the URL of a file that clients may read."""
