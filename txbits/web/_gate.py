@@ -39,8 +39,9 @@ from txbits.web._streaming import (
     memory_of,
 )
 
-#: What is remembered of a connection: whether it uses TLS.
-_SECURE = object()
+#: What is remembered of a connection: whether it uses TLS, and who sent its last
+#: packet, before and after it was permitted.
+_SECURE, _KNOWN, _PERMITTED = object(), object(), object()
 
 SessionCredentials = Literal["every-packet", "create"]
 
@@ -128,7 +129,8 @@ class Gate:
         identity = caller.identity
         credentials = None
         if self.authenticators:
-            credentials = credentials_of(request, origins)
+            credentials = credentials_of(request, origins, caller.address)
+            memory = credentials.connection
             try:
                 identity = await self._identify(credentials)
                 if (
@@ -146,19 +148,16 @@ class Gate:
                         if packet_type != CloseSession.packet_type:
                             raise
                         return Caller(None, caller.address, knows_id=True)
-                caller = Caller(identity, caller.address)
+                caller = _once(memory, _KNOWN, identity, caller.address, FULL_GRANT)
                 known(caller)
                 grant = await self._permit(identity, destination, packet_type)
+                return _once(memory, _PERMITTED, identity, caller.address, grant)
             except CredentialsRejected as error:
                 raise self._challenge(request, credentials, error) from None
             finally:
                 for name, value in credentials.response_headers:
                     request.responseHeaders.addRawHeader(name, value)
-        else:
-            grant = await self._permit(identity, destination, packet_type)
-        # Most callers may do everything: for them it is made once.
-        if grant is FULL_GRANT and caller.identity is identity:
-            return caller
+        grant = await self._permit(identity, destination, packet_type)
         return Caller(identity, caller.address, grant)
 
     async def _identify(self, credentials: Credentials) -> Identity | None:
@@ -223,8 +222,31 @@ class Gate:
         return error
 
 
-def credentials_of(request: Request, origins: Origins) -> Credentials:
-    """Collect what a request and its connection tell about the sender."""
+def _once(
+    memory: MutableMapping[Any, Any],
+    key: object,
+    identity: Identity | None,
+    address: str,
+    grant: Grant,
+) -> Caller:
+    """Make a caller once for a connection, whose packets mostly have the same one."""
+    made: Caller | None = memory.get(key)
+    if (
+        made is None
+        or made.identity is not identity
+        or made.grant is not grant
+        or made.address != address
+    ):
+        made = memory[key] = Caller(identity, address, grant)
+    return made
+
+
+def credentials_of(request: Request, origins: Origins, address: str) -> Credentials:
+    """
+    Collect what a request and its connection tell about the sender.
+
+    :param address: The address of the client.
+    """
     headers = headers_of(request)
     trusted = origins.comes_from_trusted_proxy(request)
     transport: Any = request.transport
@@ -237,7 +259,7 @@ def credentials_of(request: Request, origins: Origins) -> Credentials:
         path=destination_of(request),
         query=request.uri.partition(b"?")[2],
         method=request.method,
-        address=origins.client(request),
+        address=address,
         is_secure=is_secure,
         is_proxied=trusted or _names_proxy(headers),
         from_trusted_proxy=trusted,
