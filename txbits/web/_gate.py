@@ -5,7 +5,13 @@ request, and asks whether they may.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+    MutableMapping,
+)
 from typing import Any, Literal, Protocol
 from uuid import UUID
 
@@ -39,9 +45,9 @@ from txbits.web._streaming import (
     memory_of,
 )
 
-#: What is remembered of a connection: whether it uses TLS, and who sent its last
-#: packet, before and after it was permitted.
-_SECURE, _KNOWN, _PERMITTED = object(), object(), object()
+#: What is remembered of a connection: who sent its last packet, before and after it was
+#: permitted.
+_KNOWN, _PERMITTED = object(), object()
 
 SessionCredentials = Literal["every-packet", "create"]
 
@@ -129,7 +135,7 @@ class Gate:
         identity = caller.identity
         credentials = None
         if self.authenticators:
-            credentials = credentials_of(request, origins, caller.address)
+            credentials = _RequestCredentials(request, origins, caller.address)
             memory = credentials.connection
             try:
                 identity = await self._identify(credentials)
@@ -241,31 +247,52 @@ def _once(
     return made
 
 
-def credentials_of(request: Request, origins: Origins, address: str) -> Credentials:
+class _RequestCredentials(Credentials):
     """
-    Collect what a request and its connection tell about the sender.
+    What a request and its connection tell about the sender. What is seldom asked for is
+    found out when it is: most packets come from users who are known by one header.
 
     :param address: The address of the client.
     """
-    headers = headers_of(request)
-    trusted = origins.comes_from_trusted_proxy(request)
-    transport: Any = request.transport
-    memory: MutableMapping[Any, Any] = memory_of(request)
-    is_secure = memory.get(_SECURE)
-    if is_secure is None:
-        is_secure = memory[_SECURE] = request.isSecure()
-    return Credentials(
-        headers=headers,
-        path=destination_of(request),
-        query=request.uri.partition(b"?")[2],
-        method=request.method,
-        address=address,
-        is_secure=is_secure,
-        is_proxied=trusted or _names_proxy(headers),
-        from_trusted_proxy=trusted,
-        connection=memory,
-        certificate=getattr(transport, "getPeerCertificate", _no_certificate),
-    )
+
+    __slots__ = ("_origins", "_request")
+
+    def __init__(self, request: Request, origins: Origins, address: str) -> None:
+        # The other fields are not set: Python calls __getattr__ for them.
+        self.headers = headers_of(request)
+        self.address = address
+        self.connection = memory_of(request)
+        self.response_headers = []
+        self._request = request
+        self._origins = origins
+
+    def __getattr__(self, name: str) -> Any:
+        find = _FOUND_OUT.get(name)
+        if find is None:
+            raise AttributeError(name)
+        value = find(self, self._request)
+        setattr(self, name, value)
+        return value
+
+    def _is_proxied(self) -> bool:
+        return self.from_trusted_proxy or _names_proxy(self.headers)
+
+    def _is_trusted(self) -> bool:
+        return self._origins.comes_from_trusted_proxy(self._request)
+
+
+#: How the fields are found out that are not set at once.
+_FOUND_OUT: Mapping[str, Callable[[_RequestCredentials, Request], object]] = {
+    "path": lambda _, request: destination_of(request),
+    "query": lambda _, request: request.uri.partition(b"?")[2],
+    "method": lambda _, request: request.method,
+    "is_secure": lambda _, request: request.isSecure(),
+    "is_proxied": lambda self, _: self._is_proxied(),
+    "from_trusted_proxy": lambda self, _: self._is_trusted(),
+    "certificate": lambda _, request: getattr(
+        request.transport, "getPeerCertificate", _no_certificate
+    ),
+}
 
 
 def _no_certificate() -> None:
@@ -274,10 +301,7 @@ def _no_certificate() -> None:
 
 def _names_proxy(headers: Any) -> bool:
     """Whether the headers say that the request has passed a proxy."""
-    if b"via" in headers or b"forwarded" in headers:
-        return True
-    # Not any(), which takes twice the time: this is called for each packet.
-    for name in headers:  # noqa: SIM110
-        if name.startswith(b"x-forwarded-"):
-            return True
-    return False
+    return any(
+        name in (b"via", b"forwarded") or name.startswith(b"x-forwarded-")
+        for name in headers
+    )
