@@ -260,6 +260,6 @@ class SecrecyTests(LinkCase):
         assert where is not None
         self.assertNotIn("?", where)
         path = where.removeprefix("http://upload.example").encode()
-        self.assertEqual(self.ask(request(b"GET", path)).status, 404)
+        self.assertEqual(self.ask(request(b"GET", path)).status, 401)
         found = self.ask(request(b"GET", target(path=path)))
         self.assertEqual((found.status, found.body), (200, b"reply"))

@@ -234,7 +234,7 @@ class Fragments:
             length,
         )
         before, held = session.progressed, upload.offset
-        self._watch(session)
+        self._watch(session, session.expires)
         try:
             whole = await body.receive(sink.consume)
             if whole:
@@ -279,13 +279,12 @@ class Fragments:
         self._arriving.clear()
         self._set_timer(float("inf"))
 
-    def _watch(self, session: Session) -> None:
+    def _watch(self, session: Session, expires: float) -> None:
         if self._has_stopped:
             # The packet came before the stop, and the store took its time. It is ended
             # at once.
             return
         self._arriving.add(session)
-        expires = session.expires
         if expires < self._fires:
             self._set_timer(expires)
 

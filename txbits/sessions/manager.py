@@ -249,6 +249,19 @@ class SessionManager:
 
     # Packets
 
+    def _begin_packet(self) -> None:
+        """
+        Begin to settle a packet, whose end the active sessions are to be told of.
+
+        :raises UploadsDisabled: If uploads are disabled.
+        :raises ServerStopping: If the server is stopping.
+        """
+        active = self._active
+        if active.is_disabled or active.is_stopping:
+            active.require_enabled()
+            active.require_running()
+        active.busy += 1
+
     @deferred
     async def create(
         self, destination: tuple[str, ...], caller: Caller, content_name: str | None
@@ -265,7 +278,7 @@ class SessionManager:
             :class:`~txbits.errors.ServerStopping`.
         """
         active = self._active
-        active.begin_packet()
+        self._begin_packet()
         try:
             session_id = self._new_id()
             await self._make(session_id, destination, caller, content_name)
@@ -366,13 +379,13 @@ class SessionManager:
             :class:`~txbits.errors.ServerStopping`.
         """
         active = self._active
-        active.begin_packet()
+        self._begin_packet()
         try:
             session = await self._find(session_id, destination, caller)
             session.grant = caller.grant
             if session.newest is not None:
                 self._fragments.require_fit(session, content_range)
-            turn = active.enter(session, body)
+            turn = session.enter(body)
             try:
                 if turn.previous is not None:
                     await turn.begins()
@@ -389,7 +402,7 @@ class SessionManager:
                 )
                 raise
             finally:
-                active.give_back(session, turn)
+                session.give_back(turn)
             if active.failing:
                 active.succeeded("store")
             return received
@@ -423,17 +436,17 @@ class SessionManager:
             application was asked, or with :class:`~txbits.errors.ServerStopping`.
         """
         active = self._active
-        active.begin_packet()
+        self._begin_packet()
         try:
             session = await self._find(session_id, destination, caller)
             session.grant = caller.grant
-            turn = active.enter(session, None)
+            turn = session.enter(None)
             try:
                 if turn.previous is not None:
                     await turn.begins()
                 await close_session(active, session, turn, caller, request_url)
             finally:
-                active.give_back(session, turn)
+                session.give_back(turn)
             if active.failing:
                 active.succeeded("close")
         except NoSuchSession:
@@ -484,7 +497,7 @@ class SessionManager:
             :class:`~txbits.errors.ServerStopping`.
         """
         active = self._active
-        active.begin_packet()
+        self._begin_packet()
         try:
             session = await self._find(session_id, destination, caller)
             await cancel_session(active, session, "cancelled", caller)
@@ -509,7 +522,7 @@ class SessionManager:
             does, or with :class:`~txbits.errors.ServerStopping`.
         """
         active = self._active
-        active.begin_packet()
+        self._begin_packet()
         try:
             session = await self._find(session_id, None, caller)
             return await open_reply(active, session)
@@ -526,7 +539,7 @@ class SessionManager:
         :raises BackendError: If that cannot be told.
         """
         active = self._active
-        active.begin_packet()
+        self._begin_packet()
         try:
             session = active.table.get(session_id) or await active.load(session_id)
         finally:
@@ -543,7 +556,7 @@ class SessionManager:
         :raises BackendError: If that cannot be told.
         """
         active = self._active
-        active.begin_packet()
+        self._begin_packet()
         try:
             session = await self._find(session_id, None, caller)
             return session.upload.destination

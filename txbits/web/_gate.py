@@ -204,7 +204,13 @@ class Gate:
         packet_type: str,
     ) -> Grant:
         if callable(destination):
-            destination = await destination(identity)
+            try:
+                destination = await destination(identity)
+            except NoSuchSession:
+                if identity is None and self.authenticators:
+                    # It may be somebody's who has not said so yet.
+                    raise CredentialsRejected("no credentials") from None
+                raise
         if identity is not None and identity.scope is not None:
             return identity.scope.check(destination, packet_type)
         if self.policy is None:

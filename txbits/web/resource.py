@@ -172,6 +172,7 @@ class BITSResource(Resource):
 
     def render(self, request: Request) -> int:
         """Handle the packet that *request* carries. Every failure is answered."""
+        is_disabled = self.manager.is_disabled
         caller = _caller(self.identity, self.origins.client(request))
         destination = destination_of(request)
         try:
@@ -185,7 +186,8 @@ class BITSResource(Resource):
                     f"the method is {shown(request.method.decode('latin-1'))}",
                     METHOD_NOT_ALLOWED,
                 )
-            self.manager.require_enabled()
+            if is_disabled:
+                self.manager.require_enabled()
             packet = parse_packet(headers, is_short=is_short)
         except (RemoteProtocolError, UploadsDisabled) as error:
             if isinstance(error, BodyWithheld) and not self.gate.is_open:
@@ -199,9 +201,11 @@ class BITSResource(Resource):
                 allowed=_ALLOWED if self._serves(destination) else METHOD,
             )
             return NOT_DONE_YET
-        return HANDLERS[type(packet)](
+        handler = HANDLERS[type(packet)](
             self.manager, self.gate, packet, destination, caller, self.origins
-        ).render(request)
+        )
+        begun(handler.answer(request))
+        return NOT_DONE_YET
 
     async def _refuse_withheld(
         self,

@@ -399,7 +399,7 @@ class DiskBackend:
     ) -> None:
         staging = self._staging
         # Here, since this is called just before the Ack of each Close.
-        staging.root.check_again()
+        staging.root.check_news()
         staging.close_memory.remember(session_id, destination, owner, staging.seconds())
 
     @deferred
