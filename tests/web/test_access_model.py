@@ -1,361 +1,373 @@
 """
-Users, permissions and sessions against a model: whatever packets and reads they send in
-whatever order, nobody changes, reads, cancels or learns of what is not theirs.
+Users, permissions and sessions against a model: packets of all kinds from all users in
+any order, with right, wrong and no credentials.
 
-The model, ``Theirs``, is short: sessions have an owner, files a content. Permission
-is what the documentation says, written once more in ``is_permitted``. To learn nothing
-of a session is to be answered as if its id were nobody's.
+Whatever the order, nobody reads, changes, cancels or learns of what is not theirs: for
+everyone but its owner, a session is answered as one that never was, and what a user may
+not do changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from attrs import define
+from attrs import define, field
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
+    precondition,
     rule,
     run_state_machine_as_test,
 )
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from tests.web.support import (
-    UNKNOWN_ID,
-    Response,
-    WebCase,
-    fragment,
-    packet,
-    request,
-)
-from tests.web.test_gate import ByName, told
+from tests.web.support import Response, fragment, packet, request, responses
 from txbits.access.permissions import Permission, Permissions
-from txbits.interfaces import Answer, CompleteUpload, INotifier, IReply
-from txbits.protocol.codec import parse_guid
+from txbits.backends.memory import MemoryBackend
+from txbits.errors import CredentialsRejected
+from txbits.interfaces import Credentials, Grant, IAuthenticator, Identity, Scope
 from txbits.sessions import Settings
-from txbits.web import Gate
-from txbits.web.replies import reply_url
+from txbits.testing.memory import Peer
+from txbits.web import BITSResource, BITSSite
+from txbits.web._gate import Gate
 
-USERS = ("alice", "bob", "carol", None)
-GROUPS = {"desk": ("alice", "bob")}
-FOLDERS = ("alice", "bob", "all")
-PATHS = [(folder, name) for folder in FOLDERS for name in ("f", "g")]
-TOTAL = 4
+_DATA = b"hello"
+_UNKNOWN = b"{11111111-2222-3333-4444-5555AAAABBBB}"
 
-#: What lets something happen, after the permissions that restrict it.
-OPEN = Permission(["*", "anonymous"], "/", ["upload", "overwrite", "download"])
+#: Who sends: users, one whose password is wrong, nobody, and two links.
+_SENDERS = ["alice", "bob", "carol", "wrong", "", "link/one", "link/tree"]
 
-_permissions = st.lists(
-    st.builds(
-        Permission,
-        st.lists(
-            st.sampled_from(["alice", "bob", "@desk", "*", "anonymous"]),
-            min_size=1,
-            max_size=2,
-        ),
-        st.sampled_from(["/", "/", "/{user}", "/alice", "/all"]),
-        st.sampled_from(
-            [
-                [],
-                ["upload"],
-                ["download"],
-                ["upload", "download"],
-                ["upload", "overwrite", "download"],
-            ]
-        ),
+_DESTINATIONS = [
+    ("alice", "x"),
+    ("bob", "x"),
+    ("shared", "x"),
+    ("drop", "x"),
+    ("links", "one"),
+    ("links", "tree", "x"),
+    ("other",),
+]
+
+_SCOPES = {
+    "link/one": Scope(("links", "one"), False, Grant(overwrite=False)),
+    "link/tree": Scope(
+        ("links", "tree"), True, Grant(overwrite=False, max_size=len(_DATA))
     ),
-    max_size=3,
-).flatmap(lambda some: st.sampled_from([some, [*some, OPEN], [*some, OPEN]]))
-_paths = st.sampled_from(PATHS)
-_users = st.sampled_from(USERS)
-_number = st.integers(0, 5)
+}
+
+#: What an operator may write; the model reads them by itself.
+_PERMISSIONS = [
+    (["alice"], "/bob", []),
+    (["*"], "/{user}", ["upload", "overwrite", "download"]),
+    (["@staff"], "/shared", ["upload", "download"]),
+    (["*"], "/shared", ["download"]),
+    (["anonymous"], "/drop", ["upload"]),
+    (["bob"], "/", ["upload"]),
+]
+_STAFF = ["alice", "carol"]
 
 
-def is_permitted(
-    permissions: Sequence[Permission],
-    user: str | None,
-    path: tuple[str, ...],
-    action: str,
-) -> bool:
-    """What the documentation says: the first that names and contains decides."""
-    for one in permissions:
-        if user is None:
-            names, folder = {"anonymous"}, one.path
-            if "{user}" in folder:
-                continue
-        else:
-            groups = {f"@{name}" for name, who in GROUPS.items() if user in who}
-            names, folder = {user, "*"} | groups, one.path.replace("{user}", user)
-        if names & set(one.users) and folder in ("/", f"/{path[0]}"):
-            return action in one.may
-    return False
+@implementer(IAuthenticator)
+class _Names:
+    """Believes every name, except for ``wrong``."""
+
+    scheme = "told"
+    strength = 1
+
+    def challenge(self, credentials: Credentials) -> bytes | None:
+        return b"Told"
+
+    def authenticate(self, credentials: Credentials) -> Deferred[Identity | None]:
+        said = credentials.authorization
+        if said is None:
+            return succeed(None)
+        name = said[1].decode()
+        if name == "wrong":
+            return fail(CredentialsRejected("the password is wrong"))
+        return succeed(Identity(name, "told", scope=_SCOPES.get(name)))
 
 
-@implementer(INotifier)
-class Application:
-    """Accepts every upload, and replies with its owner's name and its destination."""
-
-    needs: frozenset[Any] = frozenset()
-
-    def notify(self, upload: CompleteUpload, reply: IReply) -> Deferred[Answer]:
-        return Deferred.fromCoroutine(self._answer(upload, reply))
-
-    async def _answer(self, upload: CompleteUpload, reply: IReply) -> Answer:
-        writer = await reply.open()
-        await writer.write("/".join(upload.session.destination).encode())
-        await writer.close()
-        return Answer(publishes=True)
-
-
-@define(eq=False)
-class Theirs:
-    """
-    A session.
-
-    :ivar owner: Whose it is; ``None`` if it is anonymous.
-    :ivar overwrites: Whether it may replace a file.
-    :ivar data: What it uploads.
-    :ivar held: How many bytes are acknowledged.
-    :ivar is_over: Whether it was closed or cancelled.
-    """
+@define
+class _Upload:
+    """What the model knows of a session."""
 
     id: bytes
-    owner: str | None
-    path: tuple[str, ...]
-    overwrites: bool
-    data: bytes
+    owner: str
+    destination: tuple[str, ...]
     held: int = 0
-    is_over: bool = False
+    state: str = field(default="open")
+
+
+def _target(destination: tuple[str, ...]) -> bytes:
+    return ("/" + "/".join(destination)).encode()
 
 
 class AccessMachine(RuleBasedStateMachine):
-    """A directory, and four clients, one of whom nobody knows."""
+    """A server that everybody sends packets to."""
 
-    @initialize(permissions=_permissions, only_create=st.booleans())
-    def begin(self, permissions: list[Permission], only_create: bool) -> None:
-        self.case = WebCase("create")
-        self.case.notifier = Application()
-        self.case.setUp()
-        self.only_create = only_create
-        self.permissions = permissions
-        self.case.serve(
+    @initialize(
+        rights=st.lists(st.sampled_from(_PERMISSIONS), unique_by=repr, max_size=6),
+        allow_overwrites=st.booleans(),
+        by_id=st.booleans(),
+    )
+    def serve(self, rights: list[Any], allow_overwrites: bool, by_id: bool) -> None:
+        self.clock = Clock()
+        self.backend = MemoryBackend(self.clock)
+        self.allow_overwrites, self.by_id = allow_overwrites, by_id
+        self.rights = rights
+        self.uploads: list[_Upload] = []
+        self.files: dict[tuple[str, ...], bytes] = {}
+        self.resource = BITSResource(
+            self.backend,
             Settings(
-                allow_overwrites=True,
+                allow_overwrites=allow_overwrites,
                 allow_downloads=True,
                 create_directories=True,
-                session_limit=0,
             ),
-            authenticators=[ByName()],
-            policy=Permissions(permissions, GROUPS),
-            session_credentials="create" if only_create else "every-packet",
+            reactor=self.clock,
+            **self.access(),
         )
-        self.sessions: list[Theirs] = []
-        self.files: dict[tuple[str, ...], bytes] = {}
+        self.started(self.resource.manager.start())
+        self.site = BITSSite(self.resource, reactor=self.clock)
+        self.site.startFactory()
 
-    def teardown(self) -> None:
-        if hasattr(self, "case"):
-            self.case.doCleanups()
-
-    # What the clients send
-
-    def send(self, data: bytes, user: str | None) -> Response:
-        return self.case.ask(data if user is None else told(data, user))
-
-    def chosen(self, number: int) -> Theirs | None:
-        """One of the sessions that there have been."""
-        return self.sessions[number % len(self.sessions)] if self.sessions else None
-
-    def packet(self, kind: bytes, session: Theirs, id: bytes, path: Any) -> bytes:
-        target = b"/" + "/".join(path).encode()
-        if kind == b"Fragment":
-            first = min(session.held, TOTAL - 2)
-            body = session.data[first : first + 2]
-            return fragment(id, first, body, TOTAL, target=target)
-        return packet(kind, id, target=target)
-
-    # The rules
-
-    @rule(permissions=_permissions)
-    def permissions_change(self, permissions: list[Permission]) -> None:
-        gate, self.permissions = self.case.resource.gate, permissions
-        self.case.resource.gate = Gate(
-            gate.authenticators,
-            Permissions(permissions, GROUPS),
-            gate.session_credentials,
-        )
-
-    @rule(user=_users, path=_paths)
-    def create(self, user: str | None, path: tuple[str, ...]) -> None:
-        before = self.stored()
-        target = b"/" + "/".join(path).encode()
-        ack = self.send(packet(b"Create-Session", target=target), user)
-        overwrites = self.may(user, path, "overwrite")
-        if not self.may(user, path, "upload"):
-            assert ack.status == (401 if user is None else 403), ack
-        elif path in self.files and not overwrites:
-            assert ack.status == 403, ack
-        else:
-            assert ack.status == 200, ack
-            number = len(self.sessions)
-            session_id = str(ack["BITS-Session-Id"]).encode()
-            self.sessions.append(
-                Theirs(session_id, user, path, overwrites, b"%04d" % number)
-            )
-            return
-        assert self.stored() == before
-
-    @rule(number=_number)
-    def all_fragments(self, number: int) -> None:
-        for _ in range(TOTAL // 2):
-            self.act(b"Fragment", number, None, True, None)
-
-    @rule(
-        kind=st.sampled_from(
-            [b"Fragment", b"Fragment", b"Close-Session", b"Cancel-Session"]
-        ),
-        number=_number,
-        user=_users,
-        is_owner=st.sampled_from([True, True, False]),
-        path=st.sampled_from([None, None, None, *PATHS]),
-    )
-    def act(
-        self,
-        kind: bytes,
-        number: int,
-        user: str | None,
-        is_owner: bool,
-        path: tuple[str, ...] | None,
-    ) -> None:
-        session = self.chosen(number)
-        if session is None:
-            return
-        if is_owner:
-            user = session.owner
-        path = session.path if path is None else path
-        acting = user
-        if self.only_create and user is None and not session.is_over:
-            # Who knows the id acts for the owner.
-            acting = session.owner if path == session.path else None
-        before = self.stored()
-        ack = self.send(self.packet(kind, session, session.id, path), user)
-        if acting == session.owner and path == session.path:
-            self.acts_for_owner(kind, session, acting, ack, before)
-            return
-        assert self.stored() == before
-        nobodys = self.send(self.packet(kind, session, UNKNOWN_ID, path), user)
-        self.assert_alike(ack, nobodys)
-        assert ack.status != 200, ack
-
-    def acts_for_owner(
-        self, kind: bytes, session: Theirs, acting: Any, ack: Response, before: Any
-    ) -> None:
-        if not self.may(acting, session.path, "upload") and not (
-            # The Close of nobody: its Ack may have been lost.
-            self.only_create and session.is_over
-        ):
-            assert ack.status == (401 if acting is None else 403), ack
-            assert self.stored() == before
-            return
-        if session.is_over:
-            assert self.stored() == before
-            return
-        if kind == b"Fragment":
-            assert ack.status == 200, ack
-            session.held = min(session.held + 2, TOTAL)
-        elif kind == b"Cancel-Session":
-            assert ack.status == 200, ack
-            session.is_over = True
-        elif 0 < session.held < TOTAL:
-            # Nothing is published, whatever it is answered.
-            session.is_over = not any(one == session.id for one, _ in self.stored()[0])
-        elif session.path in self.files and not session.overwrites:
-            assert ack.status != 200, ack
-        else:
-            # Without any Fragment, it is an empty file.
-            assert ack.status == 200, ack
-            session.is_over = True
-            self.files[session.path] = session.data[: session.held]
-
-    @rule(user=_users, path=_paths, method=st.sampled_from([b"GET", b"HEAD"]))
-    def read(self, user: str | None, path: tuple[str, ...], method: bytes) -> None:
-        found = self.get(b"/" + "/".join(path).encode(), user)
-        nothing = self.get(b"/" + path[0].encode() + b"/nothing", user)
-        if not self.may(user, path, "download"):
-            assert found.status == (401 if user is None else 403), found
-            assert found.body == b""
-            self.assert_alike(found, nothing)
-        elif path in self.files:
-            assert (found.status, found.body) == (200, self.files[path])
-        else:
-            assert found.status == 404, found
-
-    @rule(user=_users, number=_number, is_owner=st.booleans())
-    def read_reply(self, user: str | None, number: int, is_owner: bool) -> None:
-        session = self.chosen(number)
-        if session is None:
-            return
-        if is_owner:
-            user = session.owner
-        found = self.get_reply(session.id, user)
-        if user != session.owner:
-            assert found.status in (401, 403, 404), found
-            self.assert_alike(found, self.get_reply(UNKNOWN_ID, user))
-        elif found.status == 200:
-            assert self.may(user, session.path, "upload")
-            assert found.body == "/".join(session.path).encode()
-
-    def get(self, target: bytes, user: str | None) -> Response:
-        return self.send(request(b"GET", target), user)
-
-    def get_reply(self, session_id: bytes, user: str | None) -> Response:
-        return self.get(reply_url("", parse_guid(session_id)).encode(), user)
-
-    # What holds
-
-    def may(self, user: str | None, path: tuple[str, ...], action: str) -> bool:
-        return is_permitted(self.permissions, user, path, action)
-
-    def stored(self) -> tuple[list[Any], dict[tuple[str, ...], bytes]]:
-        """The sessions and the files of the backend."""
-        sessions = [
-            (b"{%b}" % str(one.session_id).upper().encode(), one.offset)
-            for one in self.case.memory._sessions.values()
-        ]
-        return sorted(sessions), dict(self.case.memory.files)
-
-    def assert_alike(self, one: Response, other: Response) -> None:
-        """Two answers tell the same, but for the id that the client has sent."""
-        kept = [
-            {
-                name: value
-                for name, value in answer.headers.items()
-                if name not in ("bits-session-id", "date")
-            }
-            for answer in (one, other)
-        ]
-        assert (one.status, one.body, kept[0]) == (other.status, other.body, kept[1])
-
-    @invariant()
-    def what_is_stored_is_what_owners_have_sent(self) -> None:
-        if not hasattr(self, "case"):
-            return
-        sessions, files = self.stored()
-        assert files == self.files
-        assert dict(sessions) == {
-            one.id: one.held for one in self.sessions if not one.is_over
+    def access(self) -> dict[str, Any]:
+        permissions = [Permission(*one) for one in self.rights]
+        return {
+            "authenticators": [_Names()],
+            "policy": Permissions(permissions, {"staff": _STAFF}),
+            "session_credentials": "create" if self.by_id else "every-packet",
         }
 
+    def started(self, deferred: Deferred[Any]) -> None:
+        outcome: list[Any] = []
+        deferred.addBoth(outcome.append)
+        assert outcome == [None], outcome
 
-class ModelTests(SynchronousTestCase):
-    """Trial runs no machines of hypothesis by itself."""
+    # The model
 
-    def test_nobody_reaches_what_is_not_theirs(self) -> None:
+    def may(self, sender: str, destination: tuple[str, ...], action: str) -> bool:
+        """What the permissions say, read in the plainest way."""
+        scope = _SCOPES.get(sender)
+        if scope is not None:
+            inside = destination == scope.path or (
+                scope.is_tree
+                and destination[: len(scope.path)] == scope.path
+                and destination != scope.path
+            )
+            return inside and action == "upload"
+        for users, path, allowed in self.rights:
+            named = (
+                ("anonymous" in users)
+                if not sender
+                else (
+                    sender in users
+                    or "*" in users
+                    or ("@staff" in users and sender in _STAFF)
+                )
+            )
+            written = [one for one in path.split("/") if one]
+            if not sender and "{user}" in written:
+                continue
+            above = tuple(sender if one == "{user}" else one for one in written)
+            if named and destination[: len(above)] == above:
+                return action in allowed
+        return False
+
+    def refusal(
+        self, sender: str, destination: tuple[str, ...], action: str = "upload"
+    ) -> int | None:
+        """The status for a sender who may not; ``None`` for one who may."""
+        if sender == "wrong":
+            return 401
+        if self.may(sender, destination, action):
+            return None
+        return 403 if sender else 401
+
+    def acting_in(self, sender: str, upload: _Upload | None) -> tuple[str, int | None]:
+        """Who acts in a session, and with which status they are refused."""
+        destination = ("other",) if upload is None else upload.destination
+        if not sender and self.by_id:
+            if upload is None or upload.state != "open":
+                return sender, 500
+            if upload.owner and not upload.owner.startswith("link/"):
+                sender = upload.owner
+        refused = self.refusal(sender, destination)
+        if refused is None and (upload is None or upload.owner != sender):
+            refused = 500
+        return sender, refused
+
+    # Packets
+
+    def ask(self, sender: str, data: bytes) -> Response:
+        if sender:
+            line = b"\r\nAuthorization: Told " + sender.encode() + b"\r\n"
+            data = data.replace(b"\r\n", line, 1)
+        peer = Peer(self.site)
+        peer.send(data)
+        (answer,) = responses(peer.received())
+        return answer
+
+    @rule(sender=st.sampled_from(_SENDERS), destination=st.sampled_from(_DESTINATIONS))
+    def ping(self, sender: str, destination: tuple[str, ...]) -> None:
+        answer = self.ask(sender, packet(b"Ping", target=_target(destination)))
+        assert answer.status == (self.refusal(sender, destination) or 200)
+
+    @rule(sender=st.sampled_from(_SENDERS), destination=st.sampled_from(_DESTINATIONS))
+    def create(self, sender: str, destination: tuple[str, ...]) -> None:
+        answer = self.ask(
+            sender, packet(b"Create-Session", target=_target(destination))
+        )
+        refused = self.refusal(sender, destination)
+        if (
+            refused is None
+            and destination in self.files
+            and not self.replaces(sender, destination)
+        ):
+            refused = 403
+        assert answer.status == (refused or 200), (answer, refused)
+        if refused is None:
+            session_id = (answer["BITS-Session-Id"] or "").encode()
+            self.uploads.append(_Upload(session_id, sender, destination))
+
+    def replaces(self, sender: str, destination: tuple[str, ...]) -> bool:
+        return self.allow_overwrites and self.may(sender, destination, "overwrite")
+
+    def pick(self, number: int) -> _Upload | None:
+        return self.uploads[-1 - number % len(self.uploads)] if number < 6 else None
+
+    @precondition(lambda self: self.uploads)
+    @rule(
+        sender=st.sampled_from(_SENDERS),
+        number=st.integers(0, 6),
+        length=st.integers(1, 5),
+    )
+    def send(self, sender: str, number: int, length: int) -> None:
+        upload = self.pick(number)
+        if upload is None:
+            session_id, destination, held = _UNKNOWN, ("other",), 0
+        else:
+            session_id, destination = upload.id, upload.destination
+            held = min(upload.held, len(_DATA) - 1)
+        part = _DATA[held : held + length]
+        data = fragment(session_id, held, part, len(_DATA), target=_target(destination))
+        answer = self.ask(sender, data)
+        _, refused = self.acting_in(sender, upload)
+        if refused is None and upload is not None and upload.state != "open":
+            refused = 500
+        assert answer.status == (refused or 200), (answer, refused)
+        self.assert_tells_nothing(answer, refused)
+        if refused is None and upload is not None:
+            upload.held = max(upload.held, held + len(part))
+            assert answer["BITS-Received-Content-Range"] == str(upload.held)
+
+    @precondition(lambda self: self.uploads)
+    @rule(sender=st.sampled_from(_SENDERS), number=st.integers(0, 6))
+    def close(self, sender: str, number: int) -> None:
+        upload = self.pick(number)
+        if upload is None:
+            session_id, destination = _UNKNOWN, ("other",)
+        else:
+            session_id, destination = upload.id, upload.destination
+        data = packet(b"Close-Session", session_id, target=_target(destination))
+        answer = self.ask(sender, data)
+        who, refused = self.acting_in(sender, upload)
+        if (
+            upload is not None
+            and upload.state == "closed"
+            and not sender
+            and self.by_id
+        ):
+            # Who knows the id of a session is told that it was closed.
+            refused = None
+        elif refused is None and upload is not None and upload.state == "cancelled":
+            refused = 500
+        elif refused is None and upload is not None and upload.state == "open":
+            refused = self.close_for(who, upload)
+        assert answer.status == (refused or 200), (answer, refused)
+        self.assert_tells_nothing(answer, refused)
+
+    def close_for(self, who: str, upload: _Upload) -> int | None:
+        if 0 < upload.held < len(_DATA):
+            upload.state = "closed"
+            return None
+        exists = upload.destination in self.files
+        if exists and not (self.replaces(who, upload.destination) and upload.held):
+            return 403
+        self.files[upload.destination] = _DATA if upload.held else b""
+        upload.state = "closed"
+        return None
+
+    @precondition(lambda self: self.uploads)
+    @rule(sender=st.sampled_from(_SENDERS), number=st.integers(0, 6))
+    def cancel(self, sender: str, number: int) -> None:
+        upload = self.pick(number)
+        if upload is None:
+            session_id, destination = _UNKNOWN, ("other",)
+        else:
+            session_id, destination = upload.id, upload.destination
+        data = packet(b"Cancel-Session", session_id, target=_target(destination))
+        answer = self.ask(sender, data)
+        _, refused = self.acting_in(sender, upload)
+        if refused is None and upload is not None and upload.state != "open":
+            refused = 500
+        assert answer.status == (refused or 200), (answer, refused)
+        self.assert_tells_nothing(answer, refused)
+        if refused is None and upload is not None:
+            upload.state = "cancelled"
+
+    @rule(
+        sender=st.sampled_from(_SENDERS),
+        destination=st.sampled_from(_DESTINATIONS),
+        method=st.sampled_from([b"GET", b"HEAD"]),
+    )
+    def download(
+        self, sender: str, destination: tuple[str, ...], method: bytes
+    ) -> None:
+        answer = self.ask(sender, request(method, _target(destination)))
+        refused = self.refusal(sender, destination, "download")
+        if refused is None and destination not in self.files:
+            refused = 404
+        assert answer.status == (refused or 200), (answer, refused)
+        if refused is None and method == b"GET":
+            assert answer.body == self.files[destination]
+
+    @rule(rights=st.lists(st.sampled_from(_PERMISSIONS), unique_by=repr, max_size=6))
+    def change_permissions(self, rights: list[Any]) -> None:
+        """As at SIGHUP."""
+        self.rights = rights
+        access = self.access()
+        gate = Gate(
+            access["authenticators"], access["policy"], access["session_credentials"]
+        )
+        self.resource.gate = gate
+
+    def assert_tells_nothing(self, answer: Response, refused: int | None) -> None:
+        """A refusal does not tell whether, or how far, the session is."""
+        if refused is not None:
+            assert answer["BITS-Received-Content-Range"] is None
+        if refused == 500:
+            assert answer["BITS-Error-Code"] == "0x8020001F", answer
+
+    @invariant()
+    def files_are_those_of_the_model(self) -> None:
+        if hasattr(self, "files"):
+            files = {
+                name: bytes(self.backend.files[name]) for name in self.backend.files
+            }
+            assert files == self.files, (files, self.files)
+
+
+class AccessModelTests(SynchronousTestCase):
+    """The server agrees with the model."""
+
+    def test_nobody_reads_or_changes_what_is_not_theirs(self) -> None:
         run_state_machine_as_test(
-            AccessMachine, settings=settings(max_examples=100, stateful_step_count=40)
+            AccessMachine,
+            settings=settings(max_examples=150, stateful_step_count=30, deadline=None),
         )

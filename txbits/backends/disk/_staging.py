@@ -44,6 +44,7 @@ from txbits.backends.disk._probe import FileSystem, Way, sync_names
 from txbits.backends.disk._records import Table
 from txbits.backends.disk._syncs import NameSyncs, SharedSync, Sync
 from txbits.backends.disk._tree import MOMENT, Root, Tree
+from txbits.backends.disk._write_behind import WriteBehind
 from txbits.errors import BackendError, OutOfSpace
 
 FsyncPolicy = Literal["close", "fragment", "never"]
@@ -130,6 +131,7 @@ class Staging:
         machine's, is ahead of *seconds*.
     :ivar unsafe: The sessions that may have more bytes than their records say are safe.
     :ivar file_clock: The clock of its file system.
+    :ivar write_behind: Writes long files while they arrive.
     """
 
     files: Files
@@ -157,6 +159,7 @@ class Staging:
     close_memory: CloseMemory = field(init=False)
     claims: Claims = field(init=False)
     file_clock: FileClock = field(init=False)
+    write_behind: WriteBehind = field(init=False)
     _space: _Space = field(init=False)
     _safe_ways: set[tuple[str, ...]] = field(factory=set, init=False)
 
@@ -174,8 +177,9 @@ class Staging:
             self.sync_names,
             self.is_to_be_safe,
         )
-        self.claims = Claims(self.files, self.directory, self.in_thread)
+        self.write_behind = WriteBehind(self.files, self.in_thread)
         self._space = _Space(self.files, self.directory, self.root.path, self.seconds)
+        self.claims = Claims(self.files, self.directory, self.in_thread)
         self.file_clock = FileClock(
             self.files, self._lock, shows_links=self.file_system.shows_links
         )
