@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.plugin import IPlugin
 from zope.interface import Attribute, Interface
@@ -156,7 +156,7 @@ class Identity:
     scope: Scope | None = None
 
 
-@frozen(eq=False, repr=False)
+@define(eq=False, repr=False)
 class Credentials:
     """
     What a request and its connection tell about the sender. None of it is verified but
