@@ -344,8 +344,7 @@ class CredentialsTests(S3Case):
         access._refreshed_at = float("-inf")
         await access.ready()
         self.assertIs(access._frozen, first)
-        if access._refreshing is not None:
-            await access._refreshing.wait()
+        await access._refreshing.over()
         self.assertIsNot(access._frozen, first)
 
     @contract

@@ -6,8 +6,6 @@ without a file.
 
 from __future__ import annotations
 
-from twisted.python.failure import Failure
-
 from tests.backends.s3.support import MIB, S3Case
 from txbits.backends.s3._responses import S3Unreachable
 from txbits.errors import BackendError, NoSuchSession, StagedDataLost
@@ -219,7 +217,7 @@ class RoomTests(BehindCase):
         writer = await session.open_writer(12 * MIB)
         await writer.write(bytes(MIB))
         self.assertEqual(node.staging.memory.used, MIB)
-        writer._failed(Failure(S3Unreachable("away")))
+        writer._fail(S3Unreachable("away"))
         self.assertEqual(node.staging.memory.used, 0)
         await self.fails(BackendError, writer.write(b"x"))
         await self.fails(BackendError, writer.close())

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from txbits._deferreds import begun, together
 from txbits.backends.s3._bucket import Found, NoUpload, Part, fitting
 from txbits.backends.s3._grid import reach, tail_span
+from txbits.backends.s3._knowledge import Event
 from txbits.backends.s3._staged import MOST_CHANGES, Staged
 from txbits.backends.s3._staging import name_of
 from txbits.errors import StagedDataLost
@@ -162,8 +163,7 @@ async def _list_grid(staged: Staged) -> bool:
     staged.offset = reach(spans)
     staged.has_gap = any(span.end > staged.offset for span in spans)
     staged.acknowledged = max(staged.acknowledged, staged.offset)
-    staged.is_fresh, staged.has_missed = True, False
-    staged.is_settled = staged.is_named
+    staged.learn(Event.LISTED if staged.is_named else Event.LISTED_BEHIND)
     latest = max([*parts.values(), *tails.values()], default=0.0)
     staged.progressed = max(staged.progressed, staging.ours(latest))
     return found_parts is None

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from txbits.backends.s3._bodies import Body
 from txbits.backends.s3._bucket import NoUpload, UnknownUploads
 from txbits.backends.s3._grid import Span
+from txbits.backends.s3._knowledge import Event, Knowledge
 from txbits.backends.s3._measuring import is_whole, measure
 from txbits.backends.s3._records import Record
 from txbits.backends.s3._staged import Staged
@@ -184,7 +185,7 @@ async def prove(staged: Staged, tails: Iterable[Span]) -> None:
         if (
             not staged.is_named
             # An earlier attempt to list what others have stored failed.
-            or staged.has_missed
+            or staged.knowledge is Knowledge.OVERTAKEN
             or not await staged.is_unchanged()
         ):
             await _take_over(staged)
@@ -225,13 +226,9 @@ async def _take_over(staged: Staged) -> None:
         return record.changed(node=staged.staging.node, acknowledged=staged.offset)
 
     await staged.update(change)
-    if staged.has_missed:
+    staged.learn(Event.TAKEN_OVER)
+    if staged.knowledge is Knowledge.OVERTAKEN:
         await measure(staged)
-    else:
-        # The node that was named before may have acknowledged something after this one
-        # had listed. That Ack was sent at the same time as this one will be, but the
-        # next Fragment has to take it into account.
-        staged.is_settled = False
 
 
 async def _remove(staged: Staged, tails: Iterable[Span]) -> None:
