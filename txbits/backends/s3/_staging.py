@@ -233,6 +233,22 @@ class Staging:
             if found is None or found.record != record:
                 raise Changed(found) from error
 
+    async def remove(self, session_id: UUID, etag: str) -> None:
+        """
+        Remove a record, unless another node has changed it.
+
+        :param etag: The ETag of the record.
+        :raises Changed: If the record in the bucket is another, or is gone.
+        """
+        key = self.record_key(session_id)
+        if await self.bucket.delete_if(key, etag):
+            return
+        found = await self.read(session_id)
+        if found is None or found.etag != etag:
+            raise Changed(found)
+        # The store does not support the condition.
+        await self.bucket.delete(key)
+
     # Destinations
 
     def published_headers(self, session_id: UUID) -> dict[str, str]:
