@@ -25,7 +25,6 @@ from txbits.errors import (
     DestinationIsDirectory,
     NoSuchFile,
     NoSuchSession,
-    OutOfSpace,
     ParentMissing,
     ServerStopping,
     StagedDataLost,
@@ -375,11 +374,6 @@ class ActiveSessions:
 
     # The log
 
-    @staticmethod
-    def concerns_one_upload(error: BackendError) -> bool:
-        """Whether a fault concerns one upload, whose client hears of it if it acts."""
-        return isinstance(error, _OF_ONE_UPLOAD)
-
     def failed(self, act: str, error: BackendError) -> None:
         """
         Log that the store fails, at most once a minute. Faults that concern one upload
@@ -388,17 +382,30 @@ class ActiveSessions:
         :param act: What it failed to do: "create", "store", "close", "release" or
             "clean up".
         """
-        if act != "clean up" and self.concerns_one_upload(error):
+        if act != "clean up" and isinstance(error, _OF_ONE_UPLOAD):
             return
         self.failing.add(act)
-        text = f"{_ACTS[act][0]}: {{reason}}"
-        if isinstance(error, OutOfSpace) and "free some space" not in str(error):
-            text += "; free some space"
         self._troubles.report(
             act,
-            "{directory}: " + text,
+            "{directory}: " + _ACTS[act][0] + ": {reason}",
             directory=self.name or "/",
             reason=shown(str(error)),
+        )
+
+    def failed_to_expire(self, session_id: UUID, error: BackendError) -> None:
+        """
+        Log that a session whose time is out cannot be released. There is no client to
+        hear of a fault that concerns only this session.
+        """
+        if not isinstance(error, _OF_ONE_UPLOAD):
+            self.failed("release", error)
+            return
+        _log.error(
+            "session {session} cannot be released, the next clean-up tries again: "
+            "{reason} ({directory})",
+            session=session_name(session_id),
+            reason=shown(f"{type(error).__name__}: {error}"),
+            directory=self.name or "/",
         )
 
     def succeeded(self, act: str) -> None:
