@@ -87,6 +87,45 @@ class AccessDenied(PolicyError):
     """This caller may not upload to this destination."""
 
 
+class CredentialsRejected(PolicyError):
+    """
+    The request has no valid credentials: none at all, wrong ones, or none of a scheme
+    that the virtual directory accepts.
+
+    A Windows job ends at this answer. Trouble of the server is
+    :class:`CredentialsUncheckable`.
+
+    :ivar challenges: The values of WWW-Authenticate for the answer.
+    """
+
+    challenges: tuple[bytes, ...] = ()
+
+
+class CredentialsIncomplete(CredentialsRejected):
+    """
+    The credentials are one step of several, and the client has to continue.
+
+    :ivar challenge: The value of WWW-Authenticate for the next step.
+    """
+
+    def __init__(self, message: str, challenge: bytes) -> None:
+        super().__init__(message)
+        self.challenge = challenge
+
+
+class CredentialsUncheckable(PolicyError):
+    """
+    Nobody can tell now whether the credentials are valid: the checker is away or busy,
+    or there were too many failures.
+
+    :ivar retry_after: Seconds after which the client may try again.
+    """
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class UploadsDisabled(PolicyError):
     """Uploads to the virtual directory are disabled."""
 

@@ -14,7 +14,7 @@ import re
 from typing import Any
 
 from attrs import frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import IResource
@@ -23,7 +23,14 @@ from zope.interface import implementer
 
 from txbits.backends.memory import MemoryBackend
 from txbits.errors import AccessDenied
-from txbits.interfaces import IAccessPolicy, IBackend, INotifier
+from txbits.interfaces import (
+    Credentials,
+    IAccessPolicy,
+    IAuthenticator,
+    IBackend,
+    Identity,
+    INotifier,
+)
 from txbits.protocol.refusals import REFUSALS, Refusal
 from txbits.sessions import Settings
 from txbits.testing.faults import HoldableBackend
@@ -199,9 +206,13 @@ class Policy:
         self.answer: Deferred[None] | Exception | None = None
 
     def check(
-        self, caller: str | None, destination: tuple[str, ...], packet_type: str
+        self,
+        identity: Identity | None,
+        destination: tuple[str, ...],
+        packet_type: str,
     ) -> Deferred[None]:
-        self.asked.append((caller, destination, packet_type))
+        user = None if identity is None else identity.name
+        self.asked.append((user, destination, packet_type))
         if isinstance(self.answer, Deferred):
             return self.answer
         verdict: Deferred[None] = Deferred()
@@ -218,6 +229,40 @@ class DenyingPolicy(Policy):
     def __init__(self) -> None:
         super().__init__()
         self.answer = AccessDenied("nobody may")
+
+
+@implementer(IAuthenticator)
+class Authenticator:
+    """
+    An authenticator that does as it is told.
+
+    :ivar asked: The credentials that it was asked about.
+    :ivar answer: What its Deferreds fire with, or fail with; or a Deferred itself.
+    """
+
+    scheme = "told"
+
+    def __init__(
+        self,
+        answer: Identity | Deferred[Identity | None] | Exception | None = None,
+        challenge: bytes | None = b"Told",
+        strength: int = 100,
+    ) -> None:
+        self.answer = answer
+        self.strength = strength
+        self.asked: list[Credentials] = []
+        self._challenge = challenge
+
+    def challenge(self, credentials: Credentials) -> bytes | None:
+        return self._challenge
+
+    def authenticate(self, credentials: Credentials) -> Deferred[Identity | None]:
+        self.asked.append(credentials)
+        if isinstance(self.answer, Deferred):
+            return self.answer
+        if isinstance(self.answer, Exception):
+            return fail(self.answer)
+        return succeed(self.answer)
 
 
 class WebCase(SynchronousTestCase):
@@ -241,11 +286,14 @@ class WebCase(SynchronousTestCase):
         self.serve()
 
     def serve(
-        self, settings: Settings | None = None, policy: Policy | None = None
+        self,
+        settings: Settings | None = None,
+        policy: Policy | None = None,
+        **access: Any,
     ) -> None:
         """Serve the backend, as a process that was started just now."""
         self.policy = policy
-        self.resource = self.directory(self.backend, settings, policy)
+        self.resource = self.directory(self.backend, settings, policy, **access)
         self.site: Site = self.bits_site(self.resource)
 
     def directory(
@@ -253,6 +301,7 @@ class WebCase(SynchronousTestCase):
         backend: IBackend,
         settings: Settings | None = None,
         policy: Policy | None = None,
+        **access: Any,
     ) -> BITSResource:
         """Make and start a virtual directory."""
         resource = BITSResource(
@@ -261,6 +310,7 @@ class WebCase(SynchronousTestCase):
             policy=policy,
             notifier=self.notifier,
             reactor=self.clock,
+            **access,
         )
         self.successResultOf(resource.manager.start())
         return resource

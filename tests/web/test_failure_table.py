@@ -14,6 +14,7 @@ from twisted.web.resource import Resource
 from tests.web.support import (
     PATH,
     UNKNOWN_ID,
+    Authenticator,
     DenyingPolicy,
     Policy,
     Response,
@@ -31,6 +32,8 @@ from txbits.errors import (
     ApplicationUnreachable,
     BackendError,
     BadAnswer,
+    CredentialsRejected,
+    CredentialsUncheckable,
     DestinationExists,
     DestinationForbidden,
     DestinationIsDirectory,
@@ -241,6 +244,34 @@ class FailureTableTests(WebCase):
             )
         )
         self.assert_refused(ack, "length-required", session_id)
+
+    def test_credentials_rejected(self) -> None:
+        session_id = self.create_holding(b"hello", 10)
+        for answer in (None, CredentialsRejected("the password is wrong")):
+            self.serve(authenticators=[Authenticator(answer)])
+            for kind in (b"Ping", b"Create-Session"):
+                ack = self.ask(packet(kind))
+                self.assert_refused(ack, "credentials-rejected")
+                self.assertEqual(ack["WWW-Authenticate"], "Told")
+            ack = self.ask(fragment(session_id, 5, b"world", 10))
+            self.assert_refused(ack, "credentials-rejected", session_id)
+        self.serve()
+        self.assertEqual(self.offset(session_id, 10), 5)
+
+    def test_credentials_uncheckable(self) -> None:
+        session_id = self.create_holding(b"hello", 10)
+        away = CredentialsUncheckable("the checker is away", 30)
+        self.serve(authenticators=[Authenticator(away)])
+        for data, named in (
+            (packet(b"Ping"), None),
+            (fragment(session_id, 5, b"world", 10), session_id),
+        ):
+            ack = self.ask(data)
+            self.assert_refused(ack, "credentials-uncheckable", named)
+            self.assertEqual(ack["Retry-After"], "30")
+            self.assertIsNone(ack["WWW-Authenticate"])
+        self.serve()
+        self.assertEqual(self.offset(session_id, 10), 5)
 
     def test_access_denied(self) -> None:
         session_id = self.create_holding(b"hello", 10)

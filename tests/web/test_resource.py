@@ -31,6 +31,7 @@ from txbits.interfaces import IBackend
 from txbits.protocol.packets import Ping
 from txbits.sessions import Caller, Settings
 from txbits.web import BITSResource, NotMounted
+from txbits.web._gate import Gate
 from txbits.web._packets import PacketHandler
 
 
@@ -383,7 +384,7 @@ class UnforeseenTests(WebCase):
 
     def test_handler_that_settles_nothing(self) -> None:
         manager = self.resource.manager
-        handler = PacketHandler(manager, None, Ping(), DESTINATION, Caller())
+        handler = PacketHandler(manager, Gate(), Ping(), DESTINATION, Caller())
 
         class Handling(Resource):
             isLeaf = True

@@ -41,6 +41,18 @@ from txbits.interfaces._abilities import (
     IShared,
     IStoredFile,
 )
+from txbits.interfaces._access import (
+    FULL_GRANT,
+    Credentials,
+    Grant,
+    IAccessPolicy,
+    IAuthenticator,
+    IAuthenticatorParser,
+    Identity,
+    Scope,
+    checked_user_name,
+    contains,
+)
 from txbits.interfaces._notification import (
     Answer,
     CompleteUpload,
@@ -53,9 +65,6 @@ from txbits.interfaces._plugin import (
     BackendContext,
     IBackendParser,
 )
-from txbits.interfaces._policy import (
-    IAccessPolicy,
-)
 from txbits.interfaces._storage import (
     IBackend,
     IReleasable,
@@ -65,13 +74,18 @@ from txbits.interfaces._storage import (
 )
 
 __all__ = [
+    "FULL_GRANT",
     "Answer",
     "BackendContext",
     "CompleteUpload",
+    "Credentials",
+    "Grant",
     "IAbilities",
     "IAccessPolicy",
     "IAddressable",
     "IAnswerable",
+    "IAuthenticator",
+    "IAuthenticatorParser",
     "IBackend",
     "IBackendParser",
     "ICodedFile",
@@ -91,6 +105,10 @@ __all__ = [
     "IStoredFile",
     "IUploadSession",
     "IWriter",
+    "Identity",
     "PublishedUpload",
+    "Scope",
     "SessionSummary",
+    "checked_user_name",
+    "contains",
 ]

@@ -180,6 +180,20 @@ LENGTH_REQUIRED = Refusal(
     "a Fragment has neither Content-Length nor chunked coding",
     "Check the client, and any proxy in between.",
 )
+CREDENTIALS_REJECTED = Refusal(
+    "credentials-rejected",
+    401,
+    HResult.E_ACCESSDENIED,
+    "the request has no credentials that are accepted",
+    "Compare the client's credentials with the settings that authenticate lists.",
+)
+CREDENTIALS_UNCHECKABLE = Refusal(
+    "credentials-uncheckable",
+    503,
+    HResult.ERROR_BUSY,
+    "the credentials cannot be checked now",
+    "The log says why; the client tries again by itself.",
+)
 ACCESS_DENIED = Refusal(
     "access-denied",
     403,

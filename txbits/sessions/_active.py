@@ -425,7 +425,8 @@ class ActiveSessions:
         What every line of the log about a session has: ``session``, ``user``,
         ``directory``, ``destination``, ``bytes`` and ``total``.
 
-        :param caller: Who sent the packet: ``client``, and ``who`` in texts.
+        :param caller: Who sent the packet: ``client`` and ``scheme``, and ``who`` in
+            texts.
         """
         upload = session.upload
         fields = {
@@ -438,4 +439,5 @@ class ActiveSessions:
         }
         if caller is not None:
             fields["client"], fields["who"] = caller.address, caller.name
+            fields["scheme"] = caller.scheme
         return fields

@@ -132,7 +132,7 @@ async def _close(
     if move is Move.REFUSE:
         raise refused(session)
     if move is Move.PUBLISH:
-        overwrite = session.rules.settings.allow_overwrites
+        overwrite = session.may_overwrite
         try:
             await publish(active, session, overwrite and not is_guess)
         except DestinationExists:

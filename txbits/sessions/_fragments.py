@@ -135,9 +135,9 @@ def placement_of(session: Session, content_range: ContentRange) -> Placement:
             upload.offset,
         )
     settings = session.rules.settings
-    limit = settings.max_upload_size
-    if limit is not None and content_range.total > limit:
-        raise UploadTooLarge(f"{content_range.total} bytes, allowed are {limit}")
+    for limit in (settings.max_upload_size, session.grant.max_size):
+        if limit is not None and content_range.total > limit:
+            raise UploadTooLarge(f"{content_range.total} bytes, allowed are {limit}")
     limit = settings.max_fragment_size
     if limit is not None and content_range.length > limit:
         raise FragmentTooLarge(f"{content_range.length} bytes, allowed are {limit}")
@@ -372,7 +372,7 @@ async def _complete(
     if move is Move.REFUSE:
         raise refused(session)
     if move is Move.PUBLISH:
-        await publish(active, session, session.rules.settings.allow_overwrites)
+        await publish(active, session, session.may_overwrite)
 
 
 def _received(offset: int, answer: Answer | None) -> Received:

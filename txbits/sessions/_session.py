@@ -26,30 +26,54 @@ from zope.interface import Interface, implementer
 
 from txbits._deferreds import Shared, Waiters
 from txbits.errors import Superseded
-from txbits.interfaces import IReleasable, IUploadSession
+from txbits.interfaces import (
+    FULL_GRANT,
+    Grant,
+    Identity,
+    IReleasable,
+    IUploadSession,
+)
 from txbits.protocol.session import LifeCycle
 from txbits.sessions._rules import Rules
 from txbits.sessions.naming import shown
 
 
+def _identity(who: Identity | str | None) -> Identity | None:
+    return Identity(who) if isinstance(who, str) else who
+
+
 @frozen
 class Caller:
     """
-    Who sent a packet.
+    Who sent a packet, and what they may do.
 
+    :ivar identity: Who sent it, or just the name of the user; ``None`` if anonymous.
+    :ivar address: Where it came from.
+    :ivar grant: What the access policy permits.
     :ivar user: The name of the authenticated user; ``None`` if anonymous.
-    :ivar address: Where it came from, for the log.
     """
 
-    user: str | None = None
+    identity: Identity | None = field(default=None, converter=_identity)
     address: str = ""
+    grant: Grant = FULL_GRANT
+    user: str | None = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        user = None if self.identity is None else self.identity.name
+        object.__setattr__(self, "user", user)
+
+    @property
+    def scheme(self) -> str | None:
+        """How the user was authenticated; ``None`` if anonymous."""
+        return None if self.identity is None else self.identity.scheme
 
     @property
     def name(self) -> str:
-        """User and address, for the log."""
+        """User, scheme and address, for the log."""
         if self.user is None:
             return self.address
-        return f"{shown(self.user)} at {self.address}"
+        scheme = f" ({self.scheme})" if self.scheme else ""
+        return f"{shown(self.user)}{scheme} at {self.address}"
 
 
 class IRequestBody(Interface):
@@ -199,6 +223,7 @@ class Session(PacketOrder):
     :ivar asking: The server application is being asked about it.
     :ivar replies: The replies of it that are open.
     :ivar fault: Why the last Close-Session failed, if one has.
+    :ivar grant: What the newest packet may do in it.
     """
 
     upload: IUploadSession = field(kw_only=True)
@@ -211,6 +236,12 @@ class Session(PacketOrder):
     asking: PendingAnswer | None = None
     replies: set[IReleasable] | None = None
     fault: str | None = None
+    grant: Grant = FULL_GRANT
+
+    @property
+    def may_overwrite(self) -> bool:
+        """Whether its file may replace an existing one."""
+        return self.rules.settings.allow_overwrites and self.grant.overwrite
 
     @property
     def expires(self) -> float:

@@ -271,6 +271,7 @@ class SessionManager:
                 destination=destination_name(destination),
                 client=caller.address,
                 user=caller.user,
+                scheme=caller.scheme,
                 who=caller.name,
             )
             return session_id
@@ -299,7 +300,7 @@ class SessionManager:
                 destination,
                 owner=user,
                 content_name=content_name,
-                overwrite=settings.allow_overwrites,
+                overwrite=settings.allow_overwrites and caller.grant.overwrite,
                 create_directories=settings.create_directories,
             )
             if active.is_disabled:
@@ -495,6 +496,40 @@ class SessionManager:
         finally:
             active.end()
 
+    async def owner_of(
+        self, session_id: UUID, destination: tuple[str, ...]
+    ) -> str | None:
+        """
+        Tell who owns a session.
+
+        :raises NoSuchSession: If there is none, or it is another destination's.
+        :raises BackendError: If that cannot be told.
+        """
+        active = self._active
+        active.begin_packet()
+        try:
+            session = active.table.get(session_id) or await active.load(session_id)
+        finally:
+            active.end()
+        if session.upload.destination != destination:
+            raise NoSuchSession("the session is another destination's")
+        return session.upload.owner
+
+    async def destination_of(self, session_id: UUID, caller: Caller) -> tuple[str, ...]:
+        """
+        Tell where a session uploads to.
+
+        :raises NoSuchSession: If there is none, or it is another caller's.
+        :raises BackendError: If that cannot be told.
+        """
+        active = self._active
+        active.begin_packet()
+        try:
+            session = await self._find(session_id, None, caller)
+            return session.upload.destination
+        finally:
+            active.end()
+
     async def _find(
         self, session_id: UUID, destination: tuple[str, ...] | None, caller: Caller
     ) -> Session:
@@ -509,4 +544,5 @@ class SessionManager:
                 raise NoSuchSession("the session has expired")
             # Meanwhile, another packet may have begun to act in it.
             session = active.table.get(session_id, session)
+        session.grant = caller.grant
         return session

@@ -31,6 +31,8 @@ _ANSWERS: tuple[tuple[type[Exception], Refusal], ...] = (
     (errors.OutOfSpace, refusals.OUT_OF_SPACE),
     (errors.StagedDataLost, refusals.STAGED_DATA_LOST),
     (errors.BackendError, refusals.STORAGE_FAULT),
+    (errors.CredentialsRejected, refusals.CREDENTIALS_REJECTED),
+    (errors.CredentialsUncheckable, refusals.CREDENTIALS_UNCHECKABLE),
     (errors.AccessDenied, refusals.ACCESS_DENIED),
     (errors.UploadsDisabled, refusals.UPLOADS_DISABLED),
     (errors.UploadTooLarge, refusals.UPLOAD_TOO_LARGE),
@@ -61,16 +63,15 @@ def named(request: Request, caller: Caller) -> dict[str, Any]:
     """
     The fields that every line of the log about a request has.
 
-    :returns: ``directory``, ``client`` and ``user``, and ``who`` for the last two.
+    :returns: ``directory``, ``client``, ``user`` and ``scheme``, and ``who`` for the
+        last three.
     """
-    who = caller.address
-    if caller.user is not None:
-        who = f"{shown(caller.user)} at {who}"
     return {
         "directory": shown(directory_of(request)),
         "client": caller.address,
         "user": caller.user,
-        "who": who,
+        "scheme": caller.scheme,
+        "who": caller.name,
     }
 
 
@@ -89,7 +90,7 @@ def write_ack(request: Request, ack: Ack, *more: tuple[bytes, bytes]) -> None:
         return
     request.setResponseCode(ack.status)
     for name, value in headers:
-        request.responseHeaders.setRawHeaders(name, [value])
+        request.responseHeaders.addRawHeader(name, value)
     request.finish()
 
 
@@ -141,6 +142,9 @@ def refuse(
     }
     if refusal is refusals.INTERNAL_ERROR:
         _log.failure(log_format, Failure(error), **fields)
+    elif isinstance(error, errors.CredentialsIncomplete):
+        # It is the next step of what the client has begun.
+        _log.debug(log_format, **fields)
     else:
         _log.info(log_format, **fields)
     ack = Ack(
@@ -154,5 +158,14 @@ def refuse(
     if refusal is refusals.METHOD_NOT_ALLOWED:
         # RFC 9110 15.5.6.
         write_ack(request, ack, (b"Allow", allowed))
+    elif isinstance(error, errors.CredentialsRejected):
+        write_ack(request, ack, *challenges(error))
     else:
         write_ack(request, ack)
+
+
+def challenges(
+    error: errors.CredentialsRejected,
+) -> list[tuple[bytes, bytes]]:
+    """The headers that tell a client which credentials are accepted."""
+    return [(b"WWW-Authenticate", value) for value in error.challenges]

@@ -36,7 +36,9 @@ from txbits.protocol.ranges import (
 )
 from txbits.sessions import Caller, SessionManager
 from txbits.sessions.naming import shown
-from txbits.web._ack import named
+from txbits.web._ack import challenges, named
+from txbits.web._gate import Gate
+from txbits.web._origin import Origins
 from txbits.web._sending import ClientGone, Sending
 from txbits.web._streaming import headers_of, keeps_alive
 
@@ -48,6 +50,8 @@ CONTENT_TYPE = b"application/octet-stream"
 #: The status for each error; a subclass precedes its base class. The reason is only
 #: logged.
 _STATUSES: tuple[tuple[type[Exception], int], ...] = (
+    (errors.CredentialsRejected, 401),
+    (errors.CredentialsUncheckable, 503),
     (errors.AccessDenied, 403),
     (errors.UploadsDisabled, 501),
     (errors.ServerStopping, 503),
@@ -97,7 +101,9 @@ class FileResource(Resource):
     Answers GET and HEAD with a file.
 
     :param manager: The sessions of its directory.
-    :param caller: Who sent the request.
+    :param gate: Admits the request.
+    :param caller: Who sent the request, as far as is known.
+    :param origins: Knows where requests come from.
     :param name: The file's name in the log.
     :ivar caching: The Cache-Control of the answers, unless they have another one;
         ``None`` for none.
@@ -106,15 +112,32 @@ class FileResource(Resource):
     isLeaf = True
     caching: bytes | None = None
 
-    def __init__(self, manager: SessionManager, caller: Caller, name: str) -> None:
+    def __init__(
+        self,
+        manager: SessionManager,
+        gate: Gate,
+        caller: Caller,
+        origins: Origins,
+        name: str,
+    ) -> None:
         super().__init__()
         self.manager = manager
+        self.gate = gate
         self.caller = caller
+        self.origins = origins
         self.name = name
+
+    async def admit(self, request: Request, method: str) -> Caller:
+        """
+        Establish who sent the request, and ask for permission.
+
+        :param method: ``"GET"`` or ``"HEAD"``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} admits nobody")
 
     async def open(self, method: str) -> IStoredFile | Redirect:
         """
-        Ask for permission, and open the file.
+        Open the file.
 
         :param method: ``"GET"`` or ``"HEAD"``.
         :returns: The file, or a redirection to it.
@@ -129,7 +152,10 @@ class FileResource(Resource):
         file: IStoredFile | None = None
         try:
             self.manager.require_enabled()
-            found = await self.open(request.method.decode("ascii"))
+            method = request.method.decode("ascii")
+            if not self.gate.is_open:
+                self.caller = await self.admit(request, method)
+            found = await self.open(method)
             if isinstance(found, Redirect):
                 response = found.response()
             else:
@@ -154,9 +180,14 @@ class FileResource(Resource):
             _log.error(log_format, **fields)
         elif status == 500:
             _log.failure(log_format, Failure(error), **fields)
+        elif isinstance(error, errors.CredentialsIncomplete):
+            _log.debug(log_format, **fields)
         else:
             _log.info(log_format, **fields)
         retry_after = getattr(error, "retry_after", None)
+        if isinstance(error, errors.CredentialsRejected):
+            for name, value in challenges(error):
+                request.responseHeaders.addRawHeader(name, value)
         self._end(
             request,
             status,

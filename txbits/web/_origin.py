@@ -126,6 +126,16 @@ class Origins:
         address, _ = self._walk(request)
         return host if address is None else str(address)
 
+    def comes_from_trusted_proxy(self, request: Request) -> bool:
+        """Whether the peer of the connection is a proxy that is trusted."""
+        if not self.trusted.names:
+            return False
+        peer = request.getClientAddress()
+        address = _parsed(getattr(peer, "host", ""))
+        if address is None and not isinstance(peer, UNIXAddress):
+            return False
+        return address in self.trusted
+
     def base(self, request: Request) -> str:
         """
         The URL of the server's root, as the client of a request sees it.

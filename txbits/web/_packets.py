@@ -9,7 +9,6 @@ from typing import Any, Generic, TypeVar
 from twisted.web.server import NOT_DONE_YET, Request
 
 from txbits._deferreds import begun
-from txbits.interfaces import IAccessPolicy
 from txbits.protocol._fields import BITS_UPLOAD_PROTOCOL
 from txbits.protocol.codec import METHOD
 from txbits.protocol.packets import (
@@ -23,6 +22,7 @@ from txbits.protocol.packets import (
 )
 from txbits.sessions import Caller, SessionManager
 from txbits.web._ack import refuse, write_ack
+from txbits.web._gate import Gate
 from txbits.web._origin import Origins
 from txbits.web._streaming import body_of
 from txbits.web.replies import reply_url
@@ -32,27 +32,27 @@ P = TypeVar("P", bound=Packet)
 
 class PacketHandler(Generic[P]):
     """
-    Settles one packet: asks for permission, calls the manager once, and answers.
+    Settles one packet: has it admitted, calls the manager once, and answers.
 
     :param manager: Settles it.
-    :param policy: Permits it; ``None`` permits everything.
+    :param gate: Admits it.
     :param packet: The packet.
     :param destination: The destination that the packet is for.
-    :param caller: Who sent it.
+    :param caller: Who sent it, as far as is known.
     :param origins: Knows the URLs that clients use.
     """
 
     def __init__(
         self,
         manager: SessionManager,
-        policy: IAccessPolicy | None,
+        gate: Gate,
         packet: P,
         destination: tuple[str, ...],
         caller: Caller,
         origins: Origins | None = None,
     ) -> None:
         self.manager = manager
-        self.policy = policy
+        self.gate = gate
         self.packet = packet
         self.destination = destination
         self.caller = caller
@@ -65,9 +65,15 @@ class PacketHandler(Generic[P]):
 
     async def _answer(self, request: Request) -> None:
         try:
-            if self.policy is not None:
-                await self.policy.check(
-                    self.caller.user, self.destination, self.packet.packet_type
+            if not self.gate.is_open:
+                self.caller = await self.gate.admit(
+                    request,
+                    self.caller,
+                    self.origins,
+                    self.destination,
+                    self.packet.packet_type,
+                    self.manager,
+                    getattr(self.packet, "session_id", None),
                 )
             ack = await self.settle(request)
         except Exception as error:  # noqa: BLE001 - the edge: every error is answered

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from txbits.interfaces import IStoredFile
+from twisted.web.server import Request
+
+from txbits.interfaces import Identity, IStoredFile
 from txbits.protocol._fields import LocalProtocolError, format_guid, parse_guid
 from txbits.sessions import Caller, SessionManager
 from txbits.sessions.naming import session_name
 from txbits.web._files import FileResource
+from txbits.web._gate import Gate
+from txbits.web._origin import Origins
 
 #: The path of replies below a virtual directory, as with IIS.
 _ABOVE = ("BITS-Sessions", "Replies")
@@ -60,12 +64,26 @@ class ReplyResource(FileResource):
     caching = b"private, no-store"
 
     def __init__(
-        self, manager: SessionManager, session_id: UUID, caller: Caller
+        self,
+        manager: SessionManager,
+        gate: Gate,
+        caller: Caller,
+        origins: Origins,
+        session_id: UUID,
     ) -> None:
-        super().__init__(
-            manager, caller, f"the reply of session {session_name(session_id)}"
-        )
+        name = f"the reply of session {session_name(session_id)}"
+        super().__init__(manager, gate, caller, origins, name)
         self.session_id = session_id
+
+    async def admit(self, request: Request, method: str) -> Caller:
+        return await self.gate.admit(
+            request, self.caller, self.origins, self._destination, "Reply"
+        )
+
+    async def _destination(self, identity: Identity | None) -> tuple[str, ...]:
+        """Where the session uploads to: who may upload there may read its reply."""
+        caller = Caller(identity, self.caller.address)
+        return await self.manager.destination_of(self.session_id, caller)
 
     async def open(self, method: str) -> IStoredFile:
         return await self.manager.open_reply(self.session_id, self.caller)

@@ -15,7 +15,9 @@ from twisted.web.server import NOT_DONE_YET, Request
 from txbits.errors import UploadsDisabled
 from txbits.interfaces import (
     IAccessPolicy,
+    IAuthenticator,
     IBackend,
+    Identity,
     INotifier,
     IPublicationObserver,
 )
@@ -30,6 +32,7 @@ from txbits.sessions import Caller, SessionManager, Settings
 from txbits.sessions.naming import shown
 from txbits.web._ack import refuse
 from txbits.web._files import FileResource
+from txbits.web._gate import Gate, SessionCredentials
 from txbits.web._origin import Origins
 from txbits.web._packets import HANDLERS
 from txbits.web._streaming import (
@@ -57,7 +60,13 @@ class BITSResource(Resource):
 
     :param backend: Stores the uploads.
     :param settings: The settings.
-    :param policy: Permits or refuses each packet; everything is permitted without one.
+    :param policy: Permits or refuses each packet; everything is permitted without one,
+        to everyone that the authenticators know.
+    :param authenticators: Establish who sends a request. They are asked in this order.
+        Without any, all clients are anonymous.
+    :param session_credentials: Which packets must carry credentials: ``"create"`` lets
+        Fragment, Close-Session and Cancel-Session without any act for the owner of
+        their session.
     :param notifier: Tells a server application of complete uploads.
     :param reactor: The clock, which also runs the clean-up; by default the global one.
     :param public_url: The URL of the server's root, as clients see it. Without it, URLs
@@ -80,6 +89,8 @@ class BITSResource(Resource):
         settings: Settings | None = None,
         *,
         policy: IAccessPolicy | None = None,
+        authenticators: Iterable[IAuthenticator] = (),
+        session_credentials: SessionCredentials = "every-packet",
         notifier: INotifier | None = None,
         reactor: IReactorTime | None = None,
         public_url: str | None = None,
@@ -101,9 +112,9 @@ class BITSResource(Resource):
             observer=observer,
             name=name.rstrip("/"),
         )
-        self.policy = policy
+        self.gate = Gate(authenticators, policy, session_credentials)
         self.origins = Origins.of(public_url, trusted_proxies)
-        self.user: str | None = None
+        self.identity: Identity | None = None
 
     def reconfigure(
         self,
@@ -113,6 +124,7 @@ class BITSResource(Resource):
         public_url: str | None = None,
         trusted_proxies: Iterable[str] = (),
         name: str | None = None,
+        gate: Gate | None = None,
     ) -> Deferred[None]:
         """
         Use other settings from now on. Uploads under way keep theirs.
@@ -122,6 +134,7 @@ class BITSResource(Resource):
         :param settings: The settings. If ``enabled`` is turned off, all sessions are
             released.
         :param name: The new mount of the directory; ``None`` leaves it unchanged.
+        :param gate: Admits requests from now on; ``None`` leaves it unchanged.
         :returns: As for :meth:`txbits.sessions.SessionManager.reconfigure`.
         :raises InvalidSetting: As for the constructor. Then nothing changes.
         """
@@ -130,6 +143,8 @@ class BITSResource(Resource):
             name = name.rstrip("/")
         changed = self.manager.reconfigure(settings, notifier, name=name)
         self.origins = origins
+        if gate is not None:
+            self.gate = gate
         return changed
 
     def for_user(self, name: str) -> IResource:
@@ -144,13 +159,14 @@ class BITSResource(Resource):
         """
         view = BITSResource.__new__(BITSResource)
         Resource.__init__(view)
-        view.manager, view.policy, view.user = self.manager, self.policy, name
-        view.origins = self.origins
+        view.manager, view.origins = self.manager, self.origins
+        view.gate = Gate(policy=self.gate.policy)
+        view.identity = Identity(name)
         return view
 
     def render(self, request: Request) -> int:
         """Handle the packet that *request* carries. Every failure is answered."""
-        caller = _caller(self.user, self.origins.client(request))
+        caller = _caller(self.identity, self.origins.client(request))
         destination = destination_of(request)
         try:
             headers, is_short = head_of(request)
@@ -175,7 +191,7 @@ class BITSResource(Resource):
             )
             return NOT_DONE_YET
         return HANDLERS[type(packet)](
-            self.manager, self.policy, packet, destination, caller, self.origins
+            self.manager, self.gate, packet, destination, caller, self.origins
         ).render(request)
 
     def _serves(self, destination: tuple[str, ...]) -> bool:
@@ -192,7 +208,11 @@ class BITSResource(Resource):
             return None
         session_id = reply_of(destination)
         if session_id is not None:
-            return ReplyResource(self.manager, session_id, caller)
+            return ReplyResource(
+                self.manager, self.gate, caller, self.origins, session_id
+            )
         if not self.manager.settings.allow_downloads:
             return None
-        return DownloadResource(self.manager, self.policy, destination, caller)
+        return DownloadResource(
+            self.manager, self.gate, caller, self.origins, destination
+        )

@@ -44,7 +44,9 @@ from txbits.web._streaming.request import (
     directory_of,
     head_of,
     headers_of,
+    invite_body,
     keeps_alive,
+    memory_of,
 )
 from txbits.web._streaming.site import BITSSite
 
@@ -59,5 +61,7 @@ __all__ = [
     "directory_of",
     "head_of",
     "headers_of",
+    "invite_body",
     "keeps_alive",
+    "memory_of",
 ]

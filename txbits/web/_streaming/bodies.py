@@ -147,6 +147,13 @@ class StreamingBody:
         rest = 0 if self._length is None else self._length - self.received
         return rest <= DRAIN_LIMIT and not self._expects_continue
 
+    def invite(self) -> None:
+        """Tell a client that waits for a 100 Continue to send the body."""
+        rest = 0 if self._length is None else self._length - self.received
+        if self._expects_continue and rest <= DRAIN_LIMIT and not self._lost:
+            self._expects_continue = False
+            self._channel.send_continue()
+
     def drain(self, done: Callable[[], None]) -> None:
         """
         Discard the rest.

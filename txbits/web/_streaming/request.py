@@ -83,6 +83,26 @@ def head_of(request: Request) -> tuple[Mapping[bytes, Sequence[bytes]], bool]:
     return headers, False
 
 
+def memory_of(request: Request) -> dict[Any, Any]:
+    """What is remembered about the connection of a request, until it ends."""
+    channel: Any = request.channel
+    memory: dict[Any, Any] | None = getattr(channel, "memory", None)
+    if memory is None:
+        memory = channel.memory = {}
+    return memory
+
+
+def invite_body(request: Request) -> None:
+    """
+    Send a 100 Continue that the client waits for, before the request is refused.
+
+    The body is then discarded as any other, and the connection can be kept.
+    """
+    body = getattr(request, "streaming_body", None)
+    if body is not None:
+        body.invite()
+
+
 def keeps_alive(request: Request) -> bool:
     """Whether the connection of a request of HTTP/1.0 is kept."""
     return isinstance(request, StreamingRequest) and request.keeps_alive
