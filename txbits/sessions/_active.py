@@ -69,6 +69,7 @@ _OF_ONE_UPLOAD = (
 
 #: For each act: what the log says while it fails, and when it succeeds again.
 _ACTS = {
+    "admit": ("permissions cannot be checked", "permissions can be checked again"),
     "create": ("no session can be created", "sessions can be created again"),
     "store": ("uploaded bytes cannot be stored", "uploaded bytes are stored again"),
     "close": ("uploads cannot be finished", "uploads can be finished again"),
@@ -376,11 +377,12 @@ class ActiveSessions:
 
     def failed(self, act: str, error: BackendError) -> None:
         """
-        Log that the store fails, at most once a minute. Faults that concern one upload
-        are not logged here, but those of the clean-up, which has no client, are.
+        Log that the store fails, or what else is asked, at most once a minute. Faults
+        that concern one upload are not logged here, but those of the clean-up, which
+        has no client, are.
 
-        :param act: What it failed to do: "create", "store", "close", "release" or
-            "clean up".
+        :param act: What it failed to do: "admit", "create", "store", "close", "release"
+            or "clean up".
         """
         if act != "clean up" and isinstance(error, _OF_ONE_UPLOAD):
             return

@@ -66,14 +66,16 @@ class PacketHandler(Generic[P]):
     async def _answer(self, request: Request) -> None:
         try:
             if not self.gate.is_open:
-                self.caller = await self.gate.admit(
-                    request,
-                    self.caller,
-                    self.origins,
-                    self.destination,
-                    self.packet.packet_type,
-                    self.manager,
-                    getattr(self.packet, "session_id", None),
+                self.caller = await self.manager.admitted(
+                    self.gate.admit(
+                        request,
+                        self.caller,
+                        self.origins,
+                        self.destination,
+                        self.packet.packet_type,
+                        self.manager,
+                        getattr(self.packet, "session_id", None),
+                    )
                 )
             ack = await self.settle(request)
         except Exception as error:  # noqa: BLE001 - the edge: every error is answered
