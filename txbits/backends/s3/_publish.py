@@ -266,7 +266,7 @@ async def publish_copy(staged: Staged, source: Found, overwrite: bool) -> None:
             staged, "copy", key, staging.published_headers(staged.session_id)
         )
         try:
-            parts = await _copied(staged, key, upload, source, is_new=not known)
+            parts = await _copy_parts(staged, key, upload, source, is_new=not known)
             # All parts have been seen, so if the upload has ended, this tells that it
             # was completed.
             await staged.mark("publishing")
@@ -304,7 +304,7 @@ async def _give_copy_up(staged: Staged, upload: str) -> None:
     )
 
 
-async def _copied(
+async def _copy_parts(
     staged: Staged, key: str, upload: str, source: Found, *, is_new: bool
 ) -> list[Part]:
     """

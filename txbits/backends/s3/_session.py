@@ -85,7 +85,7 @@ class S3Session(Staged):
     @deferred
     async def give_up(self, *, closed: bool) -> bool:
         """Start to end it; see :class:`~txbits.interfaces.IRefreshable`."""
-        self.standing()
+        self.require_standing()
         known = self.offset, self.published, self.in_doubt
         if not self.is_ours:
             # From now on, a node has to change the record before it acknowledges bytes.
@@ -151,7 +151,7 @@ class S3Session(Staged):
 
     async def _write_total(self, total: int, part_size: int) -> None:
         def change(record: Record) -> Record | None:
-            self.standing()
+            self.require_standing()
             if record.total is None:
                 return record.changed(
                     total=total, part_size=part_size, node=self.staging.node
@@ -171,7 +171,7 @@ class S3Session(Staged):
             return
         if not self.is_complete:
             raise BackendError("the upload is not complete")
-        self.standing()
+        self.require_standing()
         if self.record.is_staged and not self.record.is_small:
             self.seen = await self.staging.look(self.destination, overwrite=True)
             await _publish.publish_copy(self, await _whole.file(self), overwrite)

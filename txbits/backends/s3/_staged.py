@@ -270,7 +270,7 @@ class Staged:
         self.confirmed = self.staging.clock.seconds()
         self._derive()
 
-    def standing(self) -> None:
+    def require_standing(self) -> None:
         """
         Check that the session has not ended, as far as is known.
 
@@ -286,7 +286,7 @@ class Staged:
         :raises NoSuchSession: If the session is over, or its release has begun.
         """
         self.take(await self.staging.read(self.session_id))
-        self.standing()
+        self.require_standing()
 
     async def is_unchanged(self) -> bool:
         """
@@ -351,7 +351,7 @@ class Staged:
 
         def change(record: Record) -> Record | None:
             if state == "publishing":
-                self.standing()
+                self.require_standing()
             if record.state in (state, "releasing", "closing"):
                 return None
             if state == "publishing" and not record.is_small:

@@ -30,7 +30,7 @@ async def store_small(
     """Write bytes of a small file, and its length, into the record."""
 
     def change(record: Record) -> Record | None:
-        staged.standing()
+        staged.require_standing()
         if record.total not in (None, total):
             raise BackendError(f"the file has {record.total} bytes, not {total}")
         held = len(record.inline)
@@ -125,7 +125,7 @@ async def begin_multipart(
     upload = begun.upload
 
     def change(record: Record) -> Record | None:
-        staged.standing()
+        staged.require_standing()
         if name == "upload" and staged.upload_key != key:
             # Older versions change the layout when they begin to ask an application.
             raise BackendError(f"another node has moved session {staged.session_id}")
@@ -222,7 +222,7 @@ async def _take_over(staged: Staged) -> None:
     """
 
     def change(record: Record) -> Record | None:
-        staged.standing()
+        staged.require_standing()
         return record.changed(node=staged.staging.node, acknowledged=staged.offset)
 
     await staged.update(change)

@@ -69,7 +69,7 @@ async def write_file(
     """
 
     def with_file(record: Record) -> Record:
-        staged.standing()
+        staged.require_standing()
         return change(record).changed(file=etag)
 
     try:

@@ -160,7 +160,7 @@ class S3Backend:
         threads = self._threads = Threads(self._reactor)
         try:
             clock = steady(self._reactor)
-            with self._noticed(self._say_no_credentials):
+            with self._tell_if_slow(self._say_no_credentials):
                 access = await threads(resolved, self.settings, clock, threads)
                 await access.ready()
                 policy = await threads(policy_of, self.settings)
@@ -183,14 +183,14 @@ class S3Backend:
             )
             self._surveyor = Survey(self._opened)
             self._opened.read_records_by(self._surveyor.records)
-            with self._noticed(client.report, "has not answered yet"):
+            with self._tell_if_slow(client.report, "has not answered yet"):
                 await probe(self._opened)
         except BaseException:
             await self.stop()
             raise
 
     @contextmanager
-    def _noticed(self, say: Callable[..., None], *args: Any) -> Iterator[None]:
+    def _tell_if_slow(self, say: Callable[..., None], *args: Any) -> Iterator[None]:
         """Log what a step of the start waits for, if it takes long."""
         timer = self._reactor.callLater(self._patience, say, *args)
         try:
@@ -221,9 +221,9 @@ class S3Backend:
             await pool.close()
         threads, self._threads = self._threads, None
         if threads is not None:
-            await self._ended(threads.stop())
+            await self._wait_briefly(threads.stop())
 
-    def _ended(self, stopping: Deferred[None]) -> Deferred[None]:
+    def _wait_briefly(self, stopping: Deferred[None]) -> Deferred[None]:
         """
         Wait for the threads to end, but not for long.
 
