@@ -86,36 +86,53 @@ class S3Session(Staged):
     async def give_up(self, *, closed: bool) -> bool:
         """Start to end it; see :class:`~txbits.interfaces.IRefreshable`."""
         self.require_standing()
-        known = self.offset, self.published, self.in_doubt
-        if not self.is_ours:
-            # From now on, a node has to change the record before it acknowledges bytes.
-            # Measuring finds the bytes that were acknowledged before.
-            if not await self.write(self.record.changed(node=None)):
-                await measure(self)
-                return False
-            self.learn(Event.RESIGNED)
-            etag = self.etag
-            await measure(self)
-            if (self.offset, self.published, self.in_doubt, self.etag) != (
-                *known,
-                etag,
-            ):
-                return False
-        if closed and (self.has_gap or self.offset < self.acknowledged):
-            raise BackendError(
-                f"the bucket shows {self.offset} bytes of session {self.session_id}, "
-                + (
-                    f"but {self.acknowledged} were stored"
-                    if self.offset < self.acknowledged
-                    else "then a gap followed by more bytes"
-                )
-                + "; the session is kept"
-            )
+        if not self.is_ours and not await self._resign():
+            return False
+        if closed:
+            self._require_all_acknowledged()
         state: State = "closing" if closed else "releasing"
         if await self.write(self.record.changed(state=state)):
             return True
         await measure(self)
         return False
+
+    async def _resign(self) -> bool:
+        """
+        Remove the name of any node from the record, and measure again.
+
+        From then on, a node has to change the record before it acknowledges bytes, and
+        measuring finds those that were acknowledged before.
+
+        :returns: Whether no other node has moved the session on.
+        """
+        known = self.offset, self.published, self.in_doubt
+        is_resigned = await self.write(self.record.changed(node=None))
+        if is_resigned:
+            self.learn(Event.RESIGNED)
+        etag = self.etag
+        await measure(self)
+        return (
+            is_resigned
+            and known == (self.offset, self.published, self.in_doubt)
+            and etag == self.etag
+        )
+
+    def _require_all_acknowledged(self) -> None:
+        """
+        Check that the bucket shows what was acknowledged, before that is discarded.
+
+        :raises BackendError: If it shows less, or more behind a gap.
+        """
+        if self.offset < self.acknowledged:
+            why = f"but {self.acknowledged} were stored"
+        elif self.has_gap:
+            why = "then a gap followed by more bytes"
+        else:
+            return
+        raise BackendError(
+            f"the bucket shows {self.offset} bytes of session {self.session_id}, "
+            f"{why}; the session is kept"
+        )
 
     # Bytes
 
@@ -153,6 +170,7 @@ class S3Session(Staged):
         def change(record: Record) -> Record | None:
             self.require_standing()
             if record.total is None:
+                # Nothing has been acknowledged, so there is nothing to take over.
                 return record.changed(
                     total=total, part_size=part_size, node=self.staging.node
                 )

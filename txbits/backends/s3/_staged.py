@@ -35,11 +35,11 @@ from twisted.internet.defer import Deferred, DeferredLock
 from txbits._deferreds import Shared
 from txbits.backends.s3._bodies import Digest
 from txbits.backends.s3._bucket import SESSION_HEADER
-from txbits.backends.s3._grid import Grid, Span, cover, reach
+from txbits.backends.s3._grid import Grid, Span, reach
 from txbits.backends.s3._knowledge import TRANSITIONS, Event, Knowledge
 from txbits.backends.s3._records import Closed, Record, State
 from txbits.backends.s3._staging import Changed, Seen, Staging, Stored, name_of
-from txbits.errors import BackendError, NoSuchSession, StagedDataLost
+from txbits.errors import BackendError, NoSuchSession
 
 #: The maximum number of attempts to write or read a record that other nodes change.
 MOST_CHANGES = 20
@@ -378,25 +378,6 @@ class Staged:
         """Note that the multipart upload has ended, and its parts are gone."""
         self.parts = set()
         self.offset = reach(self.tails)
-
-    async def read_tails(self, start: int, end: int) -> list[bytes]:
-        """
-        Read back bytes that are stored as tails.
-
-        :raises StagedDataLost: If some of them are missing.
-        """
-        chunks = []
-        for span in cover(self.tails, start, end):
-            key = self.staging.tail_key(self.session_id, span)
-            found = await self.staging.bucket.get(key, span.length)
-            if found is None or len(found.body) != span.length:
-                raise StagedDataLost(f"{key} is missing or has changed")
-            # The previous tail may overlap with the beginning of this one.
-            chunks.append(found.body[start - span.start : end - span.start])
-            start = min(span.end, end)
-        if start < end:
-            raise StagedDataLost(f"no tail contains byte {start}")
-        return chunks
 
     def drop_copy(self) -> None:
         """Free the memory of bytes that the bucket has."""

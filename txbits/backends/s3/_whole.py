@@ -18,7 +18,7 @@ from txbits.backends._serving import Reading
 from txbits.backends.s3._bodies import Body
 from txbits.backends.s3._bucket import Found, NotMet, NoUpload, WrongPart
 from txbits.backends.s3._downloads import Stream
-from txbits.backends.s3._measuring import find_file, whole
+from txbits.backends.s3._measuring import find_file, read_tails, whole
 from txbits.backends.s3._records import Record
 from txbits.backends.s3._staged import Staged
 from txbits.errors import BackendError, NoSuchSession, StagedDataLost
@@ -90,7 +90,7 @@ async def _make(staged: Staged) -> Found:
     held = staged.offset
     await memory.take(held)
     try:
-        return await _put(staged, Body(await staged.read_tails(0, held)))
+        return await _put(staged, Body(await read_tails(staged, 0, held)))
     finally:
         memory.give(held)
 

@@ -16,7 +16,7 @@ from txbits.backends.s3._bodies import Body, Digest
 from txbits.backends.s3._budget import Share
 from txbits.backends.s3._grid import Grid, Span, begin_of_merge, cover
 from txbits.backends.s3._holding import HoldingWriter
-from txbits.backends.s3._measuring import measure
+from txbits.backends.s3._measuring import measure, read_tails
 from txbits.backends.s3._records import MOST_INLINE
 from txbits.backends.s3._storing import (
     look,
@@ -253,14 +253,14 @@ class S3Writer(HoldingWriter):
         staged = self._staged
         start = self._grid.cell(number).start
         try:
-            return await staged.read_tails(start, end)
+            return await read_tails(staged, start, end)
         except StagedDataLost:
             # Another node may have made a part of the tails, and removed them.
             await staged.reread()
             await measure(staged)
             if number in staged.parts:
                 return []
-            return await staged.read_tails(start, end)
+            return await read_tails(staged, start, end)
 
     async def _remove_useless(self) -> None:
         """Remove tails of cells that are parts, when there are many."""
