@@ -25,6 +25,7 @@ from txbits.backends.s3._records import (
     decoded,
     encoded,
 )
+from txbits.backends.s3._responses import S3Error
 from txbits.backends.s3._settings import S3Settings
 from txbits.clocks import wall_of
 from txbits.errors import (
@@ -241,12 +242,17 @@ class Staging:
         :raises Changed: If the record in the bucket is another, or is gone.
         """
         key = self.record_key(session_id)
-        if await self.bucket.delete_if(key, etag):
+        try:
+            is_gone = await self.bucket.delete_if(key, etag)
+        except S3Error:
+            # The store may not support the condition. If it has another problem, what
+            # follows fails too.
+            is_gone = False
+        if is_gone:
             return
         found = await self.read(session_id)
         if found is None or found.etag != etag:
             raise Changed(found)
-        # The store does not support the condition.
         await self.bucket.delete(key)
 
     # Destinations
