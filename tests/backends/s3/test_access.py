@@ -74,6 +74,8 @@ def certificate(path):
 class TLSTests(S3Case):
     """An S3 server with a certificate of one's own."""
 
+    starts_in_full = True
+
     def setUp(self):
         self.relays = []
         return super().setUp()
@@ -163,6 +165,8 @@ class TLSTests(S3Case):
 
 class AddressTests(S3Case):
     """The bucket's URL, without asking anybody."""
+
+    starts_in_full = True
 
     def base(self, **settings):
         return resolved(
@@ -297,6 +301,8 @@ class SigningTests(SynchronousTestCase):
 
 class CredentialsTests(S3Case):
     """Credentials that expire, from a program that AWS's configuration names."""
+
+    starts_in_full = True
 
     def _offer(self, minutes, secret=SECRET_KEY):
         expires = datetime.now(UTC) + timedelta(minutes=minutes)
