@@ -8,6 +8,9 @@ in the bucket as they are. They do one thing at a time, and end once.
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
+from typing import Any
+
 from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 
@@ -136,17 +139,19 @@ class HoldingWriter:
 
     async def _put_away_in_turn(self) -> None:
         try:
-            await self._lock.acquire()
-            try:
+            async with self._lock:
                 if self._is_open and not self._is_abandoned and self._fault is None:
-                    await self._put_away()
-            except BaseException as error:
-                self._fail(error)
-                raise
-            finally:
-                self._lock.release()
+                    await self._guarded(self._put_away())
         finally:
             self._is_going = False
+
+    async def _guarded(self, work: Coroutine[Deferred[Any], Any, None]) -> None:
+        """Do something after whose failure the writer cannot go on."""
+        try:
+            await work
+        except BaseException as error:
+            self._fail(error)
+            raise
 
     # The end
 
@@ -155,12 +160,9 @@ class HoldingWriter:
         return self._closing.run(self._close_in_turn)
 
     async def _close_in_turn(self) -> None:
-        await self._lock.acquire()
-        try:
+        async with self._lock:
             if self._is_open:
                 await self._close()
-        finally:
-            self._lock.release()
 
     async def abandon(self) -> None:
         """
@@ -171,11 +173,8 @@ class HoldingWriter:
         self._is_abandoned = True
         if self._room is not None:
             self._room.cancel()
-        await self._lock.acquire()
-        try:
+        async with self._lock:
             await self._give_up()
-        finally:
-            self._lock.release()
 
     def _leave(self) -> None:
         self._is_open = False

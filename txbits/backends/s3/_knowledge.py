@@ -13,8 +13,8 @@ node has to make sure that it knows of all of them:
 - After a node has stored bytes, and before it acknowledges them, it compares the ETag
   of the record with the one that it knows. As long as that stays the same, no other
   node has acknowledged anything.
-- Parts and tails are listed only when another node may have acknowledged bytes. A
-  session that stays with one node is never listed.
+- A listing of parts and tails takes a while, so a Fragment makes one only if another
+  node may have acknowledged bytes.
 
 What the last listing shows of the bytes that were acknowledged is one of these:
 
@@ -37,8 +37,8 @@ What the last listing shows of the bytes that were acknowledged is one of these:
     Another node has changed the record since. Parts and tails are listed before the
     next Ack.
 
-This module has no state and does no work. Each :class:`~txbits.backends.s3._staged.\
-Staged` stores one of these values, and changes it according to :data:`TRANSITIONS`.
+This module has no state and does no work. :mod:`~txbits.backends.s3._staged` stores
+the value for each session, and changes it according to :data:`TRANSITIONS`.
 """
 
 from __future__ import annotations

@@ -75,16 +75,9 @@ class ReplyWriter(HoldingWriter):
         return shielded(begun(self._write_in_turn(data)))
 
     async def _write_in_turn(self, data: bytes) -> None:
-        await self._lock.acquire()
-        try:
+        async with self._lock:
             self._require_open()
-            try:
-                await self._write(data)
-            except BaseException as error:
-                self._fail(error)
-                raise
-        finally:
-            self._lock.release()
+            await self._guarded(self._write(data))
 
     async def _write(self, data: bytes) -> None:
         while data:

@@ -90,13 +90,10 @@ async def _upload_of(staged: Staged) -> str:
     :returns: Its id.
     """
     # Once for all parts that are being sent.
-    await staged.beginning.acquire()
-    try:
+    async with staged.beginning:
         return staged.record.upload or await begin_multipart(
             staged, "upload", staged.upload_key, staged.upload_headers, in_doubt=False
         )
-    finally:
-        staged.beginning.release()
 
 
 async def begin_multipart(

@@ -49,14 +49,11 @@ async def make_file(staged: Staged) -> Found:
         raise StagedDataLost("the session is being released")
     if not staged.is_complete:
         raise BackendError("the upload is not complete")
-    await staged.filing.acquire()
-    try:
+    async with staged.filing:
         record = staged.record
         if record.file is None:
             return await _make(staged)
         return Found(staged.upload_key, record.file, record.total or 0, 0.0)
-    finally:
-        staged.filing.release()
 
 
 async def write_file(

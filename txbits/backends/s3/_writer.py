@@ -101,8 +101,7 @@ class S3Writer(HoldingWriter):
         self._require_open()
         if self._position + len(data) > self._total:
             raise BackendError("more bytes than the file has")
-        await self._lock.acquire()
-        try:
+        async with self._lock:
             while data:
                 self._require_open()
                 cell = self._grid.cell(self._grid.number_at(self._position))
@@ -115,8 +114,6 @@ class S3Writer(HoldingWriter):
                 self._position += len(piece)
                 if self._position == cell.end and not self.is_small:
                     await self._send_part()
-        finally:
-            self._lock.release()
 
     async def _put_away(self) -> None:
         await self._store()
