@@ -10,14 +10,22 @@ from typing import Any
 
 from OpenSSL.SSL import Error as TLSError
 from OpenSSL.SSL import SysCallError, ZeroReturnError
-from twisted.internet.defer import succeed
+from twisted.internet.defer import fail, succeed
+from twisted.internet.error import ConnectError
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.client import HTTPConnectionPool
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IResponse
+from twisted.web.iweb import (
+    UNKNOWN_LENGTH,
+    IAgent,
+    IAgentEndpointFactory,
+    IResponse,
+)
 from zope.interface import implementer
 
-from txbits._agents import coding_of, in_words, open_request
+from txbits._agents import agent_with, coding_of, in_words, open_request
 
 URL = b"http://[::1]/a%2fb?x=%7E"
 
@@ -181,3 +189,49 @@ class WordsTests(SynchronousTestCase):
             (ZeroReturnError(), "TLS failed: no reason given"),
         ):
             self.assertEqual(in_words(error), words)
+
+
+@implementer(IAgentEndpointFactory)
+class Counting:
+    """Notes which endpoints it makes. None of them is connected to."""
+
+    def __init__(self):
+        self.made = []
+
+    def endpointForURI(self, uri):
+        self.made.append((uri.scheme, uri.host, uri.port))
+        return Unreachable()
+
+
+@implementer(IStreamClientEndpoint)
+class Unreachable:
+    """Connects to nothing."""
+
+    def connect(self, protocolFactory):  # noqa: N803
+        return fail(ConnectError())
+
+
+class AgentTests(SynchronousTestCase):
+    """An agent for many requests to one server."""
+
+    def test_the_endpoint_of_the_last_server_is_kept(self):
+        counting, clock = Counting(), Clock()
+        agent = agent_with(clock, counting, HTTPConnectionPool(clock))
+        for url in (
+            b"http://one.example/a",
+            b"http://one.example/b",
+            b"https://one.example/a",
+            b"https://one.example:8443/a",
+            b"https://two.example:8443/a",
+            b"https://two.example:8443/b",
+        ):
+            self.failureResultOf(agent.request(b"GET", url), ConnectError)
+        self.assertEqual(
+            counting.made,
+            [
+                (b"http", b"one.example", 80),
+                (b"https", b"one.example", 443),
+                (b"https", b"one.example", 8443),
+                (b"https", b"two.example", 8443),
+            ],
+        )

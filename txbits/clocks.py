@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from attrs import define
+from attrs import frozen
 from twisted.internet.base import ReactorBase
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.runtime import seconds as _twisted_seconds
@@ -30,30 +30,15 @@ from zope.interface import implementer
 Wall = Callable[[], float]
 
 
-def _on_from(wall: Wall, monotonic: Callable[[], float]) -> Callable[[], float]:
-    """A clock that starts at the present time of a wall clock, and is never set."""
-    ahead = wall() - monotonic()
-    # It is called several times for each packet.
-    return lambda: monotonic() + ahead
-
-
 @implementer(IReactorTime)
-@define(eq=False)
+@frozen(eq=False)
 class _SteadyView:
-    """A reactor whose ``seconds()`` do not jump. Its timers are the reactor's."""
+    """A steady clock with the timers of a reactor that goes by the wall clock."""
 
-    _reactor: Any
-    seconds: Callable[[], float]
     wall: Wall
-
-    def callLater(
-        self, delay: float, callable: Callable[..., Any], *args: Any, **kw: Any
-    ) -> IDelayedCall:
-        call: IDelayedCall = self._reactor.callLater(delay, callable, *args, **kw)
-        return call
-
-    def getDelayedCalls(self) -> Any:
-        return self._reactor.getDelayedCalls()
+    callLater: Callable[..., IDelayedCall]
+    getDelayedCalls: Callable[[], Any]
+    seconds: Callable[[], float] = time.monotonic
 
 
 def keep_steady(reactor: Any, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -70,7 +55,8 @@ def keep_steady(reactor: Any, monotonic: Callable[[], float] = time.monotonic) -
     :param monotonic: Returns the seconds of a clock that is never set.
     """
     if _goes_by_the_wall(reactor):
-        reactor.seconds = _on_from(reactor.seconds, monotonic)
+        ahead = reactor.seconds() - monotonic()
+        reactor.seconds = lambda: monotonic() + ahead
 
 
 def steady(clock: IReactorTime) -> IReactorTime:
@@ -82,7 +68,7 @@ def steady(clock: IReactorTime) -> IReactorTime:
     """
     if not _goes_by_the_wall(clock):
         return clock
-    return _SteadyView(clock, _on_from(clock.seconds, time.monotonic), wall_of(clock))
+    return _SteadyView(wall_of(clock), clock.callLater, clock.getDelayedCalls)
 
 
 def wall_of(clock: IReactorTime) -> Wall:

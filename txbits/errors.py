@@ -140,7 +140,19 @@ class FragmentTooLarge(PolicyError):
 
 class SessionLimitReached(PolicyError):
     """
-    The caller has reached the limit of open sessions.
+    The caller, or the directory, has reached the limit of open sessions.
+
+    :ivar retry_after: Seconds after which the client may try again.
+    """
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class QuotaReached(PolicyError):
+    """
+    The caller, or the directory, has reached the quota of staged bytes.
 
     :ivar retry_after: Seconds after which the client may try again.
     """

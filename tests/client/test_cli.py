@@ -56,6 +56,19 @@ class ArgumentTests(SynchronousTestCase):
         self.assertTrue(lines[0].startswith("txbits: "), lines)
         return lines[0]
 
+    def test_a_command_loads_no_other(self) -> None:
+        program = (
+            "import sys\n"
+            "from txbits.client.cli import parse\n"
+            "parse(['ping', 'http://h/x'])\n"
+            "print('txbits.client.commands.ping' in sys.modules,\n"
+            "      'txbits.check' in sys.modules)\n"
+        )
+        ran = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, check=True, text=True
+        )
+        self.assertEqual(ran.stdout.split(), ["True", "False"])
+
     def test_defaults_are_as_documented(self) -> None:
         options = parse(["upload", "a.txt", URL])
         self.assertEqual((options.files, options.url), (["a.txt"], URL))

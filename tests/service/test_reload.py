@@ -486,7 +486,7 @@ class BrokenFileTests(ReloadCase):
             f"{self.path}: directory 2 (/b): public-url: 'https://a!b' has no "
             "valid host"
         )
-        self.assertEqual(self.manager("/a").settings.session_limit, 50)
+        self.assertIsNone(self.manager("/a").settings.session_limit)
 
     def test_a_file_that_is_gone(self):
         self.start(A)

@@ -126,6 +126,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.start()
 
     def start(self) -> None:
+        self.since_start: list[Upload] = []
         self.manager = SessionManager(
             self.backend,
             Settings(
@@ -171,8 +172,14 @@ class SessionMachine(RuleBasedStateMachine):
     )
     def create(self, name: tuple[str, ...], caller: Caller) -> None:
         outcome = outcome_of(self.manager.create(name, caller, None))
-        number = sum(one.caller == caller and one.state != "gone" for one in self.known)
-        if caller.user is not None and number >= _LIMIT:
+        number = sum(
+            one.caller == caller
+            and one.state != "gone"
+            # The addresses of anonymous clients are not stored.
+            and (caller.user is not None or one in self.since_start)
+            for one in self.known
+        )
+        if number >= _LIMIT:
             assert isinstance(outcome, SessionLimitReached)
         elif name in self.store.files:
             assert isinstance(outcome, DestinationExists)
@@ -180,6 +187,7 @@ class SessionMachine(RuleBasedStateMachine):
             source = bytes((17 * len(self.known) + n) % 256 for n in range(TOTAL))
             upload = Upload(outcome, name, caller, source, self.store, self.store.now)
             self.known.append(upload)
+            self.since_start.append(upload)
 
     def pick(self, number: int) -> Upload:
         """One that is alive, while there are any, but now and then one that is not."""

@@ -179,7 +179,7 @@ class PageTests(ManagerCase):
         del self.memory._sessions[self.ids[2]]
         self.clock.advance(HOUR)
         self.assertNotIn(self.ids[2], self.manager._active.table)
-        self.assertEqual(self.manager._active.quota.owned(), [])
+        self.assertEqual(self.manager._active.quota.known(), set())
 
 
 class LargeMemoryTests(ManagerCase):
@@ -205,7 +205,7 @@ class LargeMemoryTests(ManagerCase):
 
     def test_closes_are_forgotten_in_pieces(self) -> None:
         for number in range(15_000):
-            self.memory._closed[UUID(int=number), (), None] = 1.0
+            self.memory._closed[UUID(int=number)] = {((), None): 1.0}
         cleaning = self.memory.clean_up(2.0)
         self.assertNoResult(cleaning)
         self.assertGreater(len(self.memory._closed), 4_000)

@@ -1,11 +1,13 @@
 """
-The session limit: so many for each authenticated user, and the oldest stand.
+Limits of open sessions and of staged bytes: for each user, for each address of
+anonymous clients, and for the directory. The oldest sessions stand.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 from twisted.internet.defer import Deferred
 
@@ -14,11 +16,20 @@ from tests.sessions.support import (
     ANYONE,
     BOB,
     NAME,
+    SOURCE,
+    TOTAL,
     ManagerCase,
     RecordingBackend,
 )
 from txbits._deferreds import deferred
-from txbits.errors import BackendError, DestinationExists, SessionLimitReached
+from txbits.errors import (
+    BackendError,
+    DestinationExists,
+    NoSuchSession,
+    QuotaReached,
+    SessionLimitReached,
+    UploadTooLarge,
+)
 from txbits.interfaces import SessionSummary
 from txbits.sessions import Caller
 
@@ -84,10 +95,40 @@ class QuotaTests(ManagerCase):
         self.assert_full()
         self.failureResultOf(self.creating(BOB), SessionLimitReached)
 
-    def test_anonymous_callers_are_not_counted(self) -> None:
-        for _ in range(5):
-            self.create(caller=ANYONE)
+    def test_anonymous_callers_are_counted_by_address(self) -> None:
+        self.create(caller=ANYONE), self.create(caller=ANYONE)
+        self.failureResultOf(self.creating(ANYONE), SessionLimitReached)
+        self.create(caller=Caller(None, "192.0.2.10"))
+        self.create(caller=Caller("alice", ANYONE.address))
+
+    def test_addresses_from_before_a_restart_are_unknown(self) -> None:
+        self.create(caller=ANYONE), self.create(caller=ANYONE)
         self.restart(**self.settings)
+        self.create(caller=ANYONE)
+
+    def test_an_ipv6_network_counts_as_one_address(self) -> None:
+        for host in (":1", "ffff:1:2:3"):
+            self.create(caller=Caller(None, f"2001:db8:0:1:{host}"))
+        for address, is_full in (
+            ("2001:db8:0:1:8000::", True),
+            ("2001:db8:0:2::1", False),
+            ("::ffff:192.0.2.9", False),
+        ):
+            outcome = self.creating(Caller(None, address))
+            if is_full:
+                self.failureResultOf(outcome, SessionLimitReached)
+            else:
+                self.successResultOf(outcome)
+
+    def test_an_ipv4_address_in_ipv6_is_that_address(self) -> None:
+        self.create(caller=ANYONE)
+        self.create(caller=Caller(None, f"::ffff:{ANYONE.address}"))
+        self.failureResultOf(self.creating(ANYONE), SessionLimitReached)
+
+    def test_a_user_is_not_an_address(self) -> None:
+        address = "192.0.2.9"
+        for _ in range(2):
+            self.create(caller=Caller(address, address))
         self.create(caller=ANYONE)
 
     def test_the_address_does_not_matter(self) -> None:
@@ -100,11 +141,35 @@ class QuotaTests(ManagerCase):
         for _ in range(60):
             self.create()
 
-    def test_fifty_is_the_default(self) -> None:
+    def test_the_defaults_are_fifty_for_a_user_and_a_thousand_for_an_address(
+        self,
+    ) -> None:
         self.restart()
         for _ in range(50):
             self.create()
         self.assert_full()
+        for _ in range(1000):
+            self.create(caller=ANYONE)
+        self.failureResultOf(self.creating(ANYONE), SessionLimitReached)
+
+    def test_the_directory_has_a_limit_of_its_own(self) -> None:
+        self.settings |= {"max_sessions": 3, "session_limit": 0}
+        self.restart(**self.settings)
+        first = self.create(caller=ANYONE)
+        self.create(), self.create(caller=BOB)
+        for caller in (ALICE, ANYONE, Caller(None, "198.51.100.7")):
+            self.failureResultOf(self.creating(caller), SessionLimitReached)
+        self.successResultOf(self.cancel(first, caller=ANYONE))
+        self.create(caller=ANYONE)
+
+    def test_those_of_before_a_restart_count_for_the_directory(self) -> None:
+        self.settings |= {"max_sessions": 3}
+        self.restart(**self.settings)
+        self.create(), self.create(caller=ANYONE), self.create(caller=BOB)
+        self.restart(**self.settings)
+        self.failureResultOf(
+            self.creating(Caller(None, "198.51.100.7")), SessionLimitReached
+        )
 
     def test_close_gives_a_place_back(self) -> None:
         self.create()
@@ -228,3 +293,113 @@ class QuotaTests(ManagerCase):
         self.backend.on_the_way.callback(None)
         self.create()
         self.assert_room_for_one()
+
+
+class StagedBytesTests(ManagerCase):
+    """
+    ``user_quota`` and ``directory_quota``: a file counts with its whole length from its
+    first fragment on.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.settings: dict[str, Any] = {
+            "user_quota": 2 * TOTAL,
+            "directory_quota": 3 * TOTAL,
+            "session_timeout": TIMEOUT,
+        }
+        self.restart(**self.settings)
+
+    def begin_one(self, caller: Caller = ALICE, total: int = TOTAL) -> UUID:
+        """A session of which one byte has arrived."""
+        session_id = self.create(caller=caller)
+        self.successResultOf(self.first_byte(session_id, caller, total))
+        return session_id
+
+    def first_byte(
+        self, session_id: UUID, caller: Caller = ALICE, total: int = TOTAL
+    ) -> Deferred[Any]:
+        return self.send(session_id, 0, SOURCE[:1], total=total, caller=caller)
+
+    def test_a_first_fragment_over_the_quota_of_its_user_is_refused(self) -> None:
+        first = self.begin_one()
+        waiting = self.create()
+        self.begin_one()
+        error = self.failureResultOf(self.first_byte(waiting), QuotaReached).value
+        self.assertGreater(error.retry_after, 0)
+        self.begin_one(BOB)
+        # The session stands, and goes on when there is room.
+        self.successResultOf(self.cancel(first))
+        self.successResultOf(self.first_byte(waiting))
+
+    def test_a_file_that_has_begun_can_be_finished(self) -> None:
+        sessions = [self.begin_one(), self.begin_one()]
+        for session_id in sessions:
+            self.memory.files.clear()
+            self.successResultOf(self.send(session_id, 1, SOURCE[1:]))
+            self.successResultOf(self.close(session_id))
+        self.memory.files.clear()
+        self.begin_one()
+
+    def test_no_session_is_made_that_could_stage_nothing(self) -> None:
+        self.begin_one(), self.begin_one()
+        self.failureResultOf(self.manager.create(NAME, ALICE, None), QuotaReached)
+        self.create(caller=BOB)
+
+    def test_the_directory_has_a_quota_of_its_own(self) -> None:
+        self.begin_one(), self.begin_one(), self.begin_one(BOB)
+        self.failureResultOf(self.manager.create(NAME, BOB, None), QuotaReached)
+        self.failureResultOf(self.manager.create(NAME, ANYONE, None), QuotaReached)
+
+    def test_a_file_that_never_fits_is_too_large(self) -> None:
+        session_id = self.create()
+        outcome = self.first_byte(session_id, total=2 * TOTAL + 1)
+        self.failureResultOf(outcome, UploadTooLarge)
+        self.successResultOf(self.first_byte(session_id))
+
+    def test_anonymous_clients_have_the_quota_of_their_address(self) -> None:
+        self.begin_one(ANYONE), self.begin_one(ANYONE)
+        self.failureResultOf(self.manager.create(NAME, ANYONE, None), QuotaReached)
+        self.begin_one(Caller(None, "198.51.100.7"))
+
+    def test_what_is_staged_from_before_a_restart_counts(self) -> None:
+        self.begin_one(), self.begin_one()
+        self.restart(**self.settings)
+        self.failureResultOf(self.manager.create(NAME, ALICE, None), QuotaReached)
+
+    def test_a_fragment_that_is_sent_again_counts_once(self) -> None:
+        session_id = self.create()
+        for _ in range(4):
+            self.successResultOf(self.first_byte(session_id))
+        self.begin_one()
+
+    def test_a_session_that_expires_gives_its_bytes_back(self) -> None:
+        self.begin_one(), self.begin_one()
+        self.clock.advance(2 * TIMEOUT)
+        self.successResultOf(self.manager.stop())
+        self.manager = self.started(**self.settings)
+        self.begin_one(), self.begin_one()
+
+
+class AdoptionTests(ManagerCase):
+    """``adopt_anonymous_sessions``: sessions from before authentication."""
+
+    def test_sessions_without_an_owner_are_not_those_of_users(self) -> None:
+        session_id = self.create(caller=ANYONE)
+        outcome = self.send(session_id, 0, SOURCE[:1], caller=ALICE)
+        self.failureResultOf(outcome, NoSuchSession)
+
+    def test_users_go_on_with_them_if_that_is_set(self) -> None:
+        self.restart(adopt_anonymous_sessions=True)
+        session_id = self.create(caller=ANYONE)
+        outcome = self.send(session_id, 0, SOURCE, caller=ALICE)
+        self.successResultOf(outcome)
+        self.successResultOf(self.close(session_id, caller=BOB))
+        # A Close that is sent again is answered like the first.
+        self.successResultOf(self.close(session_id, caller=BOB))
+
+    def test_sessions_of_other_users_are_not_adopted(self) -> None:
+        self.restart(adopt_anonymous_sessions=True)
+        session_id = self.create(caller=BOB)
+        self.failureResultOf(self.cancel(session_id, caller=ALICE), NoSuchSession)
+        self.failureResultOf(self.cancel(session_id, caller=ANYONE), NoSuchSession)

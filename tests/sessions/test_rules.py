@@ -194,7 +194,7 @@ class ApplicationTests(NotifyingCase):
         with self.assertRaises(InvalidSetting):
             self.manager.reconfigure(Settings(session_limit=1), notifier)
         self.assertIs(self.manager.notifier, self.application)
-        self.assertEqual(self.manager.settings.session_limit, 50)
+        self.assertIsNone(self.manager.settings.session_limit)
 
 
 @implementer(IShared)

@@ -28,7 +28,13 @@ class SettingsTests(SynchronousTestCase):
         self.assertIsNone(settings.max_upload_size)
         self.assertIsNone(settings.max_fragment_size)
         self.assertEqual(settings.session_timeout, 14 * 24 * 3600)
-        self.assertEqual(settings.session_limit, 50)
+        self.assertIsNone(settings.session_limit)
+        self.assertEqual(settings.sessions_of(is_user=True), 50)
+        self.assertEqual(settings.sessions_of(is_user=False), 1000)
+        self.assertEqual(settings.max_sessions, 100_000)
+        self.assertIsNone(settings.user_quota)
+        self.assertIsNone(settings.directory_quota)
+        self.assertFalse(settings.adopt_anonymous_sessions)
         self.assertEqual(settings.cleanup_interval, 12 * 3600)
         self.assertEqual(settings.publish_on, "close")
         self.assertFalse(settings.allow_downloads)
@@ -42,6 +48,9 @@ class SettingsTests(SynchronousTestCase):
             {"session_timeout": 0},
             {"session_timeout": -1.5},
             {"session_limit": -1},
+            {"max_sessions": -1},
+            {"user_quota": -1},
+            {"directory_quota": -1},
             {"cleanup_interval": 0},
             {"publish_on": "fragment"},
             {"host_id": ""},
@@ -55,6 +64,12 @@ class SettingsTests(SynchronousTestCase):
         for anything in (0, None):
             settings = Settings(max_upload_size=anything, max_fragment_size=anything)
             self.assertEqual(settings, Settings())
+
+    def test_a_session_limit_holds_for_users_and_addresses(self) -> None:
+        for limit in (0, 7):
+            settings = Settings(session_limit=limit)
+            for is_user in (True, False):
+                self.assertEqual(settings.sessions_of(is_user=is_user), limit)
 
     def test_values_at_the_edge_are_taken(self) -> None:
         Settings(max_upload_size=1, max_fragment_size=1, session_limit=0)

@@ -399,6 +399,13 @@ class FailureTableTests(WebCase):
         ack = self.ask(fragment(session_id, 0, b"12345", 10))
         self.assert_success(ack, session_id)
 
+    def test_quota_reached(self) -> None:
+        self.serve(Settings(directory_quota=10))
+        self.create_holding(b"hello", 10)
+        ack = self.ask(packet(b"Create-Session", target=b"/other"))
+        self.assert_refused(ack, "quota-reached")
+        self.assertEqual(ack["Retry-After"], "600")
+
     def test_session_limit_reached(self) -> None:
         self.serve(Settings(session_limit=2))
         anonymous = self.site
@@ -411,8 +418,10 @@ class FailureTableTests(WebCase):
         ack = self.ask(fragment(kept[0], 0, b"hello", 5, target=b"/1"))
         self.assert_success(ack, kept[0])
         alices, self.site = self.site, anonymous
-        for target in (b"/4", b"/5", b"/6"):
+        for target in (b"/4", b"/5"):
             self.create(target)
+        ack = self.ask(packet(b"Create-Session", target=b"/6"))
+        self.assert_refused(ack, "session-limit-reached")
         self.site = alices
         ack = self.ask(packet(b"Cancel-Session", kept[1], target=b"/2"))
         self.assert_success(ack, kept[1])

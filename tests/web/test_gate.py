@@ -11,6 +11,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from tests.web.support import (
+    UNKNOWN_ID,
     Authenticator,
     DenyingPolicy,
     Policy,
@@ -228,7 +229,13 @@ class OwnershipTests(WebCase):
         self.assert_refused(ack, "credentials-rejected", session_id)
         ack = self.ask(packet(b"Create-Session"))
         self.assert_refused(ack, "credentials-rejected")
-        self.assert_success(self.ask(packet(b"Close-Session", session_id)), session_id)
+        for _ in range(2):
+            # An Ack that was lost is sent again.
+            ack = self.ask(packet(b"Close-Session", session_id))
+            self.assert_success(ack, session_id)
+        for kind in (b"Close-Session", b"Cancel-Session"):
+            ack = self.ask(packet(kind, UNKNOWN_ID))
+            self.assert_refused(ack, "session-not-found", UNKNOWN_ID)
 
     def test_with_create_the_policy_is_asked_about_the_owner(self) -> None:
         policy = Policy()

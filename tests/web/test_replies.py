@@ -11,9 +11,19 @@ from twisted.logger import globalLogPublisher
 from twisted.web.resource import Resource
 from zope.interface import implementer
 
-from tests.web.support import PATH, UNKNOWN_ID, WebCase, fragment, packet, request
+from tests.web.support import (
+    PATH,
+    UNKNOWN_ID,
+    Authenticator,
+    Policy,
+    WebCase,
+    fragment,
+    packet,
+    request,
+)
 from tests.web.test_downloads import get, without_body
-from txbits.interfaces import Answer, CompleteUpload, INotifier, IReply
+from txbits.errors import AccessDenied
+from txbits.interfaces import Answer, CompleteUpload, Identity, INotifier, IReply
 from txbits.protocol.codec import parse_guid
 from txbits.sessions import Settings
 from txbits.testing.memory import Peer
@@ -93,7 +103,9 @@ class ReplyCase(WebCase):
 
     application = Application(REPLY)
 
-    def directory(self, backend: Any, settings: Any = None, policy: Any = None) -> Any:
+    def directory(
+        self, backend: Any, settings: Any = None, policy: Any = None, **access: Any
+    ) -> Any:
         self.application = Application(
             self.application.data, self.application.reply_url
         )
@@ -103,6 +115,7 @@ class ReplyCase(WebCase):
             policy=policy,
             notifier=self.application,
             reactor=self.clock,
+            **access,
         )
         self.successResultOf(resource.manager.start())
         return resource
@@ -255,6 +268,31 @@ class EndTests(ReplyCase):
         for other in (bob, self.resource):
             self.site = self.bits_site(other)
             self.assertEqual(self.ask(get(path)).status, 404)
+
+    def test_who_may_no_longer_upload_may_no_longer_read_it(self) -> None:
+        authenticator = Authenticator(Identity("alice"))
+        policy = Policy()
+        self.serve(authenticators=[authenticator], policy=policy)
+        path = self.path(self.upload()[1])
+        policy.asked.clear()
+        self.assertEqual(self.ask(get(path)).status, 200)
+        self.assertEqual(policy.asked, [("alice", ("a", "b.txt"), "Reply")])
+        policy.answer = AccessDenied("no more")
+        self.assertEqual(self.ask(get(path)).status, 403)
+
+    def test_others_do_not_learn_of_it_and_anonymous_clients_are_challenged(
+        self,
+    ) -> None:
+        authenticator = Authenticator(Identity("alice"))
+        self.serve(authenticators=[authenticator])
+        path = self.path(self.upload()[1])
+        for other, status in ((Identity("bob"), 404), (None, 401)):
+            authenticator.answer = other
+            for one in (path, reply_path(UNKNOWN_ID)):
+                answer = self.ask(get(one))
+                self.assertEqual(answer.status, status)
+                challenge = "Told" if status == 401 else None
+                self.assertEqual(answer["WWW-Authenticate"], challenge)
 
     def test_it_is_gone_after_close_and_cancel(self) -> None:
         for kind in (b"Close-Session", b"Cancel-Session"):

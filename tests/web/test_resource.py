@@ -11,6 +11,7 @@ from typing import Any
 
 from twisted.logger import capturedLogs
 from twisted.web.resource import IResource, Resource
+from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
@@ -25,6 +26,7 @@ from tests.web.support import (
     request,
     responses,
 )
+from txbits._deferreds import begun
 from txbits.backends.memory import MemoryBackend
 from txbits.errors import BackendError
 from txbits.interfaces import IBackend
@@ -32,6 +34,7 @@ from txbits.protocol.packets import Ping
 from txbits.sessions import Caller, Settings
 from txbits.web import BITSResource, NotMounted
 from txbits.web._gate import Gate
+from txbits.web._origin import Origins
 from txbits.web._packets import PacketHandler
 
 
@@ -384,11 +387,16 @@ class UnforeseenTests(WebCase):
 
     def test_handler_that_settles_nothing(self) -> None:
         manager = self.resource.manager
-        handler = PacketHandler(manager, Gate(), Ping(), DESTINATION, Caller())
+        handler = PacketHandler(
+            manager, Gate(), Ping(), DESTINATION, Caller(), Origins()
+        )
 
         class Handling(Resource):
             isLeaf = True
-            render = staticmethod(handler.render)
+
+            def render(self, request: Request) -> int:
+                begun(handler.answer(request))
+                return NOT_DONE_YET
 
         self.site = self.bits_site(Handling())
         self.assert_refused(self.ask(packet(b"Ping")), "internal-error")

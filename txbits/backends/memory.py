@@ -38,7 +38,9 @@ from txbits.errors import (
     StagedDataLost,
 )
 from txbits.interfaces import (
+    ANY_OWNER,
     Answer,
+    AnyOwner,
     IAbilities,
     IAnswerable,
     IBackend,
@@ -283,6 +285,7 @@ def _summary(session: MemorySession) -> SessionSummary:
         session.last_progress,
         session.published or session.releasing,
         session.published and not session.releasing,
+        session.total or 0,
     )
 
 
@@ -310,7 +313,7 @@ class MemoryBackend:
     _wall: Wall = field(kw_only=True)
     files: PublishedFiles = field(init=False)
     _sessions: dict[UUID, MemorySession] = field(factory=dict, init=False)
-    _closed: dict[tuple[UUID, tuple[str, ...], str | None], float] = field(
+    _closed: dict[UUID, dict[tuple[tuple[str, ...], str | None], float]] = field(
         factory=dict, init=False
     )
 
@@ -381,27 +384,38 @@ class MemoryBackend:
         self, session_id: UUID, destination: tuple[str, ...], owner: str | None
     ) -> Deferred[None]:
         """Record a close; see :class:`~txbits.interfaces.IBackend`."""
-        self._closed[session_id, destination, owner] = self._wall()
+        of_session = self._closed.setdefault(session_id, {})
+        of_session[destination, owner] = self._wall()
         return succeed(None)
 
     def recalls_close(
-        self, session_id: UUID, destination: tuple[str, ...], owner: str | None
+        self,
+        session_id: UUID,
+        destination: tuple[str, ...],
+        owner: str | AnyOwner | None,
     ) -> Deferred[bool]:
         """Look a close up; see :class:`~txbits.interfaces.IBackend`."""
-        return succeed((session_id, destination, owner) in self._closed)
+        if owner is ANY_OWNER:
+            return succeed(session_id in self._closed)
+        return succeed((destination, owner) in self._closed.get(session_id, ()))
 
     @deferred
     async def clean_up(self, closed_before: float) -> None:
         """Forget old closes; see :class:`~txbits.interfaces.IBackend`."""
         now = self._wall()
-        for number, (record, when) in enumerate(list(self._closed.items()), 1):
+        for number, session_id in enumerate(list(self._closed), 1):
             if not number % _MANY:
                 await deferLater(self._clock, 0)
-            if when < closed_before:
-                del self._closed[record]
-            elif when > now:
-                # The clock was set back; do not keep the close until that time.
-                self._closed[record] = now
+            # If the clock was set back, do not keep a close until that time.
+            kept = {
+                what: min(when, now)
+                for what, when in self._closed[session_id].items()
+                if when >= closed_before
+            }
+            if kept:
+                self._closed[session_id] = kept
+            else:
+                del self._closed[session_id]
 
     @deferred
     async def open_file(self, destination: tuple[str, ...]) -> IStoredFile:

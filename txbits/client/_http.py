@@ -23,7 +23,7 @@ from twisted.internet.ssl import (
     platformTrust,
     trustRootFromCertificates,
 )
-from twisted.web.client import Agent, HTTPConnectionPool, ProxyAgent
+from twisted.web.client import HTTPConnectionPool, ProxyAgent
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import (
     IAgent,
@@ -34,6 +34,7 @@ from twisted.web.iweb import (
 )
 from zope.interface import implementer
 
+from txbits._agents import Direct, agent_with
 from txbits.client._auth import Authorizer
 from txbits.client._proxy import Tunnel
 from txbits.client._trust import ExplainingCreator
@@ -170,7 +171,7 @@ def make_agent(
     """
     policy = TrustPolicy.of(settings)
     if settings.proxy is None:
-        return Agent(reactor, contextFactory=policy, pool=pool)
+        return agent_with(reactor, Direct(reactor, policy), pool)
     try:
         host, port = parse_proxy(settings.proxy)
     except InvalidURL as error:
@@ -179,6 +180,6 @@ def make_agent(
     tunnels = _Tunnels(proxy, policy, proxy_authorizer)
     return _ThroughProxy(
         ProxyAgent(proxy, reactor, pool),
-        Agent.usingEndpointFactory(reactor, tunnels, pool),
+        agent_with(reactor, tunnels, pool),
         proxy_authorizer,
     )

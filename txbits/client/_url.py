@@ -17,7 +17,10 @@ class InvalidURL(ValueError):
     """The URL is invalid or not supported; the text is one line that says why."""
 
 
-@lru_cache(maxsize=64)
+# A server, and a path that needs no encoding.
+_PLAIN = re.compile(r"(https?://[^/?#\\\s]+/)([-._~/0-9A-Za-z]*)")
+
+
 def to_wire(text: str) -> str:
     """
     Check a URL, and percent-encode it where needed.
@@ -28,6 +31,13 @@ def to_wire(text: str) -> str:
     :returns: The URL in ASCII.
     :raises InvalidURL: If it is invalid or not supported.
     """
+    # Files of one folder have one server, and most of their names are plain.
+    match = _PLAIN.fullmatch(text)
+    return _encoded(text) if match is None else _encoded(match[1]) + match[2]
+
+
+@lru_cache(maxsize=64)
+def _encoded(text: str) -> str:
     if any(c in "\t\r\n" or ord(c) < 0x20 or ord(c) == 0x7F for c in text):
         raise InvalidURL(f"{text!r} has control characters in it")
     if "://" not in text or text.split("://")[0].lower() not in ("http", "https"):
@@ -120,9 +130,7 @@ def parse_proxy(text: str) -> tuple[str, int]:
         text = f"http://{text}"
     if "@" in text:
         raise InvalidURL("a user name in the URL of a proxy is not supported")
-    match = re.fullmatch(
-        r"http://(\[[0-9A-Fa-f:.]+\]|[^\s/:@]+)(?::([0-9]{1,5}))?/?", text
-    )
+    match = _PROXY.fullmatch(text)
     port = int(match[2] or 8080) if match else 0
     if match is None or not 0 < port < 65536:
         raise InvalidURL(f"{text!r} is not the URL of an HTTP proxy")

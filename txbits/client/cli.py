@@ -24,7 +24,7 @@ from twisted.logger import globalLogBeginner
 
 from txbits._deferreds import deferred
 from txbits._interrupts import Interrupts, flush
-from txbits.client.commands import COMMANDS
+from txbits.client.commands import NAMES, load
 from txbits.client.commands._command import Context, Status, begin
 from txbits.clocks import keep_steady
 
@@ -51,8 +51,12 @@ class _Version(argparse.Action):
         parser.exit(Status.DONE, f"{versions()}\n")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Make the parser of the command line."""
+def build_parser(names: Sequence[str] = NAMES) -> argparse.ArgumentParser:
+    """
+    Make the parser of the command line.
+
+    :param names: The commands that it knows.
+    """
     parser = _Parser(
         prog="txbits",
         description="Upload files to BITS servers, download files, check servers.",
@@ -63,8 +67,8 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         dest="command", metavar="COMMAND", required=True, title="commands"
     )
-    for command in COMMANDS:
-        command.add_to(commands)
+    for name in names:
+        load(name).add_to(commands)
     return parser
 
 
@@ -75,7 +79,10 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     :param argv: The arguments; those of the process if ``None``.
     :raises SystemExit: If they are invalid, or request help.
     """
-    return build_parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    # The completion is that of all commands.
+    is_one = argv and argv[0] in NAMES and argv[0] != "completion"
+    return build_parser(argv[:1] if is_one else NAMES).parse_args(argv)
 
 
 def _ask_password(prompt: str) -> str | None:

@@ -66,6 +66,8 @@ from txbits.interfaces._plugin import (
     IBackendParser,
 )
 from txbits.interfaces._storage import (
+    ANY_OWNER,
+    AnyOwner,
     IBackend,
     IReleasable,
     IUploadSession,
@@ -74,8 +76,10 @@ from txbits.interfaces._storage import (
 )
 
 __all__ = [
+    "ANY_OWNER",
     "FULL_GRANT",
     "Answer",
+    "AnyOwner",
     "BackendContext",
     "CompleteUpload",
     "Credentials",

@@ -5,6 +5,7 @@ Backends, their sessions, and the writers of sessions.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 from uuid import UUID
 
 from attrs import frozen
@@ -157,6 +158,16 @@ class IUploadSession(IReleasable):
         """
 
 
+class AnyOwner(Enum):
+    """The type of :data:`ANY_OWNER`."""
+
+    ANY_OWNER = "any owner"
+
+
+#: Stands for whoever owns a session.
+ANY_OWNER = AnyOwner.ANY_OWNER
+
+
 @frozen
 class SessionSummary:
     """
@@ -170,6 +181,7 @@ class SessionSummary:
     :ivar published: Whether it is published, and its release has not begun: where files
         appear before their sessions end, it stays. If the store cannot tell, this is
         ``False``, and each round of the clean-up looks at the session itself.
+    :ivar size: The total length of the file, in bytes; 0 if it is not known yet.
     """
 
     session_id: UUID
@@ -177,6 +189,7 @@ class SessionSummary:
     last_progress: float
     releasing: bool = False
     published: bool = False
+    size: int = 0
 
 
 class IBackend(Interface):
@@ -276,11 +289,14 @@ class IBackend(Interface):
         """
 
     def recalls_close(
-        session_id: UUID, destination: tuple[str, ...], owner: str | None
+        session_id: UUID, destination: tuple[str, ...], owner: str | AnyOwner | None
     ) -> Deferred[bool]:
         """
         Tell whether :meth:`remember_close` was called with exactly these arguments.
 
+        :param owner: :data:`ANY_OWNER` if any owner is right, for a client that only
+            knows the session's id, which is a secret then. A backend that does not
+            keep the owner and the destination apart may ignore both.
         :returns: A Deferred that fires with ``True`` if so and :meth:`clean_up` has
             not forgotten it since. It fails with
             :class:`~txbits.errors.BackendError`.

@@ -1,20 +1,31 @@
 """
-Single header values: GUIDs, ranges, lengths, HRESULTs.
+Single headers: GUIDs, ranges, lengths, HRESULTs.
 
-Each pattern follows the section of MC-BUP (v20240423) that requires it. Reading raises
-:class:`LocalProtocolError`; :mod:`txbits.protocol.codec` knows whose value it is, and
-translates the error.
+Each pattern follows the section of MC-BUP (v20240423) that requires it. Reading a value
+(``parse_``) raises :class:`LocalProtocolError`. Reading a header of a packet from its
+head (``read_``) raises :class:`RemoteProtocolError`, which says what answers it;
+:mod:`txbits.protocol.codec` reads whole packets so.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from itertools import islice
 from uuid import UUID
 
 from attrs import field, frozen
+
+from txbits.protocol.refusals import (
+    BAD_RANGE,
+    BAD_SESSION_ID,
+    HEADER_TOO_LONG,
+    MALFORMED_HEADER,
+    UNSUPPORTED_ENCODING,
+    Refusal,
+)
 
 
 class ProtocolError(Exception):
@@ -23,6 +34,27 @@ class ProtocolError(Exception):
 
 class LocalProtocolError(ProtocolError):
     """We tried to write or read a value that BITS does not allow."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """
+    The peer said something that BITS does not allow.
+
+    :ivar refusal: The row of the failure table that answers it.
+    :ivar session_id: The session that it named, if that much could be read; the Ack
+        echoes it.
+    """
+
+    def __init__(
+        self, message: str, refusal: Refusal, session_id: UUID | None = None
+    ) -> None:
+        super().__init__(message)
+        self.refusal = refusal
+        self.session_id = session_id
+
+
+#: Header values by lower-case name, in the order in which they came.
+Headers = Mapping[bytes, Sequence[bytes]]
 
 
 #: MC-BUP 1.7.1: "This version of the specification defines a single protocol whose
@@ -43,6 +75,9 @@ MAX_CONTENT_NAME = 260
 #: session, of up to 100 characters; MC-BUP 2.2.1.2 has GUIDs only. Our server uses
 #: GUIDs, our client accepts either.
 MAX_SESSION_ID = 100
+
+#: How much of a URL that a stranger gives is worth showing.
+_LONGEST_SHOWN = 200
 
 #: How many parsed and formatted GUIDs are cached: each packet of a session and each
 #: Ack contains its id.
@@ -297,3 +332,100 @@ def _is_address(kind: type[IPv4Address | IPv6Address], text: str) -> bool:
         return False
     # The zone of an address has a meaning only on one machine.
     return "%" not in text
+
+
+def quoted(text: str) -> str:
+    """
+    Quote what a stranger has said, to be shown on a terminal.
+
+    :returns: It on one line, and not too much of it.
+    """
+    shown = repr(text[:_LONGEST_SHOWN])
+    return shown if len(text) <= _LONGEST_SHOWN else f"{shown}..."
+
+
+def check_lengths(headers: Headers) -> None:
+    """Check that no value is too long."""
+    # MC-BUP 2.2.1. Credentials and cookies have only HTTP's limit: Kerberos tickets
+    # are long.
+    for name, values in headers.items():
+        for value in values:
+            if len(value) > MAX_VALUE_LENGTH and name.startswith(
+                (b"bits-", b"content-")
+            ):
+                raise RemoteProtocolError(
+                    f"{name.decode('latin-1')} is {len(value)} bytes long",
+                    HEADER_TOO_LONG,
+                )
+
+
+def check_encoding(headers: Headers) -> None:
+    """Check that a body is not encoded, such as compressed."""
+    for value in headers.get(b"content-encoding", ()):
+        if trimmed(value).lower() not in (b"identity", b""):
+            raise RemoteProtocolError(
+                f"Content-Encoding is {quoted(value.decode('latin-1'))}",
+                UNSUPPORTED_ENCODING,
+            )
+
+
+def is_chunked(headers: Headers) -> bool:
+    """Whether the length of the body shows only at its end."""
+    # Any coding but identity, which is none, brings a body whose length shows at its
+    # end. HTTP parsers refuse those that they cannot undo.
+    values = headers.get(b"transfer-encoding")
+    return values is not None and any(
+        trimmed(value).lower() != b"identity" for value in values
+    )
+
+
+def read_single(headers: Headers, name: bytes, refusal: Refusal) -> bytes | None:
+    """
+    Read a header that may be there once.
+
+    :param refusal: What refuses it if it is there more often.
+    :returns: Its value; ``None`` if it is not there.
+    """
+    values = headers.get(name)
+    if values is None:
+        return None
+    if len(values) != 1:
+        raise RemoteProtocolError(
+            f"{name.decode('latin-1')} is there {len(values)} times", refusal
+        )
+    return values[0].strip(WHITE_SPACE)
+
+
+def read_session_id(headers: Headers) -> UUID:
+    """Read BITS-Session-Id, which has to be there."""
+    value = read_single(headers, b"bits-session-id", BAD_SESSION_ID)
+    try:
+        return parse_guid(value or b"")
+    except LocalProtocolError as error:
+        raise RemoteProtocolError(
+            f"BITS-Session-Id: {error}", BAD_SESSION_ID
+        ) from error
+
+
+def read_content_length(headers: Headers) -> int | None:
+    """Read Content-Length; ``None`` if it is not there."""
+    value = read_single(headers, b"content-length", MALFORMED_HEADER)
+    if value is None:
+        return None
+    try:
+        return parse_offset(value)
+    except LocalProtocolError as error:
+        raise RemoteProtocolError(
+            f"Content-Length: {error}", MALFORMED_HEADER
+        ) from error
+
+
+def read_content_range(headers: Headers) -> ContentRange:
+    """Read the Content-Range of a Fragment."""
+    value = read_single(headers, b"content-range", BAD_RANGE)
+    if value is None:
+        raise RemoteProtocolError("a Fragment without Content-Range", BAD_RANGE)
+    try:
+        return parse_content_range(value)
+    except LocalProtocolError as error:
+        raise RemoteProtocolError(str(error), BAD_RANGE) from error

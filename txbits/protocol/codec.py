@@ -12,7 +12,6 @@ value, and either is read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from txbits.protocol._fields import (
@@ -21,16 +20,24 @@ from txbits.protocol._fields import (
     MAX_VALUE_LENGTH,
     WHITE_SPACE,
     ContentRange,
+    Headers,
     LocalProtocolError,
-    ProtocolError,
+    RemoteProtocolError,
+    check_encoding,
+    check_lengths,
     format_guid,
     format_hresult,
     format_protocols,
-    parse_content_range,
+    is_chunked,
     parse_guid,
     parse_hresult,
     parse_offset,
     parse_protocols,
+    quoted,
+    read_content_length,
+    read_content_range,
+    read_session_id,
+    read_single,
     trimmed,
 )
 from txbits.protocol.packets import (
@@ -46,46 +53,19 @@ from txbits.protocol.packets import (
 )
 from txbits.protocol.refusals import (
     BAD_RANGE,
-    BAD_SESSION_ID,
-    HEADER_TOO_LONG,
     LENGTH_REQUIRED,
     MALFORMED_HEADER,
     METHOD_NOT_ALLOWED,
     NO_COMMON_PROTOCOL,
     UNEXPECTED_BODY,
     UNKNOWN_PACKET_TYPE,
-    UNSUPPORTED_ENCODING,
-    Refusal,
 )
-
-#: Header values by lower-case name, in the order in which they came.
-Headers = Mapping[bytes, Sequence[bytes]]
 
 #: MC-BUP 2.2.1: "an HTTP extension-method called BITS_POST".
 METHOD = b"BITS_POST"
 
-#: How much of a URL that a stranger gives is worth showing.
-_LONGEST_SHOWN = 200
-
 _PACKET_TYPE = b"bits-packet-type"
 _OVERRIDE = b"x-http-method-override"
-
-
-class RemoteProtocolError(ProtocolError):
-    """
-    The peer said something that BITS does not allow.
-
-    :ivar refusal: The row of the failure table that answers it.
-    :ivar session_id: The session that it named, if that much could be read; the Ack
-        echoes it.
-    """
-
-    def __init__(
-        self, message: str, refusal: Refusal, session_id: UUID | None = None
-    ) -> None:
-        super().__init__(message)
-        self.refusal = refusal
-        self.session_id = session_id
 
 
 class NotAnAck(RemoteProtocolError):
@@ -167,7 +147,7 @@ def parse_packet(headers: Headers, *, is_short: bool = False) -> Packet:
 
 
 def _parse_packet(headers: Headers, is_short: bool) -> Packet:
-    packet_type = _single(headers, _PACKET_TYPE, UNKNOWN_PACKET_TYPE)
+    packet_type = read_single(headers, _PACKET_TYPE, UNKNOWN_PACKET_TYPE)
     packet = PACKETS.get(packet_type.lower() if packet_type else b"")
     if packet is None:
         found = "missing"
@@ -175,11 +155,11 @@ def _parse_packet(headers: Headers, is_short: bool) -> Packet:
             found = quoted(packet_type.decode("latin-1"))
         raise RemoteProtocolError(f"BITS-Packet-Type is {found}", UNKNOWN_PACKET_TYPE)
     if not is_short:
-        _check_lengths(headers)
+        check_lengths(headers)
     if packet is Fragment:
         return _parse_fragment(headers)
-    _check_encoding(headers)
-    if _is_chunked(headers) or _content_length(headers):
+    check_encoding(headers)
+    if is_chunked(headers) or read_content_length(headers):
         raise RemoteProtocolError(
             f"{packet.packet_type} came with a body", UNEXPECTED_BODY
         )
@@ -187,7 +167,7 @@ def _parse_packet(headers: Headers, is_short: bool) -> Packet:
         return _parse_create_session(headers)
     if packet is Ping:
         return Ping()
-    session_id = _session_id(headers)
+    session_id = read_session_id(headers)
     return (
         CloseSession(session_id)
         if packet is CloseSession
@@ -205,87 +185,20 @@ def _parse_create_session(headers: Headers) -> CreateSession:
 
 
 def _parse_fragment(headers: Headers) -> Fragment:
-    session_id = _session_id(headers)
-    _check_encoding(headers)
-    length = _content_length(headers)
-    if length is None and not _is_chunked(headers):
+    session_id = read_session_id(headers)
+    check_encoding(headers)
+    length = read_content_length(headers)
+    if length is None and not is_chunked(headers):
         raise RemoteProtocolError("a Fragment of unknown length", LENGTH_REQUIRED)
-    value = _single(headers, b"content-range", BAD_RANGE)
-    if value is None:
-        raise RemoteProtocolError("a Fragment without Content-Range", BAD_RANGE)
+    content_range = read_content_range(headers)
     try:
-        return Fragment(session_id, parse_content_range(value), length)
+        return Fragment(session_id, content_range, length)
     except LocalProtocolError as error:
         raise RemoteProtocolError(str(error), BAD_RANGE) from error
 
 
-def _check_lengths(headers: Headers) -> None:
-    # MC-BUP 2.2.1. Credentials and cookies have only HTTP's limit: Kerberos tickets
-    # are long.
-    for name, values in headers.items():
-        for value in values:
-            if len(value) > MAX_VALUE_LENGTH and name.startswith(
-                (b"bits-", b"content-")
-            ):
-                raise RemoteProtocolError(
-                    f"{name.decode('latin-1')} is {len(value)} bytes long",
-                    HEADER_TOO_LONG,
-                )
-
-
-def _check_encoding(headers: Headers) -> None:
-    for value in headers.get(b"content-encoding", ()):
-        if trimmed(value).lower() not in (b"identity", b""):
-            raise RemoteProtocolError(
-                f"Content-Encoding is {quoted(value.decode('latin-1'))}",
-                UNSUPPORTED_ENCODING,
-            )
-
-
-def _is_chunked(headers: Headers) -> bool:
-    # Any coding but identity, which is none, brings a body whose length shows at its
-    # end. HTTP parsers refuse those that they cannot undo.
-    values = headers.get(b"transfer-encoding")
-    return values is not None and any(
-        trimmed(value).lower() != b"identity" for value in values
-    )
-
-
-def _single(headers: Headers, name: bytes, refusal: Refusal) -> bytes | None:
-    values = headers.get(name)
-    if values is None:
-        return None
-    if len(values) != 1:
-        raise RemoteProtocolError(
-            f"{name.decode('latin-1')} is there {len(values)} times", refusal
-        )
-    return values[0].strip(WHITE_SPACE)
-
-
-def _session_id(headers: Headers) -> UUID:
-    value = _single(headers, b"bits-session-id", BAD_SESSION_ID)
-    try:
-        return parse_guid(value or b"")
-    except LocalProtocolError as error:
-        raise RemoteProtocolError(
-            f"BITS-Session-Id: {error}", BAD_SESSION_ID
-        ) from error
-
-
-def _content_length(headers: Headers) -> int | None:
-    value = _single(headers, b"content-length", MALFORMED_HEADER)
-    if value is None:
-        return None
-    try:
-        return parse_offset(value)
-    except LocalProtocolError as error:
-        raise RemoteProtocolError(
-            f"Content-Length: {error}", MALFORMED_HEADER
-        ) from error
-
-
 def _content_name(headers: Headers) -> str | None:
-    value = _single(headers, b"content-name", MALFORMED_HEADER)
+    value = read_single(headers, b"content-name", MALFORMED_HEADER)
     if value is None:
         return None
     return _readable(value.decode("utf-8", "replace"))
@@ -434,16 +347,6 @@ def _received(headers: Headers) -> int | None:
             f"the server's BITS-Received-Content-Range is not a number: {shown}",
             BAD_RANGE,
         ) from error
-
-
-def quoted(text: str) -> str:
-    """
-    Quote what a stranger has said, to be shown on a terminal.
-
-    :returns: It on one line, and not too much of it.
-    """
-    shown = repr(text[:_LONGEST_SHOWN])
-    return shown if len(text) <= _LONGEST_SHOWN else f"{shown}..."
 
 
 def _first(headers: Headers, name: bytes) -> bytes | None:

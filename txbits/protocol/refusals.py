@@ -255,8 +255,15 @@ SESSION_LIMIT_REACHED = Refusal(
     "session-limit-reached",
     503,
     HResult.ERROR_BUSY,
-    "the user has reached session-limit",
-    "Close or cancel some, or raise session-limit.",
+    "too many sessions are open",
+    "Close or cancel some, or raise session-limit or max-sessions.",
+)
+QUOTA_REACHED = Refusal(
+    "quota-reached",
+    503,
+    HResult.ERROR_BUSY,
+    "too many bytes are staged",
+    "Close or cancel some uploads, or raise user-quota or directory-quota.",
 )
 OUT_OF_SPACE = Refusal(
     "out-of-space",

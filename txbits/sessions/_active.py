@@ -44,10 +44,8 @@ from txbits.sessions._quota import Quota
 from txbits.sessions._rules import Rules
 from txbits.sessions._session import (
     Caller,
-    IRequestBody,
     PendingAnswer,
     Session,
-    Turn,
 )
 from txbits.sessions.naming import destination_name, session_name, shown
 
@@ -97,6 +95,7 @@ class ActiveSessions:
     :ivar ages: Translates the times of the store.
     :ivar is_shared: Whether other processes use the store as well.
     :ivar is_stopping: Whether nothing new may begin.
+    :ivar busy: How many pieces of work are under way.
     :ivar creating: Sessions that are being made, and may not be listed yet.
     :ivar created: Who waits until there are none.
     :ivar failing: What the store failed to do when it was last asked to.
@@ -120,7 +119,7 @@ class ActiveSessions:
     failing: set[str] = field(factory=set, init=False)
     _troubles: Troubles = field(init=False)
     _loading: dict[UUID, Shared[Session]] = field(factory=dict, init=False)
-    _busy: int = field(default=0, init=False)
+    busy: int = field(default=0, init=False)
     _idle: Waiters[None] | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -156,30 +155,17 @@ class ActiveSessions:
         """
         if self.is_stopping:
             self.require_running()
-        self._busy += 1
-
-    def begin_packet(self) -> None:
-        """
-        Begin to settle a packet, as :meth:`begin` does.
-
-        :raises UploadsDisabled: If uploads are disabled.
-        :raises ServerStopping: If the server is stopping.
-        """
-        if self.is_disabled:
-            self.require_enabled()
-        if self.is_stopping:
-            self.require_running()
-        self._busy += 1
+        self.busy += 1
 
     def end(self) -> None:
         """Some work has ended."""
-        self._busy -= 1
-        if not self._busy and self._idle is not None:
+        self.busy -= 1
+        if not self.busy and self._idle is not None:
             self._idle.fire(None)
 
     async def idle(self) -> None:
         """Wait until no work is under way."""
-        if self._busy:
+        if self.busy:
             if self._idle is None:
                 self._idle = Waiters()
             await self._idle.wait()
@@ -217,17 +203,13 @@ class ActiveSessions:
                 rules=rules,
                 progressed=self.ages.steadily(upload.last_progress),
                 is_found=True,
+                table=self.table if self.is_shared else None,
             )
             if not self.is_shared:
                 self.table[session_id] = found
             return found
         finally:
             del self._loading[session_id]
-
-    def rules_of(self, session_id: UUID) -> Rules:
-        """The rules that apply to a session."""
-        session = self.table.get(session_id)
-        return self.rules if session is None else session.rules
 
     def is_busy_with(self, session_id: UUID) -> bool:
         """Whether something is under way in a session, or it is only being made."""
@@ -274,37 +256,15 @@ class ActiveSessions:
 
     # Acting in a session
 
-    def enter(self, session: Session, body: IRequestBody | None) -> Turn:
-        """Begin to act in a session; the turn is to be given back."""
-        if self.is_shared:
-            self.hold(session)
-        return session.enter(body)
-
-    def give_back(self, session: Session, turn: Turn) -> None:
-        """End a turn."""
-        session.give_back(turn)
-        if self.is_shared:
-            self.let_go(session)
-
-    def hold(self, session: Session) -> None:
-        """Keep a session in the table: something begins in it."""
-        self.table[session.upload.session_id] = session
-
-    def let_go(self, session: Session) -> None:
-        """Something has ended in a session."""
-        if self.is_shared and session.is_idle:
-            # The next packet may act in another process, and the one after that here.
-            self.table.pop(session.upload.session_id, None)
-
     def begin_asking(self, session: Session, pending: PendingAnswer) -> None:
         """The server application is asked about a session from now on."""
-        self._busy += 1
+        self.busy += 1
         session.asking = pending
 
     def end_asking(self, session: Session) -> None:
         """The server application is no longer asked about a session."""
         session.asking = None
-        self.let_go(session)
+        session.let_go()
         self.end()
 
     async def refresh(self, session: Session) -> None:
@@ -366,12 +326,12 @@ class ActiveSessions:
         self.table.pop(upload.session_id, None)
         if session.rules.notifier is not None:
             self.digests.forget(upload.session_id)
-        self.quota.give_back(upload.session_id, upload.owner)
+        self.quota.give_back(upload.session_id)
 
     def forget_lost(self, session_id: UUID) -> None:
         """Somebody has removed a session from the store."""
         self.table.pop(session_id, None)
-        self.quota.give_back_of_any(session_id)
+        self.quota.give_back(session_id)
 
     # The log
 

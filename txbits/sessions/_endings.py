@@ -202,7 +202,7 @@ def cancel_session(
         session.canceller = caller
 
     async def release() -> None:
-        turn = active.enter(session, None)
+        turn = session.enter(None)
         try:
             await turn.begins()
             if session.asking is not None:
@@ -213,7 +213,7 @@ def cancel_session(
             # Otherwise, a Fragment or another process has moved it on.
         finally:
             session.canceller = None
-            active.give_back(session, turn)
+            session.give_back(turn)
 
     return session.cancellation.run(release)
 

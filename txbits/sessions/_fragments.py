@@ -206,6 +206,13 @@ class Fragments:
         writer = digest = answer = None
         if move is Move.RECEIVE:
             held = upload.offset
+            if upload.total is None:
+                active.quota.charge(
+                    upload.session_id,
+                    upload.owner,
+                    content_range.total,
+                    active.rules.settings,
+                )
             try:
                 writer = await upload.open_writer(content_range.total)
             except StagedDataLost:
@@ -227,7 +234,7 @@ class Fragments:
             length,
         )
         before, held = session.progressed, upload.offset
-        self._watch(session)
+        self._watch(session, session.expires)
         try:
             whole = await body.receive(sink.consume)
             if whole:
@@ -272,13 +279,12 @@ class Fragments:
         self._arriving.clear()
         self._set_timer(float("inf"))
 
-    def _watch(self, session: Session) -> None:
+    def _watch(self, session: Session, expires: float) -> None:
         if self._has_stopped:
             # The packet came before the stop, and the store took its time. It is ended
             # at once.
             return
         self._arriving.add(session)
-        expires = session.expires
         if expires < self._fires:
             self._set_timer(expires)
 

@@ -1,110 +1,256 @@
 """
-How many sessions each user has open, those from before a restart among them.
+How many sessions each caller has open, and how many bytes they stage, those from before
+a restart among them.
+
+Users are counted by name, anonymous clients by address. Where sessions are listed, they
+have no address: those of anonymous clients from before a restart, or that other
+processes have made, count for the directory only.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
+from ipaddress import IPv6Address, ip_address
 from uuid import UUID
 
 from attrs import define, field
 
-from txbits.errors import SessionLimitReached
+from txbits.errors import QuotaReached, SessionLimitReached, UploadTooLarge
+from txbits.interfaces import SessionSummary
+from txbits.sessions._session import Caller
+from txbits.sessions.naming import shown
+from txbits.sessions.settings import Settings
 
-#: Seconds after which a client refused for its number of sessions may come again: the
-#: delay that Windows takes by itself.
-_LIMIT_RETRY_AFTER = 600
+#: Seconds after which a client refused for a limit may come again: the delay that
+#: Windows takes by itself.
+_RETRY_AFTER = 600
+
+#: Who is counted: a user's name, or in a tuple the address of anonymous clients.
+Who = str | tuple[str]
+
+#: How many bits of an IPv6 address identify a network, which one client may have.
+_NETWORK_BITS = 64
+
+
+@lru_cache(1024)
+def _address(text: str) -> tuple[str]:
+    """The address that a client is counted by: all of an IPv6 /64 are one."""
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return (text,)
+    if isinstance(address, IPv6Address):
+        mapped = address.ipv4_mapped
+        if mapped is not None:
+            return (str(mapped),)
+        network = int(address) >> _NETWORK_BITS << _NETWORK_BITS
+        return (f"{IPv6Address(network)}/{_NETWORK_BITS}",)
+    return (str(address),)
+
+
+def counted_as(caller: Caller) -> Who:
+    """Who a caller is counted as."""
+    return _address(caller.address) if caller.user is None else caller.user
+
+
+def _named(who: Who) -> str:
+    return f"user {shown(who)}" if isinstance(who, str) else f"address {who[0]}"
+
+
+@define(eq=False)
+class _Usage:
+    """
+    What one caller, or all of them, use.
+
+    :ivar sessions: How many sessions are open.
+    :ivar staged: How many bytes they stage, or are going to.
+    """
+
+    sessions: int = 0
+    staged: int = 0
 
 
 @define(eq=False)
 class Quota:
     """
-    Counts the sessions of one directory.
+    Counts the sessions of one directory, and what they stage.
 
     :ivar has_counted: Whether those that the store held at the start are counted.
     """
 
     has_counted: bool = field(default=False, init=False)
-    _owned: dict[str, set[UUID]] = field(factory=dict, init=False)
+    _counted: dict[UUID, Who | None] = field(factory=dict, init=False)
+    _sizes: dict[UUID, int] = field(factory=dict, init=False)
+    _usage: dict[Who, _Usage] = field(factory=dict, init=False)
+    _all: _Usage = field(factory=_Usage, init=False)
     _gone: set[UUID] = field(factory=set, init=False)
-    _changed: dict[UUID, str | None] | None = field(default=None, init=False)
+    _changed: set[UUID] | None = field(default=None, init=False)
 
-    def count(self, owner: str) -> int:
-        """How many sessions a user has, as far as is known."""
-        return len(self._owned.get(owner, ()))
+    def fill(self, caller: Caller, settings: Settings) -> float:
+        """
+        Tell how much of the limits is used, as far as is known.
 
-    def reserve(self, session_id: UUID, owner: str | None, limit: int) -> None:
+        :returns: The fraction of the limit that is closest to being reached; 1 or more
+            if one is.
+        """
+        usage = self._usage.get(counted_as(caller)) or _Usage()
+        return max(
+            used / limit if limit else 0.0
+            for used, limit in (
+                (usage.sessions, settings.sessions_of(is_user=caller.user is not None)),
+                (usage.staged, settings.user_quota),
+                (self._all.sessions, settings.max_sessions),
+                (self._all.staged, settings.directory_quota),
+            )
+        )
+
+    def reserve(self, session_id: UUID, caller: Caller, settings: Settings) -> None:
         """
         Count a session that is about to be made.
 
-        :param limit: How many its owner may have; 0 for any number.
         :raises SessionLimitReached: If that is one too many.
+        :raises QuotaReached: If it could stage nothing.
         """
-        if owner is None:
-            return
-        owned = self._owned.setdefault(owner, set())
-        if limit and len(owned) >= limit:
+        who = counted_as(caller)
+        usage = self._usage.get(who)
+        if usage is not None:
+            limit = settings.sessions_of(is_user=caller.user is not None)
+            if limit and usage.sessions >= limit:
+                raise SessionLimitReached(
+                    f"{_named(who)} has {usage.sessions} sessions open", _RETRY_AFTER
+                )
+            if settings.user_quota is not None and usage.staged >= settings.user_quota:
+                raise QuotaReached(
+                    f"{_named(who)} stages {usage.staged} bytes", _RETRY_AFTER
+                )
+        if settings.max_sessions and self._all.sessions >= settings.max_sessions:
             raise SessionLimitReached(
-                f"{owner} has {len(owned)} sessions open", _LIMIT_RETRY_AFTER
+                f"the directory has {self._all.sessions} sessions open", _RETRY_AFTER
             )
-        owned.add(session_id)
-        if self._changed is not None:
-            self._changed[session_id] = owner
+        quota = settings.directory_quota
+        if quota is not None and self._all.staged >= quota:
+            raise QuotaReached(
+                f"the directory stages {self._all.staged} bytes", _RETRY_AFTER
+            )
+        self._count(session_id, who)
 
-    def give_back(self, session_id: UUID, owner: str | None) -> None:
+    def charge(
+        self, session_id: UUID, owner: str | None, size: int, settings: Settings
+    ) -> None:
+        """
+        Count what a session is going to stage, which its first fragment tells. Then it
+        can always be finished.
+
+        :param owner: Who is counted for a session that another process has made.
+        :param size: The length of the file, in bytes.
+        :raises UploadTooLarge: If it is more than may ever be staged.
+        :raises QuotaReached: If it is too much now.
+        """
+        more = size - self._sizes.get(session_id, 0)
+        if more <= 0:
+            return
+        if session_id not in self._counted:
+            self._count(session_id, owner)
+        who = self._counted[session_id]
+        usage = None if who is None else self._usage[who]
+        for quota, used in (
+            (settings.user_quota, usage),
+            (settings.directory_quota, self._all),
+        ):
+            if quota is None or used is None:
+                continue
+            if size > quota:
+                raise UploadTooLarge(f"{size} bytes, the quota is {quota}")
+            if used.staged + more > quota:
+                raise QuotaReached(
+                    f"{used.staged} bytes are staged, and {size} more would be over "
+                    f"the quota of {quota}",
+                    _RETRY_AFTER,
+                )
+        self._resize(session_id, size)
+
+    def give_back(self, session_id: UUID) -> None:
         """Stop counting a session."""
         if not self.has_counted:
             # It may be among those that are being listed just now.
             self._gone.add(session_id)
         if self._changed is not None:
-            self._changed[session_id] = None
-        if owner is not None and (owned := self._owned.get(owner)) is not None:
-            owned.discard(session_id)
-            if not owned:
-                del self._owned[owner]
+            self._changed.add(session_id)
+        if session_id not in self._counted:
+            return
+        self._resize(session_id, 0)
+        who = self._counted.pop(session_id)
+        self._all.sessions -= 1
+        if who is not None:
+            usage = self._usage[who]
+            usage.sessions -= 1
+            if not usage.sessions:
+                del self._usage[who]
 
-    def give_back_of_any(self, session_id: UUID) -> None:
-        """Stop counting a session, of any owner."""
-        for owner in list(self._owned):
-            self.give_back(session_id, owner)
-
-    def inventory(self, session_id: UUID, owner: str | None) -> None:
-        """Count a session that was found in the store toward its owner's limit."""
-        if owner is not None and session_id not in self._gone:
-            self._owned.setdefault(owner, set()).add(session_id)
+    def inventory(self, summary: SessionSummary) -> None:
+        """Count a session that was found in the store."""
+        session_id = summary.session_id
+        if session_id not in self._gone:
+            if session_id not in self._counted:
+                self._count(session_id, summary.owner)
+            self._resize(session_id, max(summary.size, self._sizes.get(session_id, 0)))
 
     def counted(self) -> None:
         """All sessions that the store held at the start have been counted."""
         self.has_counted = True
         self._gone.clear()
 
-    def owned(self) -> list[set[UUID]]:
-        """The sessions that are counted, those of each owner."""
-        return list(self._owned.values())
+    def known(self) -> set[UUID]:
+        """The sessions that are counted."""
+        return set(self._counted)
 
     def begin_recount(self) -> None:
         """Note what comes and goes here from now on, while the store is listed."""
-        self._changed = {}
+        self._changed = set()
 
     def give_up_recount(self) -> None:
         """Keep the present count: the store could not be listed."""
         self._changed = None
 
-    def recount(self, listed: dict[str, set[UUID]]) -> None:
+    def recount(self, listed: dict[UUID, tuple[str | None, int]]) -> None:
         """
         Replace the count by what the store has listed.
 
         For sessions that came or went here since :meth:`begin_recount`, this process
         knows better than the listing.
 
-        :param listed: The sessions that the store has listed, by their owners. It
-            belongs to this object from now on.
+        :param listed: The owners of the sessions that the store has listed, and how
+            many bytes they stage.
         """
-        changed, self._changed = self._changed or {}, None
-        gone = {one for one, owner in changed.items() if owner is None}
-        if gone:
-            for ids in listed.values():
-                ids -= gone
-        for one, owner in changed.items():
-            if owner is not None:
-                listed.setdefault(owner, set()).add(one)
-        self._owned = {owner: ids for owner, ids in listed.items() if ids}
+        changed, self._changed = self._changed or set(), None
+        for session_id in self._counted.keys() - listed.keys() - changed:
+            self.give_back(session_id)
+        for session_id, (owner, size) in listed.items():
+            if session_id not in changed:
+                if session_id not in self._counted:
+                    self._count(session_id, owner)
+                self._resize(session_id, size)
+
+    def _count(self, session_id: UUID, who: Who | None) -> None:
+        self._counted[session_id] = who
+        self._all.sessions += 1
+        if who is not None:
+            usage = self._usage.get(who)
+            if usage is None:
+                usage = self._usage[who] = _Usage()
+            usage.sessions += 1
+        if self._changed is not None:
+            self._changed.add(session_id)
+
+    def _resize(self, session_id: UUID, size: int) -> None:
+        more = size - self._sizes.get(session_id, 0)
+        if not more:
+            return
+        if size:
+            self._sizes[session_id] = size
+        else:
+            del self._sizes[session_id]
+        self._all.staged += more
+        who = self._counted.get(session_id)
+        if who is not None:
+            self._usage[who].staged += more

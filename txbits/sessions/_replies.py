@@ -27,7 +27,6 @@ class _OpenReply:
     opened, so that nothing is opened after a release.
     """
 
-    _active: ActiveSessions
     _session: Session
     length: int = field(default=0, init=False)
     modified: float = field(default=0.0, init=False)
@@ -71,7 +70,7 @@ class _OpenReply:
         session = self._session
         if session.replies is not None and self in session.replies:
             session.replies.discard(self)
-            self._active.let_go(session)
+            session.let_go()
 
 
 async def open_reply(active: ActiveSessions, session: Session) -> IStoredFile:
@@ -89,11 +88,11 @@ async def open_reply(active: ActiveSessions, session: Session) -> IStoredFile:
     is_alone = session.newest is None and session.asking is None
     if active.is_shared and is_alone and IAnswerable(upload).answer is None:
         # Another process may have got the answer.
-        turn = active.enter(session, None)
+        turn = session.enter(None)
         try:
             await active.refresh(session)
         finally:
-            active.give_back(session, turn)
+            session.give_back(turn)
     answer = IAnswerable(upload).answer
     move = session.life.fragment()
     if move is Move.UNKNOWN:
@@ -102,10 +101,10 @@ async def open_reply(active: ActiveSessions, session: Session) -> IStoredFile:
         raise NoSuchFile("the session has no reply")
     # From here on stop() releases it; but that may have come meanwhile.
     active.require_running()
-    reply = _OpenReply(active, session)
+    reply = _OpenReply(session)
     if session.replies is None:
         session.replies = set()
     session.replies.add(reply)
-    active.hold(session)
+    session.hold()
     await reply.open()
     return reply

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Protocol
+from uuid import UUID
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, succeed
@@ -50,12 +51,15 @@ class Caller:
     :ivar identity: Who sent it, or just the name of the user; ``None`` if anonymous.
     :ivar address: Where it came from.
     :ivar grant: What the access policy permits.
+    :ivar knows_id: Whether it acts for the owner of a session because it knows the
+        session's id.
     :ivar user: The name of the authenticated user; ``None`` if anonymous.
     """
 
     identity: Identity | None = field(default=None, converter=_identity)
     address: str = ""
     grant: Grant = FULL_GRANT
+    knows_id: bool = False
     user: str | None = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -224,6 +228,10 @@ class Session(PacketOrder):
     :ivar replies: The replies of it that are open.
     :ivar fault: Why the last Close-Session failed, if one has.
     :ivar grant: What the newest packet may do in it.
+    :ivar table: Where it stands while something is under way in it; ``None`` if it
+        stays there as long as this process lives. Where other processes use the store
+        as well, the next packet may act in another process, and the one after that
+        here.
     """
 
     upload: IUploadSession = field(kw_only=True)
@@ -237,6 +245,27 @@ class Session(PacketOrder):
     replies: set[IReleasable] | None = None
     fault: str | None = None
     grant: Grant = FULL_GRANT
+    table: dict[UUID, Session] | None = None
+
+    def enter(self, body: IRequestBody | None) -> Turn:
+        if self.table is not None:
+            self.hold()
+        return super().enter(body)
+
+    def give_back(self, turn: Turn) -> None:
+        super().give_back(turn)
+        if self.table is not None:
+            self.let_go()
+
+    def hold(self) -> None:
+        """Something begins in it: keep it in the table."""
+        if self.table is not None:
+            self.table[self.upload.session_id] = self
+
+    def let_go(self) -> None:
+        """Something has ended in it."""
+        if self.table is not None and self.is_idle:
+            self.table.pop(self.upload.session_id, None)
 
     @property
     def may_overwrite(self) -> bool:

@@ -23,7 +23,9 @@ from txbits.errors import BackendError, NoSuchSession, ServerStopping
 from txbits.interfaces import IPaged, SessionSummary
 from txbits.sessions._active import ActiveSessions
 from txbits.sessions._endings import expire
+from txbits.sessions._session import Caller
 from txbits.sessions.naming import session_name
+from txbits.sessions.settings import Settings
 
 _log = Logger()
 
@@ -74,12 +76,13 @@ class _Listing:
     What a look through the store has found.
 
     :ivar listed: All sessions.
-    :ivar owned: The sessions of each owner, where other processes make some, too.
+    :ivar staged: The owner and the size of each session, where other processes make
+        some, too.
     :ivar over: The sessions that are to be released.
     """
 
     listed: set[UUID] = field(factory=set)
-    owned: dict[str, set[UUID]] = field(factory=dict)
+    staged: dict[UUID, tuple[str | None, int]] = field(factory=dict)
     over: list[UUID] = field(factory=list)
 
 
@@ -192,35 +195,36 @@ class Upkeep:
 
         await self._scanned(scan, IPaged(backend).list_in_pages(page_came))
 
-    async def counted_for(self, owner: str | None, limit: int) -> None:
-        """
-        Bring the count of a user's sessions up to date, before one is made.
-
-        :param limit: How many the user may have; 0 for any number.
-        """
-        if owner is None or not limit:
-            return
+    async def counted_for(self, caller: Caller, settings: Settings) -> None:
+        """Bring the count of sessions up to date, before a caller makes one."""
         quota = self._active.quota
-        if self._may_count and not quota.has_counted:
-            # Sessions from before a restart count as well.
+        if (
+            not quota.has_counted
+            and self._may_count
+            and (caller.user is not None or settings.has_quota)
+            and settings.has_limits
+        ):
+            # Sessions from before a restart count as well. That those of anonymous
+            # clients do is not worth waiting for: their addresses are unknown.
             await self._for_count.wait()
-        if self._active.is_shared and self._is_count_old(quota.count(owner), limit):
+        if self._active.is_shared and self._is_count_old(caller, settings):
             # Sessions that other processes have made, or ended, lately.
             await self.count_anew()
 
-    def _is_count_old(self, owned: int, limit: int) -> bool:
+    def _is_count_old(self, caller: Caller, settings: Settings) -> bool:
         """
-        Tell whether to count a user's sessions again before the next is made.
+        Tell whether to count the sessions again before the next is made.
 
-        That lists the whole store, closes included, so it is rare for users who are far
-        from the limit.
-
-        :param owned: How many there are, as far as is known.
+        That lists the whole store, closes included, so it is rare far from the limits,
+        and for anonymous clients, whose sessions on other nodes are not known anyway.
         """
-        if owned >= limit:
-            return True
+        fill = self._active.quota.fill(caller, settings)
         age = self._clock.seconds() - self.counted_at
-        return age > self.holds * (1.0 if 2 * owned >= limit else _FAR_HOLDS)
+        if fill >= 1:
+            return caller.user is not None or age > self.holds
+        if fill >= 0.5:
+            return age > self.holds
+        return fill > 0 and caller.user is not None and age > self.holds * _FAR_HOLDS
 
     @property
     def is_running(self) -> bool:
@@ -271,7 +275,7 @@ class Upkeep:
         :returns: Whether the store told of all of them whether they are there.
         """
         active, is_certain = self._active, True
-        for known in [set(active.table), *active.quota.owned()]:
+        for known in (set(active.table), active.quota.known()):
             if len(known) > _MANY:
                 await self._pause()
             for session_id in known - listed:
@@ -345,7 +349,7 @@ class Upkeep:
             quota.give_up_recount()
             raise
         if is_shared:
-            quota.recount(listing.owned)
+            quota.recount(listing.staged)
             self.counted_at = counted_at
             took = self._clock.seconds() - counted_at
             self.holds = max(_COUNT_HOLDS, _LISTING_SHARE * took)
@@ -355,12 +359,12 @@ class Upkeep:
         """Count the sessions on a page, and note those that are to be released."""
         active, quota = self._active, self._active.quota
         for number, summary in enumerate(page, 1):
-            session_id, owner = summary.session_id, summary.owner
+            session_id = summary.session_id
             listing.listed.add(session_id)
-            if active.is_shared and owner is not None:
-                listing.owned.setdefault(owner, set()).add(session_id)
+            if active.is_shared:
+                listing.staged[session_id] = summary.owner, summary.size
             elif not quota.has_counted:
-                quota.inventory(session_id, owner)
+                quota.inventory(summary)
             if active.is_listed_as_over(summary):
                 listing.over.append(session_id)
             if not number % _MANY:

@@ -28,7 +28,14 @@ from txbits.errors import (
     BodyIncomplete,
     NoSuchSession,
 )
-from txbits.interfaces import IBackend, INotifier, IPublicationObserver, IStoredFile
+from txbits.interfaces import (
+    ANY_OWNER,
+    AnyOwner,
+    IBackend,
+    INotifier,
+    IPublicationObserver,
+    IStoredFile,
+)
 from txbits.protocol.codec import ContentRange
 from txbits.protocol.session import begin
 from txbits.sessions._abilities import require_abilities, why_only_overwriting
@@ -241,6 +248,19 @@ class SessionManager:
 
     # Packets
 
+    def _begin_packet(self) -> None:
+        """
+        Begin to settle a packet, whose end the active sessions are to be told of.
+
+        :raises UploadsDisabled: If uploads are disabled.
+        :raises ServerStopping: If the server is stopping.
+        """
+        active = self._active
+        if active.is_disabled or active.is_stopping:
+            active.require_enabled()
+            active.require_running()
+        active.busy += 1
+
     @deferred
     async def create(
         self, destination: tuple[str, ...], caller: Caller, content_name: str | None
@@ -252,12 +272,12 @@ class SessionManager:
         :param caller: Who wants it.
         :param content_name: The client's name for the file.
         :returns: A Deferred that fires with the new session's id, when a restart would
-            find it. It fails with :class:`~txbits.errors.SessionLimitReached`, as
-            ``IBackend.create`` does, or with
+            find it. It fails with :class:`~txbits.errors.SessionLimitReached`, with
+            :class:`~txbits.errors.QuotaReached`, as ``IBackend.create`` does, or with
             :class:`~txbits.errors.ServerStopping`.
         """
         active = self._active
-        active.begin_packet()
+        self._begin_packet()
         try:
             session_id = self._new_id()
             await self._make(session_id, destination, caller, content_name)
@@ -288,17 +308,16 @@ class SessionManager:
         caller: Caller,
         content_name: str | None,
     ) -> None:
-        active, user, rules = self._active, caller.user, self._active.rules
+        active, rules = self._active, self._active.rules
         settings = rules.settings
         active.creating.add(session_id)
         try:
-            if user is not None:
-                await self._upkeep.counted_for(user, settings.session_limit)
-            active.quota.reserve(session_id, user, settings.session_limit)
+            await self._upkeep.counted_for(caller, settings)
+            active.quota.reserve(session_id, caller, settings)
             upload = await self.backend.create(
                 session_id,
                 destination,
-                owner=user,
+                owner=caller.user,
                 content_name=content_name,
                 overwrite=settings.allow_overwrites and caller.grant.overwrite,
                 create_directories=settings.create_directories,
@@ -307,7 +326,7 @@ class SessionManager:
                 await upload.release()
                 active.require_enabled()
         except BaseException:
-            active.quota.give_back(session_id, user)
+            active.quota.give_back(session_id)
             raise
         finally:
             active.creation_ends(session_id)
@@ -345,8 +364,9 @@ class SessionManager:
             :class:`~txbits.errors.TotalLengthChanged`,
             :class:`~txbits.errors.OutOfStep`,
             :class:`~txbits.errors.UploadTooLarge`,
-            :class:`~txbits.errors.FragmentTooLarge`, as ``IUploadSession.open_writer``
-            and ``IWriter`` do, with :class:`~txbits.errors.BodyMismatch`, with
+            :class:`~txbits.errors.FragmentTooLarge`,
+            :class:`~txbits.errors.QuotaReached`, as ``IUploadSession.open_writer`` and
+            ``IWriter`` do, with :class:`~txbits.errors.BodyMismatch`, with
             :class:`~txbits.errors.BodyIncomplete` or
             :class:`~txbits.errors.Superseded` when there is nobody left to answer,
             with :class:`~txbits.errors.ApplicationError`, as ``IUploadSession.publish``
@@ -354,12 +374,12 @@ class SessionManager:
             :class:`~txbits.errors.ServerStopping`.
         """
         active = self._active
-        active.begin_packet()
+        self._begin_packet()
         try:
             session = await self._find(session_id, destination, caller)
             if session.newest is not None:
                 self._fragments.require_fit(session, content_range)
-            turn = active.enter(session, body)
+            turn = session.enter(body)
             try:
                 if turn.previous is not None:
                     await turn.begins()
@@ -375,7 +395,7 @@ class SessionManager:
                 )
                 raise
             finally:
-                active.give_back(session, turn)
+                session.give_back(turn)
             if active.failing:
                 active.succeeded("store")
             return received
@@ -409,16 +429,16 @@ class SessionManager:
             application was asked, or with :class:`~txbits.errors.ServerStopping`.
         """
         active = self._active
-        active.begin_packet()
+        self._begin_packet()
         try:
             session = await self._find(session_id, destination, caller)
-            turn = active.enter(session, None)
+            turn = session.enter(None)
             try:
                 if turn.previous is not None:
                     await turn.begins()
                 await close_session(active, session, turn, caller, request_url)
             finally:
-                active.give_back(session, turn)
+                session.give_back(turn)
             if active.failing:
                 active.succeeded("close")
         except NoSuchSession:
@@ -436,9 +456,14 @@ class SessionManager:
         """Tell whether an earlier Close-Session succeeded, and finish what it left."""
         active = self._active
         try:
-            if not await self.backend.recalls_close(
-                session_id, destination, caller.user
-            ):
+            owner: str | AnyOwner | None = caller.user
+            if caller.knows_id:
+                owner = ANY_OWNER
+            recalls = self.backend.recalls_close
+            is_closed = await recalls(session_id, destination, owner)
+            if not is_closed and self._adopts(None, caller):
+                is_closed = await recalls(session_id, destination, None)
+            if not is_closed:
                 return False
             if (left := active.table.get(session_id)) is not None:
                 await cancel_session(active, left, "discarded by Close-Session", caller)
@@ -464,7 +489,7 @@ class SessionManager:
             :class:`~txbits.errors.ServerStopping`.
         """
         active = self._active
-        active.begin_packet()
+        self._begin_packet()
         try:
             session = await self._find(session_id, destination, caller)
             await cancel_session(active, session, "cancelled", caller)
@@ -489,7 +514,7 @@ class SessionManager:
             does, or with :class:`~txbits.errors.ServerStopping`.
         """
         active = self._active
-        active.begin_packet()
+        self._begin_packet()
         try:
             session = await self._find(session_id, None, caller)
             return await open_reply(active, session)
@@ -523,7 +548,7 @@ class SessionManager:
         :raises BackendError: If that cannot be told.
         """
         active = self._active
-        active.begin_packet()
+        self._begin_packet()
         try:
             session = active.table.get(session_id) or await active.load(session_id)
         finally:
@@ -540,12 +565,20 @@ class SessionManager:
         :raises BackendError: If that cannot be told.
         """
         active = self._active
-        active.begin_packet()
+        self._begin_packet()
         try:
             session = await self._find(session_id, None, caller)
             return session.upload.destination
         finally:
             active.end()
+
+    def _adopts(self, owner: str | None, caller: Caller) -> bool:
+        """Whether a user goes on with a session that has no owner."""
+        return (
+            owner is None
+            and caller.user is not None
+            and self._active.rules.settings.adopt_anonymous_sessions
+        )
 
     async def _find(
         self, session_id: UUID, destination: tuple[str, ...] | None, caller: Caller
@@ -553,7 +586,9 @@ class SessionManager:
         active = self._active
         session = active.table.get(session_id) or await active.load(session_id)
         upload = session.upload
-        if upload.owner != caller.user or destination not in (upload.destination, None):
+        if destination not in (upload.destination, None) or (
+            upload.owner != caller.user and not self._adopts(upload.owner, caller)
+        ):
             raise NoSuchSession("the session is another destination's, or caller's")
         if session.is_expired(self.clock.seconds()):
             await expire_session(active, session)

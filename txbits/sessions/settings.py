@@ -18,6 +18,11 @@ from txbits.protocol._fields import LocalProtocolError, check_host_id
 CLOSE_MEMORY = 24 * 3600
 
 
+#: How many sessions one user, or one address of anonymous clients, may have open.
+USER_SESSIONS = 50
+ADDRESS_SESSIONS = 1000
+
+
 def _is_host_id(settings: object, attribute: Attribute[str], value: str) -> None:
     try:
         check_host_id(value)
@@ -50,8 +55,17 @@ class Settings:
         any. Clients send shorter ones when told to.
     :ivar session_timeout: Seconds without progress after which a session is discarded
         (BITSSessionTimeout).
-    :ivar session_limit: How many sessions one authenticated user may have open; 0 for
-        any number (BITSNumberOfSessionsLimit).
+    :ivar session_limit: How many sessions one authenticated user, or one address of
+        anonymous clients, may have open; 0 for any number; ``None`` for 50 and 1,000
+        (BITSNumberOfSessionsLimit). The addresses of an IPv6 /64 count as one.
+    :ivar max_sessions: How many sessions the directory may have open; 0 for any number.
+    :ivar user_quota: How many bytes the open sessions of one user, or one address of
+        anonymous clients, may stage; 0 or ``None`` for any. A file counts with its
+        whole length from its first fragment on.
+    :ivar directory_quota: How many bytes all open sessions may stage; 0 or ``None`` for
+        any.
+    :ivar adopt_anonymous_sessions: Whether users go on with sessions that have no
+        owner, such as those from before authentication was turned on.
     :ivar publish_on: When the file appears at its destination: with ``"close"`` at
         Close-Session; with ``"last-fragment"`` when it is complete, and Close-Session
         and the time-out then only release the rest.
@@ -71,7 +85,13 @@ class Settings:
     max_upload_size: int | None = _size()
     max_fragment_size: int | None = _size()
     session_timeout: float = field(default=1_209_600, validator=validators.gt(0))
-    session_limit: int = field(default=50, validator=validators.ge(0))
+    session_limit: int | None = field(
+        default=None, validator=validators.optional(validators.ge(0))
+    )
+    max_sessions: int = field(default=100_000, validator=validators.ge(0))
+    user_quota: int | None = _size()
+    directory_quota: int | None = _size()
+    adopt_anonymous_sessions: bool = False
     publish_on: Literal["close", "last-fragment"] = field(
         default="close", validator=validators.in_(("close", "last-fragment"))
     )
@@ -81,3 +101,24 @@ class Settings:
     )
     host_id_fallback_timeout: int = field(default=86_400, validator=validators.gt(0))
     cleanup_interval: float = field(default=12 * 3600, validator=validators.gt(0))
+
+    @property
+    def has_limits(self) -> bool:
+        """Whether the number of a user's sessions, or their bytes, are limited."""
+        return bool(self.sessions_of(is_user=True) or self.has_quota)
+
+    @property
+    def has_quota(self) -> bool:
+        """Whether staged bytes are limited."""
+        return self.user_quota is not None or self.directory_quota is not None
+
+    def sessions_of(self, *, is_user: bool) -> int:
+        """
+        How many sessions one caller may have open.
+
+        :param is_user: Whether it is a user, or else an address of anonymous clients.
+        :returns: 0 for any number.
+        """
+        if self.session_limit is not None:
+            return self.session_limit
+        return USER_SESSIONS if is_user else ADDRESS_SESSIONS

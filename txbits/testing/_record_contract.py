@@ -9,7 +9,7 @@ from uuid import uuid4
 from zope.interface.verify import verifyObject
 
 from txbits.errors import NoSuchSession
-from txbits.interfaces import IUploadSession, SessionSummary
+from txbits.interfaces import ANY_OWNER, IUploadSession, SessionSummary
 from txbits.testing._contract import ContractBase, contract
 
 
@@ -161,6 +161,16 @@ class RecordContract(ContractBase):
         self.assertTrue(summary.releasing)
 
     @contract
+    async def test_a_listing_tells_the_size(self) -> None:
+        backend = await self.started()
+        session = await self.new(backend)
+        (summary,) = await backend.sessions()
+        self.assertEqual(summary.size, 0)
+        await (await session.open_writer(1234)).close()
+        (summary,) = await backend.sessions()
+        self.assertEqual(summary.size, 1234)
+
+    @contract
     async def test_a_close_is_recalled_by_just_its_arguments(self) -> None:
         backend = await self.started()
         one, where = uuid4(), ("a", "näme")
@@ -180,6 +190,19 @@ class RecordContract(ContractBase):
         ):
             self.assertIs(await backend.recalls_close(*other), False)
         await self.assert_nothing_left(backend)
+
+    @contract
+    async def test_a_close_is_recalled_for_any_owner(self) -> None:
+        backend = await self.started()
+        for owner in ("me", None):
+            one = uuid4()
+            self.assertIs(await backend.recalls_close(one, ("x",), ANY_OWNER), False)
+            await backend.remember_close(one, ("x",), owner)
+            self.assertIs(await backend.recalls_close(one, ("x",), ANY_OWNER), True)
+        self.assertIs(await backend.recalls_close(uuid4(), ("x",), ANY_OWNER), False)
+        again = await self.reopened(backend)
+        if again is not None:
+            self.assertIs(await again.recalls_close(one, ("x",), ANY_OWNER), True)
 
     @contract
     async def test_an_anonymous_close_is_recalled(self) -> None:

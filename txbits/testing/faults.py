@@ -25,6 +25,7 @@ from zope.interface.interface import InterfaceClass
 from txbits._deferreds import deferred
 from txbits.interfaces import (
     Answer,
+    AnyOwner,
     IAbilities,
     IAddressable,
     IAnswerable,
@@ -224,7 +225,10 @@ class HoldableBackend:
         )
 
     def recalls_close(
-        self, session_id: UUID, destination: tuple[str, ...], owner: str | None
+        self,
+        session_id: UUID,
+        destination: tuple[str, ...],
+        owner: str | AnyOwner | None,
     ) -> Deferred[bool]:
         """Look a close up, when ``hold("recalls_close")`` allows."""
         return self.through(

@@ -38,6 +38,7 @@ _ANSWERS: tuple[tuple[type[Exception], Refusal], ...] = (
     (errors.UploadTooLarge, refusals.UPLOAD_TOO_LARGE),
     (errors.FragmentTooLarge, refusals.FRAGMENT_TOO_LARGE),
     (errors.SessionLimitReached, refusals.SESSION_LIMIT_REACHED),
+    (errors.QuotaReached, refusals.QUOTA_REACHED),
     (errors.ServerStopping, refusals.SERVER_STOPPING),
     (errors.OutOfStep, refusals.OUT_OF_STEP),
     (errors.TotalLengthChanged, refusals.TOTAL_CHANGED),

@@ -14,7 +14,12 @@ from attrs.validators import in_
 from twisted.web.server import Request
 from zope.interface import Interface
 
-from txbits.errors import AccessDenied, CredentialsIncomplete, CredentialsRejected
+from txbits.errors import (
+    AccessDenied,
+    CredentialsIncomplete,
+    CredentialsRejected,
+    NoSuchSession,
+)
 from txbits.interfaces import (
     FULL_GRANT,
     Credentials,
@@ -23,6 +28,7 @@ from txbits.interfaces import (
     IAuthenticator,
     Identity,
 )
+from txbits.protocol.packets import CloseSession
 from txbits.sessions import Caller
 from txbits.web._origin import Origins
 from txbits.web._streaming import (
@@ -123,7 +129,15 @@ class Gate:
                     and owners is not None
                     and self.session_credentials == "create"
                 ):
-                    identity = await self._owner(owners, session_id, credentials.path)
+                    try:
+                        identity = await self._owner(
+                            owners, session_id, credentials.path
+                        )
+                    except NoSuchSession:
+                        # It may have been closed, and the Ack lost.
+                        if packet_type != CloseSession.packet_type:
+                            raise
+                        return Caller(None, caller.address, knows_id=True)
                 grant = await self._permit(identity, destination, packet_type)
             except CredentialsRejected as error:
                 raise self._challenge(request, credentials, error) from None
@@ -157,7 +171,13 @@ class Gate:
         packet_type: str,
     ) -> Grant:
         if callable(destination):
-            destination = await destination(identity)
+            try:
+                destination = await destination(identity)
+            except NoSuchSession:
+                if identity is None and self.authenticators:
+                    # It may be somebody's who has not said so yet.
+                    raise CredentialsRejected("no credentials") from None
+                raise
         if identity is not None and identity.scope is not None:
             return identity.scope.check(destination, packet_type)
         if self.policy is None:

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from typing import Any, Generic, TypeVar
 
-from twisted.web.server import NOT_DONE_YET, Request
+from attrs import define
+from twisted.web.server import Request
 
-from txbits._deferreds import begun
 from txbits.protocol._fields import BITS_UPLOAD_PROTOCOL
 from txbits.protocol.codec import METHOD
 from txbits.protocol.packets import (
@@ -30,6 +30,7 @@ from txbits.web.replies import reply_url
 P = TypeVar("P", bound=Packet)
 
 
+@define(eq=False)
 class PacketHandler(Generic[P]):
     """
     Settles one packet: has it admitted, calls the manager once, and answers.
@@ -42,28 +43,15 @@ class PacketHandler(Generic[P]):
     :param origins: Knows the URLs that clients use.
     """
 
-    def __init__(
-        self,
-        manager: SessionManager,
-        gate: Gate,
-        packet: P,
-        destination: tuple[str, ...],
-        caller: Caller,
-        origins: Origins | None = None,
-    ) -> None:
-        self.manager = manager
-        self.gate = gate
-        self.packet = packet
-        self.destination = destination
-        self.caller = caller
-        self.origins = Origins() if origins is None else origins
+    manager: SessionManager
+    gate: Gate
+    packet: P
+    destination: tuple[str, ...]
+    caller: Caller
+    origins: Origins
 
-    def render(self, request: Request) -> int:
-        """Answer a request, at some time."""
-        begun(self._answer(request))
-        return NOT_DONE_YET
-
-    async def _answer(self, request: Request) -> None:
+    async def answer(self, request: Request) -> None:
+        """Settle the packet that a request carries, and answer, whatever happens."""
         try:
             if not self.gate.is_open:
                 self.caller = await self.manager.admitted(
@@ -140,13 +128,14 @@ class FragmentHandler(PacketHandler[Fragment]):
 
     async def settle(self, request: Request) -> Ack:
         session_id, content_range = self.packet.session_id, self.packet.content_range
+        request_url = self.request_url(request)
         received = await self.manager.fragment(
             session_id,
             self.destination,
             self.caller,
             content_range,
             body_of(request, content_range.first),
-            self.request_url(request),
+            request_url,
         )
         url = received.reply_url
         if received.has_reply:

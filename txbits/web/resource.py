@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
+from txbits._deferreds import begun
 from txbits.errors import UploadsDisabled
 from txbits.interfaces import (
     IAccessPolicy,
@@ -166,6 +167,7 @@ class BITSResource(Resource):
 
     def render(self, request: Request) -> int:
         """Handle the packet that *request* carries. Every failure is answered."""
+        is_disabled = self.manager.is_disabled
         caller = _caller(self.identity, self.origins.client(request))
         destination = destination_of(request)
         try:
@@ -179,7 +181,8 @@ class BITSResource(Resource):
                     f"the method is {shown(request.method.decode('latin-1'))}",
                     METHOD_NOT_ALLOWED,
                 )
-            self.manager.require_enabled()
+            if is_disabled:
+                self.manager.require_enabled()
             packet = parse_packet(headers, is_short=is_short)
         except (RemoteProtocolError, UploadsDisabled) as error:
             refuse(
@@ -190,9 +193,11 @@ class BITSResource(Resource):
                 allowed=_ALLOWED if self._serves(destination) else METHOD,
             )
             return NOT_DONE_YET
-        return HANDLERS[type(packet)](
+        handler = HANDLERS[type(packet)](
             self.manager, self.gate, packet, destination, caller, self.origins
-        ).render(request)
+        )
+        begun(handler.answer(request))
+        return NOT_DONE_YET
 
     def _serves(self, destination: tuple[str, ...]) -> bool:
         """Whether this is the URL of a file that clients may read."""

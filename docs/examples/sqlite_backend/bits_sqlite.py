@@ -41,7 +41,14 @@ from txbits.errors import (
     ParentMissing,
     StagedDataLost,
 )
-from txbits.interfaces import IBackend, IUploadSession, IWriter, SessionSummary
+from txbits.interfaces import (
+    ANY_OWNER,
+    AnyOwner,
+    IBackend,
+    IUploadSession,
+    IWriter,
+    SessionSummary,
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -451,11 +458,14 @@ class SQLiteBackend:
     def sessions(self) -> Deferred[Sequence[SessionSummary]]:
         def select(connection: sqlite3.Connection) -> Sequence[SessionSummary]:
             rows = connection.execute(
-                "SELECT id, owner, last_progress, published OR releasing FROM sessions"
+                "SELECT id, owner, last_progress, published OR releasing, total"
+                " FROM sessions"
             )
             return [
-                SessionSummary(UUID(key), json.loads(owner), last, bool(ending))
-                for key, owner, last, ending in rows
+                SessionSummary(
+                    UUID(key), json.loads(owner), last, bool(ending), size=total or 0
+                )
+                for key, owner, last, ending, total in rows
             ]
 
         return self._database.run(select)
@@ -478,13 +488,18 @@ class SQLiteBackend:
         return self._database.run_durably(insert)
 
     def recalls_close(
-        self, session_id: UUID, destination: tuple[str, ...], owner: str | None
+        self,
+        session_id: UUID,
+        destination: tuple[str, ...],
+        owner: str | AnyOwner | None,
     ) -> Deferred[bool]:
         def select(connection: sqlite3.Connection) -> bool:
-            row = connection.execute(
-                "SELECT 1 FROM closes WHERE id = ? AND destination = ? AND owner = ?",
-                (str(session_id), _text(destination), _text(owner)),
-            ).fetchone()
+            wanted = "SELECT 1 FROM closes WHERE id = ? AND destination = ?"
+            which = [str(session_id), _text(destination)]
+            if owner is not ANY_OWNER:
+                wanted += " AND owner = ?"
+                which.append(_text(owner))
+            row = connection.execute(wanted, which).fetchone()
             return row is not None
 
         return self._database.run(select)

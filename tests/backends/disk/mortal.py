@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import os
+import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -160,6 +161,7 @@ class OnDisk(_Case):
     )
     fsync: Any = "close"
     sync: Any = None
+    wall: Any = staticmethod(time.time)
     in_thread: Any = staticmethod(maybeDeferred)
     make_files: Any = MortalFiles
 
@@ -173,6 +175,7 @@ class OnDisk(_Case):
             in_thread=self.in_thread,
             sync=self.sync,
             files=files,
+            wall=self.wall,
         )
 
     def after_boot(self, backend, boot=None):

@@ -215,6 +215,6 @@ class CloseRecordTests(DiskCase):
     def test_bytes_that_only_look_like_a_record_are_none(self):
         one = self.remember(1.0)
         key = _closes.key_of(one, ("a",), None)
-        self.assertTrue(_closes._holds(bytes(40) + key + bytes(8), key))
-        self.assertFalse(_closes._holds(bytes(39) + key + bytes(9), key))
-        self.assertTrue(_closes._holds(bytes(4) + key + bytes(4) + key, key))
+        self.assertTrue(_closes._begins(bytes(40) + key + bytes(8), key, 40))
+        self.assertFalse(_closes._begins(bytes(39) + key + bytes(9), key, 40))
+        self.assertTrue(_closes._begins(bytes(4) + key + bytes(4) + key, key, 40))

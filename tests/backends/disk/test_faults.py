@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import os
+from itertools import count
 from uuid import uuid4
 
 from tests.backends.disk.mortal import DiskCase
@@ -16,6 +17,10 @@ from txbits.errors import BackendError, OutOfSpace
 
 class FullDiskTests(DiskCase):
     """No space, foreseen and not."""
+
+    def setUp(self):
+        self.now = 1e9
+        self.wall = lambda: self.now
 
     def test_a_file_that_cannot_fit_is_refused_before_its_first_byte(self):
         backend = self.start()
@@ -29,11 +34,26 @@ class FullDiskTests(DiskCase):
         backend = self.start()
         session = self.create(backend)
         self.append(session, 10, b"123456")
+        self.now += 1
         backend._files.free = RESERVE + 4
         writer = self.successResultOf(session.open_writer(10))
         self.successResultOf(writer.close())
         backend._files.free = RESERVE + 3
         self.failureResultOf(session.open_writer(10), OutOfSpace)
+
+    def test_plenty_of_space_is_looked_up_once_a_moment(self):
+        backend = self.start()
+        sessions = [self.create(backend, (name,)) for name in "abcd"]
+        backend._files.free = RESERVE + 10
+        self.successResultOf(sessions[0].open_writer(6))
+        backend._files.free = RESERVE + 5
+        self.successResultOf(sessions[1].open_writer(4))
+        # No more is left of what there was.
+        self.failureResultOf(sessions[2].open_writer(6), OutOfSpace)
+        self.successResultOf(sessions[2].open_writer(4))
+        backend._files.free = 0
+        self.now += 1
+        self.failureResultOf(sessions[3].open_writer(1), OutOfSpace)
 
     def test_a_complete_upload_needs_no_space(self):
         backend = self.start()
@@ -153,6 +173,8 @@ class BrokenDiskTests(DiskCase):
     """Calls that fail."""
 
     def test_every_fault_is_a_backend_error_with_its_cause(self):
+        # Nothing that was looked up before is good enough.
+        self.wall = count(1e9).__next__
         backend = self.start()
         session = self.complete(backend)
         one = uuid4()

@@ -102,7 +102,7 @@ class ReplacedRootTests(RootCase):
         calls = self.backend._files.calls
         close = (uuid4(), _NAME, None)
         self.successResultOf(self.publish(self.complete(self.backend)))
-        for seconds, looks in ((0, 0), (0.01, 0), (1, 1), (0, 0), (-5, 1)):
+        for seconds, looks in ((0, 1), (0, 0), (0.01, 0), (1, 1), (0, 0), (-5, 1)):
             self.clock.rightNow += seconds
             calls.clear()
             self.successResultOf(self.backend.remember_close(*close))
@@ -110,6 +110,49 @@ class ReplacedRootTests(RootCase):
         self.hide()
         for _ in range(2):
             self.assert_refused(self.backend.remember_close(*close))
+
+    def test_files_that_are_published_together_share_their_checks(self):
+        sessions = [self.complete(self.backend, (name,)) for name in "abc"]
+        self.clock.advance(0.01)
+        calls = self.backend._files.calls
+        calls.clear()
+        for session in sessions:
+            self.successResultOf(self.publish(session))
+        self.assertEqual(calls.count("stat"), 1)
+        self.assertEqual(calls.count("listxattr"), 1)
+        for session in sessions:
+            close = (session.session_id, session.destination, None)
+            self.successResultOf(self.backend.remember_close(*close))
+        self.assertEqual(calls.count("stat"), 2)
+
+    def test_a_check_before_the_last_byte_is_none(self):
+        session = self.complete(self.backend)
+        self.clock.advance(0.01)
+        self.successResultOf(self.publish(session))
+        late = self.complete(self.backend, ("late",))
+        self.clock.advance(0.01)
+        calls = self.backend._files.calls
+        calls.clear()
+        self.successResultOf(self.publish(late))
+        self.assertEqual(calls.count("stat"), 1)
+
+    def test_a_file_that_was_published_out_of_sight_is_never_acknowledged(self):
+        for overwrite in (False, True):
+            first = self.complete(self.backend, ("first",), overwrite=overwrite)
+            session = self.complete(self.backend, overwrite=overwrite)
+            self.clock.advance(0.01)
+            self.successResultOf(self.publish(first, overwrite))
+            self.hide()
+            self.clock.rightNow -= 1
+            # A moment ago, all was well.
+            self.successResultOf(self.publish(session, overwrite))
+            close = (session.session_id, _NAME, None)
+            self.assert_refused(self.backend.remember_close(*close))
+            self.show()
+            self.successResultOf(self.backend.remember_close(*close))
+            for one in (first, session):
+                self.successResultOf(one.release())
+                os.unlink(os.path.join(self.root, *one.destination))
 
     def test_a_close_is_not_acknowledged_again(self):
         close = (uuid4(), _NAME, None)

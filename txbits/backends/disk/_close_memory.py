@@ -25,6 +25,7 @@ from txbits.backends.disk._probe import sync_names
 from txbits.backends.disk._records import Table
 from txbits.backends.disk._syncs import Sync
 from txbits.errors import BackendError
+from txbits.interfaces import AnyOwner
 
 _log = Logger()
 
@@ -80,7 +81,10 @@ class CloseMemory:
             self.settle()
 
     async def recalls(
-        self, session_id: UUID, destination: tuple[str, ...], owner: str | None
+        self,
+        session_id: UUID,
+        destination: tuple[str, ...],
+        owner: str | AnyOwner | None,
     ) -> bool:
         """
         Tell whether a close is remembered.

@@ -27,9 +27,13 @@ from attrs import define, field, frozen
 
 from txbits.backends.disk._files import READ, READ_WRITE, Files, opened, storage_error
 from txbits.errors import BackendError, OutOfSpace
+from txbits.interfaces import ANY_OWNER, AnyOwner
 
 _RECORD = struct.Struct(">16s16sd")
 _KEY = 32
+
+#: A session's id, which a record begins with, has so many bytes.
+_ID = 16
 
 #: How long a file becomes, in bytes: some hundred thousand closes.
 _LONGEST = _RECORD.size << 17
@@ -55,8 +59,16 @@ _NAME = re.compile(r"([0-9]{10})(\.new)?")
 _APPEND = READ_WRITE | os.O_CREAT
 
 
-def key_of(session_id: UUID, destination: tuple[str, ...], owner: str | None) -> bytes:
-    """The beginning of the record of a close: the session's id, and a digest."""
+def key_of(
+    session_id: UUID, destination: tuple[str, ...], owner: str | AnyOwner | None
+) -> bytes:
+    """
+    The beginning of the record of a close: the session's id, and a digest.
+
+    :returns: Only the id if any owner is right.
+    """
+    if owner is ANY_OWNER:
+        return session_id.bytes
     # ascii() distinguishes all tuples of strings, even impossible names.
     what = ascii((owner, destination)).encode()
     return session_id.bytes + hashlib.blake2b(what, digest_size=16).digest()
@@ -143,7 +155,7 @@ class Closes:
     _fd: int = field(default=-1, init=False)
     _length: int = field(default=0, init=False)
     _concluded: list[int] = field(factory=list, init=False)
-    _present: set[bytes] = field(factory=set, init=False)
+    _present: dict[bytes, bytes] = field(factory=dict, init=False)
     _indexed: dict[str, _Index] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -181,11 +193,14 @@ class Closes:
         if self._files.pwrite(self._fd, record, self._length) != len(record):
             raise OutOfSpace("the record of the close does not fit; free some space")
         self._length += len(record)
-        self._present.add(record[:_KEY])
+        # The digests of one session stand one after the other; mostly, there is one.
+        session_id, digest = record[:_ID], record[_ID:_KEY]
+        self._present[session_id] = digest + self._present.get(session_id, b"")
 
     def is_present(self, key: bytes) -> bool:
         """Tell whether a record is in the current file."""
-        return key in self._present
+        digests = self._present.get(key[:_ID])
+        return digests is not None and _begins(digests, key[_ID:], _KEY - _ID)
 
     def names(self) -> list[str]:
         """
@@ -219,11 +234,11 @@ class Closes:
         if not places:
             return False
         records = [self._record(name, place) for place in places]
-        if any(one[:_KEY] == key for one in records):
+        if any(one.startswith(key) for one in records):
             return True
         # Another record is there if a clean-up has just replaced the file.
         self._indexed.pop(name, None)
-        return any(_holds(chunk, key) for chunk in self._chunks(name))
+        return any(_begins(chunk, key, _RECORD.size) for chunk in self._chunks(name))
 
     def conclude(self) -> int:
         """
@@ -232,7 +247,7 @@ class Closes:
         :returns: Its number, for :meth:`clean_up`.
         """
         fd, self._fd = self._fd, -1
-        self._present = set()
+        self._present = {}
         if fd >= 0 and self._is_to_be_safe:
             self._concluded.append(fd)
         elif fd >= 0:
@@ -352,10 +367,11 @@ class Closes:
         files.rename(new, name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
 
 
-def _holds(chunk: bytes, key: bytes) -> bool:
+def _begins(chunk: bytes, key: bytes, size: int) -> bool:
+    """Whether one of the pieces of a chunk, of *size* bytes each, begins with a key."""
     at = chunk.find(key)
     while at >= 0:
-        if at % _RECORD.size == 0:
+        if at % size == 0:
             return True
         at = chunk.find(key, at + 1)
     return False

@@ -20,8 +20,9 @@ from attrs import evolve, frozen
 from txbits.backends._destinations import checked_segments
 from txbits.backends.disk._answer_file import Asked, UnreadableAnswer, read_answer
 from txbits.backends.disk._files import READ, Files, opened, storage_error
+from txbits.backends.disk._lines import Phase, Record
 from txbits.backends.disk._probe import Way
-from txbits.backends.disk._records import Phase, Record, part_name
+from txbits.backends.disk._staged import part_name
 from txbits.backends.disk._staging import Staging
 from txbits.errors import (
     BackendError,
@@ -192,6 +193,7 @@ def summaries(
                     one.last_progress,
                     one.published or one.releasing,
                     one.published and not one.releasing,
+                    one.record.total or 0,
                 )
             )
     return found, faults

@@ -64,6 +64,7 @@ class Ownership:
     _has_acls: bool
     _lists_acls: bool
     _complained: set[int] = field(factory=set, init=False)
+    _last: tuple[os.stat_result, Wanted | None] | None = field(default=None, init=False)
 
     @classmethod
     def of_staging(
@@ -91,10 +92,16 @@ class Ownership:
         Tell what a staged file needs before it appears in a directory.
 
         :param parent: The descriptor of the directory.
-        :param there: What ``stat`` returns for it.
+        :param there: What ``stat`` returns for it. If that is the same object as last
+            time, so is the answer.
         :returns: ``None`` if it needs nothing.
         :raises OSError: If that fails.
         """
+        if self._last is None or self._last[0] is not there:
+            self._last = there, self._wanted(parent, there)
+        return self._last[1]
+
+    def _wanted(self, parent: int, there: os.stat_result) -> Wanted | None:
         gid = there.st_gid if there.st_mode & stat.S_ISGID else self._gid
         acl = self._default_acl(parent) if self._has_acls else None
         if not acl and gid == self._part_gid and self._mask is None:

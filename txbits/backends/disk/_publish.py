@@ -22,9 +22,9 @@ from txbits.backends._destinations import checked_segments
 from txbits.backends._naming import shown_path
 from txbits.backends.disk._files import WRITE, opened, storage_error, translated
 from txbits.backends.disk._found import is_same
+from txbits.backends.disk._lines import Phase
 from txbits.backends.disk._ownership import Wanted
 from txbits.backends.disk._probe import Way, sync_names
-from txbits.backends.disk._records import Phase
 from txbits.backends.disk._staged import Staged
 from txbits.backends.disk._staging import Staging
 from txbits.backends.disk._tree import Mounted
@@ -54,7 +54,8 @@ async def publish(
     if staged.total is None or staged.offset < staged.total:
         raise BackendError("the upload is not complete")
     staging = staged.staging
-    root = staging.root.check()
+    # A check that came after the last byte, for another upload, is good enough.
+    root = staging.root.check_again(staged.last_progress)
     if staging.is_to_be_safe:
         await staged.secured()
         staged.safe = staged.offset
@@ -220,6 +221,7 @@ class _Target:
         return there
 
     def _mark_or_undo(self, made: os.stat_result) -> None:
+        self._staged.staging.root.has_news = True
         try:
             self._staged.mark(Phase.PUBLISHED)
         except (OSError, BackendError):
@@ -293,6 +295,7 @@ class _Target:
             # From here on, the file is at its destination. If it is not safe there,
             # another attempt makes it safe.
             staged.is_moved = True
+            staging.root.has_news = True
         staged.mark(Phase.PUBLISHED)
         if is_to_be_safe:
             sync_names(files, self._parent)

@@ -1,18 +1,12 @@
 """
 The records of the disk backend's sessions: the file ``.bits-sessions/sessions-1``.
 
-Each session has a line of 512 bytes of text. Lines of released sessions are reused, so
-the length of the file follows from the most sessions at any one time. A line has the
-session's phase, total length, *safe offset*, boot of the machine, a checksum, and who
-uploads what. The line, and every change of its beginning, is written with one call, so
-a kill cannot interrupt it; and since a line lies within a sector, neither can a power
-failure. One file for each session would have to be created, renamed and removed, which
-are the most expensive calls of a small upload.
-
-The safe offset is the number of bytes of the staged file that are known to be on the
-disk. It is written after the fsync, so the offset on the disk may be too low but is
-never too high. When bytes are discarded, a lower offset is synced before other bytes
-replace them.
+Each session has a line, see :mod:`txbits.backends.disk._lines`. Lines of released
+sessions are reused, so the length of the file follows from the most sessions at any one
+time. A line, and every change of its beginning, is written with one call, so a kill
+cannot interrupt it; and since a line lies within a sector, neither can a power failure.
+One file for each session would have to be created, renamed and removed, which are the
+most expensive calls of a small upload.
 
 A record that is too long for a line is in a file of its own, ``{GUID}.json``, written
 before the line. The line of a closed session is freed with the record of the close in
@@ -23,43 +17,36 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
-from enum import Enum
 from typing import Any
 from uuid import UUID
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from txbits.backends.disk._files import READ, READ_WRITE, WRITE, Files, opened, remove
+from txbits.backends.disk._lines import (
+    FREE,
+    HEAD,
+    LENGTH,
+    NO_BOOT,
+    ROOM,
+    TRUST_AT,
+    Phase,
+    Record,
+    close_in,
+    encoded,
+    id_in,
+    is_free,
+    line_of,
+    line_of_close,
+    record_of,
+    sound,
+)
 from txbits.backends.disk._probe import sync_names
 from txbits.errors import BackendError, NoSuchSession, OutOfSpace
 
 _NAME = "sessions-1"
-_LINE = 512
-_HEAD = b"%-10b %19b %19b %17b "
-_FREE = b"free".ljust(_LINE - 1) + b"\n"
-_HEAD_LENGTH = len(_HEAD % (b"", b"", b"", b""))
-_TRUST_AT = _HEAD_LENGTH - 18
-
-# Without the checksum, the blank after it, and the line's end.
-_ROOM = _LINE - _HEAD_LENGTH - 10
-
-# Older versions wrote neither a safe offset nor a boot.
-_PATTERN = re.compile(
-    rb"(open|publishing|published|releasing) +(-|[0-9]{1,19}) "
-    rb"(?: *([0-9]{1,19}) ([kud])([0-9a-f]{16}) )?"
-    rb"([0-9a-f]{8}) (\[.*\]) *\n"
-)
-
-# Matches no boot of the machine.
-_NO_BOOT = b"0" * 16
-
-_CLOSED = b"free closed %b"
-_CLOSED_PATTERN = re.compile(rb"free closed ([0-9a-f]{80}) *\n")
-
 _NEW = WRITE | os.O_CREAT | os.O_EXCL
 _OPEN = READ_WRITE | os.O_CREAT
 
@@ -73,56 +60,8 @@ _DOES_NOT_FIT = "the record of the session does not fit; free some space"
 _MANY = 2048
 
 
-class Phase(Enum):
-    """How far a session is."""
-
-    OPEN = b"open"
-    """It receives bytes, or is complete."""
-
-    PUBLISHING = b"publishing"
-    """Its staged file is being moved: if it is missing, it is at the destination."""
-
-    PUBLISHED = b"published"
-    """Its file is at the destination; a staged file is another link to it."""
-
-    RELEASING = b"releasing"
-    """Its release has begun."""
-
-
-@frozen
-class Record:
-    """
-    The record of a session.
-
-    :ivar total: Its total length in bytes; ``None`` if no writer was ever opened.
-    :ivar created: When it was created, in seconds since the epoch.
-    :ivar safe: How many bytes of its staged file are known to be on the disk.
-    :ivar boot: The boot of the machine in which it was last written; ``None`` if an
-        older version wrote it.
-    :ivar is_kept: Whether only safe bytes were ever acknowledged.
-    :ivar in_doubt: Whether acknowledged bytes may be missing.
-    """
-
-    session_id: UUID
-    phase: Phase
-    total: int | None
-    created: float
-    destination: tuple[str, ...]
-    owner: str | None
-    content_name: str | None
-    safe: int = 0
-    boot: bytes | None = None
-    is_kept: bool = False
-    in_doubt: bool = False
-
-
 class _AsideIsLost(ValueError):
     """A line is valid, but the file that it refers to is missing."""
-
-
-def part_name(session_id: UUID) -> str:
-    """The name of a session's staged file."""
-    return f"{str(session_id).upper()}.part"
 
 
 def aside_name(session_id: UUID) -> str:
@@ -130,54 +69,11 @@ def aside_name(session_id: UUID) -> str:
     return f"{str(session_id).upper()}.json"
 
 
-def _sound(line: bytes) -> tuple[Any, ...]:
-    """
-    Split a line, and check its form and checksum.
-
-    :returns: The groups of the pattern; ``None`` for those of a line by an older
-        version that are missing.
-    :raises ValueError: If the line is not valid.
-    """
-    match = _PATTERN.fullmatch(line)
-    if match is None:
-        raise ValueError("it does not have the form of a record")
-    *_, checksum, body = parts = match.groups()
-    if zlib.crc32(body) != int(checksum, 16):
-        raise ValueError("the checksum differs")
-    return parts
-
-
-def _id_in(body: bytes) -> UUID | None:
-    """
-    Read the session's id at the beginning of a line's body.
-
-    :returns: ``None`` if the record is in a file of its own, or if the body is unusual:
-        the caller then has to read all of it.
-    """
-    # The destination follows, unless the record is in a file of its own.
-    if body.find(b", [", 40) < 0 or body[38:41] != b'", ':
-        return None
-    try:
-        return UUID(int=int(body[2:38].replace(b"-", b""), 16))
-    except ValueError:
-        return None
-
-
 def _head(
     phase: Phase, total: int | None, safe: int, trust: bytes, boot: bytes
 ) -> bytes:
     text = b"-" if total is None else b"%d" % total
-    return _HEAD % (phase._value_, text, b"%d" % safe, trust + boot)
-
-
-def _line(head: bytes, body: bytes) -> bytes:
-    line = b"%b%08x %b" % (head, zlib.crc32(body), body)
-    return line.ljust(_LINE - 1) + b"\n"
-
-
-def _encoded(*fields: Any) -> bytes:
-    # In ASCII, since a client's name for the file may be invalid UTF-8.
-    return json.dumps(fields).encode()
+    return HEAD % (phase._value_, text, b"%d" % safe, trust + boot)
 
 
 @define(eq=False)
@@ -265,21 +161,21 @@ class Table:
         if session_id in self._lines:
             raise BackendError(f"there is a session {session_id} already")
         name = str(session_id)
-        body = _encoded(name, created, destination, owner, content_name)
+        body = encoded(name, created, destination, owner, content_name)
         at = self._free.pop() if self._free else self._end
         self._end = max(self._end, at + 1)
         # First, since the clean-up removes a file without a line.
         self._lines[session_id] = at
         try:
-            if len(body) > _ROOM:
+            if len(body) > ROOM:
                 self._put_aside(session_id, body)
-                body = _encoded(name, created)
+                body = encoded(name, created)
             head = _head(Phase.OPEN, None, 0, b"k" if is_kept else b"u", self.boot)
-            self._write(_line(head, body), at * _LINE)
+            self._write(line_of(head, body), at * LENGTH)
         except (OSError, BackendError):
             # A part of it that was written must not be read back.
             with suppress(OSError, BackendError):
-                self._write(_FREE, at * _LINE)
+                self._write(FREE, at * LENGTH)
             self._free.append(self._lines.pop(session_id))
             with suppress(OSError):  # the clean-up removes what has no line
                 self._remove_aside(session_id)
@@ -305,7 +201,7 @@ class Table:
         if at is None:
             raise BackendError(f"session {session_id} has no record")
         trust = b"d" if in_doubt else b"k" if is_kept else b"u"
-        self._write(_head(phase, total, safe, trust, self.boot), at * _LINE)
+        self._write(_head(phase, total, safe, trust, self.boot), at * LENGTH)
 
     def drop(self, session_id: UUID, closed: bytes | None = None) -> None:
         """
@@ -323,11 +219,10 @@ class Table:
         at = self._lines.get(session_id)
         if at is not None:
             if closed is None:
-                self._write(_FREE, at * _LINE)
+                self._write(FREE, at * LENGTH)
                 self._free.append(at)
             else:
-                line = (_CLOSED % closed.hex().encode()).ljust(_LINE - 1) + b"\n"
-                self._write(line, at * _LINE)
+                self._write(line_of_close(closed), at * LENGTH)
                 if is_aside:
                     # Otherwise the disk may have the old line without its file.
                     self._files.fsync(self.fd)
@@ -348,7 +243,7 @@ class Table:
         begin = 0
         for end in range(1, len(lines) + 1):
             if end == len(lines) or lines[end] != lines[end - 1] + 1:
-                self._write(_FREE * (end - begin), lines[begin] * _LINE)
+                self._write(FREE * (end - begin), lines[begin] * LENGTH)
                 begin = end
         self._free += reversed(lines)
         del self.closed[:count]
@@ -363,14 +258,14 @@ class Table:
         files = self._files
         record = self.read(session_id)
         name = str(session_id)
-        body = _encoded(
+        body = encoded(
             name,
             record.created,
             record.destination,
             record.owner,
             record.content_name,
         )
-        if len(body) > _ROOM:
+        if len(body) > ROOM:
             if session_id not in self._aside:
                 # It exists if an earlier attempt was interrupted.
                 remove(files, aside_name(session_id), self._directory)
@@ -378,11 +273,11 @@ class Table:
                 with self._aside_opened(session_id) as aside:
                     files.fsync(aside)
                 sync_names(files, self._directory)
-            body = _encoded(name, record.created)
+            body = encoded(name, record.created)
         head = _head(
-            record.phase, record.total, 0, b"u", _NO_BOOT if has_crashed else self.boot
+            record.phase, record.total, 0, b"u", NO_BOOT if has_crashed else self.boot
         )
-        self._write(_line(head, body), self._lines[session_id] * _LINE)
+        self._write(line_of(head, body), self._lines[session_id] * LENGTH)
         self.older.discard(session_id)
 
     def read(self, session_id: UUID) -> Record:
@@ -396,7 +291,7 @@ class Table:
         at = self._lines.get(session_id)
         if at is None:
             raise NoSuchSession(f"no session {session_id}")
-        line = self._files.pread(self.fd, _LINE, at * _LINE)
+        line = self._files.pread(self.fd, LENGTH, at * LENGTH)
         if line.startswith(b"free"):
             raise NoSuchSession(f"session {session_id} is being created or released")
         try:
@@ -418,8 +313,8 @@ class Table:
         """
         for session_id in self.kept:
             # The rest of the line stays, including the boot.
-            at = self._lines[session_id] * _LINE
-            self._write(b"u", at + _TRUST_AT)
+            at = self._lines[session_id] * LENGTH
+            self._write(b"u", at + TRUST_AT)
         if self.kept:
             self._files.fsync(self.fd)
         self.kept.clear()
@@ -464,10 +359,10 @@ class Table:
 
         :raises ValueError: If it is not valid, like TypeError and LookupError.
         """
-        phase, total, safe, trust, boot, _, body = _sound(line)
+        *_, body = parts = sound(line)
         fields = json.loads(body)
-        session_id = UUID(fields[0])
         if len(fields) == 2:
+            session_id = UUID(fields[0])
             try:
                 fields = self._from_aside(session_id)
             except (FileNotFoundError, ValueError) as error:
@@ -475,43 +370,24 @@ class Table:
                     f"its file {aside_name(session_id)} is lost: {error!r}"
                 ) from error
             self._aside.add(session_id)
-        _, created, destination, owner, content_name = fields
-        if not all(isinstance(segment, str) for segment in destination) or not all(
-            isinstance(name, str | None) for name in (owner, content_name)
-        ):
-            raise ValueError("a name is not a string")
-        return Record(
-            session_id,
-            Phase(phase),
-            None if total == b"-" else int(total),
-            float(created),
-            tuple(destination),
-            owner,
-            content_name,
-            0 if safe is None else int(safe),
-            boot,
-            trust == b"k",
-            trust == b"d",
-        )
+        return record_of(parts, fields)
 
     def _look_through(self, go_on: Callable[[], None]) -> None:
         end = 0
         for at, line in enumerate(self._all_lines()):
             if not at % _MANY:
                 go_on()
-            # A full disk may have taken only the beginning of a line. A system crash
-            # leaves zeros of a line that was never stored.
-            if closed := _CLOSED_PATTERN.fullmatch(line):
-                self.closed.append((at, bytes.fromhex(closed[1].decode())))
+            if (closed := close_in(line)) is not None:
+                self.closed.append((at, closed))
                 end = at + 1
                 continue
-            if line.startswith(b"free") or not line[_HEAD_LENGTH:].strip(b" \n\0"):
+            if is_free(line):
                 self._free.append(at)
                 continue
             try:
                 # Decoding each line would take most of a long start.
-                *_, trust, boot, _, body = _sound(line)
-                session_id = _id_in(body) or self._decoded(line).session_id
+                *_, trust, boot, _, body = sound(line)
+                session_id = id_in(body) or self._decoded(line).session_id
                 self._lines[session_id] = at
                 if boot is None:
                     self.older.add(session_id)
@@ -528,13 +404,13 @@ class Table:
                 )
             end = at + 1
         # An incomplete line is of a session that was not acknowledged.
-        self._files.ftruncate(self.fd, end * _LINE)
+        self._files.ftruncate(self.fd, end * LENGTH)
         self._end = end
         self._free = [at for at in reversed(self._free) if at < end]
 
     def _all_lines(self) -> Iterator[bytes]:
         at = 0
-        while lines := self._files.pread(self.fd, _MANY * _LINE, at):
-            for begin in range(0, len(lines) - _LINE + 1, _LINE):
-                yield lines[begin : begin + _LINE]
-            at += _MANY * _LINE
+        while lines := self._files.pread(self.fd, _MANY * LENGTH, at):
+            for begin in range(0, len(lines) - LENGTH + 1, LENGTH):
+                yield lines[begin : begin + LENGTH]
+            at += _MANY * LENGTH

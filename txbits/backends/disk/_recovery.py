@@ -28,9 +28,10 @@ from txbits.backends._destinations import checked_segments
 from txbits.backends.disk._answer_file import answer_name, reply_name
 from txbits.backends.disk._files import READ_WRITE, WRITE, opened, remove, translated
 from txbits.backends.disk._found import Found
+from txbits.backends.disk._lines import Phase, Record
 from txbits.backends.disk._probe import sync_names
-from txbits.backends.disk._records import Phase, Record, aside_name, part_name
-from txbits.backends.disk._staged import Staged
+from txbits.backends.disk._records import aside_name
+from txbits.backends.disk._staged import Staged, part_name
 from txbits.backends.disk._staging import Staging
 from txbits.errors import BackendError, NoSuchSession, ParentMissing, StagedDataLost
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, execute
 from twisted.internet.interfaces import IConsumer
 from zope.interface import implementer
 
@@ -22,8 +22,8 @@ from txbits.backends._serving import Reading
 from txbits.backends.disk._answer_file import reply_name
 from txbits.backends.disk._application import DiskAnswers
 from txbits.backends.disk._files import at_once, storage_error, translated
+from txbits.backends.disk._lines import Phase
 from txbits.backends.disk._publish import publish
-from txbits.backends.disk._records import Phase
 from txbits.backends.disk._staged import SHORT, Staged
 from txbits.backends.disk._writer import DiskWriter
 from txbits.errors import BackendError
@@ -68,7 +68,7 @@ class DiskSession(Staged):
             return self.securing.wait().addCallback(lambda _: self.open_writer(total))
         if self.safe > self.offset:
             return self.lower_safe().addCallback(lambda _: self.open_writer(total))
-        return at_once(self._open_writer, total)
+        return execute(self._open_writer, total)
 
     def _open_writer(self, total: int) -> IWriter:
         if self._writer is not None and self._writer.is_open:
@@ -76,6 +76,7 @@ class DiskSession(Staged):
         if self.published or self.releasing:
             raise BackendError("the session accepts no more bytes")
         try:
+            self.staging.need_space(total - self.offset)
             fd = self.open_to_append(total)
         except OSError as error:
             raise storage_error(error, self.staging.root.path) from error
@@ -130,7 +131,7 @@ class DiskSession(Staged):
         staging = self.staging
         if self._writer is not None and self._writer.is_open:
             # Lost bytes do not matter; the file is closed in any case.
-            with suppress(OSError):
+            with suppress(BackendError):
                 self._writer.shut()
         # The record is removed last, by close_memory.drop: the session must be found as
         # long as anything is left.

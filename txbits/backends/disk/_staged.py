@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from txbits._deferreds import Waiters, deferred
 from txbits.backends.disk._files import READ, WRITE, remove, translated
-from txbits.backends.disk._records import Phase, part_name
+from txbits.backends.disk._lines import Phase
 from txbits.backends.disk._staging import Staging
 from txbits.errors import BackendError, StagedDataLost
 
@@ -24,6 +24,11 @@ from txbits.errors import BackendError, StagedDataLost
 SHORT = 1 << 20
 
 _NEW = WRITE | os.O_CREAT | os.O_TRUNC
+
+
+def part_name(session_id: UUID) -> str:
+    """The name of a session's staged file."""
+    return f"{str(session_id).upper()}.part"
 
 
 @define(eq=False, weakref_slot=False)
@@ -128,12 +133,10 @@ class Staged:
         """
         staging = self.staging
         if self.total is None:
-            staging.need_space(total)
             fd = self._open_new(total)
         elif total != self.total:
             raise BackendError(f"the file has {self.total} bytes, not {total}")
         else:
-            staging.need_space(total - self.offset)
             fd = self._reopen()
         self.is_safe = False
         if staging.is_to_be_safe:

@@ -41,7 +41,7 @@ from txbits.backends.disk._ownership import Ownership
 from txbits.backends.disk._probe import FileSystem, Way, sync_names
 from txbits.backends.disk._records import Table
 from txbits.backends.disk._syncs import NameSyncs, SharedSync, Sync
-from txbits.backends.disk._tree import Root, Tree
+from txbits.backends.disk._tree import MOMENT, Root, Tree
 from txbits.errors import BackendError, OutOfSpace
 
 FsyncPolicy = Literal["close", "fragment", "never"]
@@ -58,6 +58,49 @@ _MOST_WAYS = 10_000
 
 # How many names one step of a clean-up looks at.
 _PIECE = 1000
+
+
+@define(eq=False)
+class _Space:
+    """
+    The free space of a file system.
+
+    While there is plenty, it is looked at once a moment. Nobody is refused without a
+    look, and who is accepted although others were faster fails when the disk is full.
+
+    :param directory: The descriptor of a directory in it.
+    :param root: The path to show.
+    """
+
+    _files: Files
+    _directory: int
+    _root: str
+    _seconds: Callable[[], float]
+    _seen: float = field(default=float("-inf"), init=False)
+    _left: float = field(default=0, init=False)
+
+    def need(self, length: int) -> None:
+        """
+        Check that *length* more bytes fit.
+
+        :raises OutOfSpace: If they do not.
+        """
+        now = self._seconds()
+        if length > self._left or not self._seen <= now < self._seen + MOMENT:
+            self._look()
+            self._seen = now
+        if length and length > self._left:
+            raise OutOfSpace(
+                f"{self._root}: {length} bytes do not fit, {max(self._left, 0)} are "
+                "free; free some space"
+            )
+        self._left -= length
+
+    def _look(self) -> None:
+        there = self._files.statvfs(self._directory)
+        self._left = there.f_bavail * there.f_frsize - RESERVE
+        if not (there.f_blocks and there.f_frsize):
+            self._left = float("inf")  # the file system reports no numbers
 
 
 @define(eq=False)
@@ -110,6 +153,7 @@ class Staging:
     sync_directory: SharedSync = field(init=False)
     close_memory: CloseMemory = field(init=False)
     file_clock: FileClock = field(init=False)
+    _space: _Space = field(init=False)
     _safe_ways: set[tuple[str, ...]] = field(factory=set, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -126,6 +170,7 @@ class Staging:
             self.sync_names,
             self.is_to_be_safe,
         )
+        self._space = _Space(self.files, self.directory, self.root.path, self.seconds)
         self.file_clock = FileClock(
             self.files, self._lock, shows_links=self.file_system.shows_links
         )
@@ -199,17 +244,8 @@ class Staging:
 
         :raises OutOfSpace: If they do not.
         """
-        if not self.file_system.tells_space:
-            return
-        there = self.files.statvfs(self.directory)
-        if not (there.f_blocks and there.f_frsize):
-            return  # the file system reports no numbers
-        free = there.f_bavail * there.f_frsize - RESERVE
-        if length and length > free:
-            raise OutOfSpace(
-                f"{self.root.path}: {length} bytes do not fit, {max(free, 0)} are "
-                "free; free some space"
-            )
+        if self.file_system.tells_space:
+            self._space.need(length)
 
     def clean_up(
         self, closed_before: float, concluded: int

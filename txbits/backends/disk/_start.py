@@ -30,7 +30,8 @@ from txbits.backends.disk._files import (
 )
 from txbits.backends.disk._ownership import Ownership
 from txbits.backends.disk._probe import NO_LOCKS, can_move, probe, sync_names
-from txbits.backends.disk._records import Table, part_name
+from txbits.backends.disk._records import Table
+from txbits.backends.disk._staged import part_name
 from txbits.backends.disk._staging import OF_A_SESSION, FsyncPolicy, Staging
 from txbits.backends.disk._syncs import Sync
 from txbits.backends.disk._tree import Root, Tree

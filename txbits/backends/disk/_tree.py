@@ -33,9 +33,8 @@ from txbits.errors import (
 
 _log = Logger()
 
-# How long, in seconds, a check at publishing also counts for the Ack. A volume that is
-# mounted between the two hides no more than one that is mounted after both.
-_MOMENT = 0.05
+#: How long, in seconds, a look at the file system counts.
+MOMENT = 0.05
 
 _THERE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -70,6 +69,7 @@ class Root:
     :param fd: The directory that it led to at the start, opened.
     :param identity: The device and inode of that.
     :param seconds: A clock.
+    :ivar has_news: Whether a file was published since the last check.
     """
 
     _files: Files
@@ -77,6 +77,8 @@ class Root:
     _fd: int
     _identity: tuple[int, int]
     _seconds: Callable[[], float]
+    has_news: bool = field(default=False, init=False)
+    _there: os.stat_result | None = field(default=None, init=False)
     _seen: float = field(default=float("-inf"), init=False)
     _is_astray: bool = field(default=False, init=False)
 
@@ -87,6 +89,8 @@ class Root:
         :returns: What ``stat`` returns for the directory.
         :raises BackendError: If the path leads elsewhere, or nowhere.
         """
+        now = self._seconds()
+        self.has_news = False
         try:
             there = self._files.stat(self.path)
         except OSError as error:
@@ -100,20 +104,38 @@ class Root:
         if self._is_astray:
             self._is_astray = False
             _log.info("{root} is the original directory again", root=self.path)
-        self._seen = self._seconds()
+        self._there, self._seen = there, now
         return there
 
-    def check_again(self) -> None:
+    def check_again(self, after: float = float("-inf")) -> os.stat_result:
         """
         Check again, unless the last check was a moment ago.
 
+        :param after: A time that the last check must be after, in seconds of the clock.
+        :returns: What ``stat`` returned at the last check.
         :raises BackendError: As :meth:`check`.
         """
-        if not 0 <= self._seconds() - self._seen < _MOMENT:
+        there, seen = self._there, self._seen
+        if there is None or not (after < seen <= self._seconds() < seen + MOMENT):
+            there = self.check()
+        return there
+
+    def check_news(self) -> None:
+        """
+        Check before something that was published is acknowledged.
+
+        Files that were published together share a check. A volume that is mounted
+        between the check and the Ack hides no more than one that is mounted after both.
+
+        :raises BackendError: As :meth:`check`.
+        """
+        if self.has_news:
             self.check()
+        else:
+            self.check_again()
 
     def _astray(self, reason: str) -> BackendError:
-        self._seen = float("-inf")
+        self._there = None
         fault = BackendError(
             f"{self.path} is no longer the directory that txbits opened: {reason}"
         )

@@ -5,12 +5,12 @@ The writer of a session on disk.
 from __future__ import annotations
 
 from attrs import define
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, execute, fail, succeed
 from zope.interface import implementer
 
 from txbits._deferreds import Shared, together
-from txbits.backends.disk._files import at_once, storage_error, translated
-from txbits.backends.disk._records import Phase
+from txbits.backends.disk._files import storage_error, translated
+from txbits.backends.disk._lines import Phase
 from txbits.backends.disk._staged import SHORT, Staged
 from txbits.errors import BackendError
 from txbits.interfaces import IWriter
@@ -38,7 +38,7 @@ class DiskWriter:
 
     def write(self, data: bytes) -> Deferred[None]:
         """Append to the file; see :class:`~txbits.interfaces.IWriter`."""
-        # Without at_once(): a Fragment arrives in many pieces.
+        # Without execute(): a Fragment arrives in many pieces.
         try:
             self._append(data)
         except BaseException:  # noqa: BLE001 - the Deferred carries it
@@ -76,7 +76,7 @@ class DiskWriter:
             staged.secure(self._given_up())
             return succeed(None)
         if staged.staging.fsync != "fragment":
-            return at_once(self.shut)
+            return execute(self.shut)
         self.closing = Shared()
         return self.closing.run(self._sync_and_shut)
 
@@ -117,7 +117,7 @@ class DiskWriter:
             translated(staged.record_safe)
             await staging.sync_table()
         finally:
-            translated(self.shut)
+            self.shut()
         staged.is_safe = staged.offset == staged.total
 
     def _given_up(self) -> int:
@@ -129,7 +129,8 @@ class DiskWriter:
         """
         Close the file at once. It may be called again.
 
-        :raises OSError: If bytes were lost in that; the file is closed nevertheless.
+        :raises BackendError: If bytes were lost in that; the file is closed
+            nevertheless.
         """
         if self._fd < 0:
             return
@@ -137,10 +138,14 @@ class DiskWriter:
         files = staged.staging.files
         fd = self._given_up()
         try:
-            files.close(fd)
-        except OSError:
-            # Some network file systems store data, and fail, only here. Which bytes of
-            # this writer were stored is unknown, and a later fsync would not tell.
-            there = files.lstat(staged.part(), dir_fd=staged.staging.directory)
-            staged.offset = min(self._begun_at, there.st_size)
-            raise
+            try:
+                files.close(fd)
+            except OSError:
+                # Some network file systems store data, and fail, only here. Which bytes
+                # of this writer were stored is unknown, and a later fsync would not
+                # tell.
+                there = files.lstat(staged.part(), dir_fd=staged.staging.directory)
+                staged.offset = min(self._begun_at, there.st_size)
+                raise
+        except OSError as error:
+            raise storage_error(error) from error

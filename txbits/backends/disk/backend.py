@@ -47,6 +47,8 @@ from txbits.backends.disk._syncs import KernelSyncs, Sync
 from txbits.clocks import Wall, wall_of
 from txbits.errors import BackendError, NoSuchSession
 from txbits.interfaces import (
+    ANY_OWNER,
+    AnyOwner,
     IAbilities,
     IAddressable,
     IAnswerable,
@@ -387,12 +389,15 @@ class DiskBackend:
     ) -> None:
         staging = self._staging
         # Here, since this is called just before the Ack of each Close.
-        staging.root.check_again()
+        staging.root.check_news()
         staging.close_memory.remember(session_id, destination, owner, staging.seconds())
 
     @deferred
     async def recalls_close(
-        self, session_id: UUID, destination: tuple[str, ...], owner: str | None
+        self,
+        session_id: UUID,
+        destination: tuple[str, ...],
+        owner: str | AnyOwner | None,
     ) -> bool:
         """Look it up; see :class:`~txbits.interfaces.IBackend`."""
         staging = self._staging
@@ -405,8 +410,9 @@ class DiskBackend:
             if not (is_known or is_there):
                 return False
             await staging.in_thread(translated, sync_parent, staging, destination)
+            whose = None if owner is ANY_OWNER else owner
             await memory.remember_late(
-                session_id, destination, owner, staging.seconds()
+                session_id, destination, whose, staging.seconds()
             )
         await staging.in_thread(translated, remove_rest, staging, session_id)
         staging.root.check()

@@ -104,6 +104,7 @@ class Survey:
             staging.epoch(staging.ours(latest)),
             is_published or record.state in ("releasing", "closing"),
             is_published,
+            record.total or 0,
         )
 
     async def _record(self, group: _Group) -> Record | None:

@@ -18,10 +18,10 @@ from uuid import UUID
 from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
-from twisted.web.client import Agent
 from zope.interface import implementer
 from zope.interface.interface import InterfaceClass
 
+from txbits._agents import Direct, agent_with
 from txbits._deferreds import begun, deferred, together
 from txbits.backends._destinations import checked_segments
 from txbits.backends._threads import Threads
@@ -53,6 +53,8 @@ from txbits.errors import (
     ParentMissing,
 )
 from txbits.interfaces import (
+    ANY_OWNER,
+    AnyOwner,
     IAbilities,
     IAddressable,
     IAnswerable,
@@ -70,6 +72,9 @@ from txbits.interfaces import (
 )
 
 _log = Logger()
+
+#: How many seconds connecting to the store may take.
+_CONNECT_TIMEOUT = 10.0
 
 #: For how many seconds what this node knows of a session need not be read again.
 TRUST = 60.0
@@ -173,7 +178,8 @@ class S3Backend:
             pool.maxPersistentPerHost = self.settings.connections
             # A request that is repeated is one that is counted, and is logged.
             pool.retryAutomatically = False
-            agent = Agent(self._reactor, policy, connectTimeout=10, pool=pool)
+            endpoints = Direct(self._reactor, policy, _CONNECT_TIMEOUT)
+            agent = agent_with(self._reactor, endpoints, pool)
             client = self._make_client(self.settings, access, agent, clock, threads)
             memory = self._budget.join(self, self.settings.memory)
             known = Known[S3Session](self._budget.for_small)
@@ -413,7 +419,10 @@ class S3Backend:
 
     @deferred
     async def recalls_close(
-        self, session_id: UUID, destination: tuple[str, ...], owner: str | None
+        self,
+        session_id: UUID,
+        destination: tuple[str, ...],
+        owner: str | AnyOwner | None,
     ) -> bool:
         """Look a close up; see :class:`~txbits.interfaces.IBackend`."""
         stored = await self.staging.read(session_id)
@@ -421,10 +430,13 @@ class S3Backend:
             return False
         record = stored.record
         if isinstance(record, Closed):
-            return record == closed(session_id, destination, owner)
-        if record.state != "closing" or (record.destination, record.owner) != (
-            destination,
-            owner,
+            return owner is ANY_OWNER or record == closed(
+                session_id, destination, owner
+            )
+        if (
+            record.state != "closing"
+            or record.destination != destination
+            or owner not in (record.owner, ANY_OWNER)
         ):
             return False
         # A node died on the way. The Ack says that everything is released.

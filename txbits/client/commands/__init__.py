@@ -2,26 +2,20 @@
 The commands of ``txbits``, one module each.
 """
 
-from txbits.client.commands import (
-    cancel,
-    check,
-    completion,
-    download,
-    ping,
-    status,
-    upload,
-)
+from __future__ import annotations
+
+from importlib import import_module
+
 from txbits.client.commands._command import Command
 
 #: In the order of the help.
-COMMANDS: tuple[Command, ...] = (
-    upload.COMMAND,
-    status.COMMAND,
-    cancel.COMMAND,
-    download.COMMAND,
-    ping.COMMAND,
-    check.COMMAND,
-    completion.COMMAND,
-)
+NAMES = ("upload", "status", "cancel", "download", "ping", "check", "completion")
 
-__all__ = ["COMMANDS", "Command"]
+
+def load(name: str) -> Command:
+    """Import a command. To import all of them takes much of the start of one."""
+    command: Command = import_module(f"{__name__}.{name}").COMMAND
+    return command
+
+
+__all__ = ["NAMES", "Command", "load"]

@@ -22,7 +22,7 @@ from txbits.sessions import IRequestBody
 READ_SIZE = 1024 * 1024
 
 #: Shorter bodies do not need such long reads, in bytes.
-_SHORT_BODY = 64 * 1024
+SHORT_BODY = 64 * 1024
 
 #: How many bytes of a refused body are read and discarded, so that the answer reaches a
 #: client that reads it only after it has sent everything. Fragments of Windows are up
@@ -52,7 +52,6 @@ class StreamingBody:
     :ivar position: Where in the file its first byte belongs.
     :ivar received: How many bytes have arrived.
     :ivar ended: Whether all of it has arrived.
-    :ivar is_long: Whether it is worth reading it in long pieces, see :data:`READ_SIZE`.
     :ivar waiting: What has arrived, but is not consumed yet.
     """
 
@@ -62,7 +61,6 @@ class StreamingBody:
     position: int = 0
     received: int = 0
     ended: bool = False
-    is_long: bool = field(init=False)
     waiting: bytearray = field(factory=bytearray, init=False)
     _lost: bool = False
     _asked: bool = False
@@ -73,23 +71,20 @@ class StreamingBody:
     _when_drained: Callable[[], None] | None = None
     _drained: int = 0
 
-    def __attrs_post_init__(self) -> None:
-        # Not a chunked one: as many chunks as fit into a read are decoded at once.
-        self.is_long = self._length is not None and self._length >= _SHORT_BODY
-
     # For the consumer of the body
 
     def receive(self, consume: Callable[[bytes], Deferred[None]]) -> Deferred[bool]:
         self._outcome = outcome = Deferred[bool]()
         self._consume = consume
         self._asked = True
-        if not self._lost and not self.ended:
-            if self._expects_continue:
-                self._expects_continue = False
-                self._channel.send_continue()
-            if not self.waiting:
-                self._channel.await_body()
-        self._flow()
+        is_coming = not self._lost and not self.ended
+        if is_coming and self._expects_continue:
+            self._expects_continue = False
+            self._channel.send_continue()
+        if is_coming and not self.waiting:
+            self._channel.await_body()
+        else:
+            self._flow()
         return outcome
 
     def stop(self) -> None:
@@ -191,7 +186,7 @@ class StreamingBody:
     def _feed(self, data: bytes) -> None:
         assert self._consume is not None  # noqa: S101
         consumed = self._consume(data)
-        if _is_done(consumed):
+        if consumed.called and consumed.result is None:
             return
         self._consuming = True
         if not self.ended:
@@ -231,7 +226,9 @@ class WholeBody:
         self._asked = True
         data, self._data = self._data, b""
         consumed = consume(data)
-        return succeed(True) if _is_done(consumed) else consumed.addCallback(_is_whole)
+        if consumed.called and consumed.result is None:
+            return succeed(True)
+        return consumed.addCallback(lambda _: True)
 
     def stop(self) -> None:
         if not self._asked and not self._lost:
@@ -241,15 +238,6 @@ class WholeBody:
     def lost(self) -> None:
         """Its connection is lost. The body is complete all the same."""
         self._lost = True
-
-
-def _is_done(consumed: Deferred[None]) -> bool:
-    """Whether it has fired, with success."""
-    return bool(consumed.called) and getattr(consumed, "result", consumed) is None
-
-
-def _is_whole(_: None) -> bool:
-    return True
 
 
 @implementer(IRequestBody)

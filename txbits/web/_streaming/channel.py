@@ -9,14 +9,20 @@ from collections.abc import Mapping, Sequence
 from twisted.internet.tcp import Connection as TCPConnection
 from twisted.logger import Logger
 from twisted.protocols.basic import LineReceiver
+from twisted.web.http import _IdentityTransferDecoder
 from twisted.web.server import Request
 
 from txbits.protocol.codec import METHOD
-from txbits.web._streaming.bodies import READ_SIZE, StreamingBody, WholeBody
+from txbits.web._streaming.bodies import (
+    READ_SIZE,
+    SHORT_BODY,
+    StreamingBody,
+    WholeBody,
+)
 from txbits.web._streaming.connection import Connection
-from txbits.web._streaming.head import Head, encoded_target, read_head
+from txbits.web._streaming.head import Head, encoded_target, is_kept, read_head
 from txbits.web._streaming.request import StreamingRequest
-from txbits.web._streaming.rules import BAD_REQUEST, BEGINNINGS, is_kept, named
+from txbits.web._streaming.rules import BAD_REQUEST, BEGINNINGS, named
 from txbits.web._streaming.states import (
     HELD,
     IDLE,
@@ -85,7 +91,9 @@ class StreamingChannel(Connection):
         LineReceiver.dataReceived(self, data)
         body = self._body
         if body is not None:
-            if body.is_long and isinstance(self.transport, TCPConnection):
+            # Not a chunked one: as many chunks as fit into a read are decoded at once.
+            is_long = self.length is not None and self.length >= SHORT_BODY
+            if is_long and isinstance(self.transport, TCPConnection):
                 # The next read ends at a multiple of READ_SIZE in the file: the page
                 # cache needs less work for such writes.
                 position = body.position + body.received
@@ -134,54 +142,44 @@ class StreamingChannel(Connection):
         """
         Start the request of a packet whose head has arrived in one piece.
 
-        Afterwards, ``_buffer`` contains what follows the request, or what follows the
-        head if :meth:`_take_head` has started the request.
+        Afterwards, ``_buffer`` contains what follows the request, or, if its body has
+        yet to be read, what follows the head.
 
         :param data: The bytes that have arrived, starting with this head.
         """
-        request = self.site.requestFactory(self)
-        self.requests.append(request)
-        request.take_head(head)
         # An immediate answer must not start the next request.
         self._busyReceiving = True
         try:
-            length = head.body_length()
-            if length is None or (
-                length and (head.length + length > len(data) or head.expects)
-            ):
-                self._buffer = data[head.length :]
-                self._take_head(request, head)
-                return
-            # The whole request has arrived, and nothing has to be decoded.
+            length = head.body_length
             end = head.length + length
-            self._buffer = data[end:]
-            self._move("completed")
-            if head.version != b"HTTP/1.1" or not is_kept(head.headers, head.version):
-                self.persistent = self.checkPersistence(request, head.version)
-            if length:
-                request.whole_body = WholeBody(self, data[head.length : end])
-            # HTTPChannel.allContentReceived does this, and also resets what reading
-            # the lines of a head has changed.
-            self._handlingRequest = True
+            is_whole = not length or (end <= len(data) and not head.expects)
+            # HTTPChannel does this as well, and resets what reading the lines of a head
+            # has changed.
             self.line_mode = 0
+            streaming = None
+            if is_whole:
+                self._buffer = data[end:]
+                self._handlingRequest = True
+                self._move("completed")
+            else:
+                self._buffer = data[head.length :]
+                self._command, self._path = METHOD, head.target
+                self._version, self.length = head.version, length
+                streaming = self._offer(length, head.headers)
+                self._transferDecoder = _IdentityTransferDecoder(
+                    length, streaming.deliver, self._finishRequestBody
+                )
+            request = self.site.requestFactory(self)
+            self.requests.append(request)
+            request.take_head(head)
+            request.streaming_body = streaming
+            if is_whole and length:
+                request.whole_body = WholeBody(self, data[head.length : end])
+            if not head.is_kept:
+                self.persistent = self.checkPersistence(request, head.version)
             request.dispatch(METHOD, head.target, head.version)
         finally:
             self._busyReceiving = False
-
-    def _take_head(self, request: StreamingRequest, head: Head) -> None:
-        """Start a request whose body is incomplete, or has to be decoded."""
-        self._command, self._path, self._version = METHOD, head.target, head.version
-        for name in (b"content-length", b"transfer-encoding"):
-            for value in head.headers.get(name, ()):
-                if not self._maybeChooseTransferDecoder(name.title(), value):
-                    self._buffer = b""
-                    return
-        self._offer(request, head.headers)
-        if self.length == 0:
-            self.allContentReceived()
-        else:
-            self.setRawMode()
-            request.dispatch(METHOD, head.target, head.version)
 
     def rawDataReceived(self, data: bytes) -> None:
         if self.state.discards:
@@ -227,24 +225,23 @@ class StreamingChannel(Connection):
                 super().allHeadersReceived()
             return
         request.parseCookies()
-        self._offer(request, request.lower_headers())
+        self.persistent = self.checkPersistence(request, self._version)
+        if self.length != 0:
+            request.streaming_body = self._offer(self.length, request.lower_headers())
 
     def _offer(
-        self, request: StreamingRequest, headers: Mapping[bytes, Sequence[bytes]]
-    ) -> None:
-        """Let a request read the body that follows its head, if there is one."""
-        if self._version != b"HTTP/1.1" or not is_kept(headers, self._version):
-            self.persistent = self.checkPersistence(request, self._version)
-        if self.length == 0:
-            return
+        self, length: int | None, headers: Mapping[bytes, Sequence[bytes]]
+    ) -> StreamingBody:
+        """Offer the body that follows a head, to the request that is to read it."""
         expect = headers.get(b"expect", [b""])[0]
-        self._body = request.streaming_body = StreamingBody(
+        self._body = body = StreamingBody(
             self,
-            self.length,
+            length,
             expect.lower() == b"100-continue" and self._version == b"HTTP/1.1",
         )
         self._progress = 0
         self._move("offered")
+        return body
 
     def checkPersistence(self, request: StreamingRequest, version: bytes) -> bool:
         # Not HTTPChannel.checkPersistence, which reads only the first Connection header

@@ -64,6 +64,7 @@ class Connection(HTTPChannel):
     requests.
 
     :ivar state: The current state.
+    :ivar host: The address that the peer has connected to.
     :ivar deadline: The time by which the peer must do what the state awaits, in seconds
         of the site's clock.
     """
@@ -71,10 +72,10 @@ class Connection(HTTPChannel):
     site: Site
     # Twisted's transports provide more than ITransport declares.
     transport: Any
+    host: IAddress
     state = NEW
     deadline = inf
     _peer = ""
-    _host: IAddress | None = None
     _half_closed = False
     _body: StreamingBody | None = None
     # The bytes of a body that had arrived when the deadline was last checked, and the
@@ -141,6 +142,8 @@ class Connection(HTTPChannel):
 
     def connectionMade(self) -> None:
         super().connectionMade()
+        # Each time, this costs a system call.
+        self.host = self.site.intern(self.transport.getHost())
         self.site.connected(self)
         self._set_deadline()
 
@@ -192,12 +195,8 @@ class Connection(HTTPChannel):
         self.deadline = inf
         self.transport.abortConnection()
 
-    # Addresses: the local one costs a system call each time
-
     def getHost(self) -> IAddress:
-        if self._host is None:
-            self._host = self.site.intern(self.transport.getHost())
-        return self._host
+        return self.host
 
     # Back-pressure
 

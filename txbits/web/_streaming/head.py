@@ -11,8 +11,11 @@ malformed.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 
 from attrs import frozen
+
+from txbits.protocol._fields import trimmed
 
 # RFC 9112 3: method SP request-target SP HTTP-version.
 _REQUEST_LINE = re.compile(rb"BITS_POST ([\x21-\x7e\x80-\xff]+) (HTTP/1\.[01])\r\n")
@@ -42,30 +45,18 @@ class Head:
     :ivar version: The HTTP version.
     :ivar headers: Values by lower-case name, in their order.
     :ivar length: The length of the head in bytes.
+    :ivar body_length: The length of the body in bytes.
+    :ivar expects: Whether the client may be waiting for a 100 Continue.
+    :ivar is_kept: Whether the connection is kept, and the client speaks HTTP/1.1.
     """
 
     target: bytes
     version: bytes
     headers: dict[bytes, list[bytes]]
     length: int
-
-    @property
-    def expects(self) -> bool:
-        """Whether the client may be waiting for a 100 Continue."""
-        return b"expect" in self.headers
-
-    def body_length(self) -> int | None:
-        """
-        The length of the body in bytes; ``None`` if the headers do not simply tell.
-        """
-        if b"transfer-encoding" in self.headers:
-            return None
-        values = self.headers.get(b"content-length")
-        if values is None:
-            return 0
-        value = values[0]
-        plain = len(values) == 1 and len(value) <= _LONGEST_LENGTH and value.isdigit()
-        return int(value) if plain else None
+    body_length: int
+    expects: bool
+    is_kept: bool
 
 
 def encoded_target(target: bytes) -> bytes | None:
@@ -110,4 +101,51 @@ def read_head(data: bytes, longest: int, most: int) -> Head | None:
         headers = {}
         for name, value in fields:
             headers.setdefault(name.lower(), []).append(value.strip(b" \t"))
-    return Head(target, line[2], headers, end + 2)
+    length = _body_length(headers)
+    if length is None:
+        return None
+    return Head(
+        target,
+        line[2],
+        headers,
+        end + 2,
+        length,
+        b"expect" in headers,
+        line[2] == b"HTTP/1.1" and is_kept(headers, line[2]),
+    )
+
+
+def _body_length(headers: Mapping[bytes, Sequence[bytes]]) -> int | None:
+    """The length of the body; ``None`` if it is chunked, or its length is unusual."""
+    if b"transfer-encoding" in headers:
+        return None
+    values = headers.get(b"content-length")
+    if values is None:
+        return 0
+    value = values[0]
+    plain = len(values) == 1 and len(value) <= _LONGEST_LENGTH and value.isdigit()
+    return int(value) if plain else None
+
+
+def is_kept(headers: Mapping[bytes, Sequence[bytes]], version: bytes) -> bool:
+    """
+    Tell whether a connection is kept after a request (RFC 9112 9.3).
+
+    :param headers: The request's headers, by lower-case name.
+    :param version: Its version.
+    """
+    values = headers.get(b"connection")
+    if version == b"HTTP/1.1" and (values is None or values == [b"Keep-Alive"]):
+        return True
+    # RFC 9110 7.6.1: a list of tokens, in any case.
+    options = {
+        trimmed(option).lower()
+        for value in values or ()
+        for option in value.split(b",")
+    }
+    if b"close" in options:
+        return False
+    # RFC 9112 6.1: a coded body of HTTP/1.0 may not end where it seems to.
+    return version == b"HTTP/1.1" or (
+        b"keep-alive" in options and b"transfer-encoding" not in headers
+    )

@@ -195,9 +195,9 @@ class Connection(Protocol):
     site: Any
     transport: Any
     persistent: Any
+    host: Any
 
     def getPeer(self) -> Any: ...
-    def getHost(self) -> Any: ...
     def take_other(self, data: bytes) -> bool: ...
     def linger_after_response(self) -> None: ...
 
@@ -234,7 +234,7 @@ class StreamingRequest(Request):
         self.notifications: list[Deferred[None]] = []
         self.channel = channel
         self.client = channel.getPeer()
-        self.host = channel.getHost()
+        self.host = channel.host
         self.transport = channel.transport
         self.queued = queued
         # Before Twisted 25 a site has no such setting.
@@ -371,9 +371,8 @@ class StreamingRequest(Request):
         :param headers: Among them Content-Length.
         """
         self.code = status
-        lines = [self.channel.site.answer_begins(status)]
-        lines += [name + b": " + value for name, value in headers]
-        self._answer = b"\r\n".join(lines)
+        lines = [name + b": " + value for name, value in headers]
+        self._answer = b"\r\n".join([b"", *lines])
         self.finish()
 
     def write(self, data: bytes) -> None:
@@ -407,7 +406,8 @@ class StreamingRequest(Request):
                 for name, values in self.responseHeaders.getAllRawHeaders():
                     for value in values:
                         self._answer += b"\r\n%b: %b" % (name, value)
-            send_now(self.channel.transport, self._answer + b"\r\n\r\n")
+            begins = self.channel.site.answer_begins(self.code)
+            send_now(self.channel.transport, begins + self._answer + b"\r\n\r\n")
 
     def finish(self) -> None:
         body = self.streaming_body

@@ -1,13 +1,9 @@
 """
-The rules of HTTP for connections: which are kept, what a request may begin with, and
-the answer to anything else.
+What a request may begin with, and the answer to anything else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
-from txbits.protocol._fields import trimmed
 from txbits.protocol.codec import encode_ack
 from txbits.protocol.packets import Ack
 from txbits.protocol.refusals import MALFORMED_HEADER
@@ -47,27 +43,3 @@ def named(first: int) -> str:
     if first == _HANDSHAKE:
         return "TLS on a plain HTTP port"
     return "a request that is not HTTP"
-
-
-def is_kept(headers: Mapping[bytes, Sequence[bytes]], version: bytes) -> bool:
-    """
-    Tell whether a connection is kept after a request (RFC 9112 9.3).
-
-    :param headers: The request's headers, by lower-case name.
-    :param version: Its version.
-    """
-    values = headers.get(b"connection")
-    if version == b"HTTP/1.1" and (values is None or values == [b"Keep-Alive"]):
-        return True
-    # RFC 9110 7.6.1: a list of tokens, in any case.
-    options = {
-        trimmed(option).lower()
-        for value in values or ()
-        for option in value.split(b",")
-    }
-    if b"close" in options:
-        return False
-    # RFC 9112 6.1: a coded body of HTTP/1.0 may not end where it seems to.
-    return version == b"HTTP/1.1" or (
-        b"keep-alive" in options and b"transfer-encoding" not in headers
-    )
