@@ -271,7 +271,7 @@ class ReloadTests(ServiceTestCase):
         for start in (self.twistd, self.twist):
             self.program = start("--listen", LOOPBACK, "--backend", "memory:")
             self.port = await self.program.listening()
-            await self.hang_up("SIGHUP ignored: started without --config")
+            await self.hang_up("no settings to reload: started without --config")
             wire = self.connect()
             self.assertEqual(await self.packet(wire.packet, b"/x", b"Ping"), 200)
             await self.program.end(signal.SIGTERM)

@@ -17,6 +17,7 @@ from zope.interface import implementer
 
 from txbits._version import versions
 from txbits.errors import BackendError
+from txbits.interfaces import IReloadable
 from txbits.service._life import Listener, UploadService
 from txbits.service._served import Served
 from txbits.service.settings import Directory
@@ -56,6 +57,13 @@ class Port:
         return succeed(None)
 
 
+@implementer(IReloadable)
+class SecurePort(Port):
+    def reload(self):
+        self.events.append(f"reload {self.name}")
+        return succeed("")
+
+
 @implementer(IStreamServerEndpoint)
 @define(eq=False)
 class Endpoint:
@@ -63,12 +71,13 @@ class Endpoint:
     events: list
     error: Exception | None = None
     address: object = None
+    port: type = Port
 
     def listen(self, factory):
         self.events.append(f"listen {self.name}")
         if self.error is not None:
             return fail(self.error)
-        return succeed(Port(self.name, self.events, self.address))
+        return succeed(self.port(self.name, self.events, self.address))
 
 
 @define(eq=False)
@@ -346,6 +355,12 @@ class LifeTests(SynchronousTestCase):
         self.process.hang_up()
         self.process.hang_up()
         self.assertEqual(self.events[-3:], ["settle", "reload", "reload"])
+
+    def test_certificates_are_read_again_at_a_hang_up(self):
+        self.two.port = SecurePort
+        self.start()
+        self.process.hang_up()
+        self.assertEqual(self.events[-3:], ["settle", "reload", "reload two"])
 
     def test_a_hang_up_while_starting_waits_for_the_start(self):
         self.b.starting = Deferred()

@@ -567,5 +567,5 @@ class WithoutFileTests(ReloadCase):
         self.hang_up()
         self.assertEqual(
             self.lines(LogLevel.info),
-            ["SIGHUP ignored: started without --config"],
+            ["no settings to reload: started without --config"],
         )

@@ -1,5 +1,6 @@
 """
-What txbits adds to Twisted: ``twistd txbits``, and its kinds of backends.
+What txbits adds to Twisted: ``twistd txbits``, its kinds of backends, and the endpoint
+``https:``.
 """
 
 from twisted.application.service import ServiceMaker
@@ -9,6 +10,7 @@ from txbits.backends.description import (
     MemoryBackendParser,
     S3BackendParser,
 )
+from txbits.tls.description import HttpsEndpointParser
 
 service = ServiceMaker(
     "txbits",
@@ -19,3 +21,4 @@ service = ServiceMaker(
 memory = MemoryBackendParser()
 disk = DiskBackendParser()
 s3 = S3BackendParser()
+https = HttpsEndpointParser()

@@ -65,6 +65,7 @@ from txbits.interfaces._plugin import (
     BackendContext,
     IBackendParser,
 )
+from txbits.interfaces._reloadable import IReloadable
 from txbits.interfaces._storage import (
     ANY_OWNER,
     AnyOwner,
@@ -103,6 +104,7 @@ __all__ = [
     "IRedirecting",
     "IRefreshable",
     "IReleasable",
+    "IReloadable",
     "IReply",
     "IReplyAddressable",
     "IShared",

@@ -20,7 +20,7 @@ from twisted.internet.defer import (
     maybeDeferred,
 )
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -28,6 +28,7 @@ from twisted.python.failure import Failure
 from txbits._deferreds import deferred, settled
 from txbits._version import versions
 from txbits.errors import InvalidSetting
+from txbits.service._ports import Ports
 from txbits.service._process import Process, in_words, one_line
 from txbits.service._reload import Reloader
 from txbits.service._served import Served
@@ -87,7 +88,7 @@ class UploadService(Service):
     shutdown_timeout: float = SHUTDOWN_TIMEOUT
     _is_settled: bool = field(default=False, init=False)
     _is_hung_up: bool = field(default=False, init=False)
-    _ports: list[IListeningPort] = field(factory=list, init=False)
+    _ports: Ports = field(factory=Ports, init=False)
     _starting: Deferred[None] | None = field(default=None, init=False)
 
     def startService(self) -> None:
@@ -107,11 +108,17 @@ class UploadService(Service):
         return self._stop()
 
     def _hang_up_came(self) -> None:
-        """Read the settings again, but not before all has started."""
+        """Read settings and certificates again, but not before all has started."""
         if self._is_settled:
-            self.reloader.hangup()
+            self._reload()
         else:
             self._is_hung_up = True
+
+    def _reload(self) -> None:
+        # A mistake in one of them does not keep back the other: certificates expire,
+        # and permissions are revoked.
+        self.reloader.hangup()
+        self._ports.reload()
 
     def _begin(self) -> None:
         if self.running:
@@ -135,10 +142,11 @@ class UploadService(Service):
                 raise InvalidSetting(
                     f"{listener.where}: cannot listen: {in_words(error)}"
                 ) from error
-            self._ports.append(port)
+            address = _shown(port.getHost())
+            self._ports.add(port, address, listener.description)
             _log.info(
                 "listening on {address} for uploads to {mounts}",
-                address=_shown(port.getHost()),
+                address=address,
                 endpoint=listener.description,
                 mounts=", ".join(one.directory.mount for one in self.directories),
                 backends=[one.directory.backend for one in self.directories],
@@ -146,7 +154,7 @@ class UploadService(Service):
         self.process.settle()
         self._is_settled = True
         if self._is_hung_up:
-            self.reloader.hangup()
+            self._reload()
 
     def _cannot_start(self, failure: Failure) -> None:
         if failure.check(CancelledError):
@@ -187,12 +195,13 @@ class UploadService(Service):
             # A store may be unreachable, or have a great many sessions.
             self._starting.cancel()
             await self._starting
-        ports, self._ports = self._ports, []
+        ports = self._ports.take()
         for outcome in await settled(
             [maybeDeferred(port.stopListening) for port in ports]
         ):
             if isinstance(outcome, Failure):
                 _log.failure("cannot stop listening: {log_failure}", outcome)
+        await self._ports.stop()
         await self.reloader.stop()
         if ports:
             _log.info("stopping: new packets are refused")

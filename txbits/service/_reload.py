@@ -53,7 +53,7 @@ class Reloader:
     def hangup(self) -> None:
         """Reload; if a reload is running, do one more after it."""
         if self.configuration.reread is None:
-            _log.info("SIGHUP ignored: started without --config")
+            _log.info("no settings to reload: started without --config")
             return
         self._is_wanted = True
         if self._running is None:

@@ -86,6 +86,8 @@ def _listener(description: str, where: str, reactor: Any) -> Listener:
         return Listener(where, description, serverFromString(reactor, description))
     except OSError as error:
         raise InvalidSetting(f"{where}: {in_words(error)}") from error
+    except InvalidSetting as error:
+        raise InvalidSetting(f"{where}: {error}") from None
     except Exception as error:
         # Each kind of endpoint raises its own errors, such as TypeError.
         raise InvalidSetting(

@@ -8,14 +8,13 @@ bounds of settings are here, in :class:`~txbits.sessions.Settings` and in
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Callable
 from typing import Any, Literal
 
 from attrs import field, frozen
 from attrs.validators import gt, in_, optional
 
+from txbits.access._files import read_secret_file
 from txbits.errors import InvalidSetting
 from txbits.notification._http import TIMEOUT
 from txbits.service._kinds import mount_segments
@@ -133,27 +132,9 @@ def read_secret(path: str) -> bytes:
 
     :raises InvalidSetting: If it cannot be used; the text goes behind the key.
     """
-    if "\0" in path:
-        raise InvalidSetting(f"{path!a} cannot be the name of a file")
-    try:
-        # Non-blocking, because opening a pipe may take forever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            mode = os.fstat(descriptor).st_mode
-            if not stat.S_ISREG(mode):
-                raise InvalidSetting(f"{path} is not a regular file")
-            content = os.read(descriptor, _LONGEST_SECRET + len(b"\r\n") + 1)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise InvalidSetting(f"{path} cannot be read: {error.strerror}") from None
-    if mode & (stat.S_IROTH | stat.S_IWOTH):
-        raise InvalidSetting(
-            f"{path} is accessible to every user of this machine; run chmod o-rw on it"
-        )
+    length = f"{_SHORTEST_SECRET} to {_LONGEST_SECRET:,} bytes"
+    content = read_secret_file(path, length, _LONGEST_SECRET + len(b"\r\n"))
     secret = content.rstrip(b"\r\n")
     if not _SHORTEST_SECRET <= len(secret) <= _LONGEST_SECRET:
-        raise InvalidSetting(
-            f"{path} must contain {_SHORTEST_SECRET} to {_LONGEST_SECRET:,} bytes"
-        )
+        raise InvalidSetting(f"{path} must contain {length}")
     return secret

@@ -1,0 +1,78 @@
+"""
+Files with secrets: passwords, tokens, keys.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import stat
+from collections.abc import Iterator
+
+from txbits.errors import InvalidSetting
+
+
+def read_secret_file(path: str, what: str, longest: int) -> bytes:
+    """
+    Read a file with secrets, which only its owner and its group may use. This blocks.
+
+    :param what: What it must contain, such as ``"the lines of htpasswd -B"``.
+    :param longest: The maximum length of the file, in bytes.
+    :returns: The content, never empty.
+    :raises InvalidSetting: If it cannot be used. The text is one line that names the
+        file, says what to do, and has nothing of the content.
+    """
+    if "\0" in path:
+        raise InvalidSetting(f"{path!a} cannot be the name of a file")
+    try:
+        # Non-blocking, because opening a pipe may take forever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            mode = os.fstat(descriptor).st_mode
+            if not stat.S_ISREG(mode):
+                raise InvalidSetting(f"{path} is not a regular file")
+            content = _read(descriptor, longest + 1)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise InvalidSetting(f"{path} cannot be read: {error.strerror}") from None
+    if mode & (stat.S_IROTH | stat.S_IWOTH):
+        raise InvalidSetting(
+            f"{path} is accessible to every user of this machine; run chmod o-rw on it"
+        )
+    if not content:
+        raise InvalidSetting(f"{path} is empty; it must contain {what}")
+    if len(content) > longest:
+        raise InvalidSetting(
+            f"{path} is longer than {longest:,} bytes; it must contain {what}"
+        )
+    return content
+
+
+def _read(descriptor: int, most: int) -> bytes:
+    """Read up to *most* bytes: one call may return fewer than there are."""
+    pieces = []
+    while most and (piece := os.read(descriptor, most)):
+        pieces.append(piece)
+        most -= len(piece)
+    return b"".join(pieces)
+
+
+def secret_lines(path: str, content: bytes) -> Iterator[tuple[int, str]]:
+    """
+    Split the content of such a file into lines, without blank lines and comments,
+    which begin with ``#``.
+
+    :returns: Each line with its number, from 1.
+    :raises InvalidSetting: If a line is not UTF-8.
+    """
+    lines = content.removeprefix(codecs.BOM_UTF8).split(b"\n")
+    for number, line in enumerate(lines, 1):
+        try:
+            text = line.decode().strip()
+        except UnicodeDecodeError:
+            raise InvalidSetting(
+                f"{path}: line {number} is not UTF-8; convert the file with iconv"
+            ) from None
+        if text and not text.startswith("#"):
+            yield number, text

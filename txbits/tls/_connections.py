@@ -1,0 +1,237 @@
+"""
+TLS connections: what a failed handshake tells the log, and who loses a connection when
+authorities or revocation lists have changed.
+
+This module uses private parts of :mod:`twisted.protocols.tls`; no other one does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from attrs import frozen
+from cryptography import x509
+from OpenSSL import SSL
+from twisted.internet.interfaces import (
+    IAddress,
+    IOpenSSLServerConnectionCreator,
+    IProtocolFactory,
+)
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger, LogLevel
+from twisted.protocols.haproxy._wrapper import (
+    HAProxyProtocolWrapper,
+    HAProxyWrappingFactory,
+)
+from twisted.protocols.tls import (
+    BufferingTLSTransport,
+    TLSMemoryBIOFactory,
+    TLSMemoryBIOProtocol,
+)
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from txbits._troubles import Troubles
+from txbits.tls._context import Refusal, make_context, reason_of
+from txbits.tls._files import Material, subject_of
+
+_log = Logger()
+
+#: How many connections the reactor's thread looks at in one go: some milliseconds.
+_BATCH = 200
+
+#: What OpenSSL says if a client does not speak TLS, or none of ours.
+_NO_TLS = {
+    "http request": "it sent plain HTTP",
+    "https proxy request": "it sent plain HTTP",
+    "wrong version number": "it sent something that is not TLS",
+    "unsupported protocol": "it supports only versions before TLS 1.2",
+    "no shared cipher": "it supports none of the ciphers",
+}
+
+
+@frozen
+class Loaded:
+    """Files that were read, and the context made of them."""
+
+    material: Material
+    context: SSL.Context
+
+    @classmethod
+    def of(cls, material: Material) -> Loaded:
+        """
+        Make the context; this may take some time.
+
+        :raises InvalidSetting: If OpenSSL does not accept the material.
+        """
+        return cls(material, make_context(material))
+
+
+class HttpsTransport(BufferingTLSTransport):
+    """
+    A TLS connection.
+
+    :ivar refusal: Why the certificate of the client was refused, if it was.
+    :ivar loaded: What the server had loaded when the connection was made.
+    """
+
+    factory: HttpsFactory
+    refusal: Refusal | None = None
+    loaded: Loaded
+
+    def _checkHandshakeStatus(self) -> None:
+        super()._checkHandshakeStatus()
+        if self._handshakeDone:
+            self.factory.connected(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        is_failed = not self._handshakeDone and not self._aborted
+        has_begun = is_failed and self._tlsConnection.client_random() is not None
+        why = self._reason
+        super().connectionLost(reason)
+        if is_failed and (why is not None or has_begun):
+            error = None if why is None else why.value
+            self.factory.failed(self.getPeer(), error, self.refusal)
+
+    def getPeerCertificate(self) -> Any:
+        # A request may be served for a while after its connection was lost.
+        return None if self._tlsConnection is None else super().getPeerCertificate()
+
+    def client_chain(self) -> Sequence[x509.Certificate]:
+        """
+        The certificate of the client and those of its authorities, as verified.
+        """
+        if self._tlsConnection is None:
+            return ()
+        found: list[x509.Certificate] | None = self._tlsConnection.get_verified_chain(
+            as_cryptography=True
+        )
+        return found or ()
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class HttpsFactory(TLSMemoryBIOFactory):
+    """
+    Puts TLS around the connections of another factory.
+
+    :param loaded: What new connections use.
+    :param wrapped: The other factory.
+    :param reactor: The reactor.
+    """
+
+    protocol = HttpsTransport
+
+    def __init__(self, loaded: Loaded, wrapped: IProtocolFactory, reactor: Any) -> None:
+        self.loaded = loaded
+        self._troubles = Troubles(_log, reactor.seconds)
+        super().__init__(self, False, wrapped, reactor)
+
+    def buildProtocol(  # type: ignore[override]
+        self, addr: IAddress | None
+    ) -> TLSMemoryBIOProtocol | None:
+        # Not TLSMemoryBIOFactory.buildProtocol, which would wrap a None.
+        wrapped = self.wrappedFactory.buildProtocol(addr)
+        return None if wrapped is None else self.protocol(self, wrapped)
+
+    def _applyProtocolNegotiation(self, connection: SSL.Connection) -> None:
+        """The context has done that; Twisted 24.10 would change it once in use."""
+
+    def serverConnectionForTLS(self, transport: Any) -> SSL.Connection:
+        transport.loaded = self.loaded
+        connection = SSL.Connection(self.loaded.context, None)
+        connection.set_app_data(transport)
+        return connection
+
+    # Handshakes
+
+    def connected(self, transport: HttpsTransport) -> None:
+        """A handshake is complete."""
+        loaded = self.loaded
+        if transport.loaded is loaded:
+            return
+        # The files were read again meanwhile.
+        if not loaded.material.trusts(transport.client_chain()):
+            self.drop(transport)
+
+    def failed(
+        self, peer: IAddress, error: BaseException | None, refusal: Refusal | None
+    ) -> None:
+        """A handshake has failed: the log has to say why, since no answer can."""
+        kind, reason = _told(error, refusal)
+        self._troubles.report(
+            kind,
+            "TLS handshake with {client} failed: {reason}",
+            level=LogLevel.warn,
+            client=getattr(peer, "host", "-"),
+            reason=reason,
+        )
+
+    # New files
+
+    def use(self, loaded: Loaded) -> None:
+        """Use other files for new connections."""
+        self.loaded = loaded
+
+    def batches(self) -> Iterator[list[HttpsTransport]]:
+        """The open connections, a few at a time."""
+        opened: list[Any] = list(self.protocols)
+        for first in range(0, len(opened), _BATCH):
+            yield opened[first : first + _BATCH]
+
+    def drop(self, transport: HttpsTransport) -> None:
+        """Drop the connection of a client that would not be let in again."""
+        chain = transport.client_chain()
+        _log.info(
+            "dropped the connection of {client}: {subject} is revoked, or its "
+            "authority is no longer in client-ca",
+            client=getattr(transport.getPeer(), "host", "-"),
+            subject=subject_of(chain[0]) if chain else "the certificate",
+        )
+        transport.abortConnection()
+
+
+class ProxiedFactory(HAProxyWrappingFactory):
+    """Reads the header of the PROXY protocol before TLS begins."""
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        wrapped = self.wrappedFactory.buildProtocol(addr)
+        if wrapped is None:
+            return None
+        return HAProxyProtocolWrapper(self, wrapped)  # type: ignore[arg-type]
+
+
+def secured(
+    loaded: Loaded, wrapped: IProtocolFactory, reactor: Any
+) -> tuple[HttpsFactory, IProtocolFactory]:
+    """
+    Put TLS around the connections of a factory.
+
+    Twisted's ``haproxy:`` wraps the factory, so its header would be expected inside
+    TLS. All proxies send it before TLS begins; therefore the order is changed here.
+
+    :returns: The factory with TLS, and the one to listen with.
+    """
+    if isinstance(wrapped, HAProxyWrappingFactory):
+        inner = HttpsFactory(loaded, wrapped.wrappedFactory, reactor)
+        return inner, ProxiedFactory(inner)
+    factory = HttpsFactory(loaded, wrapped, reactor)
+    return factory, factory
+
+
+def _told(error: BaseException | None, refusal: Refusal | None) -> tuple[object, str]:
+    """The kind of a failure, and what to tell about it."""
+    if refusal is not None:
+        return refusal.code, f"its certificate is refused: {refusal.text}"
+    reason = reason_of(error) if isinstance(error, SSL.Error) else ""
+    if not reason:
+        return "closed", (
+            "it closed the connection; perhaps it does not trust our certificate"
+        )
+    if "did not return a certificate" in reason:
+        return "none", "it has sent no client certificate"
+    if reason in _NO_TLS:
+        return reason, _NO_TLS[reason]
+    if "alert" in reason:
+        return reason, f"it refuses our certificate, or the connection: {reason}"
+    return reason, reason
