@@ -333,7 +333,8 @@ class S3Case(OnS3, ContractBase, TestCase):
     async def clean_up_late(self, backend):
         """What a clean-up removes when all that nobody owns is old."""
         staging = backend.staging
-        clock, staging.clock = staging.clock, Ahead(2 * 86_400.0)
+        clock = staging.clock
+        staging.clock = Ahead(2 * 86_400.0, clock)
         try:
             await backend.clean_up(0)
         finally:
