@@ -16,7 +16,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import client, downloads, hops, small, throughput
+from benchmarks import authentication, client, downloads, hops, small, throughput
 from benchmarks.conditions import spread_folders
 from benchmarks.driver import LoadFailed
 from benchmarks.servers import (
@@ -37,6 +37,7 @@ _PARTS = {
     "s3": ["txbits", "boto3", "boto3-threads"],
     "downloads": ["txbits", "nginx", "nginx-sendfile"],
     "client": ["txbits", "nginx"],
+    "authentication": ["txbits"],
     "hops": [],
 }
 _ALSO = {
@@ -46,6 +47,7 @@ _ALSO = {
     "s3": [],
     "downloads": [],
     "client": [],
+    "authentication": [],
     "hops": [],
 }
 
@@ -78,6 +80,7 @@ def _options() -> argparse.Namespace:
     add("--clients", type=int, default=32, help="connections of a sessions run")
     add("--open", default="1000,5000", help="numbers of open sessions")
     add("--latencies", type=int, default=1000, help="uploads of a latency round")
+    add("--tries", type=int, default=100, help="wrong passwords that are timed")
     add("--passing", type=int, default=10_000, help="short sessions of a memory run")
     options = parser.parse_args()
     options.parts = options.parts or list(_PARTS)
@@ -94,6 +97,7 @@ def _options() -> argparse.Namespace:
         options.total, options.fragment = 64, 4
         options.sessions, options.clients = 300, 8
         options.files = 50
+        options.tries = 4
         options.open, options.latencies, options.passing = [50, 100], 100, 500
     return options
 
@@ -141,6 +145,16 @@ def _run(options: argparse.Namespace, directory: Path) -> None:
             continue
         if part == "s3":
             _run_s3(options, directory)
+            continue
+        if part == "authentication":
+            authentication.measure(
+                directory,
+                sessions=options.sessions,
+                connections=options.clients,
+                latencies=options.latencies,
+                tries=options.tries,
+                repetitions=options.repetitions,
+            )
             continue
         chosen = _chosen(part, options, sides)
         if not chosen:

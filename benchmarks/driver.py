@@ -39,14 +39,16 @@ class Packets:
     Writes the packets of uploads to one server, as the Windows client does.
 
     :ivar host: What the ``Host`` header says.
+    :ivar more: Other headers, each with its line end.
     """
 
     host: bytes
+    more: bytes = b""
 
     @classmethod
-    def for_port(cls, port: int) -> Packets:
+    def for_port(cls, port: int, more: bytes = b"") -> Packets:
         """Those for a server on 127.0.0.1."""
-        return cls(b"127.0.0.1:%d" % port)
+        return cls(b"127.0.0.1:%d" % port, more)
 
     def create(self, name: bytes) -> bytes:
         """Create-Session, for the destination ``/name``."""
@@ -55,8 +57,8 @@ class Packets:
             b"BITS-Packet-Type: Create-Session\r\n"
             b"BITS-Supported-Protocols: {7df0354d-249b-430f-820d-3d2a9bef4931}\r\n"
             b"Content-Name: %b\r\nUser-Agent: Microsoft BITS/7.8\r\nHost: %b\r\n"
-            b"Content-Length: 0\r\nConnection: Keep-Alive\r\n\r\n"
-        ) % (name, name, self.host)
+            b"%bContent-Length: 0\r\nConnection: Keep-Alive\r\n\r\n"
+        ) % (name, name, self.host, self.more)
 
     def fragment(
         self, name: bytes, session_id: bytes, start: int, length: int, total: int
@@ -66,12 +68,12 @@ class Packets:
             b"BITS_POST /%b HTTP/1.1\r\nAccept: */*\r\n"
             b"BITS-Packet-Type: Fragment\r\nBITS-Session-Id: %b\r\n"
             b"Content-Name: %b\r\nContent-Range: bytes %d-%d/%d\r\n"
-            b"User-Agent: Microsoft BITS/7.8\r\nHost: %b\r\nContent-Length: %d\r\n"
+            b"User-Agent: Microsoft BITS/7.8\r\nHost: %b\r\n%bContent-Length: %d\r\n"
             b"Connection: Keep-Alive\r\n\r\n"
         ) % (
             *(name, session_id, name),
             *(start, start + length - 1, total),
-            *(self.host, length),
+            *(self.host, self.more, length),
         )
 
     def close(self, name: bytes, session_id: bytes) -> bytes:
@@ -80,8 +82,8 @@ class Packets:
             b"BITS_POST /%b HTTP/1.1\r\nAccept: */*\r\n"
             b"BITS-Packet-Type: Close-Session\r\nBITS-Session-Id: %b\r\n"
             b"User-Agent: Microsoft BITS/7.8\r\nHost: %b\r\n"
-            b"Content-Length: 0\r\nConnection: Keep-Alive\r\n\r\n"
-        ) % (name, session_id, self.host)
+            b"%bContent-Length: 0\r\nConnection: Keep-Alive\r\n\r\n"
+        ) % (name, session_id, self.host, self.more)
 
     def put(self, name: bytes, length: int) -> bytes:
         """The head of a PUT."""

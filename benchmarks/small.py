@@ -82,12 +82,10 @@ def measure_sessions(
         for side in sides:
             folder = directory / f"sessions-{repetition}-{side.name}"
             with running(side, folder) as server:
-                _upload(server, "warm", min(_WARM_UP, sessions), connections)
+                upload(server, "warm", min(_WARM_UP, sessions), connections)
                 server.settle()
                 new_files[side.name].append(new_file_seconds(folder))
-                results[side.name].append(
-                    _upload(server, "file", sessions, connections)
-                )
+                results[side.name].append(upload(server, "file", sessions, connections))
             _verify(server.run.files, sessions)
     rates = {
         side: [run.count / run.seconds for run in runs]
@@ -136,11 +134,19 @@ def measure_sessions(
         )
 
 
-def _upload(server: Server, prefix: str, sessions: int, connections: int) -> Sessions:
+def upload(
+    server: Server, prefix: str, sessions: int, connections: int, more: bytes = b""
+) -> Sessions:
+    """
+    Upload small files to a server that runs.
+
+    :param prefix: What their names begin with.
+    :param more: Other headers of each request.
+    """
     gc.collect()
     port = server.run.port
-    names = _names(prefix, sessions)
-    packets = Packets.for_port(port)
+    names = names_of(prefix, sessions)
+    packets = Packets.for_port(port, more)
     times: list[tuple[float, float]] = []
     scripts = [small_uploads(packets, names, _BODY, times) for _ in range(connections)]
     bystanders = Bystanders()
@@ -165,13 +171,13 @@ def _upload(server: Server, prefix: str, sessions: int, connections: int) -> Ses
     )
 
 
-def _names(prefix: str, count: int) -> Iterator[bytes]:
+def names_of(prefix: str, count: int) -> Iterator[bytes]:
     """Names of one length; one iterator may feed many connections."""
     return (b"%b%06d" % (prefix.encode("ascii"), number) for number in range(count))
 
 
 def _verify(files: Path, sessions: int) -> None:
-    for name in _names("file", sessions):
+    for name in names_of("file", sessions):
         path = files / name.decode("ascii")
         if not path.exists() or path.read_bytes() != _BODY:
             raise LoadFailed(f"{path.name} is not what was sent")
@@ -231,8 +237,8 @@ def _measure_open(
     reached: list[Goal] = []
     try:
         with running(side, folder) as server:
-            _upload(server, "warm", _WARM_UP, 4)
-            none_open = _latency(server, "none", latency_sessions, rounds)
+            upload(server, "warm", _WARM_UP, 4)
+            none_open = latency_of(server, "none", latency_sessions, rounds)
             server.settle()
             idle = server.resident_bytes()
             rows.append(_row(0, idle, 0.0, none_open))
@@ -245,7 +251,7 @@ def _measure_open(
                 server.settle()
                 now = server.resident_bytes()
                 grown += now - before
-                latency = _latency(server, f"open{count}-", latency_sessions, rounds)
+                latency = latency_of(server, f"open{count}-", latency_sessions, rounds)
                 rows.append(_row(count, now, grown / count, latency))
                 last = count == open_sessions[-1]
                 reached += [
@@ -302,12 +308,21 @@ def _open(server: Server, first: int, count: int) -> list[socket.socket]:
     )
 
 
-def _latency(server: Server, prefix: str, sessions: int, rounds: int) -> Latency:
-    packets = Packets.for_port(server.run.port)
+def latency_of(
+    server: Server, prefix: str, sessions: int, rounds: int, more: bytes = b""
+) -> Latency:
+    """
+    Upload small files one after the other.
+
+    :param prefix: What their names begin with.
+    :param sessions: How many a round has.
+    :param more: Other headers of each request.
+    """
+    packets = Packets.for_port(server.run.port, more)
     p50s, p99s, highest = [], [], 0.0
     for number in range(rounds):
         times: list[tuple[float, float]] = []
-        names = _names(f"{prefix}{number}-", sessions)
+        names = names_of(f"{prefix}{number}-", sessions)
         script = small_uploads(packets, names, _BODY, times)
         gc.collect()
         close_all(drive(server.run.port, [script], concurrency=1, deadline=120.0))
@@ -321,10 +336,10 @@ def _latency(server: Server, prefix: str, sessions: int, rounds: int) -> Latency
 def _measure_growth(side: Side, folder: Path, sessions: int) -> None:
     with running(side, folder) as server:
         warm_up = max(1, sessions // 5)
-        _upload(server, "warm", warm_up, 32)
+        upload(server, "warm", warm_up, 32)
         server.settle()
         before = server.resident_bytes()
-        _upload(server, "file", sessions, 32)
+        upload(server, "file", sessions, 32)
         server.settle()
         after = server.resident_bytes()
     grown = after - before

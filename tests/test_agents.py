@@ -10,10 +10,10 @@ from typing import Any
 
 from OpenSSL.SSL import Error as TLSError
 from OpenSSL.SSL import SysCallError, ZeroReturnError
-from twisted.internet.defer import fail, succeed
-from twisted.internet.error import ConnectError
+from twisted.internet.defer import succeed
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import HTTPConnectionPool
 from twisted.web.http_headers import Headers
@@ -192,46 +192,59 @@ class WordsTests(SynchronousTestCase):
 
 
 @implementer(IAgentEndpointFactory)
-class Counting:
-    """Notes which endpoints it makes. None of them is connected to."""
+class Endpoints:
+    """
+    Makes endpoints, each of which connects to its own end of a connection.
+
+    :ivar made: For which hosts.
+    :ivar protocols: The connections.
+    """
 
     def __init__(self):
         self.made = []
+        self.protocols = []
 
     def endpointForURI(self, uri):
-        self.made.append((uri.scheme, uri.host, uri.port))
-        return Unreachable()
+        self.made.append(uri.host)
+        return Endpoint(self.protocols)
 
 
 @implementer(IStreamClientEndpoint)
-class Unreachable:
-    """Connects to nothing."""
+class Endpoint:
+    """Connects in memory."""
+
+    def __init__(self, protocols):
+        self.protocols = protocols
 
     def connect(self, protocolFactory):  # noqa: N803
-        return fail(ConnectError())
+        protocol = protocolFactory.buildProtocol(None)
+        protocol.makeConnection(StringTransport())
+        self.protocols.append(protocol)
+        return succeed(protocol)
 
 
 class AgentTests(SynchronousTestCase):
-    """An agent for many requests to one server."""
+    """An agent that keeps its connections."""
 
-    def test_the_endpoint_of_the_last_server_is_kept(self):
-        counting, clock = Counting(), Clock()
-        agent = agent_with(clock, counting, HTTPConnectionPool(clock))
-        for url in (
-            b"http://one.example/a",
-            b"http://one.example/b",
-            b"https://one.example/a",
-            b"https://one.example:8443/a",
-            b"https://two.example:8443/a",
-            b"https://two.example:8443/b",
-        ):
-            self.failureResultOf(agent.request(b"GET", url), ConnectError)
+    def setUp(self):
+        clock = Clock()
+        self.endpoints = Endpoints()
+        self.agent = agent_with(clock, self.endpoints, HTTPConnectionPool(clock))
+
+    def ask(self, url, *headers):
+        """Make a request that is answered with these headers."""
+        asking = self.agent.request(b"GET", url)
+        lines = [b"HTTP/1.1 200 OK", b"Content-Length: 0", *headers, b"", b""]
+        self.endpoints.protocols[-1].dataReceived(b"\r\n".join(lines))
+        self.assertEqual(self.successResultOf(asking).code, 200)
+
+    def test_an_endpoint_is_made_for_each_connection_not_for_each_request(self):
+        self.ask(b"http://one.example/a")
+        self.ask(b"http://one.example/b")
+        self.ask(b"http://one.example/c", b"Connection: close")
+        self.assertEqual(self.endpoints.made, [b"one.example"])
+        self.ask(b"http://one.example/d")
+        self.ask(b"http://two.example/d")
         self.assertEqual(
-            counting.made,
-            [
-                (b"http", b"one.example", 80),
-                (b"https", b"one.example", 443),
-                (b"https", b"one.example", 8443),
-                (b"https", b"two.example", 8443),
-            ],
+            self.endpoints.made, [b"one.example", b"one.example", b"two.example"]
         )

@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.seaweedfs import Bucket, remove_sockets
-from txbits.backends.description import parse_description
+from txbits._descriptions import parse_description
 
 ROOT = Path(__file__).parents[1]
 

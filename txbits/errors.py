@@ -96,9 +96,12 @@ class CredentialsRejected(PolicyError):
     :class:`CredentialsUncheckable`.
 
     :ivar challenges: The values of WWW-Authenticate for the answer.
+    :ivar scheme: The scheme of the credentials, for the log; ``None`` if no scheme
+        takes them.
     """
 
     challenges: tuple[bytes, ...] = ()
+    scheme: str | None = None
 
 
 class CredentialsIncomplete(CredentialsRejected):
@@ -119,7 +122,10 @@ class CredentialsUncheckable(PolicyError):
     or there were too many failures.
 
     :ivar retry_after: Seconds after which the client may try again.
+    :ivar scheme: As of :class:`CredentialsRejected`.
     """
+
+    scheme: str | None = None
 
     def __init__(self, message: str, retry_after: int) -> None:
         super().__init__(message)

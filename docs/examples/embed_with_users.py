@@ -1,57 +1,42 @@
 """
-Uploads for users with passwords: HTTP Basic authentication around a BITSResource.
+Uploads for users with passwords, each into a folder of their own.
 
-``users.txt`` has lines such as ``alice:secret``. Run ``python embed_with_users.py``,
-and upload to ``http://localhost:8080/upload/NAME``. A session belongs to the user who
-created it, and each user can have five open sessions. Use a TLS endpoint on any address
-but loopback: Basic authentication does not encrypt passwords.
+Make the file of users with ``htpasswd -cB -C 12 users alice``, and let nobody else read
+it: ``chmod 600 users``. Run ``python embed_with_users.py``, and upload to
+``http://localhost:8080/upload/alice/NAME``. A session belongs to the user who created
+it, and each user can have five open sessions. Use a TLS endpoint on any address but
+loopback: Basic authentication does not encrypt passwords.
 """
 
 import sys
-from collections.abc import Callable
 from typing import Any
 
-from twisted.cred.checkers import FilePasswordDB
-from twisted.cred.portal import IRealm, Portal
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.task import react
-from twisted.web.guard import BasicCredentialFactory, HTTPAuthSessionWrapper
-from twisted.web.resource import IResource, Resource
-from zope.interface import implementer
+from twisted.web.resource import Resource
 
+from txbits.access.basic import BasicAuthenticator, Passwords
+from txbits.access.permissions import Permission, Permissions
 from txbits.backends.disk import DiskBackend
 from txbits.sessions import Settings
 from txbits.web import BITSResource, BITSSite
 
 
-@implementer(IRealm)
-class UploadRealm:
-    """Gives each user a view of the uploads."""
-
-    def __init__(self, upload: BITSResource) -> None:
-        self.upload = upload
-
-    def requestAvatar(
-        self, name: bytes, mind: object, *interfaces: object
-    ) -> tuple[object, IResource, Callable[[], None]]:
-        if IResource not in interfaces:
-            raise NotImplementedError("only IResource")
-        return IResource, self.upload.for_user(name.decode()), lambda: None
-
-
 async def main(
     reactor: Any,
-    listen: str = "tcp:8080",
+    listen: str = "tcp:8080:interface=127.0.0.1",
     directory: str = "uploads",
-    users: str = "users.txt",
+    users: str = "users",
 ) -> None:
-    upload = BITSResource(DiskBackend(directory, reactor), Settings(session_limit=5))
-    portal = Portal(UploadRealm(upload), [FilePasswordDB(users)])
-    root = Resource()
-    root.putChild(
-        b"upload", HTTPAuthSessionWrapper(portal, [BasicCredentialFactory(b"uploads")])
+    upload = BITSResource(
+        DiskBackend(directory, reactor),
+        Settings(create_directories=True, session_limit=5),
+        authenticators=[BasicAuthenticator(reactor, Passwords.read(users))],
+        policy=Permissions([Permission(["*"], "/{user}", ["upload"])]),
     )
+    root = Resource()
+    root.putChild(b"upload", upload)
 
     await upload.manager.start()
     reactor.addSystemEventTrigger("before", "shutdown", upload.manager.stop)

@@ -18,6 +18,7 @@ from txbits.interfaces import (
     IAbilities,
     IAddressable,
     IAnswerable,
+    IClaimable,
     IDownloadable,
     IPaged,
     IReadable,
@@ -28,7 +29,9 @@ from txbits.testing import BackendContract, HoldableBackend
 class HoldableMemoryTests(BackendContract, SynchronousTestCase):
     """The contract, when nothing is held, over memory."""
 
-    abilities = frozenset({IAbilities, IAnswerable, IDownloadable, IReadable})
+    abilities = frozenset(
+        {IAbilities, IAnswerable, IClaimable, IDownloadable, IReadable}
+    )
     has_directories = False
 
     def make_backend(self):

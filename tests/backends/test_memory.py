@@ -15,7 +15,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txbits.backends.memory import MemoryBackend, PublishedFiles
 from txbits.errors import BackendError
-from txbits.interfaces import IAbilities, IAnswerable, IDownloadable, IPaged, IReadable
+from txbits.interfaces import (
+    IAbilities,
+    IAnswerable,
+    IClaimable,
+    IDownloadable,
+    IPaged,
+    IReadable,
+)
 from txbits.testing import BackendContract
 from txbits.testing.backend import contract
 
@@ -23,7 +30,9 @@ from txbits.testing.backend import contract
 class MemoryContractTests(BackendContract, SynchronousTestCase):
     """The contract, on a clock of our own."""
 
-    abilities = frozenset({IAbilities, IAnswerable, IDownloadable, IPaged, IReadable})
+    abilities = frozenset(
+        {IAbilities, IAnswerable, IClaimable, IDownloadable, IPaged, IReadable}
+    )
     has_directories = False
 
     def make_backend(self):

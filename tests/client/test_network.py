@@ -428,6 +428,24 @@ class ReplyTests(NetworkTestCase):
         self.assertEqual(result.reply_url, url.replace("/x", "/reply"))
         self.assertEqual(self.server.published, DATA)
 
+    async def test_a_reply_is_asked_for_with_the_link_of_the_upload(self) -> None:
+        asked: list[bytes] = []
+
+        class Reply(Resource):
+            isLeaf = True
+
+            def render_GET(self, request: Any) -> bytes:
+                asked.append(request.uri)
+                return b"reply"
+
+        url = self.replying(Reply(), "/reply")
+        path = self.mktemp()
+        result = await self.send(f"{url}?a=1&txbits-link=SECRET", reply=path)
+        with open(path, "rb") as file:
+            self.assertEqual(file.read(), b"reply")
+        self.assertEqual(asked, [b"/reply?txbits-link=SECRET"])
+        self.assertEqual(result.reply_url, url.replace("/x", "/reply"))
+
     async def test_a_reply_that_is_not_there_is_a_failure(self) -> None:
         url = self.replying(Resource(), "\\replies")
         path = self.mktemp()

@@ -220,12 +220,13 @@ async def start_nginx(case, folder, template, port, *, binary=NGINX, **values):
     )
     words = ("-e", "stderr", "-p", folder, "-c", configuration)
     program = Program.start(case, *words, cwd=folder, executable=binary)
-    while not await deferToThread(_listens, port):
+    while not await deferToThread(listens, port):
         if program.status is not None:
             raise AssertionError(f"nginx ended: {program.output}")
 
 
-def _listens(port):
+def listens(port):
+    """Whether something listens on a port; this blocks."""
     with closing(socket.socket()) as connection:
         connection.settimeout(1)
         return connection.connect_ex(("127.0.0.1", port)) == 0

@@ -58,9 +58,11 @@ class Program(ProcessProtocol):
         :param executable: What to run in place of Python.
         """
         program = cls()
+        # What is there already can have gssapi, which is not installed everywhere.
+        theirs = filter(None, [os.environ.get("PYTHONPATH")])
         variables = {
             **os.environ,
-            "PYTHONPATH": os.pathsep.join(map(str, [*path, ROOT])),
+            "PYTHONPATH": os.pathsep.join([*map(str, [*path, ROOT]), *theirs]),
             **dict(environment),
         }
         reactor.spawnProcess(

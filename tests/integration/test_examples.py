@@ -5,6 +5,7 @@ The programs of ``docs/examples`` do what they say, in processes of their own.
 import shutil
 from pathlib import Path
 
+import bcrypt
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
@@ -16,6 +17,12 @@ LOOPBACK = "tcp:0:interface=127.0.0.1"
 
 ALICE = b"Basic YWxpY2U6c2VjcmV0"  # alice:secret
 BOB = b"Basic Ym9iOmhpZGRlbg=="  # bob:hidden
+
+
+def hashed(name, password):
+    """A line of a password file."""
+    stored = bcrypt.hashpw(password, bcrypt.gensalt(4)).decode()
+    return f"{name}:{stored}\n"
 
 
 class ExampleTestCase(TestCase):
@@ -89,19 +96,23 @@ class EmbedTests(ExampleTestCase):
         await program.says("uploads/file has 8 bytes")
 
     async def test_sessions_belong_to_users(self):
-        (self.cwd / "users.txt").write_text("alice:secret\nbob:hidden\n")
+        users = self.cwd / "users"
+        users.touch(0o600)
+        users.write_text(hashed("alice", b"secret") + hashed("bob", b"hidden"))
         program = Program.start(
             self, EXAMPLES / "embed_with_users.py", LOOPBACK, cwd=self.cwd
         )
         wire = await self.wire(program)
-        status, ack = await deferToThread(wire.packet, b"/upload/file", b"Ping")
+        status, ack = await deferToThread(wire.packet, b"/upload/alice/x", b"Ping")
         self.assertEqual(status, 401)
-        self.assertEqual(ack[b"www-authenticate"], b'basic realm="uploads"')
+        self.assertEqual(
+            ack[b"www-authenticate"], b'Basic realm="txbits", charset="UTF-8"'
+        )
 
         wire = await self.wire(program)
         status, ack = await deferToThread(
             wire.packet,
-            b"/upload/other",
+            b"/upload/alice/other",
             b"Create-Session",
             BITS_Supported_Protocols=b"{7df0354d-249b-430f-820d-3d2a9bef4931}",
             Authorization=ALICE,
@@ -109,15 +120,16 @@ class EmbedTests(ExampleTestCase):
         self.assertEqual(status, 200)
         status, ack = await deferToThread(
             wire.packet,
-            b"/upload/other",
+            b"/upload/alice/other",
             b"Cancel-Session",
             BITS_Session_Id=ack[b"bits-session-id"],
             Authorization=BOB,
         )
-        self.assertEqual((status, ack[b"bits-error-code"]), (500, b"0x8020001F"))
+        self.assertEqual(status, 403)
 
-        await self.upload(wire, b"/upload/file", b"contents", Authorization=ALICE)
-        self.assertEqual((self.cwd / "uploads" / "file").read_bytes(), b"contents")
+        await self.upload(wire, b"/upload/alice/file", b"contents", Authorization=ALICE)
+        file = self.cwd / "uploads" / "alice" / "file"
+        self.assertEqual(file.read_bytes(), b"contents")
 
 
 class ThirdPartyBackendTests(ExampleTestCase):

@@ -116,11 +116,17 @@ class AssembleTests(SynchronousTestCase):
             self.assertNotIn("[Errno", complaint)
 
 
+def keep_the_clock(case):
+    """Give the reactor its clock back after a test, which ``makeService`` replaces."""
+    case.patch(reactor, "seconds", reactor.seconds)
+
+
 class AbilityTests(SynchronousTestCase):
     """Settings that need what a backend cannot."""
 
     def setUp(self):
         self.reactor = MemoryReactorClock()
+        keep_the_clock(self)
 
     def assemble(self, *arguments):
         options = Options()
@@ -198,6 +204,9 @@ class ContextTests(SynchronousTestCase):
 
 class MakeServiceTests(SynchronousTestCase):
     """What twistd calls."""
+
+    def setUp(self):
+        keep_the_clock(self)
 
     def test_makes_a_service_of_options(self):
         options = Options()

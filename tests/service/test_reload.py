@@ -5,7 +5,7 @@ is not. What is done in a thread is done immediately.
 
 from pathlib import Path
 
-from attrs import define, evolve
+from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
@@ -26,6 +26,7 @@ from txbits.service._reading import from_options
 from txbits.service.maker import assemble
 from txbits.service.options import Options
 from txbits.sessions import Caller
+from txbits.web import Gate
 
 LATER = "restart required: "
 TOP = 'listen = ["tcp:1"]\n'
@@ -134,6 +135,7 @@ class FailingResource:
 
     manager: object
     error: Exception
+    gate: Gate = field(factory=Gate)
 
     def reconfigure(self, settings, **more):
         return fail(self.error)
@@ -153,6 +155,8 @@ class PlainManager:
 
 class PlainResource:
     """Its directory, which records its new settings."""
+
+    gate = Gate()
 
     def __init__(self, manager):
         self.manager = PlainManager(manager)

@@ -41,6 +41,12 @@ class SettingsTests(SynchronousTestCase):
         self.assertIsNone(settings.host_id)
         self.assertEqual(settings.host_id_fallback_timeout, 24 * 3600)
 
+    def test_a_limit_that_is_set_holds_for_users_and_addresses(self) -> None:
+        for limit in (0, 7):
+            settings = Settings(session_limit=limit)
+            self.assertEqual(settings.sessions_of(is_user=True), limit)
+            self.assertEqual(settings.sessions_of(is_user=False), limit)
+
     def test_values_that_make_no_sense_are_refused(self) -> None:
         wrong: list[dict[str, Any]] = [
             {"max_upload_size": -1},

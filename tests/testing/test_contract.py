@@ -17,6 +17,7 @@ from txbits.interfaces import (
     IAbilities,
     IAddressable,
     IAnswerable,
+    IClaimable,
     IDownloadable,
     IPaged,
     IReadable,
@@ -63,7 +64,7 @@ class CollectionTests(SynchronousTestCase):
     def test_those_that_are_lacking_are_named_in_one_line(self) -> None:
         class Memory(_OnMemory, SynchronousTestCase):
             abilities = frozenset(
-                {IAbilities, IAnswerable, IDownloadable, IPaged, IReadable}
+                {IAbilities, IAnswerable, IClaimable, IDownloadable, IPaged, IReadable}
             )
 
         (name,) = [one for one in self.collected(Memory) if "_lacks_" in one]
@@ -78,7 +79,7 @@ class CollectionTests(SynchronousTestCase):
         ((_, failure),) = self.result_of(Undeclared, name).failures
         self.assertIn(
             "abilities is to be "
-            "{IAbilities, IAnswerable, IDownloadable, IPaged, IReadable}",
+            "{IAbilities, IAnswerable, IClaimable, IDownloadable, IPaged, IReadable}",
             str(failure),
         )
 

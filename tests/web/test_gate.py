@@ -32,7 +32,7 @@ from txbits.interfaces import (
     Scope,
 )
 from txbits.sessions import Settings
-from txbits.web import BITSResource
+from txbits.web import BITSResource, Gate
 
 ALICE = Identity("alice", "told")
 
@@ -137,6 +137,14 @@ class AuthenticatorTests(WebCase):
         self.serve(authenticators=[Persistent()])
         for data in (told(packet(b"Ping"), "alice"), packet(b"Ping")):
             self.assertEqual(self.ask(data)["Persistent-Auth"], "true")
+
+    def test_another_gate_admits_the_next_packet(self) -> None:
+        self.serve(authenticators=[ByName()])
+        ping = told(packet(b"Ping"), "alice")
+        peer = self.peer()
+        self.assert_success(self.exchange(peer, ping), None)
+        self.resource.gate = Gate(self.resource.gate.authenticators, DenyingPolicy())
+        self.assert_refused(self.exchange(peer, ping), "access-denied")
 
     def test_connection_memory_is_that_of_the_connection(self) -> None:
         authenticator = Authenticator(ALICE)

@@ -24,7 +24,12 @@ from twisted.internet.testing import StringTransport
 from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
-from twisted.web.http import HTTPChannel, HTTPFactory, Request
+from twisted.web.http import (
+    HTTPChannel,
+    HTTPFactory,
+    Request,
+    _IdentityTransferDecoder,
+)
 from twisted.web.resource import Resource
 from twisted.web.server import Request as ServerRequest
 from twisted.web.server import Site
@@ -154,6 +159,15 @@ class ChannelTests(SynchronousTestCase):
         self.assertFalse(
             self.channel._maybeChooseTransferDecoder(b"Transfer-Encoding", b"chunked")
         )
+
+    def test_a_decoder_hands_pieces_on_and_what_follows_the_last(self):
+        channel, pieces, rest = HTTPChannel(), [], []
+        channel._transferDecoder = _IdentityTransferDecoder(
+            5, pieces.append, rest.append
+        )
+        channel.rawDataReceived(b"abc")
+        channel.rawDataReceived(b"defg")
+        self.assertEqual((pieces, rest), ([b"abc", b"de"], [b"fg"]))
 
     def test_lines_are_kept_in_a_buffer_and_raw_data_is_not(self) -> None:
         self.assertIs(HTTPChannel.__mro__[1], LineReceiver)

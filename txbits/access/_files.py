@@ -22,6 +22,29 @@ def read_secret_file(path: str, what: str, longest: int) -> bytes:
     :raises InvalidSetting: If it cannot be used. The text is one line that names the
         file, says what to do, and has nothing of the content.
     """
+    content, mode = _read(path, longest)
+    if mode & (stat.S_IROTH | stat.S_IWOTH):
+        raise InvalidSetting(
+            f"{path} is accessible to every user of this machine; run chmod o-rw on it"
+        )
+    return _checked(path, content, what, longest)
+
+
+def read_public_file(path: str, what: str, longest: int) -> bytes:
+    """
+    Read a file that everyone may read, but not change, such as one of public keys. This
+    blocks. Parameters, result and errors are those of :func:`read_secret_file`.
+    """
+    content, mode = _read(path, longest)
+    if mode & stat.S_IWOTH:
+        raise InvalidSetting(
+            f"{path} can be changed by every user of this machine; run chmod o-w on it"
+        )
+    return _checked(path, content, what, longest)
+
+
+def _read(path: str, longest: int) -> tuple[bytes, int]:
+    """Read a file, and one byte more than it may have; and its mode."""
     if "\0" in path:
         raise InvalidSetting(f"{path!a} cannot be the name of a file")
     try:
@@ -31,15 +54,15 @@ def read_secret_file(path: str, what: str, longest: int) -> bytes:
             mode = os.fstat(descriptor).st_mode
             if not stat.S_ISREG(mode):
                 raise InvalidSetting(f"{path} is not a regular file")
-            content = _read(descriptor, longest + 1)
+            content = _up_to(longest + 1, descriptor)
         finally:
             os.close(descriptor)
     except OSError as error:
         raise InvalidSetting(f"{path} cannot be read: {error.strerror}") from None
-    if mode & (stat.S_IROTH | stat.S_IWOTH):
-        raise InvalidSetting(
-            f"{path} is accessible to every user of this machine; run chmod o-rw on it"
-        )
+    return content, mode
+
+
+def _checked(path: str, content: bytes, what: str, longest: int) -> bytes:
     if not content:
         raise InvalidSetting(f"{path} is empty; it must contain {what}")
     if len(content) > longest:
@@ -49,8 +72,8 @@ def read_secret_file(path: str, what: str, longest: int) -> bytes:
     return content
 
 
-def _read(descriptor: int, most: int) -> bytes:
-    """Read up to *most* bytes: one call may return fewer than there are."""
+def _up_to(most: int, descriptor: int) -> bytes:
+    """Read *most* bytes, if there are: one call may return fewer than there are."""
     pieces = []
     while most and (piece := os.read(descriptor, most)):
         pieces.append(piece)

@@ -8,11 +8,11 @@ stores bytes, and depends on neither HTTP nor packets.
 
 from __future__ import annotations
 
+from txbits._descriptions import parse_description
 from txbits.backends._destinations import checked_segments
 from txbits.backends.description import (
     available_parsers,
     backend_from_description,
-    parse_description,
 )
 
 __all__ = [

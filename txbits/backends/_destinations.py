@@ -53,7 +53,7 @@ def checked_segments(destination: tuple[str, ...]) -> tuple[str, ...]:
     :raises DestinationIsDirectory: If they name a directory: there are none, or the
         last is empty because the URL ends in a slash.
     """
-    length = sum(len(segment.encode("utf-8", "replace")) + 1 for segment in destination)
+    length = len("/".join(("", *destination)).encode("utf-8", "replace"))
     if len(destination) > MAX_DEPTH or length > MAX_PATH:
         raise DestinationForbidden(
             f"{len(destination)} segments of {length} bytes: at most {MAX_DEPTH} of "

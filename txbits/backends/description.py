@@ -1,77 +1,23 @@
 """
 Backend descriptions: one string, such as ``disk:/srv/uploads``, becomes a backend.
 
-The syntax is that of Twisted's endpoint strings: a prefix, then positional and
-``name=value`` parts between colons. A backslash escapes a colon, an equals sign or a
-backslash. The prefix selects an :class:`~txbits.interfaces.IBackendParser` among the
-Twisted plugins. The parsers of our own backends are here too. They import a backend
-only when they make one, since twistd loads every plugin that it lists.
+The prefix selects an :class:`~txbits.interfaces.IBackendParser` among the Twisted
+plugins. The parsers of our own backends are here too. They import a backend only when
+they make one, since twistd loads every plugin that it lists.
 """
 
 from __future__ import annotations
 
-import inspect
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import ClassVar
 
 from twisted.plugin import getPlugins
 from zope.interface import implementer
 
+from txbits._descriptions import make, parse_description
 from txbits.errors import InvalidSetting
 from txbits.interfaces import BackendContext, IBackend, IBackendParser
-
-
-def parse_description(text: str) -> tuple[str, tuple[str, ...], dict[str, str]]:
-    r"""
-    Parse a description.
-
-    ``"s3:logs:prefix=in/:endpoint=http\://host"`` gives ``("s3", ("logs",),
-    {"prefix": "in/", "endpoint": "http://host"})``. Only a colon
-    ends a value, which may contain equals signs. ``"memory:"`` has no parts.
-
-    :returns: The prefix, the positional parts and the named parts, unescaped.
-    :raises InvalidSetting: If there is no prefix, a name is given twice, or the text
-        ends in a backslash.
-    """
-    prefix, colon, rest = text.partition(":")
-    if not colon or not prefix or "=" in prefix or "\\" in prefix:
-        raise InvalidSetting(
-            f"{text!r} is not a backend description, such as disk:/srv/uploads"
-        )
-    args: list[str] = []
-    kwargs: dict[str, str] = {}
-    for name, value in _parts(rest) if rest else ():
-        if name is None:
-            args.append(value)
-        elif name in kwargs:
-            raise InvalidSetting(f"{text!r}: {name!r} is given twice")
-        else:
-            kwargs[name] = value
-    return prefix, tuple(args), kwargs
-
-
-def _parts(text: str) -> Iterator[tuple[str | None, str]]:
-    """Split at colons; each part is a name, ``None`` if it has none, and a value."""
-    name: str | None = None
-    value = ""
-    characters = iter(text)
-    for character in characters:
-        if character == "\\":
-            try:
-                value += next(characters)
-            except StopIteration:
-                raise InvalidSetting(
-                    f"{text!r} ends in a backslash; write \\\\ for one"
-                ) from None
-        elif character == ":":
-            yield name, value
-            name, value = None, ""
-        elif character == "=" and name is None:
-            name, value = value, ""
-        else:
-            value += character
-    yield name, value
 
 
 def available_parsers() -> list[IBackendParser]:
@@ -109,34 +55,7 @@ def backend_from_description(
     if parser is None:
         formats = ", ".join(one.format for one in known) or "none"
         raise InvalidSetting(f"unknown backend {prefix!r}; the backends are: {formats}")
-    return _called(parser.parse_backend, parser.format, context, args, kwargs)
-
-
-def _called(
-    make: Callable[..., IBackend],
-    form: str,
-    context: BackendContext,
-    args: tuple[str, ...],
-    kwargs: dict[str, str],
-) -> IBackend:
-    """
-    Make a backend from the parts of a description.
-
-    :raises InvalidSetting: If *make* does not accept them.
-    """
-    try:
-        # Bound apart from the call, so that a TypeError inside it stays visible.
-        inspect.signature(make).bind(context, *args, **kwargs)
-    except TypeError as error:
-        raise InvalidSetting(
-            f"{error}; write {form}, with a backslash before each : or = in a value"
-        ) from error
-    try:
-        return make(context, *args, **kwargs)
-    except InvalidSetting:
-        raise
-    except ValueError as error:
-        raise InvalidSetting(f"{error}; write {form}") from error
+    return make(parser.parse_backend, parser.format, context, args, kwargs)
 
 
 @implementer(IBackendParser)
@@ -152,7 +71,7 @@ class _Parser:
         self, context: BackendContext, *args: str, **kwargs: str
     ) -> IBackend:
         """Make the backend; see :class:`~txbits.interfaces.IBackendParser`."""
-        return _called(type(self)._make, self.format, context, args, kwargs)
+        return make(type(self)._make, self.format, context, args, kwargs)
 
 
 def _memory(context: BackendContext) -> IBackend:

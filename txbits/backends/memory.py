@@ -16,7 +16,7 @@ from itertools import count
 from typing import ClassVar
 from uuid import UUID
 
-from attrs import define, evolve, field
+from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IConsumer, IReactorTime
 from twisted.internet.task import deferLater
@@ -44,6 +44,8 @@ from txbits.interfaces import (
     IAbilities,
     IAnswerable,
     IBackend,
+    IClaim,
+    IClaimable,
     IDownloadable,
     IPaged,
     IReadable,
@@ -109,6 +111,17 @@ def _stored(content: bytes, modified: float, etag: str) -> StoredFile:
         return succeed(bytes(whole[offset : offset + length]))
 
     return StoredFile(len(content), modified, etag, by_pieces(read))
+
+
+@implementer(IClaim)
+@frozen(eq=False)
+class _MemoryClaim:
+    _claims: dict[str, tuple[UUID, float]]
+    _name: str
+
+    def withdraw(self) -> Deferred[None]:
+        self._claims.pop(self._name, None)
+        return succeed(None)
 
 
 @implementer(IUploadSession, IReadable, IAnswerable)
@@ -293,7 +306,7 @@ def _above(destination: tuple[str, ...]) -> list[tuple[str, ...]]:
     return [destination[:end] for end in range(1, len(destination))]
 
 
-@implementer(IBackend, IAbilities, IDownloadable, IPaged)
+@implementer(IBackend, IAbilities, IDownloadable, IPaged, IClaimable)
 @define(eq=False)
 class MemoryBackend:
     """
@@ -320,6 +333,8 @@ class MemoryBackend:
     @_wall.default
     def _wall_of_the_clock(self) -> Wall:
         return wall_of(self._clock)
+
+    _claims: dict[str, tuple[UUID, float]] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.files = PublishedFiles(self._wall)
@@ -403,6 +418,9 @@ class MemoryBackend:
     async def clean_up(self, closed_before: float) -> None:
         """Forget old closes; see :class:`~txbits.interfaces.IBackend`."""
         now = self._wall()
+        for name, (_, until) in list(self._claims.items()):
+            if until < now:
+                del self._claims[name]
         for number, session_id in enumerate(list(self._closed), 1):
             if not number % _MANY:
                 await deferLater(self._clock, 0)
@@ -416,6 +434,19 @@ class MemoryBackend:
                 self._closed[session_id] = kept
             else:
                 del self._closed[session_id]
+
+    def claim(
+        self, name: str, session_id: UUID, until: float
+    ) -> Deferred[IClaim | None]:
+        """Take a claim; see :class:`~txbits.interfaces.IClaimable`."""
+        holder, _ = self._claims.setdefault(name, (session_id, until))
+        if holder != session_id:
+            return succeed(None)
+        return succeed(_MemoryClaim(self._claims, name))
+
+    def is_claimed(self, name: str) -> Deferred[bool]:
+        """Look a claim up; see :class:`~txbits.interfaces.IClaimable`."""
+        return succeed(name in self._claims)
 
     @deferred
     async def open_file(self, destination: tuple[str, ...]) -> IStoredFile:

@@ -10,6 +10,8 @@ from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
 from twisted.python.url import URL
 
+from txbits.protocol.urls import LINK_PARAMETER, links_of, without_link
+
 _PROXY = re.compile(r"http://(\[[0-9A-Fa-f:.]+\]|[^\s/:@]+)(?::([0-9]{1,5}))?/?")
 
 
@@ -38,12 +40,13 @@ def to_wire(text: str) -> str:
 
 @lru_cache(maxsize=64)
 def _encoded(text: str) -> str:
+    shown = without_link(text)
     if any(c in "\t\r\n" or ord(c) < 0x20 or ord(c) == 0x7F for c in text):
-        raise InvalidURL(f"{text!r} has control characters in it")
+        raise InvalidURL(f"{shown!r} has control characters in it")
     if "://" not in text or text.split("://")[0].lower() not in ("http", "https"):
-        raise InvalidURL(f"{text!r} does not begin with http:// or https://")
+        raise InvalidURL(f"{shown!r} does not begin with http:// or https://")
     if "#" in text:
-        raise InvalidURL(f"{text!r} has a '#' in it; write %23 if it is meant")
+        raise InvalidURL(f"{shown!r} has a '#' in it; write %23 if it is meant")
     try:
         url = URL.fromText(text)
         url = url.replace(scheme=url.scheme.lower())
@@ -52,13 +55,15 @@ def _encoded(text: str) -> str:
         encoded = url.replace(host="h" if host else "").to_uri()
         encoded = encoded.replace(host=_in_ascii(host))
     except ValueError as error:
-        raise InvalidURL(f"{text!r} is not a URL: {error}") from error
+        raise InvalidURL(
+            f"{shown!r} is not a URL: {without_link(str(error))}"
+        ) from error
     if not host:
-        raise InvalidURL(f"{text!r} names no host")
+        raise InvalidURL(f"{shown!r} names no host")
     if url.userinfo:
         raise InvalidURL("a user name in the URL is not supported")
     if not 0 < (url.port or 0) < 65536:
-        raise InvalidURL(f"{text!r} has a port that does not exist")
+        raise InvalidURL(f"{shown!r} has a port that does not exist")
     return encoded.to_text()
 
 
@@ -101,6 +106,22 @@ def resolve_reply(destination: str, text: str) -> str:
         return to_wire(url.partition("#")[0])
     except ValueError as error:
         raise InvalidURL(f"the server gave {text!r} as reply URL") from error
+
+
+def with_link_of(url: str, other: str) -> str:
+    """
+    Append the upload links of another URL, if it has any.
+
+    :param url: An encoded URL.
+    :param other: Likewise.
+    """
+    parameters = [
+        f"{LINK_PARAMETER}={quote(link)}"
+        for link in links_of(urlsplit(other).query.encode("ascii"))
+    ]
+    if not parameters:
+        return url
+    return url + ("&" if "?" in url else "?") + "&".join(parameters)
 
 
 def same_server(one: str, other: str) -> bool:

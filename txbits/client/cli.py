@@ -27,6 +27,7 @@ from txbits._interrupts import Interrupts, flush
 from txbits.client.commands import NAMES, load
 from txbits.client.commands._command import Context, Status, begin
 from txbits.clocks import keep_steady
+from txbits.protocol.urls import without_link
 
 #: How many seconds an interrupted command may take to end cleanly.
 _PATIENCE = 10.0
@@ -36,6 +37,8 @@ class _Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, with our exit status."""
 
     def error(self, message: str) -> NoReturn:
+        # It may quote any argument.
+        message = without_link(message)
         self.exit(Status.USAGE, f"txbits: {message} (try {self.prog} --help)\n")
 
 

@@ -37,6 +37,7 @@ from txbits.client._url import (
     same_server,
     to_wire,
     with_host,
+    with_link_of,
 )
 from txbits.client.events import (
     Created,
@@ -65,6 +66,7 @@ from txbits.protocol.reactions import (
     Refused,
 )
 from txbits.protocol.upload import Phase, Upload
+from txbits.protocol.urls import without_link
 
 #: How many seconds an upload is retried without progress.
 DEFAULT_RETRY_FOR = 600.0
@@ -103,7 +105,7 @@ class UploadJob:
     """
 
     source: Any
-    url: str
+    url: str = field(repr=without_link)
     reactor: Any = field(kw_only=True)
     fragment_size: int | None = field(default=None, kw_only=True)
     retry_for: float = field(default=DEFAULT_RETRY_FOR, kw_only=True)
@@ -114,7 +116,7 @@ class UploadJob:
     on_event: Callable[[Event], None] = field(default=ignore, kw_only=True)
     random: Callable[[], float] = field(default=_random.random, kw_only=True)
     exchange: IExchange | None = field(default=None, kw_only=True)
-    _wire_url: str = field(init=False, default="")
+    _wire_url: str = field(init=False, default="", repr=False)
     _opened: Any = field(init=False, default=None)
     _machine: Upload = field(init=False)
     _backoff: Backoff = field(init=False)
@@ -437,6 +439,8 @@ class UploadJob:
             raise UploadFailed(str(error), transient=False) from error
         # A server that another one names is trusted only with trust_host_id.
         trusted = server if self.settings.trust_host_id else self._wire_url
+        if same_server(url, trusted):
+            url = with_link_of(url, self._wire_url)
         while True:
             getting = Deferred.fromCoroutine(
                 fetch_reply(self.reactor, url, trusted, self.settings, self.reply)

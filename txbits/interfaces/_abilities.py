@@ -5,6 +5,7 @@ Optional interfaces of backends and their sessions, for what not every store can
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence, Set
+from uuid import UUID
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
@@ -166,6 +167,52 @@ class IRefreshable(Interface):
         :returns: A Deferred that fires with ``None`` when all attributes are as the
             store has them. It fails with :class:`~txbits.errors.NoSuchSession` if the
             session is gone, or closed; or with :class:`~txbits.errors.BackendError`.
+        """
+
+
+class IClaim(Interface):
+    """What a session got that may be published; see :class:`IClaimable`."""
+
+    def withdraw() -> Deferred[None]:
+        """
+        Let other sessions have the claim, since nothing was published.
+
+        If another process has claimed it for the same session since, this does nothing.
+
+        :returns: A Deferred that fires with ``None``. It fails with
+            :class:`~txbits.errors.BackendError`; the session may have the claim then.
+        """
+
+
+class IClaimable(Interface):
+    """
+    An optional ability of an :class:`IBackend`: of all sessions that need the same
+    claim, only one is ever published.
+
+    Upload links that are good once require it. A claim outlives processes, as sessions
+    do, and the end of the session that has it. ``IBackend.clean_up`` removes claims
+    whose time is over.
+    """
+
+    def claim(name: str, session_id: UUID, until: float) -> Deferred[IClaim | None]:
+        """
+        Take a claim for a session, before it is published.
+
+        :param name: Any text. What is stored under it is not shown to anyone.
+        :param session_id: The session. It may claim again, also after a restart.
+        :param until: When nobody needs the claim any more, in seconds since the epoch.
+        :returns: A Deferred that fires with the :class:`IClaim` when a restarted
+            process, after a system crash as well, would know that the session has it;
+            with ``None`` if another session has it. It fails with
+            :class:`~txbits.errors.BackendError`; the session may have it then.
+        """
+
+    def is_claimed(name: str) -> Deferred[bool]:
+        """
+        Tell whether any session has a claim.
+
+        :returns: A Deferred that fires with the answer. It fails with
+            :class:`~txbits.errors.BackendError`.
         """
 
 

@@ -82,18 +82,23 @@ class Scope:
     :ivar is_tree: Whether it contains all destinations below *path*; otherwise *path*
         is the only destination.
     :ivar grant: What it permits.
+    :ivar has_expired: Whether it only permits going on with sessions that are open.
     """
 
     path: tuple[str, ...]
     is_tree: bool
     grant: Grant
+    has_expired: bool = False
 
     def check(self, destination: tuple[str, ...], packet_type: str) -> Grant:
         """
         Permit or refuse a packet, as :meth:`IAccessPolicy.check` does.
 
+        :raises CredentialsRejected: If it has expired, and this begins an upload.
         :raises AccessDenied: If this is no upload, or *destination* is outside.
         """
+        if self.has_expired and packet_type == "Create-Session":
+            raise CredentialsRejected("the link has expired")
         if packet_type in ("GET", "HEAD"):
             raise AccessDenied("an upload link does not permit downloads")
         if not contains(self.path, destination, is_tree=self.is_tree):

@@ -32,8 +32,8 @@ from txbits.service._kinds import (
     Url,
     shown,
 )
-from txbits.service.settings import Configuration, Directory, Notification
-from txbits.sessions.settings import Settings
+from txbits.service.settings import Access, Configuration, Directory, Notification
+from txbits.sessions.settings import ADDRESS_SESSIONS, USER_SESSIONS, Settings
 from txbits.web import Limits
 from txbits.web._origin import checked_public_url
 
@@ -48,6 +48,8 @@ class Key:
     :ivar kind: The kind of its values.
     :ivar help: What it does, for ``--help``.
     :ivar unset: The default in words, if it is not a value.
+    :ivar schemes: The authentication schemes that it belongs to; empty for all.
+    :ivar is_option: Whether it is an option of the command line as well.
     """
 
     name: str
@@ -55,6 +57,8 @@ class Key:
     kind: Kind
     help: str
     unset: str = "0"
+    schemes: tuple[str, ...] = ()
+    is_option: bool = True
 
     @property
     def attribute(self) -> Attribute[Any]:
@@ -67,7 +71,7 @@ class Key:
     @property
     def of_a_directory(self) -> bool:
         """Whether each virtual directory can have its own value."""
-        return self.owner in (Directory, Settings, Notification)
+        return self.owner in (Directory, Settings, Notification, Access)
 
     @property
     def default(self) -> str:
@@ -129,7 +133,11 @@ KEYS = (
         "--help-backends.",
     ),
     Key("mount", Directory, Mount(), "URL prefix that accepts uploads."),
-    Key("enabled", Settings, Flag(), "Accept uploads."),
+    Key(
+        "enabled", Settings, Flag(), "Accept uploads.",
+        # Disabling a directory makes sense only if there are others.
+        is_option=False,
+    ),
     Key("allow-downloads", Settings, Flag(), "Serve published files to GET and HEAD."),
     Key("allow-overwrites", Settings, Flag(), "Let uploads replace existing files."),
     Key("create-directories", Settings, Flag(), "Create missing parent directories."),
@@ -147,7 +155,23 @@ KEYS = (
     ),
     Key(
         "session-limit", Settings, Number("a whole number of sessions"),
-        "Maximum number of open sessions of one authenticated user; 0 for no limit.",
+        "Maximum number of open sessions of one authenticated user, or of one address "
+        "of anonymous clients; 0 for no limit.",
+        f"{USER_SESSIONS} for a user, {ADDRESS_SESSIONS} for an address",
+    ),
+    Key(
+        "max-sessions", Settings, Number("a whole number of sessions"),
+        "Maximum number of open sessions in all; 0 for no limit.",
+    ),
+    Key(
+        "user-quota", Settings, SIZE,
+        "Maximum size of what the open sessions of one authenticated user have stored, "
+        "such as 100G; 0 for no limit.",
+    ),
+    Key(
+        "directory-quota", Settings, SIZE,
+        "Maximum size of what all open sessions have stored, such as 1T; 0 for no "
+        "limit.",
     ),
     Key(
         "cleanup-interval", Settings, DURATION,
@@ -171,6 +195,94 @@ KEYS = (
     Key(
         "host-id-fallback-timeout", Settings, WHOLE_DURATION,
         "Time without progress there after which clients return.",
+    ),
+    Key(
+        "authenticate", Access, Texts('["negotiate", "basic"]', may_be_empty=True),
+        "Authentication scheme, such as link; see --help-authenticators; may be "
+        "repeated. Schemes but link require permissions, which only a settings file "
+        "has.",
+        "none",
+    ),
+    Key(
+        "session-credentials", Access, Text(),
+        "Which packets must carry credentials: every-packet or create.",
+        is_option=False,
+    ),
+    Key(
+        "adopt-anonymous-sessions", Settings, Flag(),
+        "Let whoever may upload to the destination of a session without an owner go "
+        "on with it.",
+        is_option=False,
+    ),
+    Key(
+        "allow-plain-passwords", Access, Flag(),
+        "Accept passwords, tokens and links on listeners without TLS.",
+    ),
+    Key(
+        "password-file", Access, Optional(),
+        "File with the users of basic, as htpasswd -B writes it.",
+        "none", ("basic",), is_option=False,
+    ),
+    Key(
+        "keytab", Access, Optional(), "File with the Kerberos keys of negotiate.",
+        "none", ("negotiate",), is_option=False,
+    ),
+    Key(
+        "realms", Access, Texts('["EXAMPLE.TEST"]', may_be_empty=True),
+        "Realms whose users are known without them: those whose users negotiate "
+        "accepts, and those that are omitted from names in certificates.",
+        "none", ("negotiate", "certificate"), is_option=False,
+    ),
+    Key(
+        "certificate-name", Access, Text(),
+        "Which part of a client certificate is the name of the user: cn, dns, email "
+        "or upn.",
+        schemes=("certificate",), is_option=False,
+    ),
+    Key(
+        "token-file", Access, Optional(), "File with the tokens of bearer.",
+        "none", ("bearer",), is_option=False,
+    ),
+    Key(
+        "jwt-keys", Access, Optional(),
+        "File or https URL with the keys (JWKS) that sign the JSON Web Tokens of "
+        "bearer.",
+        "none", ("bearer",), is_option=False,
+    ),
+    Key(
+        "jwt-issuer", Access, Optional(), "Who must have issued JSON Web Tokens.",
+        "none", ("bearer",), is_option=False,
+    ),
+    Key(
+        "jwt-audience", Access, Optional(), "Whom JSON Web Tokens must be for.",
+        "none", ("bearer",), is_option=False,
+    ),
+    Key(
+        "jwt-name-claim", Access, Text(), "Claim with the name of the user.",
+        schemes=("bearer",), is_option=False,
+    ),
+    Key(
+        "jwt-groups-claim", Access, Text(), "Claim with the groups of the user.",
+        schemes=("bearer",), is_option=False,
+    ),
+    Key(
+        "user-header", Access, Text(),
+        "Header in which a trusted proxy names the user.",
+        schemes=("header",), is_option=False,
+    ),
+    Key(
+        "link-key-file", Access, Optional(),
+        "File with the keys that sign upload links.", "none", ("link",),
+    ),
+    Key(
+        "link-grace", Access, DURATION,
+        "Time for which an expired link serves an open session.",
+        "session-timeout", ("link",),
+    ),
+    Key(
+        "revoked-links", Access, Texts('["anna", "17"]', may_be_empty=True),
+        "Names or ids of upload links that are no longer valid.",
+        "none", ("link",), is_option=False,
     ),
     Key(
         "notify-url", Notification,

@@ -15,6 +15,7 @@ from txbits.errors import InvalidSetting
 from txbits.interfaces import IExclusive, INotifier
 from txbits.service._served import Builder, Served
 from txbits.service.settings import Configuration, Directory
+from txbits.web import Gate
 
 
 @frozen
@@ -25,11 +26,13 @@ class Kept:
     :ivar served: The directory.
     :ivar settings: Its settings from now on.
     :ivar notifier: The notifier for its server application from now on, if any.
+    :ivar gate: What admits requests to it from now on.
     """
 
     served: Served
     settings: Directory
     notifier: INotifier | None
+    gate: Gate
 
 
 @frozen
@@ -63,14 +66,21 @@ def make_plan(
         complete line.
     """
     builder.forget_places()
+    # What is new has to do with the listeners that there are.
+    now = evolve(new, listen=old.listen, listen_from=old.listen_from)
     pairs, removed = _pair(new.directories, running)
     plan = Plan(removed=removed, postponed=_of_the_server(old, new))
     for directory, served in pairs:
         if served is not None:
-            plan.kept.append(_keep(served, directory, builder, plan.postponed))
+            settings, notifier = _keep(served, directory, builder, new, plan.postponed)
+            gate = builder.gate_for(settings, now)
+            plan.kept.append(Kept(served, settings, notifier, gate))
     for directory, served in pairs:
+        if new.listen != old.listen:
+            # It could not start again.
+            builder.gate_for(directory, new)
         if served is None:
-            plan.added.append(builder.build(directory, new.trusted_proxies))
+            plan.added.append(builder.build(directory, now))
     return plan
 
 
@@ -107,12 +117,18 @@ def _at_place_of(directory: Directory, left: Iterable[Served]) -> Served | None:
 
 
 def _keep(
-    served: Served, wanted: Directory, builder: Builder, postponed: list[str]
-) -> Kept:
+    served: Served,
+    wanted: Directory,
+    builder: Builder,
+    new: Configuration,
+    postponed: list[str],
+) -> tuple[Directory, INotifier | None]:
     """
     Find out which new settings a directory that stays can get without a restart.
 
+    :param new: All new settings.
     :param postponed: Lines for the other new settings are added to this list.
+    :returns: Its settings from now on, and the notifier for its server application.
     """
     before, now = served.directory, wanted
     for name in ("backend", "fsync"):
@@ -121,20 +137,21 @@ def _keep(
             postponed.append(f"{wanted.where}{name}: still {value}")
             now = evolve(now, **{name: value})
     if now != wanted:
-        builder.try_out(wanted)
+        builder.try_out(wanted, new)
     builder.take_place(now, served.manager.backend)
     try:
-        return Kept(served, now, builder.notifier_for(now, served))
+        return now, builder.notifier_for(now, served)
     except InvalidSetting:
         # A backend that is built with these settings may have more abilities.
-        builder.try_out(wanted)
+        builder.try_out(wanted, new)
     if now.backend != wanted.backend:
         postponed.append(f"{wanted.where}all other settings: still unchanged")
-        now = evolve(before, where=wanted.where)
+        # Who may use it does not wait: somebody may have been revoked.
+        now = evolve(before, where=wanted.where, access=wanted.access)
     elif before.notification is None:
         postponed.append(f"{wanted.where}notify-url: still none")
         now = evolve(now, notification=None)
-    return Kept(served, now, builder.notifier_for(now, served))
+    return now, builder.notifier_for(now, served)
 
 
 def _of_the_server(old: Configuration, new: Configuration) -> list[str]:

@@ -19,11 +19,20 @@ from typing import Any
 
 from attrs import evolve
 
-from txbits.errors import InvalidSetting
+from txbits.access.permissions import Permission
+from txbits.errors import CredentialsRejected, InvalidSetting
+from txbits.interfaces import checked_user_name
 from txbits.notification._url import check_url
 from txbits.service._keys import BY_NAME, KEYS
 from txbits.service._kinds import closest, shown
-from txbits.service.settings import Configuration, Directory, Notification, read_secret
+from txbits.service.settings import (
+    FILES_OF_ACCESS,
+    Access,
+    Configuration,
+    Directory,
+    Notification,
+    read_secret,
+)
 from txbits.sessions.settings import Settings
 from txbits.web import Limits
 
@@ -85,7 +94,8 @@ def from_file(path: str, base: str = "") -> Configuration:
             f"{path}: directory: must be written as [[directory]], one table for each "
             "virtual directory"
         )
-    _refuse_unknown(document, [*BY_NAME, "directory"], f"{path}: ")
+    groups = _groups(document.pop("groups", {}), f"{path}: groups")
+    _refuse_unknown(document, [*BY_NAME, "directory", "groups"], f"{path}: ")
     if not tables:
         raise InvalidSetting(
             f"{path}: directory: missing; write a [[directory]] table for each virtual "
@@ -105,14 +115,17 @@ def from_file(path: str, base: str = "") -> Configuration:
         where = f"{path}: directory {number}"
         if isinstance(table.get("mount"), str):
             where += f" ({table['mount']})"
-        _refuse_unknown(table, _OF_DIRECTORIES, f"{where}: ")
-        directories.append(_directory(table, everywhere, f"{where}: ", "", base))
+        _refuse_unknown(table, [*_OF_DIRECTORIES, "permission"], f"{where}: ")
+        directories.append(
+            _directory(table, everywhere, f"{where}: ", "", base, groups)
+        )
         if "backend" not in table:
             raise InvalidSetting(
                 f"{where}: backend: missing; write, for example, "
                 'backend = "disk:/srv/uploads"'
             )
     _refuse_shared_mounts(directories)
+    _refuse_without_scheme(everywhere, directories, f"{path}: ")
     if not any(one.notification for one in directories) and not everywhere.get(
         "notify-url"
     ):
@@ -138,6 +151,7 @@ def _directory(
     where: str,
     dashes: str,
     base: str = "",
+    groups: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Directory:
     """
     Build one virtual directory.
@@ -146,9 +160,12 @@ def _directory(
     :param everywhere: Defaults from the top of the file.
     :param where: What an error message begins with.
     :param dashes: What precedes a key's name there.
+    :param groups: The members of each group.
     """
     before = f"{where}{dashes}"
-    found = _checked({**everywhere, **table}, before)
+    values = {**everywhere, **table}
+    permissions = _permissions(values.pop("permission", []), before)
+    found = _checked(values, before)
     notification = None
     if found[Notification].get("url") is not None:
         notification = _notification(found[Notification], before, base)
@@ -158,9 +175,11 @@ def _directory(
         where=where or dashes,
         creates_root=not where,
         settings=Settings(**found[Settings]),
+        access=_access(found[Access], permissions, groups or {}, base),
         notification=notification,
         **found[Directory],
     )
+    _refuse_without_scheme(table, [directory], before)
     if notification is not None:
         try:
             check_url(notification.url, directory.public_url)
@@ -200,6 +219,95 @@ def _notification(values: Mapping[str, Any], before: str, base: str) -> Notifica
     except InvalidSetting as error:
         raise InvalidSetting(f"{before}notify-secret-file: {error}") from None
     return evolve(notification, secret=secret)
+
+
+def _access(
+    values: Mapping[str, Any],
+    permissions: tuple[Permission, ...],
+    groups: Mapping[str, tuple[str, ...]],
+    base: str,
+) -> Access:
+    """Build the settings of who may use a directory, with the paths of their files."""
+    access = Access(**values, permissions=permissions, groups=groups)
+    files: dict[str, Any] = {
+        # The same at the start and at each reload.
+        name: abspath(join(base, path))
+        for name in FILES_OF_ACCESS
+        if (path := getattr(access, name)) is not None and "://" not in path
+    }
+    return evolve(access, **files)
+
+
+def _groups(table: object, where: str) -> dict[str, tuple[str, ...]]:
+    """Check the members of groups."""
+    example = 'helpdesk = ["alice", "bob"]'
+    if not isinstance(table, dict):
+        raise InvalidSetting(
+            f"{where}: must be written as [groups], with lines such as {example}"
+        )
+    for group, members in table.items():
+        if not isinstance(members, list) or not all(
+            isinstance(member, str) for member in members
+        ):
+            raise InvalidSetting(
+                f"{where}: {group}: must be a list of users, such as {example}, not "
+                f"{shown(members)}"
+            )
+        for name in (group, *members):
+            try:
+                checked_user_name(name)
+            except CredentialsRejected as error:
+                raise InvalidSetting(f"{where}: {group}: {error}") from None
+    return {group: tuple(members) for group, members in table.items()}
+
+
+def _permissions(tables: object, before: str) -> tuple[Permission, ...]:
+    """Check the permissions of a directory."""
+    if not isinstance(tables, list) or not all(isinstance(t, dict) for t in tables):
+        raise InvalidSetting(
+            f"{before}permission: must be written as [[directory.permission]], one "
+            "table for each permission"
+        )
+    return tuple(
+        _permission(table, f"{before}permission {number}: ")
+        for number, table in enumerate(tables, 1)
+    )
+
+
+def _permission(table: Mapping[str, Any], where: str) -> Permission:
+    names = {"users": list, "path": str, "may": list}
+    _refuse_unknown(table, [*names], where)
+    for name, kind in names.items():
+        if name not in table:
+            raise InvalidSetting(f"{where}{name}: missing")
+        value = table[name]
+        if not isinstance(value, kind) or (
+            kind is list and not all(isinstance(one, str) for one in value)
+        ):
+            what = "a string" if kind is str else "a list of strings"
+            raise InvalidSetting(f"{where}{name}: must be {what}, not {shown(value)}")
+    try:
+        return Permission(table["users"], table["path"], table["may"])
+    except InvalidSetting as error:
+        raise InvalidSetting(f"{where}{error}") from None
+
+
+def _refuse_without_scheme(
+    table: Mapping[str, Any], directories: Sequence[Directory], before: str
+) -> None:
+    """Refuse settings of authentication schemes that no directory uses."""
+    used = {one for directory in directories for one in directory.access.authenticate}
+    dashes = "--" if before.endswith("--") else ""
+    for name, value in table.items():
+        # What is empty in a directory only cancels the value from the top.
+        if name not in BY_NAME or value is False or value in ("", []):
+            continue
+        schemes = BY_NAME[name].schemes
+        if schemes and used.isdisjoint(schemes):
+            raise InvalidSetting(
+                f"{before}{name}: requires {dashes}authenticate with "
+                f"{' or '.join(schemes)}"
+            )
 
 
 def _refuse_without_application(table: Mapping[str, Any], before: str) -> None:

@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 
 from txbits._deferreds import deferred
 from txbits.errors import InvalidSetting, ServerStopping
+from txbits.service._access import adopt
 from txbits.service._plan import Kept, Plan, make_plan
 from txbits.service._process import on_one_line
 from txbits.service._served import Builder, Served
@@ -162,9 +163,12 @@ class Reloader:
         changes = [f"{how} {', '.join(m)}" for how, m in mounts.items() if m]
         if has_new_proxies:
             changes.insert(0, "changed trusted-proxies")
+        # Nobody can see whether these files have changed, but they were read.
+        asking = [kept.settings.mount for kept in plan.kept if kept.gate.authenticators]
+        read = f"; credentials of {', '.join(asking)} read again" if asking else ""
         _log.info(
             "settings reloaded: {changes}",
-            changes="; ".join(changes) or "no changes",
+            changes=("; ".join(changes) or "no changes") + read,
             path=new.path,
             **mounts,
         )
@@ -185,6 +189,9 @@ class Reloader:
         is_other = before.segments != now.segments or evolve(
             before, where="", mount=""
         ) != evolve(now, where="", mount="")
+        # Files with secrets may have changed, even if the settings have not.
+        adopt(kept.gate, served.resource.gate)
+        served.resource.gate = kept.gate
         if is_other or has_new_proxies:
             served.resource.reconfigure(
                 now.settings,
@@ -193,6 +200,8 @@ class Reloader:
                 trusted_proxies=proxies,
                 name=now.mount,
             ).addErrback(_not_released, now.mount)
+        if is_other:
+            served.report_without_effect()
         return is_other
 
 

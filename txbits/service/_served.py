@@ -16,10 +16,12 @@ from txbits.backends import backend_from_description
 from txbits.errors import BackendError, InvalidSetting
 from txbits.interfaces import BackendContext, IBackend, IExclusive, INotifier
 from txbits.notification import HTTPNotifier
-from txbits.service.settings import Directory
+from txbits.service._access import gate_of
+from txbits.service._permitted import without_effect
+from txbits.service.settings import Configuration, Directory
 from txbits.sessions import SessionManager
 from txbits.sessions._abilities import require_abilities
-from txbits.web import BITSResource
+from txbits.web import BITSResource, Gate
 
 _log = Logger()
 
@@ -71,6 +73,12 @@ class Served:
             if overdue.active():
                 overdue.cancel()
         self.is_started = True
+        self.report_without_effect()
+
+    def report_without_effect(self) -> None:
+        """Log what permissions allow and the directory does not."""
+        for line in without_effect(self.directory):
+            _log.warn("{line}", line=line, mount=self.directory.mount)
 
     def _report_waiting(self) -> None:
         _log.warn(
@@ -128,28 +136,42 @@ class Builder:
                     )
         self._places.append((directory, backend))
 
-    def build(self, directory: Directory, trusted_proxies: tuple[str, ...]) -> Served:
+    def build(self, directory: Directory, configuration: Configuration) -> Served:
         """
         Build a directory.
 
-        :param trusted_proxies: As in :class:`~txbits.web.BITSResource`.
+        :param configuration: All settings of the server; its listeners are those that
+            are used.
         """
         backend = self._backend(directory)
         self.take_place(directory, backend)
+        gate = gate_of(directory, configuration, self.reactor)
         resource = BITSResource(
             backend,
             directory.settings,
+            policy=gate.policy,
+            authenticators=gate.authenticators,
+            session_credentials=gate.session_credentials,
             notifier=self._notifier(directory, backend),
             reactor=self.reactor,
             public_url=directory.public_url,
-            trusted_proxies=trusted_proxies,
+            trusted_proxies=configuration.trusted_proxies,
             name=directory.mount,
         )
         return Served(directory, resource, self.reactor)
 
-    def try_out(self, directory: Directory) -> None:
+    def try_out(self, directory: Directory, configuration: Configuration) -> None:
         """Check that a directory could be built after a restart."""
         self._notifier(directory, self._backend(directory))
+        gate_of(directory, configuration, self.reactor)
+
+    def gate_for(self, directory: Directory, configuration: Configuration) -> Gate:
+        """
+        Build what admits requests to a directory that is being served.
+
+        :param configuration: As for :meth:`build`.
+        """
+        return gate_of(directory, configuration, self.reactor)
 
     def notifier_for(self, directory: Directory, served: Served) -> INotifier | None:
         """

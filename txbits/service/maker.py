@@ -53,7 +53,7 @@ def assemble(
     """
     builder = Builder(reactor)
     served = [
-        builder.build(directory, configuration.trusted_proxies)
+        builder.build(directory, configuration)
         for directory in configuration.directories
     ]
     mounts = Mounts({one.directory.segments: one.resource for one in served})

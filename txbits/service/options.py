@@ -15,16 +15,17 @@ from typing import Any
 from twisted.python import usage
 
 from txbits._version import versions
+from txbits.access.description import available_authenticators
 from txbits.backends import available_parsers
 from txbits.errors import InvalidSetting
+from txbits.service._access import SCHEMES
 from txbits.service._keys import BY_NAME, KEYS, Key
 from txbits.service._kinds import Flag, Texts, closest
 from txbits.service._process import one_line, remove_own_pidfile
 from txbits.service._reading import from_options
 from txbits.service.settings import Configuration
 
-#: Disabling a directory makes sense only if there are others.
-_NO_OPTIONS = ("enabled",)
+_OPTIONS = [key for key in KEYS if key.is_option]
 
 
 def _help(key: Key) -> str:
@@ -44,14 +45,12 @@ class Options(usage.Options):
         "Receives BITS uploads from Windows over HTTP and publishes complete files."
     )
     optFlags = [
-        [key.name, None, key.help]
-        for key in KEYS
-        if isinstance(key.kind, Flag) and key.name not in _NO_OPTIONS
+        [key.name, None, key.help] for key in _OPTIONS if isinstance(key.kind, Flag)
     ]
     optParameters = [
         *(
             [key.name, None, None, _help(key)]
-            for key in KEYS
+            for key in _OPTIONS
             if not isinstance(key.kind, (Flag, Texts))
         ),
         ["config", None, None, "TOML file with one or more virtual directories."],
@@ -66,6 +65,11 @@ class Options(usage.Options):
 
     opt_listen.__doc__ = _help(BY_NAME["listen"])
 
+    def opt_authenticate(self, scheme: str) -> None:
+        self.repeated.setdefault("authenticate", []).append(scheme)
+
+    opt_authenticate.__doc__ = _help(BY_NAME["authenticate"])
+
     def opt_trusted_proxies(self, network: str) -> None:
         self.repeated.setdefault("trusted-proxies", []).append(network)
 
@@ -75,6 +79,14 @@ class Options(usage.Options):
         """List all kinds of backends, including those of plugins, and exit."""
         for parser in available_parsers():
             print(f"{parser.format}\n    {parser.help}")
+        raise SystemExit(0)
+
+    def opt_help_authenticators(self) -> None:
+        """List all authentication schemes, including those of plugins, and exit."""
+        for scheme in SCHEMES:
+            print(f"{scheme.name}\n    {scheme.help}")
+        for authenticator in available_authenticators():
+            print(f"{authenticator.format}\n    {authenticator.help}")
         raise SystemExit(0)
 
     def opt_version(self) -> None:

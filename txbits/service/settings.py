@@ -8,24 +8,30 @@ bounds of settings are here, in :class:`~txbits.sessions.Settings` and in
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from attrs import field, frozen
-from attrs.validators import gt, in_, optional
+from attrs.validators import ge, gt, in_, optional
 
 from txbits.access._files import read_secret_file
+from txbits.access.permissions import Permission
 from txbits.errors import InvalidSetting
 from txbits.notification._http import TIMEOUT
 from txbits.service._kinds import mount_segments
 from txbits.sessions.settings import Settings
 from txbits.web import Limits
+from txbits.web._gate import SessionCredentials
 
 #: Shorter secrets can be found by trying.
 _SHORTEST_SECRET = 16
 
 #: A longer file is not one with a secret.
 _LONGEST_SECRET = 4096
+
+
+#: The attributes of :class:`Access` that name files.
+FILES_OF_ACCESS = ("password_file", "keytab", "token_file", "jwt_keys", "link_key_file")
 
 
 @frozen(kw_only=True)
@@ -68,6 +74,61 @@ class Notification:
 
 
 @frozen(kw_only=True)
+class Access:
+    """
+    Who may use a virtual directory.
+
+    :ivar authenticate: The authentication schemes, in the order in which they are
+        asked: names of ours, and descriptions of third parties' authenticators.
+    :ivar permissions: Who may do what, and where; the first that matches decides.
+    :ivar groups: The members of each group, for the permissions.
+    :ivar session_credentials: As in :class:`~txbits.web.BITSResource`.
+    :ivar allow_plain_passwords: Whether secrets may arrive on listeners without TLS.
+    :ivar password_file: The users and password hashes of ``basic``.
+    :ivar keytab: The keys of ``negotiate``.
+    :ivar realms: The Kerberos realms whose users are known; none for the realm of the
+        keytab.
+    :ivar certificate_name: Which part of a client certificate is the user's name.
+    :ivar token_file: The tokens of ``bearer``.
+    :ivar jwt_keys: The file or the URL of the keys (JWKS) that JSON Web Tokens of
+        ``bearer`` are signed with.
+    :ivar jwt_issuer: Who must have issued them.
+    :ivar jwt_audience: Whom they must be for.
+    :ivar jwt_name_claim: Which claim is the user's name.
+    :ivar jwt_groups_claim: Which claim names the user's groups.
+    :ivar user_header: The header in which a trusted proxy names the user.
+    :ivar link_key_file: The keys that upload links are signed with.
+    :ivar link_grace: Seconds for which an expired link serves an open session;
+        ``None`` for the time-out of sessions.
+    :ivar revoked_links: Names or ids of links that are not valid any more.
+    """
+
+    authenticate: tuple[str, ...] = ()
+    permissions: tuple[Permission, ...] = ()
+    groups: Mapping[str, tuple[str, ...]] = field(factory=dict)
+    session_credentials: SessionCredentials = field(
+        default="every-packet", validator=in_(("every-packet", "create"))
+    )
+    allow_plain_passwords: bool = False
+    password_file: str | None = None
+    keytab: str | None = None
+    realms: tuple[str, ...] = ()
+    certificate_name: Literal["cn", "dns", "email", "upn"] = field(
+        default="cn", validator=in_(("cn", "dns", "email", "upn"))
+    )
+    token_file: str | None = None
+    jwt_keys: str | None = None
+    jwt_issuer: str | None = None
+    jwt_audience: str | None = None
+    jwt_name_claim: str = "sub"
+    jwt_groups_claim: str = "groups"
+    user_header: str = "X-Remote-User"
+    link_key_file: str | None = None
+    link_grace: float | None = field(default=None, validator=optional(ge(0)))
+    revoked_links: tuple[str, ...] = ()
+
+
+@frozen(kw_only=True)
 class Directory:
     """
     One virtual directory.
@@ -79,6 +140,7 @@ class Directory:
     :ivar creates_root: Likewise. A root in a settings file may be a volume that is not
         mounted when the machine starts; a root on a command line was just typed.
     :ivar settings: Its rules.
+    :ivar access: Who may use it.
     :ivar notification: The server application, if there is one.
     :ivar public_url: The URL of the server's root as clients see it.
     """
@@ -91,6 +153,7 @@ class Directory:
     )
     creates_root: bool = False
     settings: Settings = field(factory=Settings)
+    access: Access = field(factory=Access)
     notification: Notification | None = None
     public_url: str | None = None
 

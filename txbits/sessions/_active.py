@@ -382,13 +382,22 @@ class ActiveSessions:
                 act, "{directory}: " + _ACTS[act][1], directory=self.name or "/"
             )
 
+    def report_no_claims(self) -> None:
+        """Log that a permission for one upload cannot be granted here."""
+        self._troubles.report(
+            "claim",
+            "{directory}: refused an upload link that is good once, since this backend "
+            "cannot remember that (IClaimable); make links without --once, or use "
+            "another backend",
+            directory=self.name or "/",
+        )
+
     def fields(self, session: Session, caller: Caller | None = None) -> dict[str, Any]:
         """
         What every line of the log about a session has: ``session``, ``user``,
-        ``directory``, ``destination``, ``bytes`` and ``total``.
+        ``directory``, ``destination``, ``bytes``, ``total``, ``client`` and ``scheme``.
 
-        :param caller: Who sent the packet: ``client`` and ``scheme``, and ``who`` in
-            texts.
+        :param caller: Who sent the packet, for the last two, and for ``who`` in texts.
         """
         upload = session.upload
         fields = {
@@ -398,6 +407,8 @@ class ActiveSessions:
             "destination": destination_name(upload.destination),
             "bytes": upload.offset,
             "total": upload.total,
+            "client": None,
+            "scheme": None,
         }
         if caller is not None:
             fields["client"], fields["who"] = caller.address, caller.name

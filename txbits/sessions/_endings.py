@@ -19,6 +19,7 @@ from txbits.errors import BackendError, DestinationExists, NoSuchSession
 from txbits.interfaces import IReleasable, PublishedUpload
 from txbits.protocol.session import Move
 from txbits.sessions._active import ActiveSessions
+from txbits.sessions._claims import claim_for, withdraw_after
 from txbits.sessions._notification import have_answered, refused
 from txbits.sessions._session import Caller, Session, Turn
 from txbits.sessions.naming import shown
@@ -45,9 +46,11 @@ async def publish(active: ActiveSessions, session: Session, overwrite: bool) -> 
     """
     Make a session's file appear, and tell the observer.
 
+    :raises AccessDenied: If only one upload is permitted, and it is another.
     :raises BackendError: As ``IUploadSession.publish`` fails.
     """
     upload = session.upload
+    claim = await claim_for(active, session)
     try:
         await upload.publish(
             overwrite=overwrite,
@@ -57,6 +60,7 @@ async def publish(active: ActiveSessions, session: Session, overwrite: bool) -> 
         session.fault = shown(f"{type(error).__name__}: {error}")
         if upload.offset != upload.total:
             session.life.lost()
+        await withdraw_after(active, claim, error)
         raise
     session.life.published()
     if active.observer is not None:
@@ -155,6 +159,7 @@ async def _close(
             f"session {{session}} released with {_amount(fields)}; bytes that "
             "{who} sent may be lost, so that the client has to send the file again: "
             "{directory}/{destination}",
+            outcome="lost",
             **fields,
         )
         raise NoSuchSession("bytes of the session are lost")
@@ -163,16 +168,18 @@ async def _close(
     )
     await _release(active, session)
     if move is Move.FINISH:
-        log_format = "published with {bytes} bytes"
+        outcome, log_format = "published", "published with {bytes} bytes"
     elif is_whole:
+        outcome = "handed-over"
         log_format = "{bytes} bytes handed to the application, not published"
     else:
-        log_format = f"discarded with {_amount(fields)}"
+        outcome, log_format = "discarded", f"discarded with {_amount(fields)}"
     log_often(
         _log,
         "session {session} closed by {who}, "
         + log_format
         + ": {directory}/{destination}",
+        outcome=outcome,
         **fields,
     )
     return True
@@ -242,19 +249,24 @@ async def _cancel(active: ActiveSessions, session: Session, reason: str) -> None
         await active.backend.remember_close(
             upload.session_id, upload.destination, upload.owner
         )
-    fields = active.fields(session)
+    fields = active.fields(session, caller)
     await _release(active, session)
     if move is Move.FINISH and state != "standing":
         raise NoSuchSession("the file was published already")
     log_format = f"session {{session}} released with {_amount(fields)}, {{reason}}"
     if caller is not None:
         log_format += " by {who}"
-        fields["client"], fields["who"] = caller.address, caller.name
-    _log.info(log_format + ": {directory}/{destination}", reason=reason, **fields)
+    _log.info(
+        log_format + ": {directory}/{destination}",
+        outcome="released" if caller is None else "cancelled",
+        reason=reason,
+        **fields,
+    )
     if caller is None and (why := _loss(session, state)) is not None:
         _log.warn(
             "the upload of session {session} is lost, {bytes} bytes from {sender}: "
             "{why}, and {reason}: {directory}/{destination}",
+            outcome="lost",
             sender="an anonymous user" if upload.owner is None else shown(upload.owner),
             owner=upload.owner,
             why=why,

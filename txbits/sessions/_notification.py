@@ -39,6 +39,7 @@ from txbits.interfaces import (
 from txbits.protocol.session import Move
 from txbits.protocol.urls import fault_of_reply_url
 from txbits.sessions._active import ActiveSessions
+from txbits.sessions._claims import claim_for, withdraw
 from txbits.sessions._digest import ReadingBack
 from txbits.sessions._session import Session, Turn
 from txbits.sessions.naming import shown
@@ -298,9 +299,11 @@ async def have_answered(
 
     When this returns, the life of the session has moved on.
 
+    :raises AccessDenied: If only one upload is permitted, and it is another.
     :raises Superseded: If another packet came meanwhile, or the server is stopping.
     :raises Exception: As ``INotifier.notify`` and what keeps the answer fail.
     """
+    claim = None
     if session.asking is not None:
         waiting = session.asking.join()
     elif (notifier := active.notifier_of(session)) is None:
@@ -313,6 +316,7 @@ async def have_answered(
         if session.life.fragment() is not Move.ASK:
             # Another process has asked.
             return
+        claim = await claim_for(active, session)
         question = Question(active, session, notifier, request_url)
         active.begin_asking(session, question)
         waiting = question.join()
@@ -326,6 +330,8 @@ async def have_answered(
         raise Superseded("a newer packet waits for the answer") from error
     finally:
         turn.arrived()
+    if session.life.fragment() is Move.REFUSE:
+        await withdraw(active, claim)
 
 
 def refused(session: Session) -> ApplicationRefused:

@@ -40,6 +40,7 @@ from txbits.protocol.codec import ContentRange
 from txbits.protocol.session import begin
 from txbits.sessions._abilities import require_abilities, why_only_overwriting
 from txbits.sessions._active import ActiveSessions
+from txbits.sessions._claims import require_unclaimed
 from txbits.sessions._digest import Digests
 from txbits.sessions._disabling import Disabling
 from txbits.sessions._endings import cancel_session, close_session, expire_session
@@ -286,9 +287,11 @@ class SessionManager:
             log_often(
                 _log,
                 "session {session} created for {directory}/{destination} by {who}",
+                outcome="created",
                 session=session_name(session_id),
                 directory=self.name,
                 destination=destination_name(destination),
+                bytes=0,
                 client=caller.address,
                 user=caller.user,
                 scheme=caller.scheme,
@@ -312,6 +315,8 @@ class SessionManager:
         settings = rules.settings
         active.creating.add(session_id)
         try:
+            if caller.grant.claim is not None:
+                await require_unclaimed(active, caller.grant.claim)
             await self._upkeep.counted_for(caller, settings)
             active.quota.reserve(session_id, caller, settings)
             upload = await self.backend.create(
@@ -377,6 +382,7 @@ class SessionManager:
         self._begin_packet()
         try:
             session = await self._find(session_id, destination, caller)
+            session.grant = caller.grant
             if session.newest is not None:
                 self._fragments.require_fit(session, content_range)
             turn = session.enter(body)
@@ -390,6 +396,7 @@ class SessionManager:
                 _log.info(
                     "fragment of session {session} from {who} ended early, {bytes} "
                     "bytes are held: {reason} ({directory}/{destination})",
+                    outcome="interrupted",
                     reason=str(error),
                     **active.fields(session, caller),
                 )
@@ -432,6 +439,7 @@ class SessionManager:
         self._begin_packet()
         try:
             session = await self._find(session_id, destination, caller)
+            session.grant = caller.grant
             turn = session.enter(None)
             try:
                 if turn.previous is not None:
@@ -596,5 +604,4 @@ class SessionManager:
                 raise NoSuchSession("the session has expired")
             # Meanwhile, another packet may have begun to act in it.
             session = active.table.get(session_id, session)
-        session.grant = caller.grant
         return session

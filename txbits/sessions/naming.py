@@ -7,6 +7,8 @@ from __future__ import annotations
 from functools import lru_cache
 from uuid import UUID
 
+from txbits.protocol.urls import without_link
+
 #: How many characters of a text from a peer are logged.
 _LONGEST = 300
 
@@ -27,8 +29,10 @@ def destination_name(destination: tuple[str, ...]) -> str:
 
 def shown(text: str) -> str:
     """
-    Make a text from a peer safe for the log: printable, on one line, and not long.
+    Make a text from a peer safe for the log: printable, on one line, not long, and
+    without upload links, which are secrets.
     """
+    text = without_link(text)
     if len(text) > _LONGEST:
         text = f"{text[:_LONGEST]}..."
     return text if text.isprintable() else ascii(text)[1:-1]

@@ -6,15 +6,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from uuid import uuid4
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IConsumer
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from txbits._deferreds import together
 from txbits.errors import BackendError, NoSuchSession, StagedDataLost
 from txbits.interfaces import (
     IAddressable,
+    IClaim,
+    IClaimable,
     IPaged,
     IReadable,
     IRefreshable,
@@ -99,6 +103,70 @@ class AbilitiesContract(ContractBase):
             return fail(BackendError("no more"))
 
         await self.fails(BackendError, paged.list_in_pages(refuse))
+
+    @requires(IClaimable)
+    @contract
+    async def test_one_session_gets_a_claim(self) -> None:
+        backend = await self.started()
+        claims = IClaimable(backend)
+        verifyObject(IClaimable, backend)
+        one, other = uuid4(), uuid4()
+        later = self.now(backend) + 1000.0
+        self.assertFalse(await claims.is_claimed("link/1"))
+        self.assertIsNotNone(await claims.claim("link/1", one, later))
+        self.assertIsNone(await claims.claim("link/1", other, later))
+        self.assertIsNotNone(await claims.claim("link/1", one, later))
+        self.assertTrue(await claims.is_claimed("link/1"))
+        self.assertFalse(await claims.is_claimed("link/2"))
+        self.assertIsNotNone(await claims.claim("link/2", other, later))
+        await self.assert_nothing_left(backend)
+
+    @requires(IClaimable)
+    @contract
+    async def test_sessions_that_claim_at_once_do_not_share(self) -> None:
+        claims = IClaimable(await self.started())
+        got = await together(*(claims.claim("x", uuid4(), 1e10) for _ in range(8)))
+        self.assertEqual(len([one for one in got if one is not None]), 1)
+
+    @requires(IClaimable)
+    @contract
+    async def test_a_claim_that_is_withdrawn_is_free(self) -> None:
+        claims = IClaimable(await self.started())
+        claim = await claims.claim("x", uuid4(), 1e10)
+        assert claim is not None  # noqa: S101
+        verifyObject(IClaim, claim)
+        await claim.withdraw()
+        self.assertFalse(await claims.is_claimed("x"))
+        other = uuid4()
+        self.assertIsNotNone(await claims.claim("x", other, 1e10))
+        self.assertIsNone(await claims.claim("x", uuid4(), 1e10))
+
+    @requires(IClaimable)
+    @contract
+    async def test_a_claim_outlives_its_session_and_the_process(self) -> None:
+        backend = await self.started()
+        session = await self.complete(backend)
+        holder = session.session_id
+        await IClaimable(backend).claim("x", holder, 1e10)
+        await session.release()
+        backend = await self.reopened(backend) or backend
+        await backend.clean_up(0.0)
+        claims = IClaimable(backend)
+        self.assertTrue(await claims.is_claimed("x"))
+        self.assertIsNone(await claims.claim("x", uuid4(), 1e10))
+        self.assertIsNotNone(await claims.claim("x", holder, 1e10))
+
+    @requires(IClaimable)
+    @contract
+    async def test_a_claim_is_removed_when_its_time_is_over(self) -> None:
+        backend = await self.started()
+        claims, now = IClaimable(backend), self.now(backend)
+        await claims.claim("old", uuid4(), now - 10.0)
+        await claims.claim("new", uuid4(), now + 1000.0)
+        self.assertTrue(await claims.is_claimed("old"))
+        await backend.clean_up(0.0)
+        self.assertFalse(await claims.is_claimed("old"))
+        self.assertTrue(await claims.is_claimed("new"))
 
     @requires(IRefreshable)
     @contract

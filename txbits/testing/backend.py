@@ -16,6 +16,7 @@ from txbits.interfaces import (
     IAbilities,
     IAddressable,
     IAnswerable,
+    IClaimable,
     IDownloadable,
     IPaged,
     IReadable,
@@ -36,7 +37,7 @@ from txbits.testing._session_contract import (
 
 __all__ = ["HOSTILE", "BackendContract", "contract"]
 
-_OF_BACKENDS = (IAbilities, IDownloadable, IPaged)
+_OF_BACKENDS = (IAbilities, IClaimable, IDownloadable, IPaged)
 _OF_SESSIONS = (IReadable, IAddressable, IAnswerable, IReplyAddressable, IRefreshable)
 
 

@@ -30,6 +30,8 @@ from txbits.interfaces import (
     IAddressable,
     IAnswerable,
     IBackend,
+    IClaim,
+    IClaimable,
     IDownloadable,
     IReadable,
     IReplyAddressable,
@@ -45,6 +47,7 @@ T = TypeVar("T")
 OPERATIONS = frozenset(
     {
         "begin_attempt",
+        "claim",
         "clean_up",
         "close",
         "create",
@@ -126,7 +129,8 @@ class HoldableBackend:
 
     A held call has done nothing yet: a session whose release is held, or has failed,
     still exists, though its ``releasing`` is set, and stays set. Nothing is held until
-    :meth:`hold` is called. Files can be read if the other backend supports that.
+    :meth:`hold` is called. Files can be read, and claims taken, if the other backend
+    supports that.
 
     :ivar backend: The other backend.
     """
@@ -142,8 +146,9 @@ class HoldableBackend:
         if IAbilities.providedBy(other):
             self.session_abilities = IAbilities(other).session_abilities
             alsoProvides(self, IAbilities)
-        if IDownloadable.providedBy(other):
-            alsoProvides(self, IDownloadable)
+        for ability in (IDownloadable, IClaimable):
+            if ability.providedBy(other):
+                alsoProvides(self, ability)
 
     def hold(self, operation: str) -> Gate:
         """
@@ -239,6 +244,19 @@ class HoldableBackend:
     def clean_up(self, closed_before: float) -> Deferred[None]:
         """Clean up, when ``hold("clean_up")`` allows."""
         return self.through("clean_up", lambda: self.backend.clean_up(closed_before))
+
+    def claim(
+        self, name: str, session_id: UUID, until: float
+    ) -> Deferred[IClaim | None]:
+        """Take a claim, when ``hold("claim")`` allows."""
+        backend: Any = self.backend
+        return self.through("claim", lambda: backend.claim(name, session_id, until))
+
+    def is_claimed(self, name: str) -> Deferred[bool]:
+        """Look a claim up."""
+        backend: Any = self.backend
+        claimed: Deferred[bool] = backend.is_claimed(name)
+        return claimed
 
     def open_file(self, destination: tuple[str, ...]) -> Deferred[IStoredFile]:
         """Open a published file, when ``hold("open_file")`` allows."""

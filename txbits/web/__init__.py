@@ -5,8 +5,9 @@ The web: requests become packets, and results become Acks.
 :class:`BITSSite` its uploads stream.
 """
 
+from txbits.web._gate import Gate
 from txbits.web._streaming import BITSSite, Limits
 from txbits.web.mounts import NotMounted
 from txbits.web.resource import BITSResource
 
-__all__ = ["BITSResource", "BITSSite", "Limits", "NotMounted"]
+__all__ = ["BITSResource", "BITSSite", "Gate", "Limits", "NotMounted"]

@@ -60,10 +60,13 @@ def refusal_of(error: BaseException) -> Refusal:
     return refusals.INTERNAL_ERROR
 
 
-def named(request: Request, caller: Caller) -> dict[str, Any]:
+def named(
+    request: Request, caller: Caller, error: BaseException | None = None
+) -> dict[str, Any]:
     """
     The fields that every line of the log about a request has.
 
+    :param error: Why it was refused; it knows the scheme of credentials that are wrong.
     :returns: ``directory``, ``client``, ``user`` and ``scheme``, and ``who`` for the
         last three.
     """
@@ -71,7 +74,7 @@ def named(request: Request, caller: Caller) -> dict[str, Any]:
         "directory": shown(directory_of(request)),
         "client": caller.address,
         "user": caller.user,
-        "scheme": caller.scheme,
+        "scheme": caller.scheme or getattr(error, "scheme", None),
         "who": caller.name,
     }
 
@@ -131,11 +134,13 @@ def refuse(
     if caller is None:
         caller = Caller(address=getattr(request.getClientAddress(), "host", "-"))
     fields: dict[str, Any] = {
+        "outcome": "refused",
         "packet": packet_type,
-        **named(request, caller),
+        **named(request, caller, error),
         "session": None if session_id is None else session_name(session_id),
         "destination": destination_name(destination),
         "refusal": refusal.name,
+        "bytes": getattr(error, "offset", None) or 0,
         "status": status,
         "hresult": f"0x{hresult:08X}",
         "cause": refusal.cause,

@@ -19,6 +19,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from txbits import errors
 from txbits._deferreds import begun
+from txbits._events import log_often
 from txbits.interfaces import ICodedFile, IStoredFile
 from txbits.protocol.conditions import (
     LATEST_DATE,
@@ -105,6 +106,8 @@ class FileResource(Resource):
     :param caller: Who sent the request, as far as is known.
     :param origins: Knows where requests come from.
     :param name: The file's name in the log.
+    :ivar to_log: The session and the destination for the log, as far as they are
+        known.
     :ivar caching: The Cache-Control of the answers, unless they have another one;
         ``None`` for none.
     """
@@ -126,6 +129,11 @@ class FileResource(Resource):
         self.caller = caller
         self.origins = origins
         self.name = name
+        self.to_log: dict[str, Any] = {"session": None, "destination": None}
+
+    def known(self, caller: Caller) -> None:
+        """It is established who sent the request."""
+        self.caller = caller
 
     async def admit(self, request: Request, method: str) -> Caller:
         """
@@ -175,7 +183,9 @@ class FileResource(Resource):
             "refused {method} of {file} in {directory}/ to {who} with {status}: "
             "{detail}"
         )
-        fields = self._fields(request, status=status, detail=shown(str(error)))
+        fields = self._fields(
+            request, "refused", error, status=status, detail=shown(str(error))
+        )
         if status == 500 and isinstance(error, errors.BackendError):
             _log.error(log_format, **fields)
         elif status == 500:
@@ -194,19 +204,38 @@ class FileResource(Resource):
             [] if retry_after is None else [(b"Retry-After", b"%d" % retry_after)],
         )
 
-    def _fields(self, request: Request, **more: Any) -> dict[str, Any]:
+    def _fields(
+        self,
+        request: Request,
+        outcome: str,
+        error: BaseException | None = None,
+        **more: Any,
+    ) -> dict[str, Any]:
         return {
+            "outcome": outcome,
             "method": request.method.decode("ascii"),
             "file": self.name,
-            **named(request, self.caller),
+            "bytes": 0,
+            "hresult": None,
+            **self.to_log,
+            **named(request, self.caller, error),
             **more,
         }
+
+    def _served(self, request: Request, status: int, sent: int = 0) -> None:
+        log_often(
+            _log,
+            "served {method} of {file} in {directory}/ to {who} with {status}, {bytes} "
+            "bytes",
+            **self._fields(request, "served", status=status, bytes=sent),
+        )
 
     async def _send(
         self, request: Request, file: IStoredFile | None, response: Response
     ) -> None:
         if file is None or not response.parts or request.method == b"HEAD":
             self._end(request, response.status, response.headers, response.length)
+            self._served(request, response.status)
             return
         sending = Sending(request)
         try:
@@ -222,12 +251,21 @@ class FileResource(Resource):
                     await sending.send_file(file, part.first, part.end)
         except ClientGone:
             _log.info(
-                "{who} went away during {method} of {file} in {directory}/",
-                **self._fields(request),
+                "{who} went away during {method} of {file} in {directory}/, after "
+                "{bytes} bytes",
+                **self._fields(
+                    request, "interrupted", status=response.status, bytes=sending.sent
+                ),
             )
             return
         except Exception as error:  # noqa: BLE001 - what has begun cannot be refused
-            fields = self._fields(request, detail=shown(str(error)))
+            fields = self._fields(
+                request,
+                "broken-off",
+                status=response.status,
+                bytes=sending.sent,
+                detail=shown(str(error)),
+            )
             log_format = "broke off {file} in {directory}/ to {who}: {detail}"
             if isinstance(error, errors.StagedDataLost):
                 # Its session has ended, or the file has changed.
@@ -243,6 +281,7 @@ class FileResource(Resource):
         finally:
             sending.end()
         request.finish()
+        self._served(request, response.status, sending.sent)
 
     def _begin(
         self,

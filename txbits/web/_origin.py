@@ -18,6 +18,7 @@ from twisted.internet.address import UNIXAddress
 from twisted.web.server import Request
 
 from txbits.errors import InvalidSetting
+from txbits.protocol.urls import without_link
 from txbits.web._forwarded import (
     Address,
     Hop,
@@ -156,11 +157,15 @@ class Origins:
         return "/".join([self.base(request), *above])
 
     def destination(self, request: Request) -> str:
-        """The URL that a request was sent to, with its query."""
+        """
+        The URL that a request was sent to, with its query.
+
+        An upload link is left out: whoever knows it can upload.
+        """
         target: bytes = request.uri
         if not target.startswith(b"/"):
             target = b"/" + target.partition(b"://")[2].partition(b"/")[2]
-        return self.base(request) + quote(target, safe=_PRINTABLE)
+        return self.base(request) + without_link(quote(target, safe=_PRINTABLE))
 
     def _walk(self, request: Request) -> tuple[Address | None, Hop | None]:
         """

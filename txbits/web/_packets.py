@@ -63,6 +63,7 @@ class PacketHandler(Generic[P]):
                         self.packet.packet_type,
                         self.manager,
                         getattr(self.packet, "session_id", None),
+                        known=self._known,
                     )
                 )
             ack = await self.settle(request)
@@ -72,6 +73,10 @@ class PacketHandler(Generic[P]):
             )
         else:
             write_ack(request, ack)
+
+    def _known(self, caller: Caller) -> None:
+        """It is established who sent the packet."""
+        self.caller = caller
 
     def request_url(self, request: Request) -> str:
         """

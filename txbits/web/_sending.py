@@ -28,9 +28,11 @@ class Sending:
     consumer. So it also knows between two reads whether the client accepts more.
 
     :param request: The request. Its head may have been written.
+    :ivar sent: How many bytes of files have been handed to the connection.
     """
 
     _request: Request
+    sent: int = field(default=0, init=False)
     _reading: IPushProducer | None = field(default=None, init=False)
     _resumed: Deferred[None] | None = field(default=None, init=False)
     _is_gone: bool = field(default=False, init=False)
@@ -104,6 +106,7 @@ class Sending:
     def write(self, data: bytes) -> None:
         """The read has produced bytes."""
         if not self._is_gone:
+            self.sent += len(data)
             self._request.write(data)
 
     # For the request

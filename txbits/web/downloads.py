@@ -31,13 +31,19 @@ class DownloadResource(FileResource):
     ) -> None:
         super().__init__(manager, gate, caller, origins, destination_name(destination))
         self.destination = destination
+        self.to_log["destination"] = self.name
         if not gate.is_open or caller.user is not None:
             # A shared cache distinguishes users by Authorization only.
             self.caching = b"private"
 
     async def admit(self, request: Request, method: str) -> Caller:
         return await self.gate.admit(
-            request, self.caller, self.origins, self.destination, method
+            request,
+            self.caller,
+            self.origins,
+            self.destination,
+            method,
+            known=self.known,
         )
 
     async def open(self, method: str) -> IStoredFile | Redirect:

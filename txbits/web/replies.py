@@ -14,7 +14,7 @@ from twisted.web.server import Request
 from txbits.interfaces import Identity, IStoredFile
 from txbits.protocol._fields import LocalProtocolError, format_guid, parse_guid
 from txbits.sessions import Caller, SessionManager
-from txbits.sessions.naming import session_name
+from txbits.sessions.naming import destination_name, session_name
 from txbits.web._files import FileResource
 from txbits.web._gate import Gate
 from txbits.web._origin import Origins
@@ -73,17 +73,25 @@ class ReplyResource(FileResource):
     ) -> None:
         name = f"the reply of session {session_name(session_id)}"
         super().__init__(manager, gate, caller, origins, name)
+        self.to_log["session"] = session_name(session_id)
         self.session_id = session_id
 
     async def admit(self, request: Request, method: str) -> Caller:
         return await self.gate.admit(
-            request, self.caller, self.origins, self._destination, "Reply"
+            request,
+            self.caller,
+            self.origins,
+            self._destination,
+            "Reply",
+            known=self.known,
         )
 
     async def _destination(self, identity: Identity | None) -> tuple[str, ...]:
         """Where the session uploads to: who may upload there may read its reply."""
         caller = Caller(identity, self.caller.address)
-        return await self.manager.destination_of(self.session_id, caller)
+        destination = await self.manager.destination_of(self.session_id, caller)
+        self.to_log["destination"] = destination_name(destination)
+        return destination
 
     async def open(self, method: str) -> IStoredFile:
         return await self.manager.open_reply(self.session_id, self.caller)

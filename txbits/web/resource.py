@@ -80,6 +80,9 @@ class BITSResource(Resource):
         what the settings or the notifier require.
     :ivar manager: The sessions of this directory. Its ``start()`` must have fired
         before packets arrive, and its ``stop()`` should before the process ends.
+    :ivar gate: Admits requests. Another one admits those that come from then on; before
+        it is assigned, its authenticators should ``adopt`` what those remember that
+        they replace.
     """
 
     isLeaf = True

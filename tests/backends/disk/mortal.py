@@ -25,6 +25,7 @@ from txbits.interfaces import (
     IAbilities,
     IAddressable,
     IAnswerable,
+    IClaimable,
     IDownloadable,
     IPaged,
     IReadable,
@@ -153,6 +154,7 @@ class OnDisk(_Case):
             IAbilities,
             IAddressable,
             IAnswerable,
+            IClaimable,
             IDownloadable,
             IPaged,
             IReadable,
@@ -221,7 +223,7 @@ class OnDisk(_Case):
 
     def leftovers(self, backend):
         staging = os.path.join(backend.root, ".bits-sessions")
-        files = set(os.listdir(staging)) - {"lock", "closed", "sessions-1"}
+        files = set(os.listdir(staging)) - {"lock", "closed", "claims", "sessions-1"}
         return sorted(files) + self.records(backend)
 
     def records(self, backend):

@@ -29,8 +29,15 @@ from txbits.backends.s3._client import Client
 from txbits.backends.s3._probe import probe
 from txbits.backends.s3._records import LEAST_OPEN
 from txbits.backends.s3._responses import S3Error, S3Unreachable, http_date
+from txbits.backends.s3._staging import CLAIMS
 from txbits.errors import NoSuchSession
-from txbits.interfaces import IAbilities, IDownloadable, IPaged, IRefreshable
+from txbits.interfaces import (
+    IAbilities,
+    IClaimable,
+    IDownloadable,
+    IPaged,
+    IRefreshable,
+)
 from txbits.testing._contract import ContractBase
 
 MIB = 1 << 20
@@ -206,7 +213,7 @@ _SETTLED = Settled()
 class OnS3(_Case):
     """What the contract asks for, on a bucket of SeaweedFS. A mixin."""
 
-    abilities = frozenset({IAbilities, IDownloadable, IPaged, IRefreshable})
+    abilities = frozenset({IAbilities, IClaimable, IDownloadable, IPaged, IRefreshable})
     has_directories = False
     records_total_at_once = False
     settings: dict[str, Any] = {}
@@ -286,13 +293,15 @@ class OnS3(_Case):
         return deferToThread(self.left, backend.settings)
 
     def left(self, settings):
-        """Everything but published files and records of closes."""
+        """Everything but published files, records of closes, and claims."""
         left = []
         pages = self.bucket.client.get_paginator("list_objects_v2").paginate(
             Bucket=self.bucket.name, Prefix=settings.staging
         )
         for page in pages:
             for one in page.get("Contents", ()):
+                if one["Key"].startswith(f"{settings.staging}{CLAIMS}/"):
+                    continue
                 if not one["Key"].endswith("/record") or one["Size"] >= LEAST_OPEN:
                     left.append(one["Key"])
         uploads = self.bucket.uploads(settings.prefix)

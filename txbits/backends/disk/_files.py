@@ -8,6 +8,7 @@ the n-th call.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -15,6 +16,7 @@ import pwd
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -34,10 +36,42 @@ DIRECTORY = READ | os.O_DIRECTORY
 #: its file system does not fit either.
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
+# linux/fs.h: begin to write what is not being written yet, and wait for nothing.
+_SYNC_FILE_RANGE_WRITE = 2
+
 # Read only from the page cache; 0 if the kernel does not support that.
 _NO_WAIT = getattr(os, "RWF_NOWAIT", 0)
 
 _OPEN_FILE_LOCK = getattr(fcntl, "F_OFD_SETLK", None)
+
+
+def begin_writing(fd: int, first: int, length: int) -> None:
+    """
+    Let the kernel begin to write a part of a file to the disk. It may block.
+
+    :raises OSError: If that fails; with ``ENOSYS`` if the C library or the kernel does
+        not support it.
+    """
+    function = _sync_file_range()
+    if function is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    if function(fd, first, length, _SYNC_FILE_RANGE_WRITE) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+@cache
+def _sync_file_range() -> Any:
+    # If the C library has no such function, ctypes raises AttributeError.
+    function = getattr(ctypes.CDLL(None, use_errno=True), "sync_file_range", None)
+    if function is not None:
+        function.argtypes = (
+            ctypes.c_int,
+            ctypes.c_int64,
+            ctypes.c_int64,
+            ctypes.c_uint,
+        )
+    return function
 
 
 class Files:
@@ -48,7 +82,9 @@ class Files:
     """
 
     access = staticmethod(os.access)
+    begin_writing = staticmethod(begin_writing)
     close = staticmethod(os.close)
+    dup = staticmethod(os.dup)
     fchmod = staticmethod(os.fchmod)
     fchown = staticmethod(os.fchown)
     flock = staticmethod(fcntl.flock)

@@ -11,6 +11,7 @@ The staging area of the disk backend: what lies in ``ROOT/.bits-sessions``.
     {GUID}.answer           what a server application answered, see _answer_file.py
     {GUID}.reply            its reply
     closed/0000000001       remembered closes, see _closes.py
+    claims/                 what is good for one upload, see _claims.py
     probe-...               temporary files of a start, see _probe.py
 
 A staged file without a record belongs to no session: a system crash has lost a record
@@ -33,6 +34,7 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 
 from txbits.backends._threads import InThread
+from txbits.backends.disk._claims import Claims
 from txbits.backends.disk._close_memory import CloseMemory
 from txbits.backends.disk._closes import Closes
 from txbits.backends.disk._file_clock import FileClock
@@ -42,6 +44,7 @@ from txbits.backends.disk._probe import FileSystem, Way, sync_names
 from txbits.backends.disk._records import Table
 from txbits.backends.disk._syncs import NameSyncs, SharedSync, Sync
 from txbits.backends.disk._tree import MOMENT, Root, Tree
+from txbits.backends.disk._write_behind import WriteBehind
 from txbits.errors import BackendError, OutOfSpace
 
 FsyncPolicy = Literal["close", "fragment", "never"]
@@ -113,6 +116,7 @@ class Staging:
     :ivar tree: Where its sessions are published.
     :ivar table: Their records.
     :ivar closes: The remembered closes.
+    :ivar claims: What is good for one upload.
     :ivar fsync: When bytes are made to survive a system crash.
     :ivar is_to_be_safe: Whether they ever are.
     :ivar in_thread: Calls functions that may block.
@@ -127,6 +131,7 @@ class Staging:
         machine's, is ahead of *seconds*.
     :ivar unsafe: The sessions that may have more bytes than their records say are safe.
     :ivar file_clock: The clock of its file system.
+    :ivar write_behind: Writes long files while they arrive.
     """
 
     files: Files
@@ -152,7 +157,9 @@ class Staging:
     _sync_root: SharedSync = field(init=False)
     sync_directory: SharedSync = field(init=False)
     close_memory: CloseMemory = field(init=False)
+    claims: Claims = field(init=False)
     file_clock: FileClock = field(init=False)
+    write_behind: WriteBehind = field(init=False)
     _space: _Space = field(init=False)
     _safe_ways: set[tuple[str, ...]] = field(factory=set, init=False)
 
@@ -170,7 +177,9 @@ class Staging:
             self.sync_names,
             self.is_to_be_safe,
         )
+        self.write_behind = WriteBehind(self.files, self.in_thread)
         self._space = _Space(self.files, self.directory, self.root.path, self.seconds)
+        self.claims = Claims(self.files, self.directory, self.in_thread)
         self.file_clock = FileClock(
             self.files, self._lock, shows_links=self.file_system.shows_links
         )
@@ -259,6 +268,7 @@ class Staging:
             which the clean-up continues, or ``None`` after a piece of work.
         """
         yield from self.closes.clean_up(closed_before, concluded, self.seconds())
+        yield from self.claims.clean_up(self.seconds())
         names = self.files.listdir(self.directory)
         yield None
         for number, name in enumerate(names, 1):

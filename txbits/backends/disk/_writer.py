@@ -12,6 +12,7 @@ from txbits._deferreds import Shared, together
 from txbits.backends.disk._files import storage_error, translated
 from txbits.backends.disk._lines import Phase
 from txbits.backends.disk._staged import SHORT, Staged
+from txbits.backends.disk._write_behind import PIECE
 from txbits.errors import BackendError
 from txbits.interfaces import IWriter
 
@@ -23,12 +24,14 @@ class DiskWriter:
     The open staged file of a session; see :class:`~txbits.interfaces.IWriter`.
 
     :param begun_at: The offset at which this writer began.
+    :param behind: The offset up to which bytes are being written to the disk.
     :ivar closing: Syncs and closes the file, if :meth:`close` has to wait for that.
     """
 
     _staged: Staged
     _fd: int
     _begun_at: int
+    _behind: int
     closing: Shared[None] | None = None
 
     @property
@@ -64,6 +67,13 @@ class DiskWriter:
             staged.offset += stored
             staged.last_progress = staging.seconds()
             rest = memoryview(rest)[stored:]
+        behind = staged.offset - self._behind
+        if (
+            behind >= PIECE
+            and staging.is_to_be_safe
+            and staging.write_behind.begin(self, self._fd, self._behind, behind)
+        ):
+            self._behind = staged.offset
 
     def close(self) -> Deferred[None]:
         """Close the file; see :class:`~txbits.interfaces.IWriter`."""

@@ -53,6 +53,8 @@ from txbits.interfaces import (
     IAddressable,
     IAnswerable,
     IBackend,
+    IClaim,
+    IClaimable,
     IDownloadable,
     IExclusive,
     IOverwriting,
@@ -77,7 +79,15 @@ def _absolute(path: str) -> str:
     return os.path.abspath(path)
 
 
-@implementer(IBackend, IAbilities, IExclusive, IDownloadable, IPaged, IOverwriting)
+@implementer(
+    IBackend,
+    IAbilities,
+    IExclusive,
+    IDownloadable,
+    IPaged,
+    IOverwriting,
+    IClaimable,
+)
 @define(eq=False)
 class DiskBackend:
     """
@@ -417,6 +427,16 @@ class DiskBackend:
         await staging.in_thread(translated, remove_rest, staging, session_id)
         staging.root.check()
         return True
+
+    def claim(
+        self, name: str, session_id: UUID, until: float
+    ) -> Deferred[IClaim | None]:
+        """Take a claim; see :class:`~txbits.interfaces.IClaimable`."""
+        return self._staging.claims.take(name, session_id, until)
+
+    def is_claimed(self, name: str) -> Deferred[bool]:
+        """Look a claim up; see :class:`~txbits.interfaces.IClaimable`."""
+        return self._staging.claims.is_taken(name)
 
     @deferred
     async def clean_up(self, closed_before: float) -> None:

@@ -16,8 +16,9 @@ from twisted.logger import Logger
 
 from txbits._deferreds import a_few_at_a_time
 from txbits.backends.s3._bucket import Found, Upload
+from txbits.backends.s3._claims import Claims
 from txbits.backends.s3._records import LEAST_OPEN, Record, Unreadable
-from txbits.backends.s3._staging import RECORD, Staging
+from txbits.backends.s3._staging import CLAIMS, RECORD, Staging
 from txbits.interfaces import SessionSummary
 
 _log = Logger()
@@ -54,6 +55,7 @@ class Survey:
     """Lists a whole staging area, a page at a time."""
 
     _staging: Staging
+    _claims: Claims
     _kept: OrderedDict[str, tuple[str, Record]] = field(factory=OrderedDict, init=False)
 
     async def sessions(self) -> list[SessionSummary]:
@@ -145,7 +147,8 @@ class Survey:
         owned: set[str] = set()
         candidates = await self._old_uploads()
         open_groups: list[_Group] = []
-        async for group in self._groups():
+        claims: list[Found] = []
+        async for group in self._groups(claims):
             if group.is_open:
                 if candidates:
                     open_groups.append(group)
@@ -164,6 +167,7 @@ class Survey:
                 await staging.bucket.delete_all(stale)
                 stale = []
         await staging.bucket.delete_all(stale)
+        await self._claims.clean_up(claims)
         if not candidates:
             return
         for record in await a_few_at_a_time(_AT_ONCE, self._record, open_groups):
@@ -193,14 +197,22 @@ class Survey:
             if staging.ours(one.initiated) <= oldest
         ]
 
-    async def _groups(self) -> AsyncIterator[_Group]:
-        """List everything, by the names of sessions."""
+    async def _groups(self, claims: list[Found] | None = None) -> AsyncIterator[_Group]:
+        """
+        List everything of sessions, by their names.
+
+        :param claims: Gets the claims that are listed on the way.
+        """
         staging = self._staging
         prefix = staging.settings.staging
         group: _Group | None = None
         async for page in staging.bucket.pages(prefix):
             for found in page.found:
                 name, _, rest = found.key.removeprefix(prefix).partition("/")
+                if name == CLAIMS:
+                    if claims is not None:
+                        claims.append(found)
+                    continue
                 if group is None or group.name != name:
                     if group is not None:
                         yield group

@@ -43,6 +43,9 @@ _MOST_SIBLINGS = 20
 #: The name of a session's record.
 RECORD = "record"
 
+#: The name of the folder of claims, see _claims.py.
+CLAIMS = "claims"
+
 
 @frozen
 class Stored:

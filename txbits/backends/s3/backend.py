@@ -29,6 +29,7 @@ from txbits.backends.s3._access import Access, resolved
 from txbits.backends.s3._bucket import Bucket
 from txbits.backends.s3._budget import OF_PROCESS, Budget
 from txbits.backends.s3._cache import Known
+from txbits.backends.s3._claims import Claims
 from txbits.backends.s3._cleanup import Survey
 from txbits.backends.s3._client import Client
 from txbits.backends.s3._downloads import location, open_file
@@ -59,6 +60,8 @@ from txbits.interfaces import (
     IAddressable,
     IAnswerable,
     IBackend,
+    IClaim,
+    IClaimable,
     IDownloadable,
     IExclusive,
     IPaged,
@@ -94,6 +97,7 @@ _MOST_FOR_THREADS = 1.0
     IShared,
     IDownloadable,
     IRedirecting,
+    IClaimable,
 )
 @define(eq=False)
 class S3Backend:
@@ -126,6 +130,7 @@ class S3Backend:
     _opened: Staging | None = field(default=None, init=False)
     _parents: OrderedDict[str, float] = field(factory=OrderedDict, init=False)
     _surveyor: Survey | None = field(default=None, init=False)
+    _claims: Claims | None = field(default=None, init=False)
 
     @property
     def session_abilities(self) -> Set[InterfaceClass]:
@@ -146,6 +151,13 @@ class S3Backend:
         if self._surveyor is None:
             raise BackendError(f"the backend of {self.settings.bucket} is not started")
         return self._surveyor
+
+    @property
+    def claims(self) -> Claims:
+        """What is good for one upload, once the backend is started."""
+        if self._claims is None:
+            raise BackendError(f"the backend of {self.settings.bucket} is not started")
+        return self._claims
 
     def disputes(self, other: IBackend) -> bool:
         """
@@ -192,7 +204,8 @@ class S3Backend:
                 clock,
                 known,
             )
-            self._surveyor = Survey(self._opened)
+            self._claims = Claims(self._opened)
+            self._surveyor = Survey(self._opened, self._claims)
             self._opened.read_records_by(self._surveyor.records)
             with self._tell_if_slow(client.report, "has not answered yet"):
                 await self._probe(self._opened)
@@ -222,7 +235,7 @@ class S3Backend:
     async def stop(self) -> None:
         """Close connections, end threads; see :class:`~txbits.interfaces.IBackend`."""
         opened, self._opened = self._opened, None
-        self._surveyor = None
+        self._surveyor = self._claims = None
         if opened is not None:
             opened.known.forget_all()
             opened.memory.memory.drop_no_copies_by(opened.known.drop_copies)
@@ -448,6 +461,18 @@ class S3Backend:
     async def clean_up(self, closed_before: float) -> None:
         """Remove what is old; see :class:`~txbits.interfaces.IBackend`."""
         await self._survey.clean_up(closed_before)
+
+    # Claims
+
+    @deferred
+    async def claim(self, name: str, session_id: UUID, until: float) -> IClaim | None:
+        """Take a claim; see :class:`~txbits.interfaces.IClaimable`."""
+        return await self.claims.take(name, session_id, until)
+
+    @deferred
+    async def is_claimed(self, name: str) -> bool:
+        """Look a claim up; see :class:`~txbits.interfaces.IClaimable`."""
+        return await self.claims.is_taken(name)
 
     # Published files
 

@@ -9,7 +9,17 @@ from importlib import import_module
 from txbits.client.commands._command import Command
 
 #: In the order of the help.
-NAMES = ("upload", "status", "cancel", "download", "ping", "check", "completion")
+NAMES = (
+    "upload",
+    "status",
+    "cancel",
+    "download",
+    "ping",
+    "check",
+    "token",
+    "link",
+    "completion",
+)
 
 
 def load(name: str) -> Command:

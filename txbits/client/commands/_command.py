@@ -32,6 +32,7 @@ from txbits.client.events import TransferFailed
 from txbits.client.journal import JournalError
 from txbits.client.settings import InvalidSettings
 from txbits.client.source import SourceError
+from txbits.protocol.urls import links_of, without_link
 
 
 class Status(IntEnum):
@@ -119,8 +120,8 @@ class Context:
         write_json(self.out, **fields)
 
     def complain(self, line: str) -> None:
-        """Write one line to standard error."""
-        write(self.err, f"txbits: {line}\n")
+        """Write one line to standard error, without upload links."""
+        write(self.err, f"txbits: {without_link(line)}\n")
 
 
 @frozen
@@ -195,6 +196,10 @@ def explain(
 def _advice(error: TransferFailed, options: argparse.Namespace | None) -> str:
     if isinstance(error.__cause__, Untrusted):
         return "; --cacert FILE trusts other authorities"
+    if error.status == 401 and (
+        links_of(getattr(options, "url", "").partition("?")[2].encode())
+    ):
+        return "; the link may have expired, or have been revoked"
     if error.status == 401 and getattr(options, "user", None) is None:
         return "; --user NAME sends a name and a password"
     if error.status == 407 and getattr(options, "proxy_user", None) is None:
@@ -260,7 +265,8 @@ async def _concluded(
         )
         if getattr(options, "json", False):
             fields = failure_fields(error)
-            context.say_json(event="failed", exit=int(status), **fields, error=line)
+            fields["error"] = without_link(line)
+            context.say_json(event="failed", exit=int(status), **fields)
     finally:
         ended.callback(None)
     goes_on = status in (Status.INTERRUPTED, Status.GAVE_UP) and context.hint

@@ -171,7 +171,7 @@ class Uploader:
         """Announce a file, and make what tells its events."""
         context = self.context
         context.say_json(
-            event="file", file=item.path, url=item.url, length=source.length
+            event="file", file=item.path, url=item.shown_url, length=source.length
         )
         return JSONDisplay(context.out, context.reactor, {"file": item.path})
 
@@ -181,7 +181,7 @@ class Uploader:
             self.context.say_json(
                 event="done",
                 file=item.path,
-                url=item.url,
+                url=item.shown_url,
                 length=length,
                 session=None if result is None else result.session_id,
                 acknowledged=result is None or result.is_acknowledged,
@@ -189,7 +189,7 @@ class Uploader:
             )
         elif not self.options.quiet:
             already = " already" if result is None else ""
-            line = f"{length:,} bytes are{already} at {item.url}"
+            line = f"{length:,} bytes are{already} at {item.shown_url}"
             if result is not None and not result.is_acknowledged:
                 line += " (the server's answer was lost, but the file is there)"
             self.context.say(line)

@@ -10,10 +10,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from attrs import frozen
+from attrs import field, frozen
 
 from txbits.client.commands._command import UsageError
 from txbits.client.source import printable
+from txbits.protocol.urls import without_link
 
 #: Standard input.
 STDIN = "-"
@@ -29,7 +30,12 @@ class Item:
     """
 
     path: str
-    url: str
+    url: str = field(repr=without_link)
+
+    @property
+    def shown_url(self) -> str:
+        """The destination as it is printed: an upload link is a secret."""
+        return without_link(self.url)
 
 
 def plan(

@@ -35,6 +35,7 @@ from txbits.client.commands._show import display_for
 from txbits.client.events import Event, Progress, UploadResult, Waiting
 from txbits.client.journal import name_of
 from txbits.client.source import FileSource, printable
+from txbits.protocol.urls import without_link
 
 #: How many files are uploaded at a time.
 DEFAULT_JOBS = 8
@@ -279,7 +280,7 @@ class _Shared:
         if not (options.quiet or options.json):
             files = f"{self._files:,} of {self.count:,} files"
             self.uploader.context.say(
-                f"{files} ({self._bytes:,} bytes) are at {options.url}"
+                f"{files} ({self._bytes:,} bytes) are at {without_link(options.url)}"
             )
 
 

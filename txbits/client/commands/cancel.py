@@ -23,6 +23,7 @@ from txbits.client.source import printable
 from txbits.protocol._fields import LocalProtocolError, parse_guid
 from txbits.protocol.packets import CancelSession
 from txbits.protocol.refusals import HResult
+from txbits.protocol.urls import without_link
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +72,9 @@ async def _perform(context: Context, options: argparse.Namespace) -> Status:
         raise trouble
     await context.run(forget, journals)
     if options.json:
-        context.say_json(event="cancelled", url=options.url, session=session)
+        context.say_json(
+            event="cancelled", url=without_link(options.url), session=session
+        )
     else:
         context.say(f"cancelled session {printable(session)}")
     return Status.DONE

@@ -13,6 +13,7 @@ from txbits.client.commands._command import Command, Context, Status
 from txbits.client.commands._options import add_connection_options, connection_settings
 from txbits.client.commands._packets import ask
 from txbits.protocol.packets import Ping
+from txbits.protocol.urls import without_link
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,10 +41,11 @@ async def _perform(context: Context, options: argparse.Namespace) -> Status:
     began = context.reactor.seconds()
     await ask(context.reactor, exchange, Ping(), options.retry_for)
     seconds = context.reactor.seconds() - began
+    url = without_link(options.url)
     if options.json:
-        context.say_json(event="answered", url=options.url, seconds=seconds)
+        context.say_json(event="answered", url=url, seconds=seconds)
     else:
-        context.say(f"a BITS server answers at {options.url} ({seconds * 1000:.0f} ms)")
+        context.say(f"a BITS server answers at {url} ({seconds * 1000:.0f} ms)")
     return Status.DONE
 
 

@@ -13,8 +13,8 @@ supported:
 - ``HTTPChannel.lineReceived``, ``allHeadersReceived``, ``allContentReceived`` and
   ``requestDone`` as the stages of a request, with the request's line in
   ``_command``, ``_path`` and ``_version`` between the first and the third;
-- ``_IdentityTransferDecoder``, in ``_transferDecoder``, ending in
-  ``_finishRequestBody``;
+- ``_IdentityTransferDecoder`` in ``_transferDecoder``, which hands on each piece of a
+  body and what follows it;
 - ``HTTPChannel._send100Continue`` and ``_networkProducer``;
 - ``HTTPChannel._handlingRequest`` and raw mode keeping what follows a request in
   ``_dataBuffer``, and stopping to read when that is long

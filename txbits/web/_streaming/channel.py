@@ -163,11 +163,10 @@ class StreamingChannel(Connection):
                 self._move("completed")
             else:
                 self._buffer = data[head.length :]
-                self._command, self._path = METHOD, head.target
-                self._version, self.length = head.version, length
-                streaming = self._offer(length, head.headers)
+                self.length = length
+                streaming = self._offer(length, head.headers, head.version)
                 self._transferDecoder = _IdentityTransferDecoder(
-                    length, streaming.deliver, self._finishRequestBody
+                    length, streaming.deliver, self._body_arrived
                 )
             request = self.site.requestFactory(self)
             self.requests.append(request)
@@ -227,17 +226,22 @@ class StreamingChannel(Connection):
         request.parseCookies()
         self.persistent = self.checkPersistence(request, self._version)
         if self.length != 0:
-            request.streaming_body = self._offer(self.length, request.lower_headers())
+            request.streaming_body = self._offer(
+                self.length, request.lower_headers(), self._version
+            )
 
     def _offer(
-        self, length: int | None, headers: Mapping[bytes, Sequence[bytes]]
+        self,
+        length: int | None,
+        headers: Mapping[bytes, Sequence[bytes]],
+        version: bytes,
     ) -> StreamingBody:
         """Offer the body that follows a head, to the request that is to read it."""
         expect = headers.get(b"expect", [b""])[0]
         self._body = body = StreamingBody(
             self,
             length,
-            expect.lower() == b"100-continue" and self._version == b"HTTP/1.1",
+            expect.lower() == b"100-continue" and version == b"HTTP/1.1",
         )
         self._progress = 0
         self._move("offered")
@@ -256,9 +260,31 @@ class StreamingChannel(Connection):
             request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
         return kept
 
-    def allContentReceived(self) -> None:
-        if self.state.discards:
+    def _body_arrived(self, following: bytes) -> None:
+        """
+        The body of a request whose head arrived in one piece is complete.
+
+        This is HTTPChannel.allContentReceived without what only the lines of a head
+        have changed.
+
+        :param following: What arrived after it.
+        """
+        body = self._body
+        if self.state.discards or body is None:
             return
+        self._dataBuffer.append(following)
+        self._complete()
+        self._transferDecoder, self.length = None, 0
+        self._handlingRequest = True
+        body.end()
+
+    def allContentReceived(self) -> None:
+        if not self.state.discards:
+            self._complete()
+            super().allContentReceived()
+
+    def _complete(self) -> None:
+        """A request is complete. Read its body no more."""
         was_held = self.state is HELD
         self._move("completed")
         if self._body is not None:
@@ -268,7 +294,6 @@ class StreamingChannel(Connection):
             if was_held and not self._waitingForTransport:
                 # HTTPChannel reads a little ahead, to notice a lost connection.
                 self._networkProducer.resumeProducing()
-        super().allContentReceived()
 
     def requestDone(self, request: Request) -> None:
         if self.state is LINGERING:

@@ -28,6 +28,7 @@ from txbits.protocol.codec import (
 )
 from txbits.protocol.packets import Ack
 from txbits.protocol.refusals import MALFORMED_HEADER
+from txbits.protocol.urls import without_link
 from txbits.web._streaming.bodies import StreamingBody, WholeBody
 from txbits.web._streaming.head import Head
 from txbits.web._streaming.taking import send_now
@@ -222,6 +223,9 @@ class StreamingRequest(Request):
     keeps_alive = False
     _answer: bytes | None = None
     _lower: Mapping[bytes, Sequence[bytes]] | None = None
+
+    def __repr__(self) -> str:
+        return without_link(super().__repr__())
 
     def __init__(self, channel: Connection, queued: object = False) -> None:
         """

@@ -4,6 +4,7 @@ The site: it limits the number of connections, and checks their deadlines.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import IAddress, IReactorTime
@@ -15,6 +16,7 @@ from twisted.web.resource import IResource, getChildForRequest
 from twisted.web.server import Request, Site
 
 from txbits.clocks import steady, wall_of
+from txbits.protocol.urls import without_link
 from txbits.web._streaming.channel import StreamingChannel
 from txbits.web._streaming.limits import Limits
 from txbits.web._streaming.request import StreamingRequest
@@ -24,6 +26,12 @@ _log = Logger()
 
 #: Seconds between two checks of all deadlines.
 _REAP_INTERVAL = 5.0
+
+_Formatter = Callable[[str, HTTPRequest], str]
+
+
+def _without_links(log_format: _Formatter) -> _Formatter:
+    return lambda at, request: without_link(log_format(at, request))
 
 
 class BITSSite(Site):
@@ -38,7 +46,7 @@ class BITSSite(Site):
         requests are then dispatched on their heads.
 
     Unlike ``Site`` it writes no access log without a ``logPath``, because the sessions
-    are logged anyway.
+    are logged anyway. Upload links, which are secrets, are left out of that log.
 
     :ivar seconds: Returns the time of the steady clock, in seconds.
     """
@@ -58,6 +66,7 @@ class BITSSite(Site):
         **kwargs: Any,
     ) -> None:
         super().__init__(resource, *args, reactor=reactor, **kwargs)
+        self._logFormatter = _without_links(self._logFormatter)
         self.limits = Limits() if limits is None else limits
         self.only_uploads = only_uploads
         # Deadlines replace the channel's own time-out.

@@ -1,0 +1,214 @@
+"""
+Checks of names and passwords: what is remembered, shared, and refused for a while.
+
+A check is slow on purpose, or asks another machine. So a success is remembered for a
+while, those who ask the same at the same time share one check, and failures are limited
+by name and by address. This module knows neither passwords nor how they are checked.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger, LogLevel
+from twisted.python.failure import Failure
+
+from txbits._addresses import client_network
+from txbits._deferreds import Waiters
+from txbits._troubles import Troubles
+from txbits.access._threads import Queue, new_thread
+from txbits.access._throttle import Throttle
+from txbits.clocks import steady
+from txbits.errors import CredentialsRejected, CredentialsUncheckable
+from txbits.interfaces import Identity
+
+_log = Logger()
+
+#: How many successes are remembered, by default.
+_MOST_KNOWN = 10_000
+
+#: An address may fail this often at once, and then once in so many seconds. Many users
+#: may share one behind a router.
+_ADDRESS_BURST = 20
+_ADDRESS_INTERVAL = 5.0
+
+#: The same for a name, whatever the addresses.
+_NAME_BURST = 10
+_NAME_INTERVAL = 10.0
+
+#: Longer names, in characters, are no user's. What is remembered must have a bound.
+_LONGEST_NAME = 256
+
+#: Begins a check, and says whether it is urgent. The Deferred fires with the identity,
+#: or with ``None`` if name or password are wrong.
+Begin = Callable[[bool], Deferred[Identity | None]]
+
+
+@define
+class _Known:
+    """
+    A success.
+
+    :ivar identity: Who that is.
+    :ivar until: Until when it needs no other check, by the steady clock.
+    """
+
+    identity: Identity
+    until: float
+
+
+@define(eq=False)
+class Checks:
+    """
+    Remembers, shares and limits checks. It outlives the authenticators that are
+    replaced when settings are read again: what a check depends on belongs in its key.
+
+    :param reactor: The clock, and where threads return to.
+    :param life: For how many seconds a success needs no other check.
+    :param most_known: How many successes are remembered.
+    :ivar queue: For checks that need a thread.
+    """
+
+    reactor: Any
+    life: float = 600.0
+    most_known: int = _MOST_KNOWN
+    queue: Queue = field()
+    _clock: IReactorTime = field(init=False)
+    _secret: bytes = field(factory=lambda: os.urandom(32), init=False, repr=False)
+    _known: OrderedDict[bytes, _Known] = field(
+        factory=OrderedDict, init=False, repr=False
+    )
+    _running: dict[bytes, Waiters[Identity | None]] = field(
+        factory=dict, init=False, repr=False
+    )
+    _addresses: Throttle = field(init=False, repr=False)
+    _names: Throttle = field(init=False, repr=False)
+    _troubles: Troubles = field(init=False, repr=False)
+
+    @queue.default
+    def _new_queue(self) -> Queue:
+        return Queue(new_thread(self.reactor))
+
+    def __attrs_post_init__(self) -> None:
+        self._clock = steady(self.reactor)
+        seconds = self._clock.seconds
+        self._addresses = Throttle(seconds, _ADDRESS_BURST, _ADDRESS_INTERVAL)
+        self._names = Throttle(seconds, _NAME_BURST, _NAME_INTERVAL)
+        self._troubles = Troubles(_log, seconds)
+
+    def key(self, *parts: bytes) -> bytes:
+        """
+        Digest all that a check depends on: the name, the password, and what it is
+        compared with, so that nothing that is remembered outlives a change of any.
+
+        The digest is keyed, so that nobody can try passwords on what is remembered,
+        without the memory of this process.
+
+        :param parts: Without NUL.
+        """
+        # BLAKE2 has a key of its own, and takes half the time of an HMAC. Each packet
+        # needs one.
+        return blake2b(b"\0".join(parts), key=self._secret, digest_size=32).digest()
+
+    def adopt_failures(self, previous: Checks) -> None:
+        """Go on counting the failures of others, whose successes are not known."""
+        self._addresses, self._names = previous._addresses, previous._names
+
+    def known(self, key: bytes) -> Identity | None:
+        """Who has succeeded with this not long ago."""
+        known = self._known.get(key)
+        if known is None or known.until <= self._clock.seconds():
+            return None
+        self._known.move_to_end(key)
+        return known.identity
+
+    def ask(
+        self, key: bytes, name: str, address: str, begin: Begin
+    ) -> Deferred[Identity | None]:
+        """
+        Check credentials, or join a check of the same that runs.
+
+        Credentials that have been right before, by the same key, are checked again
+        whatever others do: nobody can lock out their user by failing with the name.
+
+        :param key: See :meth:`key`.
+        :param name: The name that they claim.
+        :param address: The client's address.
+        :returns: A Deferred that fires with the identity. It fails with
+            :class:`~txbits.errors.CredentialsRejected` if they are wrong, or with
+            :class:`~txbits.errors.CredentialsUncheckable`.
+        """
+        running = self._running.get(key)
+        if running is not None:
+            return running.wait()
+        was_right = key in self._known
+        network = client_network(address)
+        name = name[:_LONGEST_NAME]
+        if not was_right and (wait := self._wait(name, network)):
+            return fail(self._throttled(name, address, wait))
+        # Beforehand, so that those that run at the same time count.
+        self._names.charge(name)
+        self._addresses.charge(network)
+        waiting = self._running.setdefault(key, Waiters()).wait()
+        begin(was_right).addBoth(self._end, key, name, network)
+        return waiting
+
+    def _throttled(self, name: str, address: str, wait: int) -> CredentialsUncheckable:
+        self._troubles.report(
+            "throttled",
+            "Too many wrong passwords: credentials for {name} from {address} are not "
+            "checked for {seconds} s",
+            level=LogLevel.warn,
+            name=_shown(name),
+            address=address,
+            seconds=wait,
+        )
+        return CredentialsUncheckable(
+            f"too many wrong passwords for {_shown(name)} or from {address}", wait
+        )
+
+    def _wait(self, name: str, network: str) -> int:
+        # All clients of a Unix socket have the same address.
+        by_address = self._addresses.wait(network) if network != "-" else 0.0
+        return math.ceil(max(by_address, self._names.wait(name)))
+
+    def _end(
+        self, outcome: Identity | Failure | None, key: bytes, name: str, network: str
+    ) -> None:
+        if outcome is None:
+            self._known.pop(key, None)
+            told: Identity | Failure | None = Failure(
+                CredentialsRejected(f"the name {_shown(name)} or its password is wrong")
+            )
+        else:
+            self._names.refund(name)
+            self._addresses.refund(network)
+            told = outcome
+        if isinstance(outcome, Failure) and not outcome.check(CredentialsRejected):
+            self._troubles.report(
+                "uncheckable",
+                "Credentials cannot be checked now: {reason}",
+                level=LogLevel.warn,
+                reason=outcome.getErrorMessage(),
+            )
+        else:
+            self._troubles.over("uncheckable", "Credentials are checked again")
+        if isinstance(outcome, Identity):
+            self._known[key] = _Known(outcome, self._clock.seconds() + self.life)
+            self._known.move_to_end(key)
+            if len(self._known) > self.most_known:
+                self._known.popitem(last=False)
+        self._running.pop(key).fire(told)
+
+
+def _shown(name: str) -> str:
+    """A name that a client claims, for the log."""
+    return ascii(name[:80])
