@@ -6,7 +6,7 @@ order, and what clients are answered.
 from __future__ import annotations
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.logger import capturedLogs, eventAsText
+from twisted.logger import LogLevel, capturedLogs, eventAsText, formatEvent
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
@@ -22,7 +22,7 @@ from tests.web.support import (
     request,
     responses,
 )
-from txbits.errors import CredentialsIncomplete, CredentialsRejected
+from txbits.errors import BackendError, CredentialsIncomplete, CredentialsRejected
 from txbits.interfaces import (
     Credentials,
     Grant,
@@ -364,6 +364,44 @@ class GrantTests(WebCase):
         ack = self.upload()
         self.assertEqual(ack.status, 500)
         self.assertEqual(ack["BITS-Error-Code"], "0x80200020")
+
+
+class AwayTests(WebCase):
+    """A policy that cannot tell now."""
+
+    def told(self, times: int) -> list[tuple[LogLevel, str]]:
+        """What the log says of some Pings, apart from the refusal of each."""
+        with capturedLogs() as events:
+            for _ in range(times):
+                self.ask(packet(b"Ping"))
+        for event in events:
+            self.assertNotIn("log_failure", event)
+        return [
+            (event["log_level"], formatEvent(event))
+            for event in events
+            if "refusal" not in event
+        ]
+
+    def test_the_operator_is_told_once_a_minute_and_when_it_is_over(self) -> None:
+        self.serve(policy=(policy := Policy()))
+        policy.answer = BackendError("the directory server is away")
+        begins = "/: permissions cannot be checked: the directory server is away"
+        self.assertEqual(self.told(3), [(LogLevel.error, begins)])
+        self.clock.advance(60)
+        again = f"{begins} (2 more failures since the last such line)"
+        self.assertEqual(self.told(2), [(LogLevel.error, again)])
+        policy.answer = None
+        over = "/: permissions can be checked again (failures: 5, in 60 s)"
+        self.assertEqual(self.told(2), [(LogLevel.info, over)])
+
+    def test_the_client_tries_again(self) -> None:
+        self.serve(policy=(policy := Policy()))
+        policy.answer = BackendError("the directory server is away")
+        self.assert_refused(self.ask(packet(b"Ping")), "storage-fault")
+
+    def test_a_refusal_is_no_trouble(self) -> None:
+        self.serve(policy=DenyingPolicy())
+        self.assertEqual(self.told(2), [])
 
 
 class DownloadTests(WebCase):

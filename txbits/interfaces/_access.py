@@ -308,5 +308,7 @@ class IAccessPolicy(Interface):
             an upload to *destination*.
         :returns: A Deferred that fires with a :class:`Grant` if it is permitted, or
             with ``None`` for everything that the settings of the directory allow. It
-            fails with :class:`~txbits.errors.AccessDenied` if it is not permitted.
+            fails with :class:`~txbits.errors.AccessDenied` if it is not permitted, and
+            with :class:`~txbits.errors.BackendError` if that cannot be told now: the
+            client tries again later, and the log tells the operator the text.
         """

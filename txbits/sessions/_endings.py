@@ -340,17 +340,7 @@ async def expire(active: ActiveSessions, session_id: UUID) -> bool:
     except NoSuchSession:
         return True
     except BackendError as error:
-        if active.concerns_one_upload(error):
-            # There is no client to hear of it.
-            _log.error(
-                "session {session} cannot be released, the next clean-up tries again: "
-                "{reason} ({directory})",
-                session=active.named(session_id),
-                reason=shown(f"{type(error).__name__}: {error}"),
-                directory=active.name or "/",
-            )
-        else:
-            active.failed("release", error)
+        active.failed_to_expire(session_id, error)
         return False
     finally:
         active.end()

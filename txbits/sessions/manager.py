@@ -12,7 +12,7 @@ packet of its session.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from uuid import UUID, uuid4
 
 from attrs import define, field
@@ -535,6 +535,23 @@ class SessionManager:
             return await open_reply(active, session)
         finally:
             active.end()
+
+    async def admitted(self, admission: Awaitable[Caller]) -> Caller:
+        """
+        Wait until a packet is admitted, and log if nobody can tell whether it is.
+
+        :param admission: Fires with who sends it, and fails if they may not.
+        :raises BackendError: If that cannot be told.
+        """
+        active = self._active
+        try:
+            caller = await admission
+        except BackendError as error:
+            active.failed("admit", error)
+            raise
+        if active.failing:
+            active.succeeded("admit")
+        return caller
 
     async def owner_of(
         self, session_id: UUID, destination: tuple[str, ...]
