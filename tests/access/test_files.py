@@ -9,6 +9,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from txbits._accounts import system_user
 from txbits.access._files import read_secret_file, secret_lines
 from txbits.errors import InvalidSetting
 
@@ -64,6 +65,18 @@ class ReadSecretFileTests(SynchronousTestCase):
         path = self.mktemp()
         self.assertEqual(
             self.complaint(path), f"{path} cannot be read: No such file or directory"
+        )
+
+    def test_a_file_that_the_user_cannot_read_is_refused_and_the_user_named(self):
+        path = self.file(b"x", 0)
+        if os.geteuid() == 0:
+            # Root can read everything.
+            self.addCleanup(os.seteuid, 0)
+            os.seteuid(65534)
+        self.assertEqual(
+            self.complaint(path),
+            f"{path} cannot be read: Permission denied; let user {system_user()} "
+            "read it",
         )
 
     def test_what_cannot_be_the_name_of_a_file_is_refused(self):

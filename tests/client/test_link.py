@@ -241,7 +241,7 @@ class LinkTests(CommandTestCase):
                 "path": "/cases/17/ and all below",
                 "name": "anna",
                 "id": told["id"],
-                "expires": "2023-11-21 22:13:20 UTC (in 7.0 days)",
+                "expires": "2023-11-21 22:13:20 UTC (in 7 days)",
                 "max size": "as the directory",
                 "once": "no",
             },
@@ -251,6 +251,19 @@ class LinkTests(CommandTestCase):
         self.calendar += 1 * DAY
         self.assertEqual(self.shown(url)["state"], "expired")
         self.assertEqual(self.shown(url)["expires"], "2023-11-21 22:13:20 UTC")
+
+    def test_how_long_a_link_is_valid_is_told_in_a_suitable_unit(self) -> None:
+        for expires, left in (
+            ("45", "45 seconds"),
+            ("90s", "90 seconds"),
+            ("15m", "15 minutes"),
+            ("1h", "60 minutes"),
+            ("12h", "12 hours"),
+            ("2d", "2 days"),
+        ):
+            argv = ("--config", self.config, "--path", "/cases/", "--expires", expires)
+            url, _ = self.said(*argv)
+            self.assertTrue(self.shown(url)["expires"].endswith(f" (in {left})"))
 
     def test_one_that_is_revoked(self) -> None:
         url, _ = self.make("/cases/17/", "--name", "bob")

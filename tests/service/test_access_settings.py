@@ -181,6 +181,11 @@ class FileTests(AccessCase):
                     f"{where}{name}: requires authenticate with {scheme}",
                 )
 
+    def test_settings_of_a_misspelled_scheme_do_not_hide_the_mistake(self):
+        # The scheme itself is refused when the authenticators are made.
+        text = 'authenticate = ["basik"]\npassword-file = "/x"\n'
+        self.assertEqual(self.directory(text).access.authenticate, ("basik",))
+
     def test_values_of_wrong_types_are_refused(self):
         for line, reason in (
             ('authenticate = "basic"', "must be a list of strings"),
@@ -245,7 +250,7 @@ class PermissionTests(AccessCase):
             ),
             (
                 permission(["*"]) + "who = 1",
-                "unknown key 'who'",
+                "unknown key 'who'; the keys are: users, path, may",
             ),
             (
                 "[[directory.permission]]\nusers = '*'\npath = '/'\nmay = []\n",
@@ -261,8 +266,10 @@ class PermissionTests(AccessCase):
             self.assertEqual(self.complaint(good + text), f"{start}{reason}")
 
     def test_permissions_have_no_place_at_the_top(self):
-        self.assertIn(
-            "unknown key 'permission'", self.complaint("", top="permission = []")
+        self.assertEqual(
+            self.complaint("", top="permission = []"),
+            "unknown key 'permission'; write [[directory.permission]] after its "
+            "[[directory]]",
         )
 
 

@@ -241,6 +241,18 @@ class LifeTests(SynchronousTestCase):
             self.events, ["close one", "stop reloading", "stop a", "stop b"]
         )
 
+    def test_a_port_that_needs_a_privilege_says_which(self):
+        self.two.error = CannotListenError(
+            "any", 443, PermissionError(13, "Permission denied")
+        )
+        self.start()
+        self.assertEqual(
+            self.process.line,
+            "txbits: --listen: two: cannot listen: Permission denied; a port below "
+            "1024 requires CAP_NET_BIND_SERVICE (AmbientCapabilities= in a systemd "
+            "unit)",
+        )
+
     def test_an_unforeseen_error_fails_the_process_and_is_logged(self):
         self.a.starting = fail(RuntimeError("what"))
         self.start()

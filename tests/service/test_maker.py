@@ -18,7 +18,7 @@ from txbits.errors import InvalidSetting
 from txbits.notification import HTTPNotifier
 from txbits.service._served import Builder
 from txbits.service.maker import Options, assemble, makeService
-from txbits.service.settings import Configuration, Directory, Notification
+from txbits.service.settings import Access, Configuration, Directory, Notification
 from txbits.web import Limits
 
 
@@ -114,6 +114,16 @@ class AssembleTests(SynchronousTestCase):
             complaint = self.complaint("memory:", listen=(endpoint,))
             self.assertTrue(complaint.startswith(f"--listen: {endpoint}: "), complaint)
             self.assertNotIn("[Errno", complaint)
+
+    def test_a_misspelled_endpoint_is_not_taken_for_one_without_tls(self):
+        directory = Directory(
+            where="directory 1: ",
+            backend="memory:",
+            access=Access(authenticate=("basic",), password_file="/none"),
+        )
+        configuration = Configuration(directories=(directory,), listen=("htps:443",))
+        error = self.assertRaises(InvalidSetting, assemble, configuration, self.reactor)
+        self.assertIn("--listen: htps:443: ", str(error))
 
 
 def keep_the_clock(case):

@@ -9,6 +9,7 @@ import os
 import stat
 from collections.abc import Iterator
 
+from txbits._accounts import system_user
 from txbits.errors import InvalidSetting
 
 
@@ -58,7 +59,10 @@ def _read(path: str, longest: int) -> tuple[bytes, int]:
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise InvalidSetting(f"{path} cannot be read: {error.strerror}") from None
+        line = f"{path} cannot be read: {error.strerror}"
+        if isinstance(error, PermissionError):
+            line += f"; let user {system_user()} read it"
+        raise InvalidSetting(line) from None
     return content, mode
 
 

@@ -68,9 +68,13 @@ def adopt(gate: Gate, previous: Gate) -> None:
                 break
 
 
+def known_schemes() -> list[str]:
+    """The names of the schemes of txbits and of plugins."""
+    return [*_MAKERS, *(one.scheme for one in available_authenticators())]
+
+
 def _check_schemes(directory: Directory) -> None:
-    schemes = directory.access.authenticate
-    known = [*_MAKERS, *(one.scheme for one in available_authenticators())]
+    schemes, known = directory.access.authenticate, known_schemes()
     for scheme in schemes:
         name = scheme.partition(":")[0]
         if name not in known:

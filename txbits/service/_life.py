@@ -139,9 +139,15 @@ class UploadService(Service):
                 port = await listener.endpoint.listen(self.site)
             except (CannotListenError, OSError, OverflowError, ValueError) as error:
                 # Sockets raise the last two for impossible ports and names.
-                raise InvalidSetting(
-                    f"{listener.where}: cannot listen: {in_words(error)}"
-                ) from error
+                line = f"{listener.where}: cannot listen: {in_words(error)}"
+                if isinstance(
+                    getattr(error, "socketError", error), PermissionError
+                ) and not listener.description.startswith("unix:"):
+                    line += (
+                        "; a port below 1024 requires CAP_NET_BIND_SERVICE "
+                        "(AmbientCapabilities= in a systemd unit)"
+                    )
+                raise InvalidSetting(line) from error
             address = _shown(port.getHost())
             self._ports.add(port, address, listener.description)
             _log.info(

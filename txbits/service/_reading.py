@@ -23,6 +23,7 @@ from txbits.access.permissions import Permission
 from txbits.errors import CredentialsRejected, InvalidSetting
 from txbits.interfaces import checked_user_name
 from txbits.notification._url import check_url
+from txbits.service._access import known_schemes
 from txbits.service._keys import BY_NAME, KEYS
 from txbits.service._kinds import closest, shown
 from txbits.service.settings import (
@@ -142,7 +143,10 @@ def _refuse_unknown(table: Mapping[str, Any], known: list[str], where: str) -> N
                 f"{where}{name}: applies to the whole server; move it to the top of "
                 "the file"
             )
-        raise InvalidSetting(f"{where}unknown key {name!r}{closest(name, known)}")
+        hint = closest(name, known)
+        if name == "permission":
+            hint = "; write [[directory.permission]] after its [[directory]]"
+        raise InvalidSetting(f"{where}unknown key {name!r}{hint}")
 
 
 def _directory(
@@ -276,7 +280,11 @@ def _permissions(tables: object, before: str) -> tuple[Permission, ...]:
 
 def _permission(table: Mapping[str, Any], where: str) -> Permission:
     names = {"users": list, "path": str, "may": list}
-    _refuse_unknown(table, [*names], where)
+    for name in table:
+        if name not in names:
+            raise InvalidSetting(
+                f"{where}unknown key {name!r}; the keys are: {', '.join(names)}"
+            )
     for name, kind in names.items():
         if name not in table:
             raise InvalidSetting(f"{where}{name}: missing")
@@ -295,8 +303,15 @@ def _permission(table: Mapping[str, Any], where: str) -> Permission:
 def _refuse_without_scheme(
     table: Mapping[str, Any], directories: Sequence[Directory], before: str
 ) -> None:
-    """Refuse settings of authentication schemes that no directory uses."""
+    """
+    Refuse settings of authentication schemes that no directory uses.
+
+    An unknown scheme may be a misspelled one that uses them. It is refused later, with
+    a better message.
+    """
     used = {one for directory in directories for one in directory.access.authenticate}
+    if not {one.partition(":")[0] for one in used}.issubset(known_schemes()):
+        return
     dashes = "--" if before.endswith("--") else ""
     for name, value in table.items():
         # What is empty in a directory only cancels the value from the top.

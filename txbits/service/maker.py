@@ -51,16 +51,17 @@ def assemble(
     :param logs_to_file: As in :class:`~txbits.service._process.Process`.
     :raises InvalidSetting: If a backend's description or an endpoint string is wrong.
     """
+    # First, because a misspelled endpoint counts as one without TLS.
+    listeners = [
+        _listener(endpoint, f"{configuration.listen_from}listen: {endpoint}", reactor)
+        for endpoint in configuration.listen
+    ]
     builder = Builder(reactor)
     served = [
         builder.build(directory, configuration)
         for directory in configuration.directories
     ]
     mounts = Mounts({one.directory.segments: one.resource for one in served})
-    listeners = [
-        _listener(endpoint, f"{configuration.listen_from}listen: {endpoint}", reactor)
-        for endpoint in configuration.listen
-    ]
     limits = configuration.limits
     return UploadService(
         reactor,

@@ -10,7 +10,7 @@ from itertools import count
 from uuid import uuid4
 
 from tests.backends.disk.mortal import DiskCase
-from txbits.backends.disk._files import system_user
+from txbits._accounts import system_user
 from txbits.backends.disk._staging import RESERVE
 from txbits.errors import BackendError, OutOfSpace
 

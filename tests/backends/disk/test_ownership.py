@@ -17,7 +17,7 @@ from twisted.logger import globalLogPublisher
 
 from tests.backends.disk.limited import LimitedFiles
 from tests.backends.disk.mortal import DiskCase
-from txbits.backends.disk._files import system_user
+from txbits._accounts import system_user
 from txbits.backends.disk._ownership import _of_new_file
 from txbits.errors import BackendError
 

@@ -14,8 +14,8 @@ from uuid import uuid4
 from twisted.internet import reactor
 
 from tests.backends.disk.mortal import DiskCase, MortalFiles
+from txbits._accounts import system_user
 from txbits.backends.disk import DiskBackend
-from txbits.backends.disk._files import system_user
 from txbits.backends.disk._records import aside_name
 from txbits.backends.disk._staged import part_name
 from txbits.errors import (

@@ -12,7 +12,6 @@ import ctypes
 import errno
 import fcntl
 import os
-import pwd
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +20,7 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
 
+from txbits._accounts import system_user
 from txbits._renaming import rename_without_replacing
 from txbits.errors import BackendError, OutOfSpace
 
@@ -206,15 +206,6 @@ def remove(files: Files, name: str, directory: int) -> None:
     """
     with suppress(FileNotFoundError):
         files.unlink(name, dir_fd=directory)
-
-
-def system_user() -> str:
-    """The name of the user that this process runs as, or its number."""
-    uid = os.geteuid()
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
 
 
 def reason(error: OSError) -> str:

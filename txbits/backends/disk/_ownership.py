@@ -16,7 +16,8 @@ import struct
 from attrs import define, field, frozen
 from twisted.logger import Logger
 
-from txbits.backends.disk._files import Files, system_user
+from txbits._accounts import system_user
+from txbits.backends.disk._files import Files
 from txbits.backends.disk._probe import DEFAULT_ACL, FileSystem, read_acl
 
 _log = Logger()

@@ -17,6 +17,7 @@ from uuid import UUID
 from attrs import evolve
 from twisted.logger import Logger
 
+from txbits._accounts import system_user
 from txbits.backends._threads import InThread
 from txbits.backends.disk._close_memory import recover_closes
 from txbits.backends.disk._closes import Closes
@@ -25,7 +26,6 @@ from txbits.backends.disk._files import (
     READ_WRITE,
     Files,
     reason,
-    system_user,
     with_remedy,
 )
 from txbits.backends.disk._ownership import Ownership

@@ -87,7 +87,9 @@ def _check(options: argparse.Namespace) -> None:
     elif options.config is None:
         raise UsageError("--config is required: the settings file of the server")
     elif options.path is not None and options.expires is None:
-        raise UsageError(f"--expires is required: {DURATIONS}")
+        raise UsageError(
+            "--expires is required: how long the link is valid, such as 12h or 7d"
+        )
 
 
 def _lines(context: Context, options: argparse.Namespace) -> list[str]:
@@ -120,7 +122,7 @@ def _told(shown: Any, now: float) -> list[str]:
     expires = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(link.expires))
     left = link.expires - now
     if left > 0:
-        expires += f" (in {left / 86_400:.1f} days)"
+        expires += f" (in {_in_words(left)})"
     rows = {
         "state": shown.state,
         "path": shown.path + (" and all below" if link.is_tree else ""),
@@ -131,6 +133,14 @@ def _told(shown: Any, now: float) -> list[str]:
         "once": "yes" if link.is_once else "no",
     }
     return [f"{name:<9} {value}" for name, value in rows.items()]
+
+
+def _in_words(seconds: float) -> str:
+    """Write how long a link is still valid, in days, hours or minutes."""
+    for unit, name in ((86_400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{seconds:.0f} seconds"
 
 
 COMMAND = Command(
