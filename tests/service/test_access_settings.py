@@ -295,9 +295,14 @@ class MeaningTests(AccessCase):
             f"permission {len(permissions)}: can never match: {reason}",
         )
 
-    def assert_shadowed(self, *permissions, **more):
+    def assert_shadowed(self, *permissions, by=None, **more):
+        """Those before the last one decide."""
+        numbers = by or " or ".join(str(n) for n in range(1, len(permissions)))
         self.assert_never(
-            "for its users and path, an earlier one decides", *permissions, **more
+            f"for its users and path, permission {numbers} decides; the first that "
+            "matches does, so move this one up",
+            *permissions,
+            **more,
         )
 
     def test_the_example_of_the_documentation_is_none(self):
@@ -354,6 +359,7 @@ class MeaningTests(AccessCase):
             permission(["*"]),
             permission(["anonymous"], "/b", ["download"]),
             permission(["anonymous"], "/b/c", ["download"]),
+            by="2",
         )
 
     def test_one_that_can_still_match(self):

@@ -108,7 +108,8 @@ class PermissionTests(AccessReloadCase):
         self.again("*", "alice")
         self.assert_nothing_changed(
             f"{self.path}: directory 1 (/a): permission 2: can never match: for its "
-            "users and path, an earlier one decides"
+            "users and path, permission 1 decides; the first that matches does, so "
+            "move this one up"
         )
         self.assertIs(self.gate, gate)
 

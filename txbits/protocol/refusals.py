@@ -241,8 +241,9 @@ UPLOAD_TOO_LARGE = Refusal(
     "upload-too-large",
     500,
     HResult.BG_E_TOO_LARGE,
-    "the file is longer than max-upload-size",
-    "Raise max-upload-size, or cancel the job.",
+    "the file is longer than allowed",
+    "Raise max-upload-size, make an upload link with a larger --max-size, or cancel "
+    "the job.",
 )
 FRAGMENT_TOO_LARGE = Refusal(
     "fragment-too-large",

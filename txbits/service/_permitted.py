@@ -80,9 +80,12 @@ class _Listed:
         )
         return named and _is_within(path, who.path_in(permission))
 
-    def is_taken(self, before: int, who: _Who, path: _Path) -> bool:
-        """Whether one of the first permissions always decides."""
-        return any(self.decides(one, who, path) for one in self.permissions[:before])
+    def taken_by(self, before: int, who: _Who, path: _Path) -> int | None:
+        """The index of that of the first permissions which always decides, if any."""
+        for number, one in enumerate(self.permissions[:before]):
+            if self.decides(one, who, path):
+                return number
+        return None
 
 
 def _is_within(path: _Path, other: _Path) -> bool:
@@ -156,9 +159,13 @@ def _check_reachable(number: int, listed: _Listed, where: str) -> None:
         elif permission.users:
             reason = "its groups are empty"
         raise InvalidSetting(f"{where}can never match: {reason}")
-    if all(listed.is_taken(number, one, one.path_in(permission)) for one in users):
+    taken = {listed.taken_by(number, one, one.path_in(permission)) for one in users}
+    deciding = [one + 1 for one in taken if one is not None]
+    if len(deciding) == len(taken):
+        which = " or ".join(str(one) for one in sorted(deciding))
         raise InvalidSetting(
-            f"{where}can never match: for its users and path, an earlier one decides"
+            f"{where}can never match: for its users and path, permission {which} "
+            "decides; the first that matches does, so move this one up"
         )
 
 
@@ -183,7 +190,7 @@ def _check_anonymous(directory: Directory, listed: _Listed) -> None:
                 set(other.users) <= {ANONYMOUS}
                 or not _is_within(inner, permission.segments)
                 or not _is_within(inner, other.segments)
-                or listed.is_taken(number, anonymous, inner)
+                or listed.taken_by(number, anonymous, inner) is not None
             ):
                 continue
             raise InvalidSetting(

@@ -135,9 +135,12 @@ def placement_of(session: Session, content_range: ContentRange) -> Placement:
             upload.offset,
         )
     settings = session.rules.settings
-    for limit in (settings.max_upload_size, session.grant.max_size):
+    for limit, whose in (
+        (settings.max_upload_size, "max-upload-size"),
+        (session.grant.max_size, "the upload link or permission"),
+    ):
         if limit is not None and content_range.total > limit:
-            raise UploadTooLarge(f"{content_range.total} bytes, allowed are {limit}")
+            raise UploadTooLarge(f"{content_range.total} bytes, {whose} allows {limit}")
     limit = settings.max_fragment_size
     if limit is not None and content_range.length > limit:
         raise FragmentTooLarge(f"{content_range.length} bytes, allowed are {limit}")
