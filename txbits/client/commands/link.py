@@ -27,7 +27,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "all files below it",
     )
     what.add_argument(
-        "--show", metavar="URL", help="print what the link in this URL is good for"
+        "--show", metavar="URL", help="print what the link in this URL permits"
     )
     what.add_argument(
         "--new-key", action="store_true", help="print a new key for link-key-file"
@@ -53,7 +53,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--name",
         metavar="TEXT",
-        help="whom the link is for, in the log and in revoked-links (default: a "
+        help="who the link is for, in the log and in revoked-links (default: a "
         "random id)",
     )
     add(
