@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txbits.access.permissions import Permission
 from txbits.errors import InvalidSetting
-from txbits.service._permitted import check_permissions, without_effect
+from txbits.service._permitted import check_permissions, doubts_about
 from txbits.service._reading import from_file
 from txbits.service.options import Options
 from txbits.service.settings import Access
@@ -440,7 +440,7 @@ class MeaningTests(AccessCase):
     def test_what_the_directory_does_not_allow_is_told(self):
         text = BASIC + permission(["*"], may=["upload", "overwrite", "download"])
         self.assertEqual(
-            without_effect(self.directory(text)),
+            doubts_about(self.directory(text)),
             [
                 f"{self.path}: directory 1 (/a): permission 1: {action!r} has no "
                 f"effect without {key}"
@@ -451,7 +451,20 @@ class MeaningTests(AccessCase):
             ],
         )
         bounds = "allow-overwrites = true\nallow-downloads = true\n"
-        self.assertEqual(without_effect(self.directory(bounds + text)), [])
+        self.assertEqual(doubts_about(self.directory(bounds + text)), [])
+
+    def test_a_path_that_repeats_the_mount_is_told(self):
+        text = permission(["anonymous"], "/a/b")
+        (line,) = doubts_about(self.directory(text))
+        self.assertEqual(
+            line,
+            f"{self.path}: directory 1 (/a): permission 1: path: repeats the mount, "
+            "and means /a/a/b; write it without the mount, unless that is what you "
+            "want",
+        )
+        for path in ("/", "/b", "/b/a", "/{user}"):
+            text = BASIC + permission(["alice"], path)
+            self.assertEqual(doubts_about(self.directory(text)), [])
 
 
 class DocumentationTests(AccessCase):

@@ -200,19 +200,28 @@ def _check_anonymous(directory: Directory, listed: _Listed) -> None:
             )
 
 
-def without_effect(directory: Directory) -> list[str]:
+def doubts_about(directory: Directory) -> list[str]:
     """
-    Find what permissions allow and the directory does not.
+    Find what permissions probably do not mean: what they allow and the directory does
+    not, and paths that repeat the mount.
 
     :returns: A line for each.
     """
+    mount = tuple(one.decode("utf-8", "replace") for one in directory.segments)
+    permissions = list(enumerate(directory.access.permissions, 1))
     bounds = {
         "overwrite": ("allow-overwrites", directory.settings.allow_overwrites),
         "download": ("allow-downloads", directory.settings.allow_downloads),
     }
     return [
         f"{directory.where}permission {number}: {action!r} has no effect without {key}"
-        for number, one in enumerate(directory.access.permissions, 1)
+        for number, one in permissions
         for action, (key, is_allowed) in bounds.items()
         if action in one.may and not is_allowed
+    ] + [
+        f"{directory.where}permission {number}: path: repeats the mount, and means "
+        f"{directory.mount.rstrip('/')}{one.path}; write it without the mount, unless "
+        "that is what you want"
+        for number, one in permissions
+        if mount and one.segments[: len(mount)] == mount
     ]

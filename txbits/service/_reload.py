@@ -201,7 +201,7 @@ class Reloader:
                 name=now.mount,
             ).addErrback(_not_released, now.mount)
         if is_other:
-            served.report_without_effect()
+            served.report_doubts()
         return is_other
 
 

@@ -17,7 +17,7 @@ from txbits.errors import BackendError, InvalidSetting
 from txbits.interfaces import BackendContext, IBackend, IExclusive, INotifier
 from txbits.notification import HTTPNotifier
 from txbits.service._access import gate_of
-from txbits.service._permitted import without_effect
+from txbits.service._permitted import doubts_about
 from txbits.service.settings import Configuration, Directory
 from txbits.sessions import SessionManager
 from txbits.sessions._abilities import require_abilities
@@ -73,11 +73,11 @@ class Served:
             if overdue.active():
                 overdue.cancel()
         self.is_started = True
-        self.report_without_effect()
+        self.report_doubts()
 
-    def report_without_effect(self) -> None:
-        """Log what permissions allow and the directory does not."""
-        for line in without_effect(self.directory):
+    def report_doubts(self) -> None:
+        """Log what permissions probably do not mean."""
+        for line in doubts_about(self.directory):
             _log.warn("{line}", line=line, mount=self.directory.mount)
 
     def _report_waiting(self) -> None:
