@@ -219,7 +219,8 @@ def expected(permissions, identity, destination, action):
         path = (
             one.path if identity is None else one.path.replace("{user}", identity.name)
         )
-        if path == "/" or ("/" + "/".join(destination)).startswith(path + "/"):
+        where = "/" + "/".join(destination)
+        if path in ("/", where) or where.startswith(path + "/"):
             return action in one.may
     return False
 
