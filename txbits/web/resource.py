@@ -119,7 +119,6 @@ class BITSResource(Resource):
             name=name.rstrip("/"),
         )
         self.gate = Gate(authenticators, policy, session_credentials)
-        self.manager.hide_ids(self.gate.hides_ids)
         self.origins = Origins.of(public_url, trusted_proxies)
         self.identity: Identity | None = None
 
@@ -152,8 +151,16 @@ class BITSResource(Resource):
         self.origins = origins
         if gate is not None:
             self.gate = gate
-            self.manager.hide_ids(gate.hides_ids)
         return changed
+
+    @property
+    def gate(self) -> Gate:
+        return self._gate
+
+    @gate.setter
+    def gate(self, gate: Gate) -> None:
+        self._gate = gate
+        self.manager.hide_ids(gate.hides_ids)
 
     def for_user(self, name: str) -> IResource:
         """
@@ -168,7 +175,8 @@ class BITSResource(Resource):
         view = BITSResource.__new__(BITSResource)
         Resource.__init__(view)
         view.manager, view.origins = self.manager, self.origins
-        view.gate = Gate(policy=self.gate.policy)
+        gate = self.gate
+        view._gate = Gate((), gate.policy, gate.session_credentials)
         view.identity = Identity(name)
         return view
 
