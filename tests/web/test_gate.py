@@ -293,6 +293,22 @@ class OwnershipTests(WebCase):
         for one in [*lines, *map(repr, events)]:
             self.assertNotIn(session_id.decode().strip("{}").lower(), one.lower())
 
+    def test_with_create_the_reasons_in_the_log_have_no_ids(self) -> None:
+        self.serve(authenticators=[ByName()], session_credentials="create")
+        with capturedLogs() as events:
+            session_id = self.create("alice")
+            written = session_id.decode().strip("{}").lower()
+            for act, ask in (
+                ("write", fragment(session_id, 0, b"hello", 5)),
+                ("release", packet(b"Cancel-Session", session_id)),
+            ):
+                self.backend.hold(act).fail(BackendError(f"/srv/{written}.part"))
+                self.assertEqual(self.ask(ask).status, 500)
+            path = b"/BITS-Sessions/Replies/%b/responsefile.bin" % session_id
+            self.assertEqual(self.ask(told(request(b"GET", path), "alice")).status, 404)
+        for one in [*map(eventAsText, events), *map(repr, events)]:
+            self.assertNotIn(written, one.lower())
+
     def test_with_create_the_policy_is_asked_about_the_owner(self) -> None:
         policy = Policy()
         self.serve(

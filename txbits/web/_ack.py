@@ -146,13 +146,10 @@ def refuse(
         "status": status,
         "hresult": f"0x{hresult:08X}",
         "cause": refusal.cause,
-        "detail": shown(str(error)),
+        "detail": shown(str(error), hides_ids=hides_id),
     }
     if session_id is not None:
-        fields["session"] = name = session_name(session_id, is_secret=hides_id)
-        if hides_id:
-            for written in (str(session_id), str(session_id).upper()):
-                fields["detail"] = fields["detail"].replace(written, name)
+        fields["session"] = session_name(session_id, is_secret=hides_id)
     if refusal is refusals.INTERNAL_ERROR:
         _log.failure(log_format, Failure(error), **fields)
     elif isinstance(error, errors.CredentialsIncomplete):

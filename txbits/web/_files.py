@@ -184,7 +184,7 @@ class FileResource(Resource):
             "{detail}"
         )
         fields = self._fields(
-            request, "refused", error, status=status, detail=shown(str(error))
+            request, "refused", error, status=status, detail=self._shown(error)
         )
         if status == 500 and isinstance(error, errors.BackendError):
             _log.error(log_format, **fields)
@@ -203,6 +203,9 @@ class FileResource(Resource):
             status,
             [] if retry_after is None else [(b"Retry-After", b"%d" % retry_after)],
         )
+
+    def _shown(self, error: BaseException) -> str:
+        return shown(str(error), hides_ids=self.gate.hides_ids)
 
     def _fields(
         self,
@@ -264,7 +267,7 @@ class FileResource(Resource):
                 "broken-off",
                 status=response.status,
                 bytes=sending.sent,
-                detail=shown(str(error)),
+                detail=self._shown(error),
             )
             log_format = "broke off {file} in {directory}/ to {who}: {detail}"
             if isinstance(error, errors.StagedDataLost):
