@@ -105,8 +105,9 @@ class Permission:
 
     :ivar users: Names of users, ``@group``, ``*`` for everyone who is known, and
         ``anonymous`` for clients without credentials.
-    :ivar path: A path below the virtual directory, as :func:`path_segments` splits it;
-        a segment ``{user}`` stands for the name of the user.
+    :ivar path: The path of a folder or a file below the virtual directory, as
+        :func:`path_segments` splits it; a segment ``{user}`` stands for the name of the
+        user.
     :ivar may: Some of ``upload``, ``overwrite`` and ``download``; none refuses
         everything.
     :raises InvalidSetting: If one of them cannot be used.
@@ -180,9 +181,11 @@ class Permissions:
         """Permit or refuse a packet. The Deferred has already fired."""
         action = "download" if packet_type in _READING else "upload"
         for number, rule in enumerate(self._rules, 1):
-            if rule.names_sender(identity) and contains(
-                rule.path_for(identity), destination
-            ):
+            if not rule.names_sender(identity):
+                continue
+            path = rule.path_for(identity)
+            # It may be the path of a file.
+            if destination == path or contains(path, destination):
                 if action in rule.may:
                     return succeed(rule.grant)
                 reason = f"permission {number} does not allow {action}"

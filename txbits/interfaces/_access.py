@@ -110,14 +110,15 @@ def contains(
     path: tuple[str, ...], destination: tuple[str, ...], *, is_tree: bool = True
 ) -> bool:
     """
-    Tell whether a destination is at or below a path.
+    Tell whether a destination is below a path.
 
     Names that could mean another place on some backend, such as ``..``, are in no path
     but the root.
 
     :param path: Segments, none for the root.
     :param destination: As packets name it: not checked by a backend.
-    :param is_tree: Whether the path contains what is below it.
+    :param is_tree: Whether the path is a folder; otherwise the path itself is the only
+        destination.
     """
     if not is_tree:
         return destination == path
