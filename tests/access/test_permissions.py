@@ -59,12 +59,22 @@ class PermissionTests(SynchronousTestCase):
             "..",
             "a:b",
             "a\nb",
+            "@a\nb",
+            "@anonymous",
             "@*",
             "@@a",
             "link/x",
         ):
             with self.subTest(name):
                 self.assertTrue(self.complaint([name], "/", []).startswith("users: "))
+
+    def test_groups_have_the_names_that_issuers_give_them(self):
+        for group in ("/helpdesk", "urn:example:desk", "EXAMPLE\\desk", "a..b"):
+            with self.subTest(group):
+                policy = Permissions([Permission([f"@{group}"], "/", ["upload"])])
+                member = Identity("bob", "bearer", frozenset({group}))
+                self.successResultOf(policy.check(member, ("a",), "Ping"))
+                self.failureResultOf(policy.check(BOB, ("a",), "Ping"), AccessDenied)
 
     def test_unknown_actions_are_refused(self):
         self.assertEqual(
