@@ -11,6 +11,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from tests.web.support import (
+    PATH,
     UNKNOWN_ID,
     Authenticator,
     DenyingPolicy,
@@ -22,6 +23,7 @@ from tests.web.support import (
     request,
     responses,
 )
+from txbits.access.links import Link, LinkAuthenticator, LinkKeys
 from txbits.errors import BackendError, CredentialsIncomplete, CredentialsRejected
 from txbits.interfaces import (
     Credentials,
@@ -105,6 +107,18 @@ class AuthenticatorTests(WebCase):
             if line:
                 said = ping.replace(b"\r\n", b"\r\nAuthorization: " + line + b"\r\n", 1)
             self.assert_success(self.ask(said), None)
+            self.assertEqual(remembering.forgotten, count)
+
+    def test_those_that_remember_forget_for_an_upload_link(self) -> None:
+        keys = LinkKeys([b"k" * 32])
+        link = Link("1", "/", ("a",), True, 2_000_000, None, "anna", False)
+        target = PATH + b"?txbits-link=" + keys.sign(link).encode()
+        for schemes, count in ((["kept"], 0), (["kept", "link"], 1)):
+            remembering = Remembering(ALICE)
+            links = LinkAuthenticator(keys, wall=self.clock.seconds)
+            self.serve(authenticators=[remembering, links][: len(schemes)])
+            self.assert_success(self.ask(packet(b"Ping", target=target)), None)
+            self.assert_success(self.ask(packet(b"Ping")), None)
             self.assertEqual(remembering.forgotten, count)
 
     def test_challenges_are_sent_strongest_first(self) -> None:

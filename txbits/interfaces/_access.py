@@ -256,7 +256,7 @@ class IRemembering(Interface):
     def forget(credentials: Credentials) -> None:
         """
         Forget who has logged in on a connection: a request has an Authorization header
-        of another scheme, whoever takes that.
+        of another scheme, whoever takes that, or an upload link.
         """
 
 

@@ -37,6 +37,7 @@ from txbits.interfaces import (
     IRemembering,
 )
 from txbits.protocol.packets import CloseSession
+from txbits.protocol.urls import links_of
 from txbits.sessions import Caller
 from txbits.web._origin import Origins
 from txbits.web._streaming import (
@@ -102,6 +103,7 @@ class Gate:
     is_open: bool = field(init=False)
     hides_ids: bool = field(init=False)
     _remembering: tuple[Any, ...] = field(init=False)
+    _takes_links: bool = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         is_open = not self.authenticators and self.policy is None
@@ -112,6 +114,8 @@ class Gate:
             one for one in self.authenticators if _provides(IRemembering, one)
         ]
         object.__setattr__(self, "_remembering", tuple(remembering))
+        takes_links = any(one.scheme == "link" for one in self.authenticators)
+        object.__setattr__(self, "_takes_links", takes_links)
 
     async def admit(
         self,
@@ -177,7 +181,10 @@ class Gate:
         return Caller(identity, caller.address, grant)
 
     async def _identify(self, credentials: Credentials) -> Identity | None:
-        if self._remembering and b"authorization" in credentials.headers:
+        if self._remembering and (
+            b"authorization" in credentials.headers
+            or (self._takes_links and links_of(credentials.query))
+        ):
             said = credentials.authorization
             for one in self._remembering:
                 if said is None or said[0] != one.scheme:
