@@ -183,6 +183,20 @@ class AuthenticatorTests(WebCase):
         self.resource.gate = Gate(self.resource.gate.authenticators, DenyingPolicy())
         self.assert_refused(self.exchange(peer, ping), "access-denied")
 
+    def test_headers_of_proxies_tell_that_one_is_in_between(self) -> None:
+        authenticator = Authenticator(ALICE)
+        self.serve(authenticators=[authenticator])
+        for name, is_proxied in (
+            ("via", True),
+            ("forwarded", True),
+            ("x_forwarded_for", True),
+            ("x_forwarded_whatever", True),
+            ("x_real_ip", True),
+            ("x_forward", False),
+        ):
+            self.ask(packet(b"Ping", **{name: b"192.0.2.9"}))
+            self.assertIs(authenticator.asked[-1].is_proxied, is_proxied, name)
+
     def test_connection_memory_is_that_of_the_connection(self) -> None:
         authenticator = Authenticator(ALICE)
         self.serve(authenticators=[authenticator])

@@ -330,6 +330,6 @@ def _no_certificate() -> None:
 def _names_proxy(headers: Any) -> bool:
     """Whether the headers say that the request has passed a proxy."""
     return any(
-        name in (b"via", b"forwarded") or name.startswith(b"x-forwarded-")
+        name in (b"via", b"forwarded", b"x-real-ip") or name.startswith(b"x-forwarded-")
         for name in headers
     )
