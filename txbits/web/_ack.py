@@ -11,6 +11,7 @@ from twisted.python.failure import Failure
 from twisted.web.server import Request
 
 from txbits import errors
+from txbits._deferreds import let_go_of_frames
 from txbits.protocol import refusals
 from txbits.protocol.codec import METHOD, RemoteProtocolError, encode_ack, session_id_of
 from txbits.protocol.packets import Ack
@@ -125,6 +126,7 @@ def refuse(
         # connection. The manager has logged it.
         if not request._disconnected:
             request.loseConnection()
+        let_go_of_frames(error)
         return
     refusal = refusal_of(error)
     status, hresult = refusal.answer(getattr(error, "status", 0))
@@ -157,6 +159,8 @@ def refuse(
         _log.debug(log_format, **fields)
     else:
         _log.info(log_format, **fields)
+    if refusal is not refusals.INTERNAL_ERROR:
+        let_go_of_frames(error)
     ack = Ack(
         status,
         session_id,

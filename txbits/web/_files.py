@@ -18,7 +18,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from txbits import errors
-from txbits._deferreds import begun
+from txbits._deferreds import begun, let_go_of_frames
 from txbits._events import log_often
 from txbits.interfaces import ICodedFile, IStoredFile
 from txbits.protocol.conditions import (
@@ -194,6 +194,8 @@ class FileResource(Resource):
             _log.debug(log_format, **fields)
         else:
             _log.info(log_format, **fields)
+        if status != 500:
+            let_go_of_frames(error)
         retry_after = getattr(error, "retry_after", None)
         if isinstance(error, errors.CredentialsRejected):
             for name, value in challenges(error):

@@ -20,6 +20,7 @@ from attrs.validators import in_
 from twisted.web.server import Request
 from zope.interface import Interface
 
+from txbits._deferreds import let_go_of_frames
 from txbits.errors import (
     AccessDenied,
     CredentialsIncomplete,
@@ -163,10 +164,11 @@ class Gate:
                         identity = await self._owner(
                             owners, session_id, credentials.path
                         )
-                    except NoSuchSession:
+                    except NoSuchSession as error:
                         # It may have been closed, and the Ack lost.
                         if packet_type != CloseSession.packet_type:
                             raise
+                        let_go_of_frames(error)
                         return Caller(None, caller.address, knows_id=True)
                 caller = _once(memory, _KNOWN, identity, caller.address, FULL_GRANT)
                 known(caller)
