@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import LogLevel, capturedLogs, eventAsText, formatEvent
-from zope.interface import implementer
+from zope.interface import classImplements, implementer
 from zope.interface.verify import verifyObject
 
 from tests.web.support import (
@@ -31,6 +31,7 @@ from txbits.interfaces import (
     IAccessPolicy,
     IAuthenticator,
     Identity,
+    IKnowing,
     IRemembering,
     Scope,
 )
@@ -307,6 +308,28 @@ class OwnershipTests(WebCase):
         for kind in (b"Close-Session", b"Cancel-Session"):
             ack = self.ask(packet(kind, UNKNOWN_ID))
             self.assert_refused(ack, "session-not-found", UNKNOWN_ID)
+
+    def test_with_create_the_owner_must_still_be_known(self) -> None:
+        class Knowing(ByName):
+            names = {"alice"}
+
+            def knows(self, name: str) -> bool:
+                return name in self.names
+
+        classImplements(Knowing, IKnowing)
+        first, second = Knowing(), Knowing()
+        self.serve(authenticators=[first, second], session_credentials="create")
+        session_id = self.create("alice")
+        data = fragment(session_id, 0, b"hello", 5)
+        first.names = set()
+        self.assert_success(self.ask(data), session_id)
+        second.names = set()
+        ack = self.ask(data)
+        self.assert_refused(ack, "credentials-rejected", session_id)
+        # Who cannot be asked may know.
+        others = [*self.resource.gate.authenticators, ByName()]
+        self.resource.gate = Gate(others, session_credentials="create")
+        self.assert_success(self.ask(data), session_id)
 
     def test_with_create_the_log_has_no_ids(self) -> None:
         self.serve(authenticators=[ByName()], session_credentials="create")

@@ -260,6 +260,19 @@ class IRemembering(Interface):
         """
 
 
+class IKnowing(Interface):
+    """
+    Optional: an authenticator that can tell who may log in.
+
+    Packets without credentials may act for the owner of their session, see
+    :class:`txbits.web.BITSResource`. If all authenticators provide this, they do so
+    only as long as one of them knows the owner.
+    """
+
+    def knows(name: str) -> bool:
+        """Whether the user can log in, or that cannot be told."""
+
+
 class IAuthenticatorParser(IPlugin):
     """
     A Twisted plugin that makes an authenticator from its description in the settings.

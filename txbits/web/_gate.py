@@ -35,6 +35,7 @@ from txbits.interfaces import (
     IAccessPolicy,
     IAuthenticator,
     Identity,
+    IKnowing,
     IRemembering,
 )
 from txbits.protocol.packets import CloseSession
@@ -208,7 +209,16 @@ class Gate:
     ) -> Identity | None:
         owner = await owners.owner_of(session_id, destination)
         # What has a scope, such as a link, is in the URL of every packet.
-        return None if owner is None or "/" in owner else Identity(owner, "session")
+        if owner is None or "/" in owner or not self._may_know(owner):
+            return None
+        return Identity(owner, "session")
+
+    def _may_know(self, name: str) -> bool:
+        """Whether a user could still log in, as far as that can be told."""
+        return any(
+            not _provides(IKnowing, one) or IKnowing(one).knows(name)
+            for one in self.authenticators
+        )
 
     async def _permit(
         self,
