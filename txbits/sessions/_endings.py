@@ -57,7 +57,7 @@ async def publish(active: ActiveSessions, session: Session, overwrite: bool) -> 
             create_directories=session.rules.settings.create_directories,
         )
     except BackendError as error:
-        session.fault = shown(f"{type(error).__name__}: {error}")
+        session.fault = active.shown(f"{type(error).__name__}: {error}")
         if upload.offset != upload.total:
             session.life.lost()
         await withdraw_after(active, claim, error)
