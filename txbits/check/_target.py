@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.python.url import URL
 
 from txbits.client._http import TrustPolicy
-from txbits.client._negotiate import KerberosMissing, check_installed
+from txbits.client._negotiate import KerberosMissing, Negotiator
 from txbits.client._url import to_wire
 from txbits.client.settings import ConnectionSettings, InvalidSettings
 
@@ -53,12 +53,12 @@ class Target:
         settings.check_way_of_token(to_wire(text))
         # A check is short enough for one token.
         settings = evolve(settings, token=settings.get_token(), token_file=None)
+        url = URL.fromText(to_wire(text))
         if settings.negotiate:
             try:
-                check_installed()
+                Negotiator(url.host)
             except KerberosMissing as error:
                 raise InvalidSettings(str(error)) from error
-        url = URL.fromText(to_wire(text))
         segments = [segment for segment in url.path if segment]
         folder = url.replace(path=[*segments, ""])
         return cls(folder, settings)

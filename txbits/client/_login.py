@@ -22,7 +22,6 @@ from txbits.client._negotiate import (
     KerberosMissing,
     Negotiator,
     NoTicket,
-    check_installed,
     offered,
 )
 from txbits.client._url import target_of
@@ -43,16 +42,19 @@ class Login:
 
     :ivar settings: The credentials.
     :ivar in_thread: Calls a function that blocks, and returns a Deferred.
+    :ivar make_negotiator: Makes what speaks Negotiate with a host.
     :raises InvalidSettings: If the settings need a package that is not installed.
     """
 
     settings: ConnectionSettings
     in_thread: Callable[..., Deferred[Any]]
+    make_negotiator: Callable[..., Negotiator] = Negotiator
     _passwords: Authorizer = field(init=False)
     _negotiator: Negotiator | None = field(init=False, default=None)
-    _host: str | None = field(init=False, default=None)
+    _host: str = field(init=False, default="")
     _proof: bytes | None = field(init=False, default=None, repr=False)
     _says_token: bool = field(init=False)
+    _has_others: bool = field(init=False)
     _token: str | None = field(init=False, default=None, repr=False)
     _is_read_again: bool = field(init=False, default=False)
     _remarks: dict[str, str] = field(init=False, factory=dict)
@@ -61,9 +63,10 @@ class Login:
         settings = self.settings
         self._passwords = Authorizer(settings.credentials)
         self._says_token = settings.says_token_unasked
+        self._has_others = settings.has_token or settings.credentials is not None
         if settings.negotiate:
             try:
-                check_installed()
+                self._negotiator = self.make_negotiator("")
             except KerberosMissing as error:
                 raise InvalidSettings(str(error)) from error
 
@@ -76,12 +79,12 @@ class Login:
         self._is_read_again = False
         self._remarks.clear()
         self._proof = None
-        if not self.settings.negotiate:
+        if self._negotiator is None:
             return
         host = urlsplit(url).hostname or ""
-        if self._negotiator is None or host != self._host:
+        if host != self._host:
             self._host = host
-            self._negotiator = Negotiator(host, in_thread=self.in_thread)
+            self._negotiator = self.make_negotiator(host, in_thread=self.in_thread)
         self._proof = await self._negotiator.opening()
 
     async def answer(self, method: bytes, url: str) -> bytes | None:
@@ -108,7 +111,7 @@ class Login:
 
         :param values: The values of WWW-Authenticate.
         :returns: Whether there is an answer that was not sent before.
-        :raises NoTicket: If only a ticket would be an answer, and there is none.
+        :raises NoTicket: If there is no ticket, and no other credentials.
         :raises InvalidSettings: If the token cannot be read.
         """
         if self._negotiator is None or offered(values) is None:
@@ -120,6 +123,9 @@ class Login:
             self._remarks["negotiate"] = str(error)
             if is_begin and await self._challenged_otherwise(values):
                 return True
+            if self._has_others and not error.transient:
+                # The answer tells what came of each.
+                return False
             raise
         if self._proof is None:
             self._remarks["negotiate"] = "the Kerberos ticket was refused"

@@ -81,15 +81,6 @@ _ADVICE = (
 _AWAY = re.compile("Cannot contact any KDC")
 
 
-def check_installed() -> None:
-    """
-    Check that Kerberos is there.
-
-    :raises KerberosMissing: If gssapi is not installed.
-    """
-    _load()
-
-
 def offered(values: Sequence[bytes]) -> bytes | None:
     """
     Find the challenge of Negotiate.

@@ -130,8 +130,7 @@ class Requests:
     :param agent: What makes the requests.
     :param settings: What goes with each request, and the time-outs.
     :param proxy_authorizer: What answers a proxy, if there is one.
-    :param in_thread: Calls a function that blocks, and returns a Deferred; in the
-        threads of the reactor if ``None``.
+    :param login: What logs in to the server; with *settings* if ``None``.
     :raises InvalidSettings: If the settings need a package that is not installed.
     """
 
@@ -142,7 +141,7 @@ class Requests:
         agent: IAgent,
         settings: ConnectionSettings,
         proxy_authorizer: Authorizer,
-        in_thread: Callable[..., Deferred[Any]] | None = None,
+        login: Login | None = None,
     ) -> None:
         self._clock = clock
         self._connections = connections
@@ -150,7 +149,7 @@ class Requests:
         self._cookies = CookieJar()
         self._url = ""
         self._settings = settings
-        self._login = Login(settings, in_thread or self._in_thread)
+        self._login = login or Login(settings, self._in_thread)
         self._proxy_authorizer = proxy_authorizer
 
     @classmethod
