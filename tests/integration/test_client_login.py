@@ -157,7 +157,7 @@ class TokenTests(LoginCase):
         ):
             self.secret("wrong", "sesame")
             self.secret("open", "sesame").chmod(0o604)
-            for command in (["ping"], ["upload", "data.bin"], ["check"]):
+            for command in (["ping"], ["upload", "-q", "data.bin"], ["check"]):
                 output = await self.txbits(
                     *command, self.url(""), *words, status=status
                 )

@@ -12,10 +12,11 @@ from uuid import uuid4
 from attrs import define, evolve, field
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.threads import deferToThread
 from twisted.python.url import URL
 
 from txbits.client._http import TrustPolicy
-from txbits.client._negotiate import KerberosMissing, Negotiator
+from txbits.client._login import Login
 from txbits.client._url import to_wire
 from txbits.client.settings import ConnectionSettings, InvalidSettings
 
@@ -55,10 +56,8 @@ class Target:
         settings = evolve(settings, token=settings.get_token(), token_file=None)
         url = URL.fromText(to_wire(text))
         if settings.negotiate:
-            try:
-                Negotiator(url.host)
-            except KerberosMissing as error:
-                raise InvalidSettings(str(error)) from error
+            # This checks that it is possible.
+            Login(settings, deferToThread)
         segments = [segment for segment in url.path if segment]
         folder = url.replace(path=[*segments, ""])
         return cls(folder, settings)

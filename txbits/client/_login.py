@@ -131,21 +131,23 @@ class Login:
             self._remarks["negotiate"] = "the Kerberos ticket was refused"
         return self._proof is not None
 
-    async def answered(self, response: Any) -> None:
+    async def answered(
+        self, status: int, values: Sequence[bytes], persistent: Sequence[bytes]
+    ) -> None:
         """
         Process another response.
 
+        :param values: The values of WWW-Authenticate.
+        :param persistent: Those of Persistent-Auth.
         :raises NoTicket: If the server has not proved who it is during a login that it
             has accepted.
         """
         negotiator = self._negotiator
-        if negotiator is None or not negotiator.is_logging_in or response.code == 401:
+        if negotiator is None or not negotiator.is_logging_in or status == 401:
             return
-        get = response.headers.getRawHeaders
-        values, persistent = get(b"WWW-Authenticate"), get(b"Persistent-Auth")
-        is_proved = await negotiator.answered(values or [], persistent or [])
+        is_proved = await negotiator.answered(values, persistent)
         # A refusal may come from something in between, and nothing depends on it.
-        if not is_proved and response.code < 400:
+        if not is_proved and status < 400:
             raise NoTicket(
                 f"{self._host} has not proved that it is HTTP@{self._host}, and is not "
                 "trusted"

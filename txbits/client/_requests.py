@@ -210,7 +210,9 @@ class Requests:
                 await self._read_away(response)
             else:
                 await self.discard(response)
-        await self._login.answered(response)
+        get = response.headers.getRawHeaders
+        asked, persistent = get(b"WWW-Authenticate", []), get(b"Persistent-Auth", [])
+        await self._login.answered(response.code, asked, persistent)
         return response
 
     async def discard(self, response: Any) -> None:
