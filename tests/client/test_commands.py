@@ -637,13 +637,16 @@ class ExplainTests(SynchronousTestCase):
         asked = UploadFailed("the server answered 401", transient=False, status=401)
         for options in ("--user NAME", "--negotiate", "--token-file FILE"):
             self.assertIn(f"{options} sends", self.advice(asked))
-        for options in (("--user", "me"), ("--negotiate",), ("--token-file", "t")):
+        for options in (("--user", "me"), ("--negotiate",)):
             self.assertEqual(self.advice(asked, *options), "the server answered 401")
+        advice = self.advice(asked, "--token-file", "t")
+        self.assertIn("; the token was refused, and may have expired", advice)
         for scheme, option in (
             ("Digest with MD5", "; --user NAME sends a name and a password"),
             ("Negotiate", "; --negotiate sends a Kerberos ticket"),
             ("Bearer", "; --token-file FILE sends a token"),
             ("NTLM (not supported)", ""),
+            ("Bearer (the token was refused: 'old')", ""),
         ):
             words = f"401; it asks for {scheme}"
             asked = UploadFailed(words, transient=False, status=401)

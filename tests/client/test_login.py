@@ -180,7 +180,7 @@ class TokenTests(LoginCase):
             self.assertEqual(response.code, 401)
             self.assertEqual(
                 self.requests.offered(response),
-                ("Bearer (the token was refused: 'invalid_token')",),
+                ("Bearer (the token was refused, and may have expired)",),
             )
 
     def test_what_the_server_says_of_it_is_told_in_part(self) -> None:

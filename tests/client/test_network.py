@@ -395,6 +395,16 @@ class ProxyTests(TLSTestCase):
         )
         self.assertNotIn(b"Proxy-Authorization", self.heads[0])
 
+    async def test_a_proxy_gets_no_token(self) -> None:
+        url = await self.listen_tls(self.of_server())
+        await self.assert_delivered(
+            url,
+            proxy=self.tunnels(),
+            token="sesame",
+            authorities=self.authority.certificate,
+        )
+        self.assertNotIn(b"sesame", b"".join(self.heads))
+
     async def test_a_proxy_that_refuses_is_named(self) -> None:
         for answer, transient in (
             (b"HTTP/1.1 403 No\r\n\r\n", False),

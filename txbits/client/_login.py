@@ -28,6 +28,9 @@ from txbits.client._url import target_of
 from txbits.client.settings import ConnectionSettings, InvalidSettings
 from txbits.protocol.codec import quoted
 
+#: What is said of a token if the server gives no reason.
+REFUSED_TOKEN = "the token was refused, and may have expired"  # noqa: S105
+
 #: How much is repeated of what a server says about a token.
 _LONGEST_REASON = 100
 
@@ -209,7 +212,7 @@ def _in_words(challenges: Sequence[Challenge]) -> str:
     for challenge in challenges:
         if challenge.scheme == "bearer":
             given = challenge.parameters
-            reason = given.get("error_description") or given.get("error")
+            reason = given.get("error_description")
             if reason:
                 return f"the token was refused: {quoted(reason[:_LONGEST_REASON])}"
-    return "the token was refused"
+    return REFUSED_TOKEN

@@ -27,6 +27,7 @@ from txbits.client._exchange import (
     exchange_over_network,
 )
 from txbits.client._files import FILES, Files
+from txbits.client._login import REFUSED_TOKEN
 from txbits.client._requests import CertificateRefused, Untrusted
 from txbits.client.events import TransferFailed
 from txbits.client.journal import JournalError
@@ -219,13 +220,19 @@ _LOGINS = (
 
 def _advice_on_login(words: str, options: argparse.Namespace | None) -> str:
     """What to send, of what a server asks for, if nothing was sent."""
-    if any(getattr(options, option, None) for option, *_ in _LOGINS):
-        return ""
     _, asks, offered = words.partition("it asks for ")
+    given = [option for option, *_ in _LOGINS if getattr(options, option, None)]
+    if given == ["token_file"] and "Bearer" not in offered:
+        # It was sent unasked.
+        return f"; {REFUSED_TOKEN}"
+    if given:
+        return ""
     found = [
         advice
         for _, schemes, advice in _LOGINS
-        if not asks or any(scheme in offered for scheme in schemes)
+        # In brackets is what has come of the attempt.
+        if not asks
+        or any(each in offered and f"{each} (" not in offered for each in schemes)
     ]
     return f"; {', '.join(found)}" if found else ""
 
