@@ -6,6 +6,7 @@ order, and what clients are answered.
 from __future__ import annotations
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.logger import LogLevel, capturedLogs, eventAsText, formatEvent
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
@@ -21,13 +22,14 @@ from tests.web.support import (
     request,
     responses,
 )
-from txbits.errors import CredentialsIncomplete, CredentialsRejected
+from txbits.errors import BackendError, CredentialsIncomplete, CredentialsRejected
 from txbits.interfaces import (
     Credentials,
     Grant,
     IAccessPolicy,
     IAuthenticator,
     Identity,
+    IRemembering,
     Scope,
 )
 from txbits.sessions import Settings
@@ -51,6 +53,17 @@ class ByName:
         if said is None or said[0] != "told":
             return succeed(None)
         return succeed(Identity(said[1].decode(), "told"))
+
+
+@implementer(IRemembering)
+class Remembering(Authenticator):
+    """Counts how often it has to forget who has logged in."""
+
+    scheme = "kept"
+    forgotten = 0
+
+    def forget(self, credentials: Credentials) -> None:
+        self.forgotten += 1
 
 
 def told(data: bytes, name: str) -> bytes:
@@ -82,6 +95,17 @@ class AuthenticatorTests(WebCase):
         self.assert_success(self.ask(packet(b"Ping")), None)
         self.assertEqual([len(one.asked) for one in (first, second, third)], [1, 1, 0])
         self.assertEqual([user for user, _, _ in policy.asked], ["alice"])
+
+    def test_those_that_remember_forget_for_credentials_of_another_scheme(self) -> None:
+        remembering = Remembering()
+        self.serve(authenticators=[Authenticator(ALICE), remembering])
+        ping = packet(b"Ping")
+        for line, count in ((b"", 0), (b"Kept a", 0), (b"Told a", 1), (b"b", 2)):
+            said = ping
+            if line:
+                said = ping.replace(b"\r\n", b"\r\nAuthorization: " + line + b"\r\n", 1)
+            self.assert_success(self.ask(said), None)
+            self.assertEqual(remembering.forgotten, count)
 
     def test_challenges_are_sent_strongest_first(self) -> None:
         self.serve(
@@ -145,6 +169,19 @@ class AuthenticatorTests(WebCase):
         self.resource.gate = Gate(self.resource.gate.authenticators, DenyingPolicy())
         self.assert_refused(self.exchange(peer, ping), "access-denied")
 
+    def test_another_gate_knows_whether_ids_are_secrets(self) -> None:
+        self.serve(authenticators=[ByName()])
+        created = told(packet(b"Create-Session"), "alice")
+        for credentials in ("create", "every-packet"):
+            self.resource.gate = Gate([ByName()], None, credentials)
+            # A view of a user is not what decides.
+            self.resource.for_user("bob")
+            with capturedLogs() as events:
+                session = str(self.ask(created)["BITS-Session-Id"]).strip("{}")
+            (name,) = [one["session"] for one in events if "session" in one]
+            is_secret = credentials == "create"
+            self.assertEqual(name, f"{session[:8]}..." if is_secret else session)
+
     def test_connection_memory_is_that_of_the_connection(self) -> None:
         authenticator = Authenticator(ALICE)
         self.serve(authenticators=[authenticator])
@@ -198,6 +235,18 @@ class RefusedBodyTests(WebCase):
         (ack,) = responses(peer.received())
         self.assertEqual((ack.status, ack["Connection"]), (401, "close"))
 
+    def test_client_that_keeps_the_body_back_is_asked_for_credentials(self) -> None:
+        self.serve(authenticators=[ByName()])
+        withheld = packet(b"Fragment", UNKNOWN_ID, content_range=b"bytes 0-4/5")
+        ack = self.exchange(self.peer(), withheld)
+        self.assertEqual((ack.status, ack["WWW-Authenticate"]), (401, "Told"))
+        ack = self.exchange(self.peer(), told(withheld, "alice"))
+        self.assertEqual((ack.status, ack["WWW-Authenticate"]), (400, None))
+
+    def test_without_authenticators_such_a_fragment_is_malformed(self) -> None:
+        withheld = packet(b"Fragment", UNKNOWN_ID, content_range=b"bytes 0-4/5")
+        self.assertEqual(self.exchange(self.peer(), withheld).status, 400)
+
 
 class OwnershipTests(WebCase):
     """Sessions of users whom authenticators know."""
@@ -243,6 +292,19 @@ class OwnershipTests(WebCase):
         for kind in (b"Close-Session", b"Cancel-Session"):
             ack = self.ask(packet(kind, UNKNOWN_ID))
             self.assert_refused(ack, "session-not-found", UNKNOWN_ID)
+
+    def test_with_create_the_log_has_no_ids(self) -> None:
+        self.serve(authenticators=[ByName()], session_credentials="create")
+        with capturedLogs() as events:
+            session_id = self.create("alice")
+            self.ask(fragment(session_id, 1, b"hello", 6))
+            self.ask(told(packet(b"Cancel-Session", session_id), "bob"))
+            self.ask(packet(b"Cancel-Session", session_id))
+        lines = [eventAsText(event) for event in events]
+        short = session_id.decode()[1:9]
+        self.assertEqual(len([one for one in lines if f"{short}..." in one]), 2, lines)
+        for one in [*lines, *map(repr, events)]:
+            self.assertNotIn(session_id.decode().strip("{}").lower(), one.lower())
 
     def test_with_create_the_policy_is_asked_about_the_owner(self) -> None:
         policy = Policy()
@@ -315,6 +377,44 @@ class GrantTests(WebCase):
         ack = self.upload()
         self.assertEqual(ack.status, 500)
         self.assertEqual(ack["BITS-Error-Code"], "0x80200020")
+
+
+class AwayTests(WebCase):
+    """A policy that cannot tell now."""
+
+    def told(self, times: int) -> list[tuple[LogLevel, str]]:
+        """What the log says of some Pings, apart from the refusal of each."""
+        with capturedLogs() as events:
+            for _ in range(times):
+                self.ask(packet(b"Ping"))
+        for event in events:
+            self.assertNotIn("log_failure", event)
+        return [
+            (event["log_level"], formatEvent(event))
+            for event in events
+            if "refusal" not in event
+        ]
+
+    def test_the_operator_is_told_once_a_minute_and_when_it_is_over(self) -> None:
+        self.serve(policy=(policy := Policy()))
+        policy.answer = BackendError("the directory server is away")
+        begins = "/: permissions cannot be checked: the directory server is away"
+        self.assertEqual(self.told(3), [(LogLevel.error, begins)])
+        self.clock.advance(60)
+        again = f"{begins} (2 more failures since the last such line)"
+        self.assertEqual(self.told(2), [(LogLevel.error, again)])
+        policy.answer = None
+        over = "/: permissions can be checked again (failures: 5, in 60 s)"
+        self.assertEqual(self.told(2), [(LogLevel.info, over)])
+
+    def test_the_client_tries_again(self) -> None:
+        self.serve(policy=(policy := Policy()))
+        policy.answer = BackendError("the directory server is away")
+        self.assert_refused(self.ask(packet(b"Ping")), "storage-fault")
+
+    def test_a_refusal_is_no_trouble(self) -> None:
+        self.serve(policy=DenyingPolicy())
+        self.assertEqual(self.told(2), [])
 
 
 class DownloadTests(WebCase):

@@ -99,20 +99,22 @@ class CheckerAuthenticator:
         said = credentials.authorization
         if said is None or said[0] != "basic":
             return succeed(None)
+        checks = self._checks
+        key = checks.key(said[1])
+        known = checks.known(key, _nothing)
+        if known is not None:
+            return succeed(known)
         try:
             name, password = read_basic(said[1])
         except CredentialsRejected as error:
             return fail(error)
-        checks = self._checks
-        key = checks.key(name, password)
-        known = checks.known(key)
-        if known is not None:
-            return succeed(known)
 
         def begin(is_urgent: bool) -> Deferred[Identity | None]:
-            return checks.queue.call(self._check, name, password, is_urgent=is_urgent)
+            return checks.queue.call(
+                self._check, name.encode(), password, is_urgent=is_urgent
+            )
 
-        return checks.ask(key, name.decode(), credentials.address, begin)
+        return checks.ask(key, None, name, credentials.address, begin)
 
     @deferred
     async def _check(self, name: bytes, password: bytes) -> Identity | None:
@@ -140,3 +142,7 @@ class CheckerAuthenticator:
         if not isinstance(avatar, str):
             raise TypeError(f"{type(avatar).__name__} is not the name of a user")
         return Identity(checked_user_name(avatar), self.scheme)
+
+
+def _nothing(name: str) -> None:
+    """What a checker compares credentials with is not known."""

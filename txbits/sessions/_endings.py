@@ -22,7 +22,7 @@ from txbits.sessions._active import ActiveSessions
 from txbits.sessions._claims import claim_for, withdraw_after
 from txbits.sessions._notification import have_answered, refused
 from txbits.sessions._session import Caller, Session, Turn
-from txbits.sessions.naming import session_name, shown
+from txbits.sessions.naming import shown
 
 _log = Logger()
 
@@ -340,17 +340,7 @@ async def expire(active: ActiveSessions, session_id: UUID) -> bool:
     except NoSuchSession:
         return True
     except BackendError as error:
-        if active.concerns_one_upload(error):
-            # There is no client to hear of it.
-            _log.error(
-                "session {session} cannot be released, the next clean-up tries again: "
-                "{reason} ({directory})",
-                session=session_name(session_id),
-                reason=shown(f"{type(error).__name__}: {error}"),
-                directory=active.name or "/",
-            )
-        else:
-            active.failed("release", error)
+        active.failed_to_expire(session_id, error)
         return False
     finally:
         active.end()

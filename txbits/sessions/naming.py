@@ -15,9 +15,15 @@ _LONGEST = 300
 
 # Each session is named when it is created, and when it ends.
 @lru_cache(1024)
-def session_name(session_id: UUID) -> str:
-    """Name a session as clients and the storage do."""
-    return str(session_id).upper()
+def session_name(session_id: UUID, *, is_secret: bool = False) -> str:
+    """
+    Name a session as clients and the storage do.
+
+    :param is_secret: Whether who knows its id may act in it. Then only the first eight
+        digits are shown.
+    """
+    name = str(session_id).upper()
+    return f"{name[:8]}..." if is_secret else name
 
 
 def destination_name(destination: tuple[str, ...]) -> str:

@@ -106,6 +106,7 @@ def refuse(
     packet_type: str = "a request",
     *,
     allowed: bytes = METHOD,
+    hides_id: bool = False,
 ) -> None:
     """
     Answer a packet that failed, and log it.
@@ -117,6 +118,7 @@ def refuse(
     :param caller: Who sent it; ``None`` if only its connection tells.
     :param packet_type: What kind of packet it was.
     :param allowed: The methods that the URL accepts.
+    :param hides_id: Whether the log must not have the id of the session.
     """
     if isinstance(error, errors.BodyIncomplete):
         # Nobody is left to answer. A client that is still there tries again on another
@@ -137,7 +139,7 @@ def refuse(
         "outcome": "refused",
         "packet": packet_type,
         **named(request, caller, error),
-        "session": None if session_id is None else session_name(session_id),
+        "session": None,
         "destination": destination_name(destination),
         "refusal": refusal.name,
         "bytes": getattr(error, "offset", None) or 0,
@@ -146,6 +148,11 @@ def refuse(
         "cause": refusal.cause,
         "detail": shown(str(error)),
     }
+    if session_id is not None:
+        fields["session"] = name = session_name(session_id, is_secret=hides_id)
+        if hides_id:
+            for written in (str(session_id), str(session_id).upper()):
+                fields["detail"] = fields["detail"].replace(written, name)
     if refusal is refusals.INTERNAL_ERROR:
         _log.failure(log_format, Failure(error), **fields)
     elif isinstance(error, errors.CredentialsIncomplete):

@@ -186,7 +186,8 @@ class _Database:
             except sqlite3.Error as error:
                 full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
                 kind = OutOfSpace if full else BackendError
-                raise kind(f"{self.path}: {error}") from error
+                remedy = "; free some space" if full else ""
+                raise kind(f"{self.path}: {error}{remedy}") from error
 
         return deferToThreadPool(
             IReactorFromThreads(self.reactor), self._pool, translated
