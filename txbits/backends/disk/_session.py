@@ -92,8 +92,23 @@ class DiskSession(Staged):
 
     # -- releasing
 
-    def release(self) -> Deferred[None]:
-        """Remove everything; see :class:`~txbits.interfaces.IReleasable`."""
+    def release(self, *, remember: bool = False) -> Deferred[None]:
+        """Remove everything; see :class:`~txbits.interfaces.IUploadSession`."""
+        if remember:
+            # First, since a session that is gone can only be told from an unknown one
+            # by the record of its close.
+            return at_once(self._remember_close).addCallback(lambda _: self._release())
+        return self._release()
+
+    def _remember_close(self) -> None:
+        staging = self.staging
+        # Here, since this is called just before the Ack of each Close.
+        staging.root.check_news()
+        staging.close_memory.remember(
+            self.session_id, self.destination, self.owner, staging.seconds()
+        )
+
+    def _release(self) -> Deferred[None]:
         if self._ending is None or not self._ending.is_running:
             self.releasing = True
             closing = None if self._writer is None else self._writer.closing

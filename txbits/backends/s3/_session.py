@@ -16,8 +16,8 @@ Fragment
 Close-Session
     :meth:`S3Session.publish` makes the file of a complete session appear. An incomplete
     one is discarded, once :meth:`S3Session.give_up` has settled that no other node has
-    moved it on. Then ``remember_close`` removes everything else, and replaces the
-    record by that of the close.
+    moved it on. Then :meth:`S3Session.release` removes everything else, and replaces
+    the record by that of the close.
 Cancel-Session, and a time-out
     :meth:`S3Session.release` removes everything, the record last. Before a time-out
     does that, it gives the session up.
@@ -27,8 +27,6 @@ The record, and what this node knows of the session, are in
 """
 
 from __future__ import annotations
-
-from collections.abc import Awaitable, Callable
 
 from attrs import define
 from twisted.internet.defer import Deferred
@@ -197,22 +195,11 @@ class S3Session(Staged):
             await _publish.publish(self, overwrite=overwrite)
         self.published = True
 
-    def release(self) -> Deferred[None]:
-        """Discard everything; see :class:`~txbits.interfaces.IReleasable`."""
-        self.releasing = True
-        return self._end(_release.discard)
-
-    def remember_close(self) -> Deferred[None]:
-        """
-        Remove everything except the record that the session was closed successfully.
-
-        :returns: A Deferred that fires with ``None`` when that is done. It fails with
-            :class:`~txbits.errors.BackendError` if something is left.
-        """
-        return self._end(_release.close)
-
-    def _end(self, how: Callable[[Staged], Awaitable[None]]) -> Deferred[None]:
-        """End the session once, for all callers."""
+    def release(self, *, remember: bool = False) -> Deferred[None]:
+        """Remove everything; see :class:`~txbits.interfaces.IUploadSession`."""
+        if not remember:
+            self.releasing = True
+        how = _release.close if remember else _release.discard
         return self.ending.run(lambda: _release.end(self, how))
 
 
