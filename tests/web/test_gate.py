@@ -166,7 +166,7 @@ class AuthenticatorTests(WebCase):
         ping = told(packet(b"Ping"), "alice")
         peer = self.peer()
         self.assert_success(self.exchange(peer, ping), None)
-        self.resource.gate = Gate(self.resource.gate.authenticators, DenyingPolicy())
+        self.resource.admit_by(Gate(self.resource.gate.authenticators, DenyingPolicy()))
         self.assert_refused(self.exchange(peer, ping), "access-denied")
 
     def test_connection_memory_is_that_of_the_connection(self) -> None:

@@ -82,9 +82,7 @@ class BITSResource(Resource):
         what the settings or the notifier require.
     :ivar manager: The sessions of this directory. Its ``start()`` must have fired
         before packets arrive, and its ``stop()`` should before the process ends.
-    :ivar gate: Admits requests. Another one admits those that come from then on; before
-        it is assigned, its authenticators should ``adopt`` what those remember that
-        they replace.
+    :ivar gate: Admits requests; see :meth:`admit_by`.
     """
 
     isLeaf = True
@@ -118,8 +116,7 @@ class BITSResource(Resource):
             observer=observer,
             name=name.rstrip("/"),
         )
-        self.gate = Gate(authenticators, policy, session_credentials)
-        self.manager.hide_ids(self.gate.hides_ids)
+        self.admit_by(Gate(authenticators, policy, session_credentials))
         self.origins = Origins.of(public_url, trusted_proxies)
         self.identity: Identity | None = None
 
@@ -131,7 +128,6 @@ class BITSResource(Resource):
         public_url: str | None = None,
         trusted_proxies: Iterable[str] = (),
         name: str | None = None,
-        gate: Gate | None = None,
     ) -> Deferred[None]:
         """
         Use other settings from now on. Uploads under way keep theirs.
@@ -141,7 +137,6 @@ class BITSResource(Resource):
         :param settings: The settings. If ``enabled`` is turned off, all sessions are
             released.
         :param name: The new mount of the directory; ``None`` leaves it unchanged.
-        :param gate: Admits requests from now on; ``None`` leaves it unchanged.
         :returns: As for :meth:`txbits.sessions.SessionManager.reconfigure`.
         :raises InvalidSetting: As for the constructor. Then nothing changes.
         """
@@ -150,10 +145,17 @@ class BITSResource(Resource):
             name = name.rstrip("/")
         changed = self.manager.reconfigure(settings, notifier, name=name)
         self.origins = origins
-        if gate is not None:
-            self.gate = gate
-            self.manager.hide_ids(gate.hides_ids)
         return changed
+
+    def admit_by(self, gate: Gate) -> None:
+        """
+        Let another gate admit the requests that come from now on.
+
+        Before that, its authenticators should ``adopt`` what those remember that they
+        replace.
+        """
+        self.gate = gate
+        self.manager.hide_ids(gate.hides_ids)
 
     def for_user(self, name: str) -> IResource:
         """
