@@ -22,6 +22,10 @@ Cancel-Session, and a time-out
     :meth:`S3Session.release` removes everything, the record last. Before a time-out
     does that, it gives the session up.
 
+Where a server application is asked, the bytes do not go to the destination. With the
+first attempt to ask, they are put together as one object in the staging area, which the
+application can read (:mod:`~txbits.backends.s3._whole`). Publishing copies that object.
+
 The record, and what this node knows of the session, are in
 :mod:`~txbits.backends.s3._staged`; this module adds the operations.
 """
@@ -84,6 +88,7 @@ class S3Session(Staged):
     async def give_up(self, *, closed: bool) -> bool:
         """Start to end it; see :class:`~txbits.interfaces.IRefreshable`."""
         self.require_standing()
+        # If this node knows of all bytes, the condition of the write below is enough.
         if not self.is_ours and not await self._resign():
             return False
         if closed:
@@ -189,6 +194,7 @@ class S3Session(Staged):
             raise BackendError("the upload is not complete")
         self.require_standing()
         if self.record.is_staged and not self.record.is_small:
+            # Whether it may replace what is there is decided when it is copied.
             self.seen = await self.staging.look(self.destination, overwrite=True)
             await _publish.publish_copy(self, await _whole.file(self), overwrite)
         else:
@@ -198,6 +204,7 @@ class S3Session(Staged):
     def release(self, *, remember: bool = False) -> Deferred[None]:
         """Remove everything; see :class:`~txbits.interfaces.IUploadSession`."""
         if not remember:
+            # A close that fails before its record is written has changed nothing.
             self.releasing = True
         how = _release.close if remember else _release.discard
         return self.ending.run(lambda: _release.end(self, how))
