@@ -63,7 +63,7 @@ class CurlTests(ServerCase):
         basic = BasicAuthenticator(reactor, Passwords.read(str(path)))
         gate = self.resource.gate
         for order in ((basic, self.authenticator), (self.authenticator, basic)):
-            self.resource.admit_by(Gate(order, gate.policy))
+            self.resource.gate = Gate(order, gate.policy)
             for password, status in (("secret", 200), ("wrong", 401)):
                 value = b64encode(f"alice:{password}".encode()).decode()
                 silent = self.packet("Ping", "/alice/f")
@@ -174,6 +174,6 @@ class CurlTests(ServerCase):
         self.assertEqual(response.status, 200)
         successor = NegotiateAuthenticator(reactor, kdc().keytab(), [REALM])
         successor.adopt(self.authenticator)
-        self.resource.admit_by(Gate([successor], self.resource.gate.policy))
+        self.resource.gate = Gate([successor], self.resource.gate.policy)
         response = await self.one("Ping", "/alice/f", *NEGOTIATE, cache=fresh)
         self.assertEqual(response.status, 200)

@@ -140,9 +140,6 @@ class FailingResource:
     def reconfigure(self, settings, **more):
         return fail(self.error)
 
-    def admit_by(self, gate):
-        self.gate = gate
-
 
 @define(eq=False)
 class PlainManager:
@@ -167,9 +164,6 @@ class PlainResource:
     def reconfigure(self, settings, *, notifier, **more):
         self.settings, self.notifier = settings, notifier
         return succeed(None)
-
-    def admit_by(self, gate):
-        self.gate = gate
 
 
 A = 'mount = "/a"\nbackend = "memory:"'

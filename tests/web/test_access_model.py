@@ -345,7 +345,7 @@ class AccessMachine(RuleBasedStateMachine):
         gate = Gate(
             access["authenticators"], access["policy"], access["session_credentials"]
         )
-        self.resource.admit_by(gate)
+        self.resource.gate = gate
 
     def assert_tells_nothing(self, answer: Response, refused: int | None) -> None:
         """A refusal does not tell whether, or how far, the session is."""

@@ -168,7 +168,7 @@ class Reloader:
         ) != evolve(now, where="", mount="")
         # Files with secrets may have changed, even if the settings have not.
         adopt(kept.gate, served.resource.gate)
-        served.resource.admit_by(kept.gate)
+        served.resource.gate = kept.gate
         if is_other or has_new_proxies:
             served.resource.reconfigure(
                 now.settings,

@@ -82,7 +82,6 @@ class BITSResource(Resource):
         what the settings or the notifier require.
     :ivar manager: The sessions of this directory. Its ``start()`` must have fired
         before packets arrive, and its ``stop()`` should before the process ends.
-    :ivar gate: Admits requests; see :meth:`admit_by`.
     """
 
     isLeaf = True
@@ -116,7 +115,7 @@ class BITSResource(Resource):
             observer=observer,
             name=name.rstrip("/"),
         )
-        self.admit_by(Gate(authenticators, policy, session_credentials))
+        self.gate = Gate(authenticators, policy, session_credentials)
         self.origins = Origins.of(public_url, trusted_proxies)
         self.identity: Identity | None = None
 
@@ -128,6 +127,7 @@ class BITSResource(Resource):
         public_url: str | None = None,
         trusted_proxies: Iterable[str] = (),
         name: str | None = None,
+        gate: Gate | None = None,
     ) -> Deferred[None]:
         """
         Use other settings from now on. Uploads under way keep theirs.
@@ -137,6 +137,7 @@ class BITSResource(Resource):
         :param settings: The settings. If ``enabled`` is turned off, all sessions are
             released.
         :param name: The new mount of the directory; ``None`` leaves it unchanged.
+        :param gate: Admits requests from now on; ``None`` leaves it unchanged.
         :returns: As for :meth:`txbits.sessions.SessionManager.reconfigure`.
         :raises InvalidSetting: As for the constructor. Then nothing changes.
         """
@@ -145,16 +146,22 @@ class BITSResource(Resource):
             name = name.rstrip("/")
         changed = self.manager.reconfigure(settings, notifier, name=name)
         self.origins = origins
+        if gate is not None:
+            self.gate = gate
         return changed
 
-    def admit_by(self, gate: Gate) -> None:
+    @property
+    def gate(self) -> Gate:
         """
-        Let another gate admit the requests that come from now on.
-
-        Before that, its authenticators should ``adopt`` what those remember that they
+        What admits requests. Another one admits those that come from then on; before it
+        is assigned, its authenticators should ``adopt`` what those remember that they
         replace.
         """
-        self.gate = gate
+        return self._gate
+
+    @gate.setter
+    def gate(self, gate: Gate) -> None:
+        self._gate = gate
         self.manager.hide_ids(gate.hides_ids)
 
     def for_user(self, name: str) -> IResource:
@@ -170,7 +177,8 @@ class BITSResource(Resource):
         view = BITSResource.__new__(BITSResource)
         Resource.__init__(view)
         view.manager, view.origins = self.manager, self.origins
-        view.gate = Gate(policy=self.gate.policy)
+        # The directory says whether ids are secrets.
+        view._gate = Gate(policy=self.gate.policy)
         view.identity = Identity(name)
         return view
 
@@ -194,7 +202,7 @@ class BITSResource(Resource):
                 self.manager.require_enabled()
             packet = parse_packet(headers, is_short=is_short)
         except (RemoteProtocolError, UploadsDisabled) as error:
-            if isinstance(error, BodyWithheld) and not self.gate.is_open:
+            if isinstance(error, BodyWithheld) and not self._gate.is_open:
                 begun(self._refuse_withheld(request, error, destination, caller))
                 return NOT_DONE_YET
             refuse(
@@ -203,11 +211,11 @@ class BITSResource(Resource):
                 destination,
                 caller,
                 allowed=_ALLOWED if self._serves(destination) else METHOD,
-                hides_id=self.gate.hides_ids,
+                hides_id=self._gate.hides_ids,
             )
             return NOT_DONE_YET
         handler = HANDLERS[type(packet)](
-            self.manager, self.gate, packet, destination, caller, self.origins
+            self.manager, self._gate, packet, destination, caller, self.origins
         )
         begun(handler.answer(request))
         return NOT_DONE_YET
@@ -223,7 +231,7 @@ class BITSResource(Resource):
         kind = Fragment.packet_type
         senders = [caller]
         try:
-            await self.gate.admit(
+            await self._gate.admit(
                 *(request, caller, self.origins, destination, kind),
                 known=senders.append,
             )
@@ -246,10 +254,10 @@ class BITSResource(Resource):
         session_id = reply_of(destination)
         if session_id is not None:
             return ReplyResource(
-                self.manager, self.gate, caller, self.origins, session_id
+                self.manager, self._gate, caller, self.origins, session_id
             )
         if not self.manager.settings.allow_downloads:
             return None
         return DownloadResource(
-            self.manager, self.gate, caller, self.origins, destination
+            self.manager, self._gate, caller, self.origins, destination
         )
