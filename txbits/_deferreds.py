@@ -87,6 +87,21 @@ def _going_on(
             return stop.value  # type: ignore[no-any-return]
 
 
+def let_go_of_frames(error: BaseException) -> None:
+    """
+    Free what an error that has been dealt with keeps alive.
+
+    Each Deferred that it has passed through is in its traceback, together with a
+    Failure that refers to the error: a cycle, in which the variables of all the frames
+    would stay, such as requests, until the garbage is collected. A peer that is refused
+    again and again would fill the memory with them.
+    """
+    left: BaseException | None = error
+    while left is not None:
+        left.__traceback__ = None
+        left = left.__cause__ or left.__context__
+
+
 def shielded(work: Deferred[T]) -> Deferred[T]:
     """
     Wait for work that cancelling the waiting does not end.

@@ -29,7 +29,7 @@ from txbits.errors import (
     CredentialsUncheckable,
     InvalidSetting,
 )
-from txbits.interfaces import Credentials, IAuthenticator, Identity
+from txbits.interfaces import Credentials, IAuthenticator, Identity, IKnowing
 
 
 def line(name, password, cost=4, prefix=b"2b"):
@@ -194,7 +194,12 @@ class BasicTests(BasicCase):
 
     def test_it_is_an_authenticator(self):
         self.assertTrue(verifyObject(IAuthenticator, self.authenticator))
+        self.assertTrue(verifyObject(IKnowing, self.authenticator))
         self.assertEqual(self.authenticator.scheme, "basic")
+
+    def test_it_knows_who_can_log_in(self):
+        self.assertTrue(self.authenticator.knows("alice"))
+        self.assertFalse(self.authenticator.knows("mallory"))
 
     def test_it_asks_for_utf_8(self):
         self.assertEqual(

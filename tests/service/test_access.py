@@ -234,6 +234,12 @@ class RefusalTests(GateCase):
             "authenticate: header requires trusted-proxies, the only ones who may "
             "name users",
         )
+        for everyone in ("0.0.0.0/0", "::/0"):
+            self.assertEqual(
+                self.complaint("header", proxies=("10.0.0.1", everyone)),
+                "authenticate: header lets everybody be anybody if trusted-proxies has "
+                f"{everyone}; name only the proxies",
+            )
         # A name is no secret.
         self.gate("header", proxies=("10.0.0.1",), listen=("tcp:8080",))
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import LogLevel, capturedLogs, eventAsText, formatEvent
-from zope.interface import implementer
+from zope.interface import classImplements, implementer
 from zope.interface.verify import verifyObject
 
 from tests.web.support import (
+    PATH,
     UNKNOWN_ID,
     Authenticator,
     DenyingPolicy,
@@ -22,6 +23,7 @@ from tests.web.support import (
     request,
     responses,
 )
+from txbits.access.links import Link, LinkAuthenticator, LinkKeys
 from txbits.errors import BackendError, CredentialsIncomplete, CredentialsRejected
 from txbits.interfaces import (
     Credentials,
@@ -29,6 +31,7 @@ from txbits.interfaces import (
     IAccessPolicy,
     IAuthenticator,
     Identity,
+    IKnowing,
     IRemembering,
     Scope,
 )
@@ -107,6 +110,18 @@ class AuthenticatorTests(WebCase):
             self.assert_success(self.ask(said), None)
             self.assertEqual(remembering.forgotten, count)
 
+    def test_those_that_remember_forget_for_an_upload_link(self) -> None:
+        keys = LinkKeys([b"k" * 32])
+        link = Link("1", "/", ("a",), True, 2_000_000, None, "anna", False)
+        target = PATH + b"?txbits-link=" + keys.sign(link).encode()
+        for schemes, count in ((["kept"], 0), (["kept", "link"], 1)):
+            remembering = Remembering(ALICE)
+            links = LinkAuthenticator(keys, wall=self.clock.seconds)
+            self.serve(authenticators=[remembering, links][: len(schemes)])
+            self.assert_success(self.ask(packet(b"Ping", target=target)), None)
+            self.assert_success(self.ask(packet(b"Ping")), None)
+            self.assertEqual(remembering.forgotten, count)
+
     def test_challenges_are_sent_strongest_first(self) -> None:
         self.serve(
             authenticators=[
@@ -181,6 +196,20 @@ class AuthenticatorTests(WebCase):
             (name,) = [one["session"] for one in events if "session" in one]
             is_secret = credentials == "create"
             self.assertEqual(name, f"{session[:8]}..." if is_secret else session)
+
+    def test_headers_of_proxies_tell_that_one_is_in_between(self) -> None:
+        authenticator = Authenticator(ALICE)
+        self.serve(authenticators=[authenticator])
+        for name, is_proxied in (
+            ("via", True),
+            ("forwarded", True),
+            ("x_forwarded_for", True),
+            ("x_forwarded_whatever", True),
+            ("x_real_ip", True),
+            ("x_forward", False),
+        ):
+            self.ask(packet(b"Ping", **{name: b"192.0.2.9"}))
+            self.assertIs(authenticator.asked[-1].is_proxied, is_proxied, name)
 
     def test_connection_memory_is_that_of_the_connection(self) -> None:
         authenticator = Authenticator(ALICE)
@@ -293,6 +322,28 @@ class OwnershipTests(WebCase):
             ack = self.ask(packet(kind, UNKNOWN_ID))
             self.assert_refused(ack, "session-not-found", UNKNOWN_ID)
 
+    def test_with_create_the_owner_must_still_be_known(self) -> None:
+        class Knowing(ByName):
+            names = {"alice"}
+
+            def knows(self, name: str) -> bool:
+                return name in self.names
+
+        classImplements(Knowing, IKnowing)
+        first, second = Knowing(), Knowing()
+        self.serve(authenticators=[first, second], session_credentials="create")
+        session_id = self.create("alice")
+        data = fragment(session_id, 0, b"hello", 5)
+        first.names = set()
+        self.assert_success(self.ask(data), session_id)
+        second.names = set()
+        ack = self.ask(data)
+        self.assert_refused(ack, "credentials-rejected", session_id)
+        # Who cannot be asked may know.
+        others = [*self.resource.gate.authenticators, ByName()]
+        self.resource.gate = Gate(others, session_credentials="create")
+        self.assert_success(self.ask(data), session_id)
+
     def test_with_create_the_log_has_no_ids(self) -> None:
         self.serve(authenticators=[ByName()], session_credentials="create")
         with capturedLogs() as events:
@@ -305,6 +356,22 @@ class OwnershipTests(WebCase):
         self.assertEqual(len([one for one in lines if f"{short}..." in one]), 2, lines)
         for one in [*lines, *map(repr, events)]:
             self.assertNotIn(session_id.decode().strip("{}").lower(), one.lower())
+
+    def test_with_create_the_reasons_in_the_log_have_no_ids(self) -> None:
+        self.serve(authenticators=[ByName()], session_credentials="create")
+        with capturedLogs() as events:
+            session_id = self.create("alice")
+            written = session_id.decode().strip("{}").lower()
+            for act, ask in (
+                ("write", fragment(session_id, 0, b"hello", 5)),
+                ("release", packet(b"Cancel-Session", session_id)),
+            ):
+                self.backend.hold(act).fail(BackendError(f"/srv/{written}.part"))
+                self.assertEqual(self.ask(ask).status, 500)
+            path = b"/BITS-Sessions/Replies/%b/responsefile.bin" % session_id
+            self.assertEqual(self.ask(told(request(b"GET", path), "alice")).status, 404)
+        for one in [*map(eventAsText, events), *map(repr, events)]:
+            self.assertNotIn(written, one.lower())
 
     def test_with_create_the_policy_is_asked_about_the_owner(self) -> None:
         policy = Policy()

@@ -22,6 +22,7 @@ from txbits.interfaces import (
     Credentials,
     IAuthenticator,
     Identity,
+    IKnowing,
     checked_user_name,
 )
 
@@ -163,7 +164,7 @@ def quoted_realm(realm: str) -> bytes:
     return realm.replace("\\", "\\\\").replace('"', '\\"').encode()
 
 
-@implementer(IAuthenticator)
+@implementer(IAuthenticator, IKnowing)
 class BasicAuthenticator:
     """
     Checks names and passwords of HTTP Basic authentication.
@@ -201,6 +202,10 @@ class BasicAuthenticator:
     def challenge(self, credentials: Credentials) -> bytes | None:
         """Ask for a name and a password."""
         return self._challenge
+
+    def knows(self, name: str) -> bool:
+        """See :class:`~txbits.interfaces.IKnowing`."""
+        return self._passwords.stored(name) is not None
 
     def authenticate(self, credentials: Credentials) -> Deferred[Identity | None]:
         """See :class:`~txbits.interfaces.IAuthenticator`."""

@@ -13,7 +13,7 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from zope.interface import implementer
 
-from txbits._deferreds import deferred
+from txbits._deferreds import deferred, let_go_of_frames
 from txbits.access._checks import Checks
 from txbits.access._threads import Queue
 from txbits.access.basic import basic_challenge, read_basic
@@ -123,7 +123,8 @@ class CheckerAuthenticator:
         )
         try:
             return self._identity(await asking.addTimeout(self._timeout, self._clock))
-        except UnauthorizedLogin:
+        except UnauthorizedLogin as error:
+            let_go_of_frames(error)
             return None
         except CredentialsRejected:
             raise

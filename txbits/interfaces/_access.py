@@ -252,8 +252,21 @@ class IRemembering(Interface):
     def forget(credentials: Credentials) -> None:
         """
         Forget who has logged in on a connection: a request has an Authorization header
-        of another scheme, whoever takes that.
+        of another scheme, whoever takes that, or an upload link.
         """
+
+
+class IKnowing(Interface):
+    """
+    Optional: an authenticator that can tell who may log in.
+
+    Packets without credentials may act for the owner of their session, see
+    :class:`txbits.web.BITSResource`. If all authenticators provide this, they do so
+    only as long as one of them knows the owner.
+    """
+
+    def knows(name: str) -> bool:
+        """Whether the user can log in, or that cannot be told."""
 
 
 class IAuthenticatorParser(IPlugin):

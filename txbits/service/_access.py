@@ -118,6 +118,12 @@ def _check_around(directory: Directory, configuration: Configuration) -> None:
         raise InvalidSetting(
             f"{where}header requires trusted-proxies, the only ones who may name users"
         )
+    for proxy in configuration.trusted_proxies:
+        if "header" in schemes and proxy.endswith("/0"):
+            raise InvalidSetting(
+                f"{where}header lets everybody be anybody if trusted-proxies has "
+                f"{proxy}; name only the proxies"
+            )
     if "certificate" in schemes and not any(
         listening(one).asks_certificate for one in configuration.listen
     ):

@@ -354,7 +354,7 @@ class ActiveSessions:
             act,
             "{directory}: " + _ACTS[act][0] + ": {reason}",
             directory=self.name or "/",
-            reason=shown(str(error)),
+            reason=self.shown(str(error)),
         )
 
     def failed_to_expire(self, session_id: UUID, error: BackendError) -> None:
@@ -369,7 +369,7 @@ class ActiveSessions:
             "session {session} cannot be released, the next clean-up tries again: "
             "{reason} ({directory})",
             session=self.named(session_id),
-            reason=shown(f"{type(error).__name__}: {error}"),
+            reason=self.shown(f"{type(error).__name__}: {error}"),
             directory=self.name or "/",
         )
 
@@ -398,6 +398,10 @@ class ActiveSessions:
     def named(self, session_id: UUID) -> str:
         """The name of a session in the log."""
         return session_name(session_id, is_secret=self.hides_ids)
+
+    def shown(self, text: str) -> str:
+        """A text that may name sessions, in the log."""
+        return shown(text, hides_ids=self.hides_ids)
 
     def fields(self, session: Session, caller: Caller | None = None) -> dict[str, Any]:
         """

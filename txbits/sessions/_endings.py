@@ -57,7 +57,7 @@ async def publish(active: ActiveSessions, session: Session, overwrite: bool) -> 
             create_directories=session.rules.settings.create_directories,
         )
     except BackendError as error:
-        session.fault = shown(f"{type(error).__name__}: {error}")
+        session.fault = active.shown(f"{type(error).__name__}: {error}")
         if upload.offset != upload.total:
             session.life.lost()
         await withdraw_after(active, claim, error)
@@ -163,10 +163,7 @@ async def _close(
             **fields,
         )
         raise NoSuchSession("bytes of the session are lost")
-    await active.backend.remember_close(
-        upload.session_id, upload.destination, upload.owner
-    )
-    await _release(active, session)
+    await _release(active, session, remember=True)
     if move is Move.FINISH:
         outcome, log_format = "published", "published with {bytes} bytes"
     elif is_whole:
@@ -245,12 +242,8 @@ async def _cancel(active: ActiveSessions, session: Session, reason: str) -> None
     caller = session.canceller
     if move is Move.UNKNOWN:
         raise NoSuchSession("the session was closed meanwhile")
-    if move is Move.FINISH:
-        await active.backend.remember_close(
-            upload.session_id, upload.destination, upload.owner
-        )
     fields = active.fields(session, caller)
-    await _release(active, session)
+    await _release(active, session, remember=move is Move.FINISH)
     if move is Move.FINISH and state != "standing":
         raise NoSuchSession("the file was published already")
     log_format = f"session {{session}} released with {_amount(fields)}, {{reason}}"
@@ -347,8 +340,11 @@ async def expire(active: ActiveSessions, session_id: UUID) -> bool:
     return True
 
 
-async def _release(active: ActiveSessions, session: Session) -> None:
+async def _release(
+    active: ActiveSessions, session: Session, *, remember: bool = False
+) -> None:
     # Replies that are being read are closed before they are removed.
-    await release_in_order(*(session.replies or ()), session.upload)
+    await release_in_order(*(session.replies or ()))
+    await session.upload.release(remember=remember)
     session.life.released()
     active.forget(session)

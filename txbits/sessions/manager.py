@@ -389,13 +389,13 @@ class SessionManager:
         self._begin_packet()
         try:
             session = await self._find(session_id, destination, caller)
-            session.grant = caller.grant
             if session.newest is not None:
-                self._fragments.require_fit(session, content_range)
+                self._fragments.require_fit(session, content_range, caller.grant)
             turn = session.enter(body)
             try:
                 if turn.previous is not None:
                     await turn.begins()
+                session.grant = caller.grant
                 received = await self._fragments.receive(
                     session, turn, content_range, body, request_url
                 )
@@ -446,11 +446,11 @@ class SessionManager:
         self._begin_packet()
         try:
             session = await self._find(session_id, destination, caller)
-            session.grant = caller.grant
             turn = session.enter(None)
             try:
                 if turn.previous is not None:
                     await turn.begins()
+                session.grant = caller.grant
                 await close_session(active, session, turn, caller, request_url)
             finally:
                 session.give_back(turn)

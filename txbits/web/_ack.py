@@ -11,6 +11,7 @@ from twisted.python.failure import Failure
 from twisted.web.server import Request
 
 from txbits import errors
+from txbits._deferreds import let_go_of_frames
 from txbits.protocol import refusals
 from txbits.protocol.codec import METHOD, RemoteProtocolError, encode_ack, session_id_of
 from txbits.protocol.packets import Ack
@@ -125,6 +126,7 @@ def refuse(
         # connection. The manager has logged it.
         if not request._disconnected:
             request.loseConnection()
+        let_go_of_frames(error)
         return
     refusal = refusal_of(error)
     status, hresult = refusal.answer(getattr(error, "status", 0))
@@ -146,13 +148,10 @@ def refuse(
         "status": status,
         "hresult": f"0x{hresult:08X}",
         "cause": refusal.cause,
-        "detail": shown(str(error)),
+        "detail": shown(str(error), hides_ids=hides_id),
     }
     if session_id is not None:
-        fields["session"] = name = session_name(session_id, is_secret=hides_id)
-        if hides_id:
-            for written in (str(session_id), str(session_id).upper()):
-                fields["detail"] = fields["detail"].replace(written, name)
+        fields["session"] = session_name(session_id, is_secret=hides_id)
     if refusal is refusals.INTERNAL_ERROR:
         _log.failure(log_format, Failure(error), **fields)
     elif isinstance(error, errors.CredentialsIncomplete):
@@ -160,6 +159,8 @@ def refuse(
         _log.debug(log_format, **fields)
     else:
         _log.info(log_format, **fields)
+    if refusal is not refusals.INTERNAL_ERROR:
+        let_go_of_frames(error)
     ack = Ack(
         status,
         session_id,

@@ -20,6 +20,7 @@ from attrs.validators import in_
 from twisted.web.server import Request
 from zope.interface import Interface
 
+from txbits._deferreds import let_go_of_frames
 from txbits.errors import (
     AccessDenied,
     CredentialsIncomplete,
@@ -34,9 +35,11 @@ from txbits.interfaces import (
     IAccessPolicy,
     IAuthenticator,
     Identity,
+    IKnowing,
     IRemembering,
 )
 from txbits.protocol.packets import CloseSession
+from txbits.protocol.urls import links_of
 from txbits.sessions import Caller
 from txbits.web._origin import Origins
 from txbits.web._streaming import (
@@ -102,6 +105,7 @@ class Gate:
     is_open: bool = field(init=False)
     hides_ids: bool = field(init=False)
     _remembering: tuple[Any, ...] = field(init=False)
+    _takes_links: bool = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         is_open = not self.authenticators and self.policy is None
@@ -112,6 +116,8 @@ class Gate:
             one for one in self.authenticators if _provides(IRemembering, one)
         ]
         object.__setattr__(self, "_remembering", tuple(remembering))
+        takes_links = any(one.scheme == "link" for one in self.authenticators)
+        object.__setattr__(self, "_takes_links", takes_links)
 
     async def admit(
         self,
@@ -159,10 +165,11 @@ class Gate:
                         identity = await self._owner(
                             owners, session_id, credentials.path
                         )
-                    except NoSuchSession:
+                    except NoSuchSession as error:
                         # It may have been closed, and the Ack lost.
                         if packet_type != CloseSession.packet_type:
                             raise
+                        let_go_of_frames(error)
                         return Caller(None, caller.address, knows_id=True)
                 caller = _once(memory, _KNOWN, identity, caller.address, FULL_GRANT)
                 known(caller)
@@ -177,7 +184,10 @@ class Gate:
         return Caller(identity, caller.address, grant)
 
     async def _identify(self, credentials: Credentials) -> Identity | None:
-        if self._remembering and b"authorization" in credentials.headers:
+        if self._remembering and (
+            b"authorization" in credentials.headers
+            or (self._takes_links and links_of(credentials.query))
+        ):
             said = credentials.authorization
             for one in self._remembering:
                 if said is None or said[0] != one.scheme:
@@ -199,7 +209,16 @@ class Gate:
     ) -> Identity | None:
         owner = await owners.owner_of(session_id, destination)
         # What has a scope, such as a link, is in the URL of every packet.
-        return None if owner is None or "/" in owner else Identity(owner, "session")
+        if owner is None or "/" in owner or not self._may_know(owner):
+            return None
+        return Identity(owner, "session")
+
+    def _may_know(self, name: str) -> bool:
+        """Whether a user could still log in, as far as that can be told."""
+        return any(
+            not _provides(IKnowing, one) or IKnowing(one).knows(name)
+            for one in self.authenticators
+        )
 
     async def _permit(
         self,
@@ -323,6 +342,6 @@ def _no_certificate() -> None:
 def _names_proxy(headers: Any) -> bool:
     """Whether the headers say that the request has passed a proxy."""
     return any(
-        name in (b"via", b"forwarded") or name.startswith(b"x-forwarded-")
+        name in (b"via", b"forwarded", b"x-real-ip") or name.startswith(b"x-forwarded-")
         for name in headers
     )

@@ -177,8 +177,8 @@ class BITSResource(Resource):
         view = BITSResource.__new__(BITSResource)
         Resource.__init__(view)
         view.manager, view.origins = self.manager, self.origins
-        # The directory says whether ids are secrets.
-        view._gate = Gate(policy=self.gate.policy)
+        gate = self.gate
+        view._gate = Gate((), gate.policy, gate.session_credentials)
         view.identity = Identity(name)
         return view
 

@@ -358,5 +358,4 @@ class S3Case(OnS3, ContractBase, TestCase):
             if not await backend.recalls_close(*closed):
                 raise
             return
-        await backend.remember_close(*closed)
-        await session.release()
+        await session.release(remember=True)

@@ -44,8 +44,7 @@ class LostAnswerTests(S3Case):
         await session.publish(overwrite=overwrite, create_directories=False)
         for operation in operations:
             client.lose(operation)
-        await backend.remember_close(session.session_id, name, None)
-        await session.release()
+        await session.release(remember=True)
         self.assertTrue(data == await self.file_at(backend, name))
         self.assertTrue(await backend.recalls_close(session.session_id, name, None))
         return backend

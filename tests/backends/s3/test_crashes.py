@@ -88,8 +88,6 @@ class CrashCase(S3Case):
             found = await node.find(one)
         except NoSuchSession:
             self.assertFalse(known.get("made"))
-            await node.remember_close(one, NAME, None)
-            await node.clean_up(self.now(node) + 4000)
             found = await self.new(node, NAME, overwrite=overwrite)
         self.assertGreaterEqual(found.offset, known["acknowledged"])
         self.assertFalse(found.releasing)
@@ -217,8 +215,7 @@ class ReleaseCrashTests(CrashCase):
                         backend.staging.node = "another"
                     await session.refresh()
                     await session.give_up(closed=True)
-                    await backend.remember_close(session.session_id, NAME, None)
-                    await session.release()
+                    await session.release(remember=True)
 
                 known["end"] = end
                 await inner(backend, known)
@@ -229,7 +226,7 @@ class ReleaseCrashTests(CrashCase):
                     found = await node.find(known["id"])
                     self.assertFalse(found.releasing)
                     self.assertEqual(found.offset, length)
-                    await node.remember_close(known["id"], NAME, None)
+                    await found.release(remember=True)
                 await self.assert_nothing_left(node)
                 self.assertTrue(await node.recalls_close(known["id"], NAME, None))
 

@@ -45,8 +45,7 @@ class PartsTests(S3Case):
                 offset += len(piece)
                 self.assertEqual(session.offset, offset)
             await session.publish(overwrite=False, create_directories=False)
-            await backend.remember_close(session.session_id, (name,), None)
-            await session.release()
+            await session.release(remember=True)
             self.assertTrue(data == await self.file_at(backend, (name,)))
             await self.assert_nothing_left(backend)
 

@@ -246,7 +246,8 @@ class Staged:
                     with suppress(OSError, BackendError):  # the record may say less
                         self.record_safe()
             elif isinstance(outcome.value, BackendError):
-                self._unsafe = outcome.value  # make_safe() raises it
+                # The bytes were acknowledged. make_safe() tells Close-Session.
+                self._unsafe = outcome.value
                 self._discard()
             with suppress(OSError):  # all bytes are synced, or given up
                 self.staging.files.close(fd)

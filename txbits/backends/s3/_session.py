@@ -16,19 +16,21 @@ Fragment
 Close-Session
     :meth:`S3Session.publish` makes the file of a complete session appear. An incomplete
     one is discarded, once :meth:`S3Session.give_up` has settled that no other node has
-    moved it on. Then ``remember_close`` removes everything else, and replaces the
-    record by that of the close.
+    moved it on. Then :meth:`S3Session.release` removes everything else, and replaces
+    the record by that of the close.
 Cancel-Session, and a time-out
     :meth:`S3Session.release` removes everything, the record last. Before a time-out
     does that, it gives the session up.
+
+Where a server application is asked, the bytes do not go to the destination. With the
+first attempt to ask, they are put together as one object in the staging area, which the
+application can read (:mod:`~txbits.backends.s3._whole`). Publishing copies that object.
 
 The record, and what this node knows of the session, are in
 :mod:`~txbits.backends.s3._staged`; this module adds the operations.
 """
 
 from __future__ import annotations
-
-from collections.abc import Awaitable, Callable
 
 from attrs import define
 from twisted.internet.defer import Deferred
@@ -86,6 +88,7 @@ class S3Session(Staged):
     async def give_up(self, *, closed: bool) -> bool:
         """Start to end it; see :class:`~txbits.interfaces.IRefreshable`."""
         self.require_standing()
+        # If this node knows of all bytes, the condition of the write below is enough.
         if not self.is_ours and not await self._resign():
             return False
         if closed:
@@ -191,28 +194,19 @@ class S3Session(Staged):
             raise BackendError("the upload is not complete")
         self.require_standing()
         if self.record.is_staged and not self.record.is_small:
+            # Whether it may replace what is there is decided when it is copied.
             self.seen = await self.staging.look(self.destination, overwrite=True)
             await _publish.publish_copy(self, await _whole.file(self), overwrite)
         else:
             await _publish.publish(self, overwrite=overwrite)
         self.published = True
 
-    def release(self) -> Deferred[None]:
-        """Discard everything; see :class:`~txbits.interfaces.IReleasable`."""
-        self.releasing = True
-        return self._end(_release.discard)
-
-    def remember_close(self) -> Deferred[None]:
-        """
-        Remove everything except the record that the session was closed successfully.
-
-        :returns: A Deferred that fires with ``None`` when that is done. It fails with
-            :class:`~txbits.errors.BackendError` if something is left.
-        """
-        return self._end(_release.close)
-
-    def _end(self, how: Callable[[Staged], Awaitable[None]]) -> Deferred[None]:
-        """End the session once, for all callers."""
+    def release(self, *, remember: bool = False) -> Deferred[None]:
+        """Remove everything; see :class:`~txbits.interfaces.IUploadSession`."""
+        if not remember:
+            # A close that fails before its record is written has changed nothing.
+            self.releasing = True
+        how = _release.close if remember else _release.discard
         return self.ending.run(lambda: _release.end(self, how))
 
 

@@ -344,9 +344,11 @@ class Staged:
 
     async def mark(self, state: State) -> None:
         """
-        Announce in the record what is about to happen.
+        Announce in the record what is about to happen; "open" takes back that the file
+        may be published. An end that was announced is not taken back.
 
-        :raises NoSuchSession: If the session is over.
+        :raises NoSuchSession: If the session is over, or, before it is published, if
+            its release has begun.
         """
 
         def change(record: Record) -> Record | None:

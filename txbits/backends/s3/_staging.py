@@ -218,12 +218,12 @@ class Staging:
             raise Changed(found) from error
 
     async def write_closed(
-        self, session_id: UUID, record: Closed, instead_of: str | None
+        self, session_id: UUID, record: Closed, instead_of: str
     ) -> None:
         """
         Write the record of a close.
 
-        :param instead_of: The ETag of the session's record; ``None`` to replace any.
+        :param instead_of: The ETag of the session's record.
         :raises Changed: If the record in the bucket is another, and not this one.
         """
         try:

@@ -404,33 +404,6 @@ class S3Backend:
     # Closes
 
     @deferred
-    async def remember_close(
-        self, session_id: UUID, destination: tuple[str, ...], owner: str | None
-    ) -> None:
-        """Record a close; see :class:`~txbits.interfaces.IBackend`."""
-        session = self.staging.known.get(session_id)
-        if (
-            session is not None
-            and not session.is_over
-            and (session.destination, session.owner) == (destination, owner)
-        ):
-            await session.remember_close()
-            return
-        stored = await self.staging.read(session_id)
-        record = None if stored is None else stored.record
-        if (
-            stored is not None
-            and isinstance(record, Record)
-            and (record.destination, record.owner) == (destination, owner)
-        ):
-            # The session has not ended, and is not in the cache any more.
-            await self._session(stored, record).remember_close()
-            return
-        await self.staging.write_closed(
-            session_id, closed(session_id, destination, owner), None
-        )
-
-    @deferred
     async def recalls_close(
         self,
         session_id: UUID,
@@ -454,7 +427,7 @@ class S3Backend:
             return False
         # A node died on the way. The Ack says that everything is released.
         self.staging.known.forget(session_id)
-        await self._session(stored, record).remember_close()
+        await self._session(stored, record).release(remember=True)
         return True
 
     @deferred
