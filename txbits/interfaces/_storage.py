@@ -79,11 +79,11 @@ class IUploadSession(IReleasable):
     One upload under way: its staged bytes and its record.
 
     Nothing of it is visible at the destination before :meth:`publish`.
-    ``release()`` discards it: an open writer is closed, the staged bytes and the
+    :meth:`release` discards it: an open writer is closed, the staged bytes and the
     record are gone when its Deferred fires, and ``IBackend.find`` no longer finds
-    the session. A release is remembered: if it fails, or the process is killed
-    meanwhile, and the session is found again, it has :attr:`releasing` set, or, if it
-    was published, :attr:`published`.
+    the session. The store knows of a release that has begun: if it fails, or the
+    process is killed meanwhile, and the session is found again, it has
+    :attr:`releasing` set, or, if it was published, :attr:`published`.
     """
 
     session_id: UUID = Attribute("The session's id.")
@@ -166,10 +166,11 @@ class IUploadSession(IReleasable):
             stays, for ``IBackend.recalls_close``: a client whose Ack was lost sends
             Close-Session again, and would upload everything again if the answer were
             that its session is unknown. The record takes less than 1 KiB, and outlives
-            the process if sessions do. It is stored before the session can no longer be
-            found, so that at any moment, there is one or the other; if it cannot be
-            stored, nothing is lost. Of calls that are under way at the same time, all
-            remember it or none does.
+            the process if sessions do. At any moment, ``IBackend.find`` finds the
+            session, or ``IBackend.recalls_close`` the record: it is stored before the
+            session is gone, and if that fails, nothing is removed that another Close
+            needs. Of calls that are under way at the same time, all remember the close,
+            or none does.
         :returns: A Deferred that fires with ``None`` when only the record and the
             published file are left. It fails with
             :class:`~txbits.errors.BackendError`; the next call continues then.
@@ -297,10 +298,7 @@ class IBackend(Interface):
     ) -> Deferred[bool]:
         """
         Tell whether a session with exactly this id, destination and owner was closed:
-        whether ``IUploadSession.release`` remembers it.
-
-        If it was, this also finishes what a process that was killed has left of that
-        release.
+        whether ``IUploadSession.release`` was told to remember that.
 
         :param owner: :data:`ANY_OWNER` if any owner is right, for a client that only
             knows the session's id, which is a secret then. A backend that does not
