@@ -119,18 +119,34 @@ class OnlyUploadsTests(StreamingCase):
 class RefusedRequestTests(StreamingCase):
     """What a request was refused for keeps nothing of it alive."""
 
-    def left(self, data: bytes) -> list[str]:
+    def left(self, data: bytes, *, is_lost: bool = False) -> list[str]:
         """What is left of a few requests, without the collector of garbage."""
         peer = self.peer()
         gc.collect()
         gc.disable()
         try:
             for _ in range(3):
-                self.exchange(peer, data)
+                if is_lost:
+                    peer = self.peer()
+                    peer.send(data)
+                    peer.lose()
+                else:
+                    self.exchange(peer, data)
             found = gc.get_objects()
             return [repr(one) for one in found if isinstance(one, StreamingRequest)]
         finally:
             gc.enable()
+
+    def test_connections_that_are_lost(self) -> None:
+        links = LinkAuthenticator(LinkKeys([b"k" * 32]))
+        for access in ({}, {"authenticators": [links]}):
+            self.serve(**access)
+            for data in (
+                fragment(UNKNOWN_ID, 0, b"hello", 5)[:-2],
+                request(b"PUT", content_length=b"5", body=b"hel"),
+                packet(b"Ping")[:-2],
+            ):
+                self.assertEqual(self.left(data, is_lost=True), [], (access, data))
 
     def test_packets_and_reading(self) -> None:
         path = b"/BITS-Sessions/Replies/%b/responsefile.bin" % UNKNOWN_ID

@@ -128,6 +128,8 @@ class StreamingBody:
     def lost(self) -> None:
         """No more will arrive. The consumer still gets what has arrived."""
         self._lost = True
+        # It is the request's, which has this body.
+        self._when_drained = None
         self._flow()
 
     @property

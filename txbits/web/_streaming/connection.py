@@ -153,6 +153,10 @@ class Connection(HTTPChannel):
         self.paused = False
         self._buffer = b""
         super().connectionLost(reason)
+        # These refer to the connection. Without the cycle, all is freed at once, such
+        # as the long head of a request whose body never came.
+        self._body = self._transferDecoder = None
+        self.requests = []
 
     def readConnectionLost(self) -> None:
         """
