@@ -68,6 +68,7 @@ _IN_EFFECT: dict[str, Any] = {
 #: Values of settings that are unset by default.
 _EXAMPLES: dict[str, Any] = {
     "session-limit": USER_SESSIONS,
+    "log-format": "json",
     "host-id": "node-1.example.org",
     "password-file": "/etc/txbits/users",
     "keytab": "/etc/txbits/http.keytab",
