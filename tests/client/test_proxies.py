@@ -1,8 +1,8 @@
 """
 The proxies that the environment names.
 
-Which hosts are direct was compared with curl 7.88, which ignores two of the entries that
-its documentation promises: addresses of IPv6 in brackets, and networks of IPv6.
+Which hosts are direct was compared with curl 7.88, which ignores two of the entries
+that its documentation promises: addresses of IPv6 in brackets, and networks of IPv6.
 """
 
 from __future__ import annotations
