@@ -8,6 +8,8 @@ from twisted.internet import reactor
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
+from txbits.clocks import wall_of
+
 #: What time it is when a :class:`SettableClock` is made: far from what a steady clock
 #: of a test says, so that none can be taken for the other.
 EPOCH = 1_700_000_000.0
@@ -16,21 +18,24 @@ EPOCH = 1_700_000_000.0
 @implementer(IReactorTime)
 class Ahead:
     """
-    The reactor, of a machine whose clocks are ahead.
+    A reactor or a steady clock, of a machine whose clocks are ahead.
 
     :ivar ahead: By how many seconds.
     :ivar wall: Its wall clock.
+    :param of: What it is ahead of. Two steady clocks have nothing in common, so this
+        must be the one that it stands in for.
     """
 
-    def __init__(self, ahead=0.0):
+    def __init__(self, ahead=0.0, of=reactor):
         self.ahead = ahead
-        self.wall = SettableClock(self, ahead=0.0)
+        self.of = of
+        self.wall = SettableClock(self, ahead=wall_of(of)() - of.seconds())
 
     def seconds(self):
-        return reactor.seconds() + self.ahead  # type: ignore[attr-defined]
+        return self.of.seconds() + self.ahead
 
     def __getattr__(self, name):
-        return getattr(reactor, name)
+        return getattr(self.of, name)
 
 
 class SettableClock:

@@ -198,13 +198,13 @@ class Bucket:
         # SeaweedFS deletes what is in a bucket with it.
         self.client.delete_bucket(Bucket=self.name)
 
-    def clear(self):
-        """Delete all objects and abort all multipart uploads."""
-        for key, upload_id in self.uploads():
+    def clear(self, prefix=""):
+        """Delete all objects below a prefix, and abort all multipart uploads there."""
+        for key, upload_id in self.uploads(prefix):
             self.client.abort_multipart_upload(
                 Bucket=self.name, Key=key, UploadId=upload_id
             )
-        keys = self.keys()
+        keys = self.keys(prefix)
         for start in range(0, len(keys), 1000):
             objects = [{"Key": key} for key in keys[start : start + 1000]]
             self.client.delete_objects(Bucket=self.name, Delete={"Objects": objects})
@@ -290,10 +290,10 @@ class Bucket:
             },
         )
 
-    def everything(self):
+    def everything(self, prefix=""):
         """All there is: keys, and each part of unfinished uploads as ``KEY#NUMBER``."""
-        found = self.keys()
-        for key, upload_id in self.uploads():
+        found = self.keys(prefix)
+        for key, upload_id in self.uploads(prefix):
             parts = self.parts(key, upload_id)
             found += [f"{key}#{number}" for number, _ in parts] or [f"{key}#"]
         return found

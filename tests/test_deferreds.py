@@ -257,6 +257,70 @@ class TogetherTests(SynchronousTestCase):
             self.assertTrue(one.called)
         self.assertEqual(self.flushLoggedErrors(), [])
 
+    def test_all_are_cancelled_whichever_is_waited_for(self) -> None:
+        both = begun(together(self.first, self.second))
+        self.first.callback(1)
+        both.cancel()
+        self.failureResultOf(both, CancelledError)
+        self.assertTrue(self.second.called)
+
+    def test_all_are_cancelled_whatever_one_of_them_makes_of_it(self) -> None:
+        for outcome in (1, Failure(BackendError("closed"))):
+            first: Deferred[Any] = Deferred(lambda one, to=outcome: one.callback(to))
+            second: Deferred[int] = Deferred()
+            both = begun(together(first, second))
+            both.cancel()
+            self.assertTrue(second.called)
+            self.failureResultOf(both, CancelledError, BackendError)
+
+    def test_pieces_that_are_cancelled_may_take_their_time_to_end(self) -> None:
+        gates: list[Deferred[int]] = [Deferred(), Deferred()]
+
+        async def work(gate: Deferred[int]) -> int:
+            try:
+                return await Deferred()
+            except CancelledError:
+                return await gate
+
+        both = begun(together(*(begun(work(gate)) for gate in gates)))
+        both.cancel()
+        self.assertNoResult(both)
+        gates[1].callback(2)
+        self.assertNoResult(both)
+        gates[0].callback(1)
+        self.assertEqual(self.successResultOf(both), [1, 2])
+
+    def test_a_second_cancellation_ends_what_takes_its_time(self) -> None:
+        async def work() -> None:
+            try:
+                await Deferred()
+            except CancelledError:
+                await Deferred()
+
+        both = begun(together(begun(work())))
+        both.cancel()
+        self.assertNoResult(both)
+        both.cancel()
+        self.failureResultOf(both, CancelledError)
+
+    def test_others_go_on_when_one_is_cancelled_by_somebody_else(self) -> None:
+        both = begun(together(self.first, self.second))
+        self.first.cancel()
+        self.assertNoResult(both)
+        self.assertFalse(self.second.called)
+        self.second.callback(2)
+        self.failureResultOf(both, CancelledError)
+
+    def test_one_that_waits_for_another_is_not_taken_for_done(self) -> None:
+        inner: Deferred[int] = Deferred()
+        self.first.addCallback(lambda _: inner)
+        self.first.callback(0)
+        both = begun(together(self.first, self.second))
+        both.cancel()
+        self.failureResultOf(both, CancelledError)
+        self.assertTrue(inner.called)
+        self.assertTrue(self.second.called)
+
     def test_failures_can_be_had_as_outcomes(self) -> None:
         both = begun(settled([self.first, self.second]))
         self.first.errback(BackendError("broken"))

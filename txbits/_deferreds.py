@@ -28,6 +28,9 @@ P = ParamSpec("P")
 S = TypeVar("S")
 T = TypeVar("T")
 
+# Not the outcome of any work.
+_LATER = object()
+
 
 def deferred(
     function: Callable[P, Coroutine[Deferred[Any], Any, T]],
@@ -82,6 +85,21 @@ def _going_on(
                 awaited = body.send(outcome)
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return]
+
+
+def let_go_of_frames(error: BaseException) -> None:
+    """
+    Free what an error that has been dealt with keeps alive.
+
+    Each Deferred that it has passed through is in its traceback, together with a
+    Failure that refers to the error: a cycle, in which the variables of all the frames
+    would stay, such as requests, until the garbage is collected. A peer that is refused
+    again and again would fill the memory with them.
+    """
+    left: BaseException | None = error
+    while left is not None:
+        left.__traceback__ = None
+        left = left.__cause__ or left.__context__
 
 
 def shielded(work: Deferred[T]) -> Deferred[T]:
@@ -235,8 +253,11 @@ async def settled(work: Sequence[Deferred[T]]) -> list[T | Failure]:
 
 async def together(*work: Deferred[T]) -> list[T]:
     """
-    Wait for the end of every piece of work, also when one fails. Cancelling this
-    cancels all of them.
+    Wait for the end of every piece of work, also when one fails.
+
+    Cancelling this cancels all of them, however each of them takes that, and still
+    waits for their ends. A piece that is cancelled by somebody else is one that fails:
+    the others go on.
 
     :returns: What they fired with, in order.
     :raises Exception: What the first failed with, in the order of the arguments.
@@ -245,19 +266,43 @@ async def together(*work: Deferred[T]) -> list[T]:
     fault: BaseException | None = None
     # Not by DeferredList: small uploads do this twice, and mostly with work that is
     # done.
-    for number, one in enumerate(work):
+    for one in work:
+        is_done = one.called and not one.paused
         try:
-            results.append(await one)
+            results.append(await (one if is_done else _one_of(work, one)))
         except GeneratorExit:
             raise
         except BaseException as error:  # noqa: BLE001 - it is raised below
             fault = fault or error
-            if isinstance(error, CancelledError):
-                for other in work[number + 1 :]:
-                    other.cancel()
     if fault is not None:
         raise fault
     return results
+
+
+def _one_of(work: Sequence[Deferred[T]], one: Deferred[T]) -> Deferred[T]:
+    """
+    Wait for one piece of work in such a way that cancelling that cancels all of them.
+
+    :returns: A Deferred that fires, or fails, as *one* does, and not before that.
+    """
+
+    def cancel_all(_: Deferred[Any]) -> None:
+        for each in work:
+            each.cancel()
+        if not ended.called:
+            ended.callback(_LATER)
+
+    def has_ended(outcome: T | Failure) -> T | Failure | None:
+        if ended.called:
+            return outcome
+        ended.callback(outcome)
+        return None
+
+    ended: Deferred[Any] = Deferred(cancel_all)
+    # One that takes its time to end is waited for once more.
+    ended.addCallback(lambda outcome: one if outcome is _LATER else outcome)
+    one.addBoth(has_ended)
+    return ended
 
 
 async def a_few_at_a_time(

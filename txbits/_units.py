@@ -23,10 +23,8 @@ def parse_size(text: str) -> int:
     :returns: The bytes, 0 or more.
     :raises ValueError: If it is not a size; the text tells the accepted forms.
     """
-    match = re.fullmatch(r"([0-9]{1,18})([KMGT]?)", text)
-    if match is None:
-        raise ValueError(f"{text!r} is not a size, such as {SIZES}")
-    return int(match[1]) * _FACTORS[match[2]]
+    number, unit = _parted(text, r"([0-9]{1,18})([KMGT]?)", f"a size, such as {SIZES}")
+    return int(number) * _FACTORS[unit]
 
 
 def parse_duration(text: str) -> float:
@@ -36,10 +34,20 @@ def parse_duration(text: str) -> float:
     :returns: The seconds, 0 or more.
     :raises ValueError: If it is not a duration; the text tells the accepted forms.
     """
-    match = re.fullmatch(r"([0-9]{0,18}\.?[0-9]{1,18})([smhd]?)", text)
+    number, unit = _parted(
+        text,
+        r"([0-9]{0,18}\.?[0-9]{1,18})([smhd]?)",
+        f"a duration, such as {DURATIONS}",
+    )
+    return float(number) * _SECONDS[unit]
+
+
+def _parted(text: str, form: str, what: str) -> tuple[str, str]:
+    """Part a number from its unit."""
+    match = re.fullmatch(form, text)
     if match is None:
-        raise ValueError(f"{text!r} is not a duration, such as {DURATIONS}")
-    return float(match[1]) * _SECONDS[match[2]]
+        raise ValueError(f"{text!r} is not {what}")
+    return match[1], match[2]
 
 
 def shown_duration(seconds: float) -> str:

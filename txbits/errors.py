@@ -63,7 +63,11 @@ class ParentMissing(BackendError):
 
 
 class OutOfSpace(BackendError):
-    """The store has no space for the upload."""
+    """
+    The store has no space for the upload.
+
+    The text says what an operator can do about it, such as to free some space.
+    """
 
 
 class StagedDataLost(BackendError):

@@ -24,7 +24,7 @@ from txbits.errors import (
     CredentialsUncheckable,
     InvalidSetting,
 )
-from txbits.interfaces import Credentials, IAuthenticator, Identity
+from txbits.interfaces import Credentials, IAuthenticator, Identity, IKnowing
 
 TOKEN = secrets.token_urlsafe(32)
 
@@ -171,6 +171,14 @@ class BearerTests(TokenCase):
 
     def test_it_is_an_authenticator(self):
         self.assertTrue(verifyObject(IAuthenticator, self.authenticator))
+
+    def test_it_knows_whose_tokens_have_not_expired(self):
+        self.assertTrue(verifyObject(IKnowing, self.authenticator))
+        self.assertTrue(self.authenticator.knows("build"))
+        self.assertFalse(self.authenticator.knows("alice"))
+        self.clock.advance(31 * 86400)
+        self.assertFalse(self.authenticator.knows("build"))
+        self.assertTrue(self.make(f"a:{digest(TOKEN)}", jwt=object()).knows("b"))
 
     def test_it_needs_something_to_check_tokens_by(self):
         self.assertRaises(InvalidSetting, BearerAuthenticator, self.clock)

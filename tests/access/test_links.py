@@ -24,7 +24,7 @@ from txbits.access.links import (
     new_id,
 )
 from txbits.errors import AccessDenied, CredentialsRejected, InvalidSetting
-from txbits.interfaces import Credentials, IAuthenticator, Identity
+from txbits.interfaces import Credentials, IAuthenticator, Identity, IKnowing
 from txbits.protocol.urls import LINK_PARAMETER
 
 OLD, NEW = b"o" * 32, b"n" * 32
@@ -83,6 +83,8 @@ class AuthenticatorTests(LinkCase):
 
     def test_it_is_an_authenticator(self):
         verifyObject(IAuthenticator, self.authenticator)
+        verifyObject(IKnowing, self.authenticator)
+        self.assertFalse(self.authenticator.knows("anna"))
         self.assertEqual(self.authenticator.scheme, "link")
         self.assertIsNone(self.authenticator.challenge(Credentials({})))
 

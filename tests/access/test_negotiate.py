@@ -7,6 +7,8 @@ That the library does as it is played here is what :mod:`tests.kerberos` is for.
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 from base64 import b64encode
 from pathlib import Path
 
@@ -25,6 +27,8 @@ from txbits.errors import (
     InvalidSetting,
 )
 from txbits.interfaces import Credentials, Identity
+
+ROOT = Path(__file__).parents[2]
 
 ALICE = Identity("alice", "negotiate")
 BOB = Identity("bob", "negotiate")
@@ -400,6 +404,19 @@ class SettingTests(NegotiateCase):
         Path(self.keytab).write_bytes(keytab(key_of("host", "a")))
         with self.assertRaises(InvalidSetting):
             self.make()
+
+    def test_missing_library_is_one_line(self):
+        code = (
+            "import sys; sys.modules['gssapi'] = None\n"
+            "from txbits.access.negotiate import NegotiateAuthenticator as Made\n"
+            "from txbits.errors import InvalidSetting\n"
+            "try: Made(None, sys.argv[1], ['EXAMPLE.TEST'])\n"
+            "except InvalidSetting as error: print(error)\n"
+        )
+        words = [sys.executable, "-c", code, Path(self.keytab).absolute()]
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+        self.assertIn("negotiate needs the package gssapi; run pip", done.stdout)
+        self.assertEqual((done.stdout.count("\n"), done.stderr), (1, ""))
 
     def replace(self, **more):
         previous, self.authenticator = self.authenticator, self.make(**more)

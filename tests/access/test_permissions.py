@@ -59,12 +59,22 @@ class PermissionTests(SynchronousTestCase):
             "..",
             "a:b",
             "a\nb",
+            "@a\nb",
+            "@anonymous",
             "@*",
             "@@a",
             "link/x",
         ):
             with self.subTest(name):
                 self.assertTrue(self.complaint([name], "/", []).startswith("users: "))
+
+    def test_groups_have_the_names_that_issuers_give_them(self):
+        for group in ("/helpdesk", "urn:example:desk", "EXAMPLE\\desk", "a..b"):
+            with self.subTest(group):
+                policy = Permissions([Permission([f"@{group}"], "/", ["upload"])])
+                member = Identity("bob", "bearer", frozenset({group}))
+                self.successResultOf(policy.check(member, ("a",), "Ping"))
+                self.failureResultOf(policy.check(BOB, ("a",), "Ping"), AccessDenied)
 
     def test_unknown_actions_are_refused(self):
         self.assertEqual(
@@ -145,12 +155,20 @@ class PolicyTests(SynchronousTestCase):
             error = self.failureResultOf(refused, AccessDenied).value
             self.assertEqual(str(error), reason)
 
-    def test_a_path_contains_what_is_below_it_and_not_itself(self):
+    def test_a_path_contains_itself_and_what_is_below_it(self):
         policy = self.policy((["*"], "/cases/17", ["upload"]))
-        self.assertIsNotNone(self.permits(policy, ALICE, "/cases/17/a"))
-        self.assertIsNotNone(self.permits(policy, ALICE, "/cases/17/a/b"))
-        for path in ("/cases/17", "/cases/170/a", "/cases/a", "/Cases/17/a", "/a"):
+        for path in ("/cases/17", "/cases/17/a", "/cases/17/a/b"):
+            self.assertIsNotNone(self.permits(policy, ALICE, path), path)
+        for path in ("/cases/170/a", "/cases/170", "/cases/a", "/Cases/17/a", "/a"):
             self.assertIsNone(self.permits(policy, ALICE, path), path)
+
+    def test_the_path_of_a_file_can_be_refused(self):
+        policy = self.policy(
+            (["*"], "/secret.txt", []), (["*"], "/", ["upload", "download"])
+        )
+        for packet in ("GET", "HEAD", "Create-Session"):
+            self.assertIsNone(self.permits(policy, ALICE, "/secret.txt", packet))
+            self.assertIsNotNone(self.permits(policy, ALICE, "/secret.txt~", packet))
 
     def test_a_segment_for_the_user_is_the_name_exactly(self):
         policy = self.policy((["*"], "/home/{user}/in", ["upload"]))
@@ -219,7 +237,7 @@ def expected(permissions, identity, destination, action):
         path = (
             one.path if identity is None else one.path.replace("{user}", identity.name)
         )
-        if path == "/" or ("/" + "/".join(destination)).startswith(path + "/"):
+        if path == "/" or f"/{'/'.join(destination)}/".startswith(path + "/"):
             return action in one.may
     return False
 

@@ -157,7 +157,6 @@ class GateTests(SynchronousTestCase):
             "create": self.new,
             "find": lambda: self.backend.find(session.session_id),
             "sessions": self.backend.sessions,
-            "remember_close": lambda: self.backend.remember_close(one, ("a",), None),
             "recalls_close": lambda: self.backend.recalls_close(one, ("a",), None),
             "clean_up": lambda: self.backend.clean_up(0.0),
         }.items():
@@ -176,6 +175,18 @@ class GateTests(SynchronousTestCase):
         found = self.successResultOf(self.backend.find(session.session_id))
         (summary,) = self.successResultOf(self.backend.sessions())
         self.assertTrue(found.releasing and summary.releasing)
+
+    def test_one_that_remembers_has_not_begun_when_it_fails(self):
+        session = self.successResultOf(self.new())
+        gate = self.backend.hold("release")
+        gate.fail(BackendError("held"))
+        self.failureResultOf(session.release(remember=True), BackendError)
+        self.assertFalse(session.releasing)
+        close = session.session_id, session.destination, session.owner
+        self.assertFalse(self.successResultOf(self.memory.recalls_close(*close)))
+        gate.open()
+        self.successResultOf(session.release(remember=True))
+        self.assertTrue(self.successResultOf(self.memory.recalls_close(*close)))
 
     def test_nothing_else_can_be_held(self):
         with self.assertRaisesRegex(ValueError, "'relese' is none of"):

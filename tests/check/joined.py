@@ -99,15 +99,17 @@ def drive(
     may_publish=True,
     link=Link,
     clock=None,
+    settings=None,
 ):
     """
     Run checks against a server.
 
     :param link: Makes the connections.
+    :param settings: The credentials.
     :returns: The report.
     """
     clock, endpoint, ends = clock or Clock(), Endpoint(server, link), []
-    run = Run(Target.of(url), endpoint, clock, may_publish=may_publish)
+    run = Run(Target.of(url, settings), endpoint, clock, may_publish=may_publish)
     run.start(checks).addBoth(ends.append)
     while not ends:
         if endpoint.queue:

@@ -19,6 +19,7 @@ from txbits.check import (
     CHECKS,
     Check,
     Level,
+    NotLetIn,
     Outcome,
     Report,
     Result,
@@ -217,6 +218,10 @@ class EndTests(SynchronousTestCase):
         run = Run(Target.of("http://server.example/"), endpoint, clock)
         return run, run.start(checks)
 
+    def deliver(self, endpoint):
+        while endpoint.queue:
+            endpoint.queue.popleft()()
+
     def test_no_connection_ends_it(self):
         _, running = self.run_at(Refusing(), Clock())
         error = self.failureResultOf(running, Unreachable).value
@@ -231,6 +236,32 @@ class EndTests(SynchronousTestCase):
         _, running = self.run_at(Stuck(), clock)
         clock.advance(10)
         self.failureResultOf(running, Unreachable)
+
+    def test_a_server_that_requires_a_login_ends_it(self):
+        def ask(server, request):
+            if request["authorization"] == "Bearer abc":
+                return None
+            challenge = 'Bearer realm="x", Negotiate'
+            headers = {"WWW-Authenticate": challenge, "Content-Length": "0"}
+            return Answer(401, headers)
+
+        with self.assertRaises(NotLetIn) as caught:
+            drive(Server(before=ask), CHECKS)
+        self.assertEqual(
+            str(caught.exception),
+            "the server answered 401 Unauthorized; it asks for Bearer or Negotiate",
+        )
+        self.assertEqual(caught.exception.status, 401)
+        settings = ConnectionSettings(token="abc", allow_plain_token=True)
+        report = drive(Server(before=ask), CHECKS, settings=settings)
+        self.assertTrue(report.is_good(strict=True))
+
+    def test_a_token_is_not_sent_in_plain_text(self):
+        running = check(
+            "http://h/", reactor=Clock(), settings=ConnectionSettings(token="abc")
+        )
+        error = self.failureResultOf(running, InvalidSettings).value
+        self.assertIn("the token is not sent to h in plain text", str(error))
 
     def test_silence_fails_a_check(self):
         server = Server(before=lambda server, request: SILENCE)
@@ -264,6 +295,7 @@ class EndTests(SynchronousTestCase):
         endless = Check("endless", "1", Level.MUST, "It ends.", forever)
         endpoint = Endpoint(Server())
         _, running = self.run_at(endpoint, clock, [endless])
+        self.deliver(endpoint)
         clock.advance(120)
         result = first(self.successResultOf(running))
         self.assertEqual(
@@ -286,7 +318,9 @@ class EndTests(SynchronousTestCase):
 
     def test_a_server_that_goes_away_fails_what_is_left(self):
         clock = Clock()
-        _, running = self.run_at(GoingAway(Server(), connections=1), clock)
+        endpoint = GoingAway(Server(), connections=1)
+        _, running = self.run_at(endpoint, clock)
+        self.deliver(endpoint)
         result = first(self.successResultOf(running))
         self.assertIs(result.outcome, Outcome.FAILED)
         self.assertIn("no connection", result.detail)

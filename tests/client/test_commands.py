@@ -27,7 +27,7 @@ from tests.client.fakes import (
 )
 from txbits.client._exchange import IExchange, ILine
 from txbits.client._files import Files
-from txbits.client._requests import Untrusted
+from txbits.client._requests import CertificateRefused, Untrusted
 from txbits.client.cli import parse
 from txbits.client.commands._command import Context, Status, explain, run
 from txbits.client.events import UploadFailed
@@ -635,13 +635,30 @@ class ExplainTests(SynchronousTestCase):
 
     def test_the_option_that_may_help_is_named(self) -> None:
         asked = UploadFailed("the server answered 401", transient=False, status=401)
-        self.assertIn("; --user NAME sends", self.advice(asked))
-        self.assertEqual(self.advice(asked, "--user", "me"), "the server answered 401")
+        for options in ("--user NAME", "--negotiate", "--token-file FILE"):
+            self.assertIn(f"{options} sends", self.advice(asked))
+        for options in (("--user", "me"), ("--negotiate",)):
+            self.assertEqual(self.advice(asked, *options), "the server answered 401")
+        advice = self.advice(asked, "--token-file", "t")
+        self.assertIn("; the token was refused, and may have expired", advice)
+        for scheme, option in (
+            ("Digest with MD5", "; --user NAME sends a name and a password"),
+            ("Negotiate", "; --negotiate sends a Kerberos ticket"),
+            ("Bearer", "; --token-file FILE sends a token"),
+            ("NTLM (not supported)", ""),
+            ("Bearer (the token was refused: 'old')", ""),
+        ):
+            words = f"401; it asks for {scheme}"
+            asked = UploadFailed(words, transient=False, status=401)
+            self.assertEqual(self.advice(asked), words + option)
         asked = UploadFailed("the proxy answered 407", transient=False, status=407)
         self.assertIn("; --proxy-user NAME sends", self.advice(asked))
         untrusted = UploadFailed("it is not trusted", transient=False)
         untrusted.__cause__ = Untrusted("it is not trusted")
         self.assertIn("; --cacert FILE trusts", self.advice(untrusted))
+        refused = UploadFailed("it requires one", transient=False)
+        refused.__cause__ = CertificateRefused("it requires one")
+        self.assertIn("; --cert FILE shows one", self.advice(refused))
         other = UploadFailed("403", transient=False, status=403)
         self.assertEqual(self.advice(other), "403")
 

@@ -365,7 +365,9 @@ class TrustTests(SynchronousTestCase):
     def asked(self, **settings: Any) -> bytes:
         """What the host is sent."""
         reactor = ResolvingReactor()
-        made = ConnectionSettings(headers=[("X-Token", "secret")], **settings)
+        if "token" not in settings:
+            settings["headers"] = [("X-Token", "secret")]
+        made = ConnectionSettings(**settings)
         exchange = exchange_over_network(reactor, "http://127.0.0.1:81/x", made)
         exchange.send(CreateSession(), MemorySource(b""), None, len, "127.0.0.2")
         reactor.advance(0)
@@ -378,6 +380,11 @@ class TrustTests(SynchronousTestCase):
     def test_it_is_told_nothing_unless_it_is_trusted(self) -> None:
         self.assertNotIn(b"X-Token", self.asked())
         self.assertIn(b"X-Token: secret", self.asked(trust_host_id=True))
+
+    def test_so_it_is_with_a_token(self) -> None:
+        self.assertNotIn(b"secret", self.asked(token="secret").lower())
+        sent = self.asked(token="secret", trust_host_id=True)
+        self.assertIn(b"Authorization: Bearer secret", sent)
 
 
 class SettingsTests(ExchangeTestCase):

@@ -49,6 +49,7 @@ from txbits.client import (
     upload,
 )
 from txbits.client._reply import LONGEST_REPLY
+from txbits.client._requests import CertificateRefused
 from txbits.web import BITSSite
 
 reactor: Any = _reactor
@@ -245,7 +246,14 @@ class CertificateTests(TLSTestCase):
         together = mine.key + mine.certificate
         await self.assert_delivered(url, authorities=trusted, certificate=together)
         error = await self.refuse(url, authorities=trusted)
-        self.assertIn("did not accept the client certificate", str(error))
+        self.assertIn("the server requires a client certificate", str(error))
+        self.assertIsInstance(error.__cause__, CertificateRefused)
+        self.assertFalse(error.transient)
+        other = issued_by(authority("Another"), "me")
+        error = await self.refuse(
+            url, authorities=trusted, certificate=other.certificate, key=other.key
+        )
+        self.assertIn("did not accept the client certificate: tls", str(error))
         self.assertFalse(error.transient)
 
     async def test_the_certificates_between_are_shown_as_well(self) -> None:
@@ -386,6 +394,16 @@ class ProxyTests(TLSTestCase):
             authorities=self.authority.certificate,
         )
         self.assertNotIn(b"Proxy-Authorization", self.heads[0])
+
+    async def test_a_proxy_gets_no_token(self) -> None:
+        url = await self.listen_tls(self.of_server())
+        await self.assert_delivered(
+            url,
+            proxy=self.tunnels(),
+            token="sesame",
+            authorities=self.authority.certificate,
+        )
+        self.assertNotIn(b"sesame", b"".join(self.heads))
 
     async def test_a_proxy_that_refuses_is_named(self) -> None:
         for answer, transient in (

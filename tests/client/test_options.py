@@ -5,8 +5,10 @@ Words of the command line, and where passwords come from.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from typing import Any
 
 from twisted.internet.defer import maybeDeferred
@@ -14,7 +16,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.client.fakes import Pipe
-from txbits.client import ConnectionSettings, Credentials
+from txbits.client import ConnectionSettings, Credentials, InvalidSettings
 from txbits.client._auth import Authorizer
 from txbits.client.cli import parse
 from txbits.client.commands import _types
@@ -96,6 +98,7 @@ class SettingsTests(SynchronousTestCase):
         self,
         *argv: str,
         ask: Callable[[str], str | None] = no_password,
+        url: str = URL,
         **environ: str,
     ) -> ConnectionSettings:
         context = Context(
@@ -106,8 +109,8 @@ class SettingsTests(SynchronousTestCase):
             {"HOME": self.home, **environ},
             ask_password=ask,
         )
-        options = parse(["ping", URL, *argv])
-        return connection_settings(context, options, URL)
+        options = parse(["ping", url, *argv])
+        return connection_settings(context, options, url)
 
     def refuse(self, *argv: str, **environ: str) -> str:
         error = self.assertRaises(UsageError, self.settings, *argv, **environ)
@@ -120,6 +123,46 @@ class SettingsTests(SynchronousTestCase):
     def test_a_password_comes_from_the_environment(self) -> None:
         settings = self.settings("--user", "me", TXBITS_PASSWORD="sesame")
         self.assertEqual(settings.credentials, Credentials("me", "sesame"))
+
+    def test_a_token_comes_from_a_file_or_the_environment(self) -> None:
+        path = self.file("token", "abc\n")
+        os.chmod(path, 0o600)
+        settings = self.settings("--token-file", path, TXBITS_TOKEN="other")
+        self.assertEqual((settings.token_file, settings.token), (path, None))
+        self.assertEqual(settings.get_token(), "abc")
+        settings = self.settings(TXBITS_TOKEN="abc")
+        self.assertEqual(settings.token, "abc")
+        self.assertEqual(self.settings(TXBITS_TOKEN=""), ConnectionSettings())
+
+    def test_a_token_that_cannot_be_used_is_told_at_once(self) -> None:
+        path = self.file("token", "sesame")
+        os.chmod(path, 0o644)
+        for argv, environ, words in (
+            (("--token-file", path), {}, "run chmod o-rw on it"),
+            (("--token-file", path + "x"), {}, "No such file"),
+            ((), {"TXBITS_TOKEN": "ses ame"}, "is not a bearer token"),
+            (("--token-file", self.home), {}, "is not a regular file"),
+        ):
+            error = self.assertRaises(InvalidSettings, self.settings, *argv, **environ)
+            self.assertIn(words, str(error))
+            self.assertNotIn("ame", str(error))
+
+    def test_a_token_in_plain_text_is_told_at_once(self) -> None:
+        url = "http://files.example/x"
+        error = self.assertRaises(
+            InvalidSettings, self.settings, url=url, TXBITS_TOKEN="abc"
+        )
+        self.assertIn("--allow-plain-token", str(error))
+        self.settings("--allow-plain-token", url=url, TXBITS_TOKEN="abc")
+        # What else there is may be all that the server asks for.
+        self.settings(
+            *("--user", "me"), url=url, TXBITS_TOKEN="abc", TXBITS_PASSWORD="x"
+        )
+
+    def test_no_secret_is_an_argument(self) -> None:
+        for words in (("--token", "abc"), ("--password", "abc")):
+            with redirect_stderr(io.StringIO()), self.assertRaises(SystemExit):
+                parse(["ping", URL, *words])
 
     def test_or_from_netrc(self) -> None:
         self.file(".netrc", "machine files.example login me password sesame\n")

@@ -55,6 +55,9 @@ class StrangerTests(SynchronousTestCase):
             {"credentials": Credentials("me", "x")},
             {"certificate": b"x"},
             {"key": b"x"},
+            {"negotiate": True},
+            {"token": "x"},
+            {"token_file": "x"},
         ):
             settings = ConnectionSettings(proxy="http://p", limit_rate=5, **secret)
             self.assertTrue(settings.has_secrets)

@@ -185,7 +185,7 @@ async def clean_up(case, folder, bucket, prefix=""):
     later = backend_from_description(backend, BackendContext(reactor))
     try:
         await later.start()
-        later.staging.clock = Ahead(2 * 86_400.0)
+        later.staging.clock = Ahead(2 * 86_400.0, later.staging.clock)
         await later.clean_up(0.0)
     finally:
         await later.stop()

@@ -189,6 +189,19 @@ class UploadTests(LinksCase):
         self.assertIn("revoked", await self.show(url))
         self.assert_secret(url)
 
+    async def test_other_commands_take_a_link(self):
+        await self.serve()
+        url = await self.link()
+        await self.run_to_end(*CLI, "ping", url)
+        code, session = await self.create(self.at(url, "a.bin"))
+        self.assertEqual(code, 200)
+        cancel = (*CLI, "cancel", "--state", "state", self.at(url, "a.bin"))
+        output = await self.run_to_end(*cancel, session)
+        output += await self.run_to_end(*CLI, "check", "--timeout", "60", url)
+        self.assertIn("0 failed", output)
+        self.assertNotIn("txbits-link", output)
+        self.assert_secret(url)
+
     async def id_of(self, url):
         shown = await self.show(url)
         return next(

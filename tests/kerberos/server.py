@@ -4,13 +4,18 @@ Uploads by ``curl --negotiate``, to a server with a keytab.
 
 from __future__ import annotations
 
+from base64 import b64encode
+from pathlib import Path
+
+import bcrypt
 from twisted.internet import reactor
 from twisted.logger import LogLevel, globalLogPublisher
 
 from tests.kerberos import REALM, kdc
 from tests.kerberos.support import ANY, NEGOTIATE, ServerCase
+from txbits.access.basic import BasicAuthenticator, Passwords
 from txbits.access.negotiate import NegotiateAuthenticator
-from txbits.web._gate import Gate
+from txbits.web import Gate
 
 #: More than a socket takes at once.
 LONG = b"0123456789abcdef" * 0x10000
@@ -51,6 +56,26 @@ class CurlTests(ServerCase):
         self.assertNotIn("www-authenticate", responses[1].headers)
         self.assertEqual(self.connections, 1)
 
+    async def test_credentials_of_another_scheme_end_the_login(self) -> None:
+        path = Path(self.mktemp_folder()) / "users"
+        path.write_bytes(b"alice:" + bcrypt.hashpw(b"secret", bcrypt.gensalt(4)))
+        path.chmod(0o600)
+        basic = BasicAuthenticator(reactor, Passwords.read(str(path)))
+        gate = self.resource.gate
+        for order in ((basic, self.authenticator), (self.authenticator, basic)):
+            self.resource.gate = Gate(order, gate.policy)
+            for password, status in (("secret", 200), ("wrong", 401)):
+                value = b64encode(f"alice:{password}".encode()).decode()
+                silent = self.packet("Ping", "/alice/f")
+                responses = await self.curl(
+                    *(*self.packet("Ping", "/alice/f", *NEGOTIATE), "--next", *silent),
+                    *("--next", "-H", f"Authorization: Basic {value}", *silent),
+                    *("--next", *silent),
+                    user="alice",
+                )
+                statuses = [one.status for one in responses]
+                self.assertEqual(statuses, [200, 200, status, 401])
+
     async def test_any_scheme_is_negotiate(self) -> None:
         responses = await self.curl(
             *self.packet("Create-Session", "/alice/f", *ANY), user="alice"
@@ -84,6 +109,15 @@ class CurlTests(ServerCase):
             )
             self.assertEqual(response.status, 401, option)
             self.assertEqual(response["WWW-Authenticate"], "Negotiate")
+            # curl keeps a body back while it expects to be challenged.
+            response = await self.one(
+                "Fragment",
+                "/alice/f",
+                *(option, "-u", "alice:secret"),
+                body=LONG,
+                BITS_Session_Id="{11111111-2222-3333-4444-5555AAAABBBB}",
+            )
+            self.assertEqual(response.status, 401, option)
         response = await self.one("Ping", "/alice/f", *NEGOTIATE, user="alice")
         self.assertEqual(response.status, 200)
 

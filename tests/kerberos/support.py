@@ -20,6 +20,7 @@ from txbits.access.negotiate import NegotiateAuthenticator
 from txbits.backends.memory import MemoryBackend
 from txbits.errors import AccessDenied
 from txbits.interfaces import IAccessPolicy, Identity
+from txbits.sessions import Settings
 from txbits.web import BITSResource, BITSSite
 
 PROTOCOL = "{7df0354d-249b-430f-820d-3d2a9bef4931}"
@@ -67,11 +68,13 @@ class ServerCase(TestCase):
 
     :ivar trusted_proxies: Set before ``setUp``.
     :ivar endpoint: The same.
+    :ivar settings: The same.
     :ivar connections: How many clients have connected.
     """
 
     trusted_proxies: tuple[str, ...] = ()
     endpoint = "tcp:0:interface=127.0.0.1"
+    settings = Settings()
 
     async def setUp(self) -> None:  # type: ignore[override]
         self.keytab = kdc().keytab()
@@ -79,6 +82,7 @@ class ServerCase(TestCase):
         self.memory = MemoryBackend(reactor)
         self.resource = BITSResource(
             self.memory,
+            self.settings,
             reactor=reactor,
             authenticators=[self.authenticator],
             policy=OwnFolder(),
@@ -86,7 +90,7 @@ class ServerCase(TestCase):
         )
         await self.resource.manager.start()
         self.addCleanup(self.resource.manager.stop)
-        site = BITSSite(self.resource, reactor=reactor)
+        self.site = site = BITSSite(self.resource, reactor=reactor)
         self.connections = 0
         connected = site.connected
 

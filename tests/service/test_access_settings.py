@@ -412,10 +412,18 @@ class MeaningTests(AccessCase):
             "permission 1: anonymous clients could upload where permission 2",
             self.refusal(permission(["anonymous"], "/b/c"), permission(["*"])),
         )
+        self.assertIn(
+            "permission 1: anonymous clients could upload where permission 2",
+            self.refusal(
+                permission(["anonymous"], "/bob"),
+                permission(["alice", "bob"], "/{user}"),
+            ),
+        )
 
     def test_anonymous_uploads_elsewhere(self):
         self.check(permission(["*"], "/b"), permission(["anonymous"], "/c"))
         self.check(permission(["*"], "/{user}"), permission(["anonymous"], "/drop"))
+        self.check(permission(["alice"], "/{user}"), permission(["anonymous"], "/bob"))
         self.check(permission(["*"]), permission(["anonymous"], "/", ["download"]))
         self.check(permission(["*"], "/", ["download"]), permission(["anonymous"], "/"))
         self.check(

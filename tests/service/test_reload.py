@@ -185,6 +185,16 @@ class SettingsTests(ReloadCase):
         self.assertEqual(self.manager("/a").name, "/a")
         self.assertTrue(self.manager("/a").settings.allow_overwrites)
 
+    def test_ids_that_become_secrets_are_no_longer_logged(self):
+        self.start(A)
+        for more, is_logged in (("", True), ('session-credentials = "create"', False)):
+            self.reload(f"{A}\n{more}")
+            session = self.create("/a")
+            cancelled = self.manager("/a").cancel(session, NAME, Caller())
+            self.successResultOf(cancelled)
+            (line,) = [one for one in self.lines(LogLevel.info) if "released" in one]
+            self.assertEqual(str(session).upper() in line.upper(), is_logged, line)
+
     def test_a_file_that_says_the_same_changes_nothing(self):
         self.start(A, B)
         managers = [self.manager("/a"), self.manager("/b")]

@@ -4,6 +4,7 @@ SIGHUP: users, secrets and permissions are read again.
 
 import os
 from pathlib import Path
+from uuid import UUID
 
 import bcrypt
 from twisted.logger import LogLevel
@@ -62,12 +63,12 @@ class SecretTests(AccessReloadCase):
 
     def test_they_are_read_again_though_the_settings_are_the_same(self):
         self.begin()
-        self.assertIsNone(self.passwords.find(b"bob"))
+        self.assertIsNone(self.passwords.stored("bob"))
         self.set_users("bob")
         self.again()
         self.assert_changed("no changes; credentials of /a read again")
-        self.assertIsNotNone(self.passwords.find(b"bob"))
-        self.assertIsNone(self.passwords.find(b"alice"))
+        self.assertIsNotNone(self.passwords.stored("bob"))
+        self.assertIsNone(self.passwords.stored("alice"))
 
     def test_one_that_cannot_be_used_changes_nothing(self):
         self.begin()
@@ -90,6 +91,21 @@ class SecretTests(AccessReloadCase):
         checks = self.gate.authenticators[0]._checks
         self.again("alice")
         self.assertIs(self.gate.authenticators[0]._checks, checks)
+
+
+class SessionCredentialsTests(AccessReloadCase):
+    """``session-credentials``."""
+
+    def test_ids_that_become_secrets_leave_the_log_at_once(self):
+        self.begin()
+        (served,) = self.service.directories
+        active = served.resource.manager._active
+        session_id = UUID(int=1)
+        self.assertEqual(active.named(session_id), str(session_id))
+        self.again(more="session-credentials = 'create'")
+        self.assertEqual(active.named(session_id), "00000000...")
+        self.again()
+        self.assertEqual(active.named(session_id), str(session_id))
 
 
 class PermissionTests(AccessReloadCase):

@@ -169,13 +169,10 @@ class Upload:
                 self.state = "discarding"
             if self.state == "standing":
                 self.state = "published"
-            self.remember()
-            self.release()
+            self.release(remember=True)
         except NoSuchSession:
             if self.remembered is None:
                 raise
-            if self.state != "gone":
-                self.release()
 
     def complete(self) -> None:
         if self.total is None:
@@ -200,11 +197,10 @@ class Upload:
 
     def release_all(self) -> None:
         """Released as by Cancel; a file that stands is closed first."""
-        if self.state == "published":
-            self.remember()
-        else:
+        is_closed = self.state == "published"
+        if not is_closed:
             self.state = "cancelling"
-        self.release()
+        self.release(remember=is_closed)
 
     def run_out(self) -> None:
         """Released since its time is out; a file that stands has been uploaded."""
@@ -212,13 +208,11 @@ class Upload:
             self.state = "published"
         self.release_all()
 
-    def remember(self) -> None:
-        self.store.needs("remember_close")
-        self.remembered = self.store.now
-
-    def release(self) -> None:
-        self.releasing = True
+    def release(self, *, remember: bool) -> None:
+        self.releasing = self.releasing or not remember
         self.store.needs("release")
+        if remember:
+            self.remembered = self.store.now
         self.state = "gone"
 
     def restart(self) -> None:

@@ -167,6 +167,13 @@ class ManagerCase(SynchronousTestCase):
         self.backend = RecordingBackend(self.memory)
         self.manager = self.started()
 
+    def has_remembered(self, session_id: UUID) -> None:
+        """A release has failed after the storage recorded the close."""
+        session = self.memory._sessions[session_id]
+        close = session.destination, session.owner
+        self.memory._closed[session_id] = {close: self.wall()}
+        self.backend._releasing.add(session_id)
+
     def started(self, **settings: Any) -> SessionManager:
         """A new manager over the same store, as after a restart."""
         manager = SessionManager(

@@ -123,10 +123,9 @@ class CloseTests(ManagerCase):
     def test_the_ack_waits_for_the_file_and_for_the_release(self) -> None:
         session_id = self.complete()
         publish = self.backend.hold("publish")
-        remember = self.backend.hold("remember_close")
         release = self.backend.hold("release")
         closing = self.close(session_id)
-        for gate in (publish, remember, release):
+        for gate in (publish, release):
             self.assertNoResult(closing)
             self.assertEqual(gate.waiting, 1)
             gate.open()
@@ -206,7 +205,7 @@ class AgainTests(ManagerCase):
         self.failureResultOf(self.close(session_id), NoSuchSession)
 
     def test_two_that_race_both_succeed(self) -> None:
-        for operation in ("publish", "remember_close", "release"):
+        for operation in ("publish", "release"):
             session_id = self.complete(destination=(operation,))
             gate = self.backend.hold(operation)
             first = self.close(session_id, (operation,))
@@ -218,7 +217,7 @@ class AgainTests(ManagerCase):
             self.successResultOf(first)
             self.successResultOf(second)
             self.assertEqual(self.memory.files[operation,], SOURCE)
-        self.assertEqual(self.backend.calls.count("publish"), 3)
+        self.assertEqual(self.backend.calls.count("publish"), 2)
 
     def test_two_that_race_after_a_restart_both_succeed(self) -> None:
         session_id = self.complete()
@@ -304,32 +303,33 @@ class FailingTests(ManagerCase):
         self.assertEqual(self.memory.files, {})
 
     def test_a_release_that_failed_is_done_by_the_next(self) -> None:
-        for operation in ("remember_close", "release"):
-            for has_restarted in (False, True):
-                name = (operation, str(has_restarted))
-                session_id = self.complete(destination=name)
-                gate = self.backend.hold(operation)
-                gate.fail(BackendError("not now"))
-                self.failureResultOf(self.close(session_id, name), BackendError)
-                self.assertEqual(self.memory.files[name], SOURCE)
-                if has_restarted:
-                    # The first round of the clean-up has to leave something over.
-                    self.restart_and_forget_errors()
-                gate.open()
-                self.memory.files[name] = b"newer"
-                self.successResultOf(self.close(session_id, name))
-                self.assertEqual(self.memory.files[name], b"newer")
-                self.assertEqual(self.sessions(), set())
+        gate = self.backend.hold("release")
+        for has_restarted in (False, True):
+            name = (str(has_restarted),)
+            session_id = self.complete(destination=name)
+            gate.fail(BackendError("not now"))
+            self.failureResultOf(self.close(session_id, name), BackendError)
+            self.assertEqual(self.memory.files[name], SOURCE)
+            if has_restarted:
+                # The first round of the clean-up has to leave something over.
+                self.restart_and_forget_errors()
+            gate.open()
+            self.memory.files[name] = b"newer"
+            self.successResultOf(self.close(session_id, name))
+            self.assertEqual(self.memory.files[name], b"newer")
+            self.assertEqual(self.sessions(), set())
 
     def test_a_discard_that_failed_is_done_by_the_next(self) -> None:
-        for operation in ("remember_close", "release"):
+        gate = self.backend.hold("release")
+        for is_remembered in (False, True):
             for has_restarted in (False, True):
                 session_id = self.create()
                 self.upload(session_id, 0, 4)
-                gate = self.backend.hold(operation)
                 gate.fail(BackendError("not now"))
                 for _ in range(2):
                     self.failureResultOf(self.close(session_id), BackendError)
+                if is_remembered:
+                    self.has_remembered(session_id)
                 if has_restarted:
                     self.restart_and_forget_errors()
                     self.failureResultOf(self.close(session_id), BackendError)
@@ -338,17 +338,15 @@ class FailingTests(ManagerCase):
                 self.assertEqual((self.memory.files, self.sessions()), ({}, set()))
 
     def test_a_file_that_stands_is_not_cancelled_any_more(self) -> None:
-        for operation in ("remember_close", "release"):
-            session_id = self.complete(destination=(operation,))
-            gate = self.backend.hold(operation)
-            gate.fail(BackendError("not now"))
-            self.failureResultOf(self.close(session_id, (operation,)), BackendError)
-            gate.open()
-            outcome = self.cancel(session_id, (operation,))
-            self.failureResultOf(outcome, NoSuchSession)
-            self.assertEqual(self.sessions(), set(), "what was left is gone")
-            self.assertEqual(self.memory.files[operation,], SOURCE)
-            self.successResultOf(self.close(session_id, (operation,)))
+        session_id = self.complete()
+        gate = self.backend.hold("release")
+        gate.fail(BackendError("not now"))
+        self.failureResultOf(self.close(session_id), BackendError)
+        gate.open()
+        self.failureResultOf(self.cancel(session_id), NoSuchSession)
+        self.assertEqual(self.sessions(), set(), "what was left is gone")
+        self.assertEqual(self.memory.files, {NAME: SOURCE})
+        self.successResultOf(self.close(session_id))
 
     def test_a_discard_that_failed_can_be_cancelled(self) -> None:
         session_id = self.create()

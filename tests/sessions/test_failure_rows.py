@@ -154,7 +154,6 @@ class FailureRowTests(ManagerCase):
         for operation, begin in (
             ("create", lambda: self.creating("new")),
             ("publish", lambda: self.close(session_id)),
-            ("remember_close", lambda: self.close(session_id)),
             ("release", lambda: self.close(session_id)),
             ("release", lambda: self.cancel(session_id)),
             ("recalls_close", lambda: self.close(UNKNOWN)),

@@ -308,7 +308,7 @@ class SessionMachine(RuleBasedStateMachine):
     @rule(
         operation=st.sampled_from(
             [
-                *("open_writer", "write", "publish", "remember_close", "release"),
+                *("open_writer", "write", "publish", "release"),
                 *("begin_attempt", "keep_answer"),
             ]
         )

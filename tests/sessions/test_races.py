@@ -55,7 +55,7 @@ _TIMEOUT = 100.0
 #: What may fail besides being held. A write or a ``close()`` that was held off
 #: altogether leaves the inner writer open, which no real one does.
 _MAY_FAIL = [
-    *("find", "open_writer", "publish", "release", "remember_close", "sessions"),
+    *("find", "open_writer", "publish", "release", "sessions"),
     *("begin_attempt", "keep_answer"),
 ]
 _MAY_WAIT = [*(*_MAY_FAIL, "clean_up", "close", "recalls_close", "write", "open_reply")]

@@ -172,17 +172,15 @@ class CancelAndCloseTests(ManagerCase):
         self.assertEqual((self.memory.files, self.sessions()), ({}, set()))
 
     def test_cancel_waits_for_a_close_that_is_releasing(self) -> None:
-        for operation in ("remember_close", "release"):
-            session_id = self.complete(destination=(operation,))
-            gate = self.backend.hold(operation)
-            closing = self.close(session_id, (operation,))
-            cancels = [self.cancel(session_id, (operation,)) for _ in range(2)]
-            for cancelling in cancels:
-                self.assertNoResult(cancelling)
-            gate.open()
-            self.successResultOf(closing)
-            for cancelling in cancels:
-                self.failureResultOf(cancelling, NoSuchSession)
+        gate = self.backend.hold("release")
+        closing = self.close(self.session_id)
+        cancels = [self.cancel(self.session_id) for _ in range(2)]
+        for cancelling in cancels:
+            self.assertNoResult(cancelling)
+        gate.open()
+        self.successResultOf(closing)
+        for cancelling in cancels:
+            self.failureResultOf(cancelling, NoSuchSession)
 
     def test_cancel_finishes_what_a_close_could_not_release(self) -> None:
         """The file stands, so it is of an unknown session all the same."""

@@ -13,14 +13,16 @@ from zope.interface.verify import verifyObject
 from tests.sessions.support import BOB, NAME, SOURCE, TOTAL, ManagerCase, ScriptedBody
 from txbits.errors import (
     BackendError,
+    DestinationExists,
     FragmentTooLarge,
     NoSuchSession,
     OutOfStep,
     Superseded,
     TotalLengthChanged,
+    UploadTooLarge,
 )
-from txbits.interfaces import IReleasable
-from txbits.sessions import IRequestBody
+from txbits.interfaces import Grant, IReleasable
+from txbits.sessions import Caller, IRequestBody
 from txbits.sessions._session import PacketOrder, Turn
 
 
@@ -244,6 +246,30 @@ class OtherPacketsTests(ManagerCase):
         self.successResultOf(first)
         self.failureResultOf(outcome, Superseded)
         self.successResultOf(second)
+
+    def test_a_packet_that_waits_lends_its_permission_to_none(self) -> None:
+        self.restart(allow_overwrites=True)
+        self.memory.files[NAME] = b"theirs"
+        session_id = self.create()
+        gate = self.backend.hold("open_writer")
+        who = Caller("alice", "192.0.2.1", Grant(overwrite=False))
+        closing = self.close(session_id, caller=who)
+        fragment = self.send(session_id, 0, SOURCE)
+        gate.open()
+        self.failureResultOf(closing, DestinationExists)
+        self.failureResultOf(fragment, TotalLengthChanged)
+        self.assertEqual(self.memory.files, {NAME: b"theirs"})
+        # This one may.
+        self.successResultOf(self.close(session_id))
+        self.assertEqual(self.memory.files, {NAME: b""})
+
+    def test_a_packet_that_waits_is_held_to_its_own_permission(self) -> None:
+        who = Caller("alice", "192.0.2.1", Grant(max_size=TOTAL - 1))
+        body, outcome = self.begin(self.session_id, 0, TOTAL)
+        newer = self.send(self.session_id, 0, SOURCE, caller=who)
+        self.failureResultOf(newer, UploadTooLarge)
+        self.assertFalse(body.is_stopped)
+        self.assertNoResult(outcome)
 
 
 class RefusedNewerTests(ManagerCase):

@@ -211,6 +211,7 @@ class CleanUpTests(ManagerCase):
                 gate = self.backend.hold("release")
                 gate.fail(BackendError("not now"))
                 self.failureResultOf(self.close(session_id), BackendError)
+                self.has_remembered(session_id)
                 gate.open()
                 if has_restarted:
                     self.restart(**self.settings)

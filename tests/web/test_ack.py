@@ -371,7 +371,7 @@ class ReleaseBeforeAckTests(WebCase):
 
     def test_ack_of_close_waits_for_publishing(self) -> None:
         session_id = self.create_holding(b"hello", 5)
-        gates = [self.backend.hold(one) for one in ("publish", "remember_close")]
+        gates = [self.backend.hold(one) for one in ("publish", "release")]
         peer = self.peer()
         peer.send(packet(b"Close-Session", session_id))
         for gate in gates:

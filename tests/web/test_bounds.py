@@ -4,6 +4,8 @@ Work and memory that a peer could ask for, and does not get.
 
 from __future__ import annotations
 
+import gc
+
 from twisted.logger import globalLogPublisher
 from twisted.web.resource import Resource
 
@@ -11,10 +13,15 @@ from tests.web.support import (
     UNKNOWN_ID,
     StreamingCase,
     chunked_fragment,
+    fragment,
     packet,
     request,
 )
+from txbits.access.header import HeaderAuthenticator
+from txbits.access.links import LinkAuthenticator, LinkKeys
+from txbits.access.permissions import Permissions
 from txbits.web import BITSSite, Limits
+from txbits.web._streaming import StreamingRequest
 from txbits.web._streaming.head import read_head
 
 
@@ -107,6 +114,48 @@ class OnlyUploadsTests(StreamingCase):
         )
         self.assertEqual(self.answer(peer).status, 405)
         self.assert_success(self.exchange(peer, packet(b"Ping")), None)
+
+
+class RefusedRequestTests(StreamingCase):
+    """What a request was refused for keeps nothing of it alive."""
+
+    def left(self, data: bytes) -> list[str]:
+        """What is left of a few requests, without the collector of garbage."""
+        peer = self.peer()
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                self.exchange(peer, data)
+            found = gc.get_objects()
+            return [repr(one) for one in found if isinstance(one, StreamingRequest)]
+        finally:
+            gc.enable()
+
+    def test_packets_and_reading(self) -> None:
+        path = b"/BITS-Sessions/Replies/%b/responsefile.bin" % UNKNOWN_ID
+        get = request(b"GET", path)
+        link = packet(b"Ping", target=b"/a?txbits-link=a.b")
+        stranger = HeaderAuthenticator("X-Remote-User")
+        links = LinkAuthenticator(LinkKeys([b"k" * 32]))
+        permissions = Permissions([])
+        for access, data in (
+            ({}, packet(b"Cancel-Session", UNKNOWN_ID)),
+            ({}, fragment(UNKNOWN_ID, 0, b"hello", 5)),
+            ({}, packet(b"Create-Session", target=b"/a/")),
+            ({}, get),
+            ({"policy": permissions}, packet(b"Ping")),
+            ({"policy": permissions}, get),
+            ({"authenticators": [stranger]}, packet(b"Ping")),
+            ({"authenticators": [stranger]}, fragment(UNKNOWN_ID, 0, b"hello", 5)),
+            ({"authenticators": [links]}, link),
+            (
+                {"authenticators": [stranger], "session_credentials": "create"},
+                packet(b"Close-Session", UNKNOWN_ID),
+            ),
+        ):
+            self.serve(**access)
+            self.assertEqual(self.left(data), [], (access, data))
 
 
 class LogTests(StreamingCase):

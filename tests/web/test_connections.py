@@ -216,7 +216,10 @@ class HostTests(ConnectionCase):
             self.assertEqual(self.exchange(peer, packet(b"Ping")).status, 200)
 
     def test_what_is_no_host_is_refused(self) -> None:
-        for host in (b"a b", b"a/b", b"user@a", b"a,b:80:80", b"[::1", b"a?", b"a\x0b"):
+        # Those that are taken are remembered, so they must not be long.
+        long = b"a" * 1025
+        short = (b"a b", b"a/b", b"user@a", b"a,b:80:80", b"[::1", b"a?", b"a\x0b")
+        for host in (*short, long):
             self.assert_is_refused(packet(b"Ping", host=host))
 
     def test_whatever_may_be_one_is_taken(self) -> None:
@@ -229,6 +232,7 @@ class HostTests(ConnectionCase):
             b"[2001:db8::1]",
             b"[fe80::1%25eth0]:8080",
             b"xn--bcher-kva.example:",
+            b"a" * 1024,
         ):
             self.assert_success(self.ask(packet(b"Ping", host=host)), None)
 

@@ -470,7 +470,7 @@ class FailureTableTests(WebCase):
             gate.open()
         ack = self.ask(fragment(session_id, 5, b"world", 10))
         self.assert_success(ack, session_id)
-        for operation in ("publish", "remember_close", "release"):
+        for operation in ("publish", "release"):
             gate = self.fail_with(operation, error)
             self.assert_faulty(
                 packet(b"Close-Session", session_id), "storage-fault", session_id

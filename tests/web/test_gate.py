@@ -6,10 +6,12 @@ order, and what clients are answered.
 from __future__ import annotations
 
 from twisted.internet.defer import Deferred, succeed
-from zope.interface import implementer
+from twisted.logger import LogLevel, capturedLogs, eventAsText, formatEvent
+from zope.interface import classImplements, implementer
 from zope.interface.verify import verifyObject
 
 from tests.web.support import (
+    PATH,
     UNKNOWN_ID,
     Authenticator,
     DenyingPolicy,
@@ -21,13 +23,16 @@ from tests.web.support import (
     request,
     responses,
 )
-from txbits.errors import CredentialsIncomplete, CredentialsRejected
+from txbits.access.links import Link, LinkAuthenticator, LinkKeys
+from txbits.errors import BackendError, CredentialsIncomplete, CredentialsRejected
 from txbits.interfaces import (
     Credentials,
     Grant,
     IAccessPolicy,
     IAuthenticator,
     Identity,
+    IKnowing,
+    IRemembering,
     Scope,
 )
 from txbits.sessions import Settings
@@ -51,6 +56,17 @@ class ByName:
         if said is None or said[0] != "told":
             return succeed(None)
         return succeed(Identity(said[1].decode(), "told"))
+
+
+@implementer(IRemembering)
+class Remembering(Authenticator):
+    """Counts how often it has to forget who has logged in."""
+
+    scheme = "kept"
+    forgotten = 0
+
+    def forget(self, credentials: Credentials) -> None:
+        self.forgotten += 1
 
 
 def told(data: bytes, name: str) -> bytes:
@@ -82,6 +98,29 @@ class AuthenticatorTests(WebCase):
         self.assert_success(self.ask(packet(b"Ping")), None)
         self.assertEqual([len(one.asked) for one in (first, second, third)], [1, 1, 0])
         self.assertEqual([user for user, _, _ in policy.asked], ["alice"])
+
+    def test_those_that_remember_forget_for_credentials_of_another_scheme(self) -> None:
+        remembering = Remembering()
+        self.serve(authenticators=[Authenticator(ALICE), remembering])
+        ping = packet(b"Ping")
+        for line, count in ((b"", 0), (b"Kept a", 0), (b"Told a", 1), (b"b", 2)):
+            said = ping
+            if line:
+                said = ping.replace(b"\r\n", b"\r\nAuthorization: " + line + b"\r\n", 1)
+            self.assert_success(self.ask(said), None)
+            self.assertEqual(remembering.forgotten, count)
+
+    def test_those_that_remember_forget_for_an_upload_link(self) -> None:
+        keys = LinkKeys([b"k" * 32])
+        link = Link("1", "/", ("a",), True, 2_000_000, None, "anna", False)
+        target = PATH + b"?txbits-link=" + keys.sign(link).encode()
+        for schemes, count in ((["kept"], 0), (["kept", "link"], 1)):
+            remembering = Remembering(ALICE)
+            links = LinkAuthenticator(keys, wall=self.clock.seconds)
+            self.serve(authenticators=[remembering, links][: len(schemes)])
+            self.assert_success(self.ask(packet(b"Ping", target=target)), None)
+            self.assert_success(self.ask(packet(b"Ping")), None)
+            self.assertEqual(remembering.forgotten, count)
 
     def test_challenges_are_sent_strongest_first(self) -> None:
         self.serve(
@@ -145,6 +184,33 @@ class AuthenticatorTests(WebCase):
         self.resource.gate = Gate(self.resource.gate.authenticators, DenyingPolicy())
         self.assert_refused(self.exchange(peer, ping), "access-denied")
 
+    def test_another_gate_knows_whether_ids_are_secrets(self) -> None:
+        self.serve(authenticators=[ByName()])
+        created = told(packet(b"Create-Session"), "alice")
+        for credentials in ("create", "every-packet"):
+            self.resource.gate = Gate([ByName()], None, credentials)
+            # A view of a user is not what decides.
+            self.resource.for_user("bob")
+            with capturedLogs() as events:
+                session = str(self.ask(created)["BITS-Session-Id"]).strip("{}")
+            (name,) = [one["session"] for one in events if "session" in one]
+            is_secret = credentials == "create"
+            self.assertEqual(name, f"{session[:8]}..." if is_secret else session)
+
+    def test_headers_of_proxies_tell_that_one_is_in_between(self) -> None:
+        authenticator = Authenticator(ALICE)
+        self.serve(authenticators=[authenticator])
+        for name, is_proxied in (
+            ("via", True),
+            ("forwarded", True),
+            ("x_forwarded_for", True),
+            ("x_forwarded_whatever", True),
+            ("x_real_ip", True),
+            ("x_forward", False),
+        ):
+            self.ask(packet(b"Ping", **{name: b"192.0.2.9"}))
+            self.assertIs(authenticator.asked[-1].is_proxied, is_proxied, name)
+
     def test_connection_memory_is_that_of_the_connection(self) -> None:
         authenticator = Authenticator(ALICE)
         self.serve(authenticators=[authenticator])
@@ -198,6 +264,18 @@ class RefusedBodyTests(WebCase):
         (ack,) = responses(peer.received())
         self.assertEqual((ack.status, ack["Connection"]), (401, "close"))
 
+    def test_client_that_keeps_the_body_back_is_asked_for_credentials(self) -> None:
+        self.serve(authenticators=[ByName()])
+        withheld = packet(b"Fragment", UNKNOWN_ID, content_range=b"bytes 0-4/5")
+        ack = self.exchange(self.peer(), withheld)
+        self.assertEqual((ack.status, ack["WWW-Authenticate"]), (401, "Told"))
+        ack = self.exchange(self.peer(), told(withheld, "alice"))
+        self.assertEqual((ack.status, ack["WWW-Authenticate"]), (400, None))
+
+    def test_without_authenticators_such_a_fragment_is_malformed(self) -> None:
+        withheld = packet(b"Fragment", UNKNOWN_ID, content_range=b"bytes 0-4/5")
+        self.assertEqual(self.exchange(self.peer(), withheld).status, 400)
+
 
 class OwnershipTests(WebCase):
     """Sessions of users whom authenticators know."""
@@ -243,6 +321,57 @@ class OwnershipTests(WebCase):
         for kind in (b"Close-Session", b"Cancel-Session"):
             ack = self.ask(packet(kind, UNKNOWN_ID))
             self.assert_refused(ack, "session-not-found", UNKNOWN_ID)
+
+    def test_with_create_the_owner_must_still_be_known(self) -> None:
+        class Knowing(ByName):
+            names = {"alice"}
+
+            def knows(self, name: str) -> bool:
+                return name in self.names
+
+        classImplements(Knowing, IKnowing)
+        first, second = Knowing(), Knowing()
+        self.serve(authenticators=[first, second], session_credentials="create")
+        session_id = self.create("alice")
+        data = fragment(session_id, 0, b"hello", 5)
+        first.names = set()
+        self.assert_success(self.ask(data), session_id)
+        second.names = set()
+        ack = self.ask(data)
+        self.assert_refused(ack, "credentials-rejected", session_id)
+        # Who cannot be asked may know.
+        others = [*self.resource.gate.authenticators, ByName()]
+        self.resource.gate = Gate(others, session_credentials="create")
+        self.assert_success(self.ask(data), session_id)
+
+    def test_with_create_the_log_has_no_ids(self) -> None:
+        self.serve(authenticators=[ByName()], session_credentials="create")
+        with capturedLogs() as events:
+            session_id = self.create("alice")
+            self.ask(fragment(session_id, 1, b"hello", 6))
+            self.ask(told(packet(b"Cancel-Session", session_id), "bob"))
+            self.ask(packet(b"Cancel-Session", session_id))
+        lines = [eventAsText(event) for event in events]
+        short = session_id.decode()[1:9]
+        self.assertEqual(len([one for one in lines if f"{short}..." in one]), 2, lines)
+        for one in [*lines, *map(repr, events)]:
+            self.assertNotIn(session_id.decode().strip("{}").lower(), one.lower())
+
+    def test_with_create_the_reasons_in_the_log_have_no_ids(self) -> None:
+        self.serve(authenticators=[ByName()], session_credentials="create")
+        with capturedLogs() as events:
+            session_id = self.create("alice")
+            written = session_id.decode().strip("{}").lower()
+            for act, ask in (
+                ("write", fragment(session_id, 0, b"hello", 5)),
+                ("release", packet(b"Cancel-Session", session_id)),
+            ):
+                self.backend.hold(act).fail(BackendError(f"/srv/{written}.part"))
+                self.assertEqual(self.ask(ask).status, 500)
+            path = b"/BITS-Sessions/Replies/%b/responsefile.bin" % session_id
+            self.assertEqual(self.ask(told(request(b"GET", path), "alice")).status, 404)
+        for one in [*map(eventAsText, events), *map(repr, events)]:
+            self.assertNotIn(written, one.lower())
 
     def test_with_create_the_policy_is_asked_about_the_owner(self) -> None:
         policy = Policy()
@@ -315,6 +444,44 @@ class GrantTests(WebCase):
         ack = self.upload()
         self.assertEqual(ack.status, 500)
         self.assertEqual(ack["BITS-Error-Code"], "0x80200020")
+
+
+class AwayTests(WebCase):
+    """A policy that cannot tell now."""
+
+    def told(self, times: int) -> list[tuple[LogLevel, str]]:
+        """What the log says of some Pings, apart from the refusal of each."""
+        with capturedLogs() as events:
+            for _ in range(times):
+                self.ask(packet(b"Ping"))
+        for event in events:
+            self.assertNotIn("log_failure", event)
+        return [
+            (event["log_level"], formatEvent(event))
+            for event in events
+            if "refusal" not in event
+        ]
+
+    def test_the_operator_is_told_once_a_minute_and_when_it_is_over(self) -> None:
+        self.serve(policy=(policy := Policy()))
+        policy.answer = BackendError("the directory server is away")
+        begins = "/: permissions cannot be checked: the directory server is away"
+        self.assertEqual(self.told(3), [(LogLevel.error, begins)])
+        self.clock.advance(60)
+        again = f"{begins} (2 more failures since the last such line)"
+        self.assertEqual(self.told(2), [(LogLevel.error, again)])
+        policy.answer = None
+        over = "/: permissions can be checked again (failures: 5, in 60 s)"
+        self.assertEqual(self.told(2), [(LogLevel.info, over)])
+
+    def test_the_client_tries_again(self) -> None:
+        self.serve(policy=(policy := Policy()))
+        policy.answer = BackendError("the directory server is away")
+        self.assert_refused(self.ask(packet(b"Ping")), "storage-fault")
+
+    def test_a_refusal_is_no_trouble(self) -> None:
+        self.serve(policy=DenyingPolicy())
+        self.assertEqual(self.told(2), [])
 
 
 class DownloadTests(WebCase):

@@ -17,7 +17,6 @@ from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
@@ -58,10 +57,12 @@ class _Known:
     A success.
 
     :ivar identity: Who that is.
+    :ivar proof: What the credentials were compared with.
     :ivar until: Until when it needs no other check, by the steady clock.
     """
 
     identity: Identity
+    proof: object
     until: float
 
 
@@ -81,12 +82,12 @@ class Checks:
     life: float = 600.0
     most_known: int = _MOST_KNOWN
     queue: Queue = field()
-    _clock: IReactorTime = field(init=False)
+    _seconds: Callable[[], float] = field(init=False, repr=False)
     _secret: bytes = field(factory=lambda: os.urandom(32), init=False, repr=False)
     _known: OrderedDict[bytes, _Known] = field(
         factory=OrderedDict, init=False, repr=False
     )
-    _running: dict[bytes, Waiters[Identity | None]] = field(
+    _running: dict[tuple[bytes, object], Waiters[Identity | None]] = field(
         factory=dict, init=False, repr=False
     )
     _addresses: Throttle = field(init=False, repr=False)
@@ -98,58 +99,67 @@ class Checks:
         return Queue(new_thread(self.reactor))
 
     def __attrs_post_init__(self) -> None:
-        self._clock = steady(self.reactor)
-        seconds = self._clock.seconds
+        self._seconds = seconds = steady(self.reactor).seconds
         self._addresses = Throttle(seconds, _ADDRESS_BURST, _ADDRESS_INTERVAL)
         self._names = Throttle(seconds, _NAME_BURST, _NAME_INTERVAL)
         self._troubles = Troubles(_log, seconds)
-
-    def key(self, *parts: bytes) -> bytes:
-        """
-        Digest all that a check depends on: the name, the password, and what it is
-        compared with, so that nothing that is remembered outlives a change of any.
-
-        The digest is keyed, so that nobody can try passwords on what is remembered,
-        without the memory of this process.
-
-        :param parts: Without NUL.
-        """
-        # BLAKE2 has a key of its own, and takes half the time of an HMAC. Each packet
-        # needs one.
-        return blake2b(b"\0".join(parts), key=self._secret, digest_size=32).digest()
 
     def adopt_failures(self, previous: Checks) -> None:
         """Go on counting the failures of others, whose successes are not known."""
         self._addresses, self._names = previous._addresses, previous._names
 
-    def known(self, key: bytes) -> Identity | None:
-        """Who has succeeded with this not long ago."""
+    def key(self, credentials: bytes) -> bytes:
+        """
+        Digest what a client has sent, to remember it by.
+
+        The digest is keyed, so that nobody can try passwords on what is remembered,
+        without the memory of this process.
+        """
+        # BLAKE2 has a key of its own, and takes half the time of an HMAC. Each packet
+        # needs one.
+        return blake2b(credentials, key=self._secret, digest_size=32).digest()
+
+    def known(self, key: bytes, proof: Callable[[str], object]) -> Identity | None:
+        """
+        Who has sent the same credentials not long ago, and was right.
+
+        :param key: See :meth:`key`.
+        :param proof: Returns what the credentials of a user, by name, are compared with
+            now. If it is not what they were compared with, they are not known: a user
+            who was removed, or whose password was changed, is unknown at once.
+        """
         known = self._known.get(key)
-        if known is None or known.until <= self._clock.seconds():
+        if (
+            known is None
+            or known.until <= self._seconds()
+            or known.proof != proof(known.identity.name)
+        ):
             return None
-        self._known.move_to_end(key)
         return known.identity
 
     def ask(
-        self, key: bytes, name: str, address: str, begin: Begin
+        self, key: bytes, proof: object, name: str, address: str, begin: Begin
     ) -> Deferred[Identity | None]:
         """
         Check credentials, or join a check of the same that runs.
 
-        Credentials that have been right before, by the same key, are checked again
-        whatever others do: nobody can lock out their user by failing with the name.
+        Credentials that have been right before are checked again whatever others do, as
+        long as they are compared with the same: nobody can lock out their user by
+        failing with the name.
 
         :param key: See :meth:`key`.
+        :param proof: What they are compared with.
         :param name: The name that they claim.
         :param address: The client's address.
         :returns: A Deferred that fires with the identity. It fails with
             :class:`~txbits.errors.CredentialsRejected` if they are wrong, or with
             :class:`~txbits.errors.CredentialsUncheckable`.
         """
-        running = self._running.get(key)
+        running = self._running.get((key, proof))
         if running is not None:
             return running.wait()
-        was_right = key in self._known
+        known = self._known.get(key)
+        was_right = known is not None and known.proof == proof
         network = client_network(address)
         name = name[:_LONGEST_NAME]
         if not was_right and (wait := self._wait(name, network)):
@@ -157,8 +167,8 @@ class Checks:
         # Beforehand, so that those that run at the same time count.
         self._names.charge(name)
         self._addresses.charge(network)
-        waiting = self._running.setdefault(key, Waiters()).wait()
-        begin(was_right).addBoth(self._end, key, name, network)
+        waiting = self._running.setdefault((key, proof), Waiters()).wait()
+        begin(was_right).addBoth(self._end, key, proof, name, network)
         return waiting
 
     def _throttled(self, name: str, address: str, wait: int) -> CredentialsUncheckable:
@@ -181,7 +191,12 @@ class Checks:
         return math.ceil(max(by_address, self._names.wait(name)))
 
     def _end(
-        self, outcome: Identity | Failure | None, key: bytes, name: str, network: str
+        self,
+        outcome: Identity | Failure | None,
+        key: bytes,
+        proof: object,
+        name: str,
+        network: str,
     ) -> None:
         if outcome is None:
             self._known.pop(key, None)
@@ -202,11 +217,11 @@ class Checks:
         else:
             self._troubles.over("uncheckable", "Credentials are checked again")
         if isinstance(outcome, Identity):
-            self._known[key] = _Known(outcome, self._clock.seconds() + self.life)
+            self._known[key] = _Known(outcome, proof, self._seconds() + self.life)
             self._known.move_to_end(key)
             if len(self._known) > self.most_known:
                 self._known.popitem(last=False)
-        self._running.pop(key).fire(told)
+        self._running.pop((key, proof)).fire(told)
 
 
 def _shown(name: str) -> str:

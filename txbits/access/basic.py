@@ -22,6 +22,7 @@ from txbits.interfaces import (
     Credentials,
     IAuthenticator,
     Identity,
+    IKnowing,
     checked_user_name,
 )
 
@@ -50,12 +51,11 @@ class Passwords:
     :param hashes: The bcrypt hash of each user.
     """
 
-    _users: Mapping[bytes, tuple[bytes, Identity]] = field(repr=False)
-    _hashes: tuple[bytes, ...] = field(init=False, repr=False)
+    _hashes: Mapping[str, bytes] = field(repr=False)
+    _listed: tuple[bytes, ...] = field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        hashes = tuple(stored for stored, _ in self._users.values())
-        object.__setattr__(self, "_hashes", hashes)
+        object.__setattr__(self, "_listed", tuple(self._hashes.values()))
 
     @classmethod
     def read(cls, path: str) -> Passwords:
@@ -67,22 +67,21 @@ class Passwords:
         """
         wanted = "lines of htpasswd -B"
         content = read_secret_file(path, wanted, _LONGEST_FILE)
-        users: dict[bytes, tuple[bytes, Identity]] = {}
+        users: dict[str, bytes] = {}
         for number, line in secret_lines(path, content):
             name, stored = _entry(f"{path}: line {number}", line)
-            key = name.encode()
-            if key in users:
+            if name in users:
                 raise InvalidSetting(
                     f"{path}: line {number} names {name!a} again; remove one of the two"
                 )
-            users[key] = (stored, Identity(name, "basic"))
+            users[name] = stored
         if not users:
             raise InvalidSetting(f"{path} has no users; it must contain {wanted}")
         return cls(users)
 
-    def find(self, name: bytes) -> tuple[bytes, Identity] | None:
-        """The hash of a user, and who that is; ``None`` if there is no such user."""
-        return self._users.get(name)
+    def stored(self, name: str) -> bytes | None:
+        """The hash of a user; ``None`` if there is no such user."""
+        return self._hashes.get(name)
 
     def stand_in(self, number: int) -> bytes:
         """
@@ -91,7 +90,7 @@ class Passwords:
 
         :param number: Chooses one of the file's hashes, which may differ in cost.
         """
-        return self._hashes[number % len(self._hashes)]
+        return self._listed[number % len(self._listed)]
 
 
 def _entry(where: str, line: str) -> tuple[str, bytes]:
@@ -116,13 +115,13 @@ def _entry(where: str, line: str) -> tuple[str, bytes]:
     return name, stored.encode()
 
 
-def read_basic(value: bytes) -> tuple[bytes, bytes]:
+def read_basic(value: bytes) -> tuple[str, bytes]:
     """
     Read what follows ``Basic`` in an Authorization header.
 
     Windows sends UTF-8, or the bytes of its code page.
 
-    :returns: The name and the password, in UTF-8.
+    :returns: The name, and the password in UTF-8.
     :raises CredentialsRejected: If it is malformed.
     """
     try:
@@ -136,7 +135,7 @@ def read_basic(value: bytes) -> tuple[bytes, bytes]:
         raise CredentialsRejected(
             "the Basic credentials have no colon, or a control character"
         )
-    return name, password
+    return name.decode(), password
 
 
 def _in_utf_8(text: bytes) -> bytes:
@@ -165,15 +164,15 @@ def quoted_realm(realm: str) -> bytes:
     return realm.replace("\\", "\\\\").replace('"', '\\"').encode()
 
 
-@implementer(IAuthenticator)
+@implementer(IAuthenticator, IKnowing)
 class BasicAuthenticator:
     """
     Checks names and passwords of HTTP Basic authentication.
 
     A hash takes as long as its cost says, in a thread with a bounded queue. A success
-    is remembered for ten minutes, by a key that includes the hash, so that it does not
-    outlive it. Failures are limited by name and by address: then clients are asked to
-    try later, since a job of Windows ends when it is refused.
+    is remembered for ten minutes together with the hash, and does not outlive it.
+    Failures are limited by name and by address: then clients are asked to try later,
+    since a job of Windows ends when it is refused.
 
     :param reactor: The reactor.
     :param passwords: The users.
@@ -204,34 +203,38 @@ class BasicAuthenticator:
         """Ask for a name and a password."""
         return self._challenge
 
+    def knows(self, name: str) -> bool:
+        """See :class:`~txbits.interfaces.IKnowing`."""
+        return self._passwords.stored(name) is not None
+
     def authenticate(self, credentials: Credentials) -> Deferred[Identity | None]:
         """See :class:`~txbits.interfaces.IAuthenticator`."""
         said = credentials.authorization
         if said is None or said[0] != "basic":
             return succeed(None)
+        checks = self._checks
+        key = checks.key(said[1])
+        known = checks.known(key, self._passwords.stored)
+        if known is not None:
+            return succeed(known)
         try:
             name, password = read_basic(said[1])
         except CredentialsRejected as error:
             return fail(error)
-        password = password[:_LONGEST_PASSWORD]
-        checks = self._checks
-        found = self._passwords.find(name)
-        if found is None:
+        stored = self._passwords.stored(name)
+        identity = None if stored is None else Identity(name, self.scheme)
+        if stored is None:
             # The same name always gets the same, as a user has one hash.
-            chosen = int.from_bytes(checks.key(name)[:8], "big")
-            stored, identity = self._passwords.stand_in(chosen), None
-        else:
-            stored, identity = found
-            key = checks.key(name, stored, password)
-            known = checks.known(key)
-            if known is not None:
-                return succeed(known)
+            chosen = int.from_bytes(checks.key(name.encode())[:8], "big")
+            stored = self._passwords.stand_in(chosen)
 
         def begin(is_urgent: bool) -> Deferred[Identity | None]:
             work = checks.queue.call(
-                bcrypt.checkpw, password, stored, is_urgent=is_urgent
+                bcrypt.checkpw,
+                password[:_LONGEST_PASSWORD],
+                stored,
+                is_urgent=is_urgent,
             )
             return work.addCallback(lambda is_right: identity if is_right else None)
 
-        key = checks.key(name, stored, password)
-        return checks.ask(key, name.decode(), credentials.address, begin)
+        return checks.ask(key, stored, name, credentials.address, begin)

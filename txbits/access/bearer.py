@@ -24,6 +24,7 @@ from txbits.interfaces import (
     Credentials,
     IAuthenticator,
     Identity,
+    IKnowing,
     checked_user_name,
 )
 
@@ -63,6 +64,14 @@ class Tokens:
     """
 
     _tokens: Mapping[bytes, _Token] = field(repr=False)
+    _ends: Mapping[str, float] = field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        ends: dict[str, float] = {}
+        for one in self._tokens.values():
+            name = one.identity.name
+            ends[name] = max(one.ends, ends.get(name, 0.0))
+        object.__setattr__(self, "_ends", ends)
 
     @classmethod
     def read(cls, path: str) -> Tokens:
@@ -84,6 +93,12 @@ class Tokens:
         if not tokens:
             raise InvalidSetting(f"{path} has no tokens; it must contain {_WANTED}")
         return cls(tokens)
+
+    def last_end(self, name: str) -> float:
+        """
+        When the last token of a user expires, in seconds since the epoch; 0 without.
+        """
+        return self._ends.get(name, 0.0)
 
     def find(self, token: bytes) -> tuple[Identity, float] | None:
         """
@@ -140,7 +155,7 @@ def _end(where: str, text: str) -> float:
     return found.timestamp()
 
 
-@implementer(IAuthenticator)
+@implementer(IAuthenticator, IKnowing)
 class BearerAuthenticator:
     """
     Checks tokens that clients send with each packet.
@@ -181,6 +196,12 @@ class BearerAuthenticator:
         if said is not None and said[0] == "bearer":
             return self._challenge + b', error="invalid_token"'
         return self._challenge
+
+    def knows(self, name: str) -> bool:
+        """See :class:`~txbits.interfaces.IKnowing`. An issuer knows anybody."""
+        if self._jwt is not None or self._tokens is None:
+            return True
+        return self._tokens.last_end(name) >= self._wall()
 
     def authenticate(self, credentials: Credentials) -> Deferred[Identity | None]:
         """See :class:`~txbits.interfaces.IAuthenticator`."""

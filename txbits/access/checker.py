@@ -13,7 +13,7 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from zope.interface import implementer
 
-from txbits._deferreds import deferred
+from txbits._deferreds import deferred, let_go_of_frames
 from txbits.access._checks import Checks
 from txbits.access._threads import Queue
 from txbits.access.basic import basic_challenge, read_basic
@@ -99,20 +99,22 @@ class CheckerAuthenticator:
         said = credentials.authorization
         if said is None or said[0] != "basic":
             return succeed(None)
+        checks = self._checks
+        key = checks.key(said[1])
+        known = checks.known(key, _nothing)
+        if known is not None:
+            return succeed(known)
         try:
             name, password = read_basic(said[1])
         except CredentialsRejected as error:
             return fail(error)
-        checks = self._checks
-        key = checks.key(name, password)
-        known = checks.known(key)
-        if known is not None:
-            return succeed(known)
 
         def begin(is_urgent: bool) -> Deferred[Identity | None]:
-            return checks.queue.call(self._check, name, password, is_urgent=is_urgent)
+            return checks.queue.call(
+                self._check, name.encode(), password, is_urgent=is_urgent
+            )
 
-        return checks.ask(key, name.decode(), credentials.address, begin)
+        return checks.ask(key, None, name, credentials.address, begin)
 
     @deferred
     async def _check(self, name: bytes, password: bytes) -> Identity | None:
@@ -121,7 +123,8 @@ class CheckerAuthenticator:
         )
         try:
             return self._identity(await asking.addTimeout(self._timeout, self._clock))
-        except UnauthorizedLogin:
+        except UnauthorizedLogin as error:
+            let_go_of_frames(error)
             return None
         except CredentialsRejected:
             raise
@@ -140,3 +143,7 @@ class CheckerAuthenticator:
         if not isinstance(avatar, str):
             raise TypeError(f"{type(avatar).__name__} is not the name of a user")
         return Identity(checked_user_name(avatar), self.scheme)
+
+
+def _nothing(name: str) -> None:
+    """What a checker compares credentials with is not known."""

@@ -28,6 +28,7 @@ from txbits.interfaces import (
     Grant,
     IAuthenticator,
     Identity,
+    IKnowing,
     Scope,
     checked_user_name,
 )
@@ -243,7 +244,7 @@ def _as_set(names: Iterable[str]) -> frozenset[str]:
     return frozenset(names)
 
 
-@implementer(IAuthenticator)
+@implementer(IAuthenticator, IKnowing)
 @define(eq=False, repr=False)
 class LinkAuthenticator:
     """
@@ -271,6 +272,10 @@ class LinkAuthenticator:
     def challenge(self, credentials: Credentials) -> bytes | None:
         """Nothing asks a client for a link."""
         return None
+
+    def knows(self, name: str) -> bool:
+        """Nobody: a link is in the URL of each packet."""
+        return False
 
     def authenticate(self, credentials: Credentials) -> Deferred[Identity | None]:
         """Look for a link; see :class:`~txbits.interfaces.IAuthenticator`."""

@@ -39,6 +39,7 @@ from txbits.interfaces import (
     Credentials,
     IAuthenticator,
     Identity,
+    IRemembering,
     checked_user_name,
 )
 
@@ -98,7 +99,7 @@ class _LoggedIn:
     until: float
 
 
-@implementer(IAuthenticator)
+@implementer(IAuthenticator, IRemembering)
 class NegotiateAuthenticator:
     """
     Logs users in with Kerberos.
@@ -149,6 +150,10 @@ class NegotiateAuthenticator:
     def challenge(self, credentials: Credentials) -> bytes | None:
         """Ask for a first token."""
         return b"Negotiate"
+
+    def forget(self, credentials: Credentials) -> None:
+        """See :class:`~txbits.interfaces.IRemembering`."""
+        credentials.connection.pop(self._key, None)
 
     @deferred
     async def authenticate(self, credentials: Credentials) -> Identity | None:

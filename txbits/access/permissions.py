@@ -78,11 +78,27 @@ def _checked_users(users: Iterable[str]) -> tuple[str, ...]:
     for name in names:
         if name in (EVERYONE, ANONYMOUS):
             continue
+        if _is_group(name):
+            continue
         try:
             checked_user_name(name.removeprefix("@"))
         except CredentialsRejected as error:
             raise InvalidSetting(f"users: {error}") from None
     return names
+
+
+def _is_group(name: str) -> bool:
+    """
+    Whether this may be a group of tokens. Its name is never part of a path: Keycloak
+    has groups such as ``/helpdesk``, and other issuers have URNs.
+    """
+    group = name[1:]
+    return (
+        name.startswith("@")
+        and group.isprintable()
+        and not group.startswith("@")
+        and group not in ("", EVERYONE, ANONYMOUS)
+    )
 
 
 def _checked_actions(may: Iterable[str]) -> frozenset[str]:
@@ -105,8 +121,9 @@ class Permission:
 
     :ivar users: Names of users, ``@group``, ``*`` for everyone who is known, and
         ``anonymous`` for clients without credentials.
-    :ivar path: A path below the virtual directory, as :func:`path_segments` splits it;
-        a segment ``{user}`` stands for the name of the user.
+    :ivar path: The path of a folder or a file below the virtual directory, as
+        :func:`path_segments` splits it; a segment ``{user}`` stands for the name of the
+        user.
     :ivar may: Some of ``upload``, ``overwrite`` and ``download``; none refuses
         everything.
     :raises InvalidSetting: If one of them cannot be used.

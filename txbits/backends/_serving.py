@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Protocol
 
 from attrs import define, field
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer, IPushProducer
 from zope.interface import implementer
 
-from txbits._deferreds import Waiters, deferred
+from txbits._deferreds import Event, deferred
 from txbits.errors import BackendError, StagedDataLost
 from txbits.interfaces import ICodedFile
 
@@ -109,7 +109,7 @@ class StoredFile:
     content_encoding: str | None = field(default=None, kw_only=True)
     is_weak: bool = field(default=False, init=False)
     _reading: IFeeder | None = field(default=None, init=False)
-    _read_over: Waiters[None] | None = field(default=None, init=False)
+    _closed: Event = field(factory=Event, init=False)
     _is_released: bool = field(default=False, init=False)
 
     @deferred
@@ -128,25 +128,22 @@ class StoredFile:
             raise
         finally:
             self._reading = None
-            read_over, self._read_over = self._read_over, None
-            if read_over is not None:
-                self._close()
-                read_over.fire(None)
+            if self._is_released:
+                self._close_now()
 
     def release(self) -> Deferred[None]:
         """Close it; see :class:`~txbits.interfaces.IReleasable`."""
-        if self._read_over is not None:
-            return self._read_over.wait()
-        if self._is_released:
-            return succeed(None)
-        self._is_released = True
-        if self._reading is None:
-            self._close()
-            return succeed(None)
-        self._read_over = Waiters()
-        released = self._read_over.wait()
-        self._reading.stopProducing()
-        return released
+        if not self._is_released:
+            self._is_released = True
+            if self._reading is None:
+                self._close_now()
+            else:
+                self._reading.stopProducing()
+        return self._closed.wait()
+
+    def _close_now(self) -> None:
+        self._close()
+        self._closed.set()
 
 
 def by_pieces(

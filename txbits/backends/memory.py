@@ -176,15 +176,19 @@ class MemorySession:
         self._pieces.clear()
         self.published = True
 
-    def release(self) -> Deferred[None]:
-        """Forget everything; see :class:`~txbits.interfaces.IReleasable`."""
+    def release(self, *, remember: bool = False) -> Deferred[None]:
+        """Forget everything; see :class:`~txbits.interfaces.IUploadSession`."""
+        backend = self._backend
+        if remember:
+            closes = backend._closed.setdefault(self.session_id, {})
+            closes[self.destination, self.owner] = backend._wall()
         self.releasing = True
         if self._writer is not None:
             self._writer._open = False
             self._writer = None
         self._pieces.clear()
         self._reply = self.answer = None
-        self._backend._sessions.pop(self.session_id, None)
+        backend._sessions.pop(self.session_id, None)
         return succeed(None)
 
     @deferred
@@ -394,14 +398,6 @@ class MemoryBackend:
             if at:
                 await deferLater(self._clock, 0)
             await look([_summary(one) for one in all_of_them[at : at + _PAGE]])
-
-    def remember_close(
-        self, session_id: UUID, destination: tuple[str, ...], owner: str | None
-    ) -> Deferred[None]:
-        """Record a close; see :class:`~txbits.interfaces.IBackend`."""
-        of_session = self._closed.setdefault(session_id, {})
-        of_session[destination, owner] = self._wall()
-        return succeed(None)
 
     def recalls_close(
         self,

@@ -25,6 +25,7 @@ from txbits.check import (
     publishing,
     ranges,
 )
+from txbits.check._login import NotLetIn
 from txbits.check._model import Check, Group, Level, Outcome, Report, Result
 from txbits.check._run import DEFAULT_PATIENCE, Run, Unreachable, ignore, select
 from txbits.check._target import Target
@@ -64,13 +65,14 @@ def check(
     :param patience: How many seconds to wait for an answer.
     :param may_publish: Whether the checks may leave files in the folder.
     :param settings: How to connect to the server: headers, certificates, and
-        credentials, which each request has, as Basic.
+        credentials. Each request has the token, or the password, as Basic; with
+        Negotiate each connection is logged in.
     :param on_result: Called with each result.
     :returns: A Deferred that fires with a :class:`Report`. It fails with
-        :class:`Unreachable` if the server cannot be reached, and with
-        :class:`~txbits.client.InvalidURL` or :class:`~txbits.client.InvalidSettings` if
-        an argument is invalid. When it is cancelled, it cleans up after the current
-        check before it fails.
+        :class:`Unreachable` if the server cannot be reached, with :class:`NotLetIn` if
+        it does not accept the credentials, and with :class:`~txbits.client.InvalidURL`
+        or :class:`~txbits.client.InvalidSettings` if an argument is invalid. When it is
+        cancelled, it cleans up after the current check before it fails.
     """
     try:
         target = Target.of(url, settings)
@@ -87,6 +89,7 @@ __all__ = [
     "GROUPS",
     "Check",
     "Level",
+    "NotLetIn",
     "Outcome",
     "Report",
     "Result",

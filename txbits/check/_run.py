@@ -17,6 +17,8 @@ from twisted.internet.protocol import Factory
 from txbits._agents import in_words
 from txbits._deferreds import deferred
 from txbits.check._bench import Bench, Failed, NotApplicable
+from txbits.check._login import NotLetIn, log_in
+from txbits.check._messages import Message
 from txbits.check._model import Check, Outcome, Report, Result
 from txbits.check._target import Target
 from txbits.check._wire import Unanswered, Wire
@@ -74,8 +76,9 @@ class Run:
         Run checks.
 
         :returns: A Deferred that fires with a :class:`~txbits.check.Report`. It fails
-            with :class:`Unreachable` if the server cannot be reached. Cancelling it
-            ends the current check, and cleans up after it.
+            with :class:`Unreachable` if the server cannot be reached, and with
+            :class:`NotLetIn` if it does not accept the credentials. Cancelling it ends
+            the current check, and cleans up after it.
         """
         await self._reach()
         results = []
@@ -88,7 +91,7 @@ class Run:
     async def _reach(self) -> None:
         try:
             wire = await self._connect()
-        except CancelledError:
+        except (CancelledError, NotLetIn):
             raise
         except Exception as error:
             words = " ".join(str(error).split()).rstrip(".") or type(error).__name__
@@ -99,9 +102,31 @@ class Run:
             elif isinstance(error, VerificationError):
                 words = "its certificate is not trusted"
             raise Unreachable(f"{self.target.shown()}: {words}") from error
-        wire.drop()
+        try:
+            if not self.target.settings.negotiate:
+                await log_in(wire, self.target, self._ping())
+        except Unanswered:
+            # The checks tell what the server does.
+            return
+        finally:
+            wire.drop()
 
-    def _connect(self) -> Deferred[Wire]:
+    def _ping(self) -> Message:
+        return Bench(self.target, self._connect, self.clock).ping()
+
+    @deferred
+    async def _connect(self) -> Wire:
+        """Connect, and log in if that is for the connection."""
+        wire = await self._open()
+        if self.target.settings.negotiate:
+            try:
+                await log_in(wire, self.target, self._ping())
+            except BaseException:
+                wire.drop()
+                raise
+        return wire
+
+    def _open(self) -> Deferred[Wire]:
         clock, patience = self.clock, self.patience
 
         class Connecting(Factory):

@@ -9,12 +9,14 @@ from itertools import count
 from typing import Any
 from uuid import uuid4
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.threads import deferToThread
 from twisted.python.url import URL
 
 from txbits.client._http import TrustPolicy
+from txbits.client._login import Login
 from txbits.client._url import to_wire
 from txbits.client.settings import ConnectionSettings, InvalidSettings
 
@@ -46,11 +48,19 @@ class Target:
         Parse the URL that a user gives.
 
         :raises txbits.client.InvalidURL: If it is invalid.
+        :raises txbits.client.InvalidSettings: If the token cannot be used.
         """
+        settings = ConnectionSettings() if settings is None else settings
+        settings.check_way_of_token(to_wire(text))
+        # A check is short enough for one token.
+        settings = evolve(settings, token=settings.get_token(), token_file=None)
         url = URL.fromText(to_wire(text))
+        if settings.negotiate:
+            # This checks that it is possible.
+            Login(settings, deferToThread)
         segments = [segment for segment in url.path if segment]
         folder = url.replace(path=[*segments, ""])
-        return cls(folder, ConnectionSettings() if settings is None else settings)
+        return cls(folder, settings)
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
@@ -59,9 +69,14 @@ class Target:
             (name.encode("ascii"), value.encode("utf-8"))
             for name, value in self.settings.headers
         ]
-        credentials = self.settings.credentials
-        if credentials is not None:
-            # A challenge would take the place of the answer that a check inspects.
+        # A challenge would take the place of the answer that a check inspects.
+        credentials, token = self.settings.credentials, self.settings.token
+        if self.settings.negotiate:
+            # The connection is the user's.
+            return headers
+        if token is not None:
+            headers.append((b"Authorization", b"Bearer " + token.encode("ascii")))
+        elif credentials is not None:
             pair = f"{credentials.user}:{credentials.password}"
             encoded = b64encode(pair.encode("utf-8", "surrogateescape"))
             headers.append((b"Authorization", b"Basic " + encoded))

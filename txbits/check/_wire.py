@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import h11
 from attrs import evolve, frozen
+from OpenSSL.SSL import Error as TLSError
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import (
     IHandshakeListener,
@@ -24,6 +25,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txbits._agents import in_words
 from txbits.clocks import steady
 from txbits.protocol._fields import (
     LocalProtocolError,
@@ -150,6 +152,7 @@ class Wire(Protocol):
 
     :param clock: Measures the time to wait for answers.
     :param patience: How many seconds to wait for an answer.
+    :ivar refusal: Why TLS has ended the connection, if it has.
     """
 
     def __init__(self, clock: IReactorTime, patience: float) -> None:
@@ -162,6 +165,7 @@ class Wire(Protocol):
         self._is_used_up = False
         self._shaking: Deferred[Wire] = Deferred(lambda _: self.drop())
         self.is_closed = False
+        self.refusal: str | None = None
         self._expect_answer()
 
     @property
@@ -297,7 +301,8 @@ class Wire(Protocol):
 
     async def _more(self) -> None:
         if self.is_closed:
-            raise Unanswered("the connection was closed without a whole answer")
+            why = "" if self.refusal is None else f": {self.refusal}"
+            raise Unanswered(f"the connection was closed without a whole answer{why}")
         self._waiting = Deferred()
         left = max(0.0, self._deadline - self._clock.seconds())
         self._waiting.addTimeout(left, self._clock)
@@ -323,6 +328,8 @@ class Wire(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """See :class:`twisted.internet.interfaces.IProtocol`."""
         self.is_closed = True
+        if isinstance(reason.value, TLSError):
+            self.refusal = in_words(reason.value)
         is_encrypted = ISSLTransport.providedBy(self.transport)
         if is_encrypted and not self._shaking.called:
             self._shaking.errback(reason)

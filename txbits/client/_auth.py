@@ -1,9 +1,8 @@
 """
-Authentication: Basic (RFC 7617) and Digest (RFC 7616).
+Passwords: Basic (RFC 7617) and Digest (RFC 7616), for servers and proxies.
 
 Nothing is said before it is asked for. After that it is said with each request, until
-the answer is not good enough any more. What authenticates connections and not
-requests, such as NTLM, is for an agent that an application brings along.
+the answer is not good enough any more.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import hashlib
 import re
 import secrets
 from base64 import b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -87,6 +86,11 @@ def parse_challenges(values: Sequence[bytes]) -> list[Challenge]:
     return found
 
 
+def distinct(words: Iterable[str]) -> tuple[str, ...]:
+    """Some names of schemes, each once."""
+    return tuple(dict.fromkeys(words))[:_MOST_NAMED]
+
+
 @define
 class Authorizer:
     """
@@ -111,9 +115,7 @@ class Authorizer:
         :param values: The values of its headers.
         :returns: Whether there is an answer that was not sent before.
         """
-        if self.credentials is None:
-            return False
-        best = self._best(parse_challenges(values))
+        best = self.best(values)
         before, self._challenge, self._count = self._challenge, best, 0
         if best is None:
             return False
@@ -128,10 +130,7 @@ class Authorizer:
 
         :param values: The values of its headers.
         """
-        words: dict[str, None] = {}
-        for challenge in parse_challenges(values):
-            words.setdefault(self._in_words(challenge))
-        return tuple(words)[:_MOST_NAMED]
+        return distinct(self.in_words(each) for each in parse_challenges(values))
 
     def answer(self, method: bytes, uri: bytes) -> bytes | None:
         """
@@ -190,10 +189,15 @@ class Authorizer:
             fields.append(f'opaque="{_quoted(parameters["opaque"])}"')
         return ("Digest " + ", ".join(fields)).encode("utf-8")
 
-    def _best(self, challenges: Sequence[Challenge]) -> Challenge | None:
+    def best(self, values: Sequence[bytes]) -> Challenge | None:
         """
-        The challenge to answer: Digest before Basic, which reveals the password.
+        Find the challenge to answer: Digest before Basic, which reveals the password.
+
+        :param values: The values of the headers.
         """
+        if self.credentials is None:
+            return None
+        challenges = parse_challenges(values)
         digests = [c for c in challenges if c.scheme == "digest" and _is_known(c)]
         for algorithm in _ALGORITHMS:
             for challenge in digests:
@@ -211,7 +215,8 @@ class Authorizer:
             return None
         return new
 
-    def _in_words(self, challenge: Challenge) -> str:
+    def in_words(self, challenge: Challenge) -> str:
+        """Name a scheme, with what is in its way."""
         if challenge.scheme == "basic":
             return "Basic"
         if challenge.scheme != "digest":

@@ -18,7 +18,6 @@ This is how a maker of requests uses one :class:`Negotiator` for each server:
 
 A login is good for the connection, so that the next request needs none, unless the
 server says otherwise: then :meth:`Negotiator.opening` returns a new token each time.
-:class:`NoTicket` is permanent as far as a retry goes, but for a KDC that is away.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ _CHALLENGE = re.compile(
 _LONGEST = 64 * 1024
 
 #: How many tokens one login may take.
-_MOST_STEPS = 5
+MOST_STEPS = 5
 
 
 class KerberosMissing(Exception):
@@ -56,8 +55,30 @@ class NoTicket(Exception):
     """
     There is no ticket for the server, or the server is not who it says.
 
-    The text is one line that says why.
+    The text is one line that says why, and what to do.
+
+    :ivar transient: Whether it can help to try again: the KDC is away.
     """
+
+    def __init__(self, message: str, *, transient: bool = False) -> None:
+        super().__init__(message)
+        self.transient = transient
+
+
+#: What to do about what the library says. Its codes are of no use within SPNEGO, where
+#: they are made up in the order of their appearance.
+_ADVICE = (
+    (r"No Kerberos credentials|No credentials cache", "run kinit"),
+    ("Ticket expired", "run kinit again"),
+    ("Clock skew|not yet valid", "set this machine's clock as the KDC's"),
+    (
+        "not found in Kerberos database",
+        "the URL needs the host name of the server's service principal",
+    ),
+    ("Cannot find KDC", "name one in krb5.conf"),
+    ("Cannot contact any KDC", "check the network"),
+)
+_AWAY = re.compile("Cannot contact any KDC")
 
 
 def offered(values: Sequence[bytes]) -> bytes | None:
@@ -102,15 +123,21 @@ class Negotiator:
     def __attrs_post_init__(self) -> None:
         self._library = _load()
 
+    @property
+    def is_logging_in(self) -> bool:
+        """Whether a login is under way, which the server has to end with a proof."""
+        return self._steps > 0
+
     @deferred
     async def opening(self) -> bytes | None:
         """
-        Begin the next request.
+        Begin the next request. What came of the one before does not matter.
 
         :returns: A Deferred that fires with the value of Authorization, or with
             ``None`` if the server has not asked for one with each request. It fails
             with :class:`NoTicket`.
         """
+        self._forget()
         return await self._begin() if self._each_time else None
 
     @deferred
@@ -125,7 +152,7 @@ class Negotiator:
         """
         token = offered(values)
         under_way, self._steps = self._steps, self._steps + 1
-        if token is None or self._steps > _MOST_STEPS:
+        if token is None or self._steps > MOST_STEPS:
             self._forget()
             return None
         if under_way == 0:
@@ -206,9 +233,18 @@ def _step(
             input_token=token,
         )
     except library.GSSError as error:
+        words = library.in_words(error)
+        if token is not None:
+            raise NoTicket(f"the Kerberos proof of {host} is wrong: {words}") from None
         raise NoTicket(
-            f"there is no Kerberos ticket for HTTP@{host}: {library.in_words(error)}"
-            if token is None
-            else f"the Kerberos proof of {host} is wrong: {library.in_words(error)}"
+            f"there is no Kerberos ticket for HTTP@{host}: {words}{_advice(words)}",
+            transient=_AWAY.search(words) is not None,
         ) from None
     return done.context, done.token or b"", not done.more_steps
+
+
+def _advice(words: str) -> str:
+    for pattern, advice in _ADVICE:
+        if re.search(pattern, words):
+            return f"; {advice}"
+    return ""

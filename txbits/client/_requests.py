@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from OpenSSL.SSL import Error as TLSError
 from service_identity import VerificationError
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.error import (
     ConnectError,
     ConnectingCancelledError,
@@ -23,7 +23,11 @@ from twisted.internet.error import (
 from twisted.internet.interfaces import (
     IStreamClientEndpoint,
 )
+from twisted.internet.protocol import Protocol as ByteProtocol
+from twisted.internet.protocol import connectionDone
 from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
 
@@ -34,10 +38,12 @@ from txbits.client._auth import Authorizer
 from txbits.client._bodies import CHUNK
 from txbits.client._cancelling import cancellable
 from txbits.client._http import make_agent
+from txbits.client._login import Login
 from txbits.client._malformed import describe_malformed
+from txbits.client._negotiate import MOST_STEPS, NoTicket
 from txbits.client._proxy import ProxyRefused
 from txbits.client._trust import Distrusted
-from txbits.client._url import parse_proxy, target_of
+from txbits.client._url import parse_proxy
 from txbits.client.settings import ConnectionSettings
 from txbits.client.source import SourceError
 from txbits.protocol.reactions import is_transient
@@ -46,8 +52,11 @@ from txbits.protocol.reactions import is_transient
 _CLOSE_TIMEOUT = 2.0
 
 #: How often one request is sent, at most, because the proxy and the server require
-#: credentials, or a fresh nonce.
+#: credentials, or a fresh nonce; and how often more for the steps of Negotiate.
 _ATTEMPTS = 4
+
+#: The longest body of a 401 that is read to keep the connection, in bytes.
+_LONGEST_REFUSAL = 64 * 1024
 
 
 class ExchangeError(Exception):
@@ -66,8 +75,15 @@ class Untrusted(NoTrust):
     """None of the trusted authorities vouches for the server's certificate."""
 
 
+class CertificateRefused(NoTrust):
+    """The server requires a client certificate, and there is none."""
+
+
 class NoWay(ExchangeError):
-    """The proxy refuses the connection. This is permanent."""
+    """
+    The proxy refuses the connection, there is no Kerberos ticket, or the server does
+    not prove who it is. This is permanent.
+    """
 
 
 class Connections(BoundedPool):
@@ -114,6 +130,8 @@ class Requests:
     :param agent: What makes the requests.
     :param settings: What goes with each request, and the time-outs.
     :param proxy_authorizer: What answers a proxy, if there is one.
+    :param login: What logs in to the server; with *settings* if ``None``.
+    :raises InvalidSettings: If the settings need a package that is not installed.
     """
 
     def __init__(
@@ -123,6 +141,7 @@ class Requests:
         agent: IAgent,
         settings: ConnectionSettings,
         proxy_authorizer: Authorizer,
+        login: Login | None = None,
     ) -> None:
         self._clock = clock
         self._connections = connections
@@ -130,7 +149,7 @@ class Requests:
         self._cookies = CookieJar()
         self._url = ""
         self._settings = settings
-        self._authorizer = Authorizer(settings.credentials)
+        self._login = login or Login(settings, self._in_thread)
         self._proxy_authorizer = proxy_authorizer
 
     @classmethod
@@ -153,7 +172,7 @@ class Requests:
         make_body: Callable[[Callable[[], None]], Body | None],
     ) -> Any:
         """
-        Send a request, again with a password if the server asks for one.
+        Send a request, again with credentials if the server asks for them.
 
         :param url: In ASCII.
         :param make_body: Makes the body of one attempt, or returns ``None``. Its
@@ -161,15 +180,39 @@ class Requests:
         :returns: The response, whose body is not read yet.
         :raises NoAnswer: If the failure may be temporary.
         :raises NoTrust: If a certificate is not trusted.
-        :raises NoWay: If the proxy refuses the connection.
+        :raises NoWay: If the proxy refuses the connection, there is no ticket, or the
+            server does not prove who it is.
+        :raises InvalidSettings: If the token cannot be used.
         :raises SourceError: If the body cannot be read.
         """
         self._url = url
-        for _ in range(_ATTEMPTS):
+        try:
+            return await self._ask(method, url, headers, make_body)
+        except NoTicket as error:
+            self.drop()
+            kind = NoAnswer if error.transient else NoWay
+            raise kind(str(error)) from error
+
+    async def _ask(
+        self,
+        method: bytes,
+        url: str,
+        headers: Iterable[tuple[bytes, bytes]],
+        make_body: Callable[[Callable[[], None]], Body | None],
+    ) -> Any:
+        await self._login.begin(url)
+        attempts = _ATTEMPTS + (MOST_STEPS if self._settings.negotiate else 0)
+        for _ in range(attempts):
             response = await self._attempt(method, url, headers, make_body)
-            if not self._has_an_answer(response):
+            if not await self._has_an_answer(response):
                 break
-            await self.discard(response)
+            if self._login.keeps_connection:
+                await self._read_away(response)
+            else:
+                await self.discard(response)
+        get = response.headers.getRawHeaders
+        asked, persistent = get(b"WWW-Authenticate", []), get(b"Persistent-Auth", [])
+        await self._login.answered(response.code, asked, persistent)
         return response
 
     async def discard(self, response: Any) -> None:
@@ -180,6 +223,26 @@ class Requests:
         # Twisted is still parsing what came with the head, and may then put the
         # connection into the pool, where close() finds it.
         await deferLater(self._clock, 0)
+
+    async def _read_away(self, response: Any) -> None:
+        """Read the body of a response, so that the connection can be used again."""
+        known = response.length if isinstance(response.length, int) else 0
+        if response.length == 0 or known > _LONGEST_REFUSAL:
+            await self.discard(response)
+            return
+        remains = _Remains(self.drop)
+        response.deliverBody(remains)
+        remains.ended.addTimeout(self._settings.response_timeout, self._clock)
+        try:
+            await remains.ended
+        except TimeoutError:
+            self.drop()
+        # Twisted puts the connection into the pool after that.
+        await deferLater(self._clock, 0)
+
+    def _in_thread(self, function: Callable[..., Any], *args: Any) -> Deferred[Any]:
+        pool = self._clock.getThreadPool()
+        return deferToThreadPool(self._clock, pool, function, *args)
 
     def offered(self, response: Any) -> tuple[str, ...]:
         """List the authentication schemes that a 401 or 407 response offers."""
@@ -227,6 +290,7 @@ class Requests:
                 settings.response_timeout if out else settings.request_timeout
             )
 
+        all_headers = await self._headers(method, url, headers)
         body: Any = make_body(restart)
         restart()
         request = cancellable(
@@ -234,7 +298,7 @@ class Requests:
                 self._agent,
                 method.decode("ascii"),
                 url,
-                headers=self._headers(method, url, headers),
+                headers=all_headers,
                 body=body,
                 cookies=self._cookies,
                 reactor=self._clock,
@@ -245,7 +309,10 @@ class Requests:
             response = await request
         except (*FAILURES, ProxyRefused) as error:
             server = self._server_of(url)
-            raise _sorted(error, watch.expired, server, self._peer(server)) from error
+            shown = settings.certificate is not None
+            raise _sorted(
+                error, watch.expired, server, self._peer(server), shown
+            ) from error
         finally:
             watch.end()
         # An answer before the end of the body means that the rest is not needed.
@@ -264,7 +331,7 @@ class Requests:
             return server
         return f"the proxy {_with_port(*parse_proxy(self._settings.proxy))}"
 
-    def _headers(
+    async def _headers(
         self, method: bytes, url: str, headers: Iterable[tuple[bytes, bytes]]
     ) -> Headers:
         made = Headers({b"User-Agent": [b"txbits"], b"Accept": [b"*/*"]})
@@ -278,21 +345,23 @@ class Requests:
             made.addRawHeader(name, text)
         for header, value in headers:
             made.addRawHeader(header, value)
-        answer = self._authorizer.answer(method, target_of(url))
+        answer = await self._login.answer(method, url)
         if answer is not None:
             made.setRawHeaders(b"Authorization", [answer])
         return made
 
-    def _has_an_answer(self, response: Any) -> bool:
+    async def _has_an_answer(self, response: Any) -> bool:
         """Whether the response requires credentials, and there are some."""
         authorizer, asked = self._asked(response)
+        if isinstance(authorizer, Login):
+            return await authorizer.challenged(asked)
         return authorizer is not None and authorizer.challenged(asked)
 
-    def _asked(self, response: Any) -> tuple[Authorizer | None, list[bytes]]:
+    def _asked(self, response: Any) -> tuple[Login | Authorizer | None, list[bytes]]:
         """Get the authorizer for a response, and the challenges in the response."""
         if response.code == 401:
             asked = response.headers.getRawHeaders(b"WWW-Authenticate")
-            return self._authorizer, asked or []
+            return self._login, asked or []
         if response.code == 407 and not self._url.startswith("https:"):
             # In a tunnel the answer is not from the proxy.
             asked = response.headers.getRawHeaders(b"Proxy-Authenticate")
@@ -300,12 +369,34 @@ class Requests:
         return None, []
 
 
+class _Remains(ByteProtocol):
+    """Takes a body that nobody reads, if it is short; drops the connection if not."""
+
+    def __init__(self, drop: Callable[[], None]) -> None:
+        self.ended: Deferred[None] = Deferred()
+        self._left = _LONGEST_REFUSAL
+        self._drop = drop
+
+    def dataReceived(self, data: bytes) -> None:
+        self._left -= len(data)
+        if self._left < 0:
+            self._drop()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if not self.ended.called:
+            self.ended.callback(None)
+
+
 def _with_port(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _sorted(
-    error: BaseException, expired: float | None, server: str, peer: str
+    error: BaseException,
+    expired: float | None,
+    server: str,
+    peer: str,
+    has_certificate: bool,
 ) -> BaseException:
     """
     Tell what a request failed with, and where.
@@ -313,6 +404,7 @@ def _sorted(
     :param expired: The seconds of the time-out that has passed, if one has.
     :param server: The host and port that the request is for.
     :param peer: What connections are made to: the same, or a proxy.
+    :param has_certificate: Whether a client certificate was shown.
     """
     reasons = list(reasons_of(error))
     for reason in reasons:
@@ -330,6 +422,10 @@ def _sorted(
         ):
             return Untrusted("the server's certificate is not trusted")
         alert = _alert_on_certificate(reason)
+        if alert is not None and not has_certificate:
+            return CertificateRefused(
+                f"the server requires a client certificate: {alert}"
+            )
         if alert is not None:
             return NoTrust(f"the server did not accept the client certificate: {alert}")
         if isinstance(reason, ProxyRefused) and not is_transient(reason.status):

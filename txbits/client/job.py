@@ -97,7 +97,8 @@ class UploadJob:
         upload fails.
     :ivar journal: Records the progress, so that another run can resume.
     :ivar ping_connections: Whether to begin each new connection with a Ping. Use it
-        where connections are authenticated, as with NTLM.
+        where connections are authenticated, as with NTLM. With *settings* for Negotiate
+        it is always so.
     :ivar on_event: Called with each event. Exceptions are logged and ignored.
     :ivar random: Returns numbers from 0 up to, but excluding, 1, to vary the pauses.
     :ivar exchange: Carries the packets, in place of a connection to *url*. It is closed
@@ -222,7 +223,8 @@ class UploadJob:
             self._opened.length,
             sizes,
             self._opened.content_name,
-            self.ping_connections,
+            # A login with the body of a Fragment would send it twice.
+            self.ping_connections or self.settings.negotiate,
             self._clock.seconds,
         )
 
@@ -330,7 +332,7 @@ class UploadJob:
             return ""
         return (
             f"; {self._machine.position.host}, which the server named, gets no "
-            "password, header or certificate without --trust-host-id"
+            "password, token, ticket, header or certificate without --trust-host-id"
         )
 
     def _result(self, done: Done, *, is_acknowledged: bool) -> UploadResult:

@@ -145,8 +145,8 @@ class IRefreshable(Interface):
 
         Called before a session is released because of its state: because it is not
         complete, because bytes of it are lost, or because its time is out. From then on
-        no process acknowledges anything more of it; ``IBackend.remember_close`` and
-        ``release()`` follow, here or, if this process is killed, in another one.
+        no process acknowledges anything more of it; ``release()`` follows, here or, if
+        this process is killed, in another one.
 
         :param closed: Whether that is a success of Close-Session.
         :returns: A Deferred that fires with ``True`` when the end has begun, and with

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.plugin import IPlugin
 from zope.interface import Attribute, Interface
@@ -101,14 +101,14 @@ class Scope:
             raise CredentialsRejected("the link has expired")
         if packet_type in ("GET", "HEAD"):
             raise AccessDenied("an upload link does not permit downloads")
-        if not contains(self.path, destination, is_tree=self.is_tree):
+        is_itself = destination == self.path
+        is_inside = contains(self.path, destination) and not is_itself
+        if not (is_inside if self.is_tree else is_itself):
             raise AccessDenied("the destination is outside the scope of the link")
         return self.grant
 
 
-def contains(
-    path: tuple[str, ...], destination: tuple[str, ...], *, is_tree: bool = True
-) -> bool:
+def contains(path: tuple[str, ...], destination: tuple[str, ...]) -> bool:
     """
     Tell whether a destination is at or below a path.
 
@@ -117,12 +117,9 @@ def contains(
 
     :param path: Segments, none for the root.
     :param destination: As packets name it: not checked by a backend.
-    :param is_tree: Whether the path contains what is below it.
     """
-    if not is_tree:
-        return destination == path
     rest = destination[len(path) :]
-    if destination[: len(path)] != path or (path and not rest):
+    if destination[: len(path)] != path:
         return False
     return not path or all(
         one not in (".", "..")
@@ -156,7 +153,7 @@ class Identity:
     scope: Scope | None = None
 
 
-@frozen(eq=False, repr=False)
+@define(eq=False, repr=False)
 class Credentials:
     """
     What a request and its connection tell about the sender. None of it is verified but
@@ -245,6 +242,33 @@ class IAuthenticator(Interface):
         """
 
 
+class IRemembering(Interface):
+    """
+    Optional: an authenticator that knows the sender of later requests on a connection,
+    which have no credentials. :attr:`IAuthenticator.scheme` is its word in the
+    Authorization header.
+    """
+
+    def forget(credentials: Credentials) -> None:
+        """
+        Forget who has logged in on a connection: a request has an Authorization header
+        of another scheme, whoever takes that, or an upload link.
+        """
+
+
+class IKnowing(Interface):
+    """
+    Optional: an authenticator that can tell who may log in.
+
+    Packets without credentials may act for the owner of their session, see
+    :class:`txbits.web.BITSResource`. If all authenticators provide this, they do so
+    only as long as one of them knows the owner.
+    """
+
+    def knows(name: str) -> bool:
+        """Whether the user can log in, or that cannot be told."""
+
+
 class IAuthenticatorParser(IPlugin):
     """
     A Twisted plugin that makes an authenticator from its description in the settings.
@@ -294,5 +318,7 @@ class IAccessPolicy(Interface):
             an upload to *destination*.
         :returns: A Deferred that fires with a :class:`Grant` if it is permitted, or
             with ``None`` for everything that the settings of the directory allow. It
-            fails with :class:`~txbits.errors.AccessDenied` if it is not permitted.
+            fails with :class:`~txbits.errors.AccessDenied` if it is not permitted, and
+            with :class:`~txbits.errors.BackendError` if that cannot be told now: the
+            client tries again later, and the log tells the operator the text.
         """

@@ -157,6 +157,24 @@ class IUploadSession(IReleasable):
             :class:`~txbits.errors.BackendError`.
         """
 
+    def release(*, remember: bool = False) -> Deferred[None]:
+        """
+        Remove everything of the session; see :class:`IReleasable`. A file that is
+        published stays.
+
+        :param remember: Whether Close-Session succeeds. Then a small record of that
+            stays, for ``IBackend.recalls_close``: a client whose Ack was lost sends
+            Close-Session again, and would upload everything again if the answer were
+            that its session is unknown. The record takes less than 1 KiB, and outlives
+            the process if sessions do. It is stored before the session can no longer be
+            found, so that at any moment, there is one or the other; if it cannot be
+            stored, nothing is lost. Of calls that are under way at the same time, all
+            remember it or none does.
+        :returns: A Deferred that fires with ``None`` when only the record and the
+            published file are left. It fails with
+            :class:`~txbits.errors.BackendError`; the next call continues then.
+        """
+
 
 class AnyOwner(Enum):
     """The type of :data:`ANY_OWNER`."""
@@ -274,25 +292,15 @@ class IBackend(Interface):
             :class:`~txbits.errors.BackendError`.
         """
 
-    def remember_close(
-        session_id: UUID, destination: tuple[str, ...], owner: str | None
-    ) -> Deferred[None]:
-        """
-        Keep a small record that a session was closed successfully.
-
-        A client whose Ack was lost sends Close-Session again, and would upload
-        everything again if the answer were that its session is unknown. The record
-        takes less than 1 KiB, and outlives the process if sessions do.
-
-        :returns: A Deferred that fires with ``None`` when the record is stored. It
-            fails with :class:`~txbits.errors.BackendError`.
-        """
-
     def recalls_close(
         session_id: UUID, destination: tuple[str, ...], owner: str | AnyOwner | None
     ) -> Deferred[bool]:
         """
-        Tell whether :meth:`remember_close` was called with exactly these arguments.
+        Tell whether a session with exactly this id, destination and owner was closed:
+        whether ``IUploadSession.release`` remembers it.
+
+        If it was, this also finishes what a process that was killed has left of that
+        release.
 
         :param owner: :data:`ANY_OWNER` if any owner is right, for a client that only
             knows the session's id, which is a secret then. A backend that does not

@@ -68,6 +68,15 @@ _PACKET_TYPE = b"bits-packet-type"
 _OVERRIDE = b"x-http-method-override"
 
 
+class BodyWithheld(RemoteProtocolError):
+    """
+    A Fragment came without its body.
+
+    Clients that expect to be asked for credentials keep it back until they have been:
+    curl and the libraries of Windows, with schemes of challenge and response.
+    """
+
+
 class NotAnAck(RemoteProtocolError):
     """
     What answers is no BITS server: a web server, or something on the way to one.
@@ -194,7 +203,8 @@ def _parse_fragment(headers: Headers) -> Fragment:
     try:
         return Fragment(session_id, content_range, length)
     except LocalProtocolError as error:
-        raise RemoteProtocolError(str(error), BAD_RANGE) from error
+        failure = BodyWithheld if length == 0 else RemoteProtocolError
+        raise failure(str(error), BAD_RANGE) from error
 
 
 def _content_name(headers: Headers) -> str | None:

@@ -178,19 +178,24 @@ def _check_anonymous(directory: Directory, listed: _Listed) -> None:
         if anonymous not in listed.users_of(permission):
             continue
         for other_number, other in uploading:
-            inner = max(permission.segments, other.segments, key=len)
-            if (
-                set(other.users) <= {ANONYMOUS}
-                or not _is_within(inner, permission.segments)
-                or not _is_within(inner, other.segments)
-                or listed.is_taken(number, anonymous, inner)
-            ):
-                continue
-            raise InvalidSetting(
-                f"{directory.where}permission {number + 1}: anonymous clients could "
-                f"upload where permission {other_number + 1} names users, who would "
-                "then never be asked who they are; separate the paths"
-            )
+            known = {
+                who.path_in(other)
+                for who in listed.users_of(other)
+                if who.name != ANONYMOUS
+            }
+            for path in known:
+                inner = max(permission.segments, path, key=len)
+                if (
+                    not _is_within(inner, permission.segments)
+                    or not _is_within(inner, path)
+                    or listed.is_taken(number, anonymous, inner)
+                ):
+                    continue
+                raise InvalidSetting(
+                    f"{directory.where}permission {number + 1}: anonymous clients "
+                    f"could upload where permission {other_number + 1} names users, "
+                    "who would then never be asked who they are; separate the paths"
+                )
 
 
 def without_effect(directory: Directory) -> list[str]:

@@ -16,7 +16,7 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txbits._deferreds import deferred
+from txbits._deferreds import Shared, deferred
 from txbits.errors import InvalidSetting, ServerStopping
 from txbits.service._access import adopt
 from txbits.service._plan import Kept, Plan, make_plan
@@ -45,9 +45,10 @@ class Reloader:
     mounts: Mounts
     builder: Builder
     in_thread: Callable[..., Deferred[Any]]
-    _running: Deferred[None] | None = field(default=None, init=False)
+    _running: Shared[None] = field(factory=Shared, init=False)
     _is_wanted: bool = field(default=False, init=False)
     _is_stopping: bool = field(default=False, init=False)
+    # The new directory that is starting, and what fires when old ones have stopped.
     _starting: Deferred[None] | None = field(default=None, init=False)
     _leaving: list[Deferred[None]] = field(factory=list, init=False)
 
@@ -57,10 +58,8 @@ class Reloader:
             _log.info("no settings to reload: started without --config")
             return
         self._is_wanted = True
-        if self._running is None:
-            self._running = running = self._run()
-            if running.called:
-                self._running = None
+        if not self._running.is_running:
+            self._running.run(self._run)
 
     @deferred
     async def stop(self) -> None:
@@ -73,20 +72,13 @@ class Reloader:
         if self._starting is not None:
             # It may be waiting for a store that is unreachable.
             self._starting.cancel()
-        if self._running is not None:
-            over: Deferred[None] = Deferred()
-            self._running.addBoth(over.callback)
-            await over
+        await self._running.over()
         await DeferredList(self._leaving)
 
-    @deferred
     async def _run(self) -> None:
-        try:
-            while self._is_wanted and not self._is_stopping:
-                self._is_wanted = False
-                await self._reload()
-        finally:
-            self._running = None
+        while self._is_wanted and not self._is_stopping:
+            self._is_wanted = False
+            await self._reload()
 
     async def _reload(self) -> None:
         try:
@@ -116,8 +108,11 @@ class Reloader:
         """
         Start new directories.
 
-        :raises InvalidSetting: If one of them cannot start; none stays started.
-        :raises CancelledError: If the server is stopping, likewise.
+        If that fails, those that had started stop again. One that cannot start has
+        stopped by itself.
+
+        :raises InvalidSetting: If one of them cannot start.
+        :raises CancelledError: If the server is stopping.
         """
         try:
             for served in added:
@@ -159,25 +154,7 @@ class Reloader:
             limits=old.limits,
             log_format=old.log_format,
         )
-        mounts = {
-            "changed": changed,
-            "added": [served.directory.mount for served in plan.added],
-            "removed": [served.directory.mount for served in plan.removed],
-        }
-        changes = [f"{how} {', '.join(m)}" for how, m in mounts.items() if m]
-        if has_new_proxies:
-            changes.insert(0, "changed trusted-proxies")
-        # Nobody can see whether these files have changed, but they were read.
-        asking = [kept.settings.mount for kept in plan.kept if kept.gate.authenticators]
-        read = f"; credentials of {', '.join(asking)} read again" if asking else ""
-        _log.info(
-            "settings reloaded: {changes}",
-            changes=("; ".join(changes) or "no changes") + read,
-            path=new.path,
-            **mounts,
-        )
-        for line in plan.postponed:
-            _log.warn("restart required: {line}", line=line)
+        _report(plan, changed, has_new_proxies, new.path)
 
     def _change(
         self, kept: Kept, proxies: tuple[str, ...], has_new_proxies: bool
@@ -208,6 +185,35 @@ class Reloader:
         if is_other:
             served.report_without_effect()
         return is_other
+
+
+def _report(
+    plan: Plan, changed: list[str], has_new_proxies: bool, path: str | None
+) -> None:
+    """
+    Log what a reload has changed, and what has to wait.
+
+    :param changed: The mounts of the directories whose own settings have changed.
+    """
+    mounts = {
+        "changed": changed,
+        "added": [served.directory.mount for served in plan.added],
+        "removed": [served.directory.mount for served in plan.removed],
+    }
+    changes = [f"{how} {', '.join(m)}" for how, m in mounts.items() if m]
+    if has_new_proxies:
+        changes.insert(0, "changed trusted-proxies")
+    # Nobody can see whether these files have changed, but they were read.
+    asking = [kept.settings.mount for kept in plan.kept if kept.gate.authenticators]
+    read = f"; credentials of {', '.join(asking)} read again" if asking else ""
+    _log.info(
+        "settings reloaded: {changes}",
+        changes=("; ".join(changes) or "no changes") + read,
+        path=path,
+        **mounts,
+    )
+    for line in plan.postponed:
+        _log.warn("restart required: {line}", line=line)
 
 
 def _not_released(failure: Failure, mount: str) -> None:

@@ -25,7 +25,6 @@ from txbits.errors import (
     DestinationIsDirectory,
     NoSuchFile,
     NoSuchSession,
-    OutOfSpace,
     ParentMissing,
     ServerStopping,
     StagedDataLost,
@@ -68,6 +67,7 @@ _OF_ONE_UPLOAD = (
 
 #: For each act: what the log says while it fails, and when it succeeds again.
 _ACTS = {
+    "admit": ("permissions cannot be checked", "permissions can be checked again"),
     "create": ("no session can be created", "sessions can be created again"),
     "store": ("uploaded bytes cannot be stored", "uploaded bytes are stored again"),
     "close": ("uploads cannot be finished", "uploads can be finished again"),
@@ -93,6 +93,8 @@ class ActiveSessions:
     :param is_disabled: Whether every packet is refused.
     :param observer: Is told of published files.
     :ivar ages: Translates the times of the store.
+    :ivar hides_ids: Whether the ids of sessions are secrets, which the log must not
+        have.
     :ivar is_shared: Whether other processes use the store as well.
     :ivar is_stopping: Whether nothing new may begin.
     :ivar busy: How many pieces of work are under way.
@@ -111,6 +113,7 @@ class ActiveSessions:
     observer: IPublicationObserver | None = None
     ages: Ages = field(init=False)
     quota: Quota = field(factory=Quota, init=False)
+    hides_ids: bool = field(default=False, init=False)
     is_shared: bool = field(init=False)
     is_stopping: bool = field(default=False, init=False)
     table: dict[UUID, Session] = field(factory=dict, init=False)
@@ -335,30 +338,39 @@ class ActiveSessions:
 
     # The log
 
-    @staticmethod
-    def concerns_one_upload(error: BackendError) -> bool:
-        """Whether a fault concerns one upload, whose client hears of it if it acts."""
-        return isinstance(error, _OF_ONE_UPLOAD)
-
     def failed(self, act: str, error: BackendError) -> None:
         """
-        Log that the store fails, at most once a minute. Faults that concern one upload
-        are not logged here, but those of the clean-up, which has no client, are.
+        Log that the store fails, or what else is asked, at most once a minute. Faults
+        that concern one upload are not logged here, but those of the clean-up, which
+        has no client, are.
 
-        :param act: What it failed to do: "create", "store", "close", "release" or
-            "clean up".
+        :param act: What it failed to do: "admit", "create", "store", "close", "release"
+            or "clean up".
         """
-        if act != "clean up" and self.concerns_one_upload(error):
+        if act != "clean up" and isinstance(error, _OF_ONE_UPLOAD):
             return
         self.failing.add(act)
-        text = f"{_ACTS[act][0]}: {{reason}}"
-        if isinstance(error, OutOfSpace) and "free some space" not in str(error):
-            text += "; free some space"
         self._troubles.report(
             act,
-            "{directory}: " + text,
+            "{directory}: " + _ACTS[act][0] + ": {reason}",
             directory=self.name or "/",
-            reason=shown(str(error)),
+            reason=self.shown(str(error)),
+        )
+
+    def failed_to_expire(self, session_id: UUID, error: BackendError) -> None:
+        """
+        Log that a session whose time is out cannot be released. There is no client to
+        hear of a fault that concerns only this session.
+        """
+        if not isinstance(error, _OF_ONE_UPLOAD):
+            self.failed("release", error)
+            return
+        _log.error(
+            "session {session} cannot be released, the next clean-up tries again: "
+            "{reason} ({directory})",
+            session=self.named(session_id),
+            reason=self.shown(f"{type(error).__name__}: {error}"),
+            directory=self.name or "/",
         )
 
     def succeeded(self, act: str) -> None:
@@ -383,6 +395,14 @@ class ActiveSessions:
             directory=self.name or "/",
         )
 
+    def named(self, session_id: UUID) -> str:
+        """The name of a session in the log."""
+        return session_name(session_id, is_secret=self.hides_ids)
+
+    def shown(self, text: str) -> str:
+        """A text that may name sessions, in the log."""
+        return shown(text, hides_ids=self.hides_ids)
+
     def fields(self, session: Session, caller: Caller | None = None) -> dict[str, Any]:
         """
         What every line of the log about a session has: ``session``, ``user``,
@@ -392,7 +412,7 @@ class ActiveSessions:
         """
         upload = session.upload
         fields = {
-            "session": session_name(upload.session_id),
+            "session": self.named(upload.session_id),
             "user": upload.owner,
             "directory": self.name,
             "destination": destination_name(upload.destination),

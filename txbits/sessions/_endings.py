@@ -22,7 +22,7 @@ from txbits.sessions._active import ActiveSessions
 from txbits.sessions._claims import claim_for, withdraw_after
 from txbits.sessions._notification import have_answered, refused
 from txbits.sessions._session import Caller, Session, Turn
-from txbits.sessions.naming import session_name, shown
+from txbits.sessions.naming import shown
 
 _log = Logger()
 
@@ -57,7 +57,7 @@ async def publish(active: ActiveSessions, session: Session, overwrite: bool) -> 
             create_directories=session.rules.settings.create_directories,
         )
     except BackendError as error:
-        session.fault = shown(f"{type(error).__name__}: {error}")
+        session.fault = active.shown(f"{type(error).__name__}: {error}")
         if upload.offset != upload.total:
             session.life.lost()
         await withdraw_after(active, claim, error)
@@ -163,10 +163,7 @@ async def _close(
             **fields,
         )
         raise NoSuchSession("bytes of the session are lost")
-    await active.backend.remember_close(
-        upload.session_id, upload.destination, upload.owner
-    )
-    await _release(active, session)
+    await _release(active, session, remember=True)
     if move is Move.FINISH:
         outcome, log_format = "published", "published with {bytes} bytes"
     elif is_whole:
@@ -245,12 +242,8 @@ async def _cancel(active: ActiveSessions, session: Session, reason: str) -> None
     caller = session.canceller
     if move is Move.UNKNOWN:
         raise NoSuchSession("the session was closed meanwhile")
-    if move is Move.FINISH:
-        await active.backend.remember_close(
-            upload.session_id, upload.destination, upload.owner
-        )
     fields = active.fields(session, caller)
-    await _release(active, session)
+    await _release(active, session, remember=move is Move.FINISH)
     if move is Move.FINISH and state != "standing":
         raise NoSuchSession("the file was published already")
     log_format = f"session {{session}} released with {_amount(fields)}, {{reason}}"
@@ -340,25 +333,18 @@ async def expire(active: ActiveSessions, session_id: UUID) -> bool:
     except NoSuchSession:
         return True
     except BackendError as error:
-        if active.concerns_one_upload(error):
-            # There is no client to hear of it.
-            _log.error(
-                "session {session} cannot be released, the next clean-up tries again: "
-                "{reason} ({directory})",
-                session=session_name(session_id),
-                reason=shown(f"{type(error).__name__}: {error}"),
-                directory=active.name or "/",
-            )
-        else:
-            active.failed("release", error)
+        active.failed_to_expire(session_id, error)
         return False
     finally:
         active.end()
     return True
 
 
-async def _release(active: ActiveSessions, session: Session) -> None:
+async def _release(
+    active: ActiveSessions, session: Session, *, remember: bool = False
+) -> None:
     # Replies that are being read are closed before they are removed.
-    await release_in_order(*(session.replies or ()), session.upload)
+    await release_in_order(*(session.replies or ()))
+    await session.upload.release(remember=remember)
     session.life.released()
     active.forget(session)

@@ -26,7 +26,7 @@ from txbits.errors import (
     TotalLengthChanged,
     UploadTooLarge,
 )
-from txbits.interfaces import Answer, IWriter
+from txbits.interfaces import Answer, Grant, IWriter
 from txbits.protocol.codec import ContentRange
 from txbits.protocol.placement import Placement, place
 from txbits.protocol.session import Move
@@ -115,10 +115,13 @@ def arrive(session: Session) -> Move:
     return move
 
 
-def placement_of(session: Session, content_range: ContentRange) -> Placement:
+def placement_of(
+    session: Session, content_range: ContentRange, grant: Grant
+) -> Placement:
     """
     Tell which bytes of a Fragment are new, as far as this process knows.
 
+    :param grant: What its sender may do.
     :raises SessionError: If it does not fit the session.
     :raises PolicyError: If it is over a limit.
     """
@@ -135,7 +138,7 @@ def placement_of(session: Session, content_range: ContentRange) -> Placement:
             upload.offset,
         )
     settings = session.rules.settings
-    for limit in (settings.max_upload_size, session.grant.max_size):
+    for limit in (settings.max_upload_size, grant.max_size):
         if limit is not None and content_range.total > limit:
             raise UploadTooLarge(f"{content_range.total} bytes, allowed are {limit}")
     limit = settings.max_fragment_size
@@ -161,18 +164,21 @@ class Fragments:
     _fires: float = field(default=float("inf"), init=False)
     _has_stopped: bool = field(default=False, init=False)
 
-    def require_fit(self, session: Session, content_range: ContentRange) -> None:
+    def require_fit(
+        self, session: Session, content_range: ContentRange, grant: Grant
+    ) -> None:
         """
         Check a Fragment before it ends the packet that acts in its session. One that
         fails must not disturb that packet.
 
+        :param grant: What its sender may do.
         :raises NoSuchSession: If the session takes none any more.
         :raises SessionError: If it does not fit the session.
         :raises PolicyError: If it is over a limit.
         """
         try:
             arrive(session)
-            placement_of(session, content_range)
+            placement_of(session, content_range, grant)
         except (SessionError, NoSuchSession):
             # Another process may have moved the session on.
             if not self._active.is_shared:
@@ -200,7 +206,7 @@ class Fragments:
             move, placement = await _placed_for_sure(active, session, content_range)
         else:
             move = arrive(session)
-            placement = placement_of(session, content_range)
+            placement = placement_of(session, content_range, session.grant)
         if move is Move.REFUSE:
             raise refused(session)
         writer = digest = answer = None
@@ -329,7 +335,7 @@ async def _placed_for_sure(
     active.renew(session)
     try:
         move = arrive(session)
-        placement = placement_of(session, content_range)
+        placement = placement_of(session, content_range, session.grant)
         if move is not Move.RECEIVE or placement.append or session.upload.total is None:
             return move, placement
         # Nothing would be stored, and nobody asked how far the upload has got.
@@ -345,7 +351,7 @@ async def _placed_and_noted(
     active: ActiveSessions, session: Session, content_range: ContentRange
 ) -> tuple[Move, Placement]:
     try:
-        return arrive(session), placement_of(session, content_range)
+        return arrive(session), placement_of(session, content_range, session.grant)
     except (SessionError, PolicyError):
         upload = session.upload
         if upload.total is not None:
@@ -353,14 +359,14 @@ async def _placed_and_noted(
         await (await upload.open_writer(content_range.total)).close()
     # Another process may have been faster, and have received what was missing.
     active.renew(session)
-    return arrive(session), placement_of(session, content_range)
+    return arrive(session), placement_of(session, content_range, session.grant)
 
 
 async def _placed_again(
     session: Session, content_range: ContentRange, writer: IWriter
 ) -> Placement:
     try:
-        return placement_of(session, content_range)
+        return placement_of(session, content_range, session.grant)
     except BaseException:
         await writer.close()
         raise

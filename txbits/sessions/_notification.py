@@ -183,7 +183,7 @@ class Question:
                 "the application has not taken session {session}, attempt {attempt}: "
                 "{reason} ({directory}/{destination})",
                 attempt=answerable.attempts,
-                reason=shown(f"{type(error).__name__}: {error}"),
+                reason=self._active.shown(f"{type(error).__name__}: {error}"),
                 **fields,
             )
             raise

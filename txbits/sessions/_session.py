@@ -227,7 +227,7 @@ class Session(PacketOrder):
     :ivar asking: The server application is being asked about it.
     :ivar replies: The replies of it that are open.
     :ivar fault: Why the last Close-Session failed, if one has.
-    :ivar grant: What the newest Fragment or Close-Session may do in it.
+    :ivar grant: What the Fragment or Close-Session may do whose turn it is.
     :ivar table: Where it stands while something is under way in it; ``None`` if it
         stays there as long as this process lives. Where other processes use the store
         as well, the next packet may act in another process, and the one after that

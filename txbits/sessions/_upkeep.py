@@ -24,7 +24,6 @@ from txbits.interfaces import IPaged, SessionSummary
 from txbits.sessions._active import ActiveSessions
 from txbits.sessions._endings import expire
 from txbits.sessions._session import Caller
-from txbits.sessions.naming import session_name
 from txbits.sessions.settings import Settings
 
 _log = Logger()
@@ -291,7 +290,7 @@ class Upkeep:
         except NoSuchSession:
             _log.warn(
                 "session {session} was removed from the storage of {directory}",
-                session=session_name(session_id),
+                session=active.named(session_id),
                 directory=active.name or "/",
             )
             active.forget_lost(session_id)

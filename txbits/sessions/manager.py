@@ -12,7 +12,7 @@ packet of its session.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from uuid import UUID, uuid4
 
 from attrs import define, field
@@ -49,7 +49,7 @@ from txbits.sessions._replies import open_reply
 from txbits.sessions._rules import Rules
 from txbits.sessions._session import Caller, IRequestBody, Session
 from txbits.sessions._upkeep import Upkeep
-from txbits.sessions.naming import destination_name, session_name
+from txbits.sessions.naming import destination_name
 from txbits.sessions.settings import Settings
 
 _log = Logger()
@@ -204,6 +204,13 @@ class SessionManager:
             return succeed(None)
         return self.disable()
 
+    def hide_ids(self, is_secret: bool) -> None:
+        """
+        Tell whether who knows the id of a session may act in it. Then the log has only
+        the beginnings of ids.
+        """
+        self._active.hides_ids = is_secret
+
     @property
     def is_disabled(self) -> bool:
         """Whether every packet is refused."""
@@ -288,7 +295,7 @@ class SessionManager:
                 _log,
                 "session {session} created for {directory}/{destination} by {who}",
                 outcome="created",
-                session=session_name(session_id),
+                session=active.named(session_id),
                 directory=self.name,
                 destination=destination_name(destination),
                 bytes=0,
@@ -382,13 +389,13 @@ class SessionManager:
         self._begin_packet()
         try:
             session = await self._find(session_id, destination, caller)
-            session.grant = caller.grant
             if session.newest is not None:
-                self._fragments.require_fit(session, content_range)
+                self._fragments.require_fit(session, content_range, caller.grant)
             turn = session.enter(body)
             try:
                 if turn.previous is not None:
                     await turn.begins()
+                session.grant = caller.grant
                 received = await self._fragments.receive(
                     session, turn, content_range, body, request_url
                 )
@@ -439,11 +446,11 @@ class SessionManager:
         self._begin_packet()
         try:
             session = await self._find(session_id, destination, caller)
-            session.grant = caller.grant
             turn = session.enter(None)
             try:
                 if turn.previous is not None:
                     await turn.begins()
+                session.grant = caller.grant
                 await close_session(active, session, turn, caller, request_url)
             finally:
                 session.give_back(turn)
@@ -528,6 +535,23 @@ class SessionManager:
             return await open_reply(active, session)
         finally:
             active.end()
+
+    async def admitted(self, admission: Awaitable[Caller]) -> Caller:
+        """
+        Wait until a packet is admitted, and log if nobody can tell whether it is.
+
+        :param admission: Fires with who sends it, and fails if they may not.
+        :raises BackendError: If that cannot be told.
+        """
+        active = self._active
+        try:
+            caller = await admission
+        except BackendError as error:
+            active.failed("admit", error)
+            raise
+        if active.failing:
+            active.succeeded("admit")
+        return caller
 
     async def owner_of(
         self, session_id: UUID, destination: tuple[str, ...]

@@ -180,10 +180,9 @@ class AbilitiesContract(ContractBase):
             await shared.refresh()
             self.assertTrue(await shared.give_up(closed=closed))
             await self.fails(NoSuchSession, shared.give_up(closed=closed))
-            one = session.session_id
-            if closed:
-                await backend.remember_close(one, name, session.owner)
-            await session.release()
+            await session.release(remember=closed)
             await self.assert_nothing_left(backend)
-            remembered = await backend.recalls_close(one, name, session.owner)
+            remembered = await backend.recalls_close(
+                session.session_id, name, session.owner
+            )
             self.assertEqual(remembered, closed)

@@ -64,7 +64,6 @@ class CreationContract(ContractBase):
             lambda: self._create(backend, one, ("name.txt",)),
             lambda: backend.find(one),
             backend.sessions,
-            lambda: backend.remember_close(one, ("name.txt",), None),
             lambda: backend.recalls_close(one, ("name.txt",), None),
             lambda: backend.clean_up(0.0),
             backend.stop,

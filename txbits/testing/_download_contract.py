@@ -59,6 +59,16 @@ class DownloadSteps(ContractBase):
         await file.release()
         return sink.received
 
+    async def stalled_reading(self) -> tuple[IStoredFile, _Stalled, Deferred[None]]:
+        """A file, a consumer that takes no more of it, and its reading."""
+        backend = await self.downloadable()
+        await self.put(backend, _NAME, _LONG)
+        file: IStoredFile = await backend.open_file(_NAME)
+        stalled = _Stalled()
+        reading = file.read_into(stalled, 0, len(_LONG))
+        await stalled.first
+        return file, stalled, reading
+
 
 class DownloadContract(DownloadSteps):
     """What ``IDownloadable`` promises."""
@@ -193,12 +203,7 @@ class DownloadContract(DownloadSteps):
     @requires(IDownloadable)
     @contract
     async def test_closing_ends_a_reading(self) -> None:
-        backend = await self.downloadable()
-        await self.put(backend, _NAME, _LONG)
-        file = await backend.open_file(_NAME)
-        stalled = _Stalled()
-        reading = file.read_into(stalled, 0, len(_LONG))
-        await stalled.first
+        file, stalled, reading = await self.stalled_reading()
         await file.release()
         with self.assertRaises(BackendError):
             await reading
@@ -208,12 +213,7 @@ class DownloadContract(DownloadSteps):
     @requires(IDownloadable)
     @contract
     async def test_a_reader_may_go_away(self) -> None:
-        backend = await self.downloadable()
-        await self.put(backend, _NAME, _LONG)
-        file = await backend.open_file(_NAME)
-        stalled = _Stalled()
-        reading = file.read_into(stalled, 0, len(_LONG))
-        await stalled.first
+        file, stalled, reading = await self.stalled_reading()
         stalled.producer.stopProducing()
         with self.assertRaises(BackendError):
             await reading

@@ -4,12 +4,12 @@ The contract of backends: sessions are found again, listed, and forgotten.
 
 from __future__ import annotations
 
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from zope.interface.verify import verifyObject
 
 from txbits.errors import NoSuchSession
-from txbits.interfaces import ANY_OWNER, IUploadSession, SessionSummary
+from txbits.interfaces import ANY_OWNER, IBackend, IUploadSession, SessionSummary
 from txbits.testing._contract import ContractBase, contract
 
 
@@ -173,9 +173,11 @@ class RecordContract(ContractBase):
     @contract
     async def test_a_close_is_recalled_by_just_its_arguments(self) -> None:
         backend = await self.started()
-        one, where = uuid4(), ("a", "näme")
+        where = ("a", "näme")
+        session = await self.new(backend, where, owner="me", create_directories=True)
+        one = session.session_id
         self.assertIs(await backend.recalls_close(one, where, "me"), False)
-        await backend.remember_close(one, where, "me")
+        await session.release(remember=True)
         self.assertIs(await backend.recalls_close(one, where, "me"), True)
         for other in (
             (uuid4(), where, "me"),
@@ -195,9 +197,10 @@ class RecordContract(ContractBase):
     async def test_a_close_is_recalled_for_any_owner(self) -> None:
         backend = await self.started()
         for owner in ("me", None):
-            one = uuid4()
+            session = await self.new(backend, ("x",), owner=owner)
+            one = session.session_id
             self.assertIs(await backend.recalls_close(one, ("x",), ANY_OWNER), False)
-            await backend.remember_close(one, ("x",), owner)
+            await session.release(remember=True)
             self.assertIs(await backend.recalls_close(one, ("x",), ANY_OWNER), True)
         self.assertIs(await backend.recalls_close(uuid4(), ("x",), ANY_OWNER), False)
         again = await self.reopened(backend)
@@ -207,24 +210,57 @@ class RecordContract(ContractBase):
     @contract
     async def test_an_anonymous_close_is_recalled(self) -> None:
         backend = await self.started()
-        one = uuid4()
-        await backend.remember_close(one, ("x",), None)
+        one = await self.closed(backend)
         self.assertIs(await backend.recalls_close(one, ("x",), None), True)
         self.assertIs(await backend.recalls_close(one, ("x",), "None"), False)
 
     @contract
-    async def test_a_close_may_be_remembered_twice(self) -> None:
+    async def test_a_close_of_a_published_file_leaves_the_file(self) -> None:
         backend = await self.started()
-        one = uuid4()
-        await backend.remember_close(one, ("x",), None)
-        await backend.remember_close(one, ("x",), None)
+        session = await self.complete(backend)
+        await session.publish(overwrite=False, create_directories=False)
+        await session.release(remember=True)
+        one, where = session.session_id, session.destination
+        self.assertIs(await backend.recalls_close(one, where, None), True)
+        self.assertEqual(await self.file_at(backend, where), b"whole")
+        await self.assert_nothing_left(backend)
+        await self.fails(NoSuchSession, backend.find(one))
+
+    @contract
+    async def test_a_close_of_an_incomplete_upload_leaves_nothing(self) -> None:
+        backend = await self.started()
+        session = await self.new(backend)
+        await self.append(session, 5 << 20, bytes(3 << 20))
+        await session.release(remember=True)
+        one, where = session.session_id, session.destination
+        self.assertIs(await backend.recalls_close(one, where, None), True)
+        await self.assert_nothing_left(backend)
+        await self.fails(NoSuchSession, backend.find(one))
+
+    @contract
+    async def test_a_release_alone_is_no_close(self) -> None:
+        backend = await self.started()
+        session = await self.complete(backend)
+        await session.release()
+        one, where = session.session_id, session.destination
+        self.assertIs(await backend.recalls_close(one, where, None), False)
+
+    @contract
+    async def test_a_close_may_be_remembered_again(self) -> None:
+        backend = await self.started()
+        session = await self.complete(backend, ("x",))
+        first, second = (session.release(remember=True) for _ in range(2))
+        await first
+        await second
+        await session.release(remember=True)
+        one = session.session_id
         self.assertIs(await backend.recalls_close(one, ("x",), None), True)
+        await self.assert_nothing_left(backend)
 
     @contract
     async def test_a_remembered_close_survives_a_kill(self) -> None:
         backend = await self.started()
-        one = uuid4()
-        await backend.remember_close(one, ("x",), "me")
+        one = await self.closed(backend, "me")
         again = await self.reopened(backend)
         if again is not None:
             self.assertIs(await again.recalls_close(one, ("x",), "me"), True)
@@ -232,12 +268,17 @@ class RecordContract(ContractBase):
     @contract
     async def test_clean_up_forgets_old_closes_and_no_fresh_ones(self) -> None:
         backend = await self.started()
-        one = uuid4()
-        await backend.remember_close(one, ("x",), "me")
+        one = await self.closed(backend, "me")
         await backend.clean_up(self.now(backend) - 3600)
         self.assertIs(await backend.recalls_close(one, ("x",), "me"), True)
         await backend.clean_up(self.now(backend) + 3600)
         self.assertIs(await backend.recalls_close(one, ("x",), "me"), False)
+
+    async def closed(self, backend: IBackend, owner: str | None = None) -> UUID:
+        """The id of an upload to ``x`` that was closed."""
+        session = await self.new(backend, ("x",), owner=owner)
+        await session.release(remember=True)
+        return session.session_id
 
     @contract
     async def test_clean_up_does_not_touch_sessions_or_files(self) -> None:

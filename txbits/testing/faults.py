@@ -60,7 +60,6 @@ OPERATIONS = frozenset(
         "read_into",
         "recalls_close",
         "release",
-        "remember_close",
         "reply",
         "sessions",
         "write",
@@ -220,15 +219,6 @@ class HoldableBackend:
             for one in await self.through("sessions", self.backend.sessions)
         ]
 
-    def remember_close(
-        self, session_id: UUID, destination: tuple[str, ...], owner: str | None
-    ) -> Deferred[None]:
-        """Record a close, when ``hold("remember_close")`` allows."""
-        return self.through(
-            "remember_close",
-            lambda: self.backend.remember_close(session_id, destination, owner),
-        )
-
     def recalls_close(
         self,
         session_id: UUID,
@@ -322,9 +312,13 @@ class _HoldableSession:
             operation, lambda: getattr(self._session, operation)(*args)
         )
 
-    def release(self) -> Deferred[None]:
-        self._backend._releasing.add(self._session.session_id)
-        return self._backend.through("release", self._session.release)
+    def release(self, *, remember: bool = False) -> Deferred[None]:
+        if not remember:
+            # One that remembers the close has done nothing before it has done that.
+            self._backend._releasing.add(self._session.session_id)
+        return self._backend.through(
+            "release", lambda: self._session.release(remember=remember)
+        )
 
 
 @implementer(IWriter)

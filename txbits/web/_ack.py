@@ -11,6 +11,7 @@ from twisted.python.failure import Failure
 from twisted.web.server import Request
 
 from txbits import errors
+from txbits._deferreds import let_go_of_frames
 from txbits.protocol import refusals
 from txbits.protocol.codec import METHOD, RemoteProtocolError, encode_ack, session_id_of
 from txbits.protocol.packets import Ack
@@ -106,6 +107,7 @@ def refuse(
     packet_type: str = "a request",
     *,
     allowed: bytes = METHOD,
+    hides_id: bool = False,
 ) -> None:
     """
     Answer a packet that failed, and log it.
@@ -117,12 +119,14 @@ def refuse(
     :param caller: Who sent it; ``None`` if only its connection tells.
     :param packet_type: What kind of packet it was.
     :param allowed: The methods that the URL accepts.
+    :param hides_id: Whether the log must not have the id of the session.
     """
     if isinstance(error, errors.BodyIncomplete):
         # Nobody is left to answer. A client that is still there tries again on another
         # connection. The manager has logged it.
         if not request._disconnected:
             request.loseConnection()
+        let_go_of_frames(error)
         return
     refusal = refusal_of(error)
     status, hresult = refusal.answer(getattr(error, "status", 0))
@@ -137,15 +141,17 @@ def refuse(
         "outcome": "refused",
         "packet": packet_type,
         **named(request, caller, error),
-        "session": None if session_id is None else session_name(session_id),
+        "session": None,
         "destination": destination_name(destination),
         "refusal": refusal.name,
         "bytes": getattr(error, "offset", None) or 0,
         "status": status,
         "hresult": f"0x{hresult:08X}",
         "cause": refusal.cause,
-        "detail": shown(str(error)),
+        "detail": shown(str(error), hides_ids=hides_id),
     }
+    if session_id is not None:
+        fields["session"] = session_name(session_id, is_secret=hides_id)
     if refusal is refusals.INTERNAL_ERROR:
         _log.failure(log_format, Failure(error), **fields)
     elif isinstance(error, errors.CredentialsIncomplete):
@@ -153,6 +159,8 @@ def refuse(
         _log.debug(log_format, **fields)
     else:
         _log.info(log_format, **fields)
+    if refusal is not refusals.INTERNAL_ERROR:
+        let_go_of_frames(error)
     ack = Ack(
         status,
         session_id,

@@ -18,7 +18,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from txbits import errors
-from txbits._deferreds import begun
+from txbits._deferreds import begun, let_go_of_frames
 from txbits._events import log_often
 from txbits.interfaces import ICodedFile, IStoredFile
 from txbits.protocol.conditions import (
@@ -184,7 +184,7 @@ class FileResource(Resource):
             "{detail}"
         )
         fields = self._fields(
-            request, "refused", error, status=status, detail=shown(str(error))
+            request, "refused", error, status=status, detail=self._shown(error)
         )
         if status == 500 and isinstance(error, errors.BackendError):
             _log.error(log_format, **fields)
@@ -194,6 +194,8 @@ class FileResource(Resource):
             _log.debug(log_format, **fields)
         else:
             _log.info(log_format, **fields)
+        if status != 500:
+            let_go_of_frames(error)
         retry_after = getattr(error, "retry_after", None)
         if isinstance(error, errors.CredentialsRejected):
             for name, value in challenges(error):
@@ -203,6 +205,9 @@ class FileResource(Resource):
             status,
             [] if retry_after is None else [(b"Retry-After", b"%d" % retry_after)],
         )
+
+    def _shown(self, error: BaseException) -> str:
+        return shown(str(error), hides_ids=self.gate.hides_ids)
 
     def _fields(
         self,
@@ -264,7 +269,7 @@ class FileResource(Resource):
                 "broken-off",
                 status=response.status,
                 bytes=sending.sent,
-                detail=shown(str(error)),
+                detail=self._shown(error),
             )
             log_format = "broke off {file} in {directory}/ to {who}: {detail}"
             if isinstance(error, errors.StagedDataLost):

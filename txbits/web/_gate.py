@@ -5,7 +5,13 @@ request, and asks whether they may.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+    MutableMapping,
+)
 from typing import Any, Literal, Protocol
 from uuid import UUID
 
@@ -14,6 +20,7 @@ from attrs.validators import in_
 from twisted.web.server import Request
 from zope.interface import Interface
 
+from txbits._deferreds import let_go_of_frames
 from txbits.errors import (
     AccessDenied,
     CredentialsIncomplete,
@@ -28,8 +35,11 @@ from txbits.interfaces import (
     IAccessPolicy,
     IAuthenticator,
     Identity,
+    IKnowing,
+    IRemembering,
 )
 from txbits.protocol.packets import CloseSession
+from txbits.protocol.urls import links_of
 from txbits.sessions import Caller
 from txbits.web._origin import Origins
 from txbits.web._streaming import (
@@ -39,8 +49,9 @@ from txbits.web._streaming import (
     memory_of,
 )
 
-#: What is remembered of a connection: whether it uses TLS.
-_SECURE = object()
+#: What is remembered of a connection: who sent its last packet, before and after it was
+#: permitted.
+_KNOWN, _PERMITTED = object(), object()
 
 SessionCredentials = Literal["every-packet", "create"]
 
@@ -82,6 +93,7 @@ class Gate:
         for the owner of their session, as some clients require. Then the id of a
         session is a secret.
     :ivar is_open: Whether it admits every request.
+    :ivar hides_ids: Whether the log must not have the ids of sessions.
     """
 
     authenticators: tuple[IAuthenticator, ...] = field(default=(), converter=_in_order)
@@ -91,10 +103,21 @@ class Gate:
     )
 
     is_open: bool = field(init=False)
+    hides_ids: bool = field(init=False)
+    _remembering: tuple[Any, ...] = field(init=False)
+    _takes_links: bool = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         is_open = not self.authenticators and self.policy is None
         object.__setattr__(self, "is_open", is_open)
+        hides_ids = self.session_credentials == "create"
+        object.__setattr__(self, "hides_ids", hides_ids)
+        remembering = [
+            one for one in self.authenticators if _provides(IRemembering, one)
+        ]
+        object.__setattr__(self, "_remembering", tuple(remembering))
+        takes_links = any(one.scheme == "link" for one in self.authenticators)
+        object.__setattr__(self, "_takes_links", takes_links)
 
     async def admit(
         self,
@@ -128,7 +151,8 @@ class Gate:
         identity = caller.identity
         credentials = None
         if self.authenticators:
-            credentials = credentials_of(request, origins)
+            credentials = _RequestCredentials(request, origins, caller.address)
+            memory = credentials.connection
             try:
                 identity = await self._identify(credentials)
                 if (
@@ -141,27 +165,33 @@ class Gate:
                         identity = await self._owner(
                             owners, session_id, credentials.path
                         )
-                    except NoSuchSession:
+                    except NoSuchSession as error:
                         # It may have been closed, and the Ack lost.
                         if packet_type != CloseSession.packet_type:
                             raise
+                        let_go_of_frames(error)
                         return Caller(None, caller.address, knows_id=True)
-                caller = Caller(identity, caller.address)
+                caller = _once(memory, _KNOWN, identity, caller.address, FULL_GRANT)
                 known(caller)
                 grant = await self._permit(identity, destination, packet_type)
+                return _once(memory, _PERMITTED, identity, caller.address, grant)
             except CredentialsRejected as error:
                 raise self._challenge(request, credentials, error) from None
             finally:
                 for name, value in credentials.response_headers:
                     request.responseHeaders.addRawHeader(name, value)
-        else:
-            grant = await self._permit(identity, destination, packet_type)
-        # Most callers may do everything: for them it is made once.
-        if grant is FULL_GRANT and caller.identity is identity:
-            return caller
+        grant = await self._permit(identity, destination, packet_type)
         return Caller(identity, caller.address, grant)
 
     async def _identify(self, credentials: Credentials) -> Identity | None:
+        if self._remembering and (
+            b"authorization" in credentials.headers
+            or (self._takes_links and links_of(credentials.query))
+        ):
+            said = credentials.authorization
+            for one in self._remembering:
+                if said is None or said[0] != one.scheme:
+                    one.forget(credentials)
         for authenticator in self.authenticators:
             try:
                 identity = await authenticator.authenticate(credentials)
@@ -179,7 +209,16 @@ class Gate:
     ) -> Identity | None:
         owner = await owners.owner_of(session_id, destination)
         # What has a scope, such as a link, is in the URL of every packet.
-        return None if owner is None or "/" in owner else Identity(owner, "session")
+        if owner is None or "/" in owner or not self._may_know(owner):
+            return None
+        return Identity(owner, "session")
+
+    def _may_know(self, name: str) -> bool:
+        """Whether a user could still log in, as far as that can be told."""
+        return any(
+            not _provides(IKnowing, one) or IKnowing(one).knows(name)
+            for one in self.authenticators
+        )
 
     async def _permit(
         self,
@@ -229,27 +268,71 @@ class Gate:
         return error
 
 
-def credentials_of(request: Request, origins: Origins) -> Credentials:
-    """Collect what a request and its connection tell about the sender."""
-    headers = headers_of(request)
-    trusted = origins.comes_from_trusted_proxy(request)
-    transport: Any = request.transport
-    memory: MutableMapping[Any, Any] = memory_of(request)
-    is_secure = memory.get(_SECURE)
-    if is_secure is None:
-        is_secure = memory[_SECURE] = request.isSecure()
-    return Credentials(
-        headers=headers,
-        path=destination_of(request),
-        query=request.uri.partition(b"?")[2],
-        method=request.method,
-        address=origins.client(request),
-        is_secure=is_secure,
-        is_proxied=trusted or _names_proxy(headers),
-        from_trusted_proxy=trusted,
-        connection=memory,
-        certificate=getattr(transport, "getPeerCertificate", _no_certificate),
-    )
+def _once(
+    memory: MutableMapping[Any, Any],
+    key: object,
+    identity: Identity | None,
+    address: str,
+    grant: Grant,
+) -> Caller:
+    """Make a caller once for a connection, whose packets mostly have the same one."""
+    made: Caller | None = memory.get(key)
+    if (
+        made is None
+        or made.identity is not identity
+        or made.grant is not grant
+        or made.address != address
+    ):
+        made = memory[key] = Caller(identity, address, grant)
+    return made
+
+
+class _RequestCredentials(Credentials):
+    """
+    What a request and its connection tell about the sender. What is seldom asked for is
+    found out when it is: most packets come from users who are known by one header.
+
+    :param address: The address of the client.
+    """
+
+    __slots__ = ("_origins", "_request")
+
+    def __init__(self, request: Request, origins: Origins, address: str) -> None:
+        # The other fields are not set: Python calls __getattr__ for them.
+        self.headers = headers_of(request)
+        self.address = address
+        self.connection = memory_of(request)
+        self.response_headers = []
+        self._request = request
+        self._origins = origins
+
+    def __getattr__(self, name: str) -> Any:
+        find = _FOUND_OUT.get(name)
+        if find is None:
+            raise AttributeError(name)
+        value = find(self, self._request)
+        setattr(self, name, value)
+        return value
+
+    def _is_proxied(self) -> bool:
+        return self.from_trusted_proxy or _names_proxy(self.headers)
+
+    def _is_trusted(self) -> bool:
+        return self._origins.comes_from_trusted_proxy(self._request)
+
+
+#: How the fields are found out that are not set at once.
+_FOUND_OUT: Mapping[str, Callable[[_RequestCredentials, Request], object]] = {
+    "path": lambda _, request: destination_of(request),
+    "query": lambda _, request: request.uri.partition(b"?")[2],
+    "method": lambda _, request: request.method,
+    "is_secure": lambda _, request: request.isSecure(),
+    "is_proxied": lambda self, _: self._is_proxied(),
+    "from_trusted_proxy": lambda self, _: self._is_trusted(),
+    "certificate": lambda _, request: getattr(
+        request.transport, "getPeerCertificate", _no_certificate
+    ),
+}
 
 
 def _no_certificate() -> None:
@@ -258,10 +341,7 @@ def _no_certificate() -> None:
 
 def _names_proxy(headers: Any) -> bool:
     """Whether the headers say that the request has passed a proxy."""
-    if b"via" in headers or b"forwarded" in headers:
-        return True
-    # Not any(), which takes twice the time: this is called for each packet.
-    for name in headers:  # noqa: SIM110
-        if name.startswith(b"x-forwarded-"):
-            return True
-    return False
+    return any(
+        name in (b"via", b"forwarded", b"x-real-ip") or name.startswith(b"x-forwarded-")
+        for name in headers
+    )

@@ -62,20 +62,27 @@ class PacketHandler(Generic[P]):
         began = self.manager.clock.seconds() if self.is_logged else 0.0
         try:
             if not self.gate.is_open:
-                self.caller = await self.gate.admit(
-                    request,
-                    self.caller,
-                    self.origins,
-                    self.destination,
-                    self.packet.packet_type,
-                    self.manager,
-                    getattr(self.packet, "session_id", None),
-                    known=self._known,
+                self.caller = await self.manager.admitted(
+                    self.gate.admit(
+                        request,
+                        self.caller,
+                        self.origins,
+                        self.destination,
+                        self.packet.packet_type,
+                        self.manager,
+                        getattr(self.packet, "session_id", None),
+                        known=self._known,
+                    )
                 )
             ack = await self.settle(request)
         except Exception as error:  # noqa: BLE001 - the edge: every error is answered
             refuse(
-                request, error, self.destination, self.caller, self.packet.packet_type
+                request,
+                error,
+                self.destination,
+                self.caller,
+                self.packet.packet_type,
+                hides_id=self.gate.hides_ids,
             )
         else:
             write_ack(request, ack)

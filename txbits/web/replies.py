@@ -71,9 +71,11 @@ class ReplyResource(FileResource):
         origins: Origins,
         session_id: UUID,
     ) -> None:
-        name = f"the reply of session {session_name(session_id)}"
-        super().__init__(manager, gate, caller, origins, name)
-        self.to_log["session"] = session_name(session_id)
+        session = session_name(session_id, is_secret=gate.hides_ids)
+        super().__init__(
+            manager, gate, caller, origins, f"the reply of session {session}"
+        )
+        self.to_log["session"] = session
         self.session_id = session_id
 
     async def admit(self, request: Request, method: str) -> Caller:

@@ -24,10 +24,12 @@ from txbits.interfaces import (
 )
 from txbits.protocol.codec import (
     METHOD,
+    BodyWithheld,
     RemoteProtocolError,
     is_upload_request,
     parse_packet,
 )
+from txbits.protocol.packets import Fragment
 from txbits.protocol.refusals import METHOD_NOT_ALLOWED
 from txbits.sessions import Caller, SessionManager, Settings
 from txbits.sessions.naming import shown
@@ -81,9 +83,6 @@ class BITSResource(Resource):
         what the settings or the notifier require.
     :ivar manager: The sessions of this directory. Its ``start()`` must have fired
         before packets arrive, and its ``stop()`` should before the process ends.
-    :ivar gate: Admits requests. Another one admits those that come from then on; before
-        it is assigned, its authenticators should ``adopt`` what those remember that
-        they replace.
     """
 
     isLeaf = True
@@ -157,6 +156,20 @@ class BITSResource(Resource):
             self.gate = gate
         return changed
 
+    @property
+    def gate(self) -> Gate:
+        """
+        What admits requests. Another one admits those that come from then on; before it
+        is assigned, its authenticators should ``adopt`` what those remember that they
+        replace.
+        """
+        return self._gate
+
+    @gate.setter
+    def gate(self, gate: Gate) -> None:
+        self._gate = gate
+        self.manager.hide_ids(gate.hides_ids)
+
     def for_user(self, name: str) -> IResource:
         """
         The same directory, for an authenticated user.
@@ -170,7 +183,8 @@ class BITSResource(Resource):
         view = BITSResource.__new__(BITSResource)
         Resource.__init__(view)
         view.manager, view.origins = self.manager, self.origins
-        view.gate = Gate(policy=self.gate.policy)
+        gate = self.gate
+        view._gate = Gate((), gate.policy, gate.session_credentials)
         view.identity = Identity(name)
         view.log_packets = self.log_packets
         return view
@@ -195,20 +209,43 @@ class BITSResource(Resource):
                 self.manager.require_enabled()
             packet = parse_packet(headers, is_short=is_short)
         except (RemoteProtocolError, UploadsDisabled) as error:
+            if isinstance(error, BodyWithheld) and not self._gate.is_open:
+                begun(self._refuse_withheld(request, error, destination, caller))
+                return NOT_DONE_YET
             refuse(
                 request,
                 error,
                 destination,
                 caller,
                 allowed=_ALLOWED if self._serves(destination) else METHOD,
+                hides_id=self._gate.hides_ids,
             )
             return NOT_DONE_YET
         handler = HANDLERS[type(packet)](
-            self.manager, self.gate, packet, destination, caller, self.origins
+            self.manager, self._gate, packet, destination, caller, self.origins
         )
         handler.is_logged = self.log_packets
         begun(handler.answer(request))
         return NOT_DONE_YET
+
+    async def _refuse_withheld(
+        self,
+        request: Request,
+        error: Exception,
+        destination: tuple[str, ...],
+        caller: Caller,
+    ) -> None:
+        """Ask a client for credentials that keeps a body back until it is asked."""
+        kind = Fragment.packet_type
+        senders = [caller]
+        try:
+            await self._gate.admit(
+                *(request, caller, self.origins, destination, kind),
+                known=senders.append,
+            )
+        except Exception as refusal:  # noqa: BLE001 - the edge: every error is answered
+            error = refusal
+        refuse(request, error, destination, senders[-1], kind)
 
     def _serves(self, destination: tuple[str, ...]) -> bool:
         """Whether this is the URL of a file that clients may read."""
@@ -225,10 +262,10 @@ class BITSResource(Resource):
         session_id = reply_of(destination)
         if session_id is not None:
             return ReplyResource(
-                self.manager, self.gate, caller, self.origins, session_id
+                self.manager, self._gate, caller, self.origins, session_id
             )
         if not self.manager.settings.allow_downloads:
             return None
         return DownloadResource(
-            self.manager, self.gate, caller, self.origins, destination
+            self.manager, self._gate, caller, self.origins, destination
         )

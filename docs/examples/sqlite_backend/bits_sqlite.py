@@ -186,7 +186,8 @@ class _Database:
             except sqlite3.Error as error:
                 full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
                 kind = OutOfSpace if full else BackendError
-                raise kind(f"{self.path}: {error}") from error
+                remedy = "; free some space" if full else ""
+                raise kind(f"{self.path}: {error}{remedy}") from error
 
         return deferToThreadPool(
             IReactorFromThreads(self.reactor), self._pool, translated
@@ -343,8 +344,19 @@ class SQLiteSession:
             return succeed(None)
         return self.database.run_durably(put).addCallback(done)
 
-    def release(self) -> Deferred[None]:
+    def release(self, *, remember: bool = False) -> Deferred[None]:
+        close = (
+            self.key,
+            _text(self.destination),
+            _text(self.owner),
+            self.database.now(),
+        )
+
         def mark(connection: sqlite3.Connection) -> None:
+            if remember:
+                connection.execute(
+                    "INSERT OR REPLACE INTO closes VALUES (?, ?, ?, ?)", close
+                )
             connection.execute(
                 "UPDATE sessions SET releasing = 1 WHERE id = ?", (self.key,)
             )
@@ -360,8 +372,9 @@ class SQLiteSession:
         self.releasing = True
         if self._writer is not None:
             self._writer.close()
+        run = self.database.run_durably if remember else self.database.run
         # Two transactions: if the second one fails, the first one is stored.
-        return self.database.run(mark).addCallback(lambda _: self.database.run(remove))
+        return run(mark).addCallback(lambda _: self.database.run(remove))
 
 
 @implementer(IBackend)
@@ -468,23 +481,6 @@ class SQLiteBackend:
             ]
 
         return self._database.run(select)
-
-    def remember_close(
-        self, session_id: UUID, destination: tuple[str, ...], owner: str | None
-    ) -> Deferred[None]:
-        record = (
-            str(session_id),
-            _text(destination),
-            _text(owner),
-            self._database.now(),
-        )
-
-        def insert(connection: sqlite3.Connection) -> None:
-            connection.execute(
-                "INSERT OR REPLACE INTO closes VALUES (?, ?, ?, ?)", record
-            )
-
-        return self._database.run_durably(insert)
 
     def recalls_close(
         self,

@@ -21,14 +21,13 @@ class MemoryCase(DiskCase):
 
     def close(self, backend, session):
         self.successResultOf(self.publish(session))
-        self.remember(backend, session)
-        self.successResultOf(session.release())
+        self.successResultOf(session.release(remember=True))
 
     def remember(self, backend, session):
-        remembering = backend.remember_close(
-            session.session_id, session.destination, None
+        """What a release begins with."""
+        backend._staging.close_memory.remember(
+            session.session_id, session.destination, None, backend._staging.seconds()
         )
-        self.successResultOf(remembering)
 
     def recalls(self, backend, session):
         return self.successResultOf(
@@ -100,8 +99,7 @@ class LineTests(MemoryCase):
         self.successResultOf(self.publish(second))
         self.holding = True
         cleaning = backend.clean_up(0.0)
-        self.remember(backend, second)
-        self.successResultOf(second.release())
+        self.successResultOf(second.release(remember=True))
         self.let_go()
         self.holding = False
         self.successResultOf(cleaning)
@@ -244,10 +242,9 @@ class RestTests(MemoryCase):
             backend = self.start()
             session = self.complete(backend)
             self.successResultOf(self.publish(session))
-            self.remember(backend, session)
             backend._files.die_after(survived)
             outcome: list = []
-            session.release().addBoth(outcome.append)
+            session.release(remember=True).addBoth(outcome.append)
             if not backend._files._dead:
                 break
             again = self.reopened(backend)

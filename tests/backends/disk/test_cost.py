@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-from uuid import uuid4
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
@@ -32,15 +31,12 @@ class CostTests(DiskCase):
         self.fsync, self.in_thread = fsync, in_thread
         backend = self.start()
         # The first close that is remembered makes a file.
-        self.successResultOf(backend.remember_close(uuid4(), ("name.txt",), None))
+        self.successResultOf(self.create(backend).release(remember=True))
         hops.clear()
         backend._files.calls.clear()
         session = self.complete(backend, data=bytes(1024))
         self.successResultOf(self.publish(session))
-        self.successResultOf(
-            backend.remember_close(session.session_id, ("name.txt",), None)
-        )
-        self.successResultOf(session.release())
+        self.successResultOf(session.release(remember=True))
         self.calls = backend._files.calls
         return len(hops)
 

@@ -117,8 +117,7 @@ async def close(backend: DiskBackend, session: Any, upload: Upload) -> None:
     await session.publish(
         overwrite=upload.overwrite, create_directories=upload.create_directories
     )
-    await backend.remember_close(upload.session_id, upload.destination, None)
-    await session.release()
+    await session.release(remember=True)
     upload.is_closed = True
 
 
@@ -738,11 +737,7 @@ class PowerMachine(Checks, RuleBasedStateMachine):
         if found is not None:
             # What a clean-up does, and the client's next Close.
             assert found.published or found.releasing
-            remembering = self.backend.remember_close(
-                upload.session_id, upload.destination, None
-            )
-            outcome_of(remembering)
-            outcome_of(found.release())
+            outcome_of(found.release(remember=True))
         assert outcome_of(self.recalls(self.backend, upload))
         self.check_gone(self.backend, upload)
 

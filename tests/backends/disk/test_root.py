@@ -85,11 +85,10 @@ class ReplacedRootTests(RootCase):
         session = self.complete(self.backend)
         self.successResultOf(self.publish(session))
         self.hide()
-        close = (session.session_id, _NAME, None)
-        self.assert_refused(self.backend.remember_close(*close))
+        self.assert_refused(session.release(remember=True))
         self.show()
         self.successResultOf(self.publish(session))
-        self.successResultOf(self.backend.remember_close(*close))
+        self.successResultOf(session.release(remember=True))
 
     def test_nothing_is_made_or_published_from_the_very_moment(self):
         session = self.complete(self.backend)
@@ -100,16 +99,16 @@ class ReplacedRootTests(RootCase):
 
     def test_nobody_looks_twice_in_a_moment(self):
         calls = self.backend._files.calls
-        close = (uuid4(), _NAME, None)
-        self.successResultOf(self.publish(self.complete(self.backend)))
+        session = self.complete(self.backend)
+        self.successResultOf(self.publish(session))
         for seconds, looks in ((0, 1), (0, 0), (0.01, 0), (1, 1), (0, 0), (-5, 1)):
             self.clock.rightNow += seconds
             calls.clear()
-            self.successResultOf(self.backend.remember_close(*close))
+            self.successResultOf(session.release(remember=True))
             self.assertEqual(calls.count("stat"), looks)
         self.hide()
         for _ in range(2):
-            self.assert_refused(self.backend.remember_close(*close))
+            self.assert_refused(session.release(remember=True))
 
     def test_files_that_are_published_together_share_their_checks(self):
         sessions = [self.complete(self.backend, (name,)) for name in "abc"]
@@ -121,8 +120,7 @@ class ReplacedRootTests(RootCase):
         self.assertEqual(calls.count("stat"), 1)
         self.assertEqual(calls.count("listxattr"), 1)
         for session in sessions:
-            close = (session.session_id, session.destination, None)
-            self.successResultOf(self.backend.remember_close(*close))
+            self.successResultOf(session.release(remember=True))
         self.assertEqual(calls.count("stat"), 2)
 
     def test_a_check_before_the_last_byte_is_none(self):
@@ -146,17 +144,16 @@ class ReplacedRootTests(RootCase):
             self.clock.rightNow -= 1
             # A moment ago, all was well.
             self.successResultOf(self.publish(session, overwrite))
-            close = (session.session_id, _NAME, None)
-            self.assert_refused(self.backend.remember_close(*close))
+            self.assert_refused(session.release(remember=True))
             self.show()
-            self.successResultOf(self.backend.remember_close(*close))
             for one in (first, session):
-                self.successResultOf(one.release())
+                self.successResultOf(one.release(remember=True))
                 os.unlink(os.path.join(self.root, *one.destination))
 
     def test_a_close_is_not_acknowledged_again(self):
-        close = (uuid4(), _NAME, None)
-        self.successResultOf(self.backend.remember_close(*close))
+        session = self.create(self.backend)
+        self.successResultOf(session.release(remember=True))
+        close = (session.session_id, _NAME, None)
         self.hide()
         self.assert_refused(self.backend.recalls_close(*close))
         unknown = self.backend.recalls_close(uuid4(), _NAME, None)

@@ -325,7 +325,7 @@ class Cluster:
             self.nodes.append(await self._started(f"node {index}"))
 
     async def _started(self, name: str) -> SessionManager:
-        backend = self.case.node(make_client=ScheduledClient)
+        backend = self.case.node(make_client=ScheduledClient, prefix=self.prefix)
         settings = Settings(allow_overwrites=self.seed % 2 == 0)
         node = SessionManager(backend, settings, reactor, name=name)
         await node.start()
@@ -340,6 +340,11 @@ class Cluster:
         """Choose one for the next packet."""
         self._last = self.chance.choice(self.nodes)
         return self._last
+
+    @property
+    def prefix(self) -> str:
+        """What the keys of its objects begin with."""
+        return f"in-{self.seed}/"
 
     @property
     def last(self) -> SessionManager:
@@ -376,7 +381,7 @@ class Cluster:
 
     def read(self, name: tuple[str, ...]) -> bytes | None:
         """The file at a destination."""
-        found: bytes | None = self.case.bucket.read("in/" + "/".join(name))
+        found: bytes | None = self.case.bucket.read(self.prefix + "/".join(name))
         return found
 
 

@@ -23,8 +23,10 @@ from twisted.trial.unittest import TestCase
 from tests.clocks import Ahead
 from tests.seaweedfs import ENVIRONMENT, REGION, Bucket
 from txbits.backends.s3 import S3Backend, S3Settings
+from txbits.backends.s3._access import Access, resolved
 from txbits.backends.s3._budget import Budget
 from txbits.backends.s3._client import Client
+from txbits.backends.s3._probe import probe
 from txbits.backends.s3._records import LEAST_OPEN
 from txbits.backends.s3._responses import S3Error, S3Unreachable, http_date
 from txbits.backends.s3._staging import CLAIMS
@@ -172,6 +174,42 @@ class MortalClient(Client):
             raise Killed
 
 
+class Settled:
+    """
+    What backends on the server of the tests need not find out again and again.
+
+    To set botocore up, and to test the store, takes longer than many a test.
+    """
+
+    def __init__(self):
+        self._found = {}
+        self._tested = set()
+
+    def resolve(self, settings, clock, in_thread):
+        """Find the server as ``resolved`` does, once."""
+        if settings.bucket not in self._found:
+            self._found[settings.bucket] = resolved(settings, clock, in_thread)
+        found = self._found[settings.bucket]
+        return Access(
+            found.base,
+            found.region,
+            found.service,
+            found.model,
+            found._credentials,
+            clock,
+            in_thread,
+        )
+
+    async def probe(self, staging):
+        """Test the store, once."""
+        if staging.settings.bucket not in self._tested:
+            await probe(staging)
+            self._tested.add(staging.settings.bucket)
+
+
+_SETTLED = Settled()
+
+
 class OnS3(_Case):
     """What the contract asks for, on a bucket of SeaweedFS. A mixin."""
 
@@ -181,6 +219,9 @@ class OnS3(_Case):
     settings: dict[str, Any] = {}
     prefix = "in/"
     notifies = False
+
+    #: Whether each backend finds the store and tests it, as it does in production.
+    starts_in_full = True
 
     def setUp(self):
         super().setUp()
@@ -213,6 +254,11 @@ class OnS3(_Case):
             **self.settings,
             **settings,
         }
+        how = {}
+        if not self.starts_in_full and not {"endpoint", "ca", "profile"} & set(
+            settings
+        ):
+            how = {"resolve": _SETTLED.resolve, "probe": _SETTLED.probe}
         return S3Backend(
             S3Settings(bucket=self.bucket.name, **given),
             reactor,
@@ -220,6 +266,7 @@ class OnS3(_Case):
             make_client=make_client,
             budget=budget or Budget(),
             patience=patience,
+            **how,
         )
 
     def client(self, backend) -> Any:
@@ -264,6 +311,8 @@ class OnS3(_Case):
 class S3Case(OnS3, ContractBase, TestCase):
     """Backends on one bucket, and what is done with them."""
 
+    starts_in_full = False
+
     def make_backend(self):
         return self.node()
 
@@ -293,7 +342,8 @@ class S3Case(OnS3, ContractBase, TestCase):
     async def clean_up_late(self, backend):
         """What a clean-up removes when all that nobody owns is old."""
         staging = backend.staging
-        clock, staging.clock = staging.clock, Ahead(2 * 86_400.0)
+        clock = staging.clock
+        staging.clock = Ahead(2 * 86_400.0, clock)
         try:
             await backend.clean_up(0)
         finally:
@@ -308,5 +358,4 @@ class S3Case(OnS3, ContractBase, TestCase):
             if not await backend.recalls_close(*closed):
                 raise
             return
-        await backend.remember_close(*closed)
-        await session.release()
+        await session.release(remember=True)

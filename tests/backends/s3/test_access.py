@@ -74,6 +74,8 @@ def certificate(path):
 class TLSTests(S3Case):
     """An S3 server with a certificate of one's own."""
 
+    starts_in_full = True
+
     def setUp(self):
         self.relays = []
         return super().setUp()
@@ -163,6 +165,8 @@ class TLSTests(S3Case):
 
 class AddressTests(S3Case):
     """The bucket's URL, without asking anybody."""
+
+    starts_in_full = True
 
     def base(self, **settings):
         return resolved(
@@ -298,6 +302,8 @@ class SigningTests(SynchronousTestCase):
 class CredentialsTests(S3Case):
     """Credentials that expire, from a program that AWS's configuration names."""
 
+    starts_in_full = True
+
     def _offer(self, minutes, secret=SECRET_KEY):
         expires = datetime.now(UTC) + timedelta(minutes=minutes)
         with open(self.path, "w") as file:
@@ -344,8 +350,7 @@ class CredentialsTests(S3Case):
         access._refreshed_at = float("-inf")
         await access.ready()
         self.assertIs(access._frozen, first)
-        if access._refreshing is not None:
-            await access._refreshing.wait()
+        await access._refreshing.over()
         self.assertIsNot(access._frozen, first)
 
     @contract

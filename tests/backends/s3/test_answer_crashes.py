@@ -55,7 +55,7 @@ class AnswerCrashTests(CrashCase):
             await self.close(backend, session, overwrite)
             known["closed"] = True
 
-        async for known, node, _ in self.rounds(act, least=10):
+        async def go_on(known, node):
             if await node.recalls_close(known["id"], NAME, None):
                 self.assertTrue(data == await self.file_at(node, NAME))
             else:
@@ -80,6 +80,8 @@ class AnswerCrashTests(CrashCase):
             await self.clean_up_late(node)
             await self.assert_nothing_left(node)
 
+        await self.rounds(act, go_on, least=10)
+
     @contract
     async def test_a_small_upload_goes_on_after_a_kill_at_any_request(self):
         await self._test(1000, b"short")
@@ -103,9 +105,11 @@ class AnswerCrashTests(CrashCase):
             client._calls_left = left
             await session.begin_attempt()
 
-        async for known, node, _ in self.rounds(act, least=2):
+        async def go_on(known, node):
             await (await node.find(known["id"])).release()
-            self.assertEqual(self.bucket.everything(), [])
+            self.assertEqual(self.bucket.everything(node.settings.prefix), [])
+
+        await self.rounds(act, go_on, least=2)
 
     @contract
     async def test_a_release_goes_on_after_a_kill_at_any_request(self):
@@ -123,13 +127,15 @@ class AnswerCrashTests(CrashCase):
                 await session.release()
                 known["done"] = True
 
-            async for known, node, _ in self.rounds(act, least=5):
+            async def go_on(known, node):
                 try:
                     found = await node.find(known["id"])
                 except NoSuchSession:
                     await self.assert_nothing_left(node)
-                    continue
+                    return
                 self.assertNotIn("done", known)
                 await found.release()
                 await self.assert_nothing_left(node)
                 self.assertIsNone(await self.file_at(node, NAME))
+
+            await self.rounds(act, go_on, least=5)

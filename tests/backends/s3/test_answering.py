@@ -97,8 +97,7 @@ class StagingTests(AnsweringCase):
             found = await backend.find(session.session_id)
             await found.refresh()
             self.assertEqual((found.offset, found.published), (length, False))
-            await backend.remember_close(found.session_id, found.destination, None)
-            await found.release()
+            await found.release(remember=True)
             self.assertEqual(await self.file_at(backend, NAME), b"x" * length)
             self.bucket.clear()
 

@@ -11,9 +11,10 @@ from twisted.internet import reactor
 
 from tests.backends.s3.support import MIB, S3Case
 from tests.fault_proxy import FaultProxy
+from txbits._deferreds import begun
 from txbits.backends.s3._bodies import Body
 from txbits.backends.s3._responses import S3Error
-from txbits.errors import DestinationForbidden, DestinationIsDirectory
+from txbits.errors import DestinationForbidden, DestinationIsDirectory, OutOfSpace
 from txbits.testing.backend import contract
 
 NAME = ("name.txt",)
@@ -59,6 +60,17 @@ class FalseSuccessTests(S3Case):
         with self.assertRaises(S3Error) as caught:
             await backend.staging.bucket.put("in/x", Body([b"x"]))
         self.assertEqual(caught.exception.code, "AccessDenied")
+
+    @contract
+    async def test_a_store_without_room_is_full_and_that_says_what_to_do(self):
+        backend = await self.started()
+        bucket = backend.staging.bucket
+        for status, code in ((507, b"Full"), (403, b"QuotaExceeded")):
+            self.client(backend).answer({"PutObject": ERROR % code}, status)
+            error = await self.fails(
+                OutOfSpace, begun(bucket.put("in/x", Body([b"x"])))
+            )
+            self.assertIn("; free some space, or raise the quota", str(error))
 
     @contract
     async def test_what_is_not_of_s3_is_no_success(self):

@@ -42,6 +42,8 @@ class Unsteady(Client):
 class LaterTests(S3Case):
     """A store that goes away once all has started."""
 
+    starts_in_full = True
+
     async def unsteady(self, **settings):
         backend = await self._start(self.node(**settings))
         self.clock = Clock()
@@ -120,6 +122,8 @@ class LaterTests(S3Case):
 
 class StartTests(S3Case):
     """What does not answer at the start is named in the log, and can be stopped."""
+
+    starts_in_full = True
 
     async def logged(self, backend, pattern):
         """Start, and stop when the log has a line, which stands there once."""

@@ -6,9 +6,8 @@ without a file.
 
 from __future__ import annotations
 
-from twisted.python.failure import Failure
-
 from tests.backends.s3.support import MIB, S3Case
+from txbits.backends.s3._measuring import read_tails
 from txbits.backends.s3._responses import S3Unreachable
 from txbits.errors import BackendError, NoSuchSession, StagedDataLost
 from txbits.testing.backend import contract
@@ -206,7 +205,7 @@ class LostAnswerTests(BehindCase):
         (key,) = (one for one in self.left(node.settings) if "0-10" in one)
         self.bucket.client.delete_object(Bucket=self.bucket.name, Key=key)
         with self.assertRaises(StagedDataLost):
-            await session.read_tails(0, 10)
+            await read_tails(session, 0, 10)
 
 
 class RoomTests(BehindCase):
@@ -219,7 +218,7 @@ class RoomTests(BehindCase):
         writer = await session.open_writer(12 * MIB)
         await writer.write(bytes(MIB))
         self.assertEqual(node.staging.memory.used, MIB)
-        writer._failed(Failure(S3Unreachable("away")))
+        writer._fail(S3Unreachable("away"))
         self.assertEqual(node.staging.memory.used, 0)
         await self.fails(BackendError, writer.write(b"x"))
         await self.fails(BackendError, writer.close())
@@ -233,4 +232,4 @@ class RoomTests(BehindCase):
             await writer.write(b"tiny")
         self.assertEqual(len(writer._chunks), 2)
         await writer.close()
-        self.assertEqual(b"".join(await session.read_tails(0, 20_000)), b"tiny" * 5000)
+        self.assertEqual(b"".join(await read_tails(session, 0, 20_000)), b"tiny" * 5000)

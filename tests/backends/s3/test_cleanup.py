@@ -116,7 +116,7 @@ class CountTests(RequestCase):
         held, goes_on = self.client(manager.backend).hold("ListObjectsV2")
         counting = upkeep.count_anew()
         await held
-        manager._active.clock = Ahead(30.0)
+        manager._active.clock = Ahead(30.0, manager._active.clock)
         goes_on.callback(None)
         await counting
         self.assertApproximates(upkeep.holds, 600, 60)

@@ -28,6 +28,8 @@ NAME = ("name.txt",)
 class LostAnswerTests(S3Case):
     """Requests that were carried out, and are repeated since nobody was told."""
 
+    starts_in_full = True
+
     async def _uploaded(self, length, *operations, overwrite=False):
         backend = await self.started()
         client = self.client(backend)
@@ -42,8 +44,7 @@ class LostAnswerTests(S3Case):
         await session.publish(overwrite=overwrite, create_directories=False)
         for operation in operations:
             client.lose(operation)
-        await backend.remember_close(session.session_id, name, None)
-        await session.release()
+        await session.release(remember=True)
         self.assertTrue(data == await self.file_at(backend, name))
         self.assertTrue(await backend.recalls_close(session.session_id, name, None))
         return backend
@@ -131,6 +132,8 @@ class Lookup:
 class CancelTests(S3Case):
     """Requests that nobody waits for any more."""
 
+    starts_in_full = True
+
     @contract
     async def test_while_the_name_of_the_host_is_looked_up(self):
         backend = await self.started()
@@ -148,6 +151,8 @@ class CancelTests(S3Case):
 
 class LineTests(S3Case):
     """Requests that stand in line."""
+
+    starts_in_full = True
 
     @contract
     async def test_the_time_they_wait_is_part_of_the_time_they_have(self):
@@ -176,6 +181,8 @@ class LineTests(S3Case):
 
 class StartTests(S3Case):
     """What can be known at the start is told then, in one line."""
+
+    starts_in_full = True
 
     async def _fails(self, backend, pattern) -> str:
         with self.assertRaises(BackendError) as caught:
@@ -236,6 +243,8 @@ class StartTests(S3Case):
 
 class ClientTests(S3Case):
     """Single requests."""
+
+    starts_in_full = True
 
     @contract
     async def test_a_wrong_clock_is_corrected(self):

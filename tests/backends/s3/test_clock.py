@@ -18,6 +18,8 @@ DAYS = 20 * 86_400.0
 class ClockTests(RequestCase):
     """One node, and a clock that is set by 20 days."""
 
+    starts_in_full = True
+
     async def started_node(self):
         """A manager, and the clock of its machine."""
         clock = Ahead()

@@ -170,9 +170,7 @@ class EndingTests(S3Case):
         await (await second.find(session.session_id)).release()
         goes_on.callback(None)
         await publishing
-        await self.fails(
-            NoSuchSession, first.remember_close(session.session_id, NAME, None)
-        )
+        await self.fails(NoSuchSession, session.release(remember=True))
         self.assertEqual(self.bucket.everything(), [])
 
     @contract
@@ -188,7 +186,7 @@ class EndingTests(S3Case):
         goes_on.callback(None)
         await publishing
         held, goes_on = client.hold("DeleteObject")
-        closing = first.remember_close(session.session_id, NAME, None)
+        closing = session.release(remember=True)
         request = await held
         head = self.bucket.client.head_object(
             Bucket=self.bucket.name, Key="in/name.txt"

@@ -415,8 +415,11 @@ class EndTests(FinalCase):
     async def _old(self, nodes, data):
         one = await nodes[0].create(NAME, CALLER, None)
         await self.send_to(nodes[1], one, data, 0, 1000)
-        nodes[0].clock = nodes[0]._active.clock = Ahead(2000.0)
+        self.set_clock(nodes[0], Ahead(2000.0, nodes[0].clock))
         return one
+
+    def set_clock(self, node, clock):
+        node.clock = node._active.clock = clock
 
     @contract
     async def test_a_session_that_goes_on_elsewhere_meanwhile_does_not_expire(self):
@@ -449,6 +452,7 @@ class EndTests(FinalCase):
         self.settings = {"timeout": 1}
         nodes = await self.nodes(session_timeout=1000)
         data = self.data(LENGTHS[0])
+        clock = nodes[0].clock
         one = await self._old(nodes, data)
         client = self.client(nodes[0].backend)
         held, goes_on = client.hold("PutObject")
@@ -457,7 +461,7 @@ class EndTests(FinalCase):
         goes_on.errback(S3Unreachable("away"))
         await expiring
         self.flushLoggedErrors(S3Unreachable)
-        nodes[0].clock = nodes[0]._active.clock = Ahead(0.0)
+        self.set_clock(nodes[0], clock)
         self.assertEqual(await self.send_to(nodes[0], one, data, 1000, 2000), 2000)
         await nodes[1].cancel(one, NAME, CALLER)
 

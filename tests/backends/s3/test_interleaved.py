@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from tests.backends.s3.interleaving import LENGTHS, Cluster, Upload
 from tests.backends.s3.support import S3Case
+from txbits._deferreds import a_few_at_a_time
 from txbits.testing.backend import contract
 
 
@@ -18,8 +19,7 @@ class InterleavedTests(S3Case):
     timeout = 300
 
     async def _test(self, seeds, length, kills):
-        for seed in seeds:
-            self.bucket.clear()
+        async def run(seed):
             cluster = Cluster(self, seed, kills)
             await cluster.start(3)
             try:
@@ -28,6 +28,10 @@ class InterleavedTests(S3Case):
                     await Upload(cluster, (f"file-{number % 2}",), data).run()
             finally:
                 await cluster.stop()
+                self.bucket.clear(cluster.prefix)
+
+        # Two at a time, since one waits for the store most of the time.
+        await a_few_at_a_time(2, run, seeds)
 
     @contract
     async def test_files_in_their_records(self):

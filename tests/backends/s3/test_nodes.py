@@ -251,7 +251,8 @@ class NodesTests(S3Case):
         second = await self.another(first)
         kept = await self.complete(first, ("kept",), self.data(6 * MIB))
         for number in range(10):
-            await first.remember_close(uuid4(), (str(number),), None)
+            session = await self.new(first, (str(number),))
+            await session.release(remember=True)
         self.bucket.put(f"{first.settings.staging}{{{uuid4()}}}/{0:016d}-3", b"abc")
         later = self.now(first) + 4000
         clock = first.staging.clock.seconds
@@ -306,8 +307,9 @@ class OrphanTests(S3Case):
     @contract
     async def test_tails_that_came_after_the_end_go(self):
         backend = await self.started()
-        one = uuid4()
-        await backend.remember_close(one, NAME, None)
+        session = await self.new(backend, NAME)
+        await session.release(remember=True)
+        one = session.session_id
         late = f"{backend.staging.directory(one)}{5:016d}-3"
         self.bucket.put(late, b"abc")
         await backend.clean_up(0)

@@ -45,8 +45,7 @@ class PartsTests(S3Case):
                 offset += len(piece)
                 self.assertEqual(session.offset, offset)
             await session.publish(overwrite=False, create_directories=False)
-            await backend.remember_close(session.session_id, (name,), None)
-            await session.release()
+            await session.release(remember=True)
             self.assertTrue(data == await self.file_at(backend, (name,)))
             await self.assert_nothing_left(backend)
 
@@ -340,29 +339,35 @@ class MemoryTests(S3Case):
 
     @contract
     async def test_writers_that_wait_for_memory_end_with_their_session(self):
-        backend = await self.started()
-        held, goes_on = self.client(backend).hold("UploadPart")
-        first = await self.new(backend, ("first",))
-        writer = await first.open_writer(30 * MIB)
-        await writer.write(self.data(9 * MIB))
-        await held
-        waiting: list[Deferred[None]] = []
-        second = await self.new(backend, ("second",))
-        other = await second.open_writer(30 * MIB)
-        for _ in range(5):
-            waiting.append(other.write(self.data(4 * MIB)))
-        releasing = second.release()
-        goes_on.callback(None)
-        await releasing
-        for one in waiting:
-            try:
-                await one
-            except BackendError:
-                continue
-        await writer.close()
-        await first.release()
-        self.assertEqual(backend.staging.memory.used, 0)
-        await self.assert_nothing_left(backend)
+        for is_free_first in (True, False):
+            backend = await self.started()
+            held, goes_on = self.client(backend).hold("UploadPart")
+            first = await self.new(backend, ("first",))
+            writer = await first.open_writer(30 * MIB)
+            await writer.write(self.data(9 * MIB))
+            await held
+            waiting: list[Deferred[None]] = []
+            second = await self.new(backend, ("second",))
+            other = await second.open_writer(30 * MIB)
+            for _ in range(5):
+                waiting.append(other.write(self.data(4 * MIB)))
+            self.assertFalse(waiting[-1].called)
+            releasing = second.release()
+            if is_free_first:
+                goes_on.callback(None)
+            # It does not wait for memory, either.
+            await releasing
+            if not is_free_first:
+                goes_on.callback(None)
+            for one in waiting:
+                try:
+                    await one
+                except BackendError:
+                    continue
+            await writer.close()
+            await first.release()
+            self.assertEqual(backend.staging.memory.used, 0)
+            await self.assert_nothing_left(backend)
 
 
 class BudgetTests(S3Case):

@@ -76,6 +76,8 @@ NOWHERE = in_body(
 class WholenessCase(S3Case):
     """Nodes behind a proxy."""
 
+    starts_in_full = True
+
     def setUp(self):
         super().setUp()
         self.proxy = FaultProxy.start(self, self.bucket.server.port)
@@ -620,6 +622,8 @@ class RemovalTests(WholenessCase):
 
 class TakenTests(S3Case):
     """A destination that was taken, and is free again."""
+
+    starts_in_full = True
 
     @contract
     async def test_a_close_is_a_success_at_once(self):

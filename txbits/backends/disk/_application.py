@@ -101,7 +101,7 @@ class DiskAnswers:
 
     def begin_attempt(self) -> Deferred[int]:
         """See :class:`~txbits.interfaces.IAnswerable`."""
-        return self._worked(self._begin_attempt())
+        return self._run_to_its_end(self._begin_attempt())
 
     async def _begin_attempt(self) -> int:
         if self.answer is not None:
@@ -168,7 +168,7 @@ class DiskAnswers:
 
     def keep_answer(self, answer: Answer) -> Deferred[None]:
         """See :class:`~txbits.interfaces.IAnswerable`."""
-        return self._worked(self._keep_answer(answer))
+        return self._run_to_its_end(self._keep_answer(answer))
 
     async def _keep_answer(self, answer: Answer) -> None:
         if self.writer is not None or self.is_torn:
@@ -248,7 +248,9 @@ class DiskAnswers:
 
     # -- the end
 
-    def _worked(self, work: Coroutine[Deferred[Any], Any, Any]) -> Deferred[Any]:
+    def _run_to_its_end(
+        self, work: Coroutine[Deferred[Any], Any, Any]
+    ) -> Deferred[Any]:
         """
         Do something to its end, even if the returned Deferred is cancelled.
 

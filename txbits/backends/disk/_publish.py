@@ -57,7 +57,7 @@ async def publish(
     # A check that came after the last byte, for another upload, is good enough.
     root = staging.root.check_again(staged.last_progress)
     if staging.is_to_be_safe:
-        await staged.secured()
+        await staged.make_safe()
         staged.safe = staged.offset
     # A second check: the destination of a session that was found comes from a file.
     segments = checked_segments(destination)
@@ -110,7 +110,7 @@ async def _adapt(staged: Staged, wanted: Wanted) -> None:
         translated(staging.files.close, fd)
     if has_changed and staging.is_to_be_safe:
         staged.is_safe = False
-        await staged.secured()
+        await staged.make_safe()
 
 
 @define(eq=False, weakref_slot=False)

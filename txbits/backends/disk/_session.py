@@ -1,10 +1,27 @@
 """
 A session on disk: from its first byte to its publication or its release.
 
-A session is a staged file (:class:`~txbits.backends.disk._staged.Staged`), and what the
-modules below do with it: :mod:`~txbits.backends.disk._writer` appends to it,
-:mod:`~txbits.backends.disk._publish` publishes it, and
-:mod:`~txbits.backends.disk._application` stores what a server application answered.
+A session is a staged file (:class:`~txbits.backends.disk._staged.Staged`), a line in a
+table (its record), and what other modules do with them. What the packets do, in calls
+of the backend and of this module:
+
+Create-Session
+    ``create`` of the backend writes the record. There is no staged file yet.
+Fragment
+    :meth:`DiskSession.open_writer` opens the staged file; the first time, it creates
+    it, and records the length of the complete file. The writer appends. Its ``close``
+    also syncs, if bytes have to be safe before their Ack. Otherwise, once a short file
+    is complete, a sync begins that only Close-Session waits for
+    (:meth:`~txbits.backends.disk._staged.Staged.secure`).
+Close-Session
+    :meth:`DiskSession.publish` makes the file safe, and lets it appear at its
+    destination. An incomplete one is discarded. Then :meth:`DiskSession.release`
+    remembers the close, and removes everything else.
+Cancel-Session, and a time-out
+    :meth:`DiskSession.release` removes everything, the record last.
+
+Where a server application is asked, :mod:`~txbits.backends.disk._application` stores
+its answer and its reply in files of their own.
 """
 
 from __future__ import annotations
@@ -92,8 +109,23 @@ class DiskSession(Staged):
 
     # -- releasing
 
-    def release(self) -> Deferred[None]:
-        """Remove everything; see :class:`~txbits.interfaces.IReleasable`."""
+    def release(self, *, remember: bool = False) -> Deferred[None]:
+        """Remove everything; see :class:`~txbits.interfaces.IUploadSession`."""
+        if remember:
+            # First, since a session that is gone can only be told from an unknown one
+            # by the record of its close.
+            return at_once(self._remember_close).addCallback(lambda _: self._release())
+        return self._release()
+
+    def _remember_close(self) -> None:
+        staging = self.staging
+        # Here, since this is called just before the Ack of each Close.
+        staging.root.check_news()
+        staging.close_memory.remember(
+            self.session_id, self.destination, self.owner, staging.seconds()
+        )
+
+    def _release(self) -> Deferred[None]:
         if self._ending is None or not self._ending.is_running:
             self.releasing = True
             closing = None if self._writer is None else self._writer.closing
@@ -136,6 +168,7 @@ class DiskSession(Staged):
         # The record is removed last, by close_memory.drop: the session must be found as
         # long as anything is left.
         if self.answers is not None or not self.published:
+            # Otherwise, "published" is enough: it allows nothing else either.
             self.mark(Phase.RELEASING)
         if self.answers is not None:
             self.answers.remove()

@@ -172,7 +172,7 @@ class Staged:
         # If syncing the file failed, it was removed, or should have been.
         fd = self.open(WRITE if self.offset else _NEW)
         try:
-            held = self.measured(files.fstat(fd).st_size)
+            held = self.check_length(files.fstat(fd).st_size)
             if held > self.offset:
                 # Syncing these bytes failed, and so did removing them.
                 files.ftruncate(fd, self.offset)
@@ -209,10 +209,10 @@ class Staged:
             there = staging.files.lstat(self.part(), dir_fd=staging.directory)
         except FileNotFoundError as error:
             raise StagedDataLost(str(error)) from error
-        self.measured(there.st_size)
+        self.check_length(there.st_size)
         return there
 
-    def measured(self, length: int) -> int:
+    def check_length(self, length: int) -> int:
         """
         Check the length of the file.
 
@@ -246,7 +246,8 @@ class Staged:
                     with suppress(OSError, BackendError):  # the record may say less
                         self.record_safe()
             elif isinstance(outcome.value, BackendError):
-                self._unsafe = outcome.value  # the method secured() raises it
+                # The bytes were acknowledged. make_safe() tells Close-Session.
+                self._unsafe = outcome.value
                 self._discard()
             with suppress(OSError):  # all bytes are synced, or given up
                 self.staging.files.close(fd)
@@ -255,7 +256,7 @@ class Staged:
 
         self.staging.sync(fd).addBoth(secured)
 
-    async def secured(self) -> None:
+    async def make_safe(self) -> None:
         """
         Make all bytes safe, or wait until they are.
 
@@ -272,7 +273,7 @@ class Staged:
         staging = self.staging
         fd = translated(self.open, WRITE)
         try:
-            self.measured(translated(staging.files.fstat, fd).st_size)
+            self.check_length(translated(staging.files.fstat, fd).st_size)
             try:
                 await staging.sync(fd)
             except BackendError:

@@ -390,20 +390,6 @@ class DiskBackend:
         for fault in faults:
             _log.error("session left out: {fault}", fault=fault)
 
-    def remember_close(
-        self, session_id: UUID, destination: tuple[str, ...], owner: str | None
-    ) -> Deferred[None]:
-        """Write it down; see :class:`~txbits.interfaces.IBackend`."""
-        return at_once(self._remember_close, session_id, destination, owner)
-
-    def _remember_close(
-        self, session_id: UUID, destination: tuple[str, ...], owner: str | None
-    ) -> None:
-        staging = self._staging
-        # Here, since this is called just before the Ack of each Close.
-        staging.root.check_news()
-        staging.close_memory.remember(session_id, destination, owner, staging.seconds())
-
     @deferred
     async def recalls_close(
         self,

@@ -38,7 +38,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txbits._deferreds import Waiters, begun
+from txbits._deferreds import Shared
 from txbits.backends._threads import InThread
 from txbits.backends.s3._settings import S3Settings
 from txbits.clocks import wall_of
@@ -101,7 +101,7 @@ class Access:
     skew: float = field(default=0.0, init=False)
     ahead: float = field(init=False)
     _frozen: Any = field(default=None, init=False)
-    _refreshing: Waiters[None] | None = field(default=None, init=False)
+    _refreshing: Shared[None] = field(factory=Shared, init=False)
     _refreshed_at: float = field(default=float("-inf"), init=False)
 
     @ahead.default
@@ -136,18 +136,12 @@ class Access:
         """
         if self._frozen is not None and not self._is_due():
             return
-        refreshing = self._refreshing
-        if refreshing is None:
-            refreshing = self._refreshing = Waiters()
-            joined = refreshing.wait()
-            begun(self._refresh()).addBoth(self._refreshed)
-        else:
-            joined = refreshing.wait()
+        refreshed = self._refreshing.run(self._refresh)
         if self._frozen is None or self._credentials.refresh_needed(_SHORT):
-            await joined
+            await refreshed
         else:
             # The present credentials are valid until the new ones have arrived.
-            joined.addErrback(self._could_not_refresh)
+            refreshed.addErrback(self._could_not_refresh)
 
     def _is_due(self) -> bool:
         return (
@@ -174,11 +168,6 @@ class Access:
             raise BackendError(f"no credentials for S3: {said}") from error
         finally:
             self._refreshed_at = self._clock.seconds()
-
-    def _refreshed(self, outcome: Any) -> None:
-        refreshing, self._refreshing = self._refreshing, None
-        if refreshing is not None:
-            refreshing.fire(outcome)
 
     def forget(self) -> None:
         """Get new credentials before the next request: these have expired."""

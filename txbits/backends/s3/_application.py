@@ -56,7 +56,7 @@ def open_reply(staged: Staged) -> ReplyWriter:
 
     :raises NoSuchSession: If the session has ended.
     """
-    staged.standing()
+    staged.require_standing()
     if not staged.attempt or staged.record.answer is not None:
         raise BackendError("no application is being asked")
     if staged.reply_writer is not None:
@@ -82,7 +82,7 @@ async def keep_answer(staged: Staged, answer: Answer) -> None:
     kept = evolve(answer, has_reply=found is not None)
 
     def change(record: Record) -> Record | None:
-        staged.standing()
+        staged.require_standing()
         # The client may have got the answer of the other node.
         if record.answer is not None:
             return None

@@ -165,8 +165,8 @@ class Bucket:
 
     :ivar client: Sends the requests.
     :ivar removes_singly: Whether the store is known to remove one object at a time.
-    :ivar has_bare_conditions: Whether it accepts an ETag as the condition of a write
-        only without quotes.
+    :ivar has_bare_conditions: Whether it accepts an ETag as a condition only without
+        quotes.
     """
 
     client: Client
@@ -230,8 +230,7 @@ class Bucket:
         if only_new:
             sent["if-none-match"] = "*"
         elif instead_of is not None:
-            bare = instead_of.strip('"')
-            sent["if-match"] = bare if self.has_bare_conditions else instead_of
+            sent["if-match"] = self._condition(instead_of)
         try:
             response = await self.client.ask(
                 Request("PutObject", "PUT", key, headers=sent, body=body)
@@ -244,23 +243,39 @@ class Bucket:
             raise
         return quoted(response.headers["etag"])
 
-    async def delete(self, key: str, only: str | None = None) -> None:
-        """
-        Remove an object, if there is one.
+    async def delete(self, key: str) -> None:
+        """Remove an object, if there is one."""
+        await self._delete(key, {})
 
-        :param only: The ETag of the object to remove; another one stays, if the store
-            respects conditions of removals.
+    async def delete_if(self, key: str, etag: str) -> bool:
+        """
+        Remove an object, if it is still the same.
+
+        A store that does not support conditions of removals may remove another one, or
+        refuse to remove any.
+
+        :returns: Whether there is none any more. If not, it is another one.
         """
         try:
-            headers = {} if only is None else {"if-match": only}
+            await self._delete(key, {"if-match": self._condition(etag)})
+        except S3Error as error:
+            if error.status != 412:
+                raise
+            return False
+        return True
+
+    async def _delete(self, key: str, headers: Mapping[str, str]) -> None:
+        try:
             await self.client.ask(
                 Request("DeleteObject", "DELETE", key, headers=headers)
             )
         except S3Error as error:
             # Amazon's answers 204 if there is none, others 404.
-            is_gone = error.status == 404 and error.code != "NoSuchBucket"
-            if not is_gone and (only is None or error.status != 412):
+            if error.status != 404 or error.code == "NoSuchBucket":
                 raise
+
+    def _condition(self, etag: str) -> str:
+        return etag.strip('"') if self.has_bare_conditions else etag
 
     async def delete_all(self, keys: Sequence[str]) -> None:
         """Remove objects, those of them that exist."""

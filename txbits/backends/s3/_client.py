@@ -150,11 +150,8 @@ class Client:
             do that only for requests that change nothing, or may be carried out later.
         """
         asked = self._reactor.seconds()
-        await self._at_once.acquire()
-        try:
+        async with self._at_once:
             return await self._ask(request, asked)
-        finally:
-            self._at_once.release()
 
     async def _ask(self, request: Request, asked: float) -> Response:
         payload, headers = await self._described(request)

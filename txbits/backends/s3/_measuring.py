@@ -13,7 +13,8 @@ from twisted.internet.defer import Deferred
 
 from txbits._deferreds import begun, together
 from txbits.backends.s3._bucket import Found, NoUpload, Part, fitting
-from txbits.backends.s3._grid import reach, tail_span
+from txbits.backends.s3._grid import cover, reach, tail_span
+from txbits.backends.s3._knowledge import Event
 from txbits.backends.s3._staged import MOST_CHANGES, Staged
 from txbits.backends.s3._staging import name_of
 from txbits.errors import StagedDataLost
@@ -162,8 +163,7 @@ async def _list_grid(staged: Staged) -> bool:
     staged.offset = reach(spans)
     staged.has_gap = any(span.end > staged.offset for span in spans)
     staged.acknowledged = max(staged.acknowledged, staged.offset)
-    staged.is_fresh, staged.has_missed = True, False
-    staged.is_settled = staged.is_named
+    staged.learn(Event.LISTED if staged.is_named else Event.LISTED_BEHIND)
     latest = max([*parts.values(), *tails.values()], default=0.0)
     staged.progressed = max(staged.progressed, staging.ours(latest))
     return found_parts is None
@@ -179,6 +179,26 @@ async def _parts_of_upload(staged: Staged) -> list[Part] | None:
         )
     except NoUpload:
         return None
+
+
+async def read_tails(staged: Staged, start: int, end: int) -> list[bytes]:
+    """
+    Read back bytes that are stored as tails.
+
+    :raises StagedDataLost: If some of them are missing.
+    """
+    chunks = []
+    for span in cover(staged.tails, start, end):
+        key = staged.staging.tail_key(staged.session_id, span)
+        found = await staged.staging.bucket.get(key, span.length)
+        if found is None or len(found.body) != span.length:
+            raise StagedDataLost(f"{key} is missing or has changed")
+        # The previous tail may overlap with the beginning of this one.
+        chunks.append(found.body[start - span.start : end - span.start])
+        start = min(span.end, end)
+    if start < end:
+        raise StagedDataLost(f"no tail contains byte {start}")
+    return chunks
 
 
 async def find_file(staged: Staged) -> Found | None:

@@ -28,7 +28,7 @@ from txbits.backends.s3._bucket import (
     fitting,
 )
 from txbits.backends.s3._grid import Grid, part_size_for
-from txbits.backends.s3._measuring import has_published, measure, whole
+from txbits.backends.s3._measuring import has_published, measure, read_tails, whole
 from txbits.backends.s3._staged import Staged
 from txbits.backends.s3._staging import Seen
 from txbits.backends.s3._storing import begin_multipart, give_upload_up
@@ -93,7 +93,7 @@ async def _put_tails(staged: Staged, seen: Seen, overwrite: bool) -> None:
     await staging.memory.take(length)
     try:
         try:
-            tails = await staged.read_tails(0, length)
+            tails = await read_tails(staged, 0, length)
         except StagedDataLost as error:
             await _tails_are_gone(staged, error, was_publishing=was_publishing)
             return
@@ -266,7 +266,7 @@ async def publish_copy(staged: Staged, source: Found, overwrite: bool) -> None:
             staged, "copy", key, staging.published_headers(staged.session_id)
         )
         try:
-            parts = await _copied(staged, key, upload, source, is_new=not known)
+            parts = await _copy_parts(staged, key, upload, source, is_new=not known)
             # All parts have been seen, so if the upload has ended, this tells that it
             # was completed.
             await staged.mark("publishing")
@@ -304,7 +304,7 @@ async def _give_copy_up(staged: Staged, upload: str) -> None:
     )
 
 
-async def _copied(
+async def _copy_parts(
     staged: Staged, key: str, upload: str, source: Found, *, is_new: bool
 ) -> list[Part]:
     """

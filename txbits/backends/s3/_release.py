@@ -4,7 +4,10 @@ How a session ends: everything is removed, or everything except the record of it
 First, the record announces that the session ends. Then its uploads, tails and other
 objects are removed, and finally the record itself. If a node crashes in between,
 another node can release the session. The announcement can be omitted if the file is
-published, or if the session has nothing but its record.
+published, or if the session has nothing but its record. The record is removed, or
+replaced by that of the close, on the condition that no other node has changed it: of
+two nodes that end a session at the same moment, the second one learns what the first
+has done.
 """
 
 from __future__ import annotations
@@ -56,18 +59,25 @@ async def discard(staged: Staged) -> None:
     :raises BackendError: If something is left.
     """
     try:
-        # Removing only a record is one step, and needs no announcement.
-        if not staged.published and not staged.is_only_record:
-            await staged.mark("releasing")
+        for _ in range(MOST_CHANGES):
+            # Removing only a record is one step, and needs no announcement.
+            if not staged.published and not staged.is_only_record:
+                await staged.mark("releasing")
+            if staged.record.state == "closing":
+                await close(staged)
+                return
+            await _clear(staged)
+            try:
+                await staged.staging.remove(staged.session_id, staged.etag)
+            except Changed as changed:
+                staged.take(changed.found)
+            else:
+                return
     except NoSuchSession:
         # Another node was faster. What it has not removed yet is removed here.
         await _clear(staged)
         return
-    if staged.record.state == "closing":
-        await close(staged)
-        return
-    await _clear(staged)
-    await staged.staging.bucket.delete(staged.staging.record_key(staged.session_id))
+    raise staged.restless()
 
 
 async def close(staged: Staged) -> None:
@@ -126,7 +136,7 @@ async def _take_back(staged: Staged) -> bool:
         return False
     # The condition prevents the removal of a file that was put there meanwhile.
     key = staging.settings.key(staged.destination)
-    await staging.bucket.delete(key, only=found.etag)
+    await staging.bucket.delete_if(key, found.etag)
     return True
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from attrs import define, field
-from twisted.internet.defer import CancelledError, Deferred, DeferredLock
+from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from txbits._deferreds import begun, shielded
@@ -20,14 +20,11 @@ from txbits.backends.s3._bodies import Body
 from txbits.backends.s3._bucket import NoUpload, fitting
 from txbits.backends.s3._budget import Share
 from txbits.backends.s3._grid import Grid
+from txbits.backends.s3._holding import HoldingWriter
 from txbits.backends.s3._settings import LEAST_PART
-from txbits.backends.s3._staged import Staged
 from txbits.backends.s3._storing import look
 from txbits.errors import BackendError, NoSuchSession, OutOfSpace, StagedDataLost
 from txbits.interfaces import IWriter
-
-#: Chunks are joined up to this length, in bytes.
-_SHORT_CHUNK = 1 << 14
 
 #: How many parts a multipart upload has at most.
 _MOST_PARTS = 10_000
@@ -44,7 +41,7 @@ MOST_PIECES = 100
 
 @implementer(IWriter)
 @define(eq=False)
-class ReplyWriter:
+class ReplyWriter(HoldingWriter):
     """
     Writes a reply; see :class:`~txbits.interfaces.IWriter`.
 
@@ -52,20 +49,12 @@ class ReplyWriter:
     ``_stored`` bytes are in pieces, and the next ``_held`` bytes in memory.
     """
 
-    _staged: Staged
     key: str
-    _lock: DeferredLock = field(factory=DeferredLock, init=False)
-    _chunks: list[bytes] = field(factory=list, init=False)
     _held: int = field(default=0, init=False)
     _pieces: list[tuple[str, int]] = field(factory=list, init=False)
     _stored: int = field(default=0, init=False)
     _sent: int = field(default=0, init=False)
     _upload: str | None = field(default=None, init=False)
-    _fault: BaseException | None = field(default=None, init=False)
-    _is_open: bool = field(default=True, init=False)
-    _is_abandoned: bool = field(default=False, init=False)
-    _is_going: bool = field(default=False, init=False)
-    _room: Deferred[None] | None = field(default=None, init=False)
     _late: Any = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -76,10 +65,8 @@ class ReplyWriter:
         return self._staged.staging.reply_memory
 
     @property
-    def held(self) -> int:
-        """How many bytes could be put away."""
-        # A writer that waits for memory cannot put bytes away.
-        return 0 if self._is_going or self._room is not None else self._held
+    def _in_memory(self) -> int:
+        return self._held
 
     # Writing
 
@@ -88,16 +75,9 @@ class ReplyWriter:
         return shielded(begun(self._write_in_turn(data)))
 
     async def _write_in_turn(self, data: bytes) -> None:
-        await self._lock.acquire()
-        try:
-            self._usable()
-            try:
-                await self._write(data)
-            except BaseException as error:
-                self._fail(error)
-                raise
-        finally:
-            self._lock.release()
+        async with self._lock:
+            self._require_open()
+            await self._guarded(self._write(data))
 
     async def _write(self, data: bytes) -> None:
         while data:
@@ -111,67 +91,16 @@ class ReplyWriter:
                 clock = self._staged.staging.clock
                 self._late = clock.callLater(PATIENCE, self._is_slow)
 
-    def _append(self, piece: bytes) -> None:
-        # Many objects of a few bytes would use much more memory than is counted.
-        if self._chunks and len(self._chunks[-1]) + len(piece) <= _SHORT_CHUNK:
-            self._chunks[-1] += piece
-        else:
-            self._chunks.append(piece)
-
-    def _usable(self) -> None:
-        if self._fault is not None:
-            raise self._fault
-        if not self._is_open or self._is_abandoned:
-            raise BackendError("this writer is closed")
-
     # Memory
 
-    async def _make_room(self, length: int) -> None:
-        if not self._memory.fits(length) and not self._memory.fits_soon(length):
-            # This one must not hold bytes while others put theirs away for it.
-            await self._put_away()
-        await self._take(length)
-
     async def _take(self, length: int) -> None:
-        """Request memory, unless the writer is abandoned meanwhile."""
-        if self._is_abandoned:
-            raise BackendError("this writer is closed")
-        room = self._room = self._memory.take(length)
-        try:
-            await room
-        except CancelledError as error:
-            if self._is_abandoned:
-                raise BackendError("this writer is closed") from error
-            raise
-        finally:
-            self._room = None
+        await super()._take(length)
         self._held += length
 
     def _is_slow(self) -> None:
         self._late = None
         if self._held >= LEAST_PIECE:
             self.put_away()
-
-    def put_away(self) -> None:
-        """Store what is held as a piece, because others need the memory."""
-        if not self._is_going:
-            self._is_going = True
-            # The next write, or close, raises the error.
-            begun(self._put_away_in_turn()).addErrback(lambda _: None)
-
-    async def _put_away_in_turn(self) -> None:
-        try:
-            await self._lock.acquire()
-            try:
-                if self._is_open and not self._is_abandoned and self._fault is None:
-                    await self._put_away()
-            except BaseException as error:
-                self._fail(error)
-                raise
-            finally:
-                self._lock.release()
-        finally:
-            self._is_going = False
 
     async def _put_away(self) -> None:
         if not self._held:
@@ -186,16 +115,11 @@ class ReplyWriter:
 
     async def _make_one(self) -> None:
         """Join all pieces of the present part into one."""
-        await self._gathered()
+        await self._gather()
         pieces, self._pieces = self._pieces, []
         # It replaces the first of them, whose key it has.
         await self._put_away()
         await self._remove(pieces[1:])
-
-    def _fail(self, error: BaseException) -> None:
-        self._fault = error
-        # These bytes are lost, and others may be waiting for memory.
-        self._drop()
 
     def _drop(self) -> None:
         held, self._held = self._held, 0
@@ -208,7 +132,7 @@ class ReplyWriter:
 
     # Parts
 
-    async def _gathered(self) -> list[bytes]:
+    async def _gather(self) -> list[bytes]:
         """Read the pieces of the present part back, and return all of its bytes."""
         if not self._stored:
             return self._chunks
@@ -231,11 +155,14 @@ class ReplyWriter:
         bucket = self._staged.staging.bucket
         number = self._sent // LEAST_PART
         if number == _MOST_PARTS:
-            raise OutOfSpace(f"a reply of over {self._sent} bytes")
+            raise OutOfSpace(
+                f"a reply of over {self._sent} bytes does not fit into {_MOST_PARTS} "
+                "parts; let the application send a shorter one"
+            )
         if self._upload is None:
             # Others, whose responses were lost, are found at the release by their key.
             self._upload = (await bucket.begin_upload(self.key, {})).upload
-        body = Body(await self._gathered())
+        body = Body(await self._gather())
         self._memory.leaving += body.length
         try:
             await bucket.put_part(self.key, self._upload, number, body)
@@ -254,36 +181,22 @@ class ReplyWriter:
 
     # The end
 
-    def close(self) -> Deferred[None]:
-        """Put the rest; see :class:`~txbits.interfaces.IWriter`."""
-        return shielded(begun(self._close()))
-
     async def _close(self) -> None:
-        await self._lock.acquire()
+        self._is_open = False
         try:
-            if not self._is_open:
-                return
-            self._is_open = False
-            try:
-                self._usable_to_end()
-                await self._end()
-            except BaseException:
-                self._staged.reply_is_torn = True
-                await self._abort()
-                raise
-            finally:
-                self._leave()
+            self._require_no_fault()
+            await self._end()
+        except BaseException:
+            self._staged.reply_is_torn = True
+            await self._abort()
+            raise
         finally:
-            self._lock.release()
-
-    def _usable_to_end(self) -> None:
-        if self._fault is not None:
-            raise self._fault
+            self._leave()
 
     async def _end(self) -> None:
         bucket = self._staged.staging.bucket
         if self._upload is None:
-            await bucket.put(self.key, Body(await self._gathered()))
+            await bucket.put(self.key, Body(await self._gather()))
             await self._remove_pieces()
         else:
             if self._held or self._stored:
@@ -318,25 +231,6 @@ class ReplyWriter:
             await self._staged.staging.bucket.abort(self.key, upload)
         await self._remove_pieces()
 
-    def _leave(self) -> None:
-        self._drop()
-        self._memory.holders.discard(self)
-        if self._staged.reply_writer is self:
-            self._staged.reply_writer = None
-
-    async def abandon(self) -> None:
-        """
-        Stop writing.
-
-        Requests under way are waited for, so that nothing arrives after the release.
-        """
-        self._is_abandoned = True
-        if self._room is not None:
-            self._room.cancel()
-        await self._lock.acquire()
-        try:
-            self._is_open = False
-            self._leave()
-            await self._abort()
-        finally:
-            self._lock.release()
+    async def _give_up(self) -> None:
+        self._leave()
+        await self._abort()

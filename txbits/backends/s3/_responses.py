@@ -241,6 +241,8 @@ class Reader:
         region = error.get("Region") or headers.get("x-amz-bucket-region")
         if region and region != self._region:
             text += f"; the bucket's region is {region}"
+        if kind is S3Full:
+            text += "; free some space, or raise the quota or limit"
         return kind(text, status, code, date=headers.get("date", ""))
 
 

@@ -1,12 +1,22 @@
 """
 The bytes of a session that are in the bucket, and its record, as this node knows them.
 
-What this object knows is a copy: other nodes may have changed the session since. So
-each write of the record is conditional: the record must still be the one that was
-copied. Before an answer that cannot be taken back, the copy is read again.
+What this object knows is a copy: other nodes may have changed the session since. These
+rules hold:
 
-The bytes of a long file are not in the record. So the record names the node that serves
-them; see :func:`~txbits.backends.s3._storing.prove`.
+- The record is only written on the condition that it is still the one that was copied.
+  If it is not, the present one is read, and the change is decided again.
+- The bytes before :attr:`Staged.offset` are in the bucket, unless somebody else has
+  removed them since. They are measured, and not stored as a number.
+- The bytes of a small file are in the record. Those of a longer one are not, so what
+  this node knows of them has a worth of its own: see
+  :mod:`~txbits.backends.s3._knowledge`.
+- Bytes are acknowledged when they are stored, and after that the record was written,
+  or compared with the copy.
+- Once the state of the record is "releasing" or "closing", it stays so until the end. A
+  node that learns of it accepts no more bytes, and publishes nothing. One that does not
+  learn of it before it publishes notices when it writes the record of its close.
+- Before an answer that cannot be taken back, the copy is read again.
 
 This module changes the record and stores what is known.
 :mod:`~txbits.backends.s3._measuring` finds out what is in the bucket, and
@@ -22,13 +32,14 @@ from uuid import UUID
 from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, DeferredLock
 
-from txbits._deferreds import Waiters
+from txbits._deferreds import Shared
 from txbits.backends.s3._bodies import Digest
 from txbits.backends.s3._bucket import SESSION_HEADER
-from txbits.backends.s3._grid import Grid, Span, cover, reach
+from txbits.backends.s3._grid import Grid, Span, reach
+from txbits.backends.s3._knowledge import TRANSITIONS, Event, Knowledge
 from txbits.backends.s3._records import Closed, Record, State
 from txbits.backends.s3._staging import Changed, Seen, Staging, Stored, name_of
-from txbits.errors import BackendError, NoSuchSession, StagedDataLost
+from txbits.errors import BackendError, NoSuchSession
 
 #: The maximum number of attempts to write or read a record that other nodes change.
 MOST_CHANGES = 20
@@ -71,12 +82,8 @@ class Staged:
     :ivar has_gap: Whether bytes are missing before others that are stored.
     :ivar opened_total: The length that a writer was opened with, which may not be in
         the record yet.
-    :ivar ending: The release that is in progress on this node.
-    :ivar is_fresh: Whether parts and tails have been listed since the last writer.
-    :ivar has_missed: Whether another node may have acknowledged bytes since parts and
-        tails were last listed.
-    :ivar is_settled: Whether parts and tails were listed after this node was named in
-        the record.
+    :ivar ending: The release, while it is in progress on this node.
+    :ivar knowledge: What the last listing of parts and tails is worth.
     :ivar beginning: Held while the multipart upload is being created.
     :ivar filing: Held while all bytes are being assembled into one object.
     :ivar attempt: The last attempt of this node to ask the application.
@@ -106,10 +113,8 @@ class Staged:
     acknowledged: int = field(default=0, init=False)
     has_gap: bool = field(default=False, init=False)
     opened_total: int | None = field(default=None, init=False)
-    ending: Waiters[None] | None = field(default=None, init=False)
-    is_fresh: bool = field(default=False, init=False)
-    has_missed: bool = field(default=False, init=False)
-    is_settled: bool = field(default=True, init=False)
+    ending: Shared[None] = field(factory=Shared, init=False)
+    knowledge: Knowledge = field(default=Knowledge.COMPLETE, init=False)
     beginning: DeferredLock = field(factory=DeferredLock, init=False)
     filing: DeferredLock = field(factory=DeferredLock, init=False)
     attempt: int = field(default=0, init=False)
@@ -210,7 +215,10 @@ class Staged:
         """
         record = self.record
         return (
-            record.total is None or record.is_small or self.has_all or self.is_complete
+            record.total is None
+            or record.is_small
+            or self.is_complete
+            or self.knowledge is Knowledge.COMPLETE
         )
 
     @property
@@ -218,10 +226,9 @@ class Staged:
         """Whether the record names this node."""
         return self.record.node == self.staging.node
 
-    @property
-    def has_all(self) -> bool:
-        """Whether this node knows of all bytes acknowledged before this record."""
-        return self.is_named and self.is_settled and not self.has_missed
+    def learn(self, event: Event) -> None:
+        """Note what changes the worth of the last listing."""
+        self.knowledge = TRANSITIONS[self.knowledge][event]
 
     def _derive(self) -> None:
         record = self.record
@@ -251,20 +258,19 @@ class Staged:
             self.parts.clear()
             self.offset = reach(self.tails)
         if self.etag != stored.etag:
-            # This node may not know what another node has acknowledged since.
-            self.has_missed = True
+            self.learn(Event.CHANGED)
             if stored.record.node not in (None, self.staging.node):
                 # That node has told the client how much is held, which may be less.
                 self.acknowledged = 0
         self.record, self.etag = stored.record, stored.etag
         # If this node failed to release it, another node may have continued with it.
-        self.releasing = self.ending is not None
+        self.releasing = self.ending.is_running
         self.written = stored.modified
         self.progressed = max(self.progressed, stored.modified)
         self.confirmed = self.staging.clock.seconds()
         self._derive()
 
-    def standing(self) -> None:
+    def require_standing(self) -> None:
         """
         Check that the session has not ended, as far as is known.
 
@@ -280,7 +286,7 @@ class Staged:
         :raises NoSuchSession: If the session is over, or its release has begun.
         """
         self.take(await self.staging.read(self.session_id))
-        self.standing()
+        self.require_standing()
 
     async def is_unchanged(self) -> bool:
         """
@@ -338,14 +344,16 @@ class Staged:
 
     async def mark(self, state: State) -> None:
         """
-        Announce in the record what is about to happen.
+        Announce in the record what is about to happen; "open" takes back that the file
+        may be published. An end that was announced is not taken back.
 
-        :raises NoSuchSession: If the session is over.
+        :raises NoSuchSession: If the session is over, or, before it is published, if
+            its release has begun.
         """
 
         def change(record: Record) -> Record | None:
             if state == "publishing":
-                self.standing()
+                self.require_standing()
             if record.state in (state, "releasing", "closing"):
                 return None
             if state == "publishing" and not record.is_small:
@@ -372,25 +380,6 @@ class Staged:
         """Note that the multipart upload has ended, and its parts are gone."""
         self.parts = set()
         self.offset = reach(self.tails)
-
-    async def read_tails(self, start: int, end: int) -> list[bytes]:
-        """
-        Read back bytes that are stored as tails.
-
-        :raises StagedDataLost: If some of them are missing.
-        """
-        chunks = []
-        for span in cover(self.tails, start, end):
-            key = self.staging.tail_key(self.session_id, span)
-            found = await self.staging.bucket.get(key, span.length)
-            if found is None or len(found.body) != span.length:
-                raise StagedDataLost(f"{key} is missing or has changed")
-            # The previous tail may overlap with the beginning of this one.
-            chunks.append(found.body[start - span.start : end - span.start])
-            start = min(span.end, end)
-        if start < end:
-            raise StagedDataLost(f"no tail contains byte {start}")
-        return chunks
 
     def drop_copy(self) -> None:
         """Free the memory of bytes that the bucket has."""

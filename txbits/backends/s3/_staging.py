@@ -25,6 +25,7 @@ from txbits.backends.s3._records import (
     decoded,
     encoded,
 )
+from txbits.backends.s3._responses import S3Error
 from txbits.backends.s3._settings import S3Settings
 from txbits.clocks import wall_of
 from txbits.errors import (
@@ -217,12 +218,12 @@ class Staging:
             raise Changed(found) from error
 
     async def write_closed(
-        self, session_id: UUID, record: Closed, instead_of: str | None
+        self, session_id: UUID, record: Closed, instead_of: str
     ) -> None:
         """
         Write the record of a close.
 
-        :param instead_of: The ETag of the session's record; ``None`` to replace any.
+        :param instead_of: The ETag of the session's record.
         :raises Changed: If the record in the bucket is another, and not this one.
         """
         try:
@@ -235,6 +236,27 @@ class Staging:
             found = await self.read(session_id)
             if found is None or found.record != record:
                 raise Changed(found) from error
+
+    async def remove(self, session_id: UUID, etag: str) -> None:
+        """
+        Remove a record, unless another node has changed it.
+
+        :param etag: The ETag of the record.
+        :raises Changed: If the record in the bucket is another, or is gone.
+        """
+        key = self.record_key(session_id)
+        try:
+            is_gone = await self.bucket.delete_if(key, etag)
+        except S3Error:
+            # The store may not support the condition. If it has another problem, what
+            # follows fails too.
+            is_gone = False
+        if is_gone:
+            return
+        found = await self.read(session_id)
+        if found is None or found.etag != etag:
+            raise Changed(found)
+        await self.bucket.delete(key)
 
     # Destinations
 

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from txbits.backends.s3._bodies import Body
 from txbits.backends.s3._bucket import NoUpload, UnknownUploads
 from txbits.backends.s3._grid import Span
+from txbits.backends.s3._knowledge import Event, Knowledge
 from txbits.backends.s3._measuring import is_whole, measure
 from txbits.backends.s3._records import Record
 from txbits.backends.s3._staged import Staged
@@ -29,7 +30,7 @@ async def store_small(
     """Write bytes of a small file, and its length, into the record."""
 
     def change(record: Record) -> Record | None:
-        staged.standing()
+        staged.require_standing()
         if record.total not in (None, total):
             raise BackendError(f"the file has {record.total} bytes, not {total}")
         held = len(record.inline)
@@ -89,13 +90,10 @@ async def _upload_of(staged: Staged) -> str:
     :returns: Its id.
     """
     # Once for all parts that are being sent.
-    await staged.beginning.acquire()
-    try:
+    async with staged.beginning:
         return staged.record.upload or await begin_multipart(
             staged, "upload", staged.upload_key, staged.upload_headers, in_doubt=False
         )
-    finally:
-        staged.beginning.release()
 
 
 async def begin_multipart(
@@ -124,7 +122,7 @@ async def begin_multipart(
     upload = begun.upload
 
     def change(record: Record) -> Record | None:
-        staged.standing()
+        staged.require_standing()
         if name == "upload" and staged.upload_key != key:
             # Older versions change the layout when they begin to ask an application.
             raise BackendError(f"another node has moved session {staged.session_id}")
@@ -184,7 +182,7 @@ async def prove(staged: Staged, tails: Iterable[Span]) -> None:
         if (
             not staged.is_named
             # An earlier attempt to list what others have stored failed.
-            or staged.has_missed
+            or staged.knowledge is Knowledge.OVERTAKEN
             or not await staged.is_unchanged()
         ):
             await _take_over(staged)
@@ -221,17 +219,13 @@ async def _take_over(staged: Staged) -> None:
     """
 
     def change(record: Record) -> Record | None:
-        staged.standing()
+        staged.require_standing()
         return record.changed(node=staged.staging.node, acknowledged=staged.offset)
 
     await staged.update(change)
-    if staged.has_missed:
+    staged.learn(Event.TAKEN_OVER)
+    if staged.knowledge is Knowledge.OVERTAKEN:
         await measure(staged)
-    else:
-        # The node that was named before may have acknowledged something after this one
-        # had listed. That Ack was sent at the same time as this one will be, but the
-        # next Fragment has to take it into account.
-        staged.is_settled = False
 
 
 async def _remove(staged: Staged, tails: Iterable[Span]) -> None:

@@ -18,7 +18,7 @@ from txbits.backends._serving import Reading
 from txbits.backends.s3._bodies import Body
 from txbits.backends.s3._bucket import Found, NotMet, NoUpload, WrongPart
 from txbits.backends.s3._downloads import Stream
-from txbits.backends.s3._measuring import find_file, whole
+from txbits.backends.s3._measuring import find_file, read_tails, whole
 from txbits.backends.s3._records import Record
 from txbits.backends.s3._staged import Staged
 from txbits.errors import BackendError, NoSuchSession, StagedDataLost
@@ -49,14 +49,11 @@ async def make_file(staged: Staged) -> Found:
         raise StagedDataLost("the session is being released")
     if not staged.is_complete:
         raise BackendError("the upload is not complete")
-    await staged.filing.acquire()
-    try:
+    async with staged.filing:
         record = staged.record
         if record.file is None:
             return await _make(staged)
         return Found(staged.upload_key, record.file, record.total or 0, 0.0)
-    finally:
-        staged.filing.release()
 
 
 async def write_file(
@@ -69,7 +66,7 @@ async def write_file(
     """
 
     def with_file(record: Record) -> Record:
-        staged.standing()
+        staged.require_standing()
         return change(record).changed(file=etag)
 
     try:
@@ -90,7 +87,7 @@ async def _make(staged: Staged) -> Found:
     held = staged.offset
     await memory.take(held)
     try:
-        return await _put(staged, Body(await staged.read_tails(0, held)))
+        return await _put(staged, Body(await read_tails(staged, 0, held)))
     finally:
         memory.give(held)
 

@@ -10,7 +10,7 @@ and why this is correct.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Awaitable, Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
@@ -25,7 +25,7 @@ from txbits._agents import Direct, agent_with
 from txbits._deferreds import begun, deferred, together
 from txbits.backends._destinations import checked_segments
 from txbits.backends._threads import Threads
-from txbits.backends.s3._access import resolved
+from txbits.backends.s3._access import Access, resolved
 from txbits.backends.s3._bucket import Bucket
 from txbits.backends.s3._budget import OF_PROCESS, Budget
 from txbits.backends.s3._cache import Known
@@ -110,6 +110,9 @@ class S3Backend:
         bytes are then put together where it can read them, and copied from there.
     :param make_client: Makes the client, from the same arguments as
         :class:`~txbits.backends.s3._client.Client`.
+    :param resolve: Finds the bucket's URL and credentials, as
+        :func:`~txbits.backends.s3._access.resolved` does.
+    :param probe: Tests the store at the start.
     :param budget: The memory that it shares with other backends.
     :param patience: After how many seconds the log says what the start waits for.
     """
@@ -118,6 +121,8 @@ class S3Backend:
     _reactor: Any
     _notifies: bool = field(default=False, kw_only=True)
     _make_client: Callable[..., Client] = field(default=Client, kw_only=True)
+    _resolve: Callable[..., Access] = field(default=resolved, kw_only=True)
+    _probe: Callable[[Staging], Awaitable[None]] = field(default=probe, kw_only=True)
     _budget: Budget = field(default=OF_PROCESS, kw_only=True)
     _patience: float = field(default=3.0, kw_only=True)
     _threads: Threads | None = field(default=None, init=False)
@@ -177,8 +182,8 @@ class S3Backend:
         threads = self._threads = Threads(self._reactor)
         try:
             clock = steady(self._reactor)
-            with self._noticed(self._say_no_credentials):
-                access = await threads(resolved, self.settings, clock, threads)
+            with self._tell_if_slow(self._say_no_credentials):
+                access = await threads(self._resolve, self.settings, clock, threads)
                 await access.ready()
                 policy = await threads(policy_of, self.settings)
             pool = self._pool = Pool(self._reactor)
@@ -202,14 +207,14 @@ class S3Backend:
             self._claims = Claims(self._opened)
             self._surveyor = Survey(self._opened, self._claims)
             self._opened.read_records_by(self._surveyor.records)
-            with self._noticed(client.report, "has not answered yet"):
-                await probe(self._opened)
+            with self._tell_if_slow(client.report, "has not answered yet"):
+                await self._probe(self._opened)
         except BaseException:
             await self.stop()
             raise
 
     @contextmanager
-    def _noticed(self, say: Callable[..., None], *args: Any) -> Iterator[None]:
+    def _tell_if_slow(self, say: Callable[..., None], *args: Any) -> Iterator[None]:
         """Log what a step of the start waits for, if it takes long."""
         timer = self._reactor.callLater(self._patience, say, *args)
         try:
@@ -240,9 +245,9 @@ class S3Backend:
             await pool.close()
         threads, self._threads = self._threads, None
         if threads is not None:
-            await self._ended(threads.stop())
+            await self._wait_briefly(threads.stop())
 
-    def _ended(self, stopping: Deferred[None]) -> Deferred[None]:
+    def _wait_briefly(self, stopping: Deferred[None]) -> Deferred[None]:
         """
         Wait for the threads to end, but not for long.
 
@@ -399,33 +404,6 @@ class S3Backend:
     # Closes
 
     @deferred
-    async def remember_close(
-        self, session_id: UUID, destination: tuple[str, ...], owner: str | None
-    ) -> None:
-        """Record a close; see :class:`~txbits.interfaces.IBackend`."""
-        session = self.staging.known.get(session_id)
-        if (
-            session is not None
-            and not session.is_over
-            and (session.destination, session.owner) == (destination, owner)
-        ):
-            await session.remember_close()
-            return
-        stored = await self.staging.read(session_id)
-        record = None if stored is None else stored.record
-        if (
-            stored is not None
-            and isinstance(record, Record)
-            and (record.destination, record.owner) == (destination, owner)
-        ):
-            # The session has not ended, and is not in the cache any more.
-            await self._session(stored, record).remember_close()
-            return
-        await self.staging.write_closed(
-            session_id, closed(session_id, destination, owner), None
-        )
-
-    @deferred
     async def recalls_close(
         self,
         session_id: UUID,
@@ -449,7 +427,7 @@ class S3Backend:
             return False
         # A node died on the way. The Ack says that everything is released.
         self.staging.known.forget(session_id)
-        await self._session(stored, record).remember_close()
+        await self._session(stored, record).release(remember=True)
         return True
 
     @deferred

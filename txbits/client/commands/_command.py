@@ -27,7 +27,8 @@ from txbits.client._exchange import (
     exchange_over_network,
 )
 from txbits.client._files import FILES, Files
-from txbits.client._requests import Untrusted
+from txbits.client._login import REFUSED_TOKEN
+from txbits.client._requests import CertificateRefused, Untrusted
 from txbits.client.events import TransferFailed
 from txbits.client.journal import JournalError
 from txbits.client.settings import InvalidSettings
@@ -196,15 +197,44 @@ def explain(
 def _advice(error: TransferFailed, options: argparse.Namespace | None) -> str:
     if isinstance(error.__cause__, Untrusted):
         return "; --cacert FILE trusts other authorities"
+    if isinstance(error.__cause__, CertificateRefused):
+        return "; --cert FILE shows one"
     if error.status == 401 and (
         links_of(getattr(options, "url", "").partition("?")[2].encode())
     ):
         return "; the link may have expired, or have been revoked"
-    if error.status == 401 and getattr(options, "user", None) is None:
-        return "; --user NAME sends a name and a password"
+    if error.status == 401:
+        return _advice_on_login(str(error), options)
     if error.status == 407 and getattr(options, "proxy_user", None) is None:
         return "; --proxy-user NAME sends a name and a password"
     return ""
+
+
+#: Which option answers which schemes, and what it sends.
+_LOGINS = (
+    ("negotiate", ("Negotiate",), "--negotiate sends a Kerberos ticket"),
+    ("token_file", ("Bearer",), "--token-file FILE sends a token"),
+    ("user", ("Basic", "Digest"), "--user NAME sends a name and a password"),
+)
+
+
+def _advice_on_login(words: str, options: argparse.Namespace | None) -> str:
+    """What to send, of what a server asks for, if nothing was sent."""
+    _, asks, offered = words.partition("it asks for ")
+    given = [option for option, *_ in _LOGINS if getattr(options, option, None)]
+    if given == ["token_file"] and "Bearer" not in offered:
+        # It was sent unasked.
+        return f"; {REFUSED_TOKEN}"
+    if given:
+        return ""
+    found = [
+        advice
+        for _, schemes, advice in _LOGINS
+        # In brackets is what has come of the attempt.
+        if not asks
+        or any(each in offered and f"{each} (" not in offered for each in schemes)
+    ]
+    return f"; {', '.join(found)}" if found else ""
 
 
 def failure_fields(error: BaseException) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """
 Options that several commands share.
 
-Passwords come from the environment, a file, or a prompt on the terminal, but never from
-the command line, which all users of a machine can read.
+Passwords and tokens come from the environment, a file, or a prompt on the terminal, but
+never from the command line, which all users of a machine can read.
 """
 
 from __future__ import annotations
@@ -61,6 +61,23 @@ def add_connection_options(
         "TXBITS_PASSWORD, ~/.netrc, or the terminal",
     )
     add(
+        "--negotiate",
+        action="store_true",
+        help="log in with your Kerberos ticket (see kinit) if the server asks for "
+        "Negotiate",
+    )
+    add(
+        "--token-file",
+        metavar="FILE",
+        help="bearer token, in a file that other users cannot read; without it, the "
+        "token is read from TXBITS_TOKEN",
+    )
+    add(
+        "--allow-plain-token",
+        action="store_true",
+        help="send the token to another host even without TLS",
+    )
+    add(
         "--header",
         metavar="NAME: VALUE",
         type=_types.header,
@@ -104,8 +121,8 @@ def add_trust_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trust-host-id",
         action="store_true",
-        help="also send password, headers and certificate to a host that the server "
-        "names for the upload (BITS-Host-Id)",
+        help="also send password, token, ticket, headers and certificate to a host "
+        "that the server names for the upload (BITS-Host-Id)",
     )
 
 
@@ -138,6 +155,7 @@ def connection_settings(
 
     :param url: The server's URL, to look up the password.
     :raises UsageError: If a file cannot be read, or there is no password.
+    :raises InvalidSettings: If the token cannot be used.
     """
     key, certificate = options.key, options.cert
     if key is not None and certificate is None:
@@ -158,7 +176,10 @@ def connection_settings(
         proxy_credentials = _credentials(
             context, options.proxy_user, host, "TXBITS_PROXY_PASSWORD"
         )
-    return ConnectionSettings(
+    token = None
+    if options.token_file is None:
+        token = context.environ.get("TXBITS_TOKEN") or None
+    settings = ConnectionSettings(
         headers=_headers(options.header),
         credentials=credentials,
         proxy=proxy,
@@ -168,7 +189,16 @@ def connection_settings(
         key=None if key is None else read_file(key),
         limit_rate=getattr(options, "limit_rate", None),
         trust_host_id=getattr(options, "trust_host_id", False),
+        negotiate=options.negotiate,
+        token=token,
+        token_file=options.token_file,
+        allow_plain_token=options.allow_plain_token,
     )
+    if settings.says_token_unasked:
+        settings.check_way_of_token(url)
+    # A file that cannot be used is told before anything is sent.
+    settings.get_token()
+    return settings
 
 
 def proxy_of(environ: Mapping[str, str], url: str) -> FoundProxy | None:

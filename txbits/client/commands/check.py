@@ -8,7 +8,16 @@ import argparse
 import json
 from difflib import get_close_matches
 
-from txbits.check import CHECKS, GROUPS, Report, Result, Run, Target, Unreachable
+from txbits.check import (
+    CHECKS,
+    GROUPS,
+    NotLetIn,
+    Report,
+    Result,
+    Run,
+    Target,
+    Unreachable,
+)
 from txbits.check._report import renderer_for
 from txbits.check._run import DEFAULT_PATIENCE, select
 from txbits.client._display import write
@@ -85,6 +94,10 @@ async def _perform(context: Context, options: argparse.Namespace) -> Status:
         ended = True
     except Unreachable as error:
         raise TransferFailed(str(error), transient=True) from error
+    except NotLetIn as error:
+        raise TransferFailed(
+            f"{target.shown()}: {error}", transient=False, status=error.status
+        ) from error.__cause__
     finally:
         if not ended:
             for line in run.left_behind:
@@ -122,13 +135,14 @@ COMMAND = Command(
     help="check whether a server conforms to BITS",
     description="Check whether a server does what MC-BUP requires and what txbits "
     "promises beyond it. Sessions are cancelled at the end. Exits with 2 if a check "
-    "failed that MC-BUP requires. Each request has the password, as Basic. Client "
-    "proxies are not supported, because they would change the packets.",
+    "failed that MC-BUP requires. Each request has the token, or the password, as "
+    "Basic; with --negotiate each connection is logged in. Client proxies are not "
+    "supported, because they would change the packets.",
     arguments=_arguments,
     perform=_perform,
     meanings={
         Status.DONE: "no check failed that MC-BUP requires",
-        Status.REFUSED: "a check failed",
+        Status.REFUSED: "a check failed, or the server does not accept the credentials",
         Status.GAVE_UP: "the server cannot be reached",
     },
 )

@@ -105,7 +105,7 @@ class StreamingBody:
         if self._refused:
             self._drained += len(data)
             if self._drained > DRAIN_LIMIT:
-                self._drain_no_longer()
+                self.stop_draining()
         elif self._consume is None or self._consuming:
             self.waiting += data
             self._channel.pause_body()
@@ -122,9 +122,7 @@ class StreamingBody:
     def end(self) -> None:
         """The last byte has arrived."""
         self.ended = True
-        if self._when_drained is not None:
-            self._drain_no_longer()
-        else:
+        if not self.stop_draining():
             self._flow()
 
     def lost(self) -> None:
@@ -159,21 +157,18 @@ class StreamingBody:
         self._when_drained = done
         self._channel.await_body()
 
-    def drained_no_longer(self) -> bool:
-        """Stop to discard the rest. Return whether it was discarded."""
-        is_drained = self._when_drained is not None
-        self._drain_no_longer()
-        return is_drained
+    def stop_draining(self) -> bool:
+        """Stop discarding the rest. Return whether it was being discarded."""
+        done, self._when_drained = self._when_drained, None
+        if done is None:
+            return False
+        done()
+        return True
 
     def refuse(self) -> None:
         """Discard what has arrived and has not been consumed."""
         self._refused = True
         self.waiting.clear()
-
-    def _drain_no_longer(self) -> None:
-        done, self._when_drained = self._when_drained, None
-        if done is not None:
-            done()
 
     def _flow(self) -> None:
         """Give the consumer what is waiting, then read on or finish."""

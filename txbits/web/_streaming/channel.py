@@ -46,8 +46,9 @@ class StreamingChannel(Connection):
     """
     An HTTP/1.1 connection that dispatches a packet when its head is complete.
 
-    In each turn, it serves one of the requests that were sent ahead. Meanwhile, the
-    others stay in ``_buffer``, and ``LineReceiver.paused`` is true.
+    In each turn, it serves one of the requests that were sent ahead. While a request is
+    being served, HTTPChannel collects what follows it in ``_dataBuffer``. Between two
+    turns, that is in ``_buffer``, and ``LineReceiver.paused`` is true.
     """
 
     MAX_LENGTH = MAX_HEAD
@@ -147,14 +148,13 @@ class StreamingChannel(Connection):
 
         :param data: The bytes that have arrived, starting with this head.
         """
-        # An immediate answer must not start the next request.
+        # Bytes that are delivered from within this call wait in _buffer.
         self._busyReceiving = True
         try:
             length = head.body_length
             end = head.length + length
             is_whole = not length or (end <= len(data) and not head.expects)
-            # HTTPChannel does this as well, and resets what reading the lines of a head
-            # has changed.
+            # What follows a head is not read as lines: see rawDataReceived.
             self.line_mode = 0
             streaming = None
             if is_whole:
@@ -175,12 +175,14 @@ class StreamingChannel(Connection):
             if is_whole and length:
                 request.whole_body = WholeBody(self, data[head.length : end])
             if not head.is_kept:
+                # Until then, it is kept: this would not be read otherwise.
                 self.persistent = self.checkPersistence(request, head.version)
             request.dispatch(METHOD, head.target, head.version)
         finally:
             self._busyReceiving = False
 
     def rawDataReceived(self, data: bytes) -> None:
+        """Take what follows a head: bytes of the body, or of the next request."""
         if self.state.discards:
             # It arrived together with the head of a request that was refused.
             self._discard(data)

@@ -178,7 +178,7 @@ class Connection(HTTPChannel):
 
     def _end(self) -> None:
         """Close: there is no complete request left to answer."""
-        if self._body is not None and self._body.drained_no_longer():
+        if self._body is not None and self._body.stop_draining():
             # A refused body was being discarded. Its answer closes the connection.
             return
         self.persistent = False

@@ -37,6 +37,9 @@ T = TypeVar("T")
 
 _log = Logger()
 
+#: The maximum length of a Host header, in bytes. Names in the DNS have up to 253.
+_LONGEST_HOST = 1024
+
 # RFC 9110 7.2: uri-host [ ":" port ], as in RFC 3986 3.2.2. An address in brackets is
 # not checked here.
 _HOST = re.compile(
@@ -62,7 +65,7 @@ def _names_its_host(headers: Mapping[bytes, Sequence[bytes]], version: bytes) ->
     hosts = headers.get(b"host")
     if hosts is None:
         return version == b"HTTP/1.0"
-    return len(hosts) == 1 and _is_host(hosts[0])
+    return len(hosts) == 1 and len(hosts[0]) <= _LONGEST_HOST and _is_host(hosts[0])
 
 
 def head_of(request: Request) -> tuple[Mapping[bytes, Sequence[bytes]], bool]:
