@@ -182,6 +182,16 @@ class PacketTests(AuditCase):
         unknown = told(packet(b"Close-Session", UNKNOWN_ID), "alice")
         self.assertEqual(self.answered(lambda: self.ask(unknown)), [])
 
+    def test_it_does_not_tell_ids_that_are_secrets(self) -> None:
+        self.serve(
+            Settings(create_directories=True),
+            authenticators=[ByName()],
+            session_credentials="create",
+        )
+        self.resource.log_packets = True
+        (event,) = self.answered(self.created)
+        self.assertRegex(event["session"], r"^[0-9A-F]{8}\.\.\.$")
+
     def test_it_can_be_switched_off_and_on_again(self) -> None:
         self.serve_logging()
         for is_on in (False, True):

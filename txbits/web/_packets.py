@@ -98,12 +98,13 @@ class PacketHandler(Generic[P]):
         )
         if content_range is not None:
             log_format += ": bytes {range}"
+        session, is_secret = ack.session_id, self.gate.hides_ids
         log_often(
             _log,
             log_format,
             packet=self.packet.packet_type,
             **named(request, self.caller),
-            session=None if ack.session_id is None else session_name(ack.session_id),
+            session=session and session_name(session, is_secret=is_secret),
             destination=destination_name(self.destination),
             status=ack.status,
             range=content_range,
