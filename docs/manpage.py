@@ -42,6 +42,14 @@ _EXAMPLES = (
 _ENVIRONMENT = (
     ("TXBITS_PASSWORD", "The password of --user."),
     ("TXBITS_PROXY_PASSWORD", "The password of --proxy-user."),
+    (
+        "http_proxy, https_proxy, all_proxy",
+        "The proxy for URLs of http, of https, or of both, as curl reads them.",
+    ),
+    (
+        "no_proxy, NO_PROXY",
+        "Hosts, domains, addresses and networks that are reached without a proxy.",
+    ),
     ("NETRC", "The file of passwords, in place of ~/.netrc."),
     ("XDG_STATE_HOME", "The parent of the folder txbits, which has the journals."),
 )

@@ -84,7 +84,7 @@ class ArgumentTests(SynchronousTestCase):
     def test_missing_arguments_are_refused(self) -> None:
         self.assertIn("COMMAND", self.refuse())
         self.assertIn("URL", self.refuse("upload", "a"))
-        self.assertIn("FILE", self.refuse("upload"))
+        self.assertIn("URL", self.refuse("upload"))
 
     def test_unknown_words_are_refused(self) -> None:
         self.assertIn("frobnicate", self.refuse("frobnicate"))

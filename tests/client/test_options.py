@@ -218,6 +218,32 @@ class SettingsTests(SynchronousTestCase):
         self.assertIsNone(settings.credentials)
         self.assertIn("--proxy", self.refuse("--proxy-user", "me"))
 
+    def test_the_environment_may_name_a_proxy(self) -> None:
+        named = {"https_proxy": "http://me:s%40same@proxy:8", "no_proxy": "x"}
+        settings = self.settings(**named)
+        self.assertEqual(settings.proxy, "http://proxy:8")
+        self.assertEqual(settings.proxy_credentials, Credentials("me", "s@same"))
+
+    def test_the_option_counts_before_the_environment(self) -> None:
+        for argument, proxy in (("http://p:1", "http://p:1"), ("", None)):
+            settings = self.settings("--proxy", argument, all_proxy="proxy:8")
+            self.assertEqual(settings.proxy, proxy)
+            self.assertIsNone(settings.proxy_credentials)
+
+    def test_the_proxy_s_user_may_be_an_option_if_the_environment_names_it(
+        self,
+    ) -> None:
+        settings = self.settings(
+            "--proxy-user", "me", all_proxy="p:8", TXBITS_PROXY_PASSWORD="sesame"
+        )
+        self.assertEqual(settings.proxy_credentials, Credentials("me", "sesame"))
+
+    def test_a_proxy_of_another_kind_is_wrong_usage(self) -> None:
+        for kind in ("socks5", "https"):
+            words = self.refuse(all_proxy=f"{kind}://me:sesame@proxy:8")
+            self.assertIn("all_proxy: only HTTP proxies", words)
+            self.assertNotIn("sesame", words)
+
     def test_headers_may_be_in_a_file(self) -> None:
         path = self.file("h", "X-A: b\n\nX-C: d: e\n")
         settings = self.settings("--header", "X-Z: y", "--header", f"@{path}")

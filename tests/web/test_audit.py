@@ -13,6 +13,7 @@ from twisted.logger import LogEvent, capturedLogs, formatEvent
 
 from tests.web.support import (
     PATH,
+    UNKNOWN_ID,
     Authenticator,
     DenyingPolicy,
     Policy,
@@ -133,6 +134,71 @@ class UploadTests(AuditCase):
             scheme=None,
             client=None,
         )
+
+
+class PacketTests(AuditCase):
+    """``log_packets``: a line for each packet, beside those of the trail."""
+
+    def answered(self, act: Callable[[], Any]) -> list[LogEvent]:
+        """The lines about packets that are logged meanwhile."""
+        with capturedLogs() as events:
+            act()
+        return [e for e in events if formatEvent(e).startswith("answered")]
+
+    def serve_logging(self) -> None:
+        self.serve(Settings(create_directories=True), authenticators=[ByName()])
+        self.resource.log_packets = True
+
+    def test_each_packet_that_succeeds_has_a_line(self) -> None:
+        self.serve_logging()
+        who = {"user": "alice", "scheme": "told", "client": CLIENT, "directory": ""}
+
+        def act() -> None:
+            session = self.created()
+            self.ask(told(packet(b"Ping"), "alice"))
+            self.ask(told(fragment(session, 0, b"12345", 5), "alice"))
+            self.ask(told(packet(b"Close-Session", session), "alice"))
+
+        events = self.answered(act)
+        self.assertEqual(
+            [event["packet"] for event in events],
+            ["Create-Session", "Ping", "Fragment", "Close-Session"],
+        )
+        for event in events:
+            self.assertEqual({name: event[name] for name in who}, who)
+            self.assertEqual(event["status"], 200)
+            self.assertNotIn("outcome", event)
+        self.assertIsNone(events[1]["session"])
+        self.assertEqual(events[2]["range"], "0-4/5")
+        self.assertEqual(events[2]["session"], events[0]["session"])
+        self.assertEqual(
+            formatEvent(events[2]),
+            f"answered Fragment from alice (told) at {CLIENT} for /a/b.txt with 200 "
+            "after 0.000 s: bytes 0-4/5",
+        )
+
+    def test_a_refused_packet_has_the_line_of_the_trail_only(self) -> None:
+        self.serve_logging()
+        unknown = told(packet(b"Close-Session", UNKNOWN_ID), "alice")
+        self.assertEqual(self.answered(lambda: self.ask(unknown)), [])
+
+    def test_it_does_not_tell_ids_that_are_secrets(self) -> None:
+        self.serve(
+            Settings(create_directories=True),
+            authenticators=[ByName()],
+            session_credentials="create",
+        )
+        self.resource.log_packets = True
+        (event,) = self.answered(self.created)
+        self.assertRegex(event["session"], r"^[0-9A-F]{8}\.\.\.$")
+
+    def test_it_can_be_switched_off_and_on_again(self) -> None:
+        self.serve_logging()
+        for is_on in (False, True):
+            self.resource.reconfigure(
+                Settings(create_directories=True), log_packets=is_on
+            )
+            self.assertEqual(len(self.answered(self.created)), int(is_on))
 
 
 class RefusalTests(AuditCase):

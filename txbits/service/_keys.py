@@ -328,6 +328,15 @@ KEYS = (
         "none",
     ),
     Key(
+        "log-packets", Directory, Flag(),
+        "Log each packet that is answered, also Fragments and Pings.",
+    ),
+    Key(
+        "log-format", Configuration, Text(),
+        "Format of the log, text or json; text has fields in systemd's journal.",
+        "text",
+    ),
+    Key(
         "trusted-proxies", Configuration, Proxies('["10.0.0.0/8"]', may_be_empty=True),
         "Address or network of a proxy whose Forwarded or X-Forwarded-* headers are "
         "trusted, or unix for a Unix socket; may be repeated.",

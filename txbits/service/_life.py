@@ -8,7 +8,7 @@ more can finish is finished.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import define, field, frozen
@@ -22,7 +22,7 @@ from twisted.internet.defer import (
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.task import deferLater
-from twisted.logger import Logger
+from twisted.logger import ILogObserver, Logger
 from twisted.python.failure import Failure
 
 from txbits._deferreds import deferred, settled
@@ -76,6 +76,7 @@ class UploadService(Service):
     :param connections: The maximum number of connections.
     :param reloader: Reads the settings again at SIGHUP.
     :param shutdown_timeout: Seconds that stopping may take.
+    :ivar make_observer: Makes what ``twistd`` logs with; ``None`` for its own.
     """
 
     reactor: Any
@@ -86,10 +87,21 @@ class UploadService(Service):
     connections: int
     reloader: Reloader
     shutdown_timeout: float = SHUTDOWN_TIMEOUT
+    make_observer: Callable[[], Any] | None = field(default=None, init=False)
     _is_settled: bool = field(default=False, init=False)
     _is_hung_up: bool = field(default=False, init=False)
     _ports: Ports = field(factory=Ports, init=False)
     _starting: Deferred[None] | None = field(default=None, init=False)
+
+    def setServiceParent(self, parent: Any) -> None:
+        """
+        Become part of an application, and tell it what to log with.
+
+        :param parent: The application.
+        """
+        if self.make_observer is not None:
+            parent.setComponent(ILogObserver, self.make_observer())
+        super().setServiceParent(parent)
 
     def startService(self) -> None:
         """Begin to start; a backend may need a running reactor."""

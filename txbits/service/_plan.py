@@ -159,6 +159,8 @@ def _of_the_server(old: Configuration, new: Configuration) -> list[str]:
     where, lines = new.listen_from, []
     if new.listen != old.listen:
         lines.append(f"{where}listen: still {', '.join(old.listen)}")
+    if new.log_format != old.log_format:
+        lines.append(f"{where}log-format: still {old.log_format or 'text'}")
     for attribute in fields(type(old.limits)):
         value = getattr(old.limits, attribute.name)
         if getattr(new.limits, attribute.name) != value:

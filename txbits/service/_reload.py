@@ -148,7 +148,11 @@ class Reloader:
         # These require a restart. They keep the values in effect, so that the next
         # reload reports them again.
         self.configuration = evolve(
-            new, listen=old.listen, listen_from=old.listen_from, limits=old.limits
+            new,
+            listen=old.listen,
+            listen_from=old.listen_from,
+            limits=old.limits,
+            log_format=old.log_format,
         )
         _report(plan, changed, has_new_proxies, new.path)
 
@@ -176,6 +180,7 @@ class Reloader:
                 public_url=now.public_url,
                 trusted_proxies=proxies,
                 name=now.mount,
+                log_packets=now.log_packets,
             ).addErrback(_not_released, now.mount)
         if is_other:
             served.report_doubts()
@@ -214,5 +219,8 @@ def _report(
 def _not_released(failure: Failure, mount: str) -> None:
     if not failure.check(ServerStopping):
         _log.failure(
-            "{mount}: cannot release all sessions: {log_failure}", failure, mount=mount
+            "{mount}: cannot release all sessions: {log_failure}",
+            failure,
+            mount=mount,
+            directory=mount.rstrip("/"),
         )

@@ -55,6 +55,11 @@ class Served:
         """What an error message about its backend begins with."""
         return f"{self.directory.where}backend: {self.directory.backend}"
 
+    @property
+    def _name(self) -> str:
+        """Its name in the log."""
+        return self.directory.mount.rstrip("/")
+
     @deferred
     async def start(self) -> None:
         """
@@ -78,13 +83,13 @@ class Served:
     def report_doubts(self) -> None:
         """Log what permissions probably do not mean."""
         for line in doubts_about(self.directory):
-            _log.warn("{line}", line=line, mount=self.directory.mount)
+            _log.warn("{line}", line=line, directory=self._name)
 
     def _report_waiting(self) -> None:
         _log.warn(
             "{where}: not ready after {seconds:.0f} s, waiting",
             where=self.where,
-            mount=self.directory.mount,
+            directory=self._name,
             seconds=_PATIENCE,
         )
 
@@ -101,7 +106,9 @@ class Served:
             await self.manager.stop()
         except Exception:  # noqa: BLE001 - others must still be stopped
             _log.failure(
-                "cannot stop {mount}: {log_failure}", mount=self.directory.mount
+                "cannot stop {mount}: {log_failure}",
+                mount=self.directory.mount,
+                directory=self._name,
             )
 
 
@@ -162,6 +169,7 @@ class Builder:
             public_url=directory.public_url,
             trusted_proxies=configuration.trusted_proxies,
             name=directory.mount,
+            log_packets=directory.log_packets,
         )
         return Served(directory, resource, self.reactor)
 

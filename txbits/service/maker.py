@@ -37,9 +37,11 @@ def makeService(options: Options) -> IService:
 
     keep_steady(reactor)
     try:
-        return assemble(options["configuration"], reactor, options.logs_to_file)
+        service = assemble(options["configuration"], reactor, options.logs_to_file)
     except InvalidSetting as error:
         raise SystemExit(one_line(error)) from None
+    service.make_observer = options.make_observer
+    return service
 
 
 def assemble(

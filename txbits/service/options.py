@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from twisted.logger import textFileLogObserver
 from twisted.python import usage
 
 from txbits._version import versions
@@ -21,6 +22,7 @@ from txbits.errors import InvalidSetting
 from txbits.service._access import SCHEMES
 from txbits.service._keys import BY_NAME, KEYS, Key
 from txbits.service._kinds import Flag, Texts, closest
+from txbits.service._logs import json_observer, observer_factory
 from txbits.service._process import one_line, remove_own_pidfile
 from txbits.service._reading import from_options
 from txbits.service.settings import Configuration
@@ -38,6 +40,8 @@ class Options(usage.Options):
 
     After parsing, ``options["configuration"]`` is a
     :class:`~txbits.service.settings.Configuration`.
+
+    :ivar make_observer: Makes what ``twistd`` is to log with; ``None`` for its own.
     """
 
     synopsis = "[options]"
@@ -59,6 +63,7 @@ class Options(usage.Options):
     def __init__(self) -> None:
         super().__init__()
         self.repeated: dict[str, list[str]] = {}
+        self.make_observer: Callable[[], Any] | None = None
 
     def opt_listen(self, endpoint: str) -> None:
         self.repeated.setdefault("listen", []).append(endpoint)
@@ -111,7 +116,8 @@ class Options(usage.Options):
 
     def postOptions(self) -> None:
         try:
-            self["configuration"] = self.configuration()
+            self["configuration"] = configuration = self.configuration()
+            self._choose_log(configuration.log_format)
         except InvalidSetting as error:
             raise usage.UsageError(str(error)) from None
         # twistd has this option, twist does not.
@@ -136,6 +142,27 @@ class Options(usage.Options):
             elif name == "config" and value is not None:
                 given[name] = value
         return from_options(given)
+
+    def _choose_log(self, log_format: str | None) -> None:
+        """
+        Tell ``twistd`` or ``twist`` how to log.
+
+        :raises InvalidSetting: If its own options contradict the setting.
+        """
+        parent = {} if self.parent is None else self.parent
+        if "fileLogObserverFactory" in parent:
+            if log_format is not None:
+                parent["fileLogObserverFactory"] = (
+                    json_observer if log_format == "json" else textFileLogObserver
+                )
+        elif "nodaemon" in parent:
+            if not parent.get("syslog") and not parent["logger"]:
+                self.make_observer = observer_factory(log_format, parent)
+            elif log_format == "json":
+                raise InvalidSetting(
+                    "log-format: json cannot be combined with --syslog and --logger "
+                    "of twistd"
+                )
 
     @property
     def logs_to_file(self) -> bool:

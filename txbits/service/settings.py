@@ -143,6 +143,7 @@ class Directory:
     :ivar access: Who may use it.
     :ivar notification: The server application, if there is one.
     :ivar public_url: The URL of the server's root as clients see it.
+    :ivar log_packets: Whether the log has a line for each packet.
     """
 
     where: str
@@ -156,6 +157,7 @@ class Directory:
     access: Access = field(factory=Access)
     notification: Notification | None = None
     public_url: str | None = None
+    log_packets: bool = False
 
     @property
     def segments(self) -> tuple[bytes, ...]:
@@ -174,6 +176,8 @@ class Configuration:
     :ivar limits: Limits on connections.
     :ivar trusted_proxies: Addresses and networks of proxies whose word on a client is
         trusted.
+    :ivar log_format: How ``twistd`` and ``twist`` write the log; ``None`` leaves it to
+        them, but for the journal of systemd.
     :ivar path: The file that it was read from, if any.
     :ivar reread: Reads the file again; it blocks.
     """
@@ -183,6 +187,9 @@ class Configuration:
     listen_from: str = "--"
     limits: Limits = field(factory=Limits)
     trusted_proxies: tuple[str, ...] = ()
+    log_format: Literal["text", "json"] | None = field(
+        default=None, validator=optional(in_(("text", "json")))
+    )
     path: str | None = None
     reread: Callable[[], Configuration] | None = field(
         default=None, eq=False, repr=False

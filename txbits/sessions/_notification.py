@@ -165,7 +165,11 @@ class Question:
             and not self._waiters.is_awaited
             and not isinstance(outcome.value, (ApplicationError, Superseded))
         ):
-            _log.failure("asking the application failed", outcome)
+            _log.failure(
+                "asking the application failed",
+                outcome,
+                **self._active.fields(self._session),
+            )
         self._waiters.fire(outcome)
         self._over.set()
 
@@ -265,7 +269,10 @@ class Question:
             raise ApplicationRefused("the notifier was cancelled", 500) from error
         except Exception as error:
             self._require_wanted()
-            _log.failure("the notifier raised an exception")
+            _log.failure(
+                "the notifier raised an exception",
+                **self._active.fields(self._session),
+            )
             raise ApplicationRefused(f"{type(error).__name__}: {error}", 500) from error
         finally:
             self._notifying = None

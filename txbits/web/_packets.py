@@ -6,9 +6,11 @@ from __future__ import annotations
 
 from typing import Any, Generic, TypeVar
 
-from attrs import define
+from attrs import define, field
+from twisted.logger import Logger
 from twisted.web.server import Request
 
+from txbits._events import log_often
 from txbits.protocol._fields import BITS_UPLOAD_PROTOCOL
 from txbits.protocol.codec import METHOD
 from txbits.protocol.packets import (
@@ -21,11 +23,14 @@ from txbits.protocol.packets import (
     Ping,
 )
 from txbits.sessions import Caller, SessionManager
-from txbits.web._ack import refuse, write_ack
+from txbits.sessions.naming import destination_name, session_name
+from txbits.web._ack import named, refuse, write_ack
 from txbits.web._gate import Gate
 from txbits.web._origin import Origins
 from txbits.web._streaming import body_of
 from txbits.web.replies import reply_url
+
+_log = Logger()
 
 P = TypeVar("P", bound=Packet)
 
@@ -41,6 +46,7 @@ class PacketHandler(Generic[P]):
     :param destination: The destination that the packet is for.
     :param caller: Who sent it, as far as is known.
     :param origins: Knows the URLs that clients use.
+    :ivar is_logged: Whether the log has a line for a packet that succeeds.
     """
 
     manager: SessionManager
@@ -49,9 +55,11 @@ class PacketHandler(Generic[P]):
     destination: tuple[str, ...]
     caller: Caller
     origins: Origins
+    is_logged: bool = field(default=False, init=False)
 
     async def answer(self, request: Request) -> None:
         """Settle the packet that a request carries, and answer, whatever happens."""
+        began = self.manager.clock.seconds() if self.is_logged else 0.0
         try:
             if not self.gate.is_open:
                 self.caller = await self.manager.admitted(
@@ -78,6 +86,30 @@ class PacketHandler(Generic[P]):
             )
         else:
             write_ack(request, ack)
+            if self.is_logged:
+                self._log_answer(request, ack, self.manager.clock.seconds() - began)
+
+    def _log_answer(self, request: Request, ack: Ack, seconds: float) -> None:
+        found = getattr(self.packet, "content_range", None)
+        content_range = found and f"{found.first}-{found.last}/{found.total}"
+        log_format = (
+            "answered {packet} from {who} for {directory}/{destination} with {status} "
+            "after {seconds:.3f} s"
+        )
+        if content_range is not None:
+            log_format += ": bytes {range}"
+        session, is_secret = ack.session_id, self.gate.hides_ids
+        log_often(
+            _log,
+            log_format,
+            packet=self.packet.packet_type,
+            **named(request, self.caller),
+            session=session and session_name(session, is_secret=is_secret),
+            destination=destination_name(self.destination),
+            status=ack.status,
+            range=content_range,
+            seconds=seconds,
+        )
 
     def _known(self, caller: Caller) -> None:
         """It is established who sent the packet."""

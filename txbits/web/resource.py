@@ -78,6 +78,7 @@ class BITSResource(Resource):
         ``X-Forwarded-`` headers are trusted; ``unix`` stands for Unix sockets.
     :param observer: Called for each file that is published.
     :param name: Where the directory is mounted, for the log, such as ``/uploads``.
+    :param log_packets: Whether the log has a line for each packet that is answered.
     :raises InvalidSetting: If an argument is invalid, or the backend does not support
         what the settings or the notifier require.
     :ivar manager: The sessions of this directory. Its ``start()`` must have fired
@@ -100,6 +101,7 @@ class BITSResource(Resource):
         trusted_proxies: Iterable[str] = (),
         observer: IPublicationObserver | None = None,
         name: str = "",
+        log_packets: bool = False,
     ) -> None:
         super().__init__()
         if reactor is None:
@@ -118,6 +120,7 @@ class BITSResource(Resource):
         self.gate = Gate(authenticators, policy, session_credentials)
         self.origins = Origins.of(public_url, trusted_proxies)
         self.identity: Identity | None = None
+        self.log_packets = log_packets
 
     def reconfigure(
         self,
@@ -128,6 +131,7 @@ class BITSResource(Resource):
         trusted_proxies: Iterable[str] = (),
         name: str | None = None,
         gate: Gate | None = None,
+        log_packets: bool = False,
     ) -> Deferred[None]:
         """
         Use other settings from now on. Uploads under way keep theirs.
@@ -138,6 +142,7 @@ class BITSResource(Resource):
             released.
         :param name: The new mount of the directory; ``None`` leaves it unchanged.
         :param gate: Admits requests from now on; ``None`` leaves it unchanged.
+        :param log_packets: As in the constructor.
         :returns: As for :meth:`txbits.sessions.SessionManager.reconfigure`.
         :raises InvalidSetting: As for the constructor. Then nothing changes.
         """
@@ -146,6 +151,7 @@ class BITSResource(Resource):
             name = name.rstrip("/")
         changed = self.manager.reconfigure(settings, notifier, name=name)
         self.origins = origins
+        self.log_packets = log_packets
         if gate is not None:
             self.gate = gate
         return changed
@@ -180,6 +186,7 @@ class BITSResource(Resource):
         gate = self.gate
         view._gate = Gate((), gate.policy, gate.session_credentials)
         view.identity = Identity(name)
+        view.log_packets = self.log_packets
         return view
 
     def render(self, request: Request) -> int:
@@ -217,6 +224,7 @@ class BITSResource(Resource):
         handler = HANDLERS[type(packet)](
             self.manager, self._gate, packet, destination, caller, self.origins
         )
+        handler.is_logged = self.log_packets
         begun(handler.answer(request))
         return NOT_DONE_YET
 

@@ -211,8 +211,8 @@ async def _secure_some(staging: Staging, ids: Iterator[UUID]) -> None:
             continue  # released meanwhile
         except BackendError as fault:
             _log.error(
-                "could not sync session {session_id}: {fault}",
-                session_id=session_id,
+                "could not sync session {session}: {fault}",
+                session=str(session_id).upper(),
                 fault=fault,
             )
 

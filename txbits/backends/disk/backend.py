@@ -328,7 +328,9 @@ class DiskBackend:
             raise
         except BackendError as fault:
             _log.error(
-                "session {session_id}: {fault}", session_id=session_id, fault=fault
+                "session {session}: {fault}",
+                session=str(session_id).upper(),
+                fault=fault,
             )
             raise
         if not found.is_settled:

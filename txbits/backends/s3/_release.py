@@ -215,7 +215,7 @@ async def _abort_strays(staged: Staged) -> None:
     except BackendError as error:
         _log.warn(
             "multipart uploads of session {session} remain until the clean-up: {why}",
-            session=staged.session_id,
+            session=str(staged.session_id).upper(),
             why=str(error),
         )
 

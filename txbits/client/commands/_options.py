@@ -10,14 +10,15 @@ from __future__ import annotations
 import argparse
 import os
 import pwd
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from txbits._units import DURATIONS
 from txbits.client._journals import state_directory
 from txbits.client._netrc import password_of
-from txbits.client._url import parse_proxy
+from txbits.client._proxies import FoundProxy, proxy_from
+from txbits.client._url import InvalidURL, parse_proxy
 from txbits.client.commands import _types
 from txbits.client.commands._command import Context, UsageError
 from txbits.client.job import DEFAULT_RETRY_FOR
@@ -86,7 +87,7 @@ def add_connection_options(
         "per line; can be repeated",
     )
     if is_direct:
-        parser.set_defaults(proxy=None, proxy_user=None)
+        parser.set_defaults(proxy="", proxy_user=None)
     else:
         _add_proxy_options(add)
     add(
@@ -103,7 +104,8 @@ def _add_proxy_options(add: Callable[..., argparse.Action]) -> None:
         "--proxy",
         metavar="URL",
         type=_types.proxy,
-        help="HTTP proxy, http://HOST:PORT",
+        help="HTTP proxy, http://HOST:PORT, or an empty string for none (default: as "
+        "http_proxy, https_proxy, all_proxy and no_proxy say)",
     )
     add(
         "--proxy-user",
@@ -162,10 +164,15 @@ def connection_settings(
     if options.user is not None:
         host = urlsplit(url).hostname or ""
         credentials = _credentials(context, options.user, host, "TXBITS_PASSWORD")
+    proxy = options.proxy or None
+    if options.proxy is None:
+        found = proxy_of(context.environ, url)
+        if found is not None:
+            proxy, proxy_credentials = found.url, found.credentials
     if options.proxy_user is not None:
-        if options.proxy is None:
-            raise UsageError("--proxy-user needs --proxy")
-        host, _ = parse_proxy(options.proxy)
+        if proxy is None:
+            raise UsageError("--proxy-user needs a proxy")
+        host, _ = parse_proxy(proxy)
         proxy_credentials = _credentials(
             context, options.proxy_user, host, "TXBITS_PROXY_PASSWORD"
         )
@@ -175,7 +182,7 @@ def connection_settings(
     settings = ConnectionSettings(
         headers=_headers(options.header),
         credentials=credentials,
-        proxy=options.proxy,
+        proxy=proxy,
         proxy_credentials=proxy_credentials,
         authorities=None if options.cacert is None else read_file(options.cacert),
         certificate=None if certificate is None else read_file(certificate),
@@ -192,6 +199,18 @@ def connection_settings(
     # A file that cannot be used is told before anything is sent.
     settings.get_token()
     return settings
+
+
+def proxy_of(environ: Mapping[str, str], url: str) -> FoundProxy | None:
+    """
+    Find the proxy that the environment names for a URL.
+
+    :raises UsageError: If it cannot be used.
+    """
+    try:
+        return proxy_from(environ, url)
+    except (InvalidURL, InvalidSettings) as error:
+        raise UsageError(str(error)) from error
 
 
 def state_path(context: Context, options: argparse.Namespace) -> Path:

@@ -23,7 +23,9 @@ def url(text: str) -> str:
 
 
 def proxy(text: str) -> str:
-    """Check the URL of a proxy."""
+    """Check the URL of a proxy; an empty one is none."""
+    if not text:
+        return text
     try:
         parse_proxy(text)
     except InvalidURL as error:

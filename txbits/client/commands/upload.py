@@ -1,5 +1,5 @@
 """
-``txbits upload FILE... URL``.
+``txbits upload FILE... URL``, and ``txbits upload --watch DIR URL``.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from txbits._units import SIZES
+from txbits._units import DURATIONS, SIZES, shown_duration
 from txbits.client.commands import _types
 from txbits.client.commands._command import Command, Context, Status, UsageError
 from txbits.client.commands._one import One
@@ -20,6 +20,7 @@ from txbits.client.commands._options import (
 )
 from txbits.client.commands._plan import STDIN, Item, plan
 from txbits.client.commands._several import DEFAULT_JOBS, Several
+from txbits.client.commands._watch import DEFAULT_SETTLE, Watch
 from txbits.client.source import printable
 
 
@@ -28,7 +29,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "files",
         metavar="FILE",
-        nargs="+",
+        nargs="*",
         help="file to upload; - is standard input",
     )
     add(
@@ -78,6 +79,28 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help="files to upload at the same time, each on its own connection (default: "
         f"{DEFAULT_JOBS})",
     )
+    group = parser.add_argument_group("watch a directory")
+    group.add_argument(
+        "--watch",
+        metavar="DIR",
+        help="upload what comes to rest in DIR, without its subdirectories, and go on "
+        "until interrupted; needs --delete or --move-to, and no FILE",
+    )
+    group.add_argument(
+        "--settle",
+        metavar="DURATION",
+        type=_types.duration,
+        default=DEFAULT_SETTLE,
+        help=f"how long a file must stay unchanged: {DURATIONS} (default: "
+        f"{shown_duration(DEFAULT_SETTLE)})",
+    )
+    after = group.add_mutually_exclusive_group()
+    after.add_argument(
+        "--delete", action="store_true", help="delete files that were uploaded"
+    )
+    after.add_argument(
+        "--move-to", metavar="DIR", help="move files that were uploaded to DIR"
+    )
     add_retry_option(parser)
     add_state_option(parser)
     add("--no-state", action="store_true", help="keep no journal; start over")
@@ -92,6 +115,14 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 async def _perform(context: Context, options: argparse.Namespace) -> Status:
+    if options.watch is not None:
+        _check_watch(options)
+        settings = connection_settings(context, options, options.url)
+        return await Watch(context, options, settings).run()
+    if not options.files:
+        raise UsageError("FILE is missing")
+    if options.delete or options.move_to is not None:
+        raise UsageError("--delete and --move-to work with --watch only")
     items, left_out = await context.run(
         lambda: plan(options.files, options.url, recursive=options.recursive)
     )
@@ -102,6 +133,20 @@ async def _perform(context: Context, options: argparse.Namespace) -> Status:
     if _has_several(items, options):
         return await Several(context, options, settings).run(items)
     return await One(context, options, settings).run(items[0])
+
+
+def _check_watch(options: argparse.Namespace) -> None:
+    if options.files:
+        raise UsageError("--watch DIR takes the place of FILE")
+    if not options.delete and options.move_to is None:
+        raise UsageError("--watch needs --delete or --move-to DIR")
+    if not options.url.partition("?")[0].endswith("/"):
+        raise UsageError("with --watch, the URL needs a trailing slash")
+    for name in ("recursive", "length", "reply"):
+        if getattr(options, name):
+            raise UsageError(f"--{name} does not work with --watch")
+    if options.state is not None and not os.path.isdir(options.state):
+        raise UsageError("with --watch, --state must be a directory")
 
 
 def _has_several(items: list[Item], options: argparse.Namespace) -> bool:

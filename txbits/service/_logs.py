@@ -1,0 +1,205 @@
+"""
+The log of ``twistd`` and ``twist`` in other forms than text: a JSON object a line, and
+the fields of systemd's journal.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from math import isfinite
+from types import NoneType
+from typing import Any, TextIO
+from uuid import UUID
+
+from attrs import define, field
+from twisted.logger import (
+    FileLogObserver,
+    ILogObserver,
+    LogEvent,
+    LogLevel,
+    formatEvent,
+    formatEventAsClassicLogText,
+)
+from twisted.python.logfile import LogFile
+from zope.interface import implementer
+
+#: What the events of Twisted's old logging system have for their own use.
+_LEGACY = frozenset(("format", "isError", "message", "printed", "system", "time"))
+
+#: The priorities of syslog, which the journal uses.
+_PRIORITIES = {
+    LogLevel.debug: 7,
+    LogLevel.info: 6,
+    LogLevel.warn: 4,
+    LogLevel.error: 3,
+    LogLevel.critical: 2,
+}
+
+#: Where the journal takes messages.
+_JOURNAL = "/run/systemd/journal/socket"
+
+#: How many bytes of a value the journal gets. Longer messages do not fit a datagram.
+_LONGEST = 16_000
+
+
+def _value(value: object) -> object:
+    """A value of an event as JSON has it."""
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return value if isfinite(value) else str(value)
+    if isinstance(value, (list, tuple)):
+        return [_value(one) for one in value]
+    return str(value)
+
+
+#: What is told of. Other objects are for observers in this process.
+_TOLD = (NoneType, bool, int, float, str, list, tuple, BaseException, UUID)
+
+
+def _fields(event: LogEvent) -> Iterator[tuple[str, object]]:
+    """What an event tells beside its text."""
+    for name, value in event.items():
+        if (
+            not name.startswith("log_")
+            and name not in _LEGACY
+            and isinstance(value, _TOLD)
+        ):
+            yield name, _value(value)
+    failure = event.get("log_failure")
+    if failure is not None:
+        yield "traceback", failure.getTraceback()
+
+
+def json_line(event: LogEvent) -> str:
+    """
+    Write an event as one line of JSON.
+
+    It has ``time``, ``level``, ``logger`` and ``message``, and the event's own fields.
+    """
+    moment = datetime.fromtimestamp(event["log_time"], UTC)
+    return (
+        json.dumps(
+            {
+                "time": moment.isoformat(timespec="microseconds"),
+                "level": event["log_level"].name,
+                "logger": event["log_namespace"],
+                "message": formatEvent(event),
+                **dict(_fields(event)),
+            }
+        )
+        + "\n"
+    )
+
+
+def json_observer(file: Any) -> FileLogObserver:
+    """Log to a file, as JSON."""
+    return FileLogObserver(file, json_line)
+
+
+def log_file(parent: Mapping[str, Any]) -> Any:
+    """
+    Open the file that ``twistd`` would log to, and rotate it at SIGUSR1, as it does.
+
+    :param parent: The options of ``twistd``.
+    :raises SystemExit: If a daemon is to log to standard output.
+    """
+    name = parent["logfile"]
+    if parent["nodaemon"] and name in (None, "", "-"):
+        return sys.stdout
+    if name == "-":
+        raise SystemExit("txbits: a daemon cannot log to standard output")
+    file = LogFile.fromFullPath(name or "twistd.log")
+
+    def rotate(number: int, frame: object) -> None:
+        from twisted.internet import reactor
+
+        reactor.callFromThread(file.rotate)  # type: ignore[attr-defined]
+
+    if not signal.getsignal(signal.SIGUSR1):
+        signal.signal(signal.SIGUSR1, rotate)
+    return file
+
+
+def is_journal(output: TextIO, environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether what is written to a stream goes to systemd's journal."""
+    try:
+        found = os.fstat(output.fileno())
+    except (OSError, ValueError):
+        return False
+    return environment.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+
+
+def _journal_entry(event: LogEvent) -> bytes:
+    """An event in the native protocol of the journal."""
+    entry = [
+        ("PRIORITY", _PRIORITIES[event["log_level"]]),
+        ("SYSLOG_IDENTIFIER", "txbits"),
+        ("MESSAGE", formatEvent(event)),
+        ("TXBITS_LOGGER", event["log_namespace"]),
+    ]
+    for name, value in _fields(event):
+        # Other names are refused.
+        if name.isidentifier() and name.isascii() and value is not None:
+            entry.append((f"TXBITS_{name.upper()}", value))
+    parts = []
+    for name, value in entry:
+        text = value if isinstance(value, str) else json.dumps(value)
+        data = text.encode("utf-8", "backslashreplace")[:_LONGEST]
+        length = len(data).to_bytes(8, "little")
+        parts.append(b"%b\n%b%b\n" % (name.encode(), length, data))
+    return b"".join(parts)
+
+
+@implementer(ILogObserver)
+@define(eq=False)
+class JournalObserver:
+    """
+    Logs to the journal, with a field for each field of an event.
+
+    What the journal does not take at once goes to standard output as text, where the
+    journal has it too.
+
+    :ivar output: Standard output.
+    :ivar path: The socket of the journal.
+    """
+
+    output: TextIO
+    path: str = _JOURNAL
+    _socket: socket.socket = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+
+    def __call__(self, event: LogEvent) -> None:
+        try:
+            self._socket.sendto(_journal_entry(event), self.path)
+        except OSError:
+            self.output.write(formatEventAsClassicLogText(event) or "")
+            self.output.flush()
+
+
+def observer_factory(
+    log_format: str | None, parent: Mapping[str, Any]
+) -> Callable[[], Any] | None:
+    """
+    Choose what ``twistd`` logs with.
+
+    :param log_format: The setting; ``None`` for text, or for the journal's fields if
+        standard output leads there.
+    :param parent: The options of ``twistd``.
+    :returns: Makes the observer; ``None`` for that of ``twistd``.
+    """
+    if log_format == "json":
+        return lambda: json_observer(log_file(parent))
+    is_shown = parent["nodaemon"] and parent["logfile"] in (None, "", "-")
+    if log_format is None and is_shown and is_journal(sys.stdout):
+        return lambda: JournalObserver(sys.stdout)
+    return None
