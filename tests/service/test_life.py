@@ -16,9 +16,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from txbits._version import versions
+from txbits.admin import Health
 from txbits.errors import BackendError
 from txbits.interfaces import IReloadable
-from txbits.service._life import Listener, UploadService
+from txbits.service._life import AdminListener, Listener, UploadService
 from txbits.service._served import Served
 from txbits.service.settings import Directory
 
@@ -159,6 +160,7 @@ class LifeTests(SynchronousTestCase):
         self.b = Manager("b", self.events)
         self.one = Endpoint("one", self.events)
         self.two = Endpoint("two", self.events)
+        self.health = Health(list)
         self.service = UploadService(
             self.reactor,
             self.process,
@@ -173,6 +175,7 @@ class LifeTests(SynchronousTestCase):
             ],
             42,
             Reloader(self.events),
+            self.health,
             shutdown_timeout=30,
         )
 
@@ -361,6 +364,60 @@ class LifeTests(SynchronousTestCase):
         self.start()
         self.process.hang_up()
         self.assertEqual(self.events[-3:], ["settle", "reload", "reload two"])
+
+    def with_admin(self):
+        """Give the service an operator's listener, on which nobody is connected."""
+        endpoint = Endpoint("admin", self.events, port=SecurePort)
+        self.service.admin = AdminListener(
+            Listener("--admin-listen: x", "x", endpoint), Site()
+        )
+        return endpoint
+
+    def test_the_operators_listener_is_the_first_and_the_last(self):
+        self.with_admin()
+        self.start()
+        self.assertEqual(
+            self.events[1:],
+            [
+                *("listen admin", "start a", "start b"),
+                *("listen one", "listen two", "settle"),
+            ],
+        )
+        self.successResultOf(self.stop())
+        self.assertEqual(
+            self.events,
+            [
+                *("close one", "close two", "stop reloading"),
+                *("stop a", "stop b", "close admin"),
+            ],
+        )
+
+    def test_an_operators_listener_that_cannot_listen_fails_the_process(self):
+        self.with_admin().error = OSError(98, "Address already in use")
+        self.start()
+        self.assertEqual(
+            self.process.line,
+            "txbits: --admin-listen: x: cannot listen: Address already in use",
+        )
+        self.assertNotIn("start a", self.events)
+
+    def test_certificates_of_the_operators_listener_are_read_again(self):
+        self.with_admin()
+        self.start()
+        self.process.hang_up()
+        self.assertEqual(self.events[-2:], ["reload", "reload admin"])
+
+    def test_health_is_told_what_the_service_is_doing(self):
+        self.b.starting = Deferred()
+        self.start()
+        self.assertEqual(self.health.state, "starting")
+        self.b.starting.callback(None)
+        self.assertEqual(self.health.state, "running")
+        self.b.stopping = Deferred()
+        stopped = self.stop()
+        self.assertEqual(self.health.state, "stopping")
+        self.b.stopping.callback(None)
+        self.successResultOf(stopped)
 
     def test_a_hang_up_while_starting_waits_for_the_start(self):
         self.b.starting = Deferred()

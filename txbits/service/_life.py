@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 
 from txbits._deferreds import deferred, settled
 from txbits._version import versions
+from txbits.admin import Health
 from txbits.errors import InvalidSetting
 from txbits.service._ports import Ports
 from txbits.service._process import Process, in_words, one_line
@@ -63,6 +64,19 @@ class Listener:
     endpoint: IStreamServerEndpoint
 
 
+@frozen
+class AdminListener:
+    """
+    The operator's listener.
+
+    :ivar listener: Its endpoint.
+    :ivar site: Serves its connections.
+    """
+
+    listener: Listener
+    site: BITSSite
+
+
 @define(eq=False, slots=False)
 class UploadService(Service):
     """
@@ -75,6 +89,9 @@ class UploadService(Service):
     :param listeners: The endpoints to listen on when all of them have started.
     :param connections: The maximum number of connections.
     :param reloader: Reads the settings again at SIGHUP.
+    :param health: Is told what the service is doing.
+    :param admin: The operator's listener, if there is one. It is the first to listen
+        and the last to stop.
     :param shutdown_timeout: Seconds that stopping may take.
     """
 
@@ -85,10 +102,13 @@ class UploadService(Service):
     listeners: Sequence[Listener]
     connections: int
     reloader: Reloader
+    health: Health
+    admin: AdminListener | None = None
     shutdown_timeout: float = SHUTDOWN_TIMEOUT
     _is_settled: bool = field(default=False, init=False)
     _is_hung_up: bool = field(default=False, init=False)
     _ports: Ports = field(factory=Ports, init=False)
+    _admin_ports: Ports = field(factory=Ports, init=False)
     _starting: Deferred[None] | None = field(default=None, init=False)
 
     def startService(self) -> None:
@@ -119,6 +139,7 @@ class UploadService(Service):
         # and permissions are revoked.
         self.reloader.hangup()
         self._ports.reload()
+        self._admin_ports.reload()
 
     def _begin(self) -> None:
         if self.running:
@@ -128,6 +149,15 @@ class UploadService(Service):
     @deferred
     async def _start(self) -> None:
         self.process.make_room(self.connections)
+        if self.admin is not None:
+            address = await _listen(
+                self.admin.listener, self.admin.site, self._admin_ports
+            )
+            _log.info(
+                "listening on {address} for the operator",
+                address=address,
+                endpoint=self.admin.listener.description,
+            )
         for served in self.directories:
             if not self.running:
                 return
@@ -135,15 +165,7 @@ class UploadService(Service):
         for listener in self.listeners:
             if not self.running:
                 return
-            try:
-                port = await listener.endpoint.listen(self.site)
-            except (CannotListenError, OSError, OverflowError, ValueError) as error:
-                # Sockets raise the last two for impossible ports and names.
-                raise InvalidSetting(
-                    f"{listener.where}: cannot listen: {in_words(error)}"
-                ) from error
-            address = _shown(port.getHost())
-            self._ports.add(port, address, listener.description)
+            address = await _listen(listener, self.site, self._ports)
             _log.info(
                 "listening on {address} for uploads to {mounts}",
                 address=address,
@@ -153,6 +175,7 @@ class UploadService(Service):
             )
         self.process.settle()
         self._is_settled = True
+        self.health.state = "running"
         if self._is_hung_up:
             self._reload()
 
@@ -191,32 +214,65 @@ class UploadService(Service):
 
     @deferred
     async def _wind_down(self) -> None:
+        self.health.state = "stopping"
         if self._starting is not None:
             # A store may be unreachable, or have a great many sessions.
             self._starting.cancel()
             await self._starting
-        ports = self._ports.take()
-        for outcome in await settled(
-            [maybeDeferred(port.stopListening) for port in ports]
-        ):
-            if isinstance(outcome, Failure):
-                _log.failure("cannot stop listening: {log_failure}", outcome)
-        await self._ports.stop()
+        did_listen = await _close(self._ports)
         await self.reloader.stop()
-        if ports:
+        if did_listen:
             _log.info("stopping: new packets are refused")
         await settled([one.stop() for one in self.directories if one.is_started])
-        await self._hang_up()
+        await self._hang_up(self.site)
+        await _close(self._admin_ports)
+        if self.admin is not None:
+            await self._hang_up(self.admin.site)
 
     @deferred
-    async def _hang_up(self) -> None:
+    async def _hang_up(self, site: BITSSite) -> None:
         """Close the connections when the answers on them are sent."""
-        for channel in list(self.site.channels):
+        for channel in list(site.channels):
             channel.loseConnection()
         patience = _HANG_UP_ROUNDS
-        while self.site.channels and patience:
+        while site.channels and patience:
             patience -= 1
             await deferLater(self.reactor, _HANG_UP_INTERVAL, lambda: None)
+
+
+async def _listen(listener: Listener, site: BITSSite, ports: Ports) -> str:
+    """
+    Listen on an endpoint.
+
+    :returns: The address, for the log.
+    :raises InvalidSetting: If that is impossible.
+    """
+    try:
+        port = await listener.endpoint.listen(site)
+    except (CannotListenError, OSError, OverflowError, ValueError) as error:
+        # Sockets raise the last two for impossible ports and names.
+        raise InvalidSetting(
+            f"{listener.where}: cannot listen: {in_words(error)}"
+        ) from error
+    address = _shown(port.getHost())
+    ports.add(port, address, listener.description)
+    return address
+
+
+async def _close(ports: Ports) -> bool:
+    """
+    Stop listening.
+
+    :returns: Whether there was anything that listened.
+    """
+    listening = ports.take()
+    for outcome in await settled(
+        [maybeDeferred(port.stopListening) for port in listening]
+    ):
+        if isinstance(outcome, Failure):
+            _log.failure("cannot stop listening: {log_failure}", outcome)
+    await ports.stop()
+    return bool(listening)
 
 
 def _shown(address: Any) -> str:

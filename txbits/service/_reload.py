@@ -19,7 +19,8 @@ from twisted.python.failure import Failure
 from txbits._deferreds import deferred
 from txbits.errors import InvalidSetting, ServerStopping
 from txbits.service._access import adopt
-from txbits.service._plan import Kept, Plan, make_plan
+from txbits.service._admin import Admin
+from txbits.service._plan import Kept, Plan, in_effect, make_plan
 from txbits.service._process import on_one_line
 from txbits.service._served import Builder, Served
 from txbits.service.settings import Configuration
@@ -36,6 +37,7 @@ class Reloader:
     :param configuration: What it was started with.
     :param directories: Its directories; this list is changed.
     :param mounts: Maps the paths of requests to the directories.
+    :param admin: What is served to the operator.
     :param builder: Builds new directories.
     :param in_thread: Calls a function in a thread. Its Deferred fires with the result.
     """
@@ -43,6 +45,7 @@ class Reloader:
     configuration: Configuration
     directories: list[Served]
     mounts: Mounts
+    admin: Admin
     builder: Builder
     in_thread: Callable[..., Deferred[Any]]
     _running: Deferred[None] | None = field(default=None, init=False)
@@ -147,14 +150,9 @@ class Reloader:
             self.directories.remove(served)
             self._leaving.append(served.stop())
         self._leaving = [one for one in self._leaving if not one.called]
-        self.mounts.replace(
-            {one.directory.segments: one.resource for one in self.directories}
-        )
-        # These require a restart. They keep the values in effect, so that the next
-        # reload reports them again.
-        self.configuration = evolve(
-            new, listen=old.listen, listen_from=old.listen_from, limits=old.limits
-        )
+        # What requires a restart is reported again by the next reload.
+        self.configuration = self.admin.configuration = in_effect(old, new)
+        self.admin.serve(self.mounts)
         mounts = {
             "changed": changed,
             "added": [served.directory.mount for served in plan.added],

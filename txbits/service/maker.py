@@ -14,7 +14,9 @@ from twisted.internet.threads import deferToThreadPool
 
 from txbits.clocks import keep_steady
 from txbits.errors import InvalidSetting
-from txbits.service._life import Listener, UploadService
+from txbits.service._admin import Admin
+from txbits.service._life import AdminListener, Listener, UploadService
+from txbits.service._operators import check_admin
 from txbits.service._process import Process, in_words, one_line
 from txbits.service._reload import Reloader
 from txbits.service._served import Builder
@@ -51,16 +53,25 @@ def assemble(
     :param logs_to_file: As in :class:`~txbits.service._process.Process`.
     :raises InvalidSetting: If a backend's description or an endpoint string is wrong.
     """
+    check_admin(configuration)
     builder = Builder(reactor)
     served = [
         builder.build(directory, configuration)
         for directory in configuration.directories
     ]
-    mounts = Mounts({one.directory.segments: one.resource for one in served})
+    admin = Admin(configuration, served)
+    mounts = Mounts({})
+    admin.serve(mounts)
     listeners = [
         _listener(endpoint, f"{configuration.listen_from}listen: {endpoint}", reactor)
         for endpoint in configuration.listen
     ]
+    admin_listener = None
+    if (endpoint := configuration.admin_listen) is not None:
+        where = f"{configuration.admin_from}admin-listen: {endpoint}"
+        admin_listener = AdminListener(
+            _listener(endpoint, where, reactor), admin.site(reactor)
+        )
     limits = configuration.limits
     return UploadService(
         reactor,
@@ -73,11 +84,14 @@ def assemble(
             configuration,
             served,
             mounts,
+            admin,
             builder,
             lambda function: deferToThreadPool(
                 reactor, reactor.getThreadPool(), function
             ),
         ),
+        admin.health,
+        admin_listener,
     )
 
 

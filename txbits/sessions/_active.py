@@ -54,6 +54,9 @@ _log = Logger()
 #: Seconds after which a client refused by a server that stops may come again.
 _STOPPING_RETRY_AFTER = 30
 
+#: Seconds after a failure of the store for which uploads may better go elsewhere.
+_TROUBLE_LASTS = 60.0
+
 #: Faults that concern one upload, and that its client hears of.
 _OF_ONE_UPLOAD = (
     NoSuchSession,
@@ -100,7 +103,8 @@ class ActiveSessions:
     :ivar busy: How many pieces of work are under way.
     :ivar creating: Sessions that are being made, and may not be listed yet.
     :ivar created: Who waits until there are none.
-    :ivar failing: What the store failed to do when it was last asked to.
+    :ivar failing: What the store failed to do when it was last asked to, and when that
+        was.
     """
 
     backend: IBackend
@@ -119,7 +123,7 @@ class ActiveSessions:
     table: dict[UUID, Session] = field(factory=dict, init=False)
     creating: set[UUID] = field(factory=set, init=False)
     created: Waiters[None] = field(factory=Waiters, init=False)
-    failing: set[str] = field(factory=set, init=False)
+    failing: dict[str, float] = field(factory=dict, init=False)
     _troubles: Troubles = field(init=False)
     _loading: dict[UUID, Shared[Session]] = field(factory=dict, init=False)
     busy: int = field(default=0, init=False)
@@ -349,7 +353,7 @@ class ActiveSessions:
         """
         if act != "clean up" and isinstance(error, _OF_ONE_UPLOAD):
             return
-        self.failing.add(act)
+        self.failing[act] = self.clock.seconds()
         self._troubles.report(
             act,
             "{directory}: " + _ACTS[act][0] + ": {reason}",
@@ -380,10 +384,20 @@ class ActiveSessions:
         :param act: What it did, see :meth:`failed`.
         """
         if act in self.failing:
-            self.failing.discard(act)
+            del self.failing[act]
             self._troubles.over(
                 act, "{directory}: " + _ACTS[act][1], directory=self.name or "/"
             )
+
+    def troubles(self) -> list[str]:
+        """
+        Tell what the store fails to do, for operators to read.
+
+        Only failures of the last minute count: if no client came any more because of
+        them, nothing would ever succeed again.
+        """
+        since = self.clock.seconds() - _TROUBLE_LASTS
+        return [_ACTS[act][0] for act, at in self.failing.items() if at > since]
 
     def report_no_claims(self) -> None:
         """Log that a permission for one upload cannot be granted here."""

@@ -216,6 +216,15 @@ class SessionManager:
         """Whether every packet is refused."""
         return self._active.is_disabled
 
+    def troubles(self) -> list[str]:
+        """
+        Tell why packets would fail now, as far as is known.
+
+        :returns: A few words for each reason. What failed last, a minute ago or later,
+            counts as one.
+        """
+        return self._active.troubles()
+
     def require_enabled(self) -> None:
         """
         Refuse a packet when uploads are disabled.

@@ -47,23 +47,38 @@ class Mounts(NotMounted):
 
     :param mounts: The leaf resource for each mount, by the percent-decoded segments of
         its path. It takes the rest of the path from ``request.postpath``.
+    :param pages: Resources for single paths, which come before all mounts. The segment
+        of ``/`` is empty.
     """
 
-    def __init__(self, mounts: Mapping[tuple[bytes, ...], IResource]) -> None:
+    def __init__(
+        self,
+        mounts: Mapping[tuple[bytes, ...], IResource],
+        pages: Mapping[tuple[bytes, ...], IResource] | None = None,
+    ) -> None:
         super().__init__()
-        self.replace(mounts)
+        self.replace(mounts, pages)
 
-    def replace(self, mounts: Mapping[tuple[bytes, ...], IResource]) -> None:
+    def replace(
+        self,
+        mounts: Mapping[tuple[bytes, ...], IResource],
+        pages: Mapping[tuple[bytes, ...], IResource] | None = None,
+    ) -> None:
         """
         Serve other mounts from now on. Requests under way are not affected.
 
         :param mounts: As for the constructor.
+        :param pages: Likewise.
         """
         self._mounts = dict(mounts)
+        self._pages = dict(pages or {})
         self._depths = sorted({len(segments) for segments in mounts}, reverse=True)
 
     def getChild(self, path: bytes, request: Request) -> IResource:
         below = [path, *(request.postpath or ())]
+        if self._pages and (page := self._pages.get(tuple(below))) is not None:
+            request.postpath = []
+            return page
         for depth in self._depths:
             mounted = self._mounts.get(tuple(below[:depth]))
             if mounted is not None:
