@@ -32,6 +32,7 @@ from txbits.interfaces._abilities import (
     IClaim,
     IClaimable,
     ICodedFile,
+    ICounting,
     IDownloadable,
     IExclusive,
     IOverwriting,
@@ -42,6 +43,7 @@ from txbits.interfaces._abilities import (
     IReplyAddressable,
     IShared,
     IStoredFile,
+    RequestCount,
 )
 from txbits.interfaces._access import (
     FULL_GRANT,
@@ -68,7 +70,7 @@ from txbits.interfaces._plugin import (
     BackendContext,
     IBackendParser,
 )
-from txbits.interfaces._reloadable import IReloadable
+from txbits.interfaces._reloadable import ICertified, IReloadable
 from txbits.interfaces._storage import (
     ANY_OWNER,
     AnyOwner,
@@ -96,9 +98,11 @@ __all__ = [
     "IAuthenticatorParser",
     "IBackend",
     "IBackendParser",
+    "ICertified",
     "IClaim",
     "IClaimable",
     "ICodedFile",
+    "ICounting",
     "IDownloadable",
     "IExclusive",
     "INotifier",
@@ -119,6 +123,7 @@ __all__ = [
     "IWriter",
     "Identity",
     "PublishedUpload",
+    "RequestCount",
     "Scope",
     "SessionSummary",
     "checked_user_name",

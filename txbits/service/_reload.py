@@ -8,6 +8,7 @@ changes. Uploads continue during a reload.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -40,6 +41,8 @@ class Reloader:
     :param admin: What is served to the operator.
     :param builder: Builds new directories.
     :param in_thread: Calls a function in a thread. Its Deferred fires with the result.
+    :ivar counts: How many reloads there were, by result: ``"succeeded"`` or
+        ``"failed"``.
     """
 
     configuration: Configuration
@@ -48,6 +51,7 @@ class Reloader:
     admin: Admin
     builder: Builder
     in_thread: Callable[..., Deferred[Any]]
+    counts: Counter[str] = field(factory=Counter, init=False)
     _running: Deferred[None] | None = field(default=None, init=False)
     _is_wanted: bool = field(default=False, init=False)
     _is_stopping: bool = field(default=False, init=False)
@@ -96,7 +100,9 @@ class Reloader:
             new, plan = await self.in_thread(self._prepare)
             await self._start(plan.added)
             self._apply(new, plan)
+            self.counts["succeeded"] += 1
         except InvalidSetting as error:
+            self.counts["failed"] += 1
             _log.error(
                 "reload failed, keeping the old settings: {reason}",
                 reason=on_one_line(error),
@@ -105,6 +111,7 @@ class Reloader:
         except CancelledError:
             _log.info("reload cancelled: the server is stopping")
         except Exception:  # noqa: BLE001 - whatever it was, the service continues
+            self.counts["failed"] += 1
             _log.failure("reload failed: {log_failure}")
 
     def _prepare(self) -> tuple[Configuration, Plan]:

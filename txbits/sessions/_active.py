@@ -15,6 +15,7 @@ from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from txbits._counts import Counts
 from txbits._deferreds import Shared, Waiters
 from txbits._troubles import Troubles
 from txbits.clocks import Wall
@@ -95,6 +96,7 @@ class ActiveSessions:
     :param rules: The rules for new sessions.
     :param is_disabled: Whether every packet is refused.
     :param observer: Is told of published files.
+    :ivar counts: What has happened here.
     :ivar ages: Translates the times of the store.
     :ivar hides_ids: Whether the ids of sessions are secrets, which the log must not
         have.
@@ -103,6 +105,8 @@ class ActiveSessions:
     :ivar busy: How many pieces of work are under way.
     :ivar creating: Sessions that are being made, and may not be listed yet.
     :ivar created: Who waits until there are none.
+    :ivar oldest_listed: The session with the oldest progress that the store has listed
+        last, and the time of that by the steady clock; ``None`` if it had none.
     :ivar failing: What the store failed to do when it was last asked to, and when that
         was.
     """
@@ -115,6 +119,7 @@ class ActiveSessions:
     rules: Rules
     is_disabled: bool
     observer: IPublicationObserver | None = None
+    counts: Counts = field(factory=Counts, init=False)
     ages: Ages = field(init=False)
     quota: Quota = field(factory=Quota, init=False)
     hides_ids: bool = field(default=False, init=False)
@@ -123,6 +128,7 @@ class ActiveSessions:
     table: dict[UUID, Session] = field(factory=dict, init=False)
     creating: set[UUID] = field(factory=set, init=False)
     created: Waiters[None] = field(factory=Waiters, init=False)
+    oldest_listed: tuple[UUID, float] | None = field(default=None, init=False)
     failing: dict[str, float] = field(factory=dict, init=False)
     _troubles: Troubles = field(init=False)
     _loading: dict[UUID, Shared[Session]] = field(factory=dict, init=False)
@@ -354,6 +360,7 @@ class ActiveSessions:
         if act != "clean up" and isinstance(error, _OF_ONE_UPLOAD):
             return
         self.failing[act] = self.clock.seconds()
+        self.counts.errors[act] += 1
         self._troubles.report(
             act,
             "{directory}: " + _ACTS[act][0] + ": {reason}",
@@ -398,6 +405,21 @@ class ActiveSessions:
         """
         since = self.clock.seconds() - _TROUBLE_LASTS
         return [_ACTS[act][0] for act, at in self.failing.items() if at > since]
+
+    def idle_for(self) -> float:
+        """
+        Tell for how many seconds the session with the oldest progress has had none, as
+        far as is known: of sessions that no packet has come for since the start, the
+        last listing tells. 0 if there are no sessions.
+        """
+        oldest = min(
+            (session.progressed for session in self.table.values()), default=None
+        )
+        if self.oldest_listed is not None:
+            session_id, progressed = self.oldest_listed
+            if session_id not in self.table and self.quota.counts(session_id):
+                oldest = progressed if oldest is None else min(oldest, progressed)
+        return 0.0 if oldest is None else max(0.0, self.clock.seconds() - oldest)
 
     def report_no_claims(self) -> None:
         """Log that a permission for one upload cannot be granted here."""

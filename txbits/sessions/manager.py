@@ -20,6 +20,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from txbits._counts import Counts
 from txbits._deferreds import deferred
 from txbits._events import log_often
 from txbits.clocks import Wall, steady, wall_of
@@ -216,6 +217,32 @@ class SessionManager:
         """Whether every packet is refused."""
         return self._active.is_disabled
 
+    @property
+    def counts(self) -> Counts:
+        """What has happened since this was made."""
+        return self._active.counts
+
+    @property
+    def open_sessions(self) -> int:
+        """How many sessions are open, as far as is known."""
+        return self._active.quota.sessions
+
+    @property
+    def staged_bytes(self) -> int:
+        """
+        How many bytes the open sessions stage or are going to, as the quotas count
+        them, as far as is known.
+        """
+        return self._active.quota.staged
+
+    def idle_for(self) -> float:
+        """
+        Tell for how many seconds the session with the oldest progress has had none.
+
+        This looks at each session.
+        """
+        return self._active.idle_for()
+
     def troubles(self) -> list[str]:
         """
         Tell why packets would fail now, as far as is known.
@@ -298,6 +325,7 @@ class SessionManager:
         try:
             session_id = self._new_id()
             await self._make(session_id, destination, caller, content_name)
+            active.counts.created += 1
             if active.failing:
                 active.succeeded("create")
             log_often(
@@ -453,6 +481,7 @@ class SessionManager:
         """
         active = self._active
         self._begin_packet()
+        began = self.clock.seconds()
         try:
             session = await self._find(session_id, destination, caller)
             session.grant = caller.grant
@@ -463,6 +492,7 @@ class SessionManager:
                 await close_session(active, session, turn, caller, request_url)
             finally:
                 session.give_back(turn)
+            active.counts.closes.observe(self.clock.seconds() - began)
             if active.failing:
                 active.succeeded("close")
         except NoSuchSession:

@@ -21,7 +21,7 @@ from txbits.protocol.packets import (
     Ping,
 )
 from txbits.sessions import Caller, SessionManager
-from txbits.web._ack import refuse, write_ack
+from txbits.web._ack import count_accepted_credentials, refuse, write_ack
 from txbits.web._gate import Gate
 from txbits.web._origin import Origins
 from txbits.web._streaming import body_of
@@ -74,14 +74,17 @@ class PacketHandler(Generic[P]):
                 self.destination,
                 self.caller,
                 self.packet.packet_type,
+                counts=self.manager.counts,
                 hides_id=self.gate.hides_ids,
             )
         else:
+            self.manager.counts.packets[self.packet.packet_type, ack.status] += 1
             write_ack(request, ack)
 
     def _known(self, caller: Caller) -> None:
         """It is established who sent the packet."""
         self.caller = caller
+        count_accepted_credentials(self.manager.counts, caller)
 
     def request_url(self, request: Request) -> str:
         """

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
+from txbits._counts import Counts
 from txbits.protocol.codec import RemoteProtocolError
 from txbits.protocol.refusals import NOT_MOUNTED
 from txbits.sessions.naming import shown
@@ -19,22 +20,32 @@ from txbits.web._streaming import destination_of
 class NotMounted(Resource):
     """
     A root for resources, which refuses URLs that are in no virtual directory.
+
+    :ivar counts: Counts what it refuses.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts = Counts()
+
     def getChild(self, path: bytes, request: Request) -> IResource:
-        return _Unknown()
+        return _Unknown(self.counts)
 
     def render(self, request: Request) -> int:
-        return _Unknown().render(request)
+        return _Unknown(self.counts).render(request)
 
 
 class _Unknown(Resource):
     isLeaf = True
 
+    def __init__(self, counts: Counts) -> None:
+        super().__init__()
+        self._counts = counts
+
     def render(self, request: Request) -> int:
         uri = shown(request.uri.decode("latin-1"))
         error = RemoteProtocolError(f"the URL is {uri}", NOT_MOUNTED)
-        refuse(request, error, destination_of(request))
+        refuse(request, error, destination_of(request), counts=self._counts)
         return NOT_DONE_YET
 
 
