@@ -138,6 +138,21 @@ class SocketTests(ServiceCase):
         self.assertIn("listening on admin for the operator", self.lines(LogLevel.info))
         self.assertEqual(self.admin().status, 200)
 
+    def test_metrics_are_those_of_the_service(self):
+        self.start('mount="/a"\nbackend="memory:"', top=self.top)
+        self.uploads(b"/a/none")
+        self.hang_up()
+        self.reactor.advance(1)
+        response = self.admin(b"/metrics")
+        self.assertEqual(response.status, 200)
+        for line in (
+            b'txbits_packets_total{directory="/a",status="405",type="other"} 1.0',
+            b"txbits_connections_made_total 1.0",
+            b'txbits_reloads_total{result="succeeded",what="settings"} 1.0',
+            b"txbits_event_loop_delay_seconds_count 1.0",
+        ):
+            self.assertIn(line + b"\n", response.body)
+
     def test_its_site_serves_no_uploads_and_the_other_no_pages(self):
         self.start('mount="/a"\nbackend="memory:"', top=self.top)
         self.assertEqual(self.admin(b"/a/b").status, 404)

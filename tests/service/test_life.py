@@ -17,6 +17,7 @@ from zope.interface import implementer
 
 from txbits._version import versions
 from txbits.admin import Health
+from txbits.admin.delay import LoopDelay
 from txbits.errors import BackendError
 from txbits.interfaces import IReloadable
 from txbits.service._life import AdminListener, Listener, UploadService
@@ -369,7 +370,9 @@ class LifeTests(SynchronousTestCase):
         """Give the service an operator's listener, on which nobody is connected."""
         endpoint = Endpoint("admin", self.events, port=SecurePort)
         self.service.admin = AdminListener(
-            Listener("--admin-listen: x", "x", endpoint), Site()
+            Listener("--admin-listen: x", "x", endpoint),
+            Site(),
+            LoopDelay(self.reactor),
         )
         return endpoint
 

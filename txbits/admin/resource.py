@@ -4,7 +4,7 @@ The pages of the operator's listener, and who may see them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from attrs import frozen
 from twisted.logger import Logger
@@ -48,6 +48,10 @@ class Page:
     content_type: bytes = _TEXT
     status: int = 200
     headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+#: Makes a page, now or later.
+MakePage = Callable[[], Page | Awaitable[Page]]
 
 
 def write(request: Request, page: Page) -> int:
@@ -118,8 +122,7 @@ class AdminResource(Resource):
     """
     The root of the operator's site.
 
-    :param pages: Makes each page, by its path. Nothing is waited for meanwhile, so that
-        all of a page is from the same moment.
+    :param pages: Makes each page, by its path.
     :param operators: Returns who may see them; ``None`` if everyone may who can
         connect.
     """
@@ -128,7 +131,7 @@ class AdminResource(Resource):
 
     def __init__(
         self,
-        pages: Mapping[bytes, Callable[[], Page]],
+        pages: Mapping[bytes, MakePage],
         operators: Callable[[], Operators | None],
     ) -> None:
         super().__init__()
@@ -146,7 +149,7 @@ class AdminResource(Resource):
             operators = self._operators()
             if operators is not None:
                 caller = await operators.admit(request, caller, self._origins)
-            page = self._page(request)
+            page = await self._page(request)
         except (
             AccessDenied,
             BackendError,
@@ -159,14 +162,15 @@ class AdminResource(Resource):
             page = Page(b"internal error\n", status=500)
         write(request, page)
 
-    def _page(self, request: Request) -> Page:
+    async def _page(self, request: Request) -> Page:
         make = self._pages.get(request.path)
         if make is None:
             paths = b"".join(b"%b\n" % path for path in self._pages)
             return Page(b"not found; there are:\n" + paths, status=404)
         if request.method not in READING:
             return Page(b"GET or HEAD only\n", status=405)
-        return make()
+        page = make()
+        return page if isinstance(page, Page) else await page
 
 
 def _refused(request: Request, error: Exception, caller: Caller) -> Page:

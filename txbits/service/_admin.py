@@ -11,12 +11,15 @@ from attrs import define, field
 from twisted.web.resource import IResource
 
 from txbits.admin import AdminResource, Health, HealthResource
-from txbits.admin.resource import Operators
+from txbits.admin.figures import Figures
+from txbits.admin.resource import MakePage, Operators
+from txbits.clocks import steady
 from txbits.errors import InvalidSetting
 from txbits.service._kinds import mount_segments
 from txbits.service._operators import admin_directory
 from txbits.service._served import Served
 from txbits.service.settings import Configuration
+from txbits.sessions import SessionManager
 from txbits.web import BITSSite, Limits
 from txbits.web.mounts import Mounts
 
@@ -40,13 +43,21 @@ class Admin:
 
     @health.default
     def _new_health(self) -> Health:
-        return Health(self._managers)
+        return Health(self.managers)
 
-    def site(self, reactor: Any) -> BITSSite:
-        """Make the site for the operator's listener."""
-        pages = {
+    def site(self, reactor: Any, figures: Figures) -> BITSSite:
+        """
+        Make the site for the operator's listener.
+
+        :param figures: Where the metrics are read.
+        """
+        # Not earlier: a server without this listener does not need its library.
+        from txbits.admin.metrics import MetricsPage
+
+        pages: dict[bytes, MakePage] = {
             b"/health/live": self.health.live,
             b"/health/ready": self.health.ready,
+            b"/metrics": MetricsPage(figures, steady(reactor)),
         }
         root = AdminResource(pages, self._operators)
         # No request has a body that is read.
@@ -61,7 +72,8 @@ class Admin:
             {one.directory.segments: one.resource for one in self.directories}, pages
         )
 
-    def _managers(self) -> Iterable[tuple[str, Any]]:
+    def managers(self) -> Iterable[tuple[str, SessionManager]]:
+        """The virtual directories of now: their mounts, and what settles packets."""
         return [(one.directory.mount, one.manager) for one in self.directories]
 
     def _operators(self) -> Operators | None:

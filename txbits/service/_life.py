@@ -28,6 +28,7 @@ from twisted.python.failure import Failure
 from txbits._deferreds import deferred, settled
 from txbits._version import versions
 from txbits.admin import Health
+from txbits.admin.delay import LoopDelay
 from txbits.errors import InvalidSetting
 from txbits.service._ports import Ports
 from txbits.service._process import Process, in_words, one_line
@@ -71,10 +72,12 @@ class AdminListener:
 
     :ivar listener: Its endpoint.
     :ivar site: Serves its connections.
+    :ivar delay: Measures while it listens.
     """
 
     listener: Listener
     site: BITSSite
+    delay: LoopDelay
 
 
 @define(eq=False, slots=False)
@@ -93,6 +96,8 @@ class UploadService(Service):
     :param admin: The operator's listener, if there is one. It is the first to listen
         and the last to stop.
     :param shutdown_timeout: Seconds that stopping may take.
+    :param ports: Gets what listens for uploads.
+    :param admin_ports: Gets what listens for the operator.
     """
 
     reactor: Any
@@ -107,8 +112,8 @@ class UploadService(Service):
     shutdown_timeout: float = SHUTDOWN_TIMEOUT
     _is_settled: bool = field(default=False, init=False)
     _is_hung_up: bool = field(default=False, init=False)
-    _ports: Ports = field(factory=Ports, init=False)
-    _admin_ports: Ports = field(factory=Ports, init=False)
+    _ports: Ports = field(factory=Ports, kw_only=True)
+    _admin_ports: Ports = field(factory=Ports, kw_only=True)
     _starting: Deferred[None] | None = field(default=None, init=False)
 
     def startService(self) -> None:
@@ -153,6 +158,7 @@ class UploadService(Service):
             address = await _listen(
                 self.admin.listener, self.admin.site, self._admin_ports
             )
+            self.admin.delay.start()
             _log.info(
                 "listening on {address} for the operator",
                 address=address,
@@ -227,6 +233,7 @@ class UploadService(Service):
         await self._hang_up(self.site)
         await _close(self._admin_ports)
         if self.admin is not None:
+            self.admin.delay.stop()
             await self._hang_up(self.admin.site)
 
     @deferred

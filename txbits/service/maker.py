@@ -12,11 +12,14 @@ from twisted.application.service import IService
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.threads import deferToThreadPool
 
-from txbits.clocks import keep_steady
+from txbits.admin.delay import LoopDelay
+from txbits.admin.figures import Figures
+from txbits.clocks import keep_steady, steady, wall_of
 from txbits.errors import InvalidSetting
 from txbits.service._admin import Admin
 from txbits.service._life import AdminListener, Listener, UploadService
 from txbits.service._operators import check_admin
+from txbits.service._ports import Ports
 from txbits.service._process import Process, in_words, one_line
 from txbits.service._reload import Reloader
 from txbits.service._served import Builder
@@ -66,32 +69,49 @@ def assemble(
         _listener(endpoint, f"{configuration.listen_from}listen: {endpoint}", reactor)
         for endpoint in configuration.listen
     ]
+    limits = configuration.limits
+    site = BITSSite(mounts, reactor=reactor, limits=limits, only_uploads=True)
+    ports, admin_ports = Ports(), Ports()
+    reloader = Reloader(
+        configuration,
+        served,
+        mounts,
+        admin,
+        builder,
+        lambda function: deferToThreadPool(reactor, reactor.getThreadPool(), function),
+    )
     admin_listener = None
     if (endpoint := configuration.admin_listen) is not None:
         where = f"{configuration.admin_from}admin-listen: {endpoint}"
-        admin_listener = AdminListener(
-            _listener(endpoint, where, reactor), admin.site(reactor)
+        delay = LoopDelay(steady(reactor))
+        figures = Figures(
+            admin.managers,
+            mounts.counts,
+            site,
+            lambda: [*ports.certified(), *admin_ports.certified()],
+            {
+                "settings": reloader.counts,
+                "certificates": ports.counts,
+                "admin certificates": admin_ports.counts,
+            },
+            delay.delays,
+            wall_of(reactor)(),
         )
-    limits = configuration.limits
+        admin_listener = AdminListener(
+            _listener(endpoint, where, reactor), admin.site(reactor, figures), delay
+        )
     return UploadService(
         reactor,
         Process(reactor, logs_to_file),
-        BITSSite(mounts, reactor=reactor, limits=limits, only_uploads=True),
+        site,
         served,
         listeners,
         limits.max_connections,
-        Reloader(
-            configuration,
-            served,
-            mounts,
-            admin,
-            builder,
-            lambda function: deferToThreadPool(
-                reactor, reactor.getThreadPool(), function
-            ),
-        ),
+        reloader,
         admin.health,
         admin_listener,
+        ports=ports,
+        admin_ports=admin_ports,
     )
 
 
