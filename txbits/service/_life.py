@@ -34,6 +34,7 @@ from txbits.service._ports import Ports
 from txbits.service._process import Process, in_words, one_line
 from txbits.service._reload import Reloader
 from txbits.service._served import Served
+from txbits.service._supervisor import Supervisor
 from txbits.web import BITSSite
 
 _log = Logger()
@@ -95,6 +96,7 @@ class UploadService(Service):
     :param health: Is told what the service is doing.
     :param admin: The operator's listener, if there is one. It is the first to listen
         and the last to stop.
+    :param supervisor: Is told what the service is doing.
     :param shutdown_timeout: Seconds that stopping may take.
     :param ports: Gets what listens for uploads.
     :param admin_ports: Gets what listens for the operator.
@@ -108,6 +110,7 @@ class UploadService(Service):
     connections: int
     reloader: Reloader
     health: Health
+    supervisor: Supervisor
     admin: AdminListener | None = None
     shutdown_timeout: float = SHUTDOWN_TIMEOUT
     _is_settled: bool = field(default=False, init=False)
@@ -115,6 +118,7 @@ class UploadService(Service):
     _ports: Ports = field(factory=Ports, kw_only=True)
     _admin_ports: Ports = field(factory=Ports, kw_only=True)
     _starting: Deferred[None] | None = field(default=None, init=False)
+    _reloads: int = field(default=0, init=False)
 
     def startService(self) -> None:
         """Begin to start; a backend may need a running reactor."""
@@ -142,12 +146,24 @@ class UploadService(Service):
     def _reload(self) -> None:
         # A mistake in one of them does not keep back the other: certificates expire,
         # and permissions are revoked.
+        self.supervisor.reloading()
         self.reloader.hangup()
         self._ports.reload()
         self._admin_ports.reload()
+        self._reloads += 1
+        self._reloaded(self._reloads)
+
+    @deferred
+    async def _reloaded(self, number: int) -> None:
+        """Tell when everything has been read again, unless another reload follows."""
+        for reading in (self.reloader, self._ports, self._admin_ports):
+            await reading.over()
+        if number == self._reloads and self.health.state == "running":
+            self.supervisor.ready()
 
     def _begin(self) -> None:
         if self.running:
+            self.supervisor.start(self._status)
             self.process.on_hangup(self._hang_up_came)
             self._starting = self._start().addErrback(self._cannot_start)
 
@@ -182,6 +198,7 @@ class UploadService(Service):
         self.process.settle()
         self._is_settled = True
         self.health.state = "running"
+        self.supervisor.ready()
         if self._is_hung_up:
             self._reload()
 
@@ -193,6 +210,7 @@ class UploadService(Service):
         if not failure.check(InvalidSetting):
             line += "; the log has the traceback"
             _log.failure("cannot start: {log_failure}", failure)
+        self.supervisor.failed(line)
         self.process.fail(line)
 
     @deferred
@@ -216,11 +234,21 @@ class UploadService(Service):
                 seconds=self.shutdown_timeout,
             )
             self.process.end_by_force(_FORCE_AFTER)
+        self.supervisor.stop()
         _log.info("stopped")
+
+    def _status(self) -> str:
+        """A line about the service, for its manager."""
+        if self.health.state != "running":
+            return self.health.state
+        sessions = sum(one.manager.open_sessions for one in self.directories)
+        figures = f"{sessions} sessions open, {len(self.site.channels)} connections"
+        return "; ".join([figures, *self.health.obstacles()])
 
     @deferred
     async def _wind_down(self) -> None:
         self.health.state = "stopping"
+        self.supervisor.stopping()
         if self._starting is not None:
             # A store may be unreachable, or have a great many sessions.
             self._starting.cancel()

@@ -73,6 +73,19 @@ class Ports:
             if running.called:
                 self._reloading = None
 
+    def over(self) -> Deferred[None]:
+        """
+        Wait for the reading that is in progress, if any is.
+
+        :returns: A Deferred that fires with ``None`` when none is.
+        """
+        over: Deferred[None] = Deferred()
+        if self._reloading is None:
+            over.callback(None)
+        else:
+            self._reloading.addBoth(over.callback)
+        return over
+
     @deferred
     async def stop(self) -> None:
         """
@@ -81,10 +94,7 @@ class Ports:
         :returns: A Deferred that fires with ``None`` when no thread reads any more.
         """
         self._is_wanted = False
-        if self._reloading is not None:
-            over: Deferred[None] = Deferred()
-            self._reloading.addBoth(over.callback)
-            await over
+        await self.over()
 
     @deferred
     async def _run(self) -> None:

@@ -69,6 +69,19 @@ class Reloader:
             if running.called:
                 self._running = None
 
+    def over(self) -> Deferred[None]:
+        """
+        Wait for the reload that is running, if one is.
+
+        :returns: A Deferred that fires with ``None`` when none is running.
+        """
+        over: Deferred[None] = Deferred()
+        if self._running is None:
+            over.callback(None)
+        else:
+            self._running.addBoth(over.callback)
+        return over
+
     @deferred
     async def stop(self) -> None:
         """
@@ -80,10 +93,7 @@ class Reloader:
         if self._starting is not None:
             # It may be waiting for a store that is unreachable.
             self._starting.cancel()
-        if self._running is not None:
-            over: Deferred[None] = Deferred()
-            self._running.addBoth(over.callback)
-            await over
+        await self.over()
         await DeferredList(self._leaving)
 
     @deferred
