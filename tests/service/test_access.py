@@ -17,7 +17,7 @@ from txbits.access.links import LinkAuthenticator
 from txbits.access.permissions import Permission, Permissions
 from txbits.errors import AccessDenied, InvalidSetting
 from txbits.interfaces import IAuthenticator, Identity
-from txbits.service._access import adopt, gate_of
+from txbits.service._access import Shared, adopt, gate_of
 from txbits.service.settings import Access, Configuration, Directory
 from txbits.sessions import Settings
 from txbits.web import Gate
@@ -36,6 +36,9 @@ def hash_line(name, password):
 class GateCase(SynchronousTestCase):
     """Builds gates for one directory."""
 
+    def setUp(self):
+        self.shared = Shared(MemoryReactorClock())
+
     def file(self, content, mode=0o600):
         path = self.mktemp()
         Path(path).write_text(content)
@@ -53,7 +56,7 @@ class GateCase(SynchronousTestCase):
         configuration = Configuration(
             directories=(directory,), listen=listen, trusted_proxies=proxies
         )
-        return gate_of(directory, configuration, MemoryReactorClock())
+        return gate_of(directory, configuration, self.shared)
 
     def complaint(self, *schemes, **more):
         error = self.assertRaises(InvalidSetting, self.gate, *schemes, **more)
@@ -95,6 +98,14 @@ class GateTests(GateCase):
                 settings=Settings(session_timeout=60),
             )
             self.assertEqual(gate.authenticators[0]._grace, grace)
+
+    def test_guesses_of_passwords_count_for_all_directories(self):
+        users = self.file(hash_line("alice", "secret"))
+        one, other = (
+            self.gate("basic", password_file=users).authenticators[0] for _ in range(2)
+        )
+        self.assertIsNot(one, other)
+        self.assertIs(one._checks, other._checks)
 
     def test_authenticators_are_asked_in_the_order_of_the_settings(self):
         gate = self.gate(

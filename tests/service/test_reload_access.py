@@ -62,12 +62,12 @@ class SecretTests(AccessReloadCase):
 
     def test_they_are_read_again_though_the_settings_are_the_same(self):
         self.begin()
-        self.assertIsNone(self.passwords.find(b"bob"))
+        self.assertIsNone(self.passwords.stored("bob"))
         self.set_users("bob")
         self.again()
         self.assert_changed("no changes; credentials of /a read again")
-        self.assertIsNotNone(self.passwords.find(b"bob"))
-        self.assertIsNone(self.passwords.find(b"alice"))
+        self.assertIsNotNone(self.passwords.stored("bob"))
+        self.assertIsNone(self.passwords.stored("alice"))
 
     def test_one_that_cannot_be_used_changes_nothing(self):
         self.begin()

@@ -169,6 +169,19 @@ class AuthenticatorTests(WebCase):
         self.resource.gate = Gate(self.resource.gate.authenticators, DenyingPolicy())
         self.assert_refused(self.exchange(peer, ping), "access-denied")
 
+    def test_another_gate_knows_whether_ids_are_secrets(self) -> None:
+        self.serve(authenticators=[ByName()])
+        created = told(packet(b"Create-Session"), "alice")
+        for credentials in ("create", "every-packet"):
+            self.resource.gate = Gate([ByName()], None, credentials)
+            # A view of a user is not what decides.
+            self.resource.for_user("bob")
+            with capturedLogs() as events:
+                session = str(self.ask(created)["BITS-Session-Id"]).strip("{}")
+            (name,) = [one["session"] for one in events if "session" in one]
+            is_secret = credentials == "create"
+            self.assertEqual(name, f"{session[:8]}..." if is_secret else session)
+
     def test_connection_memory_is_that_of_the_connection(self) -> None:
         authenticator = Authenticator(ALICE)
         self.serve(authenticators=[authenticator])

@@ -101,14 +101,14 @@ class Scope:
             raise CredentialsRejected("the link has expired")
         if packet_type in ("GET", "HEAD"):
             raise AccessDenied("an upload link does not permit downloads")
-        if not contains(self.path, destination, is_tree=self.is_tree):
+        is_itself = destination == self.path
+        is_inside = contains(self.path, destination) and not is_itself
+        if not (is_inside if self.is_tree else is_itself):
             raise AccessDenied("the destination is outside the scope of the link")
         return self.grant
 
 
-def contains(
-    path: tuple[str, ...], destination: tuple[str, ...], *, is_tree: bool = True
-) -> bool:
+def contains(path: tuple[str, ...], destination: tuple[str, ...]) -> bool:
     """
     Tell whether a destination is at or below a path.
 
@@ -117,12 +117,9 @@ def contains(
 
     :param path: Segments, none for the root.
     :param destination: As packets name it: not checked by a backend.
-    :param is_tree: Whether the path contains what is below it.
     """
-    if not is_tree:
-        return destination == path
     rest = destination[len(path) :]
-    if destination[: len(path)] != path or (path and not rest):
+    if destination[: len(path)] != path:
         return False
     return not path or all(
         one not in (".", "..")

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from attrs import frozen
+from attrs import define, field, frozen
 
+from txbits.access._checks import Checks
 from txbits.access.description import (
     authenticator_from_description,
     available_authenticators,
@@ -32,20 +33,42 @@ from txbits.web import Gate
 _REUSABLE = ("basic", "bearer", "link")
 
 
-def gate_of(directory: Directory, configuration: Configuration, reactor: Any) -> Gate:
+@define(eq=False)
+class Shared:
+    """
+    What the authenticators of all directories share.
+
+    :param reactor: What they use.
+    """
+
+    reactor: Any
+    _checks: Checks | None = field(default=None, init=False)
+
+    @property
+    def checks(self) -> Checks:
+        """
+        What remembers and limits checks of passwords. Were there one for each
+        directory, each would allow as many guesses.
+        """
+        if self._checks is None:
+            self._checks = Checks(self.reactor)
+        return self._checks
+
+
+def gate_of(directory: Directory, configuration: Configuration, shared: Shared) -> Gate:
     """
     Build what admits requests to a directory.
 
     :param configuration: All settings of the server; its listeners are those that are
         used.
-    :param reactor: What authenticators use.
+    :param shared: What the authenticators of all directories share.
     :raises InvalidSetting: With a whole line, if they cannot be used together.
     """
     access = directory.access
     _check_schemes(directory)
     check_permissions(directory)
     _check_around(directory, configuration)
-    making = _Making(directory, reactor)
+    making = _Making(directory, shared)
     authenticators = [_made(one, making) for one in access.authenticate]
     _check_listeners(directory, configuration, authenticators)
     policy = None
@@ -148,11 +171,15 @@ class _Making:
     Makes the authenticators of a directory. What fails, fails with a whole line.
 
     :ivar directory: The settings of the directory.
-    :ivar reactor: What authenticators use.
+    :ivar shared: What the authenticators of all directories share.
     """
 
     directory: Directory
-    reactor: Any
+    shared: Shared
+
+    @property
+    def reactor(self) -> Any:
+        return self.shared.reactor
 
     @property
     def access(self) -> Access:
@@ -196,7 +223,9 @@ def _basic(making: _Making) -> IAuthenticator:
 
     path = making.required("basic", "password-file")
     with making.about("password-file"):
-        return BasicAuthenticator(making.reactor, Passwords.read(path))
+        return BasicAuthenticator(
+            making.reactor, Passwords.read(path), checks=making.shared.checks
+        )
 
 
 def _bearer(making: _Making) -> IAuthenticator:

@@ -16,7 +16,7 @@ from txbits.backends import backend_from_description
 from txbits.errors import BackendError, InvalidSetting
 from txbits.interfaces import BackendContext, IBackend, IExclusive, INotifier
 from txbits.notification import HTTPNotifier
-from txbits.service._access import gate_of
+from txbits.service._access import Shared, gate_of
 from txbits.service._permitted import without_effect
 from txbits.service.settings import Configuration, Directory
 from txbits.sessions import SessionManager
@@ -117,8 +117,13 @@ class Builder:
     """
 
     reactor: Any
+    _shared: Shared = field(init=False)
     _started_in: str = field(factory=os.getcwd, init=False)
     _places: list[tuple[Directory, IBackend]] = field(factory=list, init=False)
+
+    @_shared.default
+    def _share(self) -> Shared:
+        return Shared(self.reactor)
 
     def forget_places(self) -> None:
         """Begin a new configuration, in which no place is taken yet."""
@@ -145,7 +150,7 @@ class Builder:
         """
         backend = self._backend(directory)
         self.take_place(directory, backend)
-        gate = gate_of(directory, configuration, self.reactor)
+        gate = gate_of(directory, configuration, self._shared)
         resource = BITSResource(
             backend,
             directory.settings,
@@ -163,7 +168,7 @@ class Builder:
     def try_out(self, directory: Directory, configuration: Configuration) -> None:
         """Check that a directory could be built after a restart."""
         self._notifier(directory, self._backend(directory))
-        gate_of(directory, configuration, self.reactor)
+        gate_of(directory, configuration, self._shared)
 
     def gate_for(self, directory: Directory, configuration: Configuration) -> Gate:
         """
@@ -171,7 +176,7 @@ class Builder:
 
         :param configuration: As for :meth:`build`.
         """
-        return gate_of(directory, configuration, self.reactor)
+        return gate_of(directory, configuration, self._shared)
 
     def notifier_for(self, directory: Directory, served: Served) -> INotifier | None:
         """

@@ -9,12 +9,11 @@ processes have made, count for the directory only.
 
 from __future__ import annotations
 
-from functools import lru_cache
-from ipaddress import IPv6Address, ip_address
 from uuid import UUID
 
 from attrs import define, field
 
+from txbits._addresses import client_network
 from txbits.errors import QuotaReached, SessionLimitReached, UploadTooLarge
 from txbits.interfaces import SessionSummary
 from txbits.sessions._session import Caller
@@ -28,29 +27,10 @@ _RETRY_AFTER = 600
 #: Who is counted: a user's name, or in a tuple the address of anonymous clients.
 Who = str | tuple[str]
 
-#: How many bits of an IPv6 address identify a network, which one client may have.
-_NETWORK_BITS = 64
-
-
-@lru_cache(1024)
-def _address(text: str) -> tuple[str]:
-    """The address that a client is counted by: all of an IPv6 /64 are one."""
-    try:
-        address = ip_address(text)
-    except ValueError:
-        return (text,)
-    if isinstance(address, IPv6Address):
-        mapped = address.ipv4_mapped
-        if mapped is not None:
-            return (str(mapped),)
-        network = int(address) >> _NETWORK_BITS << _NETWORK_BITS
-        return (f"{IPv6Address(network)}/{_NETWORK_BITS}",)
-    return (str(address),)
-
 
 def counted_as(caller: Caller) -> Who:
     """Who a caller is counted as."""
-    return _address(caller.address) if caller.user is None else caller.user
+    return (client_network(caller.address),) if caller.user is None else caller.user
 
 
 def _named(who: Who) -> str:
@@ -71,6 +51,21 @@ class _Usage:
 
 
 @define(eq=False)
+class _Counted:
+    """
+    A session that is counted.
+
+    :ivar who: Who is counted for it; ``None`` if that is unknown.
+    :ivar usage: What they use.
+    :ivar size: How many bytes it stages, or is going to.
+    """
+
+    who: Who | None
+    usage: _Usage | None
+    size: int = 0
+
+
+@define(eq=False)
 class Quota:
     """
     Counts the sessions of one directory, and what they stage.
@@ -79,8 +74,7 @@ class Quota:
     """
 
     has_counted: bool = field(default=False, init=False)
-    _counted: dict[UUID, Who | None] = field(factory=dict, init=False)
-    _sizes: dict[UUID, int] = field(factory=dict, init=False)
+    _counted: dict[UUID, _Counted] = field(factory=dict, init=False)
     _usage: dict[Who, _Usage] = field(factory=dict, init=False)
     _all: _Usage = field(factory=_Usage, init=False)
     _gone: set[UUID] = field(factory=set, init=False)
@@ -146,15 +140,14 @@ class Quota:
         :raises UploadTooLarge: If it is more than may ever be staged.
         :raises QuotaReached: If it is too much now.
         """
-        more = size - self._sizes.get(session_id, 0)
+        counted = self._counted.get(session_id)
+        if counted is None:
+            counted = self._count(session_id, owner)
+        more = size - counted.size
         if more <= 0:
             return
-        if session_id not in self._counted:
-            self._count(session_id, owner)
-        who = self._counted[session_id]
-        usage = None if who is None else self._usage[who]
         for quota, used in (
-            (settings.user_quota, usage),
+            (settings.user_quota, counted.usage),
             (settings.directory_quota, self._all),
         ):
             if quota is None or used is None:
@@ -167,7 +160,7 @@ class Quota:
                     f"the quota of {quota}",
                     _RETRY_AFTER,
                 )
-        self._resize(session_id, size)
+        self._resize(counted, size)
 
     def give_back(self, session_id: UUID) -> None:
         """Stop counting a session."""
@@ -176,24 +169,24 @@ class Quota:
             self._gone.add(session_id)
         if self._changed is not None:
             self._changed.add(session_id)
-        if session_id not in self._counted:
+        counted = self._counted.pop(session_id, None)
+        if counted is None:
             return
-        self._resize(session_id, 0)
-        who = self._counted.pop(session_id)
+        self._resize(counted, 0)
         self._all.sessions -= 1
-        if who is not None:
-            usage = self._usage[who]
-            usage.sessions -= 1
-            if not usage.sessions:
-                del self._usage[who]
+        if counted.who is not None and counted.usage is not None:
+            counted.usage.sessions -= 1
+            if not counted.usage.sessions:
+                del self._usage[counted.who]
 
     def inventory(self, summary: SessionSummary) -> None:
         """Count a session that was found in the store."""
         session_id = summary.session_id
         if session_id not in self._gone:
-            if session_id not in self._counted:
-                self._count(session_id, summary.owner)
-            self._resize(session_id, max(summary.size, self._sizes.get(session_id, 0)))
+            counted = self._counted.get(session_id)
+            if counted is None:
+                counted = self._count(session_id, summary.owner)
+            self._resize(counted, max(summary.size, counted.size))
 
     def counted(self) -> None:
         """All sessions that the store held at the start have been counted."""
@@ -241,30 +234,27 @@ class Quota:
             self.give_back(session_id)
         for session_id, (owner, size) in listed.items():
             if session_id not in changed:
-                if session_id not in self._counted:
-                    self._count(session_id, owner)
-                self._resize(session_id, size)
+                counted = self._counted.get(session_id)
+                if counted is None:
+                    counted = self._count(session_id, owner)
+                self._resize(counted, size)
 
-    def _count(self, session_id: UUID, who: Who | None) -> None:
-        self._counted[session_id] = who
-        self._all.sessions += 1
+    def _count(self, session_id: UUID, who: Who | None) -> _Counted:
+        usage = None
         if who is not None:
             usage = self._usage.get(who)
             if usage is None:
                 usage = self._usage[who] = _Usage()
             usage.sessions += 1
+        self._all.sessions += 1
+        counted = self._counted[session_id] = _Counted(who, usage)
         if self._changed is not None:
             self._changed.add(session_id)
+        return counted
 
-    def _resize(self, session_id: UUID, size: int) -> None:
-        more = size - self._sizes.get(session_id, 0)
-        if not more:
-            return
-        if size:
-            self._sizes[session_id] = size
-        else:
-            del self._sizes[session_id]
+    def _resize(self, counted: _Counted, size: int) -> None:
+        more = size - counted.size
+        counted.size = size
         self._all.staged += more
-        who = self._counted.get(session_id)
-        if who is not None:
-            self._usage[who].staged += more
+        if counted.usage is not None:
+            counted.usage.staged += more

@@ -82,9 +82,6 @@ class BITSResource(Resource):
         what the settings or the notifier require.
     :ivar manager: The sessions of this directory. Its ``start()`` must have fired
         before packets arrive, and its ``stop()`` should before the process ends.
-    :ivar gate: Admits requests. Another one admits those that come from then on; before
-        it is assigned, its authenticators should ``adopt`` what those remember that
-        they replace.
     """
 
     isLeaf = True
@@ -119,7 +116,6 @@ class BITSResource(Resource):
             name=name.rstrip("/"),
         )
         self.gate = Gate(authenticators, policy, session_credentials)
-        self.manager.hide_ids(self.gate.hides_ids)
         self.origins = Origins.of(public_url, trusted_proxies)
         self.identity: Identity | None = None
 
@@ -152,8 +148,21 @@ class BITSResource(Resource):
         self.origins = origins
         if gate is not None:
             self.gate = gate
-            self.manager.hide_ids(gate.hides_ids)
         return changed
+
+    @property
+    def gate(self) -> Gate:
+        """
+        What admits requests. Another one admits those that come from then on; before it
+        is assigned, its authenticators should ``adopt`` what those remember that they
+        replace.
+        """
+        return self._gate
+
+    @gate.setter
+    def gate(self, gate: Gate) -> None:
+        self._gate = gate
+        self.manager.hide_ids(gate.hides_ids)
 
     def for_user(self, name: str) -> IResource:
         """
@@ -168,7 +177,8 @@ class BITSResource(Resource):
         view = BITSResource.__new__(BITSResource)
         Resource.__init__(view)
         view.manager, view.origins = self.manager, self.origins
-        view.gate = Gate(policy=self.gate.policy)
+        # The directory says whether ids are secrets.
+        view._gate = Gate(policy=self.gate.policy)
         view.identity = Identity(name)
         return view
 
@@ -192,7 +202,7 @@ class BITSResource(Resource):
                 self.manager.require_enabled()
             packet = parse_packet(headers, is_short=is_short)
         except (RemoteProtocolError, UploadsDisabled) as error:
-            if isinstance(error, BodyWithheld) and not self.gate.is_open:
+            if isinstance(error, BodyWithheld) and not self._gate.is_open:
                 begun(self._refuse_withheld(request, error, destination, caller))
                 return NOT_DONE_YET
             refuse(
@@ -202,11 +212,11 @@ class BITSResource(Resource):
                 caller,
                 counts=self.manager.counts,
                 allowed=_ALLOWED if self._serves(destination) else METHOD,
-                hides_id=self.gate.hides_ids,
+                hides_id=self._gate.hides_ids,
             )
             return NOT_DONE_YET
         handler = HANDLERS[type(packet)](
-            self.manager, self.gate, packet, destination, caller, self.origins
+            self.manager, self._gate, packet, destination, caller, self.origins
         )
         begun(handler.answer(request))
         return NOT_DONE_YET
@@ -222,7 +232,7 @@ class BITSResource(Resource):
         kind = Fragment.packet_type
         senders = [caller]
         try:
-            await self.gate.admit(
+            await self._gate.admit(
                 *(request, caller, self.origins, destination, kind),
                 known=senders.append,
             )
@@ -246,10 +256,10 @@ class BITSResource(Resource):
         session_id = reply_of(destination)
         if session_id is not None:
             return ReplyResource(
-                self.manager, self.gate, caller, self.origins, session_id
+                self.manager, self._gate, caller, self.origins, session_id
             )
         if not self.manager.settings.allow_downloads:
             return None
         return DownloadResource(
-            self.manager, self.gate, caller, self.origins, destination
+            self.manager, self._gate, caller, self.origins, destination
         )
