@@ -148,7 +148,7 @@ class DependencyTests(SynchronousTestCase):
             for table in tables(ROOT / "CONTRIBUTING.md")
             if table[0] == ["package", "purpose", "without it"]
             for row in table[1:]
-            for word in re.findall(r"[\w.]+", row[0])
+            for word in re.findall(r"[\w.-]+", row[0])
         }
         self.assertEqual(self.bounds("cli", "s3").keys() - explained, set())
 

@@ -16,9 +16,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from txbits._version import versions
+from txbits.admin import Health
+from txbits.admin.delay import LoopDelay
 from txbits.errors import BackendError
 from txbits.interfaces import IReloadable
-from txbits.service._life import Listener, UploadService
+from txbits.service._life import AdminListener, Listener, UploadService
 from txbits.service._served import Served
 from txbits.service.settings import Directory
 
@@ -29,6 +31,7 @@ class Manager:
     events: list
     starting: Deferred = field(factory=lambda: succeed(None))
     stopping: Deferred = field(factory=lambda: succeed(None))
+    open_sessions: int = 0
 
     def start(self):
         self.events.append(f"start {self.name}")
@@ -120,13 +123,41 @@ class Process:
 class Reloader:
     events: list
     stopping: Deferred = field(factory=lambda: succeed(None))
+    reading: Deferred = field(factory=lambda: succeed(None))
 
     def hangup(self):
         self.events.append("reload")
 
+    def over(self):
+        return self.reading
+
     def stop(self):
         self.events.append("stop reloading")
         return self.stopping
+
+
+@define(eq=False)
+class FakeSupervisor:
+    told: list
+    status: object = None
+
+    def start(self, status):
+        self.status = status
+
+    def ready(self):
+        self.told.append("ready")
+
+    def reloading(self):
+        self.told.append("reloading")
+
+    def stopping(self):
+        self.told.append("stopping")
+
+    def failed(self, line):
+        self.told.append(line)
+
+    def stop(self):
+        self.told.append("stop")
 
 
 @define(eq=False)
@@ -159,6 +190,9 @@ class LifeTests(SynchronousTestCase):
         self.b = Manager("b", self.events)
         self.one = Endpoint("one", self.events)
         self.two = Endpoint("two", self.events)
+        self.health = Health(list)
+        self.told = []
+        self.supervisor = FakeSupervisor(self.told)
         self.service = UploadService(
             self.reactor,
             self.process,
@@ -173,6 +207,8 @@ class LifeTests(SynchronousTestCase):
             ],
             42,
             Reloader(self.events),
+            self.health,
+            self.supervisor,
             shutdown_timeout=30,
         )
 
@@ -373,6 +409,103 @@ class LifeTests(SynchronousTestCase):
         self.start()
         self.process.hang_up()
         self.assertEqual(self.events[-3:], ["settle", "reload", "reload two"])
+
+    def with_admin(self):
+        """Give the service an operator's listener, on which nobody is connected."""
+        endpoint = Endpoint("admin", self.events, port=SecurePort)
+        self.service.admin = AdminListener(
+            Listener("--admin-listen: x", "x", endpoint),
+            Site(),
+            LoopDelay(self.reactor),
+        )
+        return endpoint
+
+    def test_the_operators_listener_is_the_first_and_the_last(self):
+        self.with_admin()
+        self.start()
+        self.assertEqual(
+            self.events[1:],
+            [
+                *("listen admin", "start a", "start b"),
+                *("listen one", "listen two", "settle"),
+            ],
+        )
+        self.successResultOf(self.stop())
+        self.assertEqual(
+            self.events,
+            [
+                *("close one", "close two", "stop reloading"),
+                *("stop a", "stop b", "close admin"),
+            ],
+        )
+
+    def test_an_operators_listener_that_cannot_listen_fails_the_process(self):
+        self.with_admin().error = OSError(98, "Address already in use")
+        self.start()
+        self.assertEqual(
+            self.process.line,
+            "txbits: --admin-listen: x: cannot listen: Address already in use",
+        )
+        self.assertNotIn("start a", self.events)
+
+    def test_certificates_of_the_operators_listener_are_read_again(self):
+        self.with_admin()
+        self.start()
+        self.process.hang_up()
+        self.assertEqual(self.events[-2:], ["reload", "reload admin"])
+
+    def test_the_service_manager_is_told_what_happens(self):
+        self.b.starting = Deferred()
+        self.start()
+        self.assertEqual((self.told, self.supervisor.status()), ([], "starting"))
+        self.b.starting.callback(None)
+        self.assertEqual(self.told, ["ready"])
+        self.a.open_sessions, self.b.open_sessions = 2, 3
+        self.assertEqual(self.supervisor.status(), "5 sessions open, 0 connections")
+        self.b.stopping = Deferred()
+        stopped = self.stop()
+        self.assertEqual(self.told[1:], ["stopping"])
+        self.assertEqual(self.supervisor.status(), "stopping")
+        self.b.stopping.callback(None)
+        self.successResultOf(stopped)
+        self.assertEqual(self.told[2:], ["stop"])
+
+    def test_the_service_manager_is_told_why_the_start_fails(self):
+        self.a.starting = fail(BackendError("no"))
+        self.start()
+        self.assertEqual(self.told, ["txbits: --backend: x: no"])
+
+    def test_a_reload_is_over_when_the_last_one_is(self):
+        self.start()
+        first = self.service.reloader.reading = Deferred()
+        self.process.hang_up()
+        second = self.service.reloader.reading = Deferred()
+        self.process.hang_up()
+        self.assertEqual(self.told[1:], ["reloading", "reloading"])
+        first.callback(None)
+        self.assertEqual(len(self.told), 3)
+        second.callback(None)
+        self.assertEqual(self.told[3:], ["ready"])
+
+    def test_a_reload_that_the_end_cuts_short_is_not_over(self):
+        self.start()
+        reading = self.service.reloader.reading = Deferred()
+        self.process.hang_up()
+        self.stop()
+        reading.callback(None)
+        self.assertEqual(self.told.count("ready"), 1)
+
+    def test_health_is_told_what_the_service_is_doing(self):
+        self.b.starting = Deferred()
+        self.start()
+        self.assertEqual(self.health.state, "starting")
+        self.b.starting.callback(None)
+        self.assertEqual(self.health.state, "running")
+        self.b.stopping = Deferred()
+        stopped = self.stop()
+        self.assertEqual(self.health.state, "stopping")
+        self.b.stopping.callback(None)
+        self.successResultOf(stopped)
 
     def test_a_hang_up_while_starting_waits_for_the_start(self):
         self.b.starting = Deferred()

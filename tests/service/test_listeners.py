@@ -56,6 +56,30 @@ class ListeningTests(SynchronousTestCase):
         ):
             self.assertTrue(listening(endpoint).is_open, endpoint)
 
+    def test_a_socket_with_a_mode_is_not_for_everyone(self):
+        for endpoint in (
+            "unix:/run/admin:mode=600",
+            "unix:/run/admin:mode=0660",
+            "unix:/run/admin:660",
+            "systemd:domain=UNIX:index=0",
+        ):
+            self.assertTrue(listening(endpoint).is_private, endpoint)
+        for endpoint in (
+            "unix:/run/admin",
+            "unix:/run/admin:mode=666",
+            "unix:/run/admin:mode=602",
+            "unix:/run/admin:mode=user",
+        ):
+            self.assertFalse(listening(endpoint).is_private, endpoint)
+            self.assertTrue(listening(endpoint).is_file, endpoint)
+        for endpoint in (
+            "tcp:1:interface=127.0.0.1",
+            "https:443:certificate=a:key=b:client-ca=c",
+            "systemd:domain=INET:index=0",
+        ):
+            self.assertFalse(listening(endpoint).is_private, endpoint)
+            self.assertFalse(listening(endpoint).is_file, endpoint)
+
     def test_certificates_are_asked_for_by_https_with_a_ca(self):
         asking = "https:443:certificate=a:key=b:client-ca=ca.pem"
         self.assertTrue(listening(asking).asks_certificate)

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from txbits.errors import InvalidSetting
-from txbits.interfaces import IReloadable
+from txbits.interfaces import ICertified, IReloadable
 from txbits.service._ports import Ports
 
 
@@ -46,6 +46,13 @@ class ReloadablePort(Port):
     def reload(self):
         self.reloads += 1
         return self.outcomes.pop(0) if self.outcomes else succeed("CN=server")
+
+
+@implementer(ICertified)
+class CertifiedPort(Port):
+    """One that has a certificate."""
+
+    expires = 12.5
 
 
 class PortsTests(SynchronousTestCase):
@@ -93,6 +100,19 @@ class PortsTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         self.ports.reload()
         self.assertEqual(port.reloads, 2)
+
+    def test_reloads_are_counted_by_result(self):
+        self.add(fail(InvalidSetting("x")), fail(RuntimeError("oops")))
+        self.add()
+        self.ports.reload()
+        self.ports.reload()
+        self.flushLoggedErrors(RuntimeError)
+        self.assertEqual(self.ports.counts, {"failed": 2, "succeeded": 2})
+
+    def test_those_with_a_certificate_tell_when_it_expires(self):
+        self.add()
+        self.ports.add(CertifiedPort(), "0.0.0.0:444", "https:444")
+        self.assertEqual(list(self.ports.certified()), [("0.0.0.0:444", 12.5)])
 
     def test_twisted_s_own_endpoint_cannot_reload(self):
         for description in ("ssl:443:privateKey=k", "haproxy:ssl:443", "tcp:8080"):

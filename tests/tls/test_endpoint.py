@@ -7,6 +7,7 @@ import ssl
 import threading
 from pathlib import Path
 
+from cryptography import x509
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.testing import MemoryReactorClock
@@ -17,7 +18,7 @@ from zope.interface.verify import verifyObject
 from tests.openssl import Authority
 from tests.tls.support import PING, HttpsCase
 from txbits.errors import InvalidSetting
-from txbits.interfaces import IReloadable
+from txbits.interfaces import ICertified, IReloadable
 from txbits.tls.endpoint import Files, HttpsEndpoint
 from txbits.web import Limits
 
@@ -147,6 +148,18 @@ class ReloadTests(HttpsCase):
         verifyObject(IReloadable, self.port)
         verifyObject(IListeningPort, self.port)
         self.assertIn("CN=server, valid until ", await self.port.reload())
+
+    async def test_the_port_knows_when_its_certificate_expires(self):
+        await self.listen()
+        verifyObject(ICertified, self.port)
+        for _ in range(2):
+            pem = (self.folder / "server.pem").read_bytes()
+            certificate = x509.load_pem_x509_certificate(pem)
+            self.assertEqual(
+                self.port.expires, certificate.not_valid_after_utc.timestamp()
+            )
+            self.authority.issue_server()
+            await self.port.reload()
 
     async def test_a_new_certificate_is_for_new_connections(self):
         await self.listen()

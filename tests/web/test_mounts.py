@@ -40,6 +40,16 @@ class MountsTests(SynchronousTestCase):
         self.assertEqual(self.found(b"a/b"), (b"", [b"a", b"b"]))
         self.assertEqual(self.found(b""), (b"", [b""]))
 
+    def test_a_page_comes_before_the_mounts_but_is_one_path_only(self):
+        self.mounted(b"/", b"/a")
+        page, root = Leaf(), Leaf()
+        self.root.replace(self.at, {(b"a", b"b"): page, (b"",): root})
+        for path, resource in ((b"a/b", page), (b"", root)):
+            request = DummyRequest(path.split(b"/"))
+            self.assertIs(getChildForRequest(self.root, request), resource)
+        self.assertEqual(self.found(b"a/b/c"), (b"a", [b"b", b"c"]))
+        self.assertEqual(self.found(b"a/b/"), (b"a", [b"b", b""]))
+
     def test_nothing_outside_a_mount_is_found(self):
         self.mounted(b"/logs")
         for path in (b"", b"log", b"logs2/x", b"x/logs", b"/logs/x"):

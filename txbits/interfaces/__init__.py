@@ -32,6 +32,7 @@ from txbits.interfaces._abilities import (
     IClaim,
     IClaimable,
     ICodedFile,
+    ICounting,
     IDownloadable,
     IExclusive,
     IOverwriting,
@@ -42,6 +43,7 @@ from txbits.interfaces._abilities import (
     IReplyAddressable,
     IShared,
     IStoredFile,
+    RequestCount,
 )
 from txbits.interfaces._access import (
     FULL_GRANT,
@@ -69,7 +71,7 @@ from txbits.interfaces._plugin import (
     BackendContext,
     IBackendParser,
 )
-from txbits.interfaces._reloadable import IReloadable
+from txbits.interfaces._reloadable import ICertified, IReloadable
 from txbits.interfaces._storage import (
     ANY_OWNER,
     AnyOwner,
@@ -97,9 +99,11 @@ __all__ = [
     "IAuthenticatorParser",
     "IBackend",
     "IBackendParser",
+    "ICertified",
     "IClaim",
     "IClaimable",
     "ICodedFile",
+    "ICounting",
     "IDownloadable",
     "IExclusive",
     "IKnowing",
@@ -121,6 +125,7 @@ __all__ = [
     "IWriter",
     "Identity",
     "PublishedUpload",
+    "RequestCount",
     "Scope",
     "SessionSummary",
     "checked_user_name",

@@ -4,9 +4,10 @@ Optional interfaces of backends and their sessions, for what not every store can
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from uuid import UUID
 
+from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
 from zope.interface import Attribute, Interface
@@ -371,6 +372,34 @@ class IAnswerable(Interface):
         :returns: A Deferred that fires with the :class:`IStoredFile`. It fails with
             :class:`~txbits.errors.NoSuchFile` if there is no reply, or with
             :class:`~txbits.errors.BackendError`.
+        """
+
+
+@frozen
+class RequestCount:
+    """
+    Requests to a store.
+
+    :ivar requests: How many there were.
+    :ivar seconds: How long they took in all, until the head of a response or its end.
+    """
+
+    requests: int
+    seconds: float
+
+
+class ICounting(Interface):
+    """
+    An optional ability of an :class:`IBackend`: it counts the requests that it sends to
+    a store, for the metrics.
+    """
+
+    def request_counts() -> Mapping[tuple[str, str], RequestCount]:
+        """
+        Tell how many requests were sent since the start. It may be called at any time.
+
+        :returns: The counts by the kind of request and the status of the response:
+            names that do not depend on clients, of which there are few.
         """
 
 

@@ -1,11 +1,11 @@
 """
-What is read again while the server runs.
+What listening ports can do besides listening.
 """
 
 from __future__ import annotations
 
 from twisted.internet.defer import Deferred
-from zope.interface import Interface
+from zope.interface import Attribute, Interface
 
 
 class IReloadable(Interface):
@@ -24,3 +24,12 @@ class IReloadable(Interface):
             log. It fails with :class:`~txbits.errors.InvalidSetting` if the files
             cannot be used; then the old ones stay in use.
         """
+
+
+class ICertified(Interface):
+    """A listening port that has a certificate."""
+
+    expires: float = Attribute(
+        "When the certificate that new connections get expires, in seconds since the "
+        "epoch."
+    )

@@ -24,6 +24,7 @@ from txbits.errors import InvalidSetting
 from txbits.interfaces import Credentials, IAuthenticator
 from txbits.service._kinds import closest
 from txbits.service._listeners import listening
+from txbits.service._operators import admin_directory
 from txbits.service._permitted import check_permissions
 from txbits.service.settings import Access, Configuration, Directory
 from txbits.web import Gate
@@ -144,7 +145,7 @@ def _check_listeners(
     for authenticator in authenticators:
         if not _is_reusable(authenticator):
             continue
-        for endpoint in configuration.listen:
+        for endpoint in _endpoints(directory, configuration):
             if listening(endpoint).is_open:
                 raise InvalidSetting(
                     f"{directory.where}authenticate: {authenticator.scheme} on "
@@ -152,6 +153,18 @@ def _check_listeners(
                     "listen on https:, or on loopback, or, behind a proxy that has "
                     "TLS, set allow-plain-passwords"
                 )
+
+
+def _endpoints(directory: Directory, configuration: Configuration) -> list[str]:
+    """The listeners on which a directory's credentials arrive."""
+    endpoints = list(configuration.listen)
+    if (
+        configuration.admin_listen is not None
+        and configuration.admin_users
+        and admin_directory(configuration).segments == directory.segments
+    ):
+        endpoints.append(configuration.admin_listen)
+    return endpoints
 
 
 def _is_reusable(authenticator: IAuthenticator) -> bool:

@@ -26,6 +26,7 @@ from txbits.service._kinds import (
     Mount,
     Number,
     Optional,
+    Path,
     Proxies,
     Text,
     Texts,
@@ -340,6 +341,27 @@ KEYS = (
         "trusted-proxies", Configuration, Proxies('["10.0.0.0/8"]', may_be_empty=True),
         "Address or network of a proxy whose Forwarded or X-Forwarded-* headers are "
         "trusted, or unix for a Unix socket; may be repeated.",
+        "none",
+    ),
+    Key(
+        "admin-listen", Configuration, Optional(),
+        "Twisted endpoint string to listen on for the operator, such as "
+        "unix:/run/txbits/admin:mode=600.",
+        "none",
+    ),
+    Key(
+        "admin-users", Configuration, Texts('["alice"]', may_be_empty=True),
+        "Users who may connect to admin-listen; required unless it is a Unix socket.",
+        "none", is_option=False,
+    ),
+    Key(
+        "admin-directory", Configuration, Path(),
+        "Mount of the directory whose authentication schemes know admin-users.",
+        "the only one with schemes", is_option=False,
+    ),
+    Key(
+        "health-path", Configuration, Path(),
+        "Path that tells load balancers whether the server is ready, such as /health.",
         "none",
     ),
     Key(

@@ -148,6 +148,14 @@ class Optional(Kind):
         return text
 
 
+class Path(Optional):
+    """The path of a URL that may be omitted."""
+
+    def read(self, text: str) -> str:
+        mount_segments(text)
+        return text
+
+
 class Host(Optional):
     """A host name or an address, with or without a port."""
 

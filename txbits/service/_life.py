@@ -27,11 +27,14 @@ from twisted.python.failure import Failure
 
 from txbits._deferreds import deferred, settled
 from txbits._version import versions
+from txbits.admin import Health
+from txbits.admin.delay import LoopDelay
 from txbits.errors import InvalidSetting
 from txbits.service._ports import Ports
 from txbits.service._process import Process, in_words, one_line
 from txbits.service._reload import Reloader
 from txbits.service._served import Served
+from txbits.service._supervisor import Supervisor
 from txbits.web import BITSSite
 
 _log = Logger()
@@ -63,6 +66,21 @@ class Listener:
     endpoint: IStreamServerEndpoint
 
 
+@frozen
+class AdminListener:
+    """
+    The operator's listener.
+
+    :ivar listener: Its endpoint.
+    :ivar site: Serves its connections.
+    :ivar delay: Measures while it listens.
+    """
+
+    listener: Listener
+    site: BITSSite
+    delay: LoopDelay
+
+
 @define(eq=False, slots=False)
 class UploadService(Service):
     """
@@ -75,8 +93,14 @@ class UploadService(Service):
     :param listeners: The endpoints to listen on when all of them have started.
     :param connections: The maximum number of connections.
     :param reloader: Reads the settings again at SIGHUP.
+    :param health: Is told what the service is doing.
+    :param admin: The operator's listener, if there is one. It is the first to listen
+        and the last to stop.
+    :param supervisor: Is told what the service is doing.
     :param shutdown_timeout: Seconds that stopping may take.
     :ivar make_observer: Makes what ``twistd`` logs with; ``None`` for its own.
+    :param ports: Gets what listens for uploads.
+    :param admin_ports: Gets what listens for the operator.
     """
 
     reactor: Any
@@ -86,12 +110,17 @@ class UploadService(Service):
     listeners: Sequence[Listener]
     connections: int
     reloader: Reloader
+    health: Health
+    supervisor: Supervisor
+    admin: AdminListener | None = None
     shutdown_timeout: float = SHUTDOWN_TIMEOUT
     make_observer: Callable[[], Any] | None = field(default=None, init=False)
     _is_settled: bool = field(default=False, init=False)
     _is_hung_up: bool = field(default=False, init=False)
-    _ports: Ports = field(factory=Ports, init=False)
+    _ports: Ports = field(factory=Ports, kw_only=True)
+    _admin_ports: Ports = field(factory=Ports, kw_only=True)
     _starting: Deferred[None] | None = field(default=None, init=False)
+    _reloads: int = field(default=0, init=False)
 
     def setServiceParent(self, parent: Any) -> None:
         """
@@ -129,17 +158,40 @@ class UploadService(Service):
     def _reload(self) -> None:
         # A mistake in one of them does not keep back the other: certificates expire,
         # and permissions are revoked.
+        self.supervisor.reloading()
         self.reloader.hangup()
         self._ports.reload()
+        self._admin_ports.reload()
+        self._reloads += 1
+        self._reloaded(self._reloads)
+
+    @deferred
+    async def _reloaded(self, number: int) -> None:
+        """Tell when everything has been read again, unless another reload follows."""
+        for reading in (self.reloader, self._ports, self._admin_ports):
+            await reading.over()
+        if number == self._reloads and self.health.state == "running":
+            self.supervisor.ready()
 
     def _begin(self) -> None:
         if self.running:
+            self.supervisor.start(self._status)
             self.process.on_hangup(self._hang_up_came)
             self._starting = self._start().addErrback(self._cannot_start)
 
     @deferred
     async def _start(self) -> None:
         self.process.make_room(self.connections)
+        if self.admin is not None:
+            address = await _listen(
+                self.admin.listener, self.admin.site, self._admin_ports
+            )
+            self.admin.delay.start()
+            _log.info(
+                "listening on {address} for the operator",
+                address=address,
+                endpoint=self.admin.listener.description,
+            )
         for served in self.directories:
             if not self.running:
                 return
@@ -147,21 +199,7 @@ class UploadService(Service):
         for listener in self.listeners:
             if not self.running:
                 return
-            try:
-                port = await listener.endpoint.listen(self.site)
-            except (CannotListenError, OSError, OverflowError, ValueError) as error:
-                # Sockets raise the last two for impossible ports and names.
-                line = f"{listener.where}: cannot listen: {in_words(error)}"
-                if isinstance(
-                    getattr(error, "socketError", error), PermissionError
-                ) and not listener.description.startswith("unix:"):
-                    line += (
-                        "; a port below 1024 requires CAP_NET_BIND_SERVICE "
-                        "(AmbientCapabilities= in a systemd unit)"
-                    )
-                raise InvalidSetting(line) from error
-            address = _shown(port.getHost())
-            self._ports.add(port, address, listener.description)
+            address = await _listen(listener, self.site, self._ports)
             _log.info(
                 "listening on {address} for uploads to {mounts}",
                 address=address,
@@ -171,6 +209,8 @@ class UploadService(Service):
             )
         self.process.settle()
         self._is_settled = True
+        self.health.state = "running"
+        self.supervisor.ready()
         if self._is_hung_up:
             self._reload()
 
@@ -182,6 +222,7 @@ class UploadService(Service):
         if not failure.check(InvalidSetting):
             line += "; the log has the traceback"
             _log.failure("cannot start: {log_failure}", failure)
+        self.supervisor.failed(line)
         self.process.fail(line)
 
     @deferred
@@ -205,36 +246,85 @@ class UploadService(Service):
                 seconds=self.shutdown_timeout,
             )
             self.process.end_by_force(_FORCE_AFTER)
+        self.supervisor.stop()
         _log.info("stopped")
+
+    def _status(self) -> str:
+        """A line about the service, for its manager."""
+        if self.health.state != "running":
+            return self.health.state
+        sessions = sum(one.manager.open_sessions for one in self.directories)
+        figures = f"{sessions} sessions open, {len(self.site.channels)} connections"
+        return "; ".join([figures, *self.health.obstacles()])
 
     @deferred
     async def _wind_down(self) -> None:
+        self.health.state = "stopping"
+        self.supervisor.stopping()
         if self._starting is not None:
             # A store may be unreachable, or have a great many sessions.
             self._starting.cancel()
             await self._starting
-        ports = self._ports.take()
-        for outcome in await settled(
-            [maybeDeferred(port.stopListening) for port in ports]
-        ):
-            if isinstance(outcome, Failure):
-                _log.failure("cannot stop listening: {log_failure}", outcome)
-        await self._ports.stop()
+        did_listen = await _close(self._ports)
         await self.reloader.stop()
-        if ports:
+        if did_listen:
             _log.info("stopping: new packets are refused")
         await settled([one.stop() for one in self.directories if one.is_started])
-        await self._hang_up()
+        await self._hang_up(self.site)
+        await _close(self._admin_ports)
+        if self.admin is not None:
+            self.admin.delay.stop()
+            await self._hang_up(self.admin.site)
 
     @deferred
-    async def _hang_up(self) -> None:
+    async def _hang_up(self, site: BITSSite) -> None:
         """Close the connections when the answers on them are sent."""
-        for channel in list(self.site.channels):
+        for channel in list(site.channels):
             channel.loseConnection()
         patience = _HANG_UP_ROUNDS
-        while self.site.channels and patience:
+        while site.channels and patience:
             patience -= 1
             await deferLater(self.reactor, _HANG_UP_INTERVAL, lambda: None)
+
+
+async def _listen(listener: Listener, site: BITSSite, ports: Ports) -> str:
+    """
+    Listen on an endpoint.
+
+    :returns: The address, for the log.
+    :raises InvalidSetting: If that is impossible.
+    """
+    try:
+        port = await listener.endpoint.listen(site)
+    except (CannotListenError, OSError, OverflowError, ValueError) as error:
+        # Sockets raise the last two for impossible ports and names.
+        line = f"{listener.where}: cannot listen: {in_words(error)}"
+        is_denied = isinstance(getattr(error, "socketError", error), PermissionError)
+        if is_denied and not listener.description.startswith("unix:"):
+            line += (
+                "; a port below 1024 requires CAP_NET_BIND_SERVICE "
+                "(AmbientCapabilities= in a systemd unit)"
+            )
+        raise InvalidSetting(line) from error
+    address = _shown(port.getHost())
+    ports.add(port, address, listener.description)
+    return address
+
+
+async def _close(ports: Ports) -> bool:
+    """
+    Stop listening.
+
+    :returns: Whether there was anything that listened.
+    """
+    listening = ports.take()
+    for outcome in await settled(
+        [maybeDeferred(port.stopListening) for port in listening]
+    ):
+        if isinstance(outcome, Failure):
+            _log.failure("cannot stop listening: {log_failure}", outcome)
+    await ports.stop()
+    return bool(listening)
 
 
 def _shown(address: Any) -> str:

@@ -7,6 +7,7 @@ without TLS that every machine can reach.
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_address
 
 from attrs import frozen
@@ -20,6 +21,10 @@ _SECURE = ("ssl", "https")
 #: Where the interface stands among the positional parts, after the port.
 _INTERFACE = {"tcp": 1, "tcp6": 2}
 
+#: A mode of a file, and what it has if every user of the machine may connect.
+_MODE = re.compile("[0-7]{3,4}")
+_OTHERS_WRITE = 0o002
+
 #: Endpoints that pass connections of another one on: the rest of the string names it.
 _WRAPPERS = "haproxy:"
 
@@ -31,11 +36,15 @@ class Listening:
 
     :ivar is_secure: Whether its connections have TLS.
     :ivar is_local: Whether only this machine can reach it.
+    :ivar is_file: Whether it is a Unix socket, which has an owner and a mode.
+    :ivar is_private: Whether only some users of this machine can connect.
     :ivar asks_certificate: Whether it requires a certificate of clients.
     """
 
     is_secure: bool = False
     is_local: bool = False
+    is_file: bool = False
+    is_private: bool = False
     asks_certificate: bool = False
 
     @property
@@ -60,11 +69,15 @@ def listening(endpoint: str) -> Listening:
     if kind in _SECURE:
         return Listening(is_secure=True, asks_certificate="client-ca" in kwargs)
     if kind == "unix":
-        return Listening(is_local=True)
+        mode = kwargs.get("mode", args[1] if len(args) > 1 else "666")
+        is_private = bool(_MODE.fullmatch(mode)) and not int(mode, 8) & _OTHERS_WRITE
+        return Listening(is_local=True, is_file=True, is_private=is_private)
     if kind == "systemd":
         # Where a socket of another family is bound is in the unit of systemd.
         domain = kwargs.get("domain", args[0] if args else "")
-        return Listening(is_local=domain == "UNIX")
+        is_unix = domain == "UNIX"
+        # That unit also has the mode.
+        return Listening(is_local=is_unix, is_file=is_unix, is_private=is_unix)
     if kind in _INTERFACE:
         place = _INTERFACE[kind]
         default = args[place] if len(args) > place else ""

@@ -13,6 +13,7 @@ from attrs import Factory, evolve, fields, frozen
 
 from txbits.errors import InvalidSetting
 from txbits.interfaces import IExclusive, INotifier
+from txbits.service._operators import check_admin
 from txbits.service._served import Builder, Served
 from txbits.service.settings import Configuration, Directory
 from txbits.web import Gate
@@ -66,8 +67,9 @@ def make_plan(
         complete line.
     """
     builder.forget_places()
+    check_admin(new)
     # What is new has to do with the listeners that there are.
-    now = evolve(new, listen=old.listen, listen_from=old.listen_from)
+    now = in_effect(old, new)
     pairs, removed = _pair(new.directories, running)
     plan = Plan(removed=removed, postponed=_of_the_server(old, new))
     for directory, served in pairs:
@@ -76,12 +78,37 @@ def make_plan(
             gate = builder.gate_for(settings, now)
             plan.kept.append(Kept(served, settings, notifier, gate))
     for directory, served in pairs:
-        if new.listen != old.listen:
+        if (new.listen, new.admin_listen) != (old.listen, old.admin_listen):
             # It could not start again.
             builder.gate_for(directory, new)
         if served is None:
             plan.added.append(builder.build(directory, now))
     return plan
+
+
+def in_effect(old: Configuration, new: Configuration) -> Configuration:
+    """
+    The new configuration, but for what requires a restart, which stays as it is.
+
+    The users of an operator's listener stay as well if that is to be another one: the
+    new one may need none.
+    """
+    now = evolve(
+        new,
+        listen=old.listen,
+        listen_from=old.listen_from,
+        limits=old.limits,
+        log_format=old.log_format,
+    )
+    if new.admin_listen == old.admin_listen:
+        return now
+    return evolve(
+        now,
+        admin_listen=old.admin_listen,
+        admin_from=old.admin_from,
+        admin_users=old.admin_users,
+        admin_directory=old.admin_directory,
+    )
 
 
 def _pair(
@@ -161,6 +188,9 @@ def _of_the_server(old: Configuration, new: Configuration) -> list[str]:
         lines.append(f"{where}listen: still {', '.join(old.listen)}")
     if new.log_format != old.log_format:
         lines.append(f"{where}log-format: still {old.log_format or 'text'}")
+    if new.admin_listen != old.admin_listen:
+        admin_from = (old if new.admin_listen is None else new).admin_from
+        lines.append(f"{admin_from}admin-listen: still {old.admin_listen or 'none'}")
     for attribute in fields(type(old.limits)):
         value = getattr(old.limits, attribute.name)
         if getattr(new.limits, attribute.name) != value:

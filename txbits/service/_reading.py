@@ -355,5 +355,7 @@ def _server(
     found = _checked(table, where)
     if "listen" in table:
         found[Configuration]["listen_from"] = where
+    if "admin-listen" in table:
+        found[Configuration]["admin_from"] = where
     limits = evolve(configuration.limits, **found[Limits])
     return evolve(configuration, limits=limits, **found[Configuration])

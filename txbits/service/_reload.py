@@ -8,6 +8,7 @@ changes. Uploads continue during a reload.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,8 @@ from twisted.python.failure import Failure
 from txbits._deferreds import Shared, deferred
 from txbits.errors import InvalidSetting, ServerStopping
 from txbits.service._access import adopt
-from txbits.service._plan import Kept, Plan, make_plan
+from txbits.service._admin import Admin
+from txbits.service._plan import Kept, Plan, in_effect, make_plan
 from txbits.service._process import on_one_line
 from txbits.service._served import Builder, Served
 from txbits.service.settings import Configuration
@@ -36,15 +38,20 @@ class Reloader:
     :param configuration: What it was started with.
     :param directories: Its directories; this list is changed.
     :param mounts: Maps the paths of requests to the directories.
+    :param admin: What is served to the operator.
     :param builder: Builds new directories.
     :param in_thread: Calls a function in a thread. Its Deferred fires with the result.
+    :ivar counts: How many reloads there were, by result: ``"succeeded"`` or
+        ``"failed"``.
     """
 
     configuration: Configuration
     directories: list[Served]
     mounts: Mounts
+    admin: Admin
     builder: Builder
     in_thread: Callable[..., Deferred[Any]]
+    counts: Counter[str] = field(factory=Counter, init=False)
     _running: Shared[None] = field(factory=Shared, init=False)
     _is_wanted: bool = field(default=False, init=False)
     _is_stopping: bool = field(default=False, init=False)
@@ -61,6 +68,14 @@ class Reloader:
         if not self._running.is_running:
             self._running.run(self._run)
 
+    def over(self) -> Deferred[None]:
+        """
+        Wait for the reload that is running, if one is.
+
+        :returns: A Deferred that fires with ``None`` when none is running.
+        """
+        return self._running.over()
+
     @deferred
     async def stop(self) -> None:
         """
@@ -72,7 +87,7 @@ class Reloader:
         if self._starting is not None:
             # It may be waiting for a store that is unreachable.
             self._starting.cancel()
-        await self._running.over()
+        await self.over()
         await DeferredList(self._leaving)
 
     async def _run(self) -> None:
@@ -85,7 +100,9 @@ class Reloader:
             new, plan = await self.in_thread(self._prepare)
             await self._start(plan.added)
             self._apply(new, plan)
+            self.counts["succeeded"] += 1
         except InvalidSetting as error:
+            self.counts["failed"] += 1
             _log.error(
                 "reload failed, keeping the old settings: {reason}",
                 reason=on_one_line(error),
@@ -94,6 +111,7 @@ class Reloader:
         except CancelledError:
             _log.info("reload cancelled: the server is stopping")
         except Exception:  # noqa: BLE001 - whatever it was, the service continues
+            self.counts["failed"] += 1
             _log.failure("reload failed: {log_failure}")
 
     def _prepare(self) -> tuple[Configuration, Plan]:
@@ -142,18 +160,9 @@ class Reloader:
             self.directories.remove(served)
             self._leaving.append(served.stop())
         self._leaving = [one for one in self._leaving if not one.called]
-        self.mounts.replace(
-            {one.directory.segments: one.resource for one in self.directories}
-        )
-        # These require a restart. They keep the values in effect, so that the next
-        # reload reports them again.
-        self.configuration = evolve(
-            new,
-            listen=old.listen,
-            listen_from=old.listen_from,
-            limits=old.limits,
-            log_format=old.log_format,
-        )
+        # What requires a restart is reported again by the next reload.
+        self.configuration = self.admin.configuration = in_effect(old, new)
+        self.admin.serve(self.mounts)
         _report(plan, changed, has_new_proxies, new.path)
 
     def _change(

@@ -6,18 +6,25 @@ An embedder builds the same in three lines; see ``docs/examples/embed.py``.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from twisted.application.service import IService
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.threads import deferToThreadPool
 
-from txbits.clocks import keep_steady
+from txbits.admin.delay import LoopDelay
+from txbits.admin.figures import Figures
+from txbits.clocks import keep_steady, steady, wall_of
 from txbits.errors import InvalidSetting
-from txbits.service._life import Listener, UploadService
+from txbits.service._admin import Admin
+from txbits.service._life import AdminListener, Listener, UploadService
+from txbits.service._operators import check_admin
+from txbits.service._ports import Ports
 from txbits.service._process import Process, in_words, one_line
 from txbits.service._reload import Reloader
 from txbits.service._served import Builder
+from txbits.service._supervisor import Supervisor
 from txbits.service.options import Options
 from txbits.service.settings import Configuration
 from txbits.web import BITSSite
@@ -53,6 +60,7 @@ def assemble(
     :param logs_to_file: As in :class:`~txbits.service._process.Process`.
     :raises InvalidSetting: If a backend's description or an endpoint string is wrong.
     """
+    check_admin(configuration)
     # First, because a misspelled endpoint counts as one without TLS.
     listeners = [
         _listener(endpoint, f"{configuration.listen_from}listen: {endpoint}", reactor)
@@ -63,24 +71,53 @@ def assemble(
         builder.build(directory, configuration)
         for directory in configuration.directories
     ]
-    mounts = Mounts({one.directory.segments: one.resource for one in served})
+    admin = Admin(configuration, served)
+    mounts = Mounts({})
+    admin.serve(mounts)
     limits = configuration.limits
+    site = BITSSite(mounts, reactor=reactor, limits=limits, only_uploads=True)
+    ports, admin_ports = Ports(), Ports()
+    reloader = Reloader(
+        configuration,
+        served,
+        mounts,
+        admin,
+        builder,
+        lambda function: deferToThreadPool(reactor, reactor.getThreadPool(), function),
+    )
+    admin_listener = None
+    if (endpoint := configuration.admin_listen) is not None:
+        where = f"{configuration.admin_from}admin-listen: {endpoint}"
+        delay = LoopDelay(steady(reactor))
+        figures = Figures(
+            admin.managers,
+            mounts.counts,
+            site,
+            lambda: [*ports.certified(), *admin_ports.certified()],
+            {
+                "settings": reloader.counts,
+                "certificates": ports.counts,
+                "admin certificates": admin_ports.counts,
+            },
+            delay.delays,
+            wall_of(reactor)(),
+        )
+        admin_listener = AdminListener(
+            _listener(endpoint, where, reactor), admin.site(reactor, figures), delay
+        )
     return UploadService(
         reactor,
         Process(reactor, logs_to_file),
-        BITSSite(mounts, reactor=reactor, limits=limits, only_uploads=True),
+        site,
         served,
         listeners,
         limits.max_connections,
-        Reloader(
-            configuration,
-            served,
-            mounts,
-            builder,
-            lambda function: deferToThreadPool(
-                reactor, reactor.getThreadPool(), function
-            ),
-        ),
+        reloader,
+        admin.health,
+        Supervisor.of(reactor, os.environ),
+        admin_listener,
+        ports=ports,
+        admin_ports=admin_ports,
     )
 
 

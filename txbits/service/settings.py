@@ -173,6 +173,13 @@ class Configuration:
     :ivar directories: The virtual directories, at least one.
     :ivar listen: Twisted's endpoint strings.
     :ivar listen_from: What an error message about one of them begins with.
+    :ivar admin_listen: The endpoint string for the operator; ``None`` for none.
+    :ivar admin_from: What an error message about that begins with.
+    :ivar admin_users: The users who may connect there; if there are none, everyone who
+        can.
+    :ivar admin_directory: The mount of the directory whose authentication schemes know
+        these users; ``None`` for the only one that has some.
+    :ivar health_path: The path that tells load balancers whether the server is ready.
     :ivar limits: Limits on connections.
     :ivar trusted_proxies: Addresses and networks of proxies whose word on a client is
         trusted.
@@ -185,6 +192,11 @@ class Configuration:
     directories: tuple[Directory, ...]
     listen: tuple[str, ...] = ("tcp:8080",)
     listen_from: str = "--"
+    admin_listen: str | None = None
+    admin_from: str = "--"
+    admin_users: tuple[str, ...] = ()
+    admin_directory: str | None = None
+    health_path: str | None = None
     limits: Limits = field(factory=Limits)
     trusted_proxies: tuple[str, ...] = ()
     log_format: Literal["text", "json"] | None = field(

@@ -15,6 +15,7 @@ from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from txbits._counts import Counts
 from txbits._deferreds import Shared, Waiters
 from txbits._troubles import Troubles
 from txbits.clocks import Wall
@@ -54,6 +55,9 @@ _log = Logger()
 #: Seconds after which a client refused by a server that stops may come again.
 _STOPPING_RETRY_AFTER = 30
 
+#: Seconds after a failure of the store for which uploads may better go elsewhere.
+_TROUBLE_LASTS = 60.0
+
 #: Faults that concern one upload, and that its client hears of.
 _OF_ONE_UPLOAD = (
     NoSuchSession,
@@ -92,6 +96,7 @@ class ActiveSessions:
     :param rules: The rules for new sessions.
     :param is_disabled: Whether every packet is refused.
     :param observer: Is told of published files.
+    :ivar counts: What has happened here.
     :ivar ages: Translates the times of the store.
     :ivar hides_ids: Whether the ids of sessions are secrets, which the log must not
         have.
@@ -100,7 +105,10 @@ class ActiveSessions:
     :ivar busy: How many pieces of work are under way.
     :ivar creating: Sessions that are being made, and may not be listed yet.
     :ivar created: Who waits until there are none.
-    :ivar failing: What the store failed to do when it was last asked to.
+    :ivar oldest_listed: The session with the oldest progress that the store has listed
+        last, and the time of that by the steady clock; ``None`` if it had none.
+    :ivar failing: What the store failed to do when it was last asked to, and when that
+        was.
     """
 
     backend: IBackend
@@ -111,6 +119,7 @@ class ActiveSessions:
     rules: Rules
     is_disabled: bool
     observer: IPublicationObserver | None = None
+    counts: Counts = field(factory=Counts, init=False)
     ages: Ages = field(init=False)
     quota: Quota = field(factory=Quota, init=False)
     hides_ids: bool = field(default=False, init=False)
@@ -119,7 +128,8 @@ class ActiveSessions:
     table: dict[UUID, Session] = field(factory=dict, init=False)
     creating: set[UUID] = field(factory=set, init=False)
     created: Waiters[None] = field(factory=Waiters, init=False)
-    failing: set[str] = field(factory=set, init=False)
+    oldest_listed: tuple[UUID, float] | None = field(default=None, init=False)
+    failing: dict[str, float] = field(factory=dict, init=False)
     _troubles: Troubles = field(init=False)
     _loading: dict[UUID, Shared[Session]] = field(factory=dict, init=False)
     busy: int = field(default=0, init=False)
@@ -349,7 +359,8 @@ class ActiveSessions:
         """
         if act != "clean up" and isinstance(error, _OF_ONE_UPLOAD):
             return
-        self.failing.add(act)
+        self.failing[act] = self.clock.seconds()
+        self.counts.errors[act] += 1
         self._troubles.report(
             act,
             "{directory}: " + _ACTS[act][0] + ": {reason}",
@@ -380,10 +391,35 @@ class ActiveSessions:
         :param act: What it did, see :meth:`failed`.
         """
         if act in self.failing:
-            self.failing.discard(act)
+            del self.failing[act]
             self._troubles.over(
                 act, "{directory}: " + _ACTS[act][1], directory=self.name or "/"
             )
+
+    def troubles(self) -> list[str]:
+        """
+        Tell what the store fails to do, for operators to read.
+
+        Only failures of the last minute count: if no client came any more because of
+        them, nothing would ever succeed again.
+        """
+        since = self.clock.seconds() - _TROUBLE_LASTS
+        return [_ACTS[act][0] for act, at in self.failing.items() if at > since]
+
+    def idle_for(self) -> float:
+        """
+        Tell for how many seconds the session with the oldest progress has had none, as
+        far as is known: of sessions that no packet has come for since the start, the
+        last listing tells. 0 if there are no sessions.
+        """
+        oldest = min(
+            (session.progressed for session in self.table.values()), default=None
+        )
+        if self.oldest_listed is not None:
+            session_id, progressed = self.oldest_listed
+            if session_id not in self.table and self.quota.counts(session_id):
+                oldest = progressed if oldest is None else min(oldest, progressed)
+        return 0.0 if oldest is None else max(0.0, self.clock.seconds() - oldest)
 
     def report_no_claims(self) -> None:
         """Log that a permission for one upload cannot be granted here."""

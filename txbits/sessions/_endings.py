@@ -63,6 +63,7 @@ async def publish(active: ActiveSessions, session: Session, overwrite: bool) -> 
         await withdraw_after(active, claim, error)
         raise
     session.life.published()
+    active.counts.published += upload.offset
     if active.observer is not None:
         published = PublishedUpload(
             session_id=upload.session_id,
@@ -155,6 +156,8 @@ async def _close(
     fields = active.fields(session, caller)
     if move is Move.LOSE:
         await _release(active, session)
+        active.counts.ended["lost"] += 1
+        active.counts.discarded += fields["bytes"]
         _log.error(
             f"session {{session}} released with {_amount(fields)}; bytes that "
             "{who} sent may be lost, so that the client has to send the file again: "
@@ -171,6 +174,8 @@ async def _close(
         log_format = "{bytes} bytes handed to the application, not published"
     else:
         outcome, log_format = "discarded", f"discarded with {_amount(fields)}"
+        active.counts.discarded += fields["bytes"]
+    active.counts.ended[outcome] += 1
     log_often(
         _log,
         "session {session} closed by {who}, "
@@ -243,7 +248,12 @@ async def _cancel(active: ActiveSessions, session: Session, reason: str) -> None
     if move is Move.UNKNOWN:
         raise NoSuchSession("the session was closed meanwhile")
     fields = active.fields(session, caller)
+    is_published = upload.published
     await _release(active, session, remember=move is Move.FINISH)
+    outcome = "released" if caller is None else "cancelled"
+    active.counts.ended["published" if move is Move.FINISH else outcome] += 1
+    if not is_published:
+        active.counts.discarded += fields["bytes"]
     if move is Move.FINISH and state != "standing":
         raise NoSuchSession("the file was published already")
     log_format = f"session {{session}} released with {_amount(fields)}, {{reason}}"
@@ -251,7 +261,7 @@ async def _cancel(active: ActiveSessions, session: Session, reason: str) -> None
         log_format += " by {who}"
     _log.info(
         log_format + ": {directory}/{destination}",
-        outcome="released" if caller is None else "cancelled",
+        outcome=outcome,
         reason=reason,
         **fields,
     )

@@ -246,9 +246,11 @@ class Fragments:
         self._watch(session, session.expires)
         try:
             whole = await body.receive(sink.consume)
+            arrived = active.clock.seconds()
             if whole:
                 turn.arrived()
         finally:
+            active.counts.received += sink.received
             self._arriving.discard(session)
             if writer is not None:
                 try:
@@ -272,12 +274,14 @@ class Fragments:
                 f"the chunked body had {sink.received} bytes, its range {length}"
             )
         if upload.offset != upload.total:
+            active.counts.acks.observe(active.clock.seconds() - arrived)
             return Received(upload.offset)
         move = session.life.fragment()
         if writer is None or move is not Move.REPEAT:
             if move is not Move.REPEAT:
                 await _complete(active, session, turn, move, request_url)
             answer = answer_of(upload)
+        active.counts.acks.observe(active.clock.seconds() - arrived)
         return _received(upload.offset, answer)
 
     # The end of Fragments without progress

@@ -19,6 +19,8 @@ from txbits._deferreds import Event, Shared, Waiters, begun, deferred
 from txbits.errors import (
     ApplicationError,
     ApplicationRefused,
+    ApplicationTimedOut,
+    ApplicationUnreachable,
     BackendError,
     BadAnswer,
     NoSuchSession,
@@ -48,6 +50,17 @@ _log = Logger()
 
 #: After this status an application is not asked again (MC-BUP 3.3).
 FORBIDDEN = 403
+
+
+#: What the counts call a question that has failed; a subclass precedes its base class.
+_RESULTS: tuple[tuple[type[Exception], str], ...] = (
+    (ApplicationRefused, "refused"),
+    (ApplicationTimedOut, "timed-out"),
+    (ApplicationUnreachable, "unreachable"),
+    (BadAnswer, "unusable"),
+    (Superseded, "given-up"),
+    (NoSuchSession, "given-up"),
+)
 
 
 @implementer(IWriter)
@@ -175,10 +188,17 @@ class Question:
 
     async def _run(self) -> None:
         answerable = IAnswerable(self._session.upload)
-        fields = self._active.fields(self._session)
+        active = self._active
+        fields = active.fields(self._session)
+        began, result = active.clock.seconds(), "accepted"
         try:
             await self._ask(answerable)
+            answer = answerable.answer
+            assert answer is not None  # noqa: S101
+            if answer.status == FORBIDDEN:
+                result = "refused"
         except Exception as error:
+            result = _result_of(error)
             _log.info(
                 "the application has not taken session {session}, attempt {attempt}: "
                 "{reason} ({directory}/{destination})",
@@ -187,8 +207,9 @@ class Question:
                 **fields,
             )
             raise
-        answer = answerable.answer
-        assert answer is not None  # noqa: S101
+        finally:
+            active.counts.notifications[result] += 1
+            active.counts.asking.observe(active.clock.seconds() - began)
         _log.info(
             "the application has answered {status} for session {session}, attempt "
             "{attempt}: {directory}/{destination}",
@@ -282,6 +303,11 @@ class Question:
     def _require_wanted(self) -> None:
         if self._is_aborted:
             raise Superseded("the session or the server ends")
+
+
+def _result_of(error: Exception) -> str:
+    """The result of a question that has failed, for the counts."""
+    return next((name for kind, name in _RESULTS if isinstance(error, kind)), "failed")
 
 
 def _check(answer: Answer) -> None:

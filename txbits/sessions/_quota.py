@@ -193,6 +193,20 @@ class Quota:
         self.has_counted = True
         self._gone.clear()
 
+    @property
+    def sessions(self) -> int:
+        """How many sessions are open."""
+        return self._all.sessions
+
+    @property
+    def staged(self) -> int:
+        """How many bytes they stage, or are going to."""
+        return self._all.staged
+
+    def counts(self, session_id: UUID) -> bool:
+        """Whether a session is counted."""
+        return session_id in self._counted
+
     def known(self) -> set[UUID]:
         """The sessions that are counted."""
         return set(self._counted)

@@ -78,11 +78,14 @@ class _Listing:
     :ivar staged: The owner and the size of each session, where other processes make
         some, too.
     :ivar over: The sessions that are to be released.
+    :ivar oldest: Of the others, the one with the oldest progress, and the time of that,
+        in seconds since the epoch.
     """
 
     listed: set[UUID] = field(factory=set)
     staged: dict[UUID, tuple[str | None, int]] = field(factory=dict)
     over: list[UUID] = field(factory=list)
+    oldest: tuple[UUID, float] | None = None
 
 
 @define(eq=False)
@@ -235,8 +238,9 @@ class Upkeep:
         return self._round.run(self._clean_up)
 
     async def _clean_up(self) -> None:
-        active = self._active
+        active, counts = self._active, self._active.counts
         self._may_count = True
+        began, result = self._clock.seconds(), "failed"
         try:
             listing = await self.count_anew()
             self._counted()
@@ -253,6 +257,7 @@ class Upkeep:
             before = active.ages.closed_before()
             await self._scanned(_Scan(), active.backend.clean_up(before))
         except ServerStopping:
+            result = "interrupted"
             _log.info("clean-up ended: the server is stopping")
         except BackendError as error:
             active.failed("clean up", error)
@@ -260,8 +265,11 @@ class Upkeep:
             _log.failure("clean-up failed; it is tried again at the next interval")
         else:
             if is_certain:
+                result = "succeeded"
                 active.succeeded("clean up")
         finally:
+            counts.cleanups[result] += 1
+            counts.cleaning.observe(self._clock.seconds() - began)
             # First: those who are told may begin another session at once.
             self._may_count = False
             self._for_count.fire(None)
@@ -347,6 +355,11 @@ class Upkeep:
         except BaseException:
             quota.give_up_recount()
             raise
+        self._active.oldest_listed = None
+        if listing.oldest is not None:
+            session_id, progressed = listing.oldest
+            progressed = self._active.ages.steadily(progressed)
+            self._active.oldest_listed = session_id, progressed
         if is_shared:
             quota.recount(listing.staged)
             self.counted_at = counted_at
@@ -366,6 +379,8 @@ class Upkeep:
                 quota.inventory(summary)
             if active.is_listed_as_over(summary):
                 listing.over.append(session_id)
+            elif listing.oldest is None or summary.last_progress < listing.oldest[1]:
+                listing.oldest = session_id, summary.last_progress
             if not number % _MANY:
                 await self._pause()
 

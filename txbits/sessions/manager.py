@@ -20,6 +20,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from txbits._counts import Counts
 from txbits._deferreds import deferred
 from txbits._events import log_often
 from txbits.clocks import Wall, steady, wall_of
@@ -82,6 +83,7 @@ class SessionManager:
         belongs to *clock*, see :func:`txbits.clocks.wall_of`.
     :param name: Where the directory is mounted, for the log, such as ``/uploads``.
     :param observer: Is told of each file that is published.
+    :ivar counts: What has happened since this was made.
     :raises InvalidSetting: If the backend cannot do what settings or notifier require.
     """
 
@@ -93,6 +95,7 @@ class SessionManager:
     wall: Wall = field(kw_only=True)
     name: str = field(default="", kw_only=True)
     observer: IPublicationObserver | None = field(default=None, kw_only=True)
+    counts: Counts = field(init=False)
     _active: ActiveSessions = field(init=False)
     _fragments: Fragments = field(init=False)
     _upkeep: Upkeep = field(init=False)
@@ -119,6 +122,7 @@ class SessionManager:
             not self.settings.enabled,
             self.observer,
         )
+        self.counts = active.counts
         self._fragments = Fragments(active)
         self._upkeep = Upkeep(active)
         self._disabling = Disabling(active, self._upkeep)
@@ -216,6 +220,36 @@ class SessionManager:
         """Whether every packet is refused."""
         return self._active.is_disabled
 
+    @property
+    def open_sessions(self) -> int:
+        """How many sessions are open, as far as is known."""
+        return self._active.quota.sessions
+
+    @property
+    def staged_bytes(self) -> int:
+        """
+        How many bytes the open sessions stage or are going to, as the quotas count
+        them, as far as is known.
+        """
+        return self._active.quota.staged
+
+    def idle_for(self) -> float:
+        """
+        Tell for how many seconds the session with the oldest progress has had none.
+
+        This looks at each session.
+        """
+        return self._active.idle_for()
+
+    def troubles(self) -> list[str]:
+        """
+        Tell why packets would fail now, as far as is known.
+
+        :returns: A few words for each reason. What failed last, a minute ago or later,
+            counts as one.
+        """
+        return self._active.troubles()
+
     def require_enabled(self) -> None:
         """
         Refuse a packet when uploads are disabled.
@@ -289,6 +323,7 @@ class SessionManager:
         try:
             session_id = self._new_id()
             await self._make(session_id, destination, caller, content_name)
+            active.counts.created += 1
             if active.failing:
                 active.succeeded("create")
             log_often(
@@ -444,6 +479,7 @@ class SessionManager:
         """
         active = self._active
         self._begin_packet()
+        began = self.clock.seconds()
         try:
             session = await self._find(session_id, destination, caller)
             turn = session.enter(None)
@@ -454,6 +490,7 @@ class SessionManager:
                 await close_session(active, session, turn, caller, request_url)
             finally:
                 session.give_back(turn)
+            active.counts.closes.observe(self.clock.seconds() - began)
             if active.failing:
                 active.succeeded("close")
         except NoSuchSession:

@@ -25,7 +25,7 @@ from zope.interface import implementer
 
 from txbits._deferreds import deferred
 from txbits.errors import InvalidSetting
-from txbits.interfaces import IReloadable
+from txbits.interfaces import ICertified, IReloadable
 from txbits.tls._connections import HttpsFactory, HttpsTransport, Loaded, secured
 from txbits.tls._files import Files, Material
 
@@ -38,7 +38,8 @@ _MOST_DIGITS = 9
 @implementer(IStreamServerEndpoint)
 class HttpsEndpoint:
     """
-    Listens for HTTPS. Its ports provide :class:`~txbits.interfaces.IReloadable`.
+    Listens for HTTPS. Its ports provide :class:`~txbits.interfaces.IReloadable` and
+    :class:`~txbits.interfaces.ICertified`.
 
     :param reactor: The reactor.
     :param port: The port number; 0 for any.
@@ -69,7 +70,7 @@ class HttpsEndpoint:
         return HttpsPort(port, self._reactor, self._files, secure)
 
 
-@implementer(IListeningPort, IReloadable)
+@implementer(IListeningPort, IReloadable, ICertified)
 @define(eq=False)
 class HttpsPort:
     """A port that listens for HTTPS."""
@@ -88,6 +89,11 @@ class HttpsPort:
 
     def getHost(self) -> IAddress:
         return self._port.getHost()
+
+    @property
+    def expires(self) -> float:
+        certificate = self._factory.loaded.material.certificate
+        return certificate.not_valid_after_utc.timestamp()
 
     def reload(self) -> Deferred[str]:
         return self._lock.run(self._reload)

@@ -11,16 +11,29 @@ from twisted.python.failure import Failure
 from twisted.web.server import Request
 
 from txbits import errors
+from txbits._counts import Counts
 from txbits._deferreds import let_go_of_frames
 from txbits.protocol import refusals
 from txbits.protocol.codec import METHOD, RemoteProtocolError, encode_ack, session_id_of
-from txbits.protocol.packets import Ack
+from txbits.protocol.packets import (
+    Ack,
+    CancelSession,
+    CloseSession,
+    CreateSession,
+    Fragment,
+    Ping,
+)
 from txbits.protocol.refusals import Refusal
 from txbits.sessions import Caller
 from txbits.sessions.naming import destination_name, session_name, shown
 from txbits.web._streaming import StreamingRequest, directory_of, headers_of
 
 _log = Logger()
+
+_PACKET_TYPES = frozenset(
+    kind.packet_type
+    for kind in (Ping, CreateSession, Fragment, CloseSession, CancelSession)
+)
 
 #: The refusal for each error; a subclass precedes its base class.
 _ANSWERS: tuple[tuple[type[Exception], Refusal], ...] = (
@@ -106,6 +119,7 @@ def refuse(
     caller: Caller | None = None,
     packet_type: str = "a request",
     *,
+    counts: Counts,
     allowed: bytes = METHOD,
     hides_id: bool = False,
 ) -> None:
@@ -118,18 +132,24 @@ def refuse(
     :param destination: The destination of the packet.
     :param caller: Who sent it; ``None`` if only its connection tells.
     :param packet_type: What kind of packet it was.
+    :param counts: Counts it.
     :param allowed: The methods that the URL accepts.
     :param hides_id: Whether the log must not have the id of the session.
     """
     if isinstance(error, errors.BodyIncomplete):
         # Nobody is left to answer. A client that is still there tries again on another
         # connection. The manager has logged it.
+        counts.packets[packet_type, 0] += 1
         if not request._disconnected:
             request.loseConnection()
         let_go_of_frames(error)
         return
     refusal = refusal_of(error)
     status, hresult = refusal.answer(getattr(error, "status", 0))
+    kind = packet_type if packet_type in _PACKET_TYPES else "other"
+    counts.packets[kind, status] += 1
+    counts.refusals[refusal.name] += 1
+    count_refused_credentials(counts, error)
     session_id = session_id_of(headers_of(request))
     log_format = (
         "refused {packet} from {who} for {directory}/{destination} with {status} "
@@ -176,6 +196,25 @@ def refuse(
         write_ack(request, ack, *challenges(error))
     else:
         write_ack(request, ack)
+
+
+def count_refused_credentials(counts: Counts, error: BaseException) -> None:
+    """Count credentials that were refused, if *error* says that they were."""
+    if isinstance(error, errors.CredentialsIncomplete):
+        result = "incomplete"
+    elif isinstance(error, errors.CredentialsRejected):
+        result = "rejected"
+    elif isinstance(error, errors.CredentialsUncheckable):
+        result = "uncheckable"
+    else:
+        return
+    counts.authentications[error.scheme or "none", result] += 1
+
+
+def count_accepted_credentials(counts: Counts, caller: Caller) -> None:
+    """Count credentials that were accepted, if the caller has sent any."""
+    if caller.scheme:
+        counts.authentications[caller.scheme, "accepted"] += 1
 
 
 def challenges(

@@ -37,7 +37,12 @@ from txbits.protocol.ranges import (
 )
 from txbits.sessions import Caller, SessionManager
 from txbits.sessions.naming import shown
-from txbits.web._ack import challenges, named
+from txbits.web._ack import (
+    challenges,
+    count_accepted_credentials,
+    count_refused_credentials,
+    named,
+)
 from txbits.web._gate import Gate
 from txbits.web._origin import Origins
 from txbits.web._sending import ClientGone, Sending
@@ -134,6 +139,7 @@ class FileResource(Resource):
     def known(self, caller: Caller) -> None:
         """It is established who sent the request."""
         self.caller = caller
+        count_accepted_credentials(self.manager.counts, caller)
 
     async def admit(self, request: Request, method: str) -> Caller:
         """
@@ -179,6 +185,7 @@ class FileResource(Resource):
 
     def _refuse(self, request: Request, error: Exception) -> None:
         status = next((to for kind, to in _STATUSES if isinstance(error, kind)), 500)
+        count_refused_credentials(self.manager.counts, error)
         log_format = (
             "refused {method} of {file} in {directory}/ to {who} with {status}: "
             "{detail}"
@@ -285,6 +292,7 @@ class FileResource(Resource):
             return
         finally:
             sending.end()
+            self.manager.counts.served += sending.sent
         request.finish()
         self._served(request, response.status, sending.sent)
 
@@ -297,6 +305,8 @@ class FileResource(Resource):
     ) -> None:
         """Set the head of a response; it is sent with the first byte of its body."""
         request.setResponseCode(status)
+        method = request.method.decode("ascii")
+        self.manager.counts.downloads[method, status] += 1
         request.setHeader(b"Server", b"txbits")
         if request.clientproto == b"HTTP/1.0" and not keeps_alive(request):
             request.setHeader(b"Connection", b"close")

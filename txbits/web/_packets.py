@@ -24,7 +24,7 @@ from txbits.protocol.packets import (
 )
 from txbits.sessions import Caller, SessionManager
 from txbits.sessions.naming import destination_name, session_name
-from txbits.web._ack import named, refuse, write_ack
+from txbits.web._ack import count_accepted_credentials, named, refuse, write_ack
 from txbits.web._gate import Gate
 from txbits.web._origin import Origins
 from txbits.web._streaming import body_of
@@ -82,9 +82,11 @@ class PacketHandler(Generic[P]):
                 self.destination,
                 self.caller,
                 self.packet.packet_type,
+                counts=self.manager.counts,
                 hides_id=self.gate.hides_ids,
             )
         else:
+            self.manager.counts.packets[self.packet.packet_type, ack.status] += 1
             write_ack(request, ack)
             if self.is_logged:
                 self._log_answer(request, ack, self.manager.clock.seconds() - began)
@@ -114,6 +116,7 @@ class PacketHandler(Generic[P]):
     def _known(self, caller: Caller) -> None:
         """It is established who sent the packet."""
         self.caller = caller
+        count_accepted_credentials(self.manager.counts, caller)
 
     def request_url(self, request: Request) -> str:
         """

@@ -217,6 +217,7 @@ class BITSResource(Resource):
                 error,
                 destination,
                 caller,
+                counts=self.manager.counts,
                 allowed=_ALLOWED if self._serves(destination) else METHOD,
                 hides_id=self._gate.hides_ids,
             )
@@ -245,7 +246,8 @@ class BITSResource(Resource):
             )
         except Exception as refusal:  # noqa: BLE001 - the edge: every error is answered
             error = refusal
-        refuse(request, error, destination, senders[-1], kind)
+        counts = self.manager.counts
+        refuse(request, error, destination, senders[-1], kind, counts=counts)
 
     def _serves(self, destination: tuple[str, ...]) -> bool:
         """Whether this is the URL of a file that clients may read."""

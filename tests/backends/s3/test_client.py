@@ -12,6 +12,7 @@ from twisted.internet.error import DNSLookupError
 from twisted.internet.task import Clock, deferLater
 from twisted.web.iweb import IAgent
 from zope.interface import implementer
+from zope.interface.verify import verifyObject
 
 from tests.backends.s3.support import MIB, S3Case
 from tests.clocks import Ahead
@@ -20,6 +21,7 @@ from txbits._deferreds import begun
 from txbits.backends.s3._client import Client
 from txbits.backends.s3._responses import Request, S3Error, S3Unreachable
 from txbits.errors import BackendError
+from txbits.interfaces import ICounting
 from txbits.testing.backend import contract
 
 NAME = ("name.txt",)
@@ -296,6 +298,27 @@ class ClientTests(S3Case):
         with self.assertRaises(S3Error):
             await backend.staging.bucket.begin_upload("x" * 2000, {})
         self.assertEqual(client.counts.total(), before + 1)
+
+    @contract
+    async def test_attempts_are_counted_by_operation_and_status(self):
+        node = self.node(timeout=1)
+        self.assertEqual(node.request_counts(), {})
+        backend = await self._start(node)
+        verifyObject(ICounting, backend)
+        client = self.client(backend)
+        before = backend.request_counts()
+        client.lose("GetObject", times=1)
+        await backend.staging.bucket.get("in/nothing", 10)
+        after = backend.request_counts()
+        more = {
+            key: count.requests - (before[key].requests if key in before else 0)
+            for key, count in after.items()
+        }
+        self.assertEqual(
+            {key: count for key, count in more.items() if count},
+            {("GetObject", "none"): 1, ("GetObject", "404"): 1},
+        )
+        self.assertGreater(after["GetObject", "404"].seconds, 0)
 
     @contract
     async def test_time_ends(self):

@@ -120,6 +120,9 @@ class Client:
     :param reactor: The clock.
     :param in_thread: Calls functions in threads, for long bodies.
     :ivar counts: How many attempts were made, by operation.
+    :ivar answered: How many attempts have ended, by operation and status; the status is
+        ``"none"`` if there was no response.
+    :ivar seconds: How long these took in all.
     """
 
     settings: S3Settings
@@ -128,6 +131,8 @@ class Client:
     _reactor: Any
     _in_thread: InThread
     counts: Counter[str] = field(factory=Counter, init=False)
+    answered: Counter[tuple[str, str]] = field(factory=Counter, init=False)
+    seconds: dict[tuple[str, str], float] = field(factory=dict, init=False)
     _random: Callable[[float, float], float] = field(default=random.uniform)
     _at_once: DeferredSemaphore = field(init=False)
     _reader: Reader = field(init=False)
@@ -168,10 +173,12 @@ class Client:
             wait = max(1.0 if attempt else once, deadline - self._reactor.seconds())
             if request.operation not in _LENGTHY:
                 wait = min(wait, ATTEMPT_TIMEOUT + for_body)
+            began, status = self._reactor.seconds(), 0
             try:
                 response = await self._attempt(
                     request, headers, payload, wait, is_repeated
                 )
+                status = response.status
                 self._is_back()
                 return response
             except S3Untrusted:
@@ -180,6 +187,7 @@ class Client:
                 why = error
                 is_repeated = True
             except S3Error as error:
+                status = error.status
                 if not has_renewed and self._puts_right(request, error):
                     # It was not carried out.
                     has_renewed = True
@@ -190,6 +198,8 @@ class Client:
                     raise
                 why = S3Unreachable(str(error), f"refuses requests: {error}")
                 is_repeated = True
+            finally:
+                self._count(request.operation, status, began)
             if attempt:
                 # A single failure usually is a connection that the store has closed.
                 self.report(why.reason)
@@ -204,6 +214,12 @@ class Client:
                 why=str(why),
             )
             await deferLater(self._reactor, pause)
+
+    def _count(self, operation: str, status: int, began: float) -> None:
+        key = operation, str(status or "none")
+        self.answered[key] += 1
+        took = self._reactor.seconds() - began
+        self.seconds[key] = self.seconds.get(key, 0.0) + took
 
     def report(self, why: str) -> None:
         """

@@ -10,7 +10,7 @@ and why this is correct.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator, Sequence, Set
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
@@ -62,6 +62,7 @@ from txbits.interfaces import (
     IBackend,
     IClaim,
     IClaimable,
+    ICounting,
     IDownloadable,
     IExclusive,
     IPaged,
@@ -71,6 +72,7 @@ from txbits.interfaces import (
     IShared,
     IStoredFile,
     IUploadSession,
+    RequestCount,
     SessionSummary,
 )
 
@@ -98,6 +100,7 @@ _MOST_FOR_THREADS = 1.0
     IDownloadable,
     IRedirecting,
     IClaimable,
+    ICounting,
 )
 @define(eq=False)
 class S3Backend:
@@ -145,6 +148,16 @@ class S3Backend:
         if self._opened is None:
             raise BackendError(f"the backend of {self.settings.bucket} is not started")
         return self._opened
+
+    def request_counts(self) -> Mapping[tuple[str, str], RequestCount]:
+        """See :class:`~txbits.interfaces.ICounting`."""
+        if self._opened is None:
+            return {}
+        client = self._opened.bucket.client
+        return {
+            key: RequestCount(count, client.seconds[key])
+            for key, count in client.answered.items()
+        }
 
     @property
     def _survey(self) -> Survey:

@@ -20,6 +20,7 @@ from txbits.protocol.urls import without_link
 from txbits.web._streaming.channel import StreamingChannel
 from txbits.web._streaming.limits import Limits
 from txbits.web._streaming.request import StreamingRequest
+from txbits.web._streaming.states import LOST, TRANSITIONS
 from txbits.web._streaming.turns import Turns
 
 _log = Logger()
@@ -49,6 +50,8 @@ class BITSSite(Site):
     are logged anyway. Upload links, which are secrets, are left out of that log.
 
     :ivar seconds: Returns the time of the steady clock, in seconds.
+    :ivar made: How many connections were made.
+    :ivar turned_away: How many were closed at once because of the limits.
     """
 
     requestFactory: type[StreamingRequest] = StreamingRequest
@@ -77,7 +80,7 @@ class BITSSite(Site):
         self.turns = Turns(self.reactor)
         self._by_peer: dict[str, int] = {}
         self._hosts: dict[IAddress, IAddress] = {}
-        self._turned_away = 0
+        self.made = self.turned_away = self._told_of = 0
         self._dated = -1
         self._date = b""
         self._beginnings: dict[int, bytes] = {}
@@ -105,7 +108,7 @@ class BITSSite(Site):
             len(self.channels) >= self.limits.max_connections
             or self._by_peer.get(peer, 0) >= self.limits.max_connections_per_peer
         ):
-            self._turned_away += 1
+            self.turned_away += 1
             return None
         channel: StreamingChannel = super().buildProtocol(addr)
         channel._peer = peer
@@ -114,6 +117,7 @@ class BITSSite(Site):
     def connected(self, channel: StreamingChannel) -> None:
         """A connection was made."""
         self.channels.add(channel)
+        self.made += 1
         peer = channel._peer
         self._by_peer[peer] = self._by_peer.get(peer, 0) + 1
 
@@ -126,6 +130,13 @@ class BITSSite(Site):
             self._by_peer[peer] = left
         else:
             self._by_peer.pop(peer, None)
+
+    def connections(self) -> dict[str, int]:
+        """Count the connections, by the name of their state."""
+        counts = {state.name: 0 for state in TRANSITIONS if state is not LOST}
+        for channel in self.channels:
+            counts[channel.state.name] += 1
+        return counts
 
     def date(self) -> bytes:
         """The value of a Date header, formatted once a second."""
@@ -169,12 +180,12 @@ class BITSSite(Site):
         now = self.seconds()
         for channel in [one for one in self.channels if one.deadline < now]:
             channel.deadline_passed()
-        if self._turned_away:
+        if self.turned_away != self._told_of:
             _log.warn(
                 "turned {count} connections away: max-connections is {most}, "
                 "max-connections-per-peer is {most_per_peer}",
-                count=self._turned_away,
+                count=self.turned_away - self._told_of,
                 most=self.limits.max_connections,
                 most_per_peer=self.limits.max_connections_per_peer,
             )
-            self._turned_away = 0
+            self._told_of = self.turned_away

@@ -1,0 +1,92 @@
+"""
+What is served on the operator's listener, and to load balancers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from attrs import define, field
+from twisted.web.resource import IResource
+
+from txbits.admin import AdminResource, Health, HealthResource
+from txbits.admin.figures import Figures
+from txbits.admin.resource import MakePage, Operators
+from txbits.clocks import steady
+from txbits.errors import InvalidSetting
+from txbits.service._kinds import mount_segments
+from txbits.service._operators import admin_directory
+from txbits.service._served import Served
+from txbits.service.settings import Configuration
+from txbits.sessions import SessionManager
+from txbits.web import BITSSite, Limits
+from txbits.web.mounts import Mounts
+
+#: An operator's tools need few connections, and send no bodies.
+_LIMITS = Limits(max_connections=100, max_other_body=0)
+
+
+@define(eq=False)
+class Admin:
+    """
+    What is served to the operator, and to load balancers.
+
+    :param configuration: All settings of the server; they may change.
+    :param directories: The virtual directories; this list may change.
+    :ivar health: Whether the server can take uploads.
+    """
+
+    configuration: Configuration
+    directories: list[Served]
+    health: Health = field(init=False)
+
+    @health.default
+    def _new_health(self) -> Health:
+        return Health(self.managers)
+
+    def site(self, reactor: Any, figures: Figures) -> BITSSite:
+        """
+        Make the site for the operator's listener.
+
+        :param figures: Where the metrics are read.
+        """
+        # Not earlier: a server without this listener does not need its library.
+        from txbits.admin.metrics import MetricsPage
+
+        pages: dict[bytes, MakePage] = {
+            b"/health/live": self.health.live,
+            b"/health/ready": self.health.ready,
+            b"/metrics": MetricsPage(figures, steady(reactor)),
+        }
+        root = AdminResource(pages, self._operators)
+        # No request has a body that is read.
+        return BITSSite(root, reactor=reactor, limits=_LIMITS, only_uploads=True)
+
+    def serve(self, mounts: Mounts) -> None:
+        """Let the listeners of uploads serve what there is now."""
+        pages: dict[tuple[bytes, ...], IResource] = {}
+        if (path := self.configuration.health_path) is not None:
+            pages[mount_segments(path) or (b"",)] = HealthResource(self.health)
+        mounts.replace(
+            {one.directory.segments: one.resource for one in self.directories}, pages
+        )
+
+    def managers(self) -> Iterable[tuple[str, SessionManager]]:
+        """The virtual directories of now: their mounts, and what settles packets."""
+        return [(one.directory.mount, one.manager) for one in self.directories]
+
+    def _operators(self) -> Operators | None:
+        users = self.configuration.admin_users
+        return Operators(users, self._authenticators) if users else None
+
+    def _authenticators(self) -> Sequence[Any]:
+        try:
+            wanted = admin_directory(self.configuration)
+        except InvalidSetting:
+            # It was removed, and what is to replace it requires a restart.
+            return ()
+        for served in self.directories:
+            if served.directory.segments == wanted.segments:
+                return served.resource.gate.authenticators
+        return ()
