@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from twisted.internet.tcp import Connection as TCPConnection
 from twisted.logger import Logger
 from twisted.protocols.basic import LineReceiver
 from twisted.web.http import _IdentityTransferDecoder
@@ -32,6 +31,7 @@ from txbits.web._streaming.states import (
     OFFERED,
     SERVING,
 )
+from txbits.web._streaming.taking import socket_below, takes_long_reads
 
 _log = Logger()
 
@@ -93,13 +93,25 @@ class StreamingChannel(Connection):
         if body is not None:
             # Not a chunked one: as many chunks as fit into a read are decoded at once.
             is_long = self.length is not None and self.length >= SHORT_BODY
-            if is_long and isinstance(self.transport, TCPConnection):
-                # The next read ends at a multiple of READ_SIZE in the file: the page
-                # cache needs less work for such writes.
-                position = body.position + body.received
-                self.transport.bufferSize = READ_SIZE - position % READ_SIZE
+            if is_long:
+                self._read_in_long_pieces(body.position + body.received)
             if body.waiting:
                 body.read_over()
+
+    def _read_in_long_pieces(self, position: int) -> None:
+        """
+        Choose the size of the next read of a long body.
+
+        :param position: Where in the file the next byte belongs.
+        """
+        below = socket_below(self.transport)
+        if below is self.transport:
+            # The read ends at a multiple of READ_SIZE in the file: the page cache needs
+            # less work for such writes.
+            below.bufferSize = READ_SIZE - position % READ_SIZE
+        elif below is not None:
+            is_of_use = takes_long_reads(self.transport)
+            below.bufferSize = READ_SIZE if is_of_use else type(below).bufferSize
 
     # Requests that were sent ahead
 
@@ -263,8 +275,8 @@ class StreamingChannel(Connection):
         self._move("completed")
         if self._body is not None:
             self._body = None
-            if isinstance(self.transport, TCPConnection):
-                self.transport.bufferSize = TCPConnection.bufferSize
+            if (below := socket_below(self.transport)) is not None:
+                below.bufferSize = type(below).bufferSize
             if was_held and not self._waitingForTransport:
                 # HTTPChannel reads a little ahead, to notice a lost connection.
                 self._networkProducer.resumeProducing()

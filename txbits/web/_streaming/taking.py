@@ -1,5 +1,6 @@
 """
-What a transport still has to send, and how much of it the peer has not taken yet.
+Transports and the sockets below them: how they read, what they still have to send, and
+how much of it the peer has not taken yet.
 """
 
 from __future__ import annotations
@@ -10,6 +11,36 @@ import termios
 from typing import Any
 
 from twisted.internet.tcp import Connection
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+
+
+def socket_below(transport: Any) -> Connection | None:
+    """
+    Find the socket below a transport, such as TLS.
+
+    :returns: ``None`` if there is none.
+    """
+    while not isinstance(transport, Connection):
+        transport = getattr(transport, "transport", None)
+        if transport is None:
+            return None
+    return transport
+
+
+def takes_long_reads(transport: Any) -> bool:
+    """
+    Whether long reads of the socket below a transport are of use.
+
+    They are not if TLS passes each record on by itself, or if records are short: each
+    takes its time, so a long read of them would keep all others waiting.
+    """
+    while not isinstance(transport, Connection):
+        if isinstance(transport, TLSMemoryBIOProtocol) and getattr(
+            transport, "has_short_records", True
+        ):
+            return False
+        transport = transport.transport
+    return True
 
 
 def untaken(transport: Any) -> int:
@@ -23,14 +54,12 @@ def untaken(transport: Any) -> int:
     :returns: The number of bytes in the buffers of the transport and the system; 0 if
         it cannot be determined.
     """
-    # TLS stands above the connection.
-    while not isinstance(transport, Connection):
-        transport = getattr(transport, "transport", None)
-        if transport is None:
-            return 0
-    ours = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
+    connection: Any = socket_below(transport)
+    if connection is None:
+        return 0
+    ours = len(connection.dataBuffer) - connection.offset + connection._tempDataLen
     try:
-        answer = fcntl.ioctl(transport.fileno(), termios.TIOCOUTQ, bytes(4))
+        answer = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4))
     except (OSError, ValueError):
         # It is closed, or the system does not support this.
         return int(ours)
