@@ -79,13 +79,28 @@ def has_nothing_to_send(transport: Any) -> bool:
     )
 
 
+def send_some(transport: Any, data: bytes | memoryview) -> int:
+    """
+    Send what a socket takes at once; *data* is not kept.
+
+    :returns: How many of the bytes were sent; 0 if others have to be sent before them.
+    """
+    if not has_nothing_to_send(transport):
+        return 0
+    count = 0
+    while count < len(data):
+        sent = transport.writeSomeData(data[count:] if count else data)
+        if not isinstance(sent, int) or sent <= 0:
+            # It is full, or lost: writing the rest shows that again.
+            break
+        count += sent
+    return count
+
+
 def send_now(transport: Any, data: bytes) -> None:
     """Write *data*, if possible at once."""
     # A transport that has nothing else to send would ask epoll to tell it that the
     # socket accepts data, and then not to any more: two system calls for an Ack.
-    if has_nothing_to_send(transport):
-        sent = transport.writeSomeData(data)
-        if isinstance(sent, int):
-            data = data[sent:]
-    if data:
-        transport.write(data)
+    sent = send_some(transport, data)
+    if sent < len(data):
+        transport.write(data[sent:])
