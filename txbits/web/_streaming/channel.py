@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from twisted.internet.tcp import Connection as TCPConnection
 from twisted.logger import Logger
 from twisted.protocols.basic import LineReceiver
 from twisted.web.http import _IdentityTransferDecoder
@@ -53,6 +54,8 @@ class StreamingChannel(Connection):
     MAX_LENGTH = MAX_HEAD
     totalHeadersSize = MAX_HEAD
     maxHeaders = 100
+    # The socket of which long pieces are read at a time for this body.
+    _long_reads: TCPConnection | None = None
 
     # Reading
 
@@ -104,14 +107,16 @@ class StreamingChannel(Connection):
 
         :param position: Where in the file the next byte belongs.
         """
-        below = socket_below(self.transport)
-        if below is self.transport:
+        transport = self.transport
+        if isinstance(transport, TCPConnection):
             # The read ends at a multiple of READ_SIZE in the file: the page cache needs
             # less work for such writes.
-            below.bufferSize = READ_SIZE - position % READ_SIZE
-        elif below is not None:
-            is_of_use = takes_long_reads(self.transport)
-            below.bufferSize = READ_SIZE if is_of_use else type(below).bufferSize
+            transport.bufferSize = READ_SIZE - position % READ_SIZE
+            self._long_reads = transport
+        elif (below := socket_below(transport)) is not None:
+            is_of_use = takes_long_reads(transport)
+            below.bufferSize = READ_SIZE if is_of_use else TCPConnection.bufferSize
+            self._long_reads = below
 
     # Requests that were sent ahead
 
@@ -275,8 +280,9 @@ class StreamingChannel(Connection):
         self._move("completed")
         if self._body is not None:
             self._body = None
-            if (below := socket_below(self.transport)) is not None:
-                below.bufferSize = type(below).bufferSize
+            if self._long_reads is not None:
+                self._long_reads.bufferSize = TCPConnection.bufferSize
+                self._long_reads = None
             if was_held and not self._waitingForTransport:
                 # HTTPChannel reads a little ahead, to notice a lost connection.
                 self._networkProducer.resumeProducing()
