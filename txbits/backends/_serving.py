@@ -57,8 +57,9 @@ class Reading:
         self.consumer.registerProducer(self, True)
         try:
             while start < end:
-                if IEagerConsumer.providedBy(self.consumer):
-                    start = await self._feed_at_once(self.consumer, start, end)
+                eager = IEagerConsumer(self.consumer, None)
+                if eager is not None:
+                    start = await self._feed_at_once(eager, start, end)
                 start = await self._feed_slowly(start, end)
         finally:
             self.consumer.unregisterProducer()
@@ -97,7 +98,7 @@ class Reading:
             taken = consumer.write_some(seen) if given < _AT_ONCE else 0
             given += taken
             if taken < len(seen):
-                consumer.write(bytes(seen[taken:]))
+                self.consumer.write(bytes(seen[taken:]))
                 given = 0
         return start
 

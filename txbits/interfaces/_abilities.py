@@ -266,9 +266,9 @@ class IStoredFile(IReleasable):
         """
 
 
-class IEagerConsumer(IConsumer):
+class IEagerConsumer(Interface):
     """
-    A consumer that can use bytes without keeping them.
+    An optional ability of a consumer: it can use bytes without keeping them.
 
     ``read_into()`` of an :class:`IStoredFile` may be given one. It may then write bytes
     of a buffer that it uses again, and saves a copy.

@@ -8,7 +8,7 @@ from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IProducer, IPushProducer
+from twisted.internet.interfaces import IConsumer, IProducer, IPushProducer
 from twisted.python.failure import Failure
 from twisted.web.server import Request
 from zope.interface import implementer
@@ -21,7 +21,7 @@ class ClientGone(Exception):
     """The client has gone before the end of a response."""
 
 
-@implementer(IEagerConsumer, IPushProducer)
+@implementer(IConsumer, IEagerConsumer, IPushProducer)
 @define(eq=False)
 class Sending:
     """
