@@ -31,7 +31,7 @@ from benchmarks.servers import (
 )
 
 _PARTS = {
-    "throughput": ["txbits", "nginx", "bare", "buffered"],
+    "throughput": ["txbits", "nginx", "txbits-tls", "nginx-tls", "bare", "buffered"],
     "sessions": ["txbits", "buffered"],
     "memory": ["txbits"],
     "s3": ["txbits", "boto3", "boto3-threads"],
@@ -116,11 +116,13 @@ def _sides(options: argparse.Namespace) -> dict[str, Side]:
         bare_loop(),
         bare_loop("bare-threads", "--threads"),
         buffered(),
+        txbits(options.server, options.server_option, is_secure=True),
     ]
     binary = nginx_binary()
     if binary:
         sides.insert(1, nginx(binary))
         sides.append(nginx(binary, "nginx-sendfile", "sendfile on;"))
+        sides.append(nginx(binary, "nginx-tls", is_secure=True))
     else:
         print("nginx is not installed and left out: apt-get install nginx")
     return {side.name: side for side in sides}

@@ -13,6 +13,7 @@ import os
 import re
 import select
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -157,15 +158,19 @@ class Upload(Protocol):
 
 
 class _Exchange:
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, context: ssl.SSLContext | None = None) -> None:
         self._sock = socket.create_connection(("127.0.0.1", port), _SLOWEST_ANSWER)
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._more = socket.MSG_MORE
+        if context is not None:
+            self._sock = context.wrap_socket(self._sock, server_hostname="127.0.0.1")
+            self._more = 0
 
     def request(self, head: bytes, body: memoryview | None = None) -> bytes:
         if body is None:
             self._sock.sendall(head)
         else:
-            self._sock.sendall(head, socket.MSG_MORE)
+            self._sock.sendall(head, self._more)
             self._sock.sendall(body)
         answer = b""
         while not answer.endswith(b"\r\n\r\n"):
@@ -184,8 +189,15 @@ class _Exchange:
 class BITSUpload(_Exchange):
     """A session: the whole file, in fragments."""
 
-    def __init__(self, port: int, number: int, payload: Payload, total: int) -> None:
-        super().__init__(port)
+    def __init__(
+        self,
+        port: int,
+        number: int,
+        payload: Payload,
+        total: int,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        super().__init__(port, context)
         self._packets = Packets.for_port(port)
         self._name = b"upload%d" % number
         self._pieces = list(payload.pieces(number, total))
@@ -218,8 +230,15 @@ class BITSUpload(_Exchange):
 class PutUpload(_Exchange):
     """The same pieces, each PUT to a separate file."""
 
-    def __init__(self, port: int, number: int, payload: Payload, total: int) -> None:
-        super().__init__(port)
+    def __init__(
+        self,
+        port: int,
+        number: int,
+        payload: Payload,
+        total: int,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        super().__init__(port, context)
         self._packets = Packets.for_port(port)
         pieces = payload.pieces(number, total)
         self._files = {

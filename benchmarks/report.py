@@ -46,6 +46,13 @@ def middle(values: Sequence[float], digits: int = 2) -> str:
     return f"{median:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
 
 
+def paired(values: Sequence[float], others: Sequence[float]) -> float:
+    """The median of the ratios of two sides, each of one repetition."""
+    return statistics.median(
+        [one / other for one, other in zip(values, others, strict=True)]
+    )
+
+
 def percentile(values: Sequence[float], percent: float) -> float:
     """The value below which *percent* of all values are."""
     ordered = sorted(values)

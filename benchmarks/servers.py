@@ -12,6 +12,7 @@ import shlex
 import shutil
 import signal
 import socket
+import ssl
 import string
 import subprocess
 import sys
@@ -23,10 +24,7 @@ from pathlib import Path
 from attrs import frozen
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-DEFAULT_COMMAND = (
-    "{python} -m twisted txbits --listen tcp:{port}:interface=127.0.0.1 "
-    "--backend {backend}"
-)
+DEFAULT_COMMAND = "{python} -m twisted txbits --listen {listen} --backend {backend}"
 _START_SECONDS = 30.0
 _STOP_SECONDS = 15.0
 
@@ -49,6 +47,35 @@ class Run:
     files: Path
     port: int
 
+    @property
+    def certificate(self) -> Path:
+        """The certificate of a server with TLS."""
+        return self.directory / "server.pem"
+
+    @property
+    def key(self) -> Path:
+        """Its key."""
+        return self.directory / "server.key"
+
+    def make_certificate(self) -> None:
+        """Make a certificate with a key on P-256, as usual today."""
+        subprocess.run(
+            [
+                *("openssl", "req", "-x509", "-nodes", "-days", "2"),
+                *("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+                *("-subj", "/CN=benchmarks", "-addext", "subjectAltName=IP:127.0.0.1"),
+                *("-out", self.certificate, "-keyout", self.key),
+            ],
+            check=True,
+            capture_output=True,
+        )
+
+    def client_context(self) -> ssl.SSLContext | None:
+        """What clients need for TLS; ``None`` if this run has no certificate."""
+        if not self.certificate.exists():
+            return None
+        return ssl.create_default_context(cafile=str(self.certificate))
+
 
 @frozen
 class Side:
@@ -58,34 +85,50 @@ class Side:
     :ivar name: What the command line and the tables call it.
     :ivar protocol: How it is spoken to: ``"bits"`` or ``"put"``.
     :ivar command: Makes the command that starts it.
+    :ivar is_secure: Whether it is spoken to over TLS.
     """
 
     name: str
     protocol: str
     command: Callable[[Run], list[str]]
+    is_secure: bool = False
 
 
-def txbits(template: str, options: list[str], backend: str | None = None) -> Side:
+def txbits(
+    template: str,
+    options: list[str],
+    backend: str | None = None,
+    *,
+    is_secure: bool = False,
+) -> Side:
     """
     txbits, as its service is started from the command line.
 
-    :param template: The command, with ``{python}``, ``{port}``, ``{directory}`` and
-        ``{backend}``.
+    :param template: The command, with ``{python}``, ``{listen}``, ``{directory}`` and
+        ``{backend}``, or ``{port}`` instead of ``{listen}``.
     :param options: What else to append to it.
     :param backend: The description of its backend; the folder of the run if ``None``.
+    :param is_secure: Whether it listens with ``https:``.
     """
 
     def command(run: Run) -> list[str]:
+        listen = f"tcp:{run.port}:interface=127.0.0.1"
+        if is_secure:
+            listen = (
+                f"https:{run.port}:interface=127.0.0.1:"
+                f"certificate={run.certificate}:key={run.key}"
+            )
         escaped = str(run.files).replace("\\", "\\\\").replace(":", "\\:")
         words = {
             "python": sys.executable,
             "port": str(run.port),
+            "listen": listen,
             "directory": str(run.files),
             "backend": backend or f"disk:{escaped}",
         }
         return [word.format(**words) for word in shlex.split(template)] + options
 
-    return Side("txbits", "bits", command)
+    return Side("txbits-tls" if is_secure else "txbits", "bits", command, is_secure)
 
 
 def buffered() -> Side:
@@ -113,14 +156,22 @@ def nginx_binary() -> str | None:
     return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/sbin")
 
 
-def nginx(binary: str, name: str = "nginx", more: str = "") -> Side:
+def nginx(
+    binary: str, name: str = "nginx", more: str = "", *, is_secure: bool = False
+) -> Side:
     """
     nginx with one worker, storing PUTs, and serving files.
 
     :param more: What else to put into its configuration.
+    :param is_secure: Whether it listens for TLS.
     """
 
     def command(run: Run) -> list[str]:
+        secure = (
+            f"ssl_certificate {run.certificate}; ssl_certificate_key {run.key};"
+            if is_secure
+            else ""
+        )
         template = (Path(__file__).parent / "nginx.conf.template").read_text()
         (run.directory / "temp").mkdir()
         configuration = run.directory / "nginx.conf"
@@ -130,13 +181,13 @@ def nginx(binary: str, name: str = "nginx", more: str = "") -> Side:
                 user="user root;" if os.geteuid() == 0 else "",
                 directory=run.directory,
                 files=run.files,
-                port=run.port,
-                more=more,
+                port=f"{run.port} ssl" if is_secure else run.port,
+                more=f"{more} {secure}",
             )
         )
         return [binary, "-p", str(run.directory), "-c", str(configuration)]
 
-    return Side(name, "put", command)
+    return Side(name, "put", command, is_secure)
 
 
 class Server:
@@ -204,6 +255,8 @@ def running(side: Side, directory: Path) -> Iterator[Server]:
     files = directory / "files"
     files.mkdir(parents=True)
     run = Run(directory, files, _free_port())
+    if side.is_secure:
+        run.make_certificate()
     log = directory / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -4,7 +4,12 @@ Frequent log events: formatted before they are emitted, and otherwise like any o
 
 from __future__ import annotations
 
-from twisted.logger import Logger, LogLevel, formatEvent
+from twisted.logger import (
+    Logger,
+    LogLevel,
+    formatEvent,
+    formatEventAsClassicLogText,
+)
 from twisted.trial.unittest import SynchronousTestCase
 
 from txbits._events import log_often
@@ -28,6 +33,22 @@ class LogOftenTests(SynchronousTestCase):
         self.assertEqual((event["count"], event["user"]), (3, None))
         self.assertEqual(event["log_level"], LogLevel.info)
         self.assertEqual(event["log_namespace"], "here")
+
+    def test_lines_are_those_of_the_logger(self) -> None:
+        log_often(self.log, "{count} files", count=3)
+        self.log.info("{count} files", count=3)
+        often, plain = self.events
+        lines = [
+            formatEventAsClassicLogText(event, formatTime=lambda when: "now")
+            for event in self.events
+        ]
+        self.assertEqual(lines, ["now [here#info] 3 files\n"] * 2)
+        for event in self.events:
+            self.assertIsInstance(event.pop("log_time"), float)
+        self.assertEqual(often.pop("log_format"), "3 files")
+        self.assertEqual(often.pop("log_system"), "here#info")
+        del plain["log_format"]
+        self.assertEqual(often, plain)
 
     def test_braces_in_a_field_are_text(self) -> None:
         log_often(self.log, "{name}", name="a{user}b}c", user="ada")

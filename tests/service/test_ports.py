@@ -6,17 +6,22 @@ of the others.
 from attrs import define, field
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IListeningPort
+from twisted.internet.protocol import Factory
+from twisted.internet.ssl import CertificateOptions
+from twisted.internet.task import Clock
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from txbits.errors import InvalidSetting
 from txbits.interfaces import ICertified, IReloadable
 from txbits.service._ports import Ports
+from txbits.tls._connections import GatheringTransport
 
 
 @implementer(IListeningPort)
-@define(eq=False)
+@define(eq=False, slots=False)
 class Port:
     """A port that has nothing to read again."""
 
@@ -126,6 +131,14 @@ class PortsTests(SynchronousTestCase):
                 for address in ("at ssl:443:pri", "at haproxy:ssl")
             ],
         )
+
+    def test_connections_of_twisted_s_own_endpoint_gather_records(self):
+        contexts = CertificateOptions()
+        factory = TLSMemoryBIOFactory(contexts, False, Factory(), Clock())
+        port = Port()
+        port.factory = factory
+        self.ports.add(port, "0.0.0.0:443", "ssl:443:privateKey=k")
+        self.assertIs(factory.protocol, GatheringTransport)
 
     def test_a_reload_during_another_follows_it(self):
         first = Deferred()

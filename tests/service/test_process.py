@@ -6,6 +6,7 @@ The tests that change something of the process that runs them put it back.
 
 import gc
 import os
+import platform
 import resource
 import signal
 from io import StringIO
@@ -15,7 +16,7 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from txbits.service._process import Process
+from txbits.service._process import Process, keep_freed_memory
 
 
 @define(eq=False)
@@ -105,7 +106,11 @@ class RoomTests(SynchronousTestCase):
 
 
 class SettleTests(SynchronousTestCase):
-    """The garbage collector."""
+    """Memory."""
+
+    def test_glibc_keeps_freed_memory(self):
+        is_glibc = platform.libc_ver()[0] == "glibc"
+        self.assertIs(keep_freed_memory(), is_glibc)
 
     def test_what_is_there_is_not_looked_at_again(self):
         self.addCleanup(gc.set_threshold, *gc.get_threshold())

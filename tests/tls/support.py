@@ -63,7 +63,14 @@ class HttpsCase(TestCase):
 
     async def listen(self, *, prefix="", limits=None, authenticators=(), **arguments):
         """Listen until the end of the test."""
-        endpoint = serverFromString(reactor, prefix + self.description(**arguments))
+        await self.listen_at(
+            prefix + self.description(**arguments), limits, authenticators
+        )
+        return self.number
+
+    async def listen_at(self, description, limits=None, authenticators=()):
+        """Listen at an endpoint string until the end of the test."""
+        endpoint = serverFromString(reactor, description)
         self.backend = HoldableBackend(MemoryBackend(reactor))
         self.resource = BITSResource(self.backend, authenticators=authenticators)
         await self.resource.manager.start()
@@ -74,7 +81,6 @@ class HttpsCase(TestCase):
         self.addCleanup(self.port.stopListening)
         self.addCleanup(self.resource.manager.stop)
         self.number = self.port.getHost().port
-        return self.number
 
     async def no_connections(self, site):
         """Close all connections of a site, and wait until they are gone."""

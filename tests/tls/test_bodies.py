@@ -6,10 +6,13 @@ import re
 import socket
 import ssl
 
+from twisted.internet.tcp import Connection
 from twisted.internet.threads import deferToThread
 
 from tests.tls.support import HttpsCase
+from txbits.tls._connections import gather_records
 from txbits.web._streaming.bodies import READ_SIZE
+from txbits.web._streaming.taking import socket_below
 
 LENGTH = 32 * 1024 * 1024
 
@@ -27,11 +30,13 @@ _FRAGMENT = (
 
 class BodyTests(HttpsCase):
     requires = False
+    prefix = b""
 
     def connect(self):
         context = ssl.create_default_context(cafile=str(self.authority.certificate))
         raw = socket.create_connection(("127.0.0.1", self.number), timeout=120)
         self.client = context.wrap_socket(raw, server_hostname="127.0.0.1")
+        self.client.sendall(self.prefix)
         self.addCleanup(self.client.close)
 
     def exchange(self, head, body=b""):
@@ -45,13 +50,62 @@ class BodyTests(HttpsCase):
         sessions = self.backend.backend._sessions.values()
         return sum(session.offset for session in sessions)
 
-    async def test_a_body_streams_with_back_pressure(self):
-        await self.listen()
+    def twisted_s_own(self):
+        """An endpoint string of Twisted's."""
+        files = f"certKey={self.folder}/server.pem:privateKey={self.folder}/server.key"
+        return f"ssl:0:interface=127.0.0.1:{files}"
+
+    async def begin(self):
+        """Create a session; the head of a Fragment with all of its file."""
         await deferToThread(self.connect)
         created = await deferToThread(self.exchange, _CREATE)
         session = re.search(rb"(?i)BITS-Session-Id: ([^\r]+)", created)[1]
+        return _FRAGMENT % (session, LENGTH - 1, LENGTH, LENGTH)
+
+    async def read_size(self, data):
+        """
+        Upload a file.
+
+        :returns: How much is read from the socket at a time in the middle of it.
+        """
+        head = await self.begin()
+        (channel,) = self.site.channels
+        below = socket_below(channel.transport)
+        self.assertEqual(below.bufferSize, Connection.bufferSize)
+        await deferToThread(self.client.sendall, head + data[:-1])
+        while self.held() < LENGTH // 2:
+            await self.pause()
+        size = below.bufferSize
+        answer = await deferToThread(self.exchange, data[-1:])
+        self.assertEqual(answer[:12], b"HTTP/1.1 200")
+        self.assertEqual(below.bufferSize, Connection.bufferSize)
+        (session,) = self.backend.backend._sessions.values()
+        self.assertLessEqual(max(map(len, session._pieces)), size)
+        self.assertEqual(b"".join(session._pieces), data)
+        return size
+
+    async def test_long_bodies_are_read_in_large_pieces_and_only_they(self):
+        data = bytes(range(256)) * (LENGTH // 256)
+        await self.listen()
+        self.assertEqual(await self.read_size(data), READ_SIZE)
+
+    async def test_so_are_those_of_twisted_s_own_endpoint(self):
+        data = bytes(range(256)) * (LENGTH // 256)
+        for prefix in ("", "haproxy:"):
+            await self.listen_at(prefix + self.twisted_s_own())
+            gather_records(self.port)
+            self.prefix = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n" if prefix else b""
+            self.assertEqual(await self.read_size(data), READ_SIZE)
+
+    async def test_but_not_where_each_record_is_passed_on_by_itself(self):
+        await self.listen_at(self.twisted_s_own())
+        size = await self.read_size(bytes(LENGTH))
+        self.assertEqual(size, Connection.bufferSize)
+
+    async def test_a_body_streams_with_back_pressure(self):
+        await self.listen()
+        head = await self.begin()
         gate = self.backend.hold("write")
-        head = _FRAGMENT % (session, LENGTH - 1, LENGTH, LENGTH)
         sent = deferToThread(self.exchange, head, bytes(LENGTH))
         while not gate.waiting:
             await self.pause()

@@ -183,7 +183,7 @@ class ClientTests(HttpsCase):
         )
 
     async def test_no_session_is_ever_resumed(self):
-        """Otherwise somebody who is revoked would resume it."""
+        """Otherwise somebody whose certificate has expired would resume it."""
         await self.listen()
         for version in ("-tls1_2", "-tls1_3"):
             name = f"session{version}"
@@ -234,6 +234,19 @@ class ProtocolTests(HttpsCase):
         out = await self.run_client("-alpn", "h2")
         self.assertIn("No ALPN negotiated", out)
         self.assertEqual(await self.ping("--http2"), "200")
+
+    async def test_sessions_are_resumed_until_a_reload(self):
+        await self.listen()
+        for version in ("-tls1_2", "-tls1_3"):
+            await self.run_client(version, "-sess_out", "session")
+            out = await self.run_client(version, "-sess_in", "session")
+            self.assertIn("Reused, TLSv1.", out)
+            self.assertIn("HTTP/1.1 405", out)
+            await self.port.reload()
+            out = await self.run_client(version, "-sess_in", "session")
+            self.assertIn("New, TLSv1.", out)
+            self.assertNotIn("Reused", out)
+        self.assertEqual(self.lines("^TLS handshake"), [])
 
     async def test_nobody_can_renegotiate(self):
         await self.listen()

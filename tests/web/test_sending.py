@@ -7,15 +7,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IConsumer, IPullProducer, IPushProducer
+from twisted.internet.tcp import Connection
+from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from txbits.errors import BackendError
+from txbits.interfaces import IEagerConsumer
 from txbits.web._sending import ClientGone, Sending
 
 
@@ -23,8 +27,13 @@ class _Request:
     """What is asked of a request."""
 
     _disconnected = False
+    startedWriting = 1
+    chunked = 0
+    sentLength = 0
 
     def __init__(self) -> None:
+        self.channel = self
+        self.transport: Any = _Socket()
         self.finished: Deferred[None] = Deferred()
         self.producer: Any = None
         self.written = b""
@@ -40,6 +49,21 @@ class _Request:
 
     def write(self, data: bytes) -> None:
         self.written += data
+
+
+class _Socket(Connection):
+    """Takes five bytes."""
+
+    def __init__(self) -> None:
+        # Without a socket.
+        FileDescriptor.__init__(self, MemoryReactorClock())
+        self.connected = True
+        self.taken = b""
+
+    def writeSomeData(self, data: bytes) -> int:
+        taken = bytes(data[: 5 - len(self.taken)])
+        self.taken += taken
+        return len(taken)
 
 
 @implementer(IPushProducer)
@@ -92,6 +116,30 @@ class SendingTests(SynchronousTestCase):
     def test_it_is_consumer_and_producer(self) -> None:
         verifyObject(IConsumer, self.sending)
         verifyObject(IPushProducer, self.sending)
+
+    def test_what_the_socket_takes_is_sent_at_once(self) -> None:
+        self.begin()
+        verifyObject(IEagerConsumer, self.sending)
+        self.assertEqual(self.sending.write_some(memoryview(b"abcdefg")), 5)
+        self.assertEqual(self.request.transport.taken, b"abcde")
+        self.assertEqual((self.sending.sent, self.request.sentLength), (5, 5))
+        self.assertEqual(self.sending.write_some(memoryview(b"fg")), 0)
+
+    def test_nothing_is_sent_at_once_out_of_turn(self) -> None:
+        data = memoryview(b"abc")
+        self.begin()
+        self.request.startedWriting = 0
+        self.assertEqual(self.sending.write_some(data), 0)
+        self.request.startedWriting, self.request.chunked = 1, 1
+        self.assertEqual(self.sending.write_some(data), 0)
+        self.request.chunked = 0
+        self.sending.pauseProducing()
+        self.assertEqual(self.sending.write_some(data), 0)
+        self.sending.resumeProducing()
+        self.assertEqual(self.sending.write_some(data), 3)
+        self.sending.stopProducing()
+        self.assertEqual(self.sending.write_some(data), 0)
+        self.assertEqual(self.request.transport.taken, b"abc")
 
     def test_what_the_client_tells_is_passed_on(self) -> None:
         self.begin()

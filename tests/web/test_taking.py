@@ -11,7 +11,12 @@ from twisted.internet.tcp import Connection
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
-from txbits.web._streaming.taking import untaken
+from txbits.web._streaming.taking import (
+    send_some,
+    socket_below,
+    takes_long_reads,
+    untaken,
+)
 
 
 class _Above:
@@ -58,3 +63,39 @@ class UntakenTests(SynchronousTestCase):
     def test_what_is_no_connection_does_not_tell(self) -> None:
         self.assertEqual(untaken(StringTransport()), 0)
         self.assertEqual(untaken(_Above(None)), 0)
+
+    def test_the_socket_below_is_found(self) -> None:
+        self.assertIs(socket_below(self.connection), self.connection)
+        self.assertIs(socket_below(_Above(_Above(self.connection))), self.connection)
+        self.assertIsNone(socket_below(_Above(StringTransport())))
+
+    def test_long_reads_are_of_use_without_tls(self) -> None:
+        self.assertTrue(takes_long_reads(_Above(self.connection)))
+
+    def test_what_the_socket_takes_is_sent_at_once(self) -> None:
+        data = memoryview(b"x" * 300_000)
+        self.connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        sent = send_some(self.connection, data)
+        self.assertGreater(sent, Connection.SEND_LIMIT)
+        self.assertEqual(self.connection.dataBuffer, b"")
+        while sent < 1 << 23:
+            more = send_some(self.connection, data)
+            sent += more
+            if more < len(data):
+                break
+        self.assertEqual(send_some(self.connection, data), 0)
+        taken = 0
+        while taken < sent:
+            taken += len(self.theirs.recv(1 << 20))
+        self.assertEqual(send_some(self.connection, data[:5]), 5)
+
+    def test_nothing_is_sent_before_what_waits(self) -> None:
+        self.connection.write(b"first")
+        self.assertEqual(send_some(self.connection, b"second"), 0)
+
+    def test_nothing_is_sent_past_what_stands_above(self) -> None:
+        self.assertEqual(send_some(_Above(self.connection), b"x"), 0)
+
+    def test_a_lost_connection_takes_nothing(self) -> None:
+        self.theirs.close()
+        self.assertEqual(send_some(self.connection, b"x"), 0)

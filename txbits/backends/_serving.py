@@ -5,7 +5,7 @@ Stored bytes fed to a consumer at its own pace: those of a session, and open fil
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
@@ -14,10 +14,18 @@ from zope.interface import implementer
 
 from txbits._deferreds import Event, deferred
 from txbits.errors import BackendError, StagedDataLost
-from txbits.interfaces import ICodedFile
+from txbits.interfaces import ICodedFile, IEagerConsumer
+
+Piece = TypeVar("Piece", bytes, memoryview)
 
 #: How many bytes are read at a time.
 PIECE = 1 << 18
+
+#: How many bytes a consumer is given at once before it gets some to keep. Then it
+#: pauses the producer, and others have their turn: a fast peer would take everything.
+#: Measured: a sixth less CPU time than with 1 MiB. The others wait for two
+#: milliseconds.
+_AT_ONCE = 1 << 22
 
 
 @implementer(IPushProducer)
@@ -29,10 +37,13 @@ class Reading:
     :ivar consumer: Gets this producer, and may pause and stop it.
     :ivar read: Called with an offset and a length; its Deferred fires with that many
         bytes, or fewer at the end.
+    :ivar peek: Called in the same way; returns bytes that it has at once, and that
+        change with its next call, or ``None``.
     """
 
     consumer: IConsumer
     read: Callable[[int, int], Deferred[bytes]]
+    peek: Callable[[int, int], memoryview | None] = lambda offset, length: None
     _resumed: Deferred[None] | None = None
     _stopped: bool = False
 
@@ -46,17 +57,57 @@ class Reading:
         self.consumer.registerProducer(self, True)
         try:
             while start < end:
-                piece = await self.read(start, min(PIECE, end - start))
-                if not piece:
-                    raise StagedDataLost(f"staged bytes end at {start}, not at {end}")
-                while self._resumed is not None:
-                    await self._resumed
-                if self._stopped:
-                    raise BackendError("the reader of the upload has gone away")
-                start += len(piece)
-                self.consumer.write(piece)
+                eager = IEagerConsumer(self.consumer, None)
+                if eager is not None:
+                    start = await self._feed_at_once(eager, start, end)
+                start = await self._feed_slowly(start, end)
         finally:
             self.consumer.unregisterProducer()
+
+    async def _feed_slowly(self, start: int, end: int) -> int:
+        """
+        Feed bytes until some could be had at once, and read ahead meanwhile.
+
+        :returns: The offset up to which they were fed.
+        """
+        is_slow = True
+        while start < end and is_slow:
+            reading = self.read(start, min(PIECE, end - start))
+            is_slow = not reading.called
+            piece = _some(await reading, start, end)
+            await self._ready()
+            start += len(piece)
+            self.consumer.write(piece)
+        return start
+
+    async def _feed_at_once(
+        self, consumer: IEagerConsumer, start: int, end: int
+    ) -> int:
+        """
+        Feed bytes as long as they can be had at once.
+
+        :returns: The offset up to which they were fed.
+        """
+        given = 0
+        while start < end:
+            await self._ready()
+            seen = self.peek(start, min(PIECE, end - start))
+            if seen is None:
+                break
+            start += len(_some(seen, start, end))
+            taken = consumer.write_some(seen) if given < _AT_ONCE else 0
+            given += taken
+            if taken < len(seen):
+                self.consumer.write(bytes(seen[taken:]))
+                given = 0
+        return start
+
+    async def _ready(self) -> None:
+        """Wait until the consumer needs more."""
+        while self._resumed is not None:
+            await self._resumed
+        if self._stopped:
+            raise BackendError("the reader of the upload has gone away")
 
     def pauseProducing(self) -> None:
         """Called by the consumer: it needs no more for now."""
@@ -73,6 +124,17 @@ class Reading:
         """Called by the consumer: it needs no more at all."""
         self._stopped = True
         self.resumeProducing()
+
+
+def _some(piece: Piece, start: int, end: int) -> Piece:
+    """
+    Check that there is something in a piece.
+
+    :raises StagedDataLost: If there is not.
+    """
+    if not piece:
+        raise StagedDataLost(f"staged bytes end at {start}, not at {end}")
+    return piece
 
 
 class IFeeder(Protocol):
@@ -148,10 +210,11 @@ class StoredFile:
 
 def by_pieces(
     read: Callable[[int, int], Deferred[bytes]],
+    peek: Callable[[int, int], memoryview | None] = lambda offset, length: None,
 ) -> Callable[[IConsumer], IFeeder]:
     """
     Make the feeders of a file.
 
-    :param read: See :class:`Reading`.
+    :param read: See :class:`Reading`, also for *peek*.
     """
-    return lambda consumer: Reading(consumer, read)
+    return lambda consumer: Reading(consumer, read, peek)

@@ -267,6 +267,24 @@ class IStoredFile(IReleasable):
         """
 
 
+class IEagerConsumer(Interface):
+    """
+    An optional ability of a consumer: it can use bytes without keeping them.
+
+    ``read_into()`` of an :class:`IStoredFile` may be given one. It may then write bytes
+    of a buffer that it uses again, and saves a copy.
+    """
+
+    def write_some(data: memoryview) -> int:
+        """
+        Use the first of these bytes now, as far as that is possible at once.
+
+        :param data: May change after the call.
+        :returns: How many were used. The others have to be passed to ``write()``, or,
+            while the producer is not paused, here again.
+        """
+
+
 class ICodedFile(IStoredFile):
     """
     A file that may be stored with a content coding, such as gzip.

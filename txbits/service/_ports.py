@@ -17,6 +17,7 @@ from txbits._deferreds import deferred, settled
 from txbits.errors import InvalidSetting
 from txbits.interfaces import ICertified, IReloadable
 from txbits.service._process import on_one_line
+from txbits.tls._connections import gather_records
 
 _log = Logger()
 
@@ -47,11 +48,12 @@ class Ports:
 
     def add(self, port: IListeningPort, address: str, description: str) -> None:
         """
-        A port has begun to listen.
+        A port has just begun to listen.
 
         :param address: Its address, for the log.
         :param description: The endpoint string that has made it.
         """
+        gather_records(port)
         self._ports.append(_Listed(port, address, description))
 
     def certified(self) -> Iterator[tuple[str, float]]:

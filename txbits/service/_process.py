@@ -7,6 +7,7 @@ Embedders do not use this: their process is theirs.
 from __future__ import annotations
 
 import atexit
+import ctypes
 import gc
 import os
 import resource
@@ -33,6 +34,16 @@ _DESCRIPTORS_PER_CONNECTION = 2
 #: Thresholds of the garbage collector. A full collection visits every open session and
 #: stops the server meanwhile; what sessions leave behind is freed without it.
 _THRESHOLDS = (50_000, 50, 100)
+
+#: How many freed bytes the C library keeps for the next allocation, and from which size
+#: on it asks the kernel for memory each time. A read of a long body over TLS needs
+#: about 3 MiB for a moment. By default, the kernel would take and clear them each time,
+#: which costs a tenth of all CPU time of such an upload.
+_KEPT_FREE = 4 << 20
+_MAPPED_FROM = 2 << 20
+
+#: M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of mallopt(3).
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 
 
 def in_words(error: Exception) -> str:
@@ -67,6 +78,20 @@ def remove_own_pidfile(path: str) -> None:
     with suppress(OSError, ValueError):
         if int(Path(path).read_bytes()) == os.getpid():
             os.unlink(path)
+
+
+def keep_freed_memory() -> bool:
+    """
+    Let the C library keep a little freed memory.
+
+    :returns: Whether it can do that; others than glibc cannot.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    return bool(
+        mallopt(_TRIM_THRESHOLD, _KEPT_FREE) and mallopt(_MMAP_THRESHOLD, _MAPPED_FROM)
+    )
 
 
 def _end_with_status_one() -> None:
@@ -169,7 +194,13 @@ class Process:
             )
 
     def settle(self) -> None:
-        """Exempt all present objects from garbage collection."""
+        """
+        Prepare the process for a long run.
+
+        All present objects are exempt from garbage collection, and the C library keeps
+        some freed memory.
+        """
+        keep_freed_memory()
         gc.collect()
         gc.freeze()
         gc.set_threshold(*_THRESHOLDS)

@@ -15,6 +15,7 @@ from cryptography import x509
 from OpenSSL import SSL
 from twisted.internet.interfaces import (
     IAddress,
+    IListeningPort,
     IOpenSSLServerConnectionCreator,
     IProtocolFactory,
 )
@@ -24,6 +25,7 @@ from twisted.protocols.haproxy._wrapper import (
     HAProxyProtocolWrapper,
     HAProxyWrappingFactory,
 )
+from twisted.protocols.policies import ProtocolWrapper
 from twisted.protocols.tls import (
     BufferingTLSTransport,
     TLSMemoryBIOFactory,
@@ -33,6 +35,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txbits._troubles import Troubles
+from txbits.clocks import steady
 from txbits.tls._context import Refusal, make_context, reason_of
 from txbits.tls._files import Material, subject_of
 
@@ -40,6 +43,19 @@ _log = Logger()
 
 #: How many connections the reactor's thread looks at in one go: some milliseconds.
 _BATCH = 200
+
+#: The most bytes in a record (RFC 8446 5.1).
+_RECORD = 1 << 14
+
+#: How many bytes of a read OpenSSL gets at a time.
+_SLICE = 1 << 16
+
+#: Shorter records than this are short, in bytes.
+_SHORT = 1024
+
+#: After how many seconds the keys of tickets are made anew. RFC 5077 5.5: "The keys
+#: should be changed regularly". Who gets hold of one could decrypt TLS 1.2.
+_TICKET_KEYS_LAST = 24 * 3600.0
 
 #: What OpenSSL says if a client does not speak TLS, or none of ours.
 _NO_TLS = {
@@ -68,9 +84,75 @@ class Loaded:
         return cls(material, make_context(material))
 
 
-class HttpsTransport(BufferingTLSTransport):
+class GatheringTransport(BufferingTLSTransport):
     """
-    A TLS connection.
+    A TLS connection that delivers the content of all records of a read together.
+
+    Twisted delivers each record by itself. As a record has at most 16 KiB, everything
+    above would work in such small pieces, however much is read from the socket.
+
+    :ivar has_short_records: Whether the last read had many short records. Each record
+        takes some time, so a long read of them would keep all others waiting.
+    """
+
+    has_short_records = False
+
+    def dataReceived(self, data: bytes) -> None:
+        if len(data) <= _SLICE or not self._handshakeDone or self._lostTLSConnection:
+            super().dataReceived(data)
+            return
+        # For each connection, OpenSSL keeps as much memory as it was ever passed in one
+        # go.
+        records: list[bytes] = []
+        view = memoryview(data)
+        for start in range(0, len(data), _SLICE):
+            self._tlsConnection.bio_write(view[start : start + _SLICE])
+            ended = self._decrypt(records)
+            if ended is not None:
+                break
+        if self._appSendBuffer:
+            self._unbufferPendingWrites()
+        self._deliver(records, ended)
+
+    def _flushReceiveBIO(self) -> None:
+        records: list[bytes] = []
+        ended = None if self._lostTLSConnection else self._decrypt(records)
+        self._deliver(records, ended)
+
+    def _decrypt(self, records: list[bytes]) -> Failure | None:
+        """
+        Decrypt what OpenSSL has.
+
+        :param records: Gets what it contains.
+        :returns: Why nothing more can be read, if that is so.
+        """
+        receive = self._tlsConnection.recv
+        try:
+            while True:
+                records.append(receive(_RECORD))
+        except SSL.WantReadError:
+            return None
+        except SSL.Error:
+            return Failure()
+
+    def _deliver(self, records: list[bytes], ended: Failure | None) -> None:
+        """Deliver the content of records, and the end, as Twisted does."""
+        data = b"".join(records)
+        self.has_short_records = len(records) * _SHORT > max(len(data), _SLICE)
+        if data and not self._aborted:
+            ProtocolWrapper.dataReceived(self, data)
+        if ended is not None and not self._lostTLSConnection:
+            if ended.check(SSL.ZeroReturnError):
+                self._shutdownTLS()
+                self._tlsShutdownFinished(None)
+            else:
+                self._tlsShutdownFinished(ended)
+        self._flushSendBIO()
+
+
+class HttpsTransport(GatheringTransport):
+    """
+    A TLS connection of our own endpoint.
 
     :ivar refusal: Why the certificate of the client was refused, if it was.
     :ivar loaded: What the server had loaded when the connection was made.
@@ -123,8 +205,9 @@ class HttpsFactory(TLSMemoryBIOFactory):
     protocol = HttpsTransport
 
     def __init__(self, loaded: Loaded, wrapped: IProtocolFactory, reactor: Any) -> None:
-        self.loaded = loaded
+        self._seconds = steady(reactor).seconds
         self._troubles = Troubles(_log, reactor.seconds)
+        self.use(loaded)
         super().__init__(self, False, wrapped, reactor)
 
     def buildProtocol(  # type: ignore[override]
@@ -138,6 +221,12 @@ class HttpsFactory(TLSMemoryBIOFactory):
         """The context has done that; Twisted 24.10 would change it once in use."""
 
     def serverConnectionForTLS(self, transport: Any) -> SSL.Connection:
+        loaded = self.loaded
+        if (
+            not loaded.material.authorities
+            and self._seconds() - self._in_use_since > _TICKET_KEYS_LAST
+        ):
+            self.use(Loaded.of(loaded.material))
         transport.loaded = self.loaded
         connection = SSL.Connection(self.loaded.context, None)
         connection.set_app_data(transport)
@@ -170,8 +259,9 @@ class HttpsFactory(TLSMemoryBIOFactory):
     # New files
 
     def use(self, loaded: Loaded) -> None:
-        """Use other files for new connections."""
+        """Use other files, or other keys of tickets, for new connections."""
         self.loaded = loaded
+        self._in_use_since = self._seconds()
 
     def batches(self) -> Iterator[list[HttpsTransport]]:
         """The open connections, a few at a time."""
@@ -217,6 +307,21 @@ def secured(
         return inner, ProxiedFactory(inner)
     factory = HttpsFactory(loaded, wrapped, reactor)
     return factory, factory
+
+
+def gather_records(port: IListeningPort) -> None:
+    """
+    Let the connections of a port deliver the records of a read together.
+
+    :param port: A port that has just begun to listen. This affects those of Twisted's
+        ``ssl:``; those of ``https:`` do it anyway.
+    """
+    factory = getattr(port, "factory", None)
+    if (
+        isinstance(factory, TLSMemoryBIOFactory)
+        and factory.protocol is BufferingTLSTransport
+    ):
+        factory.protocol = GatheringTransport
 
 
 def _told(error: BaseException | None, refusal: Refusal | None) -> tuple[object, str]:

@@ -1,8 +1,14 @@
 """
 The OpenSSL context of a server: protocols, ciphers, and the check of clients.
 
-Clients that have to show a certificate must show it in every handshake: there are no
-tickets and no cache, so that nobody who has been revoked resumes an old session.
+Clients resume their sessions by tickets, so that a fleet that connects again does not
+pay for a whole handshake each. Each context has keys of its own for the tickets, and
+nothing of a session is stored in the server.
+
+Clients that have to show a certificate must show it in every handshake: they get no
+tickets. A resumed session is not verified again, so somebody whose certificate has
+expired since would get in, and the chain that tells whether a client is still trusted
+when revocation lists change is not part of a ticket.
 """
 
 from __future__ import annotations
@@ -94,7 +100,6 @@ def make_context(material: Material) -> SSL.Context:
     context.set_options(
         SSL.OP_NO_COMPRESSION
         | SSL.OP_NO_RENEGOTIATION
-        | SSL.OP_NO_TICKET
         | SSL.OP_CIPHER_SERVER_PREFERENCE
     )
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
@@ -145,6 +150,7 @@ def _require_certificates(context: SSL.Context, material: Material) -> None:
         refused.refusal = Refusal(code, _reason(code, certificate))
         return False
 
+    context.set_options(SSL.OP_NO_TICKET)
     # Without it, a client that offers an old session would get an error of its own.
     context.set_session_id(secrets.token_bytes(16))
     context.set_verify_depth(_DEPTH)

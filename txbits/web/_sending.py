@@ -4,6 +4,8 @@ The body of a response, sent at the pace of the client.
 
 from __future__ import annotations
 
+from typing import Any
+
 from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer, IProducer, IPushProducer
@@ -11,14 +13,15 @@ from twisted.python.failure import Failure
 from twisted.web.server import Request
 from zope.interface import implementer
 
-from txbits.interfaces import IStoredFile
+from txbits.interfaces import IEagerConsumer, IStoredFile
+from txbits.web._streaming import send_some
 
 
 class ClientGone(Exception):
     """The client has gone before the end of a response."""
 
 
-@implementer(IConsumer, IPushProducer)
+@implementer(IConsumer, IEagerConsumer, IPushProducer)
 @define(eq=False)
 class Sending:
     """
@@ -108,6 +111,21 @@ class Sending:
         if not self._is_gone:
             self.sent += len(data)
             self._request.write(data)
+
+    def write_some(self, data: memoryview) -> int:
+        """Send what the connection takes at once, if the head has been written."""
+        request: Any = self._request
+        if (
+            self._is_gone
+            or self._resumed is not None
+            or not request.startedWriting
+            or request.chunked
+        ):
+            return 0
+        count = send_some(request.channel.transport, data)
+        self.sent += count
+        request.sentLength += count
+        return count
 
     # For the request
 

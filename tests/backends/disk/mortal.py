@@ -138,7 +138,7 @@ class MortalFiles:
     def pread_cached(self, fd, length, offset):
         if self.is_cached is None:
             return self.__getattr__("pread_cached")(fd, length, offset)
-        return os.pread(fd, length, offset) if self.is_cached else None
+        return memoryview(os.pread(fd, length, offset)) if self.is_cached else None
 
     def statvfs(self, path):
         if self.free is None:

@@ -129,16 +129,21 @@ def stored_file(
         check()
         return data
 
-    def read(offset: int, length: int) -> Deferred[bytes]:
+    def peek(offset: int, length: int) -> memoryview | None:
         data = files.pread_cached(fd, length, offset)
+        if data is not None:
+            translated(check)
+        return data
+
+    def read(offset: int, length: int) -> Deferred[bytes]:
+        data = peek(offset, length)
         if data is None:
             return in_thread(translated, read_in_thread, offset, length)
-        translated(check)
-        return succeed(data)
+        return succeed(bytes(data))
 
     def close() -> None:
         with suppress(OSError):  # it is closed nevertheless
             files.close(fd)
         closed()
 
-    return StoredFile(there.st_size, modified, etag, by_pieces(read), close)
+    return StoredFile(there.st_size, modified, etag, by_pieces(read, peek), close)

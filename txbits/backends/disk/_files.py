@@ -44,6 +44,10 @@ _NO_WAIT = getattr(os, "RWF_NOWAIT", 0)
 
 _OPEN_FILE_LOCK = getattr(fcntl, "F_OFD_SETLK", None)
 
+#: What was read from the page cache last. A buffer of its own for each read would cost
+#: as much as the read itself, since it is cleared first.
+_CACHED = memoryview(bytearray(1 << 18))
+
 
 def begin_writing(fd: int, first: int, length: int) -> None:
     """
@@ -138,23 +142,23 @@ class Files:
         return _word_of(f"/proc/self/fdinfo/{fd}", "mnt_id")
 
     @staticmethod
-    def pread_cached(fd: int, length: int, offset: int) -> bytes | None:
+    def pread_cached(fd: int, length: int, offset: int) -> memoryview | None:
         """
-        Read bytes if they are in the page cache.
+        Read bytes if they are in the page cache. Only the reactor's thread may do that.
 
-        :returns: Some bytes, none at the end of the file; ``None`` if reading would
-            wait for the disk, or if that is unknown.
+        :returns: Some bytes, none at the end of the file. They change with the next
+            call. ``None`` if reading would wait for the disk, or if that is unknown.
         """
         if not _NO_WAIT:
             return None
-        buffer = bytearray(length)
+        buffer = _CACHED[:length]
         try:
             count = os.preadv(fd, [buffer], offset, _NO_WAIT)
         except OSError:
             # Reading would wait, or the file system cannot tell. After a real error,
             # the caller's ordinary read fails in the same way.
             return None
-        return bytes(memoryview(buffer)[:count])
+        return buffer[:count]
 
     @staticmethod
     def listdir(directory: int) -> list[str]:

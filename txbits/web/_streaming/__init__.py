@@ -51,6 +51,7 @@ from txbits.web._streaming.request import (
     memory_of,
 )
 from txbits.web._streaming.site import BITSSite
+from txbits.web._streaming.taking import send_some
 
 __all__ = [
     "DRAIN_LIMIT",
@@ -66,4 +67,5 @@ __all__ = [
     "invite_body",
     "keeps_alive",
     "memory_of",
+    "send_some",
 ]

@@ -32,6 +32,7 @@ from txbits.web._streaming.states import (
     OFFERED,
     SERVING,
 )
+from txbits.web._streaming.taking import socket_below, takes_long_reads
 
 _log = Logger()
 
@@ -54,6 +55,8 @@ class StreamingChannel(Connection):
     MAX_LENGTH = MAX_HEAD
     totalHeadersSize = MAX_HEAD
     maxHeaders = 100
+    # The socket of which long pieces are read at a time for this body.
+    _long_reads: TCPConnection | None = None
 
     # Reading
 
@@ -94,13 +97,27 @@ class StreamingChannel(Connection):
         if body is not None:
             # Not a chunked one: as many chunks as fit into a read are decoded at once.
             is_long = self.length is not None and self.length >= SHORT_BODY
-            if is_long and isinstance(self.transport, TCPConnection):
-                # The next read ends at a multiple of READ_SIZE in the file: the page
-                # cache needs less work for such writes.
-                position = body.position + body.received
-                self.transport.bufferSize = READ_SIZE - position % READ_SIZE
+            if is_long:
+                self._read_in_long_pieces(body.position + body.received)
             if body.waiting:
                 body.read_over()
+
+    def _read_in_long_pieces(self, position: int) -> None:
+        """
+        Choose the size of the next read of a long body.
+
+        :param position: Where in the file the next byte belongs.
+        """
+        transport = self.transport
+        if isinstance(transport, TCPConnection):
+            # The read ends at a multiple of READ_SIZE in the file: the page cache needs
+            # less work for such writes.
+            transport.bufferSize = READ_SIZE - position % READ_SIZE
+            self._long_reads = transport
+        elif (below := socket_below(transport)) is not None:
+            is_of_use = takes_long_reads(transport)
+            below.bufferSize = READ_SIZE if is_of_use else TCPConnection.bufferSize
+            self._long_reads = below
 
     # Requests that were sent ahead
 
@@ -291,8 +308,9 @@ class StreamingChannel(Connection):
         self._move("completed")
         if self._body is not None:
             self._body = None
-            if isinstance(self.transport, TCPConnection):
-                self.transport.bufferSize = TCPConnection.bufferSize
+            if self._long_reads is not None:
+                self._long_reads.bufferSize = TCPConnection.bufferSize
+                self._long_reads = None
             if was_held and not self._waitingForTransport:
                 # HTTPChannel reads a little ahead, to notice a lost connection.
                 self._networkProducer.resumeProducing()
