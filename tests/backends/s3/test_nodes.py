@@ -426,6 +426,43 @@ class ManagersTests(RequestCase):
         await nodes[0].create(("3",), alice, None)
 
     @contract
+    async def test_a_session_is_its_owners_on_every_node(self):
+        nodes = [await self.manager() for _ in range(2)]
+        alice = Caller("alice", "192.0.2.1")
+        others = [Caller("bob", "192.0.2.1"), CALLER]
+        data = self.data(1000)
+        one = await nodes[0].create(NAME, alice, None)
+
+        async def send(node, caller, first, last):
+            sent = ContentRange(first, last, len(data))
+            body = Body(data[first : last + 1])
+            return (await node.fragment(one, NAME, caller, sent, body)).offset
+
+        async def assert_unknown_to_others():
+            for node in nodes:
+                for other in others:
+                    for act in (
+                        send(node, other, 0, 9),
+                        node.close(one, NAME, other),
+                        node.cancel(one, NAME, other),
+                        node.open_reply(one, other),
+                        node.destination_of(one, other),
+                    ):
+                        with self.assertRaises(NoSuchSession):
+                            await act
+
+        await assert_unknown_to_others()
+        self.assertEqual(await send(nodes[1], alice, 0, 499), 500)
+        await assert_unknown_to_others()
+        self.assertEqual(await send(nodes[0], alice, 500, 999), 1000)
+        await nodes[1].close(one, NAME, alice)
+        # Nor do they learn that it was closed.
+        await assert_unknown_to_others()
+        for node in nodes:
+            await node.close(one, NAME, alice)
+        self.assertEqual(await self.file_at(nodes[0].backend, NAME), data)
+
+    @contract
     async def test_only_one_of_two_fragments_of_different_lengths_is_taken(self):
         nodes = [await self.manager() for _ in range(2)]
         one = await nodes[0].create(NAME, CALLER, None)
