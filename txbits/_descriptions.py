@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 from typing import Any, TypeVar
+
+from twisted.plugin import getPlugins
 
 from txbits.errors import InvalidSetting
 
@@ -68,6 +71,24 @@ def _parts(text: str) -> Iterator[tuple[str | None, str]]:
         else:
             value += character
     yield name, value
+
+
+def installed(interface: Any, key: str) -> list[Any]:
+    """
+    Find the parsers of all installed plugins, ours and third parties'.
+
+    A plugin that cannot be imported is logged by Twisted and left out.
+
+    :param interface: What the parsers provide.
+    :param key: The attribute with the first word of their descriptions.
+    :returns: The parsers, sorted by that.
+    """
+    parsers = [
+        parser
+        for parser in getPlugins(interface)
+        if isinstance(getattr(parser, key, None), str)
+    ]
+    return sorted(parsers, key=attrgetter(key))
 
 
 def make(

@@ -11,27 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from twisted.plugin import getPlugins
-
-from txbits._descriptions import make, parse_description
+from txbits._descriptions import installed, make, parse_description
 from txbits.errors import InvalidSetting
 from txbits.interfaces import IAuthenticator, IAuthenticatorParser
 
 
 def available_authenticators() -> list[IAuthenticatorParser]:
-    """
-    Find the parsers of all installed plugins.
-
-    A plugin that cannot be imported is logged by Twisted and left out.
-
-    :returns: The parsers, sorted by scheme.
-    """
-    parsers = [
-        parser
-        for parser in getPlugins(IAuthenticatorParser)
-        if isinstance(getattr(parser, "scheme", None), str)
-    ]
-    return sorted(parsers, key=lambda parser: parser.scheme)
+    """Find the parsers of all installed plugins, sorted by scheme."""
+    return installed(IAuthenticatorParser, "scheme")
 
 
 def authenticator_from_description(

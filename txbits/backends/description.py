@@ -12,28 +12,16 @@ import os
 from collections.abc import Callable, Iterable
 from typing import ClassVar
 
-from twisted.plugin import getPlugins
 from zope.interface import implementer
 
-from txbits._descriptions import make, parse_description
+from txbits._descriptions import installed, make, parse_description
 from txbits.errors import InvalidSetting
 from txbits.interfaces import BackendContext, IBackend, IBackendParser
 
 
 def available_parsers() -> list[IBackendParser]:
-    """
-    Find the parsers of all installed plugins, ours and third parties'.
-
-    A plugin that cannot be imported is logged by Twisted and left out.
-
-    :returns: The parsers, sorted by prefix.
-    """
-    parsers = [
-        parser
-        for parser in getPlugins(IBackendParser)
-        if isinstance(getattr(parser, "prefix", None), str)
-    ]
-    return sorted(parsers, key=lambda parser: parser.prefix)
+    """Find the parsers of all installed plugins, sorted by prefix."""
+    return installed(IBackendParser, "prefix")
 
 
 def backend_from_description(
