@@ -268,8 +268,10 @@ async def together(*work: Deferred[T]) -> list[T]:
     # done.
     for one in work:
         is_done = one.called and not one.paused
+        # When the last one is waited for, the others have ended.
+        is_alone = is_done or one is work[-1]
         try:
-            results.append(await (one if is_done else _one_of(work, one)))
+            results.append(await (one if is_alone else _one_of(work, one)))
         except GeneratorExit:
             raise
         except BaseException as error:  # noqa: BLE001 - it is raised below
