@@ -83,6 +83,18 @@ class PolicyError(Exception):
     """The operator's settings do not allow this."""
 
 
+class TemporarilyRefused(PolicyError):
+    """
+    This is not allowed now, but may be later.
+
+    :ivar retry_after: Seconds after which the client may try again.
+    """
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class AccessDenied(PolicyError):
     """This caller may not upload to this destination."""
 
@@ -116,7 +128,7 @@ class CredentialsIncomplete(CredentialsRejected):
         self.challenge = challenge
 
 
-class CredentialsUncheckable(PolicyError):
+class CredentialsUncheckable(TemporarilyRefused):
     """
     Nobody can tell now whether the credentials are valid: the checker is away or busy,
     or there were too many failures.
@@ -126,10 +138,6 @@ class CredentialsUncheckable(PolicyError):
     """
 
     scheme: str | None = None
-
-    def __init__(self, message: str, retry_after: int) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
 
 
 class UploadsDisabled(PolicyError):
@@ -144,40 +152,22 @@ class FragmentTooLarge(PolicyError):
     """A fragment is longer than the configured maximum; the client can split it."""
 
 
-class SessionLimitReached(PolicyError):
+class SessionLimitReached(TemporarilyRefused):
     """
     The caller, or the directory, has reached the limit of open sessions.
-
-    :ivar retry_after: Seconds after which the client may try again.
     """
 
-    def __init__(self, message: str, retry_after: int) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
 
-
-class QuotaReached(PolicyError):
+class QuotaReached(TemporarilyRefused):
     """
     The caller, or the directory, has reached the quota of staged bytes.
-
-    :ivar retry_after: Seconds after which the client may try again.
     """
 
-    def __init__(self, message: str, retry_after: int) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
 
-
-class ServerStopping(PolicyError):
+class ServerStopping(TemporarilyRefused):
     """
     The server is stopping, and accepts no new packets.
-
-    :ivar retry_after: Seconds after which the client may try again.
     """
-
-    def __init__(self, message: str, retry_after: int) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
 
 
 class SessionError(Exception):

@@ -103,6 +103,13 @@ class _Upload:
     state: str = field(default="open")
 
 
+def _named(upload: _Upload | None) -> tuple[bytes, tuple[str, ...]]:
+    """The id and the destination that a packet names."""
+    if upload is None:
+        return _UNKNOWN, ("other",)
+    return upload.id, upload.destination
+
+
 def _target(destination: tuple[str, ...]) -> bytes:
     return ("/" + "/".join(destination)).encode()
 
@@ -270,10 +277,7 @@ class AccessMachine(RuleBasedStateMachine):
     @rule(sender=st.sampled_from(_SENDERS), number=st.integers(0, 6))
     def close(self, sender: str, number: int) -> None:
         upload = self.pick(number)
-        if upload is None:
-            session_id, destination = _UNKNOWN, ("other",)
-        else:
-            session_id, destination = upload.id, upload.destination
+        session_id, destination = _named(upload)
         data = packet(b"Close-Session", session_id, target=_target(destination))
         answer = self.ask(sender, data)
         who, refused = self.acting_in(sender, upload)
@@ -307,10 +311,7 @@ class AccessMachine(RuleBasedStateMachine):
     @rule(sender=st.sampled_from(_SENDERS), number=st.integers(0, 6))
     def cancel(self, sender: str, number: int) -> None:
         upload = self.pick(number)
-        if upload is None:
-            session_id, destination = _UNKNOWN, ("other",)
-        else:
-            session_id, destination = upload.id, upload.destination
+        session_id, destination = _named(upload)
         data = packet(b"Cancel-Session", session_id, target=_target(destination))
         answer = self.ask(sender, data)
         _, refused = self.acting_in(sender, upload)
