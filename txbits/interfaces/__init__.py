@@ -25,6 +25,7 @@ clock.
 
 from __future__ import annotations
 
+from txbits._workers import Worker
 from txbits.interfaces._abilities import (
     IAbilities,
     IAddressable,
@@ -38,6 +39,7 @@ from txbits.interfaces._abilities import (
     IExclusive,
     IOverwriting,
     IPaged,
+    IPartitioned,
     IReadable,
     IRedirecting,
     IRefreshable,
@@ -112,6 +114,7 @@ __all__ = [
     "INotifier",
     "IOverwriting",
     "IPaged",
+    "IPartitioned",
     "IPublicationObserver",
     "IReadable",
     "IRedirecting",
@@ -130,6 +133,7 @@ __all__ = [
     "RequestCount",
     "Scope",
     "SessionSummary",
+    "Worker",
     "checked_user_name",
     "contains",
 ]

@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IConsumer
 from zope.interface import Attribute, Interface
 from zope.interface.interface import InterfaceClass
 
+from txbits._workers import Worker
 from txbits.interfaces._notification import Answer
 from txbits.interfaces._storage import (
     IBackend,
@@ -129,6 +130,30 @@ class IShared(Interface):
     what it knows. The Deferreds of ``IBackend.sessions`` and ``IBackend.clean_up``
     are cancelled when the server stops, since the store may not respond.
     """
+
+
+class IPartitioned(Interface):
+    """
+    An optional ability of an :class:`IBackend`: several processes use its store, each
+    of which has the sessions that it has made.
+
+    With several workers, a packet that reaches another process than its session's is
+    passed on to that one. A backend that is :class:`IShared` does not need this.
+    """
+
+    worker: Worker = Attribute(
+        "Which of the processes this one is; see BackendContext."
+    )
+
+    def new_id() -> UUID:
+        """Make the id of a session that this process is about to make."""
+
+    def worker_of(session_id: UUID) -> int:
+        """
+        Tell which process has a session, without looking it up.
+
+        :returns: The number of the process, if there is such a session.
+        """
 
 
 class IRefreshable(Interface):

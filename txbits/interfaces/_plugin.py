@@ -6,10 +6,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from attrs import frozen
+from attrs import Factory, frozen
 from twisted.plugin import IPlugin
 from zope.interface import Attribute
 
+from txbits._workers import Worker
 from txbits.interfaces._storage import IBackend
 
 
@@ -30,6 +31,10 @@ class BackendContext:
         process.
     :ivar creates_root: Whether the backend may create a directory for its files that
         does not exist.
+    :ivar worker: Which of the processes this is that use the store at the same time.
+        There is more than one only for backends that are
+        :class:`~txbits.interfaces.IShared` or
+        :class:`~txbits.interfaces.IPartitioned`.
     """
 
     reactor: Any
@@ -37,6 +42,7 @@ class BackendContext:
     notifies: bool = False
     directory: str = ""
     creates_root: bool = False
+    worker: Worker = Factory(Worker)
 
 
 class IBackendParser(IPlugin):

@@ -1,0 +1,67 @@
+"""
+Several processes that serve the same directories, and whose each session is.
+
+Where a store belongs to one process alone, each worker has slots of it. A session stays
+in the slot in which it was made, whose number its id tells, and each slot is one
+worker's: which one depends on how many there are.
+"""
+
+from __future__ import annotations
+
+from uuid import UUID, uuid4
+
+from attrs import field, frozen, validators
+
+#: How many workers there may be, and how many slots.
+MOST_WORKERS = 256
+
+# RFC 9562 5.8: an id of this version is its maker's own affair, but for the six bits
+# of version and variant. The last octet is the slot, and 114 bits are random.
+_VERSION = 8
+
+
+@frozen
+class Worker:
+    """
+    One of the processes that serve the same directories.
+
+    :ivar number: Which one it is, from 0.
+    :ivar count: How many there are.
+    """
+
+    number: int = field(default=0, validator=validators.ge(0))
+    count: int = field(
+        default=1, validator=[validators.ge(1), validators.le(MOST_WORKERS)]
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if self.number >= self.count:
+            raise ValueError(f"there is no worker {self.number} of {self.count}")
+
+    def owns(self, slot: int) -> bool:
+        """Whether a slot is this worker's."""
+        return slot % self.count == self.number
+
+    def owner_of(self, session_id: UUID) -> int:
+        """The number of the worker that has a session, if there is such a session."""
+        return slot_of(session_id) % self.count
+
+
+def new_session_id(slot: int) -> UUID:
+    """
+    Make the id of a new session.
+
+    :param slot: The slot in which it is made. Those of slot 0 are like those of a
+        server without workers.
+    """
+    if not slot:
+        return uuid4()
+    octets = bytearray(uuid4().bytes)
+    octets[6] = octets[6] & 0x0F | _VERSION << 4
+    octets[15] = slot
+    return UUID(bytes=bytes(octets))
+
+
+def slot_of(session_id: UUID) -> int:
+    """The slot in which a session was made."""
+    return session_id.bytes[15] if session_id.version == _VERSION else 0
