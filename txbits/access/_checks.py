@@ -12,6 +12,7 @@ import math
 import os
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from hashlib import blake2b
 from typing import Any
 
@@ -22,6 +23,7 @@ from twisted.python.failure import Failure
 
 from txbits._addresses import client_network
 from txbits._deferreds import Waiters
+from txbits._ledger import Ledger
 from txbits._troubles import Troubles
 from txbits.access._threads import Queue, new_thread
 from txbits.access._throttle import Throttle
@@ -92,6 +94,9 @@ class Checks:
     )
     _addresses: Throttle = field(init=False, repr=False)
     _names: Throttle = field(init=False, repr=False)
+    _together: AbstractContextManager[None] = field(
+        factory=nullcontext, init=False, repr=False
+    )
     _troubles: Troubles = field(init=False, repr=False)
 
     @queue.default
@@ -104,9 +109,26 @@ class Checks:
         self._names = Throttle(seconds, _NAME_BURST, _NAME_INTERVAL)
         self._troubles = Troubles(_log, seconds)
 
+    def count_failures_in(self, ledger: Ledger, kind: str) -> None:
+        """
+        Count failures together with other workers.
+
+        :param ledger: Counts them.
+        :param kind: Names what fails, and is the same in all workers.
+        """
+        seconds = ledger.seconds
+        addresses = ledger.failures_of(f"{kind}, by address")
+        names = ledger.failures_of(f"{kind}, by name")
+        self._addresses = Throttle(
+            seconds, _ADDRESS_BURST, _ADDRESS_INTERVAL, addresses
+        )
+        self._names = Throttle(seconds, _NAME_BURST, _NAME_INTERVAL, names)
+        self._together = ledger
+
     def adopt_failures(self, previous: Checks) -> None:
         """Go on counting the failures of others, whose successes are not known."""
         self._addresses, self._names = previous._addresses, previous._names
+        self._together = previous._together
 
     def key(self, credentials: bytes) -> bytes:
         """
@@ -162,11 +184,14 @@ class Checks:
         was_right = known is not None and known.proof == proof
         network = client_network(address)
         name = name[:_LONGEST_NAME]
-        if not was_right and (wait := self._wait(name, network)):
+        with self._together:
+            wait = 0 if was_right else self._wait(name, network)
+            if not wait:
+                # Beforehand, so that those that run at the same time count.
+                self._names.charge(name)
+                self._addresses.charge(network)
+        if wait:
             return fail(self._throttled(name, address, wait))
-        # Beforehand, so that those that run at the same time count.
-        self._names.charge(name)
-        self._addresses.charge(network)
         waiting = self._running.setdefault((key, proof), Waiters()).wait()
         begin(was_right).addBoth(self._end, key, proof, name, network)
         return waiting
@@ -204,8 +229,9 @@ class Checks:
                 CredentialsRejected(f"the name {_shown(name)} or its password is wrong")
             )
         else:
-            self._names.refund(name)
-            self._addresses.refund(network)
+            with self._together:
+                self._names.refund(name)
+                self._addresses.refund(network)
             told = outcome
         if isinstance(outcome, Failure) and not outcome.check(CredentialsRejected):
             self._troubles.report(

@@ -1,0 +1,842 @@
+"""
+What several workers count together: sessions and their bytes, connections, and failed
+logins, so that a limit holds for all of them.
+
+The ledger is shared memory that the supervisor makes and each worker inherits. Whoever
+reads or changes it has its lock, which is a POSIX record lock: the kernel takes it from
+a process that is killed. What such a process has left half done is undone by whoever
+has the lock next, since the old value of each word is noted before the word changes.
+
+All of that takes microseconds. A lock of this kind belongs to a process and not to a
+thread, so only the reactor's thread may use a ledger.
+
+A process that serves alone needs none.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Container, Iterator, Sequence
+from hashlib import blake2b
+from mmap import mmap
+from struct import unpack
+from time import monotonic
+from types import TracebackType
+from uuid import UUID
+
+from attrs import define, frozen
+
+from txbits._workers import Worker
+
+#: How many sessions there may be, and how many users and addresses that have some.
+_SESSIONS = 1 << 20
+_CALLERS = 1 << 20
+
+#: From how many addresses there may be connections.
+_PEERS = 1 << 18
+
+#: How many names and addresses with failed logins are remembered.
+_FAILURES = 1 << 16
+
+# The first words of the memory, which is all in words of 64 bits: a mark, the number of
+# workers, the four capacities, a secret, a counter of changes to sessions, and what is
+# to be undone: how many words, and of each where it is and its old value.
+_MARK = 0x7478_6269_7473_0001
+_CAPACITIES = 2
+_SECRET = 6
+_CHANGES = 10
+_UNDO = 11
+_MOST_UNDONE = 64
+_HEADER = _UNDO + 1 + 2 * _MOST_UNDONE
+
+#: The most that fits into a word.
+_MOST = (1 << 64) - 1
+
+#: How many records are looked at in one go.
+_BATCH = 1000
+
+_Key = tuple[int, int]
+
+
+class LedgerFull(Exception):
+    """There is no room to count another session, caller or peer."""
+
+
+@define(eq=False)
+class Usage:
+    """
+    What one caller, or all of them, use.
+
+    :ivar sessions: How many sessions are open.
+    :ivar staged: How many bytes they stage, or are going to.
+    """
+
+    sessions: int = 0
+    staged: int = 0
+
+
+#: Raises an exception if a caller who uses this may not use any more. Where it is
+#: unknown who is counted, there is no usage of theirs. The second is that of all
+#: callers, and the last the bytes that are to be added.
+Allow = Callable[[Usage | None, Usage, int], None]
+
+
+class _Memory:
+    """
+    Words that several processes change. Each change is made whole or not at all.
+
+    As a context manager, it has the lock. It may be entered again meanwhile: then all
+    is one change. What has changed is undone when an exception leaves it.
+
+    :param fd: A file of the right length.
+    :ivar words: All words. Those that others can see are changed by :meth:`put`.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._map = mmap(fd, 0)
+        self.words = memoryview(self._map).cast("Q")
+        self._began: list[int] = []
+
+    def close(self) -> None:
+        self.words.release()
+        self._map.close()
+
+    def __enter__(self) -> None:
+        if self._began:
+            self._began.append(self.words[_UNDO])
+            return
+        fcntl.lockf(self._fd, fcntl.LOCK_EX)
+        # If there is anything, whoever had the lock was killed.
+        self._undo(0)
+        self._began.append(0)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        began = self._began.pop()
+        if kind is not None:
+            self._undo(began)
+        if not self._began:
+            self.words[_UNDO] = 0
+            fcntl.lockf(self._fd, fcntl.LOCK_UN)
+
+    def put(self, at: int, value: int) -> None:
+        """
+        Change a word.
+
+        A process may be killed between any two of these assignments, but not within
+        one: a word is written by one instruction.
+        """
+        words = self.words
+        noted = words[_UNDO]
+        if noted == _MOST_UNDONE:
+            raise AssertionError("this is too much for one change of the ledger")
+        note = _UNDO + 1 + 2 * noted
+        words[note] = at
+        words[note + 1] = words[at]
+        words[_UNDO] = noted + 1
+        words[at] = value
+
+    def _undo(self, began: int) -> None:
+        """
+        Restore words, in reverse order. If that is interrupted, it is done again.
+
+        :param began: How many of those that are noted stay.
+        """
+        words = self.words
+        while (noted := words[_UNDO]) > began:
+            note = _UNDO - 1 + 2 * noted
+            words[words[note]] = words[note + 1]
+            words[_UNDO] = noted - 1
+
+
+@frozen(eq=False)
+class _Table:
+    """
+    Records in the memory, each with a key, found by hashing with chains.
+
+    A record is named by the word where its fields are. It has a key of two words and a
+    link before them. As long as it is used, it stays there, and its first field is not
+    0. The table itself begins with the first record of the list of those that are free
+    again, with how many were ever used, and with the chains.
+
+    :param memory: The memory.
+    :param start: Its first word.
+    :param capacity: How many records there may be.
+    :param fields: How many fields each has.
+    """
+
+    memory: _Memory
+    start: int
+    capacity: int
+    fields: int
+
+    @property
+    def end(self) -> int:
+        """The word after its last one."""
+        return self._first + self.capacity * self._width
+
+    @property
+    def _first(self) -> int:
+        return self.start + 2 + self.capacity
+
+    @property
+    def _width(self) -> int:
+        return 3 + self.fields
+
+    def _chain(self, key: _Key) -> int:
+        return self.start + 2 + (key[0] ^ key[1]) % self.capacity
+
+    def find(self, key: _Key) -> int:
+        """The record with a key; 0 if there is none."""
+        words, (first, second) = self.memory.words, key
+        record = words[self._chain(key)]
+        while record and (words[record - 3] != first or words[record - 2] != second):
+            record = words[record - 1]
+        return record
+
+    def add(self, key: _Key, *values: int) -> int:
+        """
+        Add a record with a key that no other has.
+
+        :param values: Its fields.
+        :raises LedgerFull: If there is no room.
+        """
+        put, words, start = self.memory.put, self.memory.words, self.start
+        record = words[start]
+        if record:
+            put(start, words[record - 1])
+        else:
+            used = words[start + 1]
+            if used == self.capacity:
+                raise LedgerFull
+            put(start + 1, used + 1)
+            record = self._first + used * self._width + 3
+        # Nobody looks at these yet.
+        words[record - 3], words[record - 2] = key
+        for number, value in enumerate(values[1:], 1):
+            words[record + number] = value
+        put(record, values[0])
+        chain = self._chain(key)
+        put(record - 1, words[chain])
+        put(chain, record)
+        return record
+
+    def remove(self, record: int) -> None:
+        """Remove a record."""
+        put, words = self.memory.put, self.memory.words
+        link = self._chain(self.key(record))
+        while words[link] != record:
+            link = words[link] - 1
+        put(link, words[record - 1])
+        put(record - 1, words[self.start])
+        put(self.start, record)
+        put(record, 0)
+
+    def key(self, record: int) -> _Key:
+        """The key of a record."""
+        return self.memory.words[record - 3], self.memory.words[record - 2]
+
+    def batches(self, field: int) -> Iterator[list[tuple[int, int]]]:
+        """
+        Read a field of all records, without the lock: others may change meanwhile.
+
+        :param field: The number of the field.
+        :returns: Some records at a time, each with the value.
+        """
+        words, width, row = self.memory.words, self._width, 0
+        while row < (used := words[self.start + 1]):
+            until = min(row + _BATCH, used)
+            first, last = (self._first + 3 + one * width for one in (row, until))
+            values = words[first + field : last + field : width].tolist()
+            yield list(zip(range(first, last, width), values, strict=True))
+            row = until
+
+
+class Ledger:
+    """
+    What all workers count together; made by :meth:`create` and :meth:`open`.
+
+    As a context manager, it makes one change of all those within.
+
+    :ivar fd: The descriptor of the memory. A worker inherits it, under any number.
+    :ivar seconds: The clock of failed logins, the same in all workers.
+    """
+
+    def __init__(
+        self, fd: int, worker: Worker, seconds: Callable[[], float] = monotonic
+    ) -> None:
+        self.fd = fd
+        self.worker = worker
+        self.seconds = seconds
+        memory = self._memory = _Memory(fd)
+        capacities = memory.words[_CAPACITIES:_SECRET].tolist()
+        self._secret = memory.words[_SECRET:_CHANGES].tobytes()
+        sessions, callers, peers = _tables(memory, worker.count, capacities)
+        self._sessions, self._callers, self._peers = sessions, callers, peers
+        self._failures = peers.end, capacities[-1]
+
+    @classmethod
+    def create(
+        cls,
+        count: int,
+        *,
+        sessions: int = _SESSIONS,
+        callers: int = _CALLERS,
+        peers: int = _PEERS,
+        failures: int = _FAILURES,
+    ) -> Ledger:
+        """
+        Make an empty ledger. It takes as much memory as has ever been used of it, at
+        most some 200 MB for 16 workers.
+
+        :param count: How many workers there are going to be.
+        :param sessions: How many sessions there may be, in all directories together.
+        :param callers: How many users and addresses with sessions there may be, those
+            of each directory for themselves.
+        :param peers: From how many addresses there may be connections.
+        :param failures: How many names and addresses with failed logins are remembered,
+            rounded up to a multiple of 8.
+        """
+        failures = -(-failures // _WAYS)
+        capacities = sessions, callers, peers, failures
+        fd = os.memfd_create("txbits-ledger", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            os.ftruncate(fd, 8 * _HEADER)
+            memory = _Memory(fd)
+            header = _MARK, count, *capacities, *unpack("4Q", os.urandom(32))
+            for at, word in enumerate(header):
+                memory.words[at] = word
+            *_, last = _tables(memory, count, capacities)
+            memory.close()
+            os.ftruncate(fd, 8 * (last.end + failures * _WAYS * _FailureFields.count))
+            # Whoever touches memory that is no longer there is killed.
+            seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+            return cls(fd, Worker(0, count))
+        except BaseException:
+            os.close(fd)
+            raise
+
+    @classmethod
+    def open(
+        cls, fd: int, worker: Worker, seconds: Callable[[], float] = monotonic
+    ) -> Ledger:
+        """
+        Use the ledger that the supervisor has made.
+
+        :param fd: The descriptor of its memory, which :meth:`close` closes.
+        :param worker: Which worker this process is.
+        :param seconds: A steady clock, the same in all workers.
+        :raises ValueError: If this is no ledger, or one for another number of workers.
+        """
+        header = os.pread(fd, 16, 0)
+        if len(header) < 16 or unpack("2Q", header) != (_MARK, worker.count):
+            raise ValueError(f"this is not the ledger of {worker.count} workers")
+        return cls(fd, worker, seconds)
+
+    def close(self) -> None:
+        """Stop using it. What is counted stays."""
+        self._memory.close()
+        os.close(self.fd)
+
+    def __enter__(self) -> None:
+        self._memory.__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._memory.__exit__(kind, error, traceback)
+
+    def sessions_of(self, directory: str, *, is_shared: bool) -> SessionLedger:
+        """
+        The sessions of a virtual directory.
+
+        :param directory: Names the directory, in all workers, also after it was mounted
+            elsewhere.
+        :param is_shared: Whether each worker sees all sessions, and not only its own.
+        """
+        return SessionLedger(self, directory, is_shared)
+
+    def connections(self) -> ConnectionLedger:
+        """The connections."""
+        return ConnectionLedger(self)
+
+    def failures_of(self, kind: str) -> FailureLedger:
+        """
+        Failures of one kind.
+
+        :param kind: Names what has failed, in all workers.
+        """
+        return FailureLedger(self, kind)
+
+    def clear_connections(self, number: int) -> None:
+        """
+        Stop counting the connections of a worker that has ended, before another begins
+        in its place.
+
+        :param number: The number of the worker.
+        """
+        for batch in self._peers.batches(1 + number):
+            for record, connections in batch:
+                if connections:
+                    with self._memory:
+                        self._take_out(record, number)
+
+    def _take_out(self, record: int, number: int, most: int = _MOST) -> None:
+        """
+        Count fewer connections of a worker.
+
+        :param record: With one peer, or with all.
+        :param most: How many fewer, if it has so many.
+        """
+        put, words = self._memory.put, self._memory.words
+        its = words[record + 1 + number]
+        fewer = min(its, most)
+        if words[record] == fewer:
+            self._peers.remove(record)
+        else:
+            put(record, words[record] - fewer)
+            put(record + 1 + number, its - fewer)
+
+    def _key(self, *parts: str) -> _Key:
+        """
+        The key for some text.
+
+        It depends on a secret, so nobody can choose names or addresses that have the
+        same, or that are all in one chain.
+        """
+        digest = blake2b(key=self._secret, digest_size=16)
+        for part in parts:
+            encoded = part.encode("utf-8", "surrogatepass")
+            digest.update(b"%d:%b" % (len(encoded), encoded))
+        first, second = unpack("2Q", digest.digest())
+        return first, second
+
+
+def _tables(
+    memory: _Memory, count: int, capacities: Sequence[int]
+) -> tuple[_Table, _Table, _Table]:
+    """The tables of sessions, of what callers use, and of connections."""
+    sessions = _Table(memory, _HEADER, capacities[0], _SessionFields.count)
+    callers = _Table(memory, sessions.end, capacities[1], _UsageFields.count)
+    # How many connections there are in all workers, and in each.
+    return sessions, callers, _Table(memory, callers.end, capacities[2], 1 + count)
+
+
+class _UsageFields:
+    """
+    The fields of what a caller, or all of a directory, use: the number of sessions, and
+    of bytes in two words.
+    """
+
+    sessions, staged, staged_high, count = range(4)
+
+
+class _SessionFields:
+    """
+    The fields of a session.
+
+    What its directory uses, what its caller uses, or 0 if the caller is unknown; how
+    many bytes it stages, or is going to; the number of the last change; and the number
+    of the worker that has counted it.
+    """
+
+    directory, caller, size, changed, worker, count = range(6)
+
+
+class SessionLedger:
+    """
+    The sessions of one directory. Each counts once, whichever workers know of it.
+
+    :param ledger: The ledger.
+    :param directory: See :meth:`Ledger.sessions_of`.
+    :param is_shared: See there.
+    """
+
+    def __init__(self, ledger: Ledger, directory: str, is_shared: bool) -> None:
+        self._ledger = ledger
+        self._memory = ledger._memory
+        self._sessions, self._callers = ledger._sessions, ledger._callers
+        self._directory = directory
+        self._is_shared = is_shared
+        self._all = ledger._key("directory", directory)
+        self._have_all_counted = is_shared
+
+    def usage(self, who: str | None) -> tuple[Usage, Usage]:
+        """
+        Tell what is used now.
+
+        :param who: Names a caller, in all workers; ``None`` for one who is unknown.
+        :returns: What they use, and what all use.
+        """
+        with self._memory:
+            caller = 0 if who is None else self._callers.find(self._caller(who))
+            return self._read(caller), self._read(self._callers.find(self._all))
+
+    def add(self, session_id: UUID, who: str | None, allow: Allow) -> None:
+        """
+        Count a session that is about to be made.
+
+        :param who: As for :meth:`usage`.
+        :param allow: Called first. If it raises an exception, so does this method, and
+            nothing changes.
+        :raises LedgerFull: If there is no room.
+        """
+        with self._memory:
+            allow(*self.usage(who), 0)
+            if not self._sessions.find(_key_of(session_id)):
+                self._add(session_id, who)
+
+    def resize(
+        self, session_id: UUID, who: str | None, size: int, allow: Allow
+    ) -> None:
+        """
+        Count more bytes for a session.
+
+        :param who: As for :meth:`usage`, if the session is not counted yet.
+        :param size: How many bytes it is going to stage. If that is less than before,
+            nothing changes.
+        :param allow: Called first. If it raises an exception, so does this method, and
+            nothing changes.
+        :raises LedgerFull: If there is no room.
+        """
+        words = self._memory.words
+        with self._memory:
+            session = self._sessions.find(_key_of(session_id))
+            if not session:
+                session = self._add(session_id, who)
+            more = size - words[session + _SessionFields.size]
+            if more > 0:
+                caller = words[session + _SessionFields.caller]
+                everyone = words[session + _SessionFields.directory]
+                allow(
+                    self._read(caller) if caller else None, self._read(everyone), more
+                )
+                self._resize(session, size)
+
+    def remove(self, session_id: UUID) -> None:
+        """Stop counting a session, if it is counted."""
+        with self._memory:
+            session = self._sessions.find(_key_of(session_id))
+            if session:
+                self._remove(session)
+
+    def now(self) -> int:
+        """How many changes there have been, for :meth:`listed`."""
+        return self._memory.words[_CHANGES]
+
+    def listed(self, session_id: UUID, who: str | None, size: int, since: int) -> None:
+        """
+        Count a session that the store has listed.
+
+        :param who: As for :meth:`usage`.
+        :param size: How many bytes it stages, or is going to.
+        :param since: What :meth:`now` returned before the listing. A session that was
+            changed later stays as it is.
+        :raises LedgerFull: If there is no room.
+        """
+        words = self._memory.words
+        with self._memory:
+            session = self._sessions.find(_key_of(session_id))
+            if not session:
+                session = self._add(session_id, who)
+            elif words[session + _SessionFields.changed] > since:
+                return
+            if words[session + _SessionFields.size] != min(size, _MOST):
+                self._resize(session, size)
+
+    def drop_others(self, known: Container[UUID], since: int) -> Iterator[None]:
+        """
+        Stop counting the sessions that the store did not list: those of this worker;
+        or, if each worker sees all, of all workers.
+
+        :param known: Those that it did list.
+        :param since: As for :meth:`listed`. Sessions that were changed later stay.
+        :returns: An iterator that works a few milliseconds at a time.
+        """
+        words, sessions = self._memory.words, self._sessions
+        with self._memory:
+            everyone = self._callers.find(self._all)
+        if not everyone:
+            return
+        for batch in sessions.batches(_SessionFields.directory):
+            for session, directory in batch:
+                # This is read without the lock, and may be another session by now.
+                if directory == everyone and self._is_over(session, known, since):
+                    with self._memory:
+                        if self._callers.find(self._all) == words[
+                            session + _SessionFields.directory
+                        ] and self._is_over(session, known, since):
+                            self._remove(session)
+            yield
+
+    def note_counted(self) -> None:
+        """This worker has counted the sessions that it found when it started."""
+        with self._memory:
+            key = self._counted_by(self._ledger.worker.number)
+            if not self._callers.find(key):
+                self._callers.add(key, 1, 0, 0)
+
+    def have_all_counted(self) -> bool:
+        """Whether no worker finds any more sessions from before the start."""
+        if not self._have_all_counted:
+            with self._memory:
+                self._have_all_counted = all(
+                    self._callers.find(self._counted_by(number))
+                    for number in range(self._ledger.worker.count)
+                )
+        return self._have_all_counted
+
+    def _counted_by(self, number: int) -> _Key:
+        return self._ledger._key("counted", self._directory, str(number))
+
+    def _caller(self, who: str) -> _Key:
+        return self._ledger._key("caller", self._directory, who)
+
+    def _is_over(self, session: int, known: Container[UUID], since: int) -> bool:
+        words = self._memory.words
+        worker = words[session + _SessionFields.worker]
+        return (
+            (self._is_shared or worker == self._ledger.worker.number)
+            and words[session + _SessionFields.changed] <= since
+            and _id_of(self._sessions.key(session)) not in known
+        )
+
+    def _read(self, record: int) -> Usage:
+        if not record:
+            return Usage()
+        words = self._memory.words
+        sessions = words[record + _UsageFields.sessions]
+        return Usage(sessions, self._staged(record))
+
+    def _staged(self, record: int) -> int:
+        words = self._memory.words
+        high = words[record + _UsageFields.staged_high]
+        return high << 64 | words[record + _UsageFields.staged]
+
+    def _add(self, session_id: UUID, who: str | None) -> int:
+        everyone = self._one_more(self._all)
+        caller = 0 if who is None else self._one_more(self._caller(who))
+        return self._sessions.add(
+            _key_of(session_id),
+            everyone,
+            caller,
+            0,
+            self._next_change(),
+            self._ledger.worker.number,
+        )
+
+    def _one_more(self, key: _Key) -> int:
+        record = self._callers.find(key)
+        if not record:
+            return self._callers.add(key, 1, 0, 0)
+        self._memory.put(record, self._memory.words[record] + 1)
+        return record
+
+    def _resize(self, session: int, size: int) -> None:
+        words, put = self._memory.words, self._memory.put
+        size = min(size, _MOST)
+        more = size - words[session + _SessionFields.size]
+        put(session + _SessionFields.size, size)
+        put(session + _SessionFields.changed, self._next_change())
+        for field in (_SessionFields.directory, _SessionFields.caller):
+            record = words[session + field]
+            if record:
+                staged = self._staged(record) + more
+                put(record + _UsageFields.staged, staged & _MOST)
+                put(record + _UsageFields.staged_high, staged >> 64)
+
+    def _next_change(self) -> int:
+        changes = self._memory.words[_CHANGES] + 1
+        self._memory.put(_CHANGES, changes)
+        return changes
+
+    def _remove(self, session: int) -> None:
+        words, put = self._memory.words, self._memory.put
+        self._resize(session, 0)
+        for field in (_SessionFields.directory, _SessionFields.caller):
+            record = words[session + field]
+            if record:
+                left = words[record + _UsageFields.sessions] - 1
+                if left:
+                    put(record + _UsageFields.sessions, left)
+                else:
+                    self._callers.remove(record)
+        self._sessions.remove(session)
+
+
+class ConnectionLedger:
+    """
+    The connections of all workers: those of each peer, and all.
+
+    :param ledger: The ledger.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._memory, self._peers = ledger._memory, ledger._peers
+        self._all = ledger._key("connections")
+
+    def add(self, peer: str, most: int, most_of_peer: int) -> bool:
+        """
+        Count a connection of this worker, unless there are too many.
+
+        :param peer: The address that it comes from.
+        :param most: How many there may be.
+        :param most_of_peer: How many of them may come from one address.
+        :returns: Whether it is counted.
+        """
+        words, key = self._memory.words, self._peer(peer)
+        try:
+            with self._memory:
+                everyone, one = self._peers.find(self._all), self._peers.find(key)
+                if (everyone and words[everyone] >= most) or (
+                    one and words[one] >= most_of_peer
+                ):
+                    return False
+                self._one_more(everyone, self._all)
+                self._one_more(one, key)
+        except LedgerFull:
+            return False
+        return True
+
+    def remove(self, peer: str) -> None:
+        """
+        Stop counting a connection of this worker.
+
+        :param peer: The address that it came from.
+        """
+        number = self._ledger.worker.number
+        with self._memory:
+            for key in (self._all, self._peer(peer)):
+                record = self._peers.find(key)
+                if record:
+                    self._ledger._take_out(record, number, 1)
+
+    def count(self) -> int:
+        """How many connections there are."""
+        with self._memory:
+            everyone = self._peers.find(self._all)
+            return self._memory.words[everyone] if everyone else 0
+
+    def _peer(self, peer: str) -> _Key:
+        return self._ledger._key("peer", peer)
+
+    def _one_more(self, record: int, key: _Key) -> None:
+        put, words, worker = self._memory.put, self._memory.words, self._ledger.worker
+        if not record:
+            record = self._peers.add(key, 1, *(0,) * worker.count)
+        else:
+            put(record, words[record] + 1)
+        put(record + 1 + worker.number, words[record + 1 + worker.number] + 1)
+
+
+#: How many failures there is place for where a failure may be remembered.
+_WAYS = 8
+
+
+class _FailureFields:
+    """
+    The fields of a failure: the key in two words; when it is forgotten, and when there
+    was the last one, in microseconds.
+    """
+
+    first, second, until, at, count = range(5)
+
+
+class FailureLedger:
+    """
+    When the failures of each name, or address, are forgotten.
+
+    Each has one of a few places. If there is none left, those who failed least recently
+    are forgotten.
+
+    :param ledger: The ledger.
+    :param kind: See :meth:`Ledger.failures_of`.
+    """
+
+    def __init__(self, ledger: Ledger, kind: str) -> None:
+        self._ledger = ledger
+        self._memory = ledger._memory
+        self._kind = kind
+        self._start, self._sets = ledger._failures
+
+    def get(self, key: str) -> float | None:
+        """
+        Tell when the failures of a key are forgotten.
+
+        :returns: The time by the clock of the ledger, in seconds; ``None`` if there are
+            none.
+        """
+        key_words = self._key(key)
+        with self._memory:
+            for place in self._places(key_words):
+                if self._key_at(place) == key_words:
+                    return self._memory.words[place + _FailureFields.until] / 1e6
+        return None
+
+    def put(self, key: str, until: float) -> None:
+        """
+        Remember failures.
+
+        :param until: When those of the key are forgotten.
+        """
+        put, key_words = self._memory.put, self._key(key)
+        now = int(self._ledger.seconds() * 1e6)
+        with self._memory:
+            place = min(
+                self._places(key_words),
+                key=lambda one: self._worth(one, key_words, now),
+            )
+            put(place + _FailureFields.first, key_words[0])
+            put(place + _FailureFields.second, key_words[1])
+            put(place + _FailureFields.until, int(until * 1e6))
+            put(place + _FailureFields.at, now)
+
+    def remove(self, key: str) -> None:
+        """Forget the failures of a key."""
+        key_words = self._key(key)
+        with self._memory:
+            for place in self._places(key_words):
+                if self._key_at(place) == key_words:
+                    self._memory.put(place + _FailureFields.first, 0)
+                    self._memory.put(place + _FailureFields.second, 0)
+
+    def _key(self, key: str) -> _Key:
+        return self._ledger._key("failures", self._kind, key)
+
+    def _places(self, key: _Key) -> range:
+        width = _FailureFields.count
+        first = self._start + key[0] % self._sets * _WAYS * width
+        return range(first, first + _WAYS * width, width)
+
+    def _key_at(self, place: int) -> _Key:
+        words = self._memory.words
+        return words[place + _FailureFields.first], words[place + _FailureFields.second]
+
+    def _worth(self, place: int, key: _Key, now: int) -> int:
+        """How much to regret what is in a place, if it is replaced for a key."""
+        its, words = self._key_at(place), self._memory.words
+        if its == key:
+            return -2
+        if its == (0, 0) or words[place + _FailureFields.until] <= now:
+            return -1
+        return words[place + _FailureFields.at]
+
+
+def _key_of(session_id: UUID) -> _Key:
+    number = session_id.int
+    return number >> 64, number & _MOST
+
+
+def _id_of(key: _Key) -> UUID:
+    return UUID(int=key[0] << 64 | key[1])
