@@ -389,7 +389,9 @@ class Ledger:
             for record, connections in batch:
                 if connections:
                     with self._memory:
-                        self._take_out(record, number)
+                        # One that is free still has its old fields, but the first.
+                        if self._memory.words[record]:
+                            self._take_out(record, number)
 
     def _take_out(self, record: int, number: int, most: int = _MOST) -> None:
         """
@@ -563,19 +565,19 @@ class SessionLedger:
         :param since: As for :meth:`listed`. Sessions that were changed later stay.
         :returns: An iterator that works a few milliseconds at a time.
         """
-        words, sessions = self._memory.words, self._sessions
+        sessions = self._sessions
         with self._memory:
             everyone = self._callers.find(self._all)
         if not everyone:
             return
         for batch in sessions.batches(_SessionFields.directory):
             for session, directory in batch:
-                # This is read without the lock, and may be another session by now.
+                # This was read without the lock, and may be another session by now.
                 if directory == everyone and self._is_over(session, known, since):
                     with self._memory:
-                        if self._callers.find(self._all) == words[
-                            session + _SessionFields.directory
-                        ] and self._is_over(session, known, since):
+                        if self._is_here(session) and self._is_over(
+                            session, known, since
+                        ):
                             self._remove(session)
             yield
 
@@ -601,6 +603,11 @@ class SessionLedger:
 
     def _caller(self, who: str) -> _Key:
         return self._ledger._key("caller", self._directory, who)
+
+    def _is_here(self, session: int) -> bool:
+        """Whether a record is one of a session of this directory."""
+        directory = self._memory.words[session + _SessionFields.directory]
+        return bool(directory) and directory == self._callers.find(self._all)
 
     def _is_over(self, session: int, known: Container[UUID], since: int) -> bool:
         words = self._memory.words
