@@ -1,6 +1,6 @@
 """
-What several workers count together: sessions and their bytes, connections, and failed
-logins, so that a limit holds for all of them.
+What several workers count together, so that a limit holds for all of them: sessions and
+their bytes, connections, and failed logins.
 
 The ledger is shared memory that the supervisor makes and each worker inherits. Whoever
 reads or changes it has its lock, which is a POSIX record lock: the kernel takes it from
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator
 from hashlib import blake2b
 from mmap import mmap
 from struct import unpack
@@ -36,17 +36,22 @@ _CALLERS = 1 << 20
 #: From how many addresses there may be connections.
 _PEERS = 1 << 18
 
-#: How many names and addresses with failed logins are remembered.
+#: How many names and addresses with failed logins are remembered, and how many logins
+#: that have succeeded.
 _FAILURES = 1 << 16
+_SUCCESSES = 1 << 16
+
+#: How many places there are where a login may be remembered.
+_WAYS = 8
 
 # The first words of the memory, which is all in words of 64 bits: a mark, the number of
-# workers, the four capacities, a secret, a counter of changes to sessions, and what is
+# workers, the five capacities, a secret, a counter of changes to sessions, and what is
 # to be undone: how many words, and of each where it is and its old value.
 _MARK = 0x7478_6269_7473_0001
 _CAPACITIES = 2
-_SECRET = 6
-_CHANGES = 10
-_UNDO = 11
+_SECRET = 7
+_CHANGES = 11
+_UNDO = 12
 _MOST_UNDONE = 64
 _HEADER = _UNDO + 1 + 2 * _MOST_UNDONE
 
@@ -258,6 +263,70 @@ class _Table:
             row = until
 
 
+@frozen(eq=False)
+class _Places:
+    """
+    Times in the memory, each with a key.
+
+    Each key has one of a few places. If there is none left, the one that was put there
+    first is forgotten.
+
+    :param memory: The memory.
+    :param start: Its first word.
+    :param sets: How many sets of places there are.
+    """
+
+    memory: _Memory
+    start: int
+    sets: int
+
+    # The words of a place: the key; the time, until which it is not forgotten before
+    # others are; and when it was put there.
+    _KEY, _TIME, _PUT, _WIDTH = 0, 2, 3, 4
+
+    @property
+    def end(self) -> int:
+        """The word after its last one."""
+        return self.start + self.sets * _WAYS * self._WIDTH
+
+    def find(self, key: _Key) -> int:
+        """Where a time is; 0 if there is none with this key."""
+        for place in self._of(key):
+            if self._key(place) == key:
+                return place + self._TIME
+        return 0
+
+    def put(self, key: _Key, time: int, now: int) -> None:
+        """Set a time."""
+        put = self.memory.put
+        place = min(self._of(key), key=lambda one: self._worth(one, key, now))
+        put(place, key[0])
+        put(place + 1, key[1])
+        put(place + self._TIME, time)
+        put(place + self._PUT, now)
+
+    def remove(self, time: int) -> None:
+        """Forget a time."""
+        self.memory.put(time - self._TIME, 0)
+        self.memory.put(time - self._TIME + 1, 0)
+
+    def _of(self, key: _Key) -> range:
+        first = self.start + key[0] % self.sets * _WAYS * self._WIDTH
+        return range(first, first + _WAYS * self._WIDTH, self._WIDTH)
+
+    def _key(self, place: int) -> _Key:
+        return self.memory.words[place], self.memory.words[place + 1]
+
+    def _worth(self, place: int, key: _Key, now: int) -> int:
+        """How much to regret what is in a place, when another key needs it."""
+        its, words = self._key(place), self.memory.words
+        if its == key:
+            return -2
+        if its == (0, 0) or words[place + self._TIME] <= now:
+            return -1
+        return words[place + self._PUT]
+
+
 class Ledger:
     """
     What all workers count together; made by :meth:`create` and :meth:`open`.
@@ -265,7 +334,8 @@ class Ledger:
     As a context manager, it makes one change of all those within.
 
     :ivar fd: The descriptor of the memory. A worker inherits it, under any number.
-    :ivar seconds: The clock of failed logins, the same in all workers.
+    :ivar seconds: The clock of logins, the same in all workers.
+    :ivar secret: Some bytes that only the workers have.
     """
 
     def __init__(
@@ -275,11 +345,10 @@ class Ledger:
         self.worker = worker
         self.seconds = seconds
         memory = self._memory = _Memory(fd)
-        capacities = memory.words[_CAPACITIES:_SECRET].tolist()
-        self._secret = memory.words[_SECRET:_CHANGES].tobytes()
-        sessions, callers, peers = _tables(memory, worker.count, capacities)
-        self._sessions, self._callers, self._peers = sessions, callers, peers
-        self._failures = peers.end, capacities[-1]
+        self.secret = memory.words[_SECRET:_CHANGES].tobytes()
+        parts = self._parts = _Parts.of(memory, worker.count)
+        self._sessions, self._callers = parts.sessions, parts.callers
+        self._peers = parts.peers
 
     @classmethod
     def create(
@@ -290,6 +359,7 @@ class Ledger:
         callers: int = _CALLERS,
         peers: int = _PEERS,
         failures: int = _FAILURES,
+        successes: int = _SUCCESSES,
     ) -> Ledger:
         """
         Make an empty ledger. It takes as much memory as has ever been used of it, at
@@ -301,10 +371,11 @@ class Ledger:
             of each directory for themselves.
         :param peers: From how many addresses there may be connections.
         :param failures: How many names and addresses with failed logins are remembered,
-            rounded up to a multiple of 8.
+            at most; a multiple of 8.
+        :param successes: How many logins that have succeeded are remembered, at most; a
+            multiple of 8.
         """
-        failures = -(-failures // _WAYS)
-        capacities = sessions, callers, peers, failures
+        capacities = sessions, callers, peers, failures, successes
         fd = os.memfd_create("txbits-ledger", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.ftruncate(fd, 8 * _HEADER)
@@ -312,9 +383,9 @@ class Ledger:
             header = _MARK, count, *capacities, *unpack("4Q", os.urandom(32))
             for at, word in enumerate(header):
                 memory.words[at] = word
-            *_, last = _tables(memory, count, capacities)
+            length = _Parts.of(memory, count).successes.end
             memory.close()
-            os.ftruncate(fd, 8 * (last.end + failures * _WAYS * _FailureFields.count))
+            os.ftruncate(fd, 8 * length)
             # Whoever touches memory that is no longer there is killed.
             seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
@@ -370,13 +441,21 @@ class Ledger:
         """The connections."""
         return ConnectionLedger(self)
 
-    def failures_of(self, kind: str) -> FailureLedger:
+    def failures_of(self, kind: str) -> TimeLedger:
         """
-        Failures of one kind.
+        When the failures of names, or addresses, are forgotten.
 
         :param kind: Names what has failed, in all workers.
         """
-        return FailureLedger(self, kind)
+        return TimeLedger(self, self._parts.failures, kind)
+
+    def successes_of(self, kind: str) -> TimeLedger:
+        """
+        Which credentials were right, and until when that is remembered.
+
+        :param kind: Names what has succeeded, in all workers.
+        """
+        return TimeLedger(self, self._parts.successes, kind)
 
     def clear_connections(self, number: int) -> None:
         """
@@ -416,7 +495,7 @@ class Ledger:
         It depends on a secret, so nobody can choose names or addresses that have the
         same, or that are all in one chain.
         """
-        digest = blake2b(key=self._secret, digest_size=16)
+        digest = blake2b(key=self.secret, digest_size=16)
         for part in parts:
             encoded = part.encode("utf-8", "surrogatepass")
             digest.update(b"%d:%b" % (len(encoded), encoded))
@@ -424,14 +503,31 @@ class Ledger:
         return first, second
 
 
-def _tables(
-    memory: _Memory, count: int, capacities: Sequence[int]
-) -> tuple[_Table, _Table, _Table]:
-    """The tables of sessions, of what callers use, and of connections."""
-    sessions = _Table(memory, _HEADER, capacities[0], _SessionFields.count)
-    callers = _Table(memory, sessions.end, capacities[1], _UsageFields.count)
-    # How many connections there are in all workers, and in each.
-    return sessions, callers, _Table(memory, callers.end, capacities[2], 1 + count)
+@frozen(eq=False)
+class _Parts:
+    """
+    What a ledger is made of, in this order.
+
+    The fields of a peer, or of all, are how many connections there are in all workers,
+    and in each.
+    """
+
+    sessions: _Table
+    callers: _Table
+    peers: _Table
+    failures: _Places
+    successes: _Places
+
+    @classmethod
+    def of(cls, memory: _Memory, count: int) -> _Parts:
+        """Find them by the capacities in the memory, for so many workers."""
+        capacities = memory.words[_CAPACITIES:_SECRET].tolist()
+        sessions = _Table(memory, _HEADER, capacities[0], _SessionFields.count)
+        callers = _Table(memory, sessions.end, capacities[1], _UsageFields.count)
+        peers = _Table(memory, callers.end, capacities[2], 1 + count)
+        failures = _Places(memory, peers.end, capacities[3] // _WAYS)
+        successes = _Places(memory, failures.end, capacities[4] // _WAYS)
+        return cls(sessions, callers, peers, failures, successes)
 
 
 class _UsageFields:
@@ -747,97 +843,52 @@ class ConnectionLedger:
         put(record + 1 + worker.number, words[record + 1 + worker.number] + 1)
 
 
-#: How many failures there is place for where a failure may be remembered.
-_WAYS = 8
-
-
-class _FailureFields:
+class TimeLedger:
     """
-    The fields of a failure: the key in two words; when it is forgotten, and when there
-    was the last one, in microseconds.
-    """
-
-    first, second, until, at, count = range(5)
-
-
-class FailureLedger:
-    """
-    When the failures of each name, or address, are forgotten.
-
-    Each has one of a few places. If there is none left, those who failed least recently
-    are forgotten.
+    A time for each of many keys. The oldest are forgotten when there are too many.
 
     :param ledger: The ledger.
+    :param places: Where they are.
     :param kind: See :meth:`Ledger.failures_of`.
+    :ivar seconds: The clock.
     """
 
-    def __init__(self, ledger: Ledger, kind: str) -> None:
+    def __init__(self, ledger: Ledger, places: _Places, kind: str) -> None:
         self._ledger = ledger
         self._memory = ledger._memory
+        self._places = places
         self._kind = kind
-        self._start, self._sets = ledger._failures
+        self.seconds = ledger.seconds
 
     def get(self, key: str) -> float | None:
         """
-        Tell when the failures of a key are forgotten.
+        Tell the time of a key.
 
-        :returns: The time by the clock of the ledger, in seconds; ``None`` if there are
-            none.
+        :returns: In seconds of the ledger's clock; ``None`` if there is none.
         """
-        key_words = self._key(key)
         with self._memory:
-            for place in self._places(key_words):
-                if self._key_at(place) == key_words:
-                    return self._memory.words[place + _FailureFields.until] / 1e6
-        return None
+            place = self._places.find(self._key(key))
+            return self._memory.words[place] / 1e6 if place else None
 
     def put(self, key: str, until: float) -> None:
         """
-        Remember failures.
+        Remember a time.
 
-        :param until: When those of the key are forgotten.
+        :param until: As from :meth:`get`. When it has passed, it is forgotten first.
         """
-        put, key_words = self._memory.put, self._key(key)
-        now = int(self._ledger.seconds() * 1e6)
+        now = int(self.seconds() * 1e6)
         with self._memory:
-            place = min(
-                self._places(key_words),
-                key=lambda one: self._worth(one, key_words, now),
-            )
-            put(place + _FailureFields.first, key_words[0])
-            put(place + _FailureFields.second, key_words[1])
-            put(place + _FailureFields.until, int(until * 1e6))
-            put(place + _FailureFields.at, now)
+            self._places.put(self._key(key), int(until * 1e6), now)
 
     def remove(self, key: str) -> None:
-        """Forget the failures of a key."""
-        key_words = self._key(key)
+        """Forget the time of a key."""
         with self._memory:
-            for place in self._places(key_words):
-                if self._key_at(place) == key_words:
-                    self._memory.put(place + _FailureFields.first, 0)
-                    self._memory.put(place + _FailureFields.second, 0)
+            place = self._places.find(self._key(key))
+            if place:
+                self._places.remove(place)
 
     def _key(self, key: str) -> _Key:
-        return self._ledger._key("failures", self._kind, key)
-
-    def _places(self, key: _Key) -> range:
-        width = _FailureFields.count
-        first = self._start + key[0] % self._sets * _WAYS * width
-        return range(first, first + _WAYS * width, width)
-
-    def _key_at(self, place: int) -> _Key:
-        words = self._memory.words
-        return words[place + _FailureFields.first], words[place + _FailureFields.second]
-
-    def _worth(self, place: int, key: _Key, now: int) -> int:
-        """How much to regret what is in a place, if it is replaced for a key."""
-        its, words = self._key_at(place), self._memory.words
-        if its == key:
-            return -2
-        if its == (0, 0) or words[place + _FailureFields.until] <= now:
-            return -1
-        return words[place + _FailureFields.at]
+        return self._ledger._key(self._kind, key)
 
 
 def _key_of(session_id: UUID) -> _Key:

@@ -91,14 +91,15 @@ class CheckerAuthenticator:
         """Go on counting the failures. Successes are checked again."""
         self._checks.adopt_failures(previous._checks)
 
-    def count_failures_in(self, ledger: Ledger, kind: str) -> None:
+    def share(self, ledger: Ledger, kind: str) -> None:
         """
-        Count failures together with other workers. ``twistd txbits`` calls this.
+        Count failures together with other workers, and know whom they have let in.
+        ``twistd txbits`` calls this.
 
         :param ledger: Counts them.
-        :param kind: Names what fails, and is the same in all workers.
+        :param kind: Names what is checked, in all workers.
         """
-        self._checks.count_failures_in(ledger, kind)
+        self._checks.share(ledger, kind)
 
     def challenge(self, credentials: Credentials) -> bytes | None:
         """Ask for a name and a password."""

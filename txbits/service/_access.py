@@ -60,7 +60,7 @@ class Shared:
             queue = Queue(new_thread(self.reactor), one_core_less(workers))
             self._checks = Checks(self.reactor, queue=queue)
             if self.ledger is not None:
-                self._checks.count_failures_in(self.ledger, "basic")
+                self._checks.share(self.ledger, "basic")
         return self._checks
 
 
@@ -236,9 +236,9 @@ def _made(description: str, making: _Making) -> IAuthenticator:
     with making.about("authenticate"):
         authenticator = authenticator_from_description(description, making.reactor)
     ledger = making.shared.ledger
-    if ledger is not None and hasattr(authenticator, "count_failures_in"):
+    if ledger is not None and hasattr(authenticator, "share"):
         kind = f"{description} of {making.directory.mount}"
-        authenticator.count_failures_in(ledger, kind)
+        authenticator.share(ledger, kind)
     return authenticator
 
 
