@@ -666,7 +666,9 @@ class SessionLedger:
             everyone = self._callers.find(self._all)
         if not everyone:
             return
-        for batch in sessions.batches(_SessionFields.directory):
+        for number, batch in enumerate(sessions.batches(_SessionFields.directory)):
+            if number:
+                yield
             for session, directory in batch:
                 # This was read without the lock, and may be another session by now.
                 if directory == everyone and self._is_over(session, known, since):
@@ -675,7 +677,6 @@ class SessionLedger:
                             session, known, since
                         ):
                             self._remove(session)
-            yield
 
     def note_counted(self) -> None:
         """This worker has counted the sessions that it found when it started."""
