@@ -21,6 +21,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import Site
 from zope.interface import implementer
 
+from txbits._ledger import Ledger
 from txbits.backends.memory import MemoryBackend
 from txbits.errors import AccessDenied
 from txbits.interfaces import (
@@ -315,12 +316,18 @@ class WebCase(SynchronousTestCase):
         self.successResultOf(resource.manager.start())
         return resource
 
-    def bits_site(self, root: IResource, limits: Limits | None = None) -> BITSSite:
+    def bits_site(
+        self,
+        root: IResource,
+        limits: Limits | None = None,
+        ledger: Ledger | None = None,
+    ) -> BITSSite:
         """Make and start a streaming site."""
         site = BITSSite(
             root,
             reactor=self.clock,
             limits=self.limits if limits is None else limits,
+            ledger=ledger,
         )
         site.startFactory()
         self.addCleanup(site.stopFactory)
