@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from math import inf
 from random import Random
 from time import monotonic, sleep
 from typing import Any
@@ -240,6 +241,11 @@ class SessionTests(LedgerCase):
         with self.assertRaises(LedgerFull):
             other.add(IDS[9], "b", allow)
         other.add(IDS[9], "a", allow)
+        # There is none for this either, which does no harm.
+        other.note_counted()
+        other.note_listing(0)
+        self.assertFalse(other.have_all_counted())
+        self.assertEqual(other.age(), inf)
 
     def test_a_successor_does_not_count_sessions_twice(self) -> None:
         first = self.sessions[1]
@@ -306,6 +312,19 @@ class SessionTests(LedgerCase):
         self.assertTrue(all(one.have_all_counted() for one in self.sessions))
         successor = self.open(1).sessions_of(DIRECTORY, is_shared=False)
         self.assertTrue(successor.have_all_counted())
+
+    def test_all_know_when_the_store_was_listed_last(self) -> None:
+        one, other = (
+            ledger.sessions_of("s3://bucket", is_shared=True)
+            for ledger in self.workers[:2]
+        )
+        self.assertEqual(one.age(), inf)
+        self.clock.advance(100)
+        other.note_listing(5)
+        self.clock.advance(10)
+        self.assertEqual([one.age(), other.age()], [15, 15])
+        one.note_listing(0.5)
+        self.assertEqual([one.age(), other.age()], [0.5, 0.5])
 
     def test_in_a_shared_store_nobody_waits_for_others(self) -> None:
         shared = self.workers[0].sessions_of("s3://bucket", is_shared=True)

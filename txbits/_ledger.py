@@ -19,6 +19,7 @@ import fcntl
 import os
 from collections.abc import Callable, Container, Iterator
 from hashlib import blake2b
+from math import inf
 from mmap import mmap
 from struct import unpack
 from time import monotonic
@@ -567,6 +568,7 @@ class SessionLedger:
         self._directory = directory
         self._is_shared = is_shared
         self._all = ledger._key("directory", directory)
+        self._listing = ledger._key("listing", directory)
         self._have_all_counted = is_shared
 
     def usage(self, who: str | None) -> tuple[Usage, Usage]:
@@ -678,12 +680,31 @@ class SessionLedger:
                         ):
                             self._remove(session)
 
-    def note_counted(self) -> None:
-        """This worker has counted the sessions that it found when it started."""
+    def note_listing(self, took: float) -> None:
+        """
+        All sessions of the store are counted. If there is no room for that, other
+        workers count them as well.
+
+        :param took: How many seconds ago the listing of them began.
+        """
+        began = int(1e6 * (self._ledger.seconds() - took))
+        self._note(self._listing, max(0, began))
+
+    def age(self) -> float:
+        """How many seconds ago the last such listing of any worker began."""
         with self._memory:
-            key = self._counted_by(self._ledger.worker.number)
-            if not self._callers.find(key):
-                self._callers.add(key, 1, 0, 0)
+            record = self._callers.find(self._listing)
+            if not record:
+                return inf
+            began = self._memory.words[record + _UsageFields.staged]
+        return self._ledger.seconds() - began / 1e6
+
+    def note_counted(self) -> None:
+        """
+        This worker has counted the sessions that it found when it started. If there is
+        no room for that, other workers do not learn of it.
+        """
+        self._note(self._counted_by(self._ledger.worker.number), 0)
 
     def have_all_counted(self) -> bool:
         """Whether no worker finds any more sessions from before the start."""
@@ -694,6 +715,15 @@ class SessionLedger:
                     for number in range(self._ledger.worker.count)
                 )
         return self._have_all_counted
+
+    def _note(self, key: _Key, value: int) -> None:
+        """Put a number among what callers use, if there is room."""
+        try:
+            with self._memory:
+                record = self._callers.find(key) or self._callers.add(key, 1, 0, 0)
+                self._memory.put(record + _UsageFields.staged, value)
+        except LedgerFull:
+            return
 
     def _counted_by(self, number: int) -> _Key:
         return self._ledger._key("counted", self._directory, str(number))

@@ -76,7 +76,8 @@ class _Worker:
         """Start, or start again."""
         case = self.case
         fd = os.dup(case.supervisor.fd)
-        ledger = Ledger.open(fd, Worker(self.number, case.count))
+        worker = Worker(self.number, case.count)
+        ledger = Ledger.open(fd, worker, case.clock.seconds)
         case.addCleanup(ledger.close)
         self.manager = SessionManager(
             self.backend,
@@ -428,3 +429,16 @@ class SharedStoreTests(WorkersCase):
         self.successResultOf(two.manager._upkeep.count_anew())
         two.create(ANYONE)
         three.refuse(ANYONE)
+
+    def test_the_store_is_listed_by_one_worker_for_all(self) -> None:
+        self.settings = {"session_limit": 4, "session_timeout": 10 * TIMEOUT}
+        for worker in self.workers:
+            worker.stop()
+            worker.start()
+        self.workers[0].create()
+        self.clock.advance(601)
+        for worker in self.workers:
+            worker.backend.calls.clear()
+            worker.create()
+        calls = [call for worker in self.workers for call in worker.backend.calls]
+        self.assertEqual(calls.count("sessions"), 1, calls)

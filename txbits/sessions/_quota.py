@@ -13,6 +13,7 @@ counted, in a ledger.
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
+from math import inf
 from uuid import UUID
 
 from attrs import define, field
@@ -308,6 +309,20 @@ class Quota:
         """All sessions that the store held at the start have been counted."""
         self.has_counted = True
         self._gone.clear()
+
+    def note_recount(self, took: float) -> None:
+        """
+        Let other workers not list the store again soon.
+
+        :param took: How many seconds ago this listing began.
+        """
+        if self.ledger is not None:
+            self.ledger.note_listing(took)
+
+    @property
+    def age(self) -> float:
+        """How many seconds ago another worker began to list the store."""
+        return inf if self.ledger is None else self.ledger.age()
 
     def note_counted(self) -> None:
         """

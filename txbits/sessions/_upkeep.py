@@ -238,7 +238,7 @@ class Upkeep:
         and for anonymous clients, whose sessions on other nodes are not known anyway.
         """
         fill = self._active.quota.fill(caller, settings)
-        age = self._clock.seconds() - self.counted_at
+        age = min(self._clock.seconds() - self.counted_at, self._active.quota.age)
         if fill >= 1:
             return caller.user is not None or age > self.holds
         if fill >= 0.5:
@@ -384,6 +384,7 @@ class Upkeep:
                 await self._pause()
             self.counted_at = counted_at
             took = self._clock.seconds() - counted_at
+            quota.note_recount(took)
             self.holds = max(_COUNT_HOLDS, _LISTING_SHARE * took)
         return listing
 
