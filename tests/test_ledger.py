@@ -122,6 +122,24 @@ class MemoryTests(LedgerCase):
             raise Refused
         self.assertEqual(numbers(sessions.usage("alice")[1]), (0, 0))
 
+    def test_what_was_removed_within_is_there_again(self) -> None:
+        sessions = self.workers[0].sessions_of(DIRECTORY, is_shared=False)
+        connections = self.workers[0].connections()
+        sessions.add(IDS[0], "alice", allow)
+        sessions.resize(IDS[0], None, 5, allow)
+        connections.add("192.0.2.1", 9, 9)
+        with self.assertRaises(Refused), self.workers[0]:
+            sessions.remove(IDS[0])
+            connections.remove("192.0.2.1")
+            # They take the same places.
+            sessions.add(IDS[1], "bob", allow)
+            connections.add("192.0.2.2", 9, 9)
+            raise Refused
+        self.assertEqual(numbers(sessions.usage("alice")[0]), (1, 5))
+        self.assertFalse(connections.add("192.0.2.1", 9, 1))
+        sessions.remove(IDS[0])
+        self.assertEqual(numbers(sessions.usage("alice")[1]), (0, 0))
+
     def test_an_exception_that_is_caught_within_undoes_only_its_own_part(self) -> None:
         sessions = self.workers[0].sessions_of(DIRECTORY, is_shared=False)
         with self.workers[0]:
@@ -639,8 +657,8 @@ class KilledTests(SynchronousTestCase):
         sessions = ledger.sessions_of("/uploads", is_shared=False)
         connections = ledger.connections()
         workers = [self.start(ledger, number, count) for number in range(count)]
-        for kill in range(10):
-            self.wait_for(sessions, sessions.now() + random.randrange(50, 500))
+        for kill in range(6):
+            self.wait_for(sessions, sessions.now() + random.randrange(50, 300))
             number = kill % count
             workers[number].kill()
             workers[number].wait()

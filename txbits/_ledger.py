@@ -18,6 +18,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Container, Iterator
+from functools import lru_cache
 from hashlib import blake2b
 from math import inf
 from mmap import mmap
@@ -53,8 +54,11 @@ _CAPACITIES = 2
 _SECRET = 7
 _CHANGES = 11
 _UNDO = 12
-_MOST_UNDONE = 64
+_MOST_UNDONE = 128
 _HEADER = _UNDO + 1 + 2 * _MOST_UNDONE
+
+#: Of how many users and addresses a worker knows the keys without a digest.
+_CALLERS_KNOWN = 4096
 
 #: The most that fits into a word.
 _MOST = (1 << 64) - 1
@@ -97,12 +101,14 @@ class _Memory:
 
     :param fd: A file of the right length.
     :ivar words: All words. Those that others can see are changed by :meth:`put`.
+    :ivar freed: The records that this change has removed.
     """
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._map = mmap(fd, 0)
         self.words = memoryview(self._map).cast("Q")
+        self.freed: set[int] = set()
         self._began: list[int] = []
 
     def close(self) -> None:
@@ -129,6 +135,7 @@ class _Memory:
             self._undo(began)
         if not self._began:
             self.words[_UNDO] = 0
+            self.freed.clear()
             fcntl.lockf(self._fd, fcntl.LOCK_UN)
 
     def put(self, at: int, value: int) -> None:
@@ -161,7 +168,6 @@ class _Memory:
             words[_UNDO] = noted - 1
 
 
-@frozen(eq=False)
 class _Table:
     """
     Records in the memory, each with a key, found by hashing with chains.
@@ -169,39 +175,31 @@ class _Table:
     A record is named by the word where its fields are. It has a key of two words and a
     link before them. As long as it is used, it stays there, and its first field is not
     0. The table itself begins with the first record of the list of those that are free
-    again, with how many were ever used, and with the chains.
+    again, with how many were ever used, and with the chains. Fields that are not given
+    when a record is added are 0, also of those that are free.
 
     :param memory: The memory.
     :param start: Its first word.
     :param capacity: How many records there may be.
     :param fields: How many fields each has.
+    :ivar end: The word after its last one.
     """
 
-    memory: _Memory
-    start: int
-    capacity: int
-    fields: int
-
-    @property
-    def end(self) -> int:
-        """The word after its last one."""
-        return self._first + self.capacity * self._width
-
-    @property
-    def _first(self) -> int:
-        return self.start + 2 + self.capacity
-
-    @property
-    def _width(self) -> int:
-        return 3 + self.fields
-
-    def _chain(self, key: _Key) -> int:
-        return self.start + 2 + (key[0] ^ key[1]) % self.capacity
+    def __init__(self, memory: _Memory, start: int, capacity: int, fields: int) -> None:
+        self.memory = memory
+        self._start, self._capacity = start, capacity
+        self._chains = start + 2
+        self._width = 3 + fields
+        # Fewer, longer chains take less memory while there are few records.
+        self._spread = capacity // 4 + 1
+        records = self._chains + self._spread
+        self._first = records + 3
+        self.end = records + capacity * self._width
 
     def find(self, key: _Key) -> int:
         """The record with a key; 0 if there is none."""
         words, (first, second) = self.memory.words, key
-        record = words[self._chain(key)]
+        record = words[self._chains + (first ^ second) % self._spread]
         while record and (words[record - 3] != first or words[record - 2] != second):
             record = words[record - 1]
         return record
@@ -210,28 +208,38 @@ class _Table:
         """
         Add a record with a key that no other has.
 
-        :param values: Its fields.
+        :param values: Its first fields.
         :raises LedgerFull: If there is no room.
         """
-        put, words, start = self.memory.put, self.memory.words, self.start
+        memory, words, start = self.memory, self.memory.words, self._start
+        put = memory.put
         record = words[start]
         if record:
             put(start, words[record - 1])
         else:
             used = words[start + 1]
-            if used == self.capacity:
+            if used == self._capacity:
                 raise LedgerFull
             put(start + 1, used + 1)
-            record = self._first + used * self._width + 3
-        # Nobody looks at these yet.
-        words[record - 3], words[record - 2] = key
-        for number, value in enumerate(values[1:], 1):
-            words[record + number] = value
+            record = self._first + used * self._width
         put(record, values[0])
+        if record in memory.freed:
+            put(record - 3, key[0])
+            put(record - 2, key[1])
+            for field, value in enumerate(values[1:], record + 1):
+                put(field, value)
+        else:
+            # Nobody misses what was here.
+            words[record - 3], words[record - 2] = key
+            for field, value in enumerate(values[1:], record + 1):
+                words[field] = value
         chain = self._chain(key)
         put(record - 1, words[chain])
         put(chain, record)
         return record
+
+    def _chain(self, key: _Key) -> int:
+        return self._chains + (key[0] ^ key[1]) % self._spread
 
     def remove(self, record: int) -> None:
         """Remove a record."""
@@ -240,9 +248,10 @@ class _Table:
         while words[link] != record:
             link = words[link] - 1
         put(link, words[record - 1])
-        put(record - 1, words[self.start])
-        put(self.start, record)
+        put(record - 1, words[self._start])
+        put(self._start, record)
         put(record, 0)
+        self.memory.freed.add(record)
 
     def key(self, record: int) -> _Key:
         """The key of a record."""
@@ -256,9 +265,9 @@ class _Table:
         :returns: Some records at a time, each with the value.
         """
         words, width, row = self.memory.words, self._width, 0
-        while row < (used := words[self.start + 1]):
+        while row < (used := words[self._start + 1]):
             until = min(row + _BATCH, used)
-            first, last = (self._first + 3 + one * width for one in (row, until))
+            first, last = (self._first + one * width for one in (row, until))
             values = words[first + field : last + field : width].tolist()
             yield list(zip(range(first, last, width), values, strict=True))
             row = until
@@ -469,9 +478,7 @@ class Ledger:
             for record, connections in batch:
                 if connections:
                     with self._memory:
-                        # One that is free still has its old fields, but the first.
-                        if self._memory.words[record]:
-                            self._take_out(record, number)
+                        self._take_out(record, number)
 
     def _take_out(self, record: int, number: int, most: int = _MOST) -> None:
         """
@@ -483,11 +490,11 @@ class Ledger:
         put, words = self._memory.put, self._memory.words
         its = words[record + 1 + number]
         fewer = min(its, most)
+        put(record + 1 + number, its - fewer)
         if words[record] == fewer:
             self._peers.remove(record)
         else:
             put(record, words[record] - fewer)
-            put(record + 1 + number, its - fewer)
 
     def _key(self, *parts: str) -> _Key:
         """
@@ -570,6 +577,9 @@ class SessionLedger:
         self._all = ledger._key("directory", directory)
         self._listing = ledger._key("listing", directory)
         self._have_all_counted = is_shared
+        self._caller = lru_cache(_CALLERS_KNOWN)(
+            lambda who: ledger._key("caller", directory, who)
+        )
 
     def usage(self, who: str | None) -> tuple[Usage, Usage]:
         """
@@ -591,8 +601,10 @@ class SessionLedger:
             nothing changes.
         :raises LedgerFull: If there is no room.
         """
+        callers = self._callers
         with self._memory:
-            allow(*self.usage(who), 0)
+            caller = 0 if who is None else callers.find(self._caller(who))
+            allow(self._read(caller), self._read(callers.find(self._all)), 0)
             if not self._sessions.find(_key_of(session_id)):
                 self._add(session_id, who)
 
@@ -728,9 +740,6 @@ class SessionLedger:
     def _counted_by(self, number: int) -> _Key:
         return self._ledger._key("counted", self._directory, str(number))
 
-    def _caller(self, who: str) -> _Key:
-        return self._ledger._key("caller", self._directory, who)
-
     def _is_here(self, session: int) -> bool:
         """Whether a record is one of a session of this directory."""
         directory = self._memory.words[session + _SessionFields.directory]
@@ -782,30 +791,40 @@ class SessionLedger:
         more = size - words[session + _SessionFields.size]
         put(session + _SessionFields.size, size)
         put(session + _SessionFields.changed, self._next_change())
-        for field in (_SessionFields.directory, _SessionFields.caller):
-            record = words[session + field]
-            if record:
-                staged = self._staged(record) + more
-                put(record + _UsageFields.staged, staged & _MOST)
-                put(record + _UsageFields.staged_high, staged >> 64)
+        for record in self._records(session):
+            self._stage(record, more)
+
+    def _remove(self, session: int) -> None:
+        words = self._memory.words
+        size = words[session + _SessionFields.size]
+        for record in self._records(session):
+            left = words[record + _UsageFields.sessions] - 1
+            if left:
+                self._memory.put(record + _UsageFields.sessions, left)
+                self._stage(record, -size)
+            else:
+                self._callers.remove(record)
+        self._sessions.remove(session)
+
+    def _records(self, session: int) -> list[int]:
+        """What its directory uses, and its caller, if that is known."""
+        words = self._memory.words
+        directory = words[session + _SessionFields.directory]
+        caller = words[session + _SessionFields.caller]
+        return [directory, caller] if caller else [directory]
+
+    def _stage(self, record: int, more: int) -> None:
+        """Add to the bytes that somebody stages."""
+        put, before = self._memory.put, self._staged(record)
+        staged = before + more
+        put(record + _UsageFields.staged, staged & _MOST)
+        if staged >> 64 != before >> 64:
+            put(record + _UsageFields.staged_high, staged >> 64)
 
     def _next_change(self) -> int:
         changes = self._memory.words[_CHANGES] + 1
         self._memory.put(_CHANGES, changes)
         return changes
-
-    def _remove(self, session: int) -> None:
-        words, put = self._memory.words, self._memory.put
-        self._resize(session, 0)
-        for field in (_SessionFields.directory, _SessionFields.caller):
-            record = words[session + field]
-            if record:
-                left = words[record + _UsageFields.sessions] - 1
-                if left:
-                    put(record + _UsageFields.sessions, left)
-                else:
-                    self._callers.remove(record)
-        self._sessions.remove(session)
 
 
 class ConnectionLedger:
@@ -819,6 +838,7 @@ class ConnectionLedger:
         self._ledger = ledger
         self._memory, self._peers = ledger._memory, ledger._peers
         self._all = ledger._key("connections")
+        self._peer = lru_cache(_CALLERS_KNOWN)(lambda peer: ledger._key("peer", peer))
 
     def add(self, peer: str, most: int, most_of_peer: int) -> bool:
         """
@@ -862,13 +882,10 @@ class ConnectionLedger:
             everyone = self._peers.find(self._all)
             return self._memory.words[everyone] if everyone else 0
 
-    def _peer(self, peer: str) -> _Key:
-        return self._ledger._key("peer", peer)
-
     def _one_more(self, record: int, key: _Key) -> None:
         put, words, worker = self._memory.put, self._memory.words, self._ledger.worker
         if not record:
-            record = self._peers.add(key, 1, *(0,) * worker.count)
+            record = self._peers.add(key, 1)
         else:
             put(record, words[record] + 1)
         put(record + 1 + worker.number, words[record + 1 + worker.number] + 1)

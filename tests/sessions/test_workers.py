@@ -230,6 +230,13 @@ class LimitTests(WorkersCase):
 class RestartTests(WorkersCase):
     """A worker ends, and another begins in its place, or all do."""
 
+    def end(self) -> None:
+        """The service ends, and the next one has another ledger."""
+        for worker in self.workers:
+            worker.stop()
+        self.supervisor.close()
+        self.supervisor = Ledger.create(self.count)
+
     def test_its_sessions_stay_counted(self) -> None:
         one, two, _ = self.workers
         one.create(), one.create()
@@ -276,10 +283,7 @@ class RestartTests(WorkersCase):
     def test_a_worker_waits_until_the_others_have_counted_after_a_start(self) -> None:
         one, two, three = self.workers
         one.create(), one.create()
-        for worker in self.workers:
-            worker.stop()
-        self.supervisor.close()
-        self.supervisor = Ledger.create(self.count)
+        self.end()
         gate = one.backend.hold("sessions")
         self.start()
         creating, anonymous = two.creating(), two.creating(ANYONE)
@@ -293,10 +297,7 @@ class RestartTests(WorkersCase):
 
     def test_it_does_not_wait_long(self) -> None:
         _, two, three = self.workers
-        for worker in self.workers:
-            worker.stop()
-        self.supervisor.close()
-        self.supervisor = Ledger.create(self.count)
+        self.end()
         for worker in (two, three):
             worker.start()
         creating = two.creating()
@@ -308,10 +309,7 @@ class RestartTests(WorkersCase):
 
     def test_a_stop_does_not_wait_for_it(self) -> None:
         two = self.workers[1]
-        for worker in self.workers:
-            worker.stop()
-        self.supervisor.close()
-        self.supervisor = Ledger.create(self.count)
+        self.end()
         two.start()
         creating = two.creating()
         self.assertNoResult(creating)
@@ -320,10 +318,7 @@ class RestartTests(WorkersCase):
 
     def test_one_whose_store_fails_keeps_nobody_waiting(self) -> None:
         one, two, three = self.workers
-        for worker in self.workers:
-            worker.stop()
-        self.supervisor.close()
-        self.supervisor = Ledger.create(self.count)
+        self.end()
         one.backend.hold("sessions").fail(BackendError("no answer"))
         self.start()
         two.create(), three.create()

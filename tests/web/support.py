@@ -272,11 +272,13 @@ class WebCase(SynchronousTestCase):
 
     :ivar settings: Of the directory. Set before ``setUp``, as ``limits``.
     :ivar notifier: The same, of whatever is served from then on.
+    :ivar ledger: The same, of sites.
     """
 
     settings = Settings()
     limits = Limits()
     notifier: INotifier | None = None
+    ledger: Ledger | None = None
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -316,18 +318,13 @@ class WebCase(SynchronousTestCase):
         self.successResultOf(resource.manager.start())
         return resource
 
-    def bits_site(
-        self,
-        root: IResource,
-        limits: Limits | None = None,
-        ledger: Ledger | None = None,
-    ) -> BITSSite:
+    def bits_site(self, root: IResource, limits: Limits | None = None) -> BITSSite:
         """Make and start a streaming site."""
         site = BITSSite(
             root,
             reactor=self.clock,
             limits=self.limits if limits is None else limits,
-            ledger=ledger,
+            ledger=self.ledger,
         )
         site.startFactory()
         self.addCleanup(site.stopFactory)

@@ -13,7 +13,7 @@ from typing import Any
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.logger import globalLogPublisher
-from twisted.web.resource import IResource, Resource
+from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from tests.web.support import (
@@ -472,14 +472,6 @@ class LedgerLimitTests(ConnectionLimitTests):
         self.addCleanup(self.ledger.close)
         super().setUp()
 
-    def bits_site(
-        self,
-        root: IResource,
-        limits: Limits | None = None,
-        ledger: Ledger | None = None,
-    ) -> BITSSite:
-        return super().bits_site(root, limits, self.ledger)
-
 
 class WorkersLimitTests(WebCase):
     """How many connections there may be in two workers."""
@@ -493,9 +485,9 @@ class WorkersLimitTests(WebCase):
         self.sites = [self.start(number) for number in range(2)]
 
     def start(self, number: int) -> BITSSite:
-        ledger = Ledger.open(os.dup(self.supervisor.fd), Worker(number, 2))
-        self.addCleanup(ledger.close)
-        return self.bits_site(self.resource, ledger=ledger)
+        self.ledger = Ledger.open(os.dup(self.supervisor.fd), Worker(number, 2))
+        self.addCleanup(self.ledger.close)
+        return self.bits_site(self.resource)
 
     def connect(self, number: int, address: str = "192.0.2.1") -> Peer:
         return Peer(self.sites[number], address)
