@@ -109,6 +109,11 @@ class MemoryTests(LedgerCase):
 
     def test_another_program_does_not_get_it_by_accident(self) -> None:
         self.assertFalse(os.get_inheritable(self.supervisor.fd))
+        fd = os.dup(self.supervisor.fd)
+        os.set_inheritable(fd, True)
+        worker = Ledger.open(fd, Worker(0, 3))
+        self.addCleanup(worker.close)
+        self.assertFalse(os.get_inheritable(fd))
 
     def test_an_empty_one_takes_little_memory(self) -> None:
         ledger = Ledger.create(16)
@@ -432,6 +437,28 @@ class FailureTests(LedgerCase):
         self.failures[0].put("another", 5000.0)
         known = [n for n in range(8) if self.failures[0].get(f"user {n}") is not None]
         self.assertEqual(known, [0, 1, 2, 3, 4, 6, 7])
+
+
+class ClearingTests(LedgerCase):
+    """The supervisor clears what a worker has left half done."""
+
+    def test_a_connection_that_was_being_counted(self) -> None:
+        worker = self.workers[0]
+        memory = worker._memory
+        whole = bytes(memory._map)
+        writes = memory.words = _Writes(memory.words)  # type: ignore[assignment]
+        self.assertTrue(worker.connections().add("192.0.2.1", 9, 9))
+        memory.words = writes._words
+        other = self.workers[1].connections()
+        for count in range(len(writes.log) + 1):
+            memory._map[:] = whole
+            for at, value in writes.log[:count]:
+                memory.words[at] = value
+            self.supervisor.clear_connections(0)
+            self.assertEqual(other.count(), 0)
+            for number in range(3):
+                self.assertTrue(other.add(f"192.0.2.{number}", 3, 1))
+            self.assertFalse(other.add("192.0.2.9", 4, 1))
 
 
 class _Writes:
