@@ -24,10 +24,12 @@ from zope.interface import implementer
 from zope.interface.interface import InterfaceClass
 
 from txbits._deferreds import deferred, together
+from txbits._workers import Worker, new_session_id, slot_of
 from txbits.backends._destinations import checked_segments
 from txbits.backends._serving import StoredFile
 from txbits.backends._threads import InThread, Threads
 from txbits.backends.disk._application import DiskAnswers
+from txbits.backends.disk._boot import this_boot
 from txbits.backends.disk._downloads import open_plain_file, published_file
 from txbits.backends.disk._file_clock import Look
 from txbits.backends.disk._files import Files, at_once, storage_error, translated
@@ -41,8 +43,9 @@ from txbits.backends.disk._recovery import (
     sync_published,
 )
 from txbits.backends.disk._session import DiskSession
+from txbits.backends.disk._slots import remove_slot
 from txbits.backends.disk._staging import FsyncPolicy, Staging
-from txbits.backends.disk._start import open_staging, this_boot
+from txbits.backends.disk._start import open_root
 from txbits.backends.disk._syncs import KernelSyncs, Sync
 from txbits.clocks import Wall, wall_of
 from txbits.errors import BackendError, NoSuchSession
@@ -59,6 +62,7 @@ from txbits.interfaces import (
     IExclusive,
     IOverwriting,
     IPaged,
+    IPartitioned,
     IReadable,
     IReplyAddressable,
     IStoredFile,
@@ -87,13 +91,17 @@ def _absolute(path: str) -> str:
     IPaged,
     IOverwriting,
     IClaimable,
+    IPartitioned,
 )
 @define(eq=False)
 class DiskBackend:
     """
     Keeps sessions and published files below a directory.
 
-    :ivar root: The directory. One server at a time uses it.
+    :ivar root: The directory. One server at a time uses it, or the workers of one.
+    :ivar worker: Which of the processes that use the directory this one is. It has the
+        sessions that it makes, and takes over those that workers who are no more have
+        left.
 
     :param reactor: The steady clock; results of threads arrive through it.
     :param fsync: When bytes are made to survive a system crash: ``"close"`` (before
@@ -108,7 +116,7 @@ class DiskBackend:
     :param wall: Tells seconds since the epoch; if not given, the wall clock that
         belongs to *reactor*.
     :param booted: Names the current boot of the machine; see
-        :func:`txbits.backends.disk._start.this_boot`.
+        :func:`txbits.backends.disk._boot.this_boot`.
     :param create: Whether to create *root*, and its parents, if it is missing. If not,
         the start fails then: the volume with the uploads may not be mounted.
     """
@@ -126,9 +134,15 @@ class DiskBackend:
     _wall: Wall = field(kw_only=True, validator=validators.is_callable())
     _booted: Callable[[], bytes] = field(default=this_boot, kw_only=True)
     _create_root: bool = field(default=True, kw_only=True, alias="create")
+    worker: Worker = field(
+        factory=Worker, kw_only=True, validator=validators.instance_of(Worker)
+    )
     _threads: Threads | None = field(default=None, init=False)
     _syncs: KernelSyncs | None = field(default=None, init=False)
     _opened: Staging | None = field(default=None, init=False)
+    _adopted: dict[int, Staging] = field(factory=dict, init=False)
+    _removed: list[Staging] = field(factory=list, init=False)
+    _has_slots: bool = field(default=False, init=False)
     _served: dict[int, StoredFile] = field(factory=dict, init=False)
     _stopping: bool = field(default=False, init=False)
 
@@ -151,6 +165,25 @@ class DiskBackend:
         if self._opened is None:
             raise BackendError(f"the backend of {self.root} is not started")
         return self._opened
+
+    def _slot_of(self, session_id: UUID) -> Staging:
+        """Where a session is, if it is one of this process."""
+        own = self._staging
+        if not self._adopted:
+            return own
+        return self._adopted.get(slot_of(session_id), own)
+
+    def _slots(self) -> list[Staging]:
+        """All slots of this process, its own first."""
+        return [self._staging, *self._adopted.values()]
+
+    def new_id(self) -> UUID:
+        """Have it tell the slot; see :class:`~txbits.interfaces.IPartitioned`."""
+        return new_session_id(self.worker.number)
+
+    def worker_of(self, session_id: UUID) -> int:
+        """Read it in the id; see :class:`~txbits.interfaces.IPartitioned`."""
+        return self.worker.owner_of(session_id)
 
     def disputes(self, other: IBackend) -> bool:
         """See :class:`~txbits.interfaces.IExclusive`; roots may be nested."""
@@ -178,7 +211,15 @@ class DiskBackend:
         except BaseException:
             await self.stop()
             raise
-        self._log_file_system(self._staging.file_system)
+        if not self.worker.number:
+            self._log_file_system(self._staging.file_system)
+        if self._adopted:
+            _log.info(
+                "{root}: goes on with the sessions of slots {slots}, which other "
+                "workers have left",
+                root=self.root,
+                slots=", ".join(map(str, self._adopted)),
+            )
 
     def _log_file_system(self, found: FileSystem) -> None:
         is_unsafe = self._fsync != "never" and not found.syncs_names
@@ -205,7 +246,7 @@ class DiskBackend:
 
     def _open(self, boot: bytes, in_thread: InThread, sync: Sync) -> None:
         # Also if nothing waits for it any more: stop() then closes it.
-        self._opened = open_staging(
+        own, *adopted = open_root(
             self.root,
             self._files,
             self._fsync,
@@ -214,8 +255,12 @@ class DiskBackend:
             in_thread,
             sync,
             create=self._create_root,
+            worker=self.worker,
             go_on=self._go_on,
         )
+        self._adopted = {one.slot: one for one in adopted}
+        self._has_slots = bool(adopted) or self.worker.count > 1
+        self._opened = own
 
     @deferred
     async def stop(self) -> None:
@@ -225,10 +270,14 @@ class DiskBackend:
             await served.release()
         if self._opened is not None:
             # If this fails, the directory is released nevertheless.
-            for last in (
-                secure_all(self._opened, self._reactor.seconds),
-                self._opened.close_memory.settle(),
-            ):
+            for last in [
+                done
+                for staging in self._slots()
+                for done in (
+                    secure_all(staging, self._reactor.seconds),
+                    staging.close_memory.settle(),
+                )
+            ]:
                 await last.addErrback(self._is_left_unsafe)
         syncs, self._syncs = self._syncs, None
         if syncs is not None:
@@ -237,6 +286,10 @@ class DiskBackend:
         if threads is not None:
             await threads.stop()
         opened, self._opened = self._opened, None
+        others = [*self._adopted.values(), *self._removed]
+        self._adopted, self._removed = {}, []
+        for other in others:
+            other.close()
         if opened is not None:
             opened.close()
 
@@ -279,6 +332,12 @@ class DiskBackend:
         create_directories: bool,
     ) -> IUploadSession:
         staging = self._staging
+        if self._has_slots and slot_of(session_id) != staging.slot:
+            raise BackendError(
+                f"session {session_id} would be looked for in slot "
+                f"{slot_of(session_id)}, but is made in slot {staging.slot}; use the "
+                "ids that new_id() makes"
+            )
         # For Create-Session, a moment ago is good enough: Close-Session checks, too.
         staging.root.check_again()
         if not overwrite and staging.file_system.way is Way.NONE:
@@ -321,7 +380,7 @@ class DiskBackend:
     @deferred
     async def find(self, session_id: UUID) -> IUploadSession:
         """Read a session back; see :class:`~txbits.interfaces.IBackend`."""
-        staging = self._staging
+        staging = self._slot_of(session_id)
         try:
             found = await at_once(load, staging, session_id)
         except NoSuchSession:
@@ -377,7 +436,14 @@ class DiskBackend:
         self, look: Callable[[Sequence[SessionSummary]], Deferred[None]]
     ) -> None:
         """Read them a few at a time; see :class:`~txbits.interfaces.IPaged`."""
-        staging = self._staging
+        for staging in self._slots():
+            await self._list_slot(staging, look)
+
+    async def _list_slot(
+        self,
+        staging: Staging,
+        look: Callable[[Sequence[SessionSummary]], Deferred[None]],
+    ) -> None:
         faults = staging.table.damaged
         session_ids = staging.table.ids()
         for at in range(0, max(len(session_ids), 1), _PAGE):
@@ -398,7 +464,7 @@ class DiskBackend:
         owner: str | AnyOwner | None,
     ) -> bool:
         """Look it up; see :class:`~txbits.interfaces.IBackend`."""
-        staging = self._staging
+        staging = self._slot_of(session_id)
         memory = staging.close_memory
         is_known = await memory.recalls(session_id, destination, owner)
         if not is_known or memory.is_late(session_id):
@@ -429,7 +495,12 @@ class DiskBackend:
     @deferred
     async def clean_up(self, closed_before: float) -> None:
         """Scan the staging area; see :class:`~txbits.interfaces.IBackend`."""
-        staging = self._staging
+        for staging in self._slots():
+            await self._clean_up(staging, closed_before)
+            if staging.slot in self._adopted:
+                await self._remove_if_empty(staging)
+
+    async def _clean_up(self, staging: Staging, closed_before: float) -> None:
         await staging.close_memory.settle()
         concluded = staging.closes.conclude()
         steps = staging.clean_up(closed_before, concluded)
@@ -438,6 +509,20 @@ class DiskBackend:
         ) is not _OVER:
             if fault is not None:
                 _log.error("clean-up could not remove something: {fault}", fault=fault)
+
+    async def _remove_if_empty(self, staging: Staging) -> None:
+        """Remove a slot in which nothing is left. Nothing is ever added to it."""
+        run = staging.in_thread
+        try:
+            if not await run(translated, staging.is_empty):
+                return
+            # It is closed when the backend stops: something may still look into it.
+            self._removed.append(self._adopted.pop(staging.slot))
+            await run(
+                translated, remove_slot, self._files, self._staging.base, staging.slot
+            )
+        except BackendError as fault:
+            _log.error("clean-up could not remove something: {fault}", fault=fault)
 
     @deferred
     async def open_file(self, destination: tuple[str, ...]) -> IStoredFile:
