@@ -288,7 +288,7 @@ class DiskCase(OnDisk, SynchronousTestCase):
 
     def creation(self, backend, destination=("name.txt",), **rules):
         return backend.create(
-            rules.pop("session_id", None) or uuid4(),
+            rules.pop("session_id", None) or backend.new_id(),
             destination,
             owner=rules.pop("owner", None),
             content_name=None,
