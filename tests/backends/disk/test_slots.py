@@ -249,7 +249,7 @@ class LayoutTests(SlotCase):
         for name in ("slot-0", "slot-01", "slot-256", "slot-x", "slot-1.old"):
             os.mkdir(self.staging(name))
         backend = self.begin()
-        self.assertEqual(backend._adopted, {})
+        self.assertEqual(backend._opened.adopted, {})
         self.assertIn("slot-256", os.listdir(self.staging()))
 
     def test_id_of_another_slot_is_refused(self):
@@ -661,7 +661,7 @@ class SharedTests(SlotCase):
         self.kill(*workers)
         backend = self.begin()
         own = backend._staging
-        for other in backend._adopted.values():
+        for other in backend._opened.adopted.values():
             for name in (
                 "tree",
                 "root",

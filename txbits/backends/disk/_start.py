@@ -24,6 +24,7 @@ from txbits.backends.disk._closes import Closes
 from txbits.backends.disk._file_clock import FileClock
 from txbits.backends.disk._files import DIRECTORY, Files, reason, with_remedy
 from txbits.backends.disk._ownership import Ownership
+from txbits.backends.disk._partition import Partition
 from txbits.backends.disk._probe import (
     FileSystem,
     can_move,
@@ -70,7 +71,7 @@ def open_root(
     create: bool,
     worker: Worker,
     go_on: Callable[[], None] = lambda: None,
-) -> list[Staging]:
+) -> Partition:
     """
     Lock a root, create what is missing in it, and open its slots. Slow; for a thread.
 
@@ -78,8 +79,8 @@ def open_root(
     :param create: Whether to create the root if it is missing.
     :param worker: Which of the processes that use the root this is.
     :param go_on: Called again and again; raises an exception to stop this.
-    :returns: The slot in which this process makes its sessions, and then its other
-        slots in which something is left. The first one is to be closed last.
+    :returns: The slots of this process: the one in which it makes its sessions, and
+        others in which something is left.
     :raises BackendError: In one line, if the root cannot be used.
     """
     start = _Start(root, files, fsync, seconds, boot, in_thread, sync, worker, go_on)
@@ -123,7 +124,7 @@ class _Start:
     def _is_to_be_safe(self) -> bool:
         return self._fsync != "never"
 
-    def open(self, *, create: bool) -> list[Staging]:
+    def open(self, *, create: bool) -> Partition:
         """Do it; see :func:`open_root`."""
         root, files = self._root, self._files
         if create:
@@ -136,7 +137,7 @@ class _Start:
         with ExitStack() as descriptors:
             base = self._opened(descriptors, path, _DIRECTORY)
             own = self._open_own(descriptors, path, base)
-            adopted = []
+            adopted = {}
             for slot in slots_among(files.listdir(base)):
                 self._go_on()
                 if slot == own.slot or not self._worker.owns(slot):
@@ -147,9 +148,9 @@ class _Start:
                         remove_slot(files, base, slot)
                     else:
                         descriptors.enter_context(those_of_slot.pop_all())
-                        adopted.append(staging)
+                        adopted[slot] = staging
             descriptors.pop_all()
-            return [own, *adopted]
+            return Partition(self._worker, own, adopted)
 
     def _opened(
         self, descriptors: ExitStack, path: str, flags: int, **where: int

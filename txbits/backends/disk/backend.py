@@ -24,7 +24,7 @@ from zope.interface import implementer
 from zope.interface.interface import InterfaceClass
 
 from txbits._deferreds import deferred, together
-from txbits._workers import Worker, new_session_id, slot_of
+from txbits._workers import Worker, new_session_id
 from txbits.backends._destinations import checked_segments
 from txbits.backends._serving import StoredFile
 from txbits.backends._threads import InThread, Threads
@@ -34,6 +34,7 @@ from txbits.backends.disk._downloads import open_plain_file, published_file
 from txbits.backends.disk._file_clock import Look
 from txbits.backends.disk._files import Files, at_once, storage_error, translated
 from txbits.backends.disk._found import is_published, load, note_unsafe, summaries
+from txbits.backends.disk._partition import Partition
 from txbits.backends.disk._probe import FileSystem, Way
 from txbits.backends.disk._recovery import (
     remove_rest,
@@ -43,7 +44,6 @@ from txbits.backends.disk._recovery import (
     sync_published,
 )
 from txbits.backends.disk._session import DiskSession
-from txbits.backends.disk._slots import remove_slot
 from txbits.backends.disk._staging import FsyncPolicy, Staging
 from txbits.backends.disk._start import open_root
 from txbits.backends.disk._syncs import KernelSyncs, Sync
@@ -75,8 +75,6 @@ _log = Logger()
 
 #: How many sessions a listing reads at a time.
 _PAGE = 256
-
-_OVER = object()
 
 
 def _absolute(path: str) -> str:
@@ -139,10 +137,7 @@ class DiskBackend:
     )
     _threads: Threads | None = field(default=None, init=False)
     _syncs: KernelSyncs | None = field(default=None, init=False)
-    _opened: Staging | None = field(default=None, init=False)
-    _adopted: dict[int, Staging] = field(factory=dict, init=False)
-    _removed: list[Staging] = field(factory=list, init=False)
-    _has_slots: bool = field(default=False, init=False)
+    _opened: Partition | None = field(default=None, init=False)
     _served: dict[int, StoredFile] = field(factory=dict, init=False)
     _stopping: bool = field(default=False, init=False)
 
@@ -161,21 +156,14 @@ class DiskBackend:
             raise BackendError("the backend is stopping")
 
     @property
-    def _staging(self) -> Staging:
+    def _partition(self) -> Partition:
         if self._opened is None:
             raise BackendError(f"the backend of {self.root} is not started")
         return self._opened
 
-    def _slot_of(self, session_id: UUID) -> Staging:
-        """Where a session is, if it is one of this process."""
-        own = self._staging
-        if not self._adopted:
-            return own
-        return self._adopted.get(slot_of(session_id), own)
-
-    def _slots(self) -> list[Staging]:
-        """All slots of this process, its own first."""
-        return [self._staging, *self._adopted.values()]
+    @property
+    def _staging(self) -> Staging:
+        return self._partition.own
 
     def new_id(self) -> UUID:
         """Have it tell the slot; see :class:`~txbits.interfaces.IPartitioned`."""
@@ -213,12 +201,12 @@ class DiskBackend:
             raise
         if not self.worker.number:
             self._log_file_system(self._staging.file_system)
-        if self._adopted:
+        if adopted := self._partition.adopted:
             _log.info(
                 "{root}: goes on with the sessions of slots {slots}, which other "
                 "workers have left",
                 root=self.root,
-                slots=", ".join(map(str, self._adopted)),
+                slots=", ".join(map(str, adopted)),
             )
 
     def _log_file_system(self, found: FileSystem) -> None:
@@ -233,7 +221,7 @@ class DiskBackend:
 
     def why_only_overwriting(self) -> str | None:
         """See :class:`~txbits.interfaces.IOverwriting`."""
-        if self._opened is None or self._opened.file_system.way is not Way.NONE:
+        if self._opened is None or self._opened.own.file_system.way is not Way.NONE:
             return None
         return self._only_overwriting()
 
@@ -246,7 +234,7 @@ class DiskBackend:
 
     def _open(self, boot: bytes, in_thread: InThread, sync: Sync) -> None:
         # Also if nothing waits for it any more: stop() then closes it.
-        own, *adopted = open_root(
+        self._opened = open_root(
             self.root,
             self._files,
             self._fsync,
@@ -258,9 +246,6 @@ class DiskBackend:
             worker=self.worker,
             go_on=self._go_on,
         )
-        self._adopted = {one.slot: one for one in adopted}
-        self._has_slots = bool(adopted) or self.worker.count > 1
-        self._opened = own
 
     @deferred
     async def stop(self) -> None:
@@ -272,7 +257,7 @@ class DiskBackend:
             # If this fails, the directory is released nevertheless.
             for last in [
                 done
-                for staging in self._slots()
+                for staging in self._opened
                 for done in (
                     secure_all(staging, self._reactor.seconds),
                     staging.close_memory.settle(),
@@ -286,10 +271,6 @@ class DiskBackend:
         if threads is not None:
             await threads.stop()
         opened, self._opened = self._opened, None
-        others = [*self._adopted.values(), *self._removed]
-        self._adopted, self._removed = {}, []
-        for other in others:
-            other.close()
         if opened is not None:
             opened.close()
 
@@ -331,13 +312,7 @@ class DiskBackend:
         overwrite: bool,
         create_directories: bool,
     ) -> IUploadSession:
-        staging = self._staging
-        if self._has_slots and slot_of(session_id) != staging.slot:
-            raise BackendError(
-                f"session {session_id} would be looked for in slot "
-                f"{slot_of(session_id)}, but is made in slot {staging.slot}; use the "
-                "ids that new_id() makes"
-            )
+        staging = self._partition.slot_for(session_id)
         # For Create-Session, a moment ago is good enough: Close-Session checks, too.
         staging.root.check_again()
         if not overwrite and staging.file_system.way is Way.NONE:
@@ -380,7 +355,7 @@ class DiskBackend:
     @deferred
     async def find(self, session_id: UUID) -> IUploadSession:
         """Read a session back; see :class:`~txbits.interfaces.IBackend`."""
-        staging = self._slot_of(session_id)
+        staging = self._partition.of(session_id)
         try:
             found = await at_once(load, staging, session_id)
         except NoSuchSession:
@@ -436,7 +411,7 @@ class DiskBackend:
         self, look: Callable[[Sequence[SessionSummary]], Deferred[None]]
     ) -> None:
         """Read them a few at a time; see :class:`~txbits.interfaces.IPaged`."""
-        for staging in self._slots():
+        for staging in self._partition:
             await self._list_slot(staging, look)
 
     async def _list_slot(
@@ -464,7 +439,7 @@ class DiskBackend:
         owner: str | AnyOwner | None,
     ) -> bool:
         """Look it up; see :class:`~txbits.interfaces.IBackend`."""
-        staging = self._slot_of(session_id)
+        staging = self._partition.of(session_id)
         memory = staging.close_memory
         is_known = await memory.recalls(session_id, destination, owner)
         if not is_known or memory.is_late(session_id):
@@ -495,34 +470,7 @@ class DiskBackend:
     @deferred
     async def clean_up(self, closed_before: float) -> None:
         """Scan the staging area; see :class:`~txbits.interfaces.IBackend`."""
-        for staging in self._slots():
-            await self._clean_up(staging, closed_before)
-            if staging.slot in self._adopted:
-                await self._remove_if_empty(staging)
-
-    async def _clean_up(self, staging: Staging, closed_before: float) -> None:
-        await staging.close_memory.settle()
-        concluded = staging.closes.conclude()
-        steps = staging.clean_up(closed_before, concluded)
-        while (
-            fault := await staging.in_thread(translated, next, steps, _OVER)
-        ) is not _OVER:
-            if fault is not None:
-                _log.error("clean-up could not remove something: {fault}", fault=fault)
-
-    async def _remove_if_empty(self, staging: Staging) -> None:
-        """Remove a slot in which nothing is left. Nothing is ever added to it."""
-        run = staging.in_thread
-        try:
-            if not await run(translated, staging.is_empty):
-                return
-            # It is closed when the backend stops: something may still look into it.
-            self._removed.append(self._adopted.pop(staging.slot))
-            await run(
-                translated, remove_slot, self._files, self._staging.base, staging.slot
-            )
-        except BackendError as fault:
-            _log.error("clean-up could not remove something: {fault}", fault=fault)
+        await self._partition.clean_up(closed_before)
 
     @deferred
     async def open_file(self, destination: tuple[str, ...]) -> IStoredFile:
