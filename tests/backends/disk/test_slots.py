@@ -637,6 +637,42 @@ class CrashTests(CrashCase, SlotCase):
         self.fail("it never ends")
 
 
+class DescriptorTests(SlotCase):
+    """What is opened is closed."""
+
+    def left(self):
+        workers = self.begin_all(4)
+        for backend in workers[:2]:
+            self.complete(backend, (str(backend.worker.number),))
+        self.complete(workers[2], ("2",))
+        self.kill(*workers)
+
+    def test_stopping_closes_all(self):
+        self.left()
+        for worker in ((0, 1), (1, 2), (0, 2), (0, 1)):
+            backend = self.worker_of(*worker)
+            self.successResultOf(backend.start())
+            for session_id in self.ids(backend):
+                if slot_of(session_id) == 2:
+                    found = self.successResultOf(backend.find(session_id))
+                    self.successResultOf(found.release())
+            self.successResultOf(backend.clean_up(1e10))
+            self.successResultOf(backend.stop())
+            self.assertEqual(backend._files._open, set())
+
+    def test_start_that_fails_closes_all(self):
+        self.left()
+        os.rename(
+            os.path.join(self.root, ".bits-sessions", "slot-1"),
+            os.path.join(self.root, ".bits-sessions", "slot-9"),
+        )
+        os.symlink("slot-9", os.path.join(self.root, ".bits-sessions", "slot-8"))
+        for worker in ((0, 1), (2, 3), (0, 2)):
+            backend = self.worker_of(*worker)
+            self.failureResultOf(backend.start(), BackendError)
+            self.assertEqual(backend._files._open, set())
+
+
 class SharedTests(SlotCase):
     """What workers have in common."""
 
