@@ -243,3 +243,28 @@ class WaitingTests(DiskCase):
         self.let_go(Failure(BackendError("broken")))
         self.failureResultOf(publishing, BackendError)
         self.assertEqual(self.published(self.backend, ("name.txt",)), b"theirs")
+
+    def test_files_that_appear_in_a_folder_together_share_its_fsync(self):
+        """But none shares one that had begun before its file appeared."""
+        self.backend = self.start()
+        self.place(self.backend, ("a", "other"), b"")
+        sessions = [self.complete(self.backend, ("a", str(n))) for n in range(3)]
+        self.holding = True
+        first, *others = [self.publish(one) for one in sessions]
+        folder = [fd for fd, _ in self.held if self.is_folder(fd)]
+        self.assertEqual(len(folder), 1)
+        self.let_go()
+        self.successResultOf(first)
+        for one in others:
+            self.assertNoResult(one)
+        self.assertEqual(sum(self.is_folder(fd) for fd, _ in self.held), 1)
+        self.let_go()
+        for one in others:
+            self.successResultOf(one)
+        self.assertEqual(self.held, [])
+        with self.assertRaises(OSError):
+            os.fstat(*folder)
+
+    def is_folder(self, fd):
+        path = os.path.join(self.backend.root, "a")
+        return os.path.samestat(os.fstat(fd), os.stat(path))

@@ -72,7 +72,7 @@ async def publish(
         if staging.is_to_be_safe and len(segments) > 1:
             await staging.sync_way(segments)
         name = segments[-1].encode()
-        await _Target(staged, segments, name, parent).fill(overwrite)
+        await _Target(staged, segments, name, parent, there).fill(overwrite)
     finally:
         translated(staging.tree.let_go, parent)
 
@@ -120,12 +120,14 @@ class _Target:
 
     :param name: The last segment.
     :param parent: The descriptor of its directory.
+    :param folder: What ``fstat`` returned for that.
     """
 
     _staged: Staged
     _segments: tuple[str, ...]
     _name: bytes
     _parent: int
+    _folder: os.stat_result
 
     async def fill(self, overwrite: bool) -> None:
         """Make the file appear."""
@@ -234,7 +236,7 @@ class _Target:
         staging = self._staged.staging
         try:
             await together(
-                staging.sync_parent(self._parent),
+                staging.sync_parent(self._parent, self._segments[:-1], self._folder),
                 *staging.sync_record(self._staged.session_id),
             )
         except BackendError:

@@ -42,7 +42,13 @@ from txbits.backends.disk._files import Files, storage_error, translated
 from txbits.backends.disk._ownership import Ownership
 from txbits.backends.disk._probe import FileSystem, Way, sync_names
 from txbits.backends.disk._records import Table
-from txbits.backends.disk._syncs import NameSyncs, SharedSync, Sync
+from txbits.backends.disk._syncs import (
+    FolderSyncs,
+    NameSyncs,
+    SharedSync,
+    Sync,
+    gather_for,
+)
 from txbits.backends.disk._tree import MOMENT, Root, Tree
 from txbits.backends.disk._write_behind import WriteBehind
 from txbits.errors import BackendError, OutOfSpace
@@ -155,6 +161,7 @@ class Staging:
     sync_names: NameSyncs = field(init=False)
     sync_table: SharedSync = field(init=False)
     _sync_root: SharedSync = field(init=False)
+    _sync_folder: FolderSyncs = field(init=False)
     sync_directory: SharedSync = field(init=False)
     close_memory: CloseMemory = field(init=False)
     claims: Claims = field(init=False)
@@ -165,10 +172,12 @@ class Staging:
 
     def __attrs_post_init__(self) -> None:
         self.is_to_be_safe = self.fsync != "never"
-        self.sync_table = SharedSync(self.sync, self.table.fd)
+        gather = gather_for(self.sync)
+        self.sync_table = SharedSync(self.sync, self.table.fd, gather)
         self.sync_names = NameSyncs(self.sync, self.file_system.syncs_names)
-        self.sync_directory = SharedSync(self.sync_names, self.directory)
-        self._sync_root = SharedSync(self.sync_names, self.tree.fd)
+        self.sync_directory = SharedSync(self.sync_names, self.directory, gather)
+        self._sync_root = SharedSync(self.sync_names, self.tree.fd, gather)
+        self._sync_folder = FolderSyncs(self.files, self.sync_names, gather)
         self.close_memory = CloseMemory(
             self.closes,
             self.table,
@@ -192,9 +201,21 @@ class Staging:
             with suppress(OSError):  # nothing was written through these
                 self.files.close(fd)
 
-    def sync_parent(self, fd: int) -> Deferred[None]:
-        """Make the names in a directory of the tree survive a system crash."""
-        return self._sync_root() if fd == self.tree.fd else self.sync_names(fd)
+    def sync_parent(
+        self, fd: int, way: tuple[str, ...], there: os.stat_result
+    ) -> Deferred[None]:
+        """
+        Make the names in a directory of the tree survive a system crash.
+
+        :param fd: The directory, opened. It may be closed at once.
+        :param way: Its path below the root.
+        :param there: What ``fstat`` returned for it.
+        :raises BackendError: If the process has too many open files.
+        """
+        if fd == self.tree.fd:
+            return self._sync_root()
+        # With the path, since the inode numbers of some file systems are not unique.
+        return self._sync_folder(fd, (way, there.st_dev, there.st_ino))
 
     async def sync_way(self, segments: tuple[str, ...]) -> None:
         """
