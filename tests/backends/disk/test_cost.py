@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
 from tests.backends.disk.mortal import DiskCase
+from txbits.backends.disk._staged import SHORT
 from txbits.errors import BackendError
 
 
@@ -20,8 +21,12 @@ class CostTests(DiskCase):
 
     syncs = 0
 
-    def hops(self, fsync):
-        """The life of a session of 1 KiB; how often work went to a thread."""
+    def hops(self, fsync, replaced=None):
+        """
+        The life of a session of 1 KiB; how often work went to a thread.
+
+        :param replaced: The content of a file that it replaces.
+        """
         hops = []
 
         def in_thread(function, *args):
@@ -34,8 +39,11 @@ class CostTests(DiskCase):
         self.successResultOf(self.create(backend).release(remember=True))
         hops.clear()
         backend._files.calls.clear()
-        session = self.complete(backend, data=bytes(1024))
-        self.successResultOf(self.publish(session))
+        if replaced is not None:
+            self.place(backend, ("name.txt",), replaced)
+        overwrite = replaced is not None
+        session = self.complete(backend, data=bytes(1024), overwrite=overwrite)
+        self.successResultOf(self.publish(session, overwrite))
         self.successResultOf(session.release(remember=True))
         self.calls = backend._files.calls
         return len(hops)
@@ -47,6 +55,10 @@ class CostTests(DiskCase):
     def test_a_small_upload_goes_to_no_thread(self):
         for fsync in ("close", "fragment", "never"):
             self.assertEqual(self.hops(fsync), 0)
+            self.assertEqual(self.hops(fsync, replaced=b"short"), 0)
+
+    def test_the_blocks_of_a_long_file_are_freed_in_a_thread(self):
+        self.assertEqual(self.hops("never", replaced=bytes(SHORT + 1)), 1)
 
     def test_a_small_upload_is_synced_with_its_name_and_its_record(self):
         self.syncs = 0
@@ -273,3 +285,24 @@ class WaitingTests(DiskCase):
     def is_folder(self, fd):
         path = os.path.join(self.backend.root, "a")
         return os.path.samestat(os.fstat(fd), os.stat(path))
+
+    def test_files_that_replace_others_together_share_fsyncs(self):
+        """That of their records before, and that of their names afterwards."""
+        self.backend = self.start()
+        names = [("a", str(number)) for number in range(3)]
+        for name in names:
+            self.place(self.backend, name, b"old")
+        sessions = [self.complete(self.backend, one, overwrite=True) for one in names]
+        self.holding = True
+        publishing = [self.publish(one, True) for one in sessions]
+        # The others have come too late for the first fsync of each.
+        for records, folders in ((1, 0), (1, 1), (0, 1)):
+            of_a_folder = [self.is_folder(fd) for fd, _ in self.held]
+            self.assertEqual(of_a_folder.count(False), records)
+            self.assertEqual(of_a_folder.count(True), folders)
+            self.let_go()
+        for one in publishing:
+            self.successResultOf(one)
+        for name in names:
+            self.assertEqual(self.published(self.backend, name), b"whole")
+        self.assertEqual(self.held, [])

@@ -568,7 +568,12 @@ class SharedPowerTests(PowerCase):
                 self.sync = None
                 kernel.files = backend._files
                 uploads = [
-                    Upload(uuid4(), destination, create_directories=True)
+                    Upload(
+                        uuid4(),
+                        destination,
+                        overwrite=random.random() < 0.5,
+                        create_directories=True,
+                    )
                     for destination in (
                         *(("a", "1"), ("a", "2"), ("a", "3")),
                         *(("b", "1"), ("1",), ("2",), ("3",)),

@@ -40,7 +40,7 @@ from txbits.backends.disk._closes import Closes
 from txbits.backends.disk._file_clock import FileClock
 from txbits.backends.disk._files import Files, storage_error, translated
 from txbits.backends.disk._ownership import Ownership
-from txbits.backends.disk._probe import FileSystem, Way, sync_names
+from txbits.backends.disk._probe import FileSystem, Way
 from txbits.backends.disk._records import Table
 from txbits.backends.disk._syncs import (
     FolderSyncs,
@@ -251,22 +251,6 @@ class Staging:
 
             syncs += [self.sync(aside).addBoth(synced), self.sync_directory()]
         return syncs
-
-    def sync_record_in_thread(self, session_id: UUID) -> None:
-        """
-        Do the same, and wait. For a thread.
-
-        :raises OSError: If that fails.
-        """
-        files = self.files
-        aside = self.table.open_aside(session_id)
-        if aside is not None:
-            try:
-                files.fsync(aside)
-            finally:
-                files.close(aside)
-            sync_names(files, self.directory)
-        files.fsync(self.table.fd)
 
     def need_space(self, length: int) -> None:
         """
