@@ -44,10 +44,16 @@ from txbits.backends.disk._closes import Closes
 from txbits.backends.disk._file_clock import FileClock
 from txbits.backends.disk._files import Files, storage_error, translated
 from txbits.backends.disk._ownership import Ownership
-from txbits.backends.disk._probe import FileSystem, Way, sync_names
+from txbits.backends.disk._probe import FileSystem, Way
 from txbits.backends.disk._records import Table
 from txbits.backends.disk._slots import OF_EACH_SLOT
-from txbits.backends.disk._syncs import NameSyncs, SharedSync, Sync
+from txbits.backends.disk._syncs import (
+    FolderSyncs,
+    NameSyncs,
+    SharedSync,
+    Sync,
+    gather_for,
+)
 from txbits.backends.disk._tree import MOMENT, Root, Tree
 from txbits.backends.disk._write_behind import WriteBehind
 from txbits.errors import BackendError, OutOfSpace
@@ -171,6 +177,7 @@ class Staging:
     sync_names: NameSyncs = field(init=False)
     sync_table: SharedSync = field(init=False)
     _sync_root: SharedSync = field(init=False)
+    _sync_folder: FolderSyncs = field(init=False)
     sync_directory: SharedSync = field(init=False)
     close_memory: CloseMemory = field(init=False)
     write_behind: WriteBehind = field(init=False)
@@ -179,17 +186,19 @@ class Staging:
 
     def __attrs_post_init__(self) -> None:
         self.is_to_be_safe = self.fsync != "never"
-        self.sync_table = SharedSync(self.sync, self.table.fd)
+        gather = gather_for(self.sync)
+        self.sync_table = SharedSync(self.sync, self.table.fd, gather)
         if self._own is not None:
             self._share(self._own)
         else:
             self.sync_names = NameSyncs(self.sync, self.file_system.syncs_names)
-            self._sync_root = SharedSync(self.sync_names, self.tree.fd)
+            self._sync_root = SharedSync(self.sync_names, self.tree.fd, gather)
+            self._sync_folder = FolderSyncs(self.files, self.sync_names, gather)
             self.write_behind = WriteBehind(self.files, self.in_thread)
             self._space = _Space(
                 self.files, self.directory, self.root.path, self.seconds
             )
-        self.sync_directory = SharedSync(self.sync_names, self.directory)
+        self.sync_directory = SharedSync(self.sync_names, self.directory, gather)
         self.close_memory = CloseMemory(
             self.closes,
             self.table,
@@ -202,6 +211,7 @@ class Staging:
     def _share(self, own: Staging) -> None:
         self.sync_names = own.sync_names
         self._sync_root = own._sync_root
+        self._sync_folder = own._sync_folder
         self.write_behind = own.write_behind
         self._space = own._space
         self._safe_ways = own._safe_ways
@@ -214,9 +224,21 @@ class Staging:
             with suppress(OSError):  # nothing was written through these
                 self.files.close(fd)
 
-    def sync_parent(self, fd: int) -> Deferred[None]:
-        """Make the names in a directory of the tree survive a system crash."""
-        return self._sync_root() if fd == self.tree.fd else self.sync_names(fd)
+    def sync_parent(
+        self, fd: int, way: tuple[str, ...], there: os.stat_result
+    ) -> Deferred[None]:
+        """
+        Make the names in a directory of the tree survive a system crash.
+
+        :param fd: The directory, opened. It may be closed at once.
+        :param way: Its path below the root.
+        :param there: What ``fstat`` returned for it.
+        :raises BackendError: If the process has too many open files.
+        """
+        if fd == self.tree.fd:
+            return self._sync_root()
+        # With the path, since the inode numbers of some file systems are not unique.
+        return self._sync_folder(fd, (way, there.st_dev, there.st_ino))
 
     async def sync_way(self, segments: tuple[str, ...]) -> None:
         """
@@ -252,22 +274,6 @@ class Staging:
 
             syncs += [self.sync(aside).addBoth(synced), self.sync_directory()]
         return syncs
-
-    def sync_record_in_thread(self, session_id: UUID) -> None:
-        """
-        Do the same, and wait. For a thread.
-
-        :raises OSError: If that fails.
-        """
-        files = self.files
-        aside = self.table.open_aside(session_id)
-        if aside is not None:
-            try:
-                files.fsync(aside)
-            finally:
-                files.close(aside)
-            sync_names(files, self.directory)
-        files.fsync(self.table.fd)
 
     def need_space(self, length: int) -> None:
         """
