@@ -34,7 +34,7 @@ from txbits.service._ports import Ports
 from txbits.service._process import Process, in_words, one_line
 from txbits.service._reload import Reloader
 from txbits.service._served import Served
-from txbits.service._supervisor import Supervisor
+from txbits.service._service_manager import ServiceManager
 from txbits.web import BITSSite
 
 _log = Logger()
@@ -96,7 +96,7 @@ class UploadService(Service):
     :param health: Is told what the service is doing.
     :param admin: The operator's listener, if there is one. It is the first to listen
         and the last to stop.
-    :param supervisor: Is told what the service is doing.
+    :param service_manager: Is told what the service is doing.
     :param shutdown_timeout: Seconds that stopping may take.
     :ivar make_observer: Makes what ``twistd`` logs with; ``None`` for its own.
     :param ports: Gets what listens for uploads.
@@ -111,7 +111,7 @@ class UploadService(Service):
     connections: int
     reloader: Reloader
     health: Health
-    supervisor: Supervisor
+    service_manager: ServiceManager
     admin: AdminListener | None = None
     shutdown_timeout: float = SHUTDOWN_TIMEOUT
     make_observer: Callable[[], Any] | None = field(default=None, init=False)
@@ -158,7 +158,7 @@ class UploadService(Service):
     def _reload(self) -> None:
         # A mistake in one of them does not keep back the other: certificates expire,
         # and permissions are revoked.
-        self.supervisor.reloading()
+        self.service_manager.reloading()
         self.reloader.hangup()
         self._ports.reload()
         self._admin_ports.reload()
@@ -171,11 +171,11 @@ class UploadService(Service):
         for reading in (self.reloader, self._ports, self._admin_ports):
             await reading.over()
         if number == self._reloads and self.health.state == "running":
-            self.supervisor.ready()
+            self.service_manager.ready()
 
     def _begin(self) -> None:
         if self.running:
-            self.supervisor.start(self._status)
+            self.service_manager.start(self._status)
             self.process.on_hangup(self._hang_up_came)
             self._starting = self._start().addErrback(self._cannot_start)
 
@@ -210,7 +210,7 @@ class UploadService(Service):
         self.process.settle()
         self._is_settled = True
         self.health.state = "running"
-        self.supervisor.ready()
+        self.service_manager.ready()
         if self._is_hung_up:
             self._reload()
 
@@ -222,7 +222,7 @@ class UploadService(Service):
         if not failure.check(InvalidSetting):
             line += "; the log has the traceback"
             _log.failure("cannot start: {log_failure}", failure)
-        self.supervisor.failed(line)
+        self.service_manager.failed(line)
         self.process.fail(line)
 
     @deferred
@@ -246,7 +246,7 @@ class UploadService(Service):
                 seconds=self.shutdown_timeout,
             )
             self.process.end_by_force(_FORCE_AFTER)
-        self.supervisor.stop()
+        self.service_manager.stop()
         _log.info("stopped")
 
     def _status(self) -> str:
@@ -260,7 +260,7 @@ class UploadService(Service):
     @deferred
     async def _wind_down(self) -> None:
         self.health.state = "stopping"
-        self.supervisor.stopping()
+        self.service_manager.stopping()
         if self._starting is not None:
             # A store may be unreachable, or have a great many sessions.
             self._starting.cancel()

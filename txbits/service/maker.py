@@ -24,7 +24,7 @@ from txbits.service._ports import Ports
 from txbits.service._process import Process, in_words, one_line
 from txbits.service._reload import Reloader
 from txbits.service._served import Builder
-from txbits.service._supervisor import Supervisor
+from txbits.service._service_manager import ServiceManager
 from txbits.service.options import Options
 from txbits.service.settings import Configuration
 from txbits.web import BITSSite
@@ -114,7 +114,7 @@ def assemble(
         limits.max_connections,
         reloader,
         admin.health,
-        Supervisor.of(reactor, os.environ),
+        ServiceManager.of(reactor, os.environ),
         admin_listener,
         ports=ports,
         admin_ports=admin_ports,

@@ -31,7 +31,7 @@ def _microseconds(text: str | None) -> float | None:
 
 
 @define(eq=False)
-class Supervisor:
+class ServiceManager:
     """
     The service manager that has started this process, if one has.
 
@@ -52,7 +52,7 @@ class Supervisor:
     _has_failed: bool = field(default=False, init=False)
 
     @classmethod
-    def of(cls, reactor: Any, environment: Mapping[str, str]) -> Supervisor:
+    def of(cls, reactor: Any, environment: Mapping[str, str]) -> ServiceManager:
         """Find it by the variables of sd_notify(3) and sd_watchdog_enabled(3)."""
         address = environment.get("NOTIFY_SOCKET")
         if not address or address[0] not in "/@":
