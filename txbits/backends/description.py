@@ -89,6 +89,7 @@ def _disk(context: BackendContext, path: str, *, create: str = "") -> IBackend:
         context.reactor,
         fsync=context.fsync,
         create=create == "yes" or (not create and context.creates_root),
+        worker=context.worker,
     )
 
 

@@ -34,6 +34,7 @@ from txbits.interfaces import (
     AnyOwner,
     IBackend,
     INotifier,
+    IPartitioned,
     IPublicationObserver,
     IStoredFile,
 )
@@ -77,7 +78,8 @@ class SessionManager:
     :param settings: The rules of the virtual directory.
     :param clock: The steady clock: time-outs go by it, and it runs the clean-up. Of a
         reactor that goes by the wall clock, only the timers are used.
-    :param new_id: Makes the ids of new sessions.
+    :param new_id: Makes the ids of new sessions. By default, a backend that is
+        :class:`~txbits.interfaces.IPartitioned` does, or else they are random.
     :param notifier: Asks a server application about complete uploads, if there is one.
     :param wall: Returns the seconds since the epoch; if not given, the wall clock that
         belongs to *clock*, see :func:`txbits.clocks.wall_of`.
@@ -90,7 +92,7 @@ class SessionManager:
     backend: IBackend
     settings: Settings
     clock: IReactorTime
-    _new_id: Callable[[], UUID] = uuid4
+    _new_id: Callable[[], UUID] = field()
     notifier: INotifier | None = None
     wall: Wall = field(kw_only=True)
     name: str = field(default="", kw_only=True)
@@ -100,6 +102,12 @@ class SessionManager:
     _fragments: Fragments = field(init=False)
     _upkeep: Upkeep = field(init=False)
     _disabling: Disabling = field(init=False)
+
+    @_new_id.default
+    def _new_id_of_the_backend(self) -> Callable[[], UUID]:
+        if IPartitioned.providedBy(self.backend):
+            return IPartitioned(self.backend).new_id
+        return uuid4
 
     @wall.default
     def _wall_of_the_clock(self) -> Wall:

@@ -19,6 +19,7 @@ from txbits.interfaces import (
     IClaimable,
     IDownloadable,
     IPaged,
+    IPartitioned,
     IReadable,
     IRefreshable,
     IReplyAddressable,
@@ -37,7 +38,7 @@ from txbits.testing._session_contract import (
 
 __all__ = ["HOSTILE", "BackendContract", "contract"]
 
-_OF_BACKENDS = (IAbilities, IClaimable, IDownloadable, IPaged)
+_OF_BACKENDS = (IAbilities, IClaimable, IDownloadable, IPaged, IPartitioned)
 _OF_SESSIONS = (IReadable, IAddressable, IAnswerable, IReplyAddressable, IRefreshable)
 
 

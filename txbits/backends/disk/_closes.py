@@ -240,6 +240,14 @@ class Closes:
         self._indexed.pop(name, None)
         return any(_begins(chunk, key, _RECORD.size) for chunk in self._chunks(name))
 
+    def is_empty(self) -> bool:
+        """
+        Tell whether no close is remembered, and nothing else is in the directory.
+
+        :raises OSError: If that is not certain.
+        """
+        return not self._files.listdir(self._directory)
+
     def conclude(self) -> int:
         """
         Complete the current file.
