@@ -57,7 +57,7 @@ class Client(Protocol):
     transport: Any
 
     def __init__(self) -> None:
-        self.data = b""
+        self.data = bytearray()
         self.closed: Deferred[None] = Deferred()
         self._waiting: Deferred[None] | None = None
 
@@ -87,30 +87,22 @@ class Client(Protocol):
         """
         while b"\r\n\r\n" not in self.data:
             await self._more()
-        head, _, _ = self.data.partition(b"\r\n\r\n")
+        head = bytes(self.data[: self.data.index(b"\r\n\r\n")])
         end = len(head) + 4
-        lines = head.lower().split(b"\r\n")
-        lengths = [one for one in lines if one.startswith(b"content-length: ")]
+        lines = head.split(b"\r\n")
+        lengths = [one for one in lines if one.startswith(b"Content-Length: ")]
         if is_head:
-            ((status, headers),) = [
-                (one.status, one.headers)
-                for one in responses(
-                    b"\r\n".join(
-                        one
-                        for one in head.split(b"\r\n")
-                        if not one.lower().startswith(b"content-length")
-                    )
-                    + b"\r\n\r\n"
-                )
-            ]
-            headers["content-length"] = [lengths[0].partition(b": ")[2].decode()]
-            self.data = self.data[end:]
-            return Response(status, headers, b"")
+            del self.data[:end]
+            head = head.replace(lengths[0], b"content-length: 0")
+            (found,) = responses(head + b"\r\n\r\n")
+            found.headers["content-length"] = [lengths[0].decode()]
+            return found
         if lengths:
             end += int(lengths[0].partition(b": ")[2])
         while len(self.data) < end:
             await self._more()
-        whole, self.data = self.data[:end], self.data[end:]
+        whole = bytes(self.data[:end])
+        del self.data[:end]
         (found,) = responses(whole)
         return found
 
@@ -161,7 +153,9 @@ class Site:
 
     async def hang(self) -> None:
         """Take nothing that others pass on, and forget what was."""
-        await self.relay_port.stopListening()
+        port, self.relay_port = self.relay_port, None
+        if port is not None:
+            await port.stopListening()
         for channel in list(self.relay.site.channels):
             # As the kernel does when a process is killed.
             channel.transport.abortConnection()
@@ -170,7 +164,10 @@ class Site:
 
     async def stop(self) -> None:
         """Stop to serve."""
-        await self.port.stopListening()
+        port, self.port = self.port, None
+        if port is None:
+            return
+        await port.stopListening()
         await self.hang()
         for channel in list(self.site.channels):
             channel.abort()

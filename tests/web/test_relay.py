@@ -19,10 +19,8 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
-from tests.access.support import HeldThreads
-from tests.web.relayed import SECRET, Client, RelayCase, Site, turn
+from tests.web.relayed import SECRET, RelayCase, turn
 from tests.web.support import (
-    PATH,
     UNKNOWN_ID,
     Authenticator,
     Response,
@@ -33,15 +31,14 @@ from tests.web.support import (
     refusal,
     request,
 )
+from tests.web.test_replies import Application
+from txbits._workers import Worker
 from txbits.errors import CredentialsRejected
-from txbits.interfaces import Answer, Identity
-from txbits.sessions import Settings
-from txbits.testing import HoldableNotifier
+from txbits.interfaces import Identity
 from txbits.web import Relay
 from txbits.web._relay import incoming, relay
 from txbits.web._relay.opening import Client as Known
 from txbits.web._streaming import READ_SIZE
-from txbits._workers import Worker
 
 _LONG = 4 * 1024 * 1024
 _DATA = bytes(range(256)) * (_LONG // 256)
@@ -366,3 +363,408 @@ class LossTests(RelayCase):
         gate.open()
         self.assertEqual((await client.answer()).status, 200)
         self.assertEqual(self.there.held(), data)
+
+
+class ReplyTests(RelayCase):
+    """Replies of server applications."""
+
+    async def start(self, **settings: Any) -> None:
+        self.application = Application(b"")
+        await super().start(notifier=self.application, **settings)
+
+    async def upload(self, reply: bytes) -> bytes:
+        """Upload a file, and return the path of the reply to it."""
+        self.application.data = reply
+        session_id = await self.create()
+        client = await self.connect()
+        ack = await client.ask(fragment(session_id, 0, b"abc", 3))
+        url = ack["BITS-Reply-URL"] or ""
+        self.assertTrue(url.startswith("http://upload.example/BITS"), ack)
+        return url.removeprefix("http://upload.example").encode()
+
+    async def test_reply_is_the_same_at_each_worker(self) -> None:
+        path = await self.upload(b"reply" * 1000)
+        for method, headers in (
+            (b"GET", {}),
+            (b"HEAD", {}),
+            (b"GET", {"range": b"bytes=10-19"}),
+            (b"GET", {"range": b"bytes=10-19,30-39"}),
+            (b"GET", {"range": b"bytes=999999-"}),
+            (b"GET", {"version": b"HTTP/1.0"}),
+            (b"GET", {"version": b"HTTP/1.0", "connection": b"keep-alive"}),
+            (b"GET", {"content_length": b"3", "body": b"abc"}),
+        ):
+            answers = []
+            for site in (self.there, self.here):
+                client = await self.connect(site)
+                answer = await client.ask(
+                    request(method, path, **headers), is_head=method == b"HEAD"
+                )
+                body = answer.body
+                if b"multipart" in (answer["Content-Type"] or "").encode():
+                    # Each has a boundary of its own.
+                    body = body.replace(body[2:42], b"-" * 40)
+                    answer.headers["content-type"] = []
+                answers.append((answer.status, answer.headers, body))
+            self.assertEqual(*answers)
+            self.assertIn(answers[0][0], (200, 206, 416))
+
+    async def test_client_that_reads_slowly(self) -> None:
+        reply = os.urandom(64 * 1024) * 1024
+        path = await self.upload(reply)
+        client = await self.connect()
+        client.transport.pauseProducing()
+        client.transport.write(request(b"GET", path))
+        channels = self.here.site.channels
+        await self.until(lambda: any(one._waitingForTransport for one in channels))
+        for _ in range(200):
+            await turn()
+        for one in channels:
+            self.assertLess(len(one.transport.dataBuffer), 2 * READ_SIZE)
+            self.assertLess(one.transport._tempDataLen, 2 * READ_SIZE)
+        client.transport.resumeProducing()
+        self.assertEqual((await client.answer()).body, reply)
+        # The connection can be used again.
+        self.assertEqual((await client.ask(request(b"GET", path))).body, reply)
+
+    async def test_client_that_leaves_while_it_reads(self) -> None:
+        path = await self.upload(bytes(64 * 1024 * 1024))
+        client = await self.connect()
+        client.transport.pauseProducing()
+        client.transport.write(request(b"GET", path))
+        await self.until(lambda: self.there.passed)
+        client.transport.abortConnection()
+        await self.until(lambda: len(self.there.passed) <= 1)
+        for one in self.clients:
+            one.transport.abortConnection()
+        await self.until(lambda: not self.there.passed)
+
+
+class AccessTests(RelayCase):
+    """Who sends a packet is established where its session is."""
+
+    async def start(self, **settings: Any) -> None:
+        self.authenticator = Authenticator(Identity("alice", "told"))
+        settings.setdefault("authenticators", [self.authenticator])
+        await super().start(**settings)
+
+    async def test_client_is_known_by_its_own_address(self) -> None:
+        events: list[Any] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        session_id = await self.create()
+        client = await self.connect()
+        asked = self.authenticator.asked
+        asked.clear()
+        await client.ask(packet(b"Close-Session", session_id, target=b"/a/b.txt?q"))
+        (credentials,) = asked
+        self.assertEqual(credentials.address, "127.0.0.1")
+        self.assertEqual(credentials.query, b"q")
+        self.assertFalse(credentials.is_secure)
+        self.assertFalse(credentials.is_proxied)
+        self.assertIsNone(credentials.certificate())
+        (channel,) = self.there.passed
+        self.assertEqual(channel.getPeer(), client.transport.getHost())
+        self.assertEqual(channel.getHost(), self.here.port.getHost())
+        (closed,) = [one for one in events if one.get("outcome") == "published"]
+        self.assertEqual(closed["client"], "127.0.0.1")
+
+    async def test_proxies_are_trusted_by_their_address(self) -> None:
+        await self.restart(
+            authenticators=[self.authenticator], trusted_proxies=["127.0.0.1"]
+        )
+        session_id = await self.create()
+        client = await self.connect()
+        self.authenticator.asked.clear()
+        await client.ask(
+            packet(b"Close-Session", session_id, x_forwarded_for=b"192.0.2.7")
+        )
+        (credentials,) = self.authenticator.asked
+        self.assertEqual(credentials.address, "192.0.2.7")
+        self.assertTrue(credentials.from_trusted_proxy)
+
+    async def test_challenge_reaches_the_client_which_goes_on(self) -> None:
+        session_id = await self.create()
+        client = await self.connect()
+        self.authenticator.answer = CredentialsRejected("no")
+        for body in (b"abc", _DATA):
+            ack = await client.ask(fragment(session_id, 0, body, len(body)))
+            self.assertEqual(ack.status, 401)
+            self.assertEqual(ack.headers["www-authenticate"], ["Told"])
+        self.authenticator.answer = Identity("alice", "told")
+        ack = await client.ask(fragment(session_id, 0, b"abc", 3))
+        self.assertEqual(ack.status, 200)
+
+    async def test_what_is_remembered_is_that_of_one_connection(self) -> None:
+        session_id = await self.create()
+        memories = []
+        for _ in range(2):
+            client = await self.connect()
+            for _ in range(2):
+                await client.ask(fragment(session_id, 0, b"abc", 9))
+                memories.append(self.authenticator.asked[-1].connection)
+        first, again, other, _ = memories
+        self.assertIs(first, again)
+        self.assertIsNot(first, other)
+
+
+class _Raw(Protocol):
+    """A program that connects to a relay socket."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.closed: Deferred[None] = Deferred()
+
+    def dataReceived(self, data: bytes) -> None:
+        self.data += data
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.closed.callback(None)
+
+
+class OpeningTests(RelayCase):
+    """Who may speak on a relay socket."""
+
+    async def raw(self) -> _Raw:
+        """Connect to the socket."""
+        endpoint = UNIXClientEndpoint(reactor, self.paths[1])
+        raw: _Raw = await endpoint.connect(Factory.forProtocol(_Raw))
+        return raw
+
+    def opening(self, secret: bytes = SECRET) -> bytes:
+        address = self.here.port.getHost()
+        return Known(address, address).opening(secret)
+
+    async def test_opening_may_come_in_pieces(self) -> None:
+        raw = await self.raw()
+        for number, byte in enumerate(self.opening()):
+            raw.transport.write(bytes([byte]))
+            if number % 20 == 0:
+                await turn()
+        await self.until(lambda: raw.data)
+        self.assertEqual(raw.data, b"+")
+        raw.transport.write(packet(b"Ping"))
+        await self.until(lambda: raw.data.endswith(b"\r\n\r\n"))
+        raw.transport.loseConnection()
+        await raw.closed
+
+    async def test_nobody_else_is_heard(self) -> None:
+        whole = self.opening()
+        head = len(SECRET)
+        for data in (
+            self.opening(b"x" * 32),
+            SECRET[:-1] + b"x" + whole[head:],
+            packet(b"Ping"),
+            SECRET + b"\xff" * 4,
+            SECRET + b"\0\0\0\1{",
+            SECRET + b"\0\0\0\2{}",
+            SECRET + b"\0\0\0\1" + b"1",
+        ):
+            raw = await self.raw()
+            raw.transport.write(data)
+            await raw.closed
+            self.assertEqual(raw.data, b"", data)
+
+    async def test_other_users_are_not_heard(self) -> None:
+        self.patch(incoming.os, "geteuid", lambda: os.getuid() + 1)
+        raw = await self.raw()
+        raw.transport.write(self.opening())
+        await raw.closed
+        self.assertEqual(raw.data, b"")
+
+    async def test_who_says_nothing_is_dropped(self) -> None:
+        self.patch(incoming, "_OPENING_TIMEOUT", 0.01)
+        raw = await self.raw()
+        await raw.closed
+
+    async def test_who_leaves_at_once_leaves_nothing(self) -> None:
+        raw = await self.raw()
+        raw.transport.loseConnection()
+        await raw.closed
+        for _ in range(5):
+            await turn()
+        self.assertEqual(self.there.passed, set())
+
+    def test_settings_that_cannot_be_right(self) -> None:
+        for count, secret in ((1, SECRET), (2, b"short")):
+            with self.assertRaises(ValueError):
+                Relay(Worker(0, 2), ["x"] * count, secret, reactor)
+
+
+class _Script(Protocol):
+    """A worker that does as its factory says."""
+
+    def __init__(self) -> None:
+        self._data = b""
+
+    def connectionMade(self) -> None:
+        # Welcome, whoever it is.
+        self.transport.write(b"+")
+
+    def dataReceived(self, data: bytes) -> None:
+        self._data += data
+        script = self.factory.script
+        if script and script[0][0] in self._data:
+            self._data = b""
+            _, answer, is_end = script.pop(0)
+            self.transport.write(answer)
+            if is_end:
+                self.transport.loseConnection()
+
+
+class AbsenceTests(RelayCase):
+    """The other worker is away, or ends."""
+
+    async def play(self, *script: tuple[bytes, bytes, bool]) -> None:
+        """
+        Let the other worker be played.
+
+        :param script: What it waits for in all that has come, what it answers, and
+            whether it ends then.
+        """
+        await self.there.hang()
+        factory = Factory.forProtocol(_Script)
+        factory.script = list(script)
+        self.played = factory.script
+        port = incoming.RelayPort.adopt(
+            reactor,
+            self.there.listening.fileno(),
+            factory,  # type: ignore[arg-type]
+        )
+        self.addCleanup(port.stopListening)
+
+    def assert_unavailable(self, answer: Response, session_id: bytes) -> None:
+        """The client is to try again later."""
+        row = refusal("worker-unavailable")
+        self.assertEqual(answer.status, row.status)
+        self.assertEqual(answer["Retry-After"], "10")
+        self.assertEqual(answer["BITS-Error-Code"], "0x800700AA")
+        self.assertEqual(answer["BITS-Session-Id"], session_id.decode())
+
+    async def test_packet_waits_for_a_worker_that_starts_again(self) -> None:
+        session_id = await self.create()
+        await self.there.hang()
+        client = await self.connect()
+        client.transport.write(fragment(session_id, 0, _DATA, _LONG))
+        for _ in range(50):
+            await turn()
+        self.assertEqual(client.data, b"")
+        self.there.listen()
+        self.assertEqual((await client.answer()).status, 200)
+        self.assertEqual(self.there.held(), _DATA)
+
+    async def test_packet_does_not_wait_for_long(self) -> None:
+        session_id = await self.create()
+        await self.there.hang()
+        self.patch(relay, "_PATIENCE", 0.05)
+        client = await self.connect()
+        for _ in range(2):
+            ack = await client.ask(fragment(session_id, 0, _DATA, _LONG))
+            self.assert_unavailable(ack, session_id)
+        path = b"/BITS-Sessions/Replies/%b/responsefile.bin" % session_id
+        answer = await client.ask(request(b"GET", path))
+        self.assertEqual((answer.status, answer["Retry-After"]), (503, "10"))
+
+    async def test_worker_without_a_socket(self) -> None:
+        session_id = await self.create()
+        os.unlink(self.paths[1])
+        self.patch(relay, "_PATIENCE", 0.05)
+        client = await self.connect()
+        ack = await client.ask(packet(b"Close-Session", session_id))
+        self.assert_unavailable(ack, session_id)
+
+    async def test_client_that_does_not_wait(self) -> None:
+        session_id = await self.create()
+        await self.there.hang()
+        before = self.descriptors()
+        client = await self.connect()
+        client.transport.write(fragment(session_id, 0, _DATA, _LONG))
+        await self.until(lambda: self.here.relay.passed_on)
+        for _ in range(10):
+            await turn()
+        client.transport.abortConnection()
+        await self.until(lambda: self.descriptors() <= before)
+
+    async def test_short_packet_is_repeated(self) -> None:
+        session_id = await self.create()
+        for data in (
+            fragment(session_id, 0, b"abc", 9),
+            packet(b"Close-Session", session_id),
+        ):
+            await self.play(
+                (b"BITS_POST", b"", True),
+                (b"BITS_POST", b"HTTP/1.1 200 OK\r\nContent-Le", True),
+                (b"BITS_POST", b"That is no HTTP\r\n\r\n", False),
+                (b"BITS_POST", b"HTTP/1.1 202 OK\r\nContent-Length: 0\r\n\r\n", True),
+            )
+            client = await self.connect()
+            ack = await client.ask(data)
+            self.assertEqual((ack.status, self.played), (202, []))
+
+    async def test_body_that_is_lost_has_to_be_sent_again(self) -> None:
+        session_id = await self.create()
+        await self.play((_DATA[:READ_SIZE], b"", True))
+        client = await self.connect()
+        ack = await client.ask(fragment(session_id, 0, _DATA, _LONG))
+        self.assert_unavailable(ack, session_id)
+        await self.play((_DATA, b"HTTP/1.1 202 OK\r\nContent-Length: 0\r\n\r\n", False))
+        ack = await client.ask(fragment(session_id, 0, _DATA, _LONG))
+        self.assertEqual(ack.status, 202)
+
+    async def test_answer_that_breaks_off(self) -> None:
+        session_id = await self.create()
+        path = b"/BITS-Sessions/Replies/%b/responsefile.bin" % session_id
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"
+        await self.play((b"GET", head + b"abc", True))
+        client = await self.connect()
+        client.transport.write(request(b"GET", path))
+        await client.closed
+        self.assertNotIn(b"503", client.data)
+
+    async def test_answer_that_ends_with_its_connection(self) -> None:
+        session_id = await self.create()
+        path = b"/BITS-Sessions/Replies/%b/responsefile.bin" % session_id
+        for version in (b"HTTP/1.1", b"HTTP/1.0"):
+            await self.play((b"GET", b"HTTP/1.1 200 OK\r\n\r\nabc", True))
+            client = await self.connect()
+            client.transport.write(
+                request(b"GET", path, version=version, connection=b"close")
+            )
+            await client.closed
+            self.assertIn(b"abc", client.data)
+
+    async def test_worker_that_says_more_than_it_was_asked(self) -> None:
+        session_id = await self.create()
+        answer = b"HTTP/1.1 202 OK\r\nContent-Length: 0\r\n\r\n"
+        await self.play((b"BITS_POST", 2 * answer, False), (b"BITS", answer, False))
+        client = await self.connect()
+        for _ in range(2):
+            ack = await client.ask(packet(b"Close-Session", session_id))
+            self.assertEqual(ack.status, 202)
+
+    async def test_worker_that_has_started_again_between_two_packets(self) -> None:
+        session_id = await self.create()
+        client = await self.connect()
+        for number in range(3):
+            ack = await client.ask(fragment(session_id, number, b"a", 9))
+            self.assertEqual(ack.status, 200)
+            await self.there.hang()
+            self.there.listen()
+
+
+class ManyTests(RelayCase):
+    """More workers than one client should need."""
+
+    count = 12
+
+    async def test_relay_connections_of_a_client_are_few(self) -> None:
+        client = await self.connect()
+        for path in self.paths[2:]:
+            os.unlink(path)
+            os.symlink(self.paths[1], path)
+        for number in itertools.chain(range(1, 12), range(1, 12)):
+            session_id = b"{11111111-2222-8333-8444-5555AAAABB%02X}" % number
+            ack = await client.ask(packet(b"Close-Session", session_id))
+            self.assertEqual(ack.status, 500)
+        self.assertEqual(self.here.relay.passed_on, 22)
+        await self.until(lambda: len(self.there.passed) == 8)

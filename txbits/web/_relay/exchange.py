@@ -144,6 +144,8 @@ class Exchange:
         """Begin to answer."""
         request = self._request
         self.has_begun = True
+        if request.clientproto == b"HTTP/1.0" and not request.keeps_alive:
+            request.setHeader(b"Connection", b"close")
         kept = [one for one in headers if one[0].lower() not in _OWN]
         if (
             self.is_head

@@ -134,7 +134,7 @@ class _Entrance(Protocol):
         self._data += data
         try:
             opening = read_opening(self._data, self._site.secret)
-        except (ValueError, KeyError, TypeError) as error:
+        except ValueError as error:
             self._refuse(str(error))
             return
         if opening is None:
@@ -199,6 +199,8 @@ class RelayPort(unix.Port):
     """
 
     mode = 0o600
+    # That would end the socket for all processes that have it.
+    _shouldShutdown = False
 
     @classmethod
     def adopt(cls, reactor: Any, fd: int, site: RelaySite) -> RelayPort:
@@ -208,7 +210,7 @@ class RelayPort(unix.Port):
         :param fd: It is duplicated.
         """
         port: RelayPort = cls._fromListeningDescriptor(reactor, fd, site)
-        port.backlog, port.mode = _BACKLOG, 0o600
+        port.backlog = _BACKLOG
         port.startListening()
         return port
 

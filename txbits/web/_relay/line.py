@@ -126,6 +126,7 @@ class Line(Protocol):
     def close(self) -> None:
         """Close it, but not before the other worker gets what has come of a body."""
         self.is_closed = True
+        self._welcome = None
         exchange, self._exchange = self._exchange, None
         if exchange is None or not exchange.is_sending:
             self.transport.abortConnection()

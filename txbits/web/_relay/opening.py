@@ -99,14 +99,17 @@ def read_opening(data: bytes, secret: bytes) -> tuple[Client, bytes] | None:
         raise ValueError(f"what it knows of a client takes {length} bytes")
     if len(data) < begin + length:
         return None
-    known = json.loads(data[begin : begin + length])
-    certificate = known.get("certificate")
-    client = Client(
-        _decoded(known["address"]),
-        _decoded(known["host"]),
-        known["secure"],
-        None if certificate is None else b64decode(certificate),
-    )
+    try:
+        known = json.loads(data[begin : begin + length])
+        certificate = known.get("certificate")
+        client = Client(
+            _decoded(known["address"]),
+            _decoded(known["host"]),
+            known["secure"],
+            None if certificate is None else b64decode(certificate),
+        )
+    except (AttributeError, LookupError, TypeError) as error:
+        raise ValueError(f"what it knows of a client is incomplete: {error}") from error
     return client, data[begin + length :]
 
 
