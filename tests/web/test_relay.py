@@ -10,17 +10,34 @@ from __future__ import annotations
 import itertools
 import os
 import socket
+from base64 import b64encode
+from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.internet.endpoints import (
+    TCP4ClientEndpoint,
+    UNIXClientEndpoint,
+    serverFromString,
+    wrapClientTLS,
+)
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.ssl import (
+    Certificate,
+    PrivateCertificate,
+    optionsForClientTLS,
+)
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
-from tests.web.relayed import SECRET, RelayCase, turn
+from tests.access.test_keytab import key_of, keytab
+from tests.access.test_negotiate import PlayedAcceptor, at_once
+from tests.openssl import Authority
+from tests.web.relayed import SECRET, Client, RelayCase, turn
 from tests.web.support import (
+    DESTINATION,
+    PATH,
     UNKNOWN_ID,
     Authenticator,
     Response,
@@ -33,8 +50,10 @@ from tests.web.support import (
 )
 from tests.web.test_replies import Application
 from txbits._workers import Worker
+from txbits.access.certificate import CertificateAuthenticator
+from txbits.access.negotiate import NegotiateAuthenticator
 from txbits.errors import CredentialsRejected
-from txbits.interfaces import Identity
+from txbits.interfaces import Credentials, Identity
 from txbits.web import Relay
 from txbits.web._relay import incoming, relay
 from txbits.web._relay.opening import Client as Known
@@ -401,6 +420,7 @@ class ReplyTests(RelayCase):
                     request(method, path, **headers), is_head=method == b"HEAD"
                 )
                 body = answer.body
+                self.assertEqual(len(answer.headers.pop("date")), 1)
                 if b"multipart" in (answer["Content-Type"] or "").encode():
                     # Each has a boundary of its own.
                     body = body.replace(body[2:42], b"-" * 40)
@@ -506,6 +526,154 @@ class AccessTests(RelayCase):
         first, again, other, _ = memories
         self.assertIs(first, again)
         self.assertIsNot(first, other)
+
+
+class LoginTests(RelayCase):
+    """Schemes that authenticate connections."""
+
+    async def start(self, **settings: Any) -> None:
+        path = Path(self.mktemp())
+        path.write_bytes(keytab(key_of("HTTP", "a")))
+        path.chmod(0o600)
+        self.acceptor = PlayedAcceptor()
+        for site in (self.here, self.there):
+            one = NegotiateAuthenticator(
+                reactor,
+                str(path),
+                ["EXAMPLE.TEST"],
+                acceptor=self.acceptor,
+                in_thread=at_once,
+            )
+            await site.start(authenticators=[one])
+            self.addCleanup(site.stop)
+
+    def token(self, said: bytes) -> bytes:
+        """What a client sends that logs in."""
+        return b"Negotiate " + b64encode(said)
+
+    async def status(self, client: Any, data: bytes) -> int:
+        """The status of the answer to a packet."""
+        return int((await client.ask(data)).status)
+
+    async def test_login_holds_at_both_workers(self) -> None:
+        session_id = await self.create(authorization=self.token(b"alice"))
+        client = await self.connect()
+        ping = packet(b"Ping", authorization=self.token(b"alice"))
+        self.assertEqual(await self.status(client, ping), 200)
+        self.acceptor.seen.clear()
+        for number in range(3):
+            data = fragment(session_id, number, b"a", 9)
+            self.assertEqual(await self.status(client, data), 200)
+        self.assertEqual(self.acceptor.seen, [])
+        # It does not hold on another connection.
+        client = await self.connect()
+        self.assertEqual(await self.status(client, data), 401)
+        data = fragment(session_id, 3, b"a", 9, authorization=self.token(b"alice"))
+        self.assertEqual(await self.status(client, data), 200)
+        data = fragment(session_id, 4, b"a", 9)
+        self.assertEqual(await self.status(client, data), 200)
+        self.assertEqual(len(self.acceptor.seen), 1)
+
+    async def test_client_is_who_has_logged_in_last(self) -> None:
+        session_id = await self.create(authorization=self.token(b"alice"))
+        client = await self.connect()
+        first = fragment(session_id, 0, b"a", 9, authorization=self.token(b"alice"))
+        self.assertEqual(await self.status(client, first), 200)
+        for other in (
+            {"authorization": self.token(b"bob")},
+            {"authorization": b"Basic YTpi"},
+            {"target": PATH + b"?txbits-link=x"},
+        ):
+            await client.ask(packet(b"Ping", **other))
+            again = await self.status(client, fragment(session_id, 1, b"a", 9))
+            self.assertNotEqual(again, 200)
+            self.assertEqual(await self.status(client, first), 200)
+            # Here nobody is known since then.
+            self.assertEqual(await self.status(client, packet(b"Ping")), 401)
+            self.assertEqual(
+                await self.status(client, fragment(session_id, 1, b"a", 9)), 200
+            )
+
+    async def test_login_of_several_steps(self) -> None:
+        session_id = await self.create(authorization=self.token(b"alice"))
+        client = await self.connect()
+        # The body is withheld until the server is content.
+        withheld = fragment(
+            session_id,
+            0,
+            b"abc",
+            3,
+            content_length=b"0",
+            authorization=self.token(b"more"),
+        )[:-3]
+        self.acceptor.seen.clear()
+        ack = await client.ask(withheld)
+        self.assertEqual(ack.status, 401)
+        self.assertEqual(
+            ack.headers["www-authenticate"], [self.token(b"answer").decode()]
+        )
+        data = fragment(session_id, 0, b"abc", 3, authorization=self.token(b"alice"))
+        ack = await client.ask(data)
+        self.assertEqual(ack.status, 200)
+        self.assertEqual(ack.headers["persistent-auth"], ["true"])
+        self.assertEqual(self.acceptor.seen, [(None, b"more"), (1, b"alice")])
+
+
+class TLSTests(RelayCase):
+    """What a client has shown in the handshake of TLS."""
+
+    async def start(self, **settings: Any) -> None:
+        folder = Path(self.mktemp()).absolute()
+        folder.mkdir()
+        self.authority = Authority(folder)
+        certificate, key = self.authority.issue_server()
+        self.identity = self.authority.issue("alice")
+        endpoint = serverFromString(
+            reactor,
+            f"https:0:interface=127.0.0.1:certificate={certificate}:key={key}"
+            f":client-ca={self.authority.certificate}",
+        )
+        settings = {"authenticators": [CertificateAuthenticator()]}
+        await self.here.start(endpoint, **settings)
+        self.addCleanup(self.here.stop)
+        await self.there.start(**settings)
+        self.addCleanup(self.there.stop)
+
+    async def test_certificate_counts_at_the_other_worker(self) -> None:
+        address = self.here.port.getHost()
+        read = CertificateAuthenticator()
+        certificate, key = (Path(one).read_bytes() for one in self.identity)
+        trust = Certificate.loadPEM(self.authority.certificate.read_bytes())
+        options = optionsForClientTLS(
+            "127.0.0.1",
+            trustRoot=trust,
+            clientCertificate=PrivateCertificate.loadPEM(certificate + key),
+        )
+        endpoint = wrapClientTLS(
+            options, TCP4ClientEndpoint(reactor, "127.0.0.1", address.port)
+        )
+        # The id that the other worker makes for its own, as alice.
+        session_id = self.there.backend.new_id()
+        await self.there.backend.create(
+            session_id,
+            DESTINATION,
+            owner="alice",
+            content_name=None,
+            overwrite=True,
+            create_directories=True,
+        )
+        client: Any = await endpoint.connect(Factory.forProtocol(Client))
+        self.clients.append(client)
+        written = b"{%b}" % str(session_id).upper().encode()
+        ack = await client.ask(fragment(written, 0, _DATA, _LONG))
+        self.assertEqual(ack.status, 200, ack)
+        (channel,) = self.there.passed
+        self.assertTrue(channel.isSecure())
+        self.assertEqual(channel.getHost(), address)
+        shown = channel.getPeerCertificate
+        identity = await read.authenticate(Credentials({}, certificate=shown))
+        self.assertEqual(identity, Identity("alice", "certificate"))
+        self.assertEqual(self.there.held(), _DATA)
 
 
 class _Raw(Protocol):

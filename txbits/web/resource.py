@@ -30,7 +30,7 @@ from txbits.protocol.codec import (
     is_upload_request,
     parse_packet,
 )
-from txbits.protocol.packets import Fragment
+from txbits.protocol.packets import Fragment, Packet
 from txbits.protocol.refusals import METHOD_NOT_ALLOWED
 from txbits.sessions import Caller, SessionManager, Settings
 from txbits.sessions.naming import shown
@@ -221,7 +221,9 @@ class BITSResource(Resource):
             packet = parse_packet(headers, is_short=is_short)
         except (RemoteProtocolError, UploadsDisabled) as error:
             if isinstance(error, BodyWithheld) and not self._gate.is_open:
-                begun(self._refuse_withheld(request, error, destination, caller))
+                refuse_it = self._refusing(Fragment, destination, caller)
+                if not self._passes_on(request, error.session_id, refuse_it):
+                    begun(self._refuse_withheld(request, error, destination, caller))
                 return NOT_DONE_YET
             refuse(
                 request,
@@ -236,14 +238,7 @@ class BITSResource(Resource):
         if self._relay is not None and self._passes_on(
             request,
             getattr(packet, "session_id", None),
-            partial(
-                refuse,
-                destination=destination,
-                caller=caller,
-                packet_type=packet.packet_type,
-                counts=self.manager.counts,
-                hides_id=self._gate.hides_ids,
-            ),
+            self._refusing(type(packet), destination, caller),
         ):
             return NOT_DONE_YET
         handler = HANDLERS[type(packet)](
@@ -252,6 +247,19 @@ class BITSResource(Resource):
         handler.is_logged = self.log_packets
         begun(handler.answer(request))
         return NOT_DONE_YET
+
+    def _refusing(
+        self, packet: type[Packet], destination: tuple[str, ...], caller: Caller
+    ) -> Callable[[Request, Exception], None]:
+        """Make what refuses a packet."""
+        return partial(
+            refuse,
+            destination=destination,
+            caller=caller,
+            packet_type=packet.packet_type,
+            counts=self.manager.counts,
+            hides_id=self._gate.hides_ids,
+        )
 
     def _passes_on(
         self,
@@ -267,10 +275,14 @@ class BITSResource(Resource):
         :returns: Whether it is passed on.
         """
         relay = self._relay
-        if relay is None or session_id is None:
+        if relay is None:
             return False
-        number = relay.owner_of(request, self.manager.backend, session_id)
+        number = None
+        if session_id is not None:
+            number = relay.owner_of(request, self.manager.backend, session_id)
         if number is None:
+            if self._gate.remembers:
+                relay.keep_logins_apart(request)
             return False
         begun(self._pass_on(relay, request, number, refuse))
         return True
@@ -283,7 +295,7 @@ class BITSResource(Resource):
         refuse: Callable[[Request, Exception], None],
     ) -> None:
         try:
-            await relay.pass_on(request, number)
+            await relay.pass_on(request, number, self._gate)
         except Exception as error:  # noqa: BLE001 - the edge: every error is answered
             refuse(request, error)
 

@@ -29,6 +29,7 @@ from txbits.web._relay.opening import (
 )
 from txbits.web._streaming import (
     MAX_HEAD,
+    TOLD_LOGINS,
     BITSSite,
     Limits,
     StreamingChannel,
@@ -67,12 +68,15 @@ class RelayedChannel(StreamingChannel):
     """
 
     client: Client
+    memory: dict[Any, Any]
     # A head that the other side has accepted may have become longer by blanks.
     MAX_LENGTH = totalHeadersSize = 2 * MAX_HEAD
 
     def connectionMade(self) -> None:
         super().connectionMade()
         self.host = self.site.intern(self.client.host)
+        if self.client.logins:
+            self.memory = {TOLD_LOGINS: self.client.logins}
 
     def getPeer(self) -> IAddress:
         return self.client.address

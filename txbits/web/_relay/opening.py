@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import struct
 from base64 import b64decode, b64encode
+from collections.abc import Sequence
 from hmac import compare_digest
 from typing import Any
 
@@ -41,15 +42,18 @@ class Client:
     :ivar host: The address that it has connected to.
     :ivar is_secure: Whether the connection uses TLS.
     :ivar certificate: The certificate that the client has shown, in DER.
+    :ivar logins: Who has logged in on the connection; see
+        :meth:`txbits.web.Gate.logins_of`.
     """
 
     address: IAddress
     host: IAddress
     is_secure: bool = False
     certificate: bytes | None = None
+    logins: Sequence[tuple[int, object]] = ()
 
     @classmethod
-    def of(cls, request: Request) -> Client:
+    def of(cls, request: Request, logins: Sequence[tuple[int, object]] = ()) -> Client:
         """The client that has sent a request."""
         show = getattr(request.transport, "getPeerCertificate", None)
         shown = None if show is None else show()
@@ -61,6 +65,7 @@ class Client:
             request.getHost(),
             bool(request.isSecure()),
             certificate,
+            logins,
         )
 
     def opening(self, secret: bytes) -> bytes:
@@ -73,6 +78,7 @@ class Client:
             "address": _encoded(self.address),
             "host": _encoded(self.host),
             "secure": self.is_secure,
+            "logins": self.logins,
         }
         if self.certificate is not None:
             known["certificate"] = b64encode(self.certificate).decode("ascii")
@@ -107,6 +113,7 @@ def read_opening(data: bytes, secret: bytes) -> tuple[Client, bytes] | None:
             _decoded(known["host"]),
             known["secure"],
             None if certificate is None else b64decode(certificate),
+            [(number, login) for number, login in known["logins"]],
         )
     except (AttributeError, LookupError, TypeError) as error:
         raise ValueError(f"what it knows of a client is incomplete: {error}") from error

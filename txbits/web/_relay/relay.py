@@ -6,7 +6,7 @@ with what comes back.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 from attrs import define, field
@@ -24,10 +24,12 @@ from txbits._deferreds import deferred
 from txbits._workers import Worker
 from txbits.errors import WorkerUnavailable
 from txbits.interfaces import IBackend, IPartitioned
+from txbits.protocol.urls import links_of
 from txbits.web._relay.exchange import Exchange
 from txbits.web._relay.incoming import RelayedChannel, RelayPort, RelaySite
 from txbits.web._relay.line import Gone, Line
 from txbits.web._relay.opening import Client
+from txbits.web._streaming import headers_of, memory_of
 
 #: Seconds that a request waits for a worker that is starting again.
 _PATIENCE = 10.0
@@ -44,6 +46,27 @@ _MOST_LINES = 8
 
 #: The minimum length of a secret, in bytes.
 _SHORTEST_SECRET = 16
+
+
+class Logins(Protocol):
+    """
+    What stands before a directory, as far as it knows connections.
+    """
+
+    @property
+    def remembers(self) -> bool:
+        """Whether a login on a connection holds for later requests."""
+        ...
+
+    def logins_of(self, request: Request) -> Sequence[tuple[int, object]]:
+        """Tell who has logged in on the connection of a request."""
+        ...
+
+
+def _has_credentials(request: Request) -> bool:
+    """Whether a request says who sends it, which ends what an earlier one has said."""
+    query = request.uri.partition(b"?")[2]
+    return b"authorization" in headers_of(request) or bool(query and links_of(query))
 
 
 @define(eq=False)
@@ -78,9 +101,12 @@ class Lines:
         self.is_closed = True
         if self.connecting is not None:
             self.connecting.cancel()
-        for line in self.open.values():
-            line.close()
-        self.open.clear()
+        self.close_all()
+
+    def close_all(self, but: int | None = None) -> None:
+        """Close those that are open, but that to one worker."""
+        for number in [one for one in self.open if one != but]:
+            self.open.pop(number).close()
 
 
 class Relay:
@@ -145,12 +171,24 @@ class Relay:
             return None
         return number
 
+    def keep_logins_apart(self, request: Request) -> None:
+        """
+        See to it that other workers do not take a client for who it was before.
+
+        Called for requests that are not passed on, where logins are remembered.
+        """
+        lines: Lines | None = getattr(request.channel, "attached", None)
+        if lines is not None and _has_credentials(request):
+            # If they are needed again, the other side is told who has logged in here.
+            lines.close_all()
+
     @deferred
-    async def pass_on(self, request: Request, number: int) -> None:
+    async def pass_on(self, request: Request, number: int, gate: Logins) -> None:
         """
         Pass a request on to another worker, and answer it with what that one answers.
 
         :param number: The number of the other worker.
+        :param gate: What stands before the directory that the request has reached.
         :returns: A Deferred that fires with ``None`` when that is done, or the client
             has gone. It fails with :class:`~txbits.errors.WorkerUnavailable` if the
             other worker cannot be reached, or ends before it has begun to answer; then
@@ -159,10 +197,14 @@ class Relay:
         self.passed_on += 1
         lines = self._lines_of(request)
         exchange = Exchange(request)  # type: ignore[arg-type]
+        if gate.remembers and _has_credentials(request):
+            # Whoever that is, from now on only the other worker knows.
+            memory_of(request).clear()
+            lines.close_all(but=number)
         until = self._reactor.seconds() + _PATIENCE
         while not lines.is_closed:
             try:
-                line = await self._line_to(number, lines, request, until)
+                line = await self._line_to(number, lines, request, gate, until)
                 await line.carry(exchange)
             except Gone as gone:
                 if lines.is_closed:
@@ -185,7 +227,12 @@ class Relay:
         return lines
 
     async def _line_to(
-        self, number: int, lines: Lines, request: Request, until: float
+        self,
+        number: int,
+        lines: Lines,
+        request: Request,
+        gate: Logins,
+        until: float,
     ) -> Line:
         """
         Find or make a relay connection.
@@ -195,7 +242,8 @@ class Relay:
         line = lines.find(number)
         if line is not None:
             return line
-        lines.connecting = self._connect(number, Client.of(request), until)
+        client = Client.of(request, gate.logins_of(request))
+        lines.connecting = self._connect(number, client, until)
         try:
             line = await lines.connecting
         finally:

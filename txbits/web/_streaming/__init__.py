@@ -42,6 +42,7 @@ from txbits.web._streaming.bodies import DRAIN_LIMIT, READ_SIZE, body_of
 from txbits.web._streaming.channel import MAX_HEAD, StreamingChannel
 from txbits.web._streaming.limits import Limits
 from txbits.web._streaming.request import (
+    TOLD_LOGINS,
     StreamingRequest,
     destination_of,
     directory_of,
@@ -58,6 +59,7 @@ __all__ = [
     "DRAIN_LIMIT",
     "MAX_HEAD",
     "READ_SIZE",
+    "TOLD_LOGINS",
     "BITSSite",
     "Limits",
     "StreamingChannel",

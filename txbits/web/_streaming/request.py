@@ -96,6 +96,11 @@ def memory_of(request: Request) -> dict[Any, Any]:
     return memory
 
 
+#: Under this key, :func:`memory_of` has the logins that another worker has told of; see
+#: :class:`txbits.interfaces.IRelayable`. The first that needs them takes them.
+TOLD_LOGINS = object()
+
+
 def invite_body(request: Request) -> None:
     """
     Send a 100 Continue that the client waits for, before the request is refused.
