@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import random
 import socket
 from base64 import b64encode
 from pathlib import Path
@@ -918,6 +919,47 @@ class AbsenceTests(RelayCase):
             self.assertEqual(ack.status, 200)
             await self.there.hang()
             self.there.listen()
+
+
+class KillTests(RelayCase):
+    """The other worker is lost at any byte, again and again."""
+
+    async def test_nothing_is_lost(self) -> None:
+        chance = random.Random(13)
+        session_id = await self.create()
+        size = _LONG // 8
+        cuts, client = 0, await self.connect()
+        for start in range(0, _LONG, size):
+            data = fragment(session_id, start, _DATA[start : start + size], _LONG)
+            status, kills = 0, 3
+            while status != 200:
+                if client.closed.called:
+                    client = await self.connect()
+                ending = self.end_of(client, data)
+                if kills:
+                    kills -= 1
+                    for _ in range(chance.randrange(12)):
+                        await turn()
+                    await self.there.hang()
+                    self.there.listen()
+                    cuts += 1
+                status = await ending
+                self.assertIn(status, (0, 200, 503))
+        ack = await client.ask(packet(b"Close-Session", session_id))
+        self.assertEqual(ack.status, 200)
+        self.assertEqual(self.there.memory.files, {DESTINATION: _DATA})
+        self.assertGreaterEqual(cuts, 8)
+
+    def end_of(self, client: Client, data: bytes) -> Deferred[int]:
+        """Send a packet; fires with the status of the answer, or 0 without one."""
+
+        async def ask() -> int:
+            try:
+                return int((await client.ask(data)).status)
+            except AssertionError:
+                return 0
+
+        return Deferred.fromCoroutine(ask())
 
 
 class ManyTests(RelayCase):
