@@ -257,8 +257,8 @@ class Relay:
         endpoint = UNIXClientEndpoint(self._reactor, self._paths[number], patience)
         try:
             line: Line = await endpoint.connect(Factory.forProtocol(Line))
-        except (ConnectError, ConnectingCancelledError) as error:
-            raise Gone(str(error)) from None
+        except (ConnectError, ConnectingCancelledError):
+            raise Gone("it takes no connections") from None
         try:
             await line.open(client.opening(self._secret)).addTimeout(
                 patience, self._reactor
