@@ -14,12 +14,14 @@ from statistics import median
 from attrs import frozen
 
 from benchmarks.conditions import Bystanders, warm_page_cache
-from benchmarks.driver import BITSUpload, Payload, PutUpload, transfer
+from benchmarks.driver import BITSUpload, Payload, PutUpload, RelayedUpload, transfer
 from benchmarks.report import Goal, goals, middle, paired, table
 from benchmarks.servers import Server, Side, running
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
+
+_UPLOADS = {"bits": BITSUpload, "relayed": RelayedUpload, "put": PutUpload}
 
 
 @frozen
@@ -98,7 +100,7 @@ def _run(
     total: int,
     verify: bool,
 ) -> Transfer:
-    kind = BITSUpload if side.protocol == "bits" else PutUpload
+    kind = _UPLOADS[side.protocol]
     port = server.run.port
     share = total // connections
     context = server.run.client_context()
@@ -157,7 +159,7 @@ def _tell(count: int, results: dict[Side, list[Transfer]], sizes: Sizes) -> None
     rows = []
     for side, runs in results.items():
         closing = ["-", "-"]
-        if side.protocol == "bits":
+        if side.protocol != "put":
             closing = [
                 middle([run.closing for run in runs]),
                 middle([run.closing_cpu for run in runs]),
@@ -199,6 +201,7 @@ def _reached(rates: dict[str, list[float]], cpu: dict[str, list[float]]) -> list
     for side, other, rate, cost in (
         ("txbits", "nginx", 0.85, 1.3),
         ("txbits-tls", "nginx-tls", 0.75, 1.6),
+        ("relayed", "direct", 0.7, None),
     ):
         if {side, other} <= rates.keys():
             pair = f"{side} / {other}"
