@@ -122,6 +122,7 @@ def _s3(context: BackendContext, bucket: str, **settings: str) -> IBackend:
         from_description(bucket, settings),
         context.reactor,
         notifies=context.notifies,
+        workers=context.worker.count,
     )
 
 

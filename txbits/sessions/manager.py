@@ -23,6 +23,7 @@ from twisted.logger import Logger
 from txbits._counts import Counts
 from txbits._deferreds import deferred
 from txbits._events import log_often
+from txbits._ledger import SessionLedger
 from txbits.clocks import Wall, steady, wall_of
 from txbits.errors import (
     BackendError,
@@ -85,6 +86,8 @@ class SessionManager:
         belongs to *clock*, see :func:`txbits.clocks.wall_of`.
     :param name: Where the directory is mounted, for the log, such as ``/uploads``.
     :param observer: Is told of each file that is published.
+    :param ledger: Counts the sessions of all workers that serve this directory;
+        ``None`` if this process is alone.
     :ivar counts: What has happened since this was made.
     :raises InvalidSetting: If the backend cannot do what settings or notifier require.
     """
@@ -97,6 +100,7 @@ class SessionManager:
     wall: Wall = field(kw_only=True)
     name: str = field(default="", kw_only=True)
     observer: IPublicationObserver | None = field(default=None, kw_only=True)
+    ledger: SessionLedger | None = field(default=None, kw_only=True)
     counts: Counts = field(init=False)
     _active: ActiveSessions = field(init=False)
     _fragments: Fragments = field(init=False)
@@ -129,6 +133,7 @@ class SessionManager:
             Rules(self.settings, self.notifier),
             not self.settings.enabled,
             self.observer,
+            self.ledger,
         )
         self.counts = active.counts
         self._fragments = Fragments(active)

@@ -14,6 +14,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from txbits._deferreds import begun
+from txbits._ledger import SessionLedger
 from txbits.errors import UploadsDisabled
 from txbits.interfaces import (
     IAccessPolicy,
@@ -84,6 +85,8 @@ class BITSResource(Resource):
     :param relay: Passes packets on to the worker that has their session, if the backend
         is :class:`~txbits.interfaces.IPartitioned`. It needs a
         :class:`~txbits.web.BITSSite`. ``None`` if there is only one process.
+    :param ledger: Counts the sessions of all workers that serve this directory;
+        ``None`` if this process is alone.
     :raises InvalidSetting: If an argument is invalid, or the backend does not support
         what the settings or the notifier require.
     :ivar manager: The sessions of this directory. Its ``start()`` must have fired
@@ -108,6 +111,7 @@ class BITSResource(Resource):
         name: str = "",
         log_packets: bool = False,
         relay: Relay | None = None,
+        ledger: SessionLedger | None = None,
     ) -> None:
         super().__init__()
         if reactor is None:
@@ -122,6 +126,7 @@ class BITSResource(Resource):
             notifier=notifier,
             observer=observer,
             name=name.rstrip("/"),
+            ledger=ledger,
         )
         self.gate = Gate(authenticators, policy, session_credentials)
         self.origins = Origins.of(public_url, trusted_proxies)
