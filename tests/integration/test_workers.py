@@ -350,6 +350,11 @@ class EndpointTests(WorkersCase):
                 get, socket.AF_INET, ("127.0.0.1", four), b"/health"
             )
             self.assertIn(b" 200 OK\r\n", answer)
+        metrics = await deferToThread(get, socket.AF_UNIX, paths["admin"], b"/metrics")
+        for worker in b"0", b"1":
+            self.assertIn(
+                b'\ntxbits_connections_made_total{worker="%b"} ' % worker, metrics
+            )
         # A worker that is stopped leaves the socket and its mode to the others.
         pids = self.pids(program.stdout)
         os.kill(pids[0], signal.SIGTERM)

@@ -261,8 +261,8 @@ class SocketsTests(SynchronousTestCase):
 class FakeMember:
     """A worker without a process; a test lets it start, answer and end."""
 
-    def __init__(self, number, on_started):
-        self.number, self.on_started = number, on_started
+    def __init__(self, number, on_started, metrics):
+        self.number, self.on_started, self.metrics = number, on_started, metrics
         self.state, self.line, self.how, self.report = "starting", None, "", {}
         self.is_replaced, self.pid, self.is_there = False, 100 + number, True
         self.calls, self.answers, self.is_well = [], {}, True
@@ -376,8 +376,8 @@ class SupervisorTests(SynchronousTestCase):
             return self.successResultOf(self.service.stopService())
         return None
 
-    def member(self, number, on_started):
-        self.members.append(FakeMember(number, on_started))
+    def member(self, number, on_started, metrics):
+        self.members.append(FakeMember(number, on_started, metrics))
         return self.members[-1]
 
     def start(self):
@@ -467,6 +467,15 @@ class SupervisorTests(SynchronousTestCase):
         self.assertTrue(self.manager.is_well())
         self.members[2].is_well = False
         self.assertFalse(self.manager.is_well())
+
+    def test_metrics_are_those_of_all_who_answer(self):
+        self.open()
+        self.members[0].answers["metrics"] = succeed(["zero"])
+        self.members[1].answers["metrics"] = succeed(["one"])
+        metrics = self.members[0].metrics
+        self.assertEqual(self.successResultOf(metrics()), {0: ["zero"], 1: ["one"]})
+        self.members[0].answers["metrics"] = fail(ConnectionLost())
+        self.assertEqual(self.successResultOf(metrics()), {1: ["one"]})
 
     def test_a_stop_reaches_all_and_starts_none(self):
         self.open()

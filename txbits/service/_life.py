@@ -34,6 +34,7 @@ from txbits._deferreds import Event, deferred, settled
 from txbits._version import versions
 from txbits.admin import Health
 from txbits.admin.delay import LoopDelay
+from txbits.admin.figures import Figures
 from txbits.errors import InvalidSetting
 from txbits.service._ports import Ports
 from txbits.service._process import Process, in_words, one_line
@@ -79,11 +80,13 @@ class AdminListener:
     :ivar listener: Its endpoint.
     :ivar site: Serves its connections.
     :ivar delay: Measures while it listens.
+    :ivar figures: Where the metrics are read; ``None`` if that is not for others.
     """
 
     listener: Listener
     site: BITSSite
     delay: LoopDelay
+    figures: Figures | None = None
 
 
 @frozen

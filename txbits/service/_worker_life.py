@@ -98,6 +98,7 @@ class _Member:
             {
                 "listen": self._listen,
                 "report": self._report,
+                "metrics": self._metrics,
                 "running": self._running,
                 "prepare": self._prepare,
                 "apply": self._apply,
@@ -137,6 +138,7 @@ class _Member:
             self.reactor,
             part=setup,
             ledger=Ledger.open(setup.ledger, setup.worker),
+            everywhere=lambda: self._channel.ask("metrics"),
             relay=Relay(setup.worker, relays.paths, relays.secret, self.reactor),
         )
 
@@ -170,6 +172,15 @@ class _Member:
             "connections": len(service.site.channels),
             "obstacles": service.health.obstacles_here(),
         }
+
+    def _metrics(self) -> Any:
+        # Not earlier: a server without this listener does not need its library.
+        from txbits.admin.metrics import snapshot
+
+        admin = self.service.admin
+        if admin is None or admin.figures is None:
+            raise InvalidSetting("this server has no admin-listen")
+        return snapshot(admin.figures)
 
     def _running(self, numbers: list[int]) -> None:
         missing = sorted(set(range(self.setup.worker.count)).difference(numbers))

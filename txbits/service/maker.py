@@ -7,9 +7,11 @@ An embedder builds the same in three lines; see ``docs/examples/embed.py``.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import IService
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.threads import deferToThreadPool
 
@@ -112,6 +114,7 @@ def assemble(
     part: WorkerSetup | None = None,
     ledger: Ledger | None = None,
     relay: Relay | None = None,
+    everywhere: Callable[[], Deferred[Any]] | None = None,
 ) -> UploadService:
     """
     Build everything, and start nothing.
@@ -121,6 +124,7 @@ def assemble(
         supervisor.
     :param ledger: What all workers count together; ``None`` if this process is alone.
     :param relay: Passes packets on to other workers; likewise.
+    :param everywhere: Reads the metrics of all workers; likewise.
     :raises InvalidSetting: If a backend's description or an endpoint string is wrong.
     """
     check_admin(configuration)
@@ -175,7 +179,10 @@ def assemble(
             wall_of(reactor)(),
         )
         admin_listener = AdminListener(
-            _listener(endpoint, where, listening), admin.site(reactor, figures), delay
+            _listener(endpoint, where, listening),
+            admin.site(reactor, figures, everywhere),
+            delay,
+            figures,
         )
     relayed = None
     if part is not None and relay is not None:

@@ -101,6 +101,7 @@ class Member(ProcessProtocol):
 
     :param number: The number of the worker.
     :param on_started: Is called when all its directories have started.
+    :param metrics: Reads the metrics of all workers, when it asks for them.
     :ivar state: ``"starting"`` until then, ``"started"`` until it listens, then
         ``"running"``.
     :ivar line: Why it could not start, if it has said so.
@@ -112,6 +113,7 @@ class Member(ProcessProtocol):
 
     number: int
     on_started: Callable[[Member], None]
+    metrics: Callable[[], Deferred[Any]]
     state: Literal["starting", "started", "running"] = field(
         default="starting", init=False
     )
@@ -173,7 +175,11 @@ class Member(ProcessProtocol):
                 log: Events(number),
             }
             self._channel = Channel(
-                {"started": self._is_started, "failed": self._has_failed},
+                {
+                    "started": self._is_started,
+                    "failed": self._has_failed,
+                    "metrics": self.metrics,
+                },
                 lambda: None,
             )
             ours.setblocking(False)

@@ -248,7 +248,9 @@ class Supervisor(Service):
             )
         for listener in self.listeners:
             self._listening.append(await listener.open())
-        self._folder = tempfile.mkdtemp(prefix="txbits-")
+        # Systemd removes its own when a service is killed.
+        runtime = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+        self._folder = tempfile.mkdtemp(prefix="txbits-", dir=runtime or None)
         paths = tuple(os.path.join(self._folder, str(n)) for n in range(self.count))
         relays = Sockets([_listening_at(path) for path in paths])
         self._others.append(relays)
@@ -278,7 +280,9 @@ class Supervisor(Service):
             if not self.running or self._shares is None:
                 return
             began = self.reactor.seconds()
-            member = self._members[number] = Member(number, self._started)
+            member = self._members[number] = Member(
+                number, self._started, self._metrics
+            )
             worker = Worker(number, self.count)
             member.start(
                 self.reactor, worker, self.configuration, self._directory, self._shares
@@ -354,6 +358,22 @@ class Supervisor(Service):
         running = self._running
         numbers = [one.number for one in running]
         await settled([one.ask("running", numbers) for one in running])
+
+    @deferred
+    async def _metrics(self) -> dict[int, Any]:
+        """
+        Read the metrics of all workers.
+
+        :returns: A Deferred that fires with them, by the numbers of the workers that
+            run.
+        """
+        running = self._running
+        outcomes = await settled([one.ask("metrics") for one in running])
+        return {
+            one.number: outcome
+            for one, outcome in zip(running, outcomes, strict=True)
+            if not isinstance(outcome, Failure)
+        }
 
     def _look(self) -> bool:
         """
