@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from txbits._ledger import Ledger
 from txbits._workers import Worker
 from txbits.errors import InvalidSetting
 from txbits.service._logs import json_line
@@ -27,7 +28,8 @@ from txbits.service._reload import Line
 from txbits.service._workers import _supervisor
 from txbits.service._workers._channel import Channel, PeerFailed, read_first
 from txbits.service._workers._log import Events, Output, PipeObserver, WorkerError
-from txbits.service._workers._sockets import OpeningReactor
+from txbits.service._workers._member import Member, Shares
+from txbits.service._workers._sockets import OpeningReactor, Sockets
 from txbits.service._workers._supervisor import Supervisor
 from txbits.service.maker import supervise
 
@@ -583,6 +585,70 @@ class SupervisorTests(SynchronousTestCase):
         self.process.hang_up()
         self.assertEqual(self.members[0].calls[-1], "certificates")
         self.assertNotIn("prepare", self.members[0].calls)
+
+
+class MemberTests(SynchronousTestCase):
+    """``Member``, with a reactor that starts no process."""
+
+    def start(self, reactor):
+        member = Member(1, lambda member: None, lambda: None)
+        pair = [socket.socket(socket.AF_UNIX) for _ in range(2)]
+        relays, adopted = Sockets(pair), Sockets([socket.socket()], number=4)
+        ledger = Ledger.create(2)
+        for close in (relays.stopListening, adopted.stopListening, ledger.close):
+            self.addCleanup(close)
+        shares = Shares(
+            listeners=[adopted],
+            admin=None,
+            relays=relays,
+            paths=("0", "1"),
+            secret=b"secret",
+            ledger=ledger,
+        )
+        member.start(reactor, Worker(1, 2), from_options({}), "/", shares)
+        self.ledger = ledger
+        return member
+
+    def test_a_worker_inherits_its_sockets_and_is_addressed_by_no_manager(self):
+        variables = {
+            "NOTIFY_SOCKET": "@x",
+            "WATCHDOG_USEC": "1",
+            "LISTEN_FDNAMES": "a:b:c",
+        }
+        for name, value in variables.items():
+            self.patch_environment(name, value)
+        started = []
+
+        class Reactor:
+            def spawnProcess(self, member, program, arguments, variables, **more):
+                started.append((arguments, variables, more["childFDs"]))
+                raise BlockingIOError(11, "Resource temporarily unavailable")
+
+        member = self.start(Reactor())
+        ((arguments, variables, descriptors),) = started
+        # Those of systemd are 3 and 4, of which only the last is used.
+        self.assertEqual(arguments[-1], "5")
+        self.assertEqual(sorted(descriptors), [1, 2, 4, 5, 6, 7, 8])
+        self.assertEqual(descriptors[8], self.ledger.fd)
+        self.assertEqual(variables["LISTEN_FDS"], "2")
+        self.assertEqual(variables["LISTEN_FDNAMES"], "a:b")
+        for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "LISTEN_PID"):
+            self.assertNotIn(name, variables)
+        self.assertEqual(
+            member.line,
+            "txbits: cannot start a process: Resource temporarily unavailable",
+        )
+        self.successResultOf(member.ended())
+        self.assertFalse(member.is_there)
+        member.tell("stop")
+
+    def patch_environment(self, name, value):
+        before = os.environ.get(name)
+        os.environ[name] = value
+        if before is None:
+            self.addCleanup(os.environ.pop, name)
+        else:
+            self.addCleanup(os.environ.__setitem__, name, before)
 
 
 class SuperviseTests(SynchronousTestCase):

@@ -71,7 +71,10 @@ class Channel(Int32StringReceiver):
     lost: Callable[[], None]
     _asked: dict[int, Deferred[Any]] = field(factory=dict, init=False)
     _count: int = field(default=0, init=False)
-    _is_lost: bool = field(default=False, init=False)
+    _is_open: bool = field(default=False, init=False)
+
+    def connectionMade(self) -> None:
+        self._is_open = True
 
     def begin(self, message: object) -> None:
         """Send what the other end reads with :func:`read_first`."""
@@ -79,7 +82,7 @@ class Channel(Int32StringReceiver):
 
     def tell(self, what: str, *arguments: object) -> None:
         """Tell the other end something; if it is gone, nothing happens."""
-        if not self._is_lost:
+        if self._is_open:
             self._send((what, None, arguments))
 
     def ask(self, what: str, *arguments: object) -> Deferred[Any]:
@@ -92,7 +95,7 @@ class Channel(Int32StringReceiver):
             :class:`~twisted.internet.error.ConnectionLost` if the other end is gone.
         """
         answer: Deferred[Any] = Deferred()
-        if self._is_lost:
+        if not self._is_open:
             answer.errback(ConnectionLost())
             return answer
         self._count += 1
@@ -123,7 +126,7 @@ class Channel(Int32StringReceiver):
             done.addErrback(_report, what)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._is_lost = True
+        self._is_open = False
         asked, self._asked = self._asked, {}
         for answer in asked.values():
             answer.errback(ConnectionLost())
@@ -152,7 +155,7 @@ class Channel(Int32StringReceiver):
         self._send(("", number, (None, error)))
 
     def _send(self, message: object) -> None:
-        if not self._is_lost:
+        if self._is_open:
             self.sendString(pickle.dumps(message))
 
 

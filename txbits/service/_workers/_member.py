@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 from txbits._deferreds import Event
 from txbits._ledger import Ledger
 from txbits._workers import Worker
+from txbits.service._process import in_words, one_line
 from txbits.service._workers._channel import Channel
 from txbits.service._workers._log import Events, Lines, Output
 from txbits.service._workers._setup import Inherited, RelaySetup, WorkerSetup
@@ -128,6 +129,16 @@ class Member(ProcessProtocol):
     _channel: Channel = field(init=False)
     _pipes: dict[int, Lines] = field(factory=dict, init=False)
 
+    @_channel.default
+    def _new_channel(self) -> Channel:
+        handlers: dict[str, Callable[..., Any]] = {
+            "started": self._is_started,
+            "failed": self._has_failed,
+            "metrics": self.metrics,
+        }
+        # What follows when it is lost begins when the process has ended.
+        return Channel(handlers, lambda: None)
+
     def start(
         self,
         reactor: Any,
@@ -137,13 +148,32 @@ class Member(ProcessProtocol):
         shares: Shares,
     ) -> None:
         """
-        Start the process.
+        Start the process, if the system lets us.
 
         :param worker: Which worker it is to be.
         :param configuration: Its settings.
         :param directory: The working directory in which its relative paths are meant.
         :param shares: What it inherits.
         """
+        try:
+            self._spawn(reactor, worker, configuration, directory, shares)
+        except OSError as error:
+            # There may be too many processes, or open files, for the moment.
+            self.line = one_line(f"cannot start a process: {in_words(error)}")
+            if self.pid:
+                self.kill()
+            else:
+                self._how = "was not started"
+                self._ended.set()
+
+    def _spawn(
+        self,
+        reactor: Any,
+        worker: Worker,
+        configuration: Configuration,
+        directory: str,
+        shares: Shares,
+    ) -> None:
         number = self.number
         descriptors = _Descriptors(_FIRST + shares.of_systemd)
         ours, theirs = socket.socketpair()
@@ -174,20 +204,6 @@ class Member(ProcessProtocol):
                 2: Output(number),
                 log: Events(number),
             }
-            self._channel = Channel(
-                {
-                    "started": self._is_started,
-                    "failed": self._has_failed,
-                    "metrics": self.metrics,
-                },
-                lambda: None,
-            )
-            ours.setblocking(False)
-            reactor.adoptStreamConnection(
-                ours.fileno(),
-                socket.AF_UNIX,
-                Factory.forProtocol(lambda: self._channel),
-            )
             process = reactor.spawnProcess(
                 self,
                 sys.executable,
@@ -196,10 +212,16 @@ class Member(ProcessProtocol):
                 childFDs=descriptors.mapped,
             )
             self.pid = process.pid
+            ours.setblocking(False)
+            reactor.adoptStreamConnection(
+                ours.fileno(),
+                socket.AF_UNIX,
+                Factory.forProtocol(lambda: self._channel),
+            )
+            self._channel.begin(setup)
         finally:
             ours.close()
             theirs.close()
-        self._channel.begin(setup)
 
     @property
     def is_there(self) -> bool:

@@ -188,7 +188,7 @@ class Supervisor(Service):
         self.process.make_room(0)
         self._shares = shares = await self._share()
         for number in range(self.count):
-            self._keeping.append(self._keep(number))
+            self._keeping.append(self._keep(number).addErrback(self._broken, number))
         await self._all_started.wait()
         if not self.running:
             return
@@ -223,8 +223,12 @@ class Supervisor(Service):
             _log.failure("cannot start: {log_failure}", failure)
         self._fail(line)
 
+    def _broken(self, failure: Failure, number: int) -> None:
+        _log.failure("worker {worker}: {log_failure}", failure, worker=number)
+        self._fail(one_line(f"worker {number}: {failure.value}; the log has more"))
+
     def _fail(self, line: str) -> None:
-        """End the service, which has not begun to accept."""
+        """End the service with one line and status 1."""
         if not self._has_failed:
             self._has_failed = True
             self.service_manager.failed(line)
@@ -436,6 +440,9 @@ class Supervisor(Service):
         try:
             await self._change(await self.in_thread(reread))
         except InvalidSetting as error:
+            if not self.running:
+                _log.info("reload cancelled: the server is stopping")
+                return
             _log.error(
                 "reload failed, keeping the old settings: {reason}",
                 reason=on_one_line(error),
