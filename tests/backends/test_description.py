@@ -157,6 +157,7 @@ class BackendFromDescriptionTests(SynchronousTestCase):
         for worker in (Worker(), Worker(2, 3)):
             backend = self.make("disk:" + self.mktemp(), worker=worker)
             self.assertEqual(backend.worker, worker)
+            self.assertEqual(backend._patience > 0, worker.count > 1)
 
     def test_a_root_is_created_if_the_description_or_else_the_context_allows_it(self):
         root = self.mktemp()

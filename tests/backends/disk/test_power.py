@@ -30,6 +30,7 @@ from tests.backends.disk.limited import LimitedFiles
 from tests.backends.disk.mortal import Killed
 from tests.backends.disk.power import PROMISES, Machine, PowerFiles
 from tests.backends.disk.test_crashes import CrashCase
+from txbits._workers import Worker
 from txbits.backends.disk import DiskBackend
 from txbits.errors import DestinationExists, NoSuchSession
 from txbits.interfaces import Answer
@@ -231,6 +232,8 @@ class PowerCase(Checks, CrashCase):
     make_power: Any = PowerFiles
     #: Before which time a clean-up forgets, so that nothing of what ended is left.
     forgotten = 0.0
+    #: Who has the root when the power fails. Then a server without workers starts.
+    worker: Any = Worker()
 
     def setUp(self) -> None:
         super().setUp()
@@ -260,6 +263,7 @@ class PowerCase(Checks, CrashCase):
             in_thread=maybeDeferred,
             files=files,
             booted=lambda: boot,
+            worker=self.worker if root is None else Worker(),
         )
         self.successResultOf(backend.start())
         self.addCleanup(files.die)
@@ -323,7 +327,7 @@ class UploadPowerTests(PowerCase):
         for _ in self.variants():
             for calls in self.rounds():
                 backend = self.powered()
-                upload = Upload(uuid4())
+                upload = Upload(backend.new_id())
 
                 async def work(
                     backend: DiskBackend = backend, upload: Upload = upload
@@ -380,6 +384,29 @@ class UploadPowerTests(PowerCase):
                     last_files: Any = last._files
                     last_files.die()
                     last_files.machine.close()
+
+
+class WorkerPowerTests(PowerCase):
+    """The power fails while a worker has sessions in a slot of its own."""
+
+    worker = Worker(1, 2)
+
+    def test_session_is_found_by_the_server_that_takes_over(self) -> None:
+        for _ in self.variants():
+            for calls in self.rounds():
+                backend = self.powered()
+                upload = Upload(backend.new_id())
+
+                async def work(
+                    backend: DiskBackend = backend, upload: Upload = upload
+                ) -> None:
+                    session = await create(backend, upload)
+                    await send(session, upload, len(CONTENT))
+                    await close(backend, session, upload)
+
+                self.act(backend, calls, work())
+                for again in self.outcomes(backend, calls):
+                    self.check(again, Upload(**_known(upload)), self.promise)
 
 
 class ClosePowerTests(PowerCase):

@@ -177,6 +177,69 @@ class AgreementTests(SlotCase):
         self.successResultOf(early.stop())
 
 
+class PatienceTests(SlotCase):
+    """A worker waits for one that was killed, and has not ended yet."""
+
+    def waiting(self, at_the_second_try):
+        """A worker of three, and what happens when it tries again."""
+        files: Any = QuickFiles()
+        tries = 0
+
+        def open_(path, *args, **kwargs):
+            nonlocal tries
+            if os.path.basename(os.fsdecode(path)) == ".bits-sessions":
+                tries += 1
+                if tries == 2:
+                    at_the_second_try()
+            return files.__getattr__("open")(path, *args, **kwargs)
+
+        files.open = open_
+        return DiskBackend(
+            self.root,
+            reactor,
+            in_thread=self.in_thread,
+            files=files,
+            worker=Worker(0, 3),
+            patience=60.0,
+        )
+
+    def test_it_starts_as_soon_as_the_other_has_ended(self):
+        for worker in ((0, 1), (1, 2), (0, 3)):
+            other = self.begin(*worker)
+            backend = self.waiting(lambda other=other: self.kill(other))
+            self.successResultOf(backend.start())
+            self.complete(backend)
+            self.successResultOf(backend.stop())
+
+    def test_it_waits_with_no_lock_taken(self):
+        other = self.begin(1, 2)
+
+        def change():
+            self.kill(other)
+            self.kill(self.begin())
+
+        backend = self.waiting(change)
+        self.successResultOf(backend.start())
+        self.successResultOf(backend.stop())
+
+    def test_it_ends_when_the_backend_stops(self):
+        self.begin(1, 2)
+
+        def stop():
+            backend._stopping = True
+
+        backend = self.waiting(stop)
+        failure = self.failureResultOf(backend.start(), BackendError)
+        self.assertIn("stopping", str(failure.value))
+
+    def test_it_is_bounded(self):
+        self.begin(1, 2)
+        backend = self.waiting(lambda: None)
+        backend._patience = 0.01
+        failure = self.failureResultOf(backend.start(), BackendError)
+        self.assertIn(IN_USE, str(failure.value))
+
+
 class LayoutTests(SlotCase):
     """Where a slot lies."""
 
@@ -572,6 +635,42 @@ class CrashTests(CrashCase, SlotCase):
             if self.survived:
                 return
         self.fail("it never ends")
+
+
+class DescriptorTests(SlotCase):
+    """What is opened is closed."""
+
+    def left(self):
+        workers = self.begin_all(4)
+        for backend in workers[:2]:
+            self.complete(backend, (str(backend.worker.number),))
+        self.complete(workers[2], ("2",))
+        self.kill(*workers)
+
+    def test_stopping_closes_all(self):
+        self.left()
+        for worker in ((0, 1), (1, 2), (0, 2), (0, 1)):
+            backend = self.worker_of(*worker)
+            self.successResultOf(backend.start())
+            for session_id in self.ids(backend):
+                if slot_of(session_id) == 2:
+                    found = self.successResultOf(backend.find(session_id))
+                    self.successResultOf(found.release())
+            self.successResultOf(backend.clean_up(1e10))
+            self.successResultOf(backend.stop())
+            self.assertEqual(backend._files._open, set())
+
+    def test_start_that_fails_closes_all(self):
+        self.left()
+        os.rename(
+            os.path.join(self.root, ".bits-sessions", "slot-1"),
+            os.path.join(self.root, ".bits-sessions", "slot-9"),
+        )
+        os.symlink("slot-9", os.path.join(self.root, ".bits-sessions", "slot-8"))
+        for worker in ((0, 1), (2, 3), (0, 2)):
+            backend = self.worker_of(*worker)
+            self.failureResultOf(backend.start(), BackendError)
+            self.assertEqual(backend._files._open, set())
 
 
 class SharedTests(SlotCase):

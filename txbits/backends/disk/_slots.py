@@ -51,6 +51,10 @@ OF_EACH_SLOT = frozenset({LOCK_NAME, TABLE, CLOSED})
 _SLOT = re.compile(r"slot-([1-9][0-9]{0,2})")
 
 
+class InUse(BackendError):
+    """Another process has a lock that this one needs."""
+
+
 def slot_name(slot: int) -> str:
     """The name of the directory of a slot; not of slot 0."""
     return f"slot-{slot}"
@@ -100,7 +104,8 @@ def take_root(files: Files, lock: int, root: str, worker: Worker) -> str:
     :param lock: The descriptor of its lock file.
     :param root: The root's name in errors.
     :returns: As :func:`take_lock`.
-    :raises BackendError: If another server has it, or locks are not supported.
+    :raises InUse: If another server has it.
+    :raises BackendError: If locks are not supported.
     :raises OSError: If locking fails in another way.
     """
     try:
@@ -124,7 +129,7 @@ def agree_on_count(files: Files, fd: int, root: str, count: int) -> None:
     :param fd: The descriptor of the file ``workers``.
     :param root: The root's name in errors.
     :param count: How many workers there are.
-    :raises BackendError: If there is a worker that goes by another number.
+    :raises InUse: If there is a worker that goes by another number.
     :raises OSError: If that fails.
     """
     with suppress(BlockingIOError):  # another worker was first
@@ -143,7 +148,7 @@ def take_slot(files: Files, lock: int, root: str) -> None:
 
     :param lock: The descriptor of its lock file.
     :param root: The root's name in errors.
-    :raises BackendError: If another worker has it.
+    :raises InUse: If another worker has it.
     :raises OSError: If locking fails in another way.
     """
     try:
@@ -152,8 +157,8 @@ def take_slot(files: Files, lock: int, root: str) -> None:
         raise _in_use(root) from None
 
 
-def _in_use(root: str) -> BackendError:
-    return BackendError(
+def _in_use(root: str) -> InUse:
+    return InUse(
         f"{root} is in use by another txbits; stop that one, or give this "
         "one a directory of its own"
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from typing import Any
@@ -39,6 +40,7 @@ from txbits.backends.disk._slots import (
     LOCK_NAME,
     LOCK_OF_SLOT_0,
     WORKERS_NAME,
+    InUse,
     agree_on_count,
     make_alike,
     remove_slot,
@@ -56,6 +58,9 @@ from txbits.errors import BackendError
 # two seconds at a time, and most lag by the tick of a timer.
 _ROUGHLY = 5.0
 
+# For how many seconds to wait before a lock is tried again.
+_PAUSE = 0.05
+
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -70,6 +75,7 @@ def open_root(
     *,
     create: bool,
     worker: Worker,
+    patience: float = 0.0,
     go_on: Callable[[], None] = lambda: None,
 ) -> Partition:
     """
@@ -78,17 +84,26 @@ def open_root(
     :param boot: The current boot of the machine.
     :param create: Whether to create the root if it is missing.
     :param worker: Which of the processes that use the root this is.
+    :param patience: For how many seconds to wait for the locks of other processes.
     :param go_on: Called again and again; raises an exception to stop this.
     :returns: The slots of this process: the one in which it makes its sessions, and
         others in which something is left.
     :raises BackendError: In one line, if the root cannot be used.
     """
     start = _Start(root, files, fsync, seconds, boot, in_thread, sync, worker, go_on)
-    try:
-        return start.open(create=create)
-    except OSError as error:
-        text = f"{root} cannot be used: {reason(error)}"
-        raise BackendError(with_remedy(text, error)) from error
+    ends = time.monotonic() + patience
+    while True:
+        try:
+            return start.open(create=create)
+        except InUse:
+            # All locks are given back meanwhile, since several workers may wait.
+            if time.monotonic() >= ends:
+                raise
+        except OSError as error:
+            text = f"{root} cannot be used: {reason(error)}"
+            raise BackendError(with_remedy(text, error)) from error
+        go_on()
+        time.sleep(_PAUSE)
 
 
 @frozen

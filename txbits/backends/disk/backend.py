@@ -117,6 +117,8 @@ class DiskBackend:
         :func:`txbits.backends.disk._boot.this_boot`.
     :param create: Whether to create *root*, and its parents, if it is missing. If not,
         the start fails then: the volume with the uploads may not be mounted.
+    :param patience: For how many seconds a start waits for the locks of a process that
+        uses *root*: one that was killed may take a moment to end.
     """
 
     root: str = field(converter=_absolute)
@@ -132,6 +134,7 @@ class DiskBackend:
     _wall: Wall = field(kw_only=True, validator=validators.is_callable())
     _booted: Callable[[], bytes] = field(default=this_boot, kw_only=True)
     _create_root: bool = field(default=True, kw_only=True, alias="create")
+    _patience: float = field(default=0.0, kw_only=True, validator=validators.ge(0))
     worker: Worker = field(
         factory=Worker, kw_only=True, validator=validators.instance_of(Worker)
     )
@@ -244,6 +247,7 @@ class DiskBackend:
             sync,
             create=self._create_root,
             worker=self.worker,
+            patience=self._patience,
             go_on=self._go_on,
         )
 
