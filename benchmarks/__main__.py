@@ -183,6 +183,7 @@ def _run(options: argparse.Namespace, directory: Path) -> None:
                 sizes=throughput.Sizes(
                     options.total * throughput.MIB, options.fragment * throughput.MIB
                 ),
+                part="a" if part == "throughput" else "h",
             )
         elif part == "downloads":
             downloads.measure(

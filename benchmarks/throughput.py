@@ -65,12 +65,14 @@ def measure(
     connections: Sequence[int],
     repetitions: int,
     sizes: Sizes,
+    part: str = "a",
 ) -> None:
     """
     Run all sides in turn, as often as asked, and print what came out.
 
     :param directory: Where the folders of the runs are made.
     :param connections: The numbers of connections to try.
+    :param part: The letter of the part, for the titles.
     """
     payload = Payload(sizes.fragment)
     keep_files = _fits(directory, sizes.total, sides, connections, repetitions)
@@ -89,7 +91,8 @@ def measure(
                     for file in server.run.files.glob("upload*"):
                         file.unlink()
     for count in connections:
-        _tell(count, {side: results[count, side.name] for side in sides}, sizes)
+        runs = {side: results[count, side.name] for side in sides}
+        _tell(part, count, runs, sizes)
 
 
 def _run(
@@ -149,7 +152,9 @@ def _fits(
     return total * len(sides) * len(connections) * repetitions < free // 2
 
 
-def _tell(count: int, results: dict[Side, list[Transfer]], sizes: Sizes) -> None:
+def _tell(
+    part: str, count: int, results: dict[Side, list[Transfer]], sizes: Sizes
+) -> None:
     mib, gib = sizes.total / MIB, sizes.total / GIB
     on = f"on {count} connection{'s' if count > 1 else ''}"
     rates = {
@@ -176,7 +181,7 @@ def _tell(count: int, results: dict[Side, list[Transfer]], sizes: Sizes) -> None
             ]
         )
     table(
-        f"(a) {mib:.0f} MiB in pieces of {sizes.fragment / MIB:.0f} MiB {on}: "
+        f"({part}) {mib:.0f} MiB in pieces of {sizes.fragment / MIB:.0f} MiB {on}: "
         "median (lowest-highest)",
         [
             "side",
@@ -190,7 +195,7 @@ def _tell(count: int, results: dict[Side, list[Transfer]], sizes: Sizes) -> None
         ],
         rows,
     )
-    goals(f"(a) goals {on}", _reached(rates, cpu))
+    goals(f"({part}) goals {on}", _reached(rates, cpu))
 
 
 def _reached(rates: dict[str, list[float]], cpu: dict[str, list[float]]) -> list[Goal]:

@@ -20,6 +20,7 @@ from threading import Thread
 from uuid import UUID
 
 from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
 from twisted.python import log
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -42,8 +43,20 @@ class _Partition(DiskBackend):
 
 
 def _serve(
-    worker: Worker, port: int, directory: Path, paths: list[str], secret: bytes, fd: int
+    worker: Worker,
+    port: int,
+    directory: Path,
+    paths: list[str],
+    secret: bytes,
+    fd: int,
+    ready: tuple[int, int],
 ) -> None:
+    """
+    Serve as one of them until SIGTERM.
+
+    :param fd: The socket on which it takes what the other one passes on.
+    :param ready: A pipe with which the second tells the first that it listens.
+    """
     # Each has a reactor of its own.
     from twisted.internet import reactor
 
@@ -56,8 +69,13 @@ def _serve(
     async def begin() -> None:
         await resource.manager.start()
         relay.listen(fd, resource)
+        if worker.number == 0:
+            # Whoever reaches the first expects the second to listen as well.
+            await deferToThread(os.read, ready[0], 1)
         site = BITSSite(resource, reactor=reactor)
         reactor.listenTCP(port, site, interface=f"127.0.0.{worker.number + 1}")
+        if worker.number:
+            os.write(ready[1], b"+")
 
     def failed(failure: Failure) -> None:
         log.err(failure)
@@ -89,6 +107,7 @@ def main() -> None:
             one.setblocking(False)
         secret = secrets.token_bytes(32)
         end, held = os.pipe()
+        ready = os.pipe()
         number = 0 if os.fork() else 1
         log.startLogging(sys.stdout)
         directory = options.directory
@@ -97,7 +116,7 @@ def main() -> None:
             directory = directory.parent / "other"
             Thread(target=_end_with, args=(end,), daemon=True).start()
         fd = sockets[number].fileno()
-        _serve(Worker(number, 2), options.port, directory, paths, secret, fd)
+        _serve(Worker(number, 2), options.port, directory, paths, secret, fd, ready)
         if number:
             # The first removes the folder.
             os._exit(0)
