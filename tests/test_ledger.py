@@ -444,7 +444,7 @@ class ClearingTests(LedgerCase):
 
     def test_a_connection_that_was_being_counted(self) -> None:
         worker = self.workers[0]
-        memory = worker._memory
+        memory = worker.memory
         whole = bytes(memory._map)
         writes = memory.words = _Writes(memory.words)  # type: ignore[assignment]
         self.assertTrue(worker.connections().add("192.0.2.1", 9, 9))
@@ -490,13 +490,13 @@ class InterruptedTests(LedgerCase):
             [numbers(one) for who in CALLERS for one in sessions.usage(who)],
             connections.count(),
             # Which of them have no connections.
-            [ledger._peers.find(connections._peer(peer)) != 0 for peer in PEERS],
+            [ledger.peers.find(connections._peer(peer)) != 0 for peer in PEERS],
             [ledger.failures_of("passwords").get(who) for who in CALLERS],
         )
 
     def assert_whole_or_not_at_all(self, change: Callable[[Ledger], None]) -> None:
         worker, successor = self.workers[:2]
-        memory = worker._memory
+        memory = worker.memory
         before, whole = self.state(successor), bytes(memory._map)
         writes = memory.words = _Writes(memory.words)  # type: ignore[assignment]
         change(worker)
@@ -545,7 +545,7 @@ class InterruptedTests(LedgerCase):
     def test_an_undoing_that_is_interrupted_is_done_again(self) -> None:
         worker, successor = self.workers[:2]
         self.of(worker).add(IDS[0], "alice", allow)
-        before, memory = self.state(successor), worker._memory
+        before, memory = self.state(successor), worker.memory
         whole = bytes(memory._map)
         writes = memory.words = _Writes(memory.words)  # type: ignore[assignment]
         with self.assertRaises(Refused), worker:
