@@ -23,6 +23,7 @@ from txbits.clocks import keep_steady, steady, wall_of
 from txbits.errors import InvalidSetting
 from txbits.interfaces import IPartitioned, IShared
 from txbits.service._admin import Admin
+from txbits.service._adopted import AdoptingReactor
 from txbits.service._life import AdminListener, Listener, Relayed, UploadService
 from txbits.service._operators import check_admin
 from txbits.service._ports import Ports
@@ -30,7 +31,7 @@ from txbits.service._process import Process, in_words, one_line
 from txbits.service._reload import Reloader
 from txbits.service._served import Builder
 from txbits.service._service_manager import ServiceManager
-from txbits.service._workers._setup import WorkerSetup
+from txbits.service._workers._setup import Inherited, WorkerSetup
 from txbits.service._workers._sockets import InheritingReactor, OpeningReactor
 from txbits.service._workers._supervisor import Openable, Supervisor
 from txbits.service.options import Options
@@ -133,7 +134,7 @@ def assemble(
         _listener(
             endpoint,
             f"{configuration.listen_from}listen: {endpoint}",
-            reactor if part is None else InheritingReactor(reactor, part.listeners[n]),
+            _listening(endpoint, reactor, None if part is None else part.listeners[n]),
         )
         for n, endpoint in enumerate(configuration.listen)
     ]
@@ -161,9 +162,7 @@ def assemble(
     admin_listener = None
     if (endpoint := configuration.admin_listen) is not None:
         where = f"{configuration.admin_from}admin-listen: {endpoint}"
-        listening: Any = reactor
-        if part is not None and part.admin is not None:
-            listening = InheritingReactor(reactor, part.admin)
+        listening = _listening(endpoint, reactor, None if part is None else part.admin)
         delay = LoopDelay(steady(reactor))
         figures = Figures(
             admin.managers,
@@ -202,6 +201,17 @@ def assemble(
         ports=ports,
         admin_ports=admin_ports,
     )
+
+
+def _listening(endpoint: str, reactor: Any, inherited: Inherited | None) -> Any:
+    """
+    Choose the reactor that an endpoint is to listen with.
+
+    :param inherited: The socket, if this process has inherited one for it.
+    """
+    if inherited is not None:
+        return InheritingReactor(reactor, inherited)
+    return AdoptingReactor(reactor) if "systemd:" in endpoint else reactor
 
 
 def _listener(description: str, where: str, reactor: Any) -> Listener:

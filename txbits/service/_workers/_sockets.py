@@ -19,17 +19,16 @@ from collections.abc import Callable
 from typing import Any
 
 from attrs import define, field
-from twisted.internet import tcp, unix
+from twisted.internet import unix
 from twisted.internet.abstract import isIPv6Address
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory
 from twisted.internet.protocol import Factory
 from twisted.protocols.tls import TLSMemoryBIOFactory
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txbits.service._adopted import address_of, adopt
 from txbits.service._workers._setup import Inherited
 
 
@@ -65,7 +64,7 @@ class Sockets:
         return None if self._close is None else self._close()
 
     def getHost(self) -> IAddress:
-        return _address(self._sockets[0])
+        return address_of(self._sockets[0])
 
     @property
     def is_shared(self) -> bool:
@@ -75,14 +74,6 @@ class Sockets:
     def of(self, worker: int) -> socket.socket:
         """The socket of a worker."""
         return self._sockets[0 if self.is_shared else worker]
-
-
-def _address(bound: socket.socket) -> IAddress:
-    name = bound.getsockname()
-    if bound.family == socket.AF_UNIX:
-        return UNIXAddress(name)
-    kind = IPv6Address if bound.family == socket.AF_INET6 else IPv4Address
-    return kind("TCP", *name)
 
 
 @define(eq=False)
@@ -190,51 +181,6 @@ def _bound(family: int, address: Any, is_one_of_many: bool) -> socket.socket:
     return one
 
 
-class _Adopted(tcp.Port):
-    """
-    A port whose socket listens already, and belongs to others as well.
-
-    Unlike Twisted's own, one of a Unix socket changes nothing about its file, neither
-    its mode at the start nor its existence at the end.
-    """
-
-    _is_shared = False
-
-    @property
-    def numberAccepts(self) -> int:
-        """How many connections are accepted in a turn."""
-        # Whoever finds the queue full would leave nothing to others.
-        return 1 if self._is_shared else self._number_accepts
-
-    @numberAccepts.setter
-    def numberAccepts(self, number: int) -> None:
-        self._number_accepts = number
-
-    def listen_on(self, inherited: Inherited) -> None:
-        """Begin to accept."""
-        self._is_shared = inherited.is_shared
-        self._shouldShutdown = False
-        self.socket = socket.socket(fileno=inherited.descriptor)
-        self.socket.setblocking(False)
-        self.fileno = self.socket.fileno  # type: ignore[method-assign]
-        self.numberAccepts = 100
-        if self.factory is not None:
-            self.factory.doStart()
-        self.connected = True
-        self.startReading()
-
-    def _logConnectionLostMsg(self) -> None:
-        """The supervisor logs that."""
-
-    def getHost(self) -> IAddress:
-        return _address(self.socket)
-
-
-class _AdoptedUnix(_Adopted, unix.Port):
-    def connectionLost(self, reason: Failure) -> None:
-        tcp.Port.connectionLost(self, reason)
-
-
 @define(eq=False)
 class InheritingReactor:
     """
@@ -253,12 +199,12 @@ class InheritingReactor:
     def listenTCP(
         self, port: int, factory: IProtocolFactory, *_: object, **__: object
     ) -> IListeningPort:
-        return adopt(self._reactor, self._inherited, factory)
+        return self._adopt(factory)
 
     def listenUNIX(
         self, address: object, factory: IProtocolFactory, *_: object, **__: object
     ) -> IListeningPort:
-        return adopt(self._reactor, self._inherited, factory)
+        return self._adopt(factory)
 
     def listenSSL(
         self,
@@ -269,36 +215,20 @@ class InheritingReactor:
         **__: object,
     ) -> IListeningPort:
         # As Twisted does.
-        return adopt(
-            self._reactor,
-            self._inherited,
-            TLSMemoryBIOFactory(context, False, factory),
-        )
+        return self._adopt(TLSMemoryBIOFactory(context, False, factory))
 
     def adoptStreamPort(
         self, descriptor: int, family: int, factory: IProtocolFactory
     ) -> IListeningPort:
-        inherited = self._inherited
         # The endpoint closes its own.
+        return self._adopt(factory, os.dup(descriptor))
+
+    def _adopt(
+        self, factory: IProtocolFactory, descriptor: int | None = None
+    ) -> IListeningPort:
+        inherited = self._inherited
+        if descriptor is None:
+            descriptor = inherited.descriptor
         return adopt(
-            self._reactor,
-            Inherited(os.dup(descriptor), inherited.family, inherited.is_shared),
-            factory,
+            self._reactor, descriptor, inherited.family, factory, inherited.is_shared
         )
-
-
-def adopt(
-    reactor: Any, inherited: Inherited, factory: IProtocolFactory
-) -> IListeningPort:
-    """
-    Accept connections from a socket that listens already.
-
-    :param inherited: The socket; its descriptor belongs to the port from now on.
-    """
-    if inherited.family == socket.AF_UNIX:
-        port: Any = _AdoptedUnix(b"", factory, reactor=reactor)
-    else:
-        interface = "::" if inherited.family == socket.AF_INET6 else ""
-        port = _Adopted(0, factory, interface=interface, reactor=reactor)
-    port.listen_on(inherited)
-    return port  # type: ignore[no-any-return]
