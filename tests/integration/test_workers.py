@@ -359,6 +359,7 @@ class EndpointTests(WorkersCase):
         os.kill(pids[0], signal.SIGTERM)
         while len(_RUNS.findall(program.stdout)) < 3:
             await pause()
+        self.assertIn(f"worker 0, pid {pids[0]}, ended with status 0;", program.stdout)
         for name, mode in (("uploads", 0o660), ("admin", 0o640)):
             found = (self.cwd / name).stat().st_mode
             self.assertTrue(stat.S_ISSOCK(found))

@@ -86,6 +86,7 @@ class _Member:
     _channel: Channel = field(init=False)
     _turn: Event = field(factory=Event, init=False)
     _service: UploadService | None = field(default=None, init=False)
+    _has_ended: bool = field(default=False, init=False)
 
     def begin(self) -> None:
         """Serve."""
@@ -128,7 +129,7 @@ class _Member:
         service.process = process
         service.turn = self._started
         self._service = service
-        self.reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+        self.reactor.addSystemEventTrigger("before", "shutdown", self._end)
         service.startService()
 
     def _assemble(self) -> UploadService:
@@ -209,9 +210,16 @@ class _Member:
     def _stop(self) -> None:
         Process(self.reactor).stop()
 
+    @deferred
+    async def _end(self) -> None:
+        await self.service.stopService()
+        self._has_ended = True
+
     def _supervisor_is_gone(self) -> None:
-        # What is stored is safe, and a new supervisor wants to start.
-        os._exit(1)
+        # At the end the reactor closes what is still open, and this as well.
+        if not self._has_ended:
+            # What is stored is safe, and a new supervisor wants to start.
+            os._exit(1)
 
 
 @define(eq=False)
