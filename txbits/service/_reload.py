@@ -122,7 +122,7 @@ class Reloader:
             # It may be waiting for a store that is unreachable.
             self._starting.cancel()
         await self.over()
-        self.abandon()
+        self._forget()
         await DeferredList(self._leaving)
 
     async def _run(self) -> None:
@@ -218,10 +218,13 @@ class Reloader:
         return _lines(plan, changed, has_new_proxies, new.path)
 
     def abandon(self) -> None:
-        """Forget the settings that were prepared, if any were."""
+        """Count a reload that has failed, and forget what was prepared for it."""
+        self.counts["failed"] += 1
+        self._forget()
+
+    def _forget(self) -> None:
         if self._prepared is not None:
             (_, plan), self._prepared = self._prepared, None
-            self.counts["failed"] += 1
             self._leaving += [one.stop() for one in plan.added if one.is_started]
 
     @property

@@ -440,6 +440,7 @@ class Supervisor(Service):
         try:
             await self._change(await self.in_thread(reread))
         except InvalidSetting as error:
+            self._abandon()
             if not self.running:
                 _log.info("reload cancelled: the server is stopping")
                 return
@@ -449,7 +450,13 @@ class Supervisor(Service):
                 path=self.configuration.path,
             )
         except Exception:  # noqa: BLE001 - whatever it was, the service continues
+            self._abandon()
             _log.failure("reload failed: {log_failure}")
+
+    def _abandon(self) -> None:
+        """Let all workers forget what they have prepared, and count a failure."""
+        for member in self._running:
+            member.tell("abandon")
 
     async def _change(self, new: Configuration) -> None:
         """
@@ -467,8 +474,6 @@ class Supervisor(Service):
         ]
         for outcome in outcomes:
             if isinstance(outcome, Failure) and not outcome.check(ConnectionLost):
-                for member in ready:
-                    member.tell("abandon")
                 outcome.raiseException()
         applied = await settled([one.ask("apply") for one in ready])
         changes = [one for one in applied if not isinstance(one, Failure)]
