@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import (
     TCP4ClientEndpoint,
@@ -50,14 +51,16 @@ from tests.web.support import (
     request,
 )
 from tests.web.test_replies import Application
-from txbits._workers import Worker
+from txbits._workers import Worker, new_session_id
 from txbits.access.certificate import CertificateAuthenticator
 from txbits.access.negotiate import NegotiateAuthenticator
+from txbits.backends.memory import MemoryBackend
 from txbits.errors import CredentialsRejected
 from txbits.interfaces import Credentials, Identity
 from txbits.web import Relay
 from txbits.web._relay import incoming, relay
 from txbits.web._relay.opening import Client as Known
+from txbits.web._relay.opening import read_opening
 from txbits.web._streaming import READ_SIZE
 
 _LONG = 4 * 1024 * 1024
@@ -754,6 +757,27 @@ class OpeningTests(RelayCase):
             await turn()
         self.assertEqual(self.there.passed, set())
 
+    def test_clients_of_all_kinds(self) -> None:
+        for address in (
+            IPv4Address("TCP", "192.0.2.1", 443),
+            IPv6Address("TCP", "2001:db8::1", 443),
+            UNIXAddress(None),
+        ):
+            for is_secure, certificate in ((False, None), (True, bytes(range(256)))):
+                logins = [(1, ["alice", "EXAMPLE.TEST", None])]
+                known = Known(address, address, is_secure, certificate, logins)
+                data = known.opening(SECRET)
+                found = read_opening(data + b"rest", SECRET)
+                self.assertEqual(found, (known, b"rest"))
+                self.assertIsNone(read_opening(data[:-1], SECRET))
+
+    def test_sessions_that_all_workers_share_are_not_passed_on(self) -> None:
+        shared = MemoryBackend(reactor)
+        for number in range(2):
+            session_id = new_session_id(number)
+            found = self.here.relay.owner_of(None, shared, session_id)
+            self.assertIsNone(found)
+
     def test_settings_that_cannot_be_right(self) -> None:
         for count, secret in ((1, SECRET), (2, b"short")):
             with self.assertRaises(ValueError):
@@ -769,6 +793,7 @@ class _Script(Protocol):
     def connectionMade(self) -> None:
         # Welcome, whoever it is.
         self.transport.write(b"+")
+        self.factory.made.append(self)
 
     def dataReceived(self, data: bytes) -> None:
         self._data += data
@@ -794,7 +819,8 @@ class AbsenceTests(RelayCase):
         await self.there.hang()
         factory = Factory.forProtocol(_Script)
         factory.script = list(script)
-        self.played = factory.script
+        self.played, self.made = factory.script, []
+        factory.made = self.made
         port = incoming.RelayPort.adopt(
             reactor,
             self.there.listening.fileno(),
@@ -910,6 +936,18 @@ class AbsenceTests(RelayCase):
         for _ in range(2):
             ack = await client.ask(packet(b"Close-Session", session_id))
             self.assertEqual(ack.status, 202)
+
+    async def test_worker_that_speaks_without_being_asked(self) -> None:
+        session_id = await self.create()
+        answer = b"HTTP/1.1 202 OK\r\nContent-Length: 0\r\n\r\n"
+        await self.play(*[(b"BITS_POST", answer, False)] * 2)
+        client = await self.connect()
+        for number in (1, 2):
+            ack = await client.ask(packet(b"Close-Session", session_id))
+            self.assertEqual(ack.status, 202)
+            self.assertEqual(len(self.made), number)
+            self.made[-1].transport.write(answer)
+            await self.until(lambda: not self.made[-1].transport.connected)
 
     async def test_worker_that_has_started_again_between_two_packets(self) -> None:
         session_id = await self.create()
