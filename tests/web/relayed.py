@@ -32,6 +32,10 @@ from txbits.web import BITSResource, BITSSite, Relay
 
 SECRET = bytes(range(32))
 
+#: What a client sends that takes several reads, and its length.
+LONG = 4 * 1024 * 1024
+DATA = bytes(range(256)) * (LONG // 256)
+
 
 @implementer(IPartitioned)
 class Partition(HoldableBackend):
