@@ -4,10 +4,11 @@ What is served on the operator's listener, and to load balancers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from attrs import define, field
+from twisted.internet.defer import Deferred
 from twisted.web.resource import IResource
 
 from txbits.admin import AdminResource, Health, HealthResource
@@ -45,11 +46,17 @@ class Admin:
     def _new_health(self) -> Health:
         return Health(self.managers)
 
-    def site(self, reactor: Any, figures: Figures) -> BITSSite:
+    def site(
+        self,
+        reactor: Any,
+        figures: Figures,
+        everywhere: Callable[[], Deferred[Any]] | None = None,
+    ) -> BITSSite:
         """
         Make the site for the operator's listener.
 
         :param figures: Where the metrics are read.
+        :param everywhere: Reads those of all workers, if this process is one of them.
         """
         # Not earlier: a server without this listener does not need its library.
         from txbits.admin.metrics import MetricsPage
@@ -57,7 +64,7 @@ class Admin:
         pages: dict[bytes, MakePage] = {
             b"/health/live": self.health.live,
             b"/health/ready": self.health.ready,
-            b"/metrics": MetricsPage(figures, steady(reactor)),
+            b"/metrics": MetricsPage(figures, steady(reactor), everywhere),
         }
         root = AdminResource(pages, self._operators)
         # No request has a body that is read.

@@ -54,6 +54,7 @@ _ANSWERS: tuple[tuple[type[Exception], Refusal], ...] = (
     (errors.SessionLimitReached, refusals.SESSION_LIMIT_REACHED),
     (errors.QuotaReached, refusals.QUOTA_REACHED),
     (errors.ServerStopping, refusals.SERVER_STOPPING),
+    (errors.WorkerUnavailable, refusals.WORKER_UNAVAILABLE),
     (errors.OutOfStep, refusals.OUT_OF_STEP),
     (errors.TotalLengthChanged, refusals.TOTAL_CHANGED),
     (errors.BodyMismatch, refusals.BAD_RANGE),
