@@ -7,6 +7,7 @@ from twisted.internet.defer import Deferred
 from tests.web.support import Authenticator, WebCase, packet, request
 from txbits.admin import AdminResource, Page
 from txbits.admin.resource import Operators
+from txbits.admin.tokens import FormTokens
 from txbits.errors import CredentialsIncomplete, CredentialsUncheckable
 from txbits.interfaces import FULL_GRANT, Identity, Scope
 
@@ -18,8 +19,14 @@ class AdminCase(WebCase):
         super().setUp()
         self.operators = None
         self.made = 0
-        root = AdminResource({b"/a/page": self.make}, lambda: self.operators)
+        self.tokens = FormTokens(lambda: 0.0)
+        root = AdminResource(
+            {b"/a/page": self.make}, lambda: self.operators, self.tokens, self.routes()
+        )
         self.site = self.bits_site(root)
+
+    def routes(self):
+        return ()
 
     def make(self):
         self.made += 1

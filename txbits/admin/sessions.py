@@ -10,7 +10,7 @@ virtual directory has a view (:mod:`txbits.admin.directories`), several views ma
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from attrs import asdict, field, fields, frozen
 from twisted.internet.defer import Deferred
@@ -167,13 +167,23 @@ class SessionsPage:
     :ivar faults: Lines that tell why sessions are missing.
     """
 
-    sessions: tuple[SessionRecord, ...] = field(converter=tuple)
+    sessions: tuple[SessionRecord, ...] = field(converter=tuple[SessionRecord, ...])
     next: str | None = None
-    faults: tuple[str, ...] = field(default=(), converter=tuple)
+    faults: tuple[str, ...] = field(default=(), converter=tuple[str, ...])
+
+    def as_json(self) -> dict[str, Any]:
+        """Make an object for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, said: Mapping[str, Any]) -> Self:
+        """Read what :meth:`as_json` made."""
+        sessions = [SessionRecord.from_json(one) for one in said["sessions"]]
+        return cls(sessions, said["next"], said["faults"])
 
 
 @frozen
-class Purged:
+class Purged(SessionsPage):
     """
     The result of a step of a purge.
 
@@ -181,10 +191,6 @@ class Purged:
     :ivar next: The cursor of the next step; ``None`` if this was the last.
     :ivar faults: Lines that tell why sessions that fit are left.
     """
-
-    sessions: tuple[SessionRecord, ...] = field(converter=tuple)
-    next: str | None = None
-    faults: tuple[str, ...] = field(default=(), converter=tuple)
 
 
 class SessionsView(Protocol):
