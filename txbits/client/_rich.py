@@ -6,6 +6,7 @@ This module requires rich (``pip install 'txbits[cli]'``).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TextIO
 
 from attrs import define, field
@@ -20,6 +21,8 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 from rich.progress import Progress as Bars
+from rich.table import Table
+from rich.text import Text
 from twisted.internet.interfaces import IReactorTime
 
 from txbits.client._display import describe_paused, describe_waiting
@@ -27,6 +30,9 @@ from txbits.client.events import Event, Paused, Progress, Waiting
 
 #: The bar is not redrawn more often than this, in seconds.
 REDRAW_INTERVAL = 0.1
+
+#: How long the cells of a column are that are not wrapped, in characters.
+_SHORT_CELL = 15
 
 
 @define
@@ -84,3 +90,24 @@ class RichDisplay:
         if self._bars is not None:
             self._bars.console.print(words, markup=False, highlight=False)
             self._bars.refresh()
+
+
+def show_table(
+    out: TextIO, columns: Sequence[str], rows: Sequence[Sequence[str]]
+) -> None:
+    """Print a table. Columns of numbers are aligned to the right."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number, name in enumerate(columns):
+        cells = [row[number] for row in rows]
+        is_number = all(cell[:1].isdigit() or cell in ("", "-") for cell in cells)
+        is_short = max(map(len, (name, *cells))) <= _SHORT_CELL
+        # What is copied from the terminal, such as an id, must be whole.
+        table.add_column(
+            name,
+            justify="right" if is_number and is_short else "left",
+            overflow="fold",
+            no_wrap=is_short or not number,
+        )
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console(file=out).print(table)
