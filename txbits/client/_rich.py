@@ -32,7 +32,7 @@ from txbits.client.events import Event, Paused, Progress, Waiting
 REDRAW_INTERVAL = 0.1
 
 #: How long the cells of a column are that are not wrapped, in characters.
-_SHORT_CELL = 15
+_SHORT_CELL = 9
 
 
 @define
@@ -100,13 +100,16 @@ def show_table(
     for number, name in enumerate(columns):
         cells = [row[number] for row in rows]
         is_number = all(cell[:1].isdigit() or cell in ("", "-") for cell in cells)
-        is_short = max(map(len, (name, *cells))) <= _SHORT_CELL
-        # What is copied from the terminal, such as an id, must be whole.
+        longest = max(map(len, (name, *cells)))
+        # What is copied from the terminal, such as an id, must be whole. Columns of
+        # short cells stay as they are; the others are folded if there is no room.
+        is_whole = not number or longest <= _SHORT_CELL
         table.add_column(
             name,
-            justify="right" if is_number and is_short else "left",
+            justify="right" if is_number and is_whole and number else "left",
             overflow="fold",
-            no_wrap=is_short or not number,
+            no_wrap=is_whole,
+            min_width=longest if is_whole else None,
         )
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))

@@ -352,12 +352,10 @@ def _in_units(size: int | None) -> str | None:
     """A size in three digits, as the options for sizes have it."""
     if size is None or size < 1000:
         return None if size is None else str(size)
-    number, unit = float(size), ""
-    for unit in "KMGT":
-        number /= 1024
-        if number < 1000:
-            break
-    return f"{number:.{0 if number >= 100 else 1}f}{unit}"
+    number, units = size / 1024, "KMGT"
+    while number >= 1000 and len(units) > 1:
+        number, units = number / 1024, units[1:]
+    return f"{number:.{0 if number >= 100 else 1}f}{units[0]}"
 
 
 def _shown(value: object) -> str:
