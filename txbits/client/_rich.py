@@ -32,7 +32,7 @@ from txbits.client.events import Event, Paused, Progress, Waiting
 REDRAW_INTERVAL = 0.1
 
 #: How long the cells of a column are that are not wrapped, in characters.
-_SHORT_CELL = 9
+_SHORT_CELL = 12
 
 
 @define
@@ -109,7 +109,7 @@ def show_table(
             justify="right" if is_number and is_whole and number else "left",
             overflow="fold",
             no_wrap=is_whole,
-            min_width=longest if is_whole else None,
+            min_width=longest if is_whole else min(longest, _SHORT_CELL),
         )
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))

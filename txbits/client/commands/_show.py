@@ -6,11 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TextIO
 
 from twisted.internet.interfaces import IReactorTime
 
-from txbits.client._display import Display, PlainDisplay, write
+from txbits.client._display import Display, PlainDisplay
 
 
 def display_for(out: TextIO, clock: IReactorTime, *, verbose: bool = False) -> Display:
@@ -29,27 +30,19 @@ def display_for(out: TextIO, clock: IReactorTime, *, verbose: bool = False) -> D
     return PlainDisplay(out, clock, verbose)
 
 
-#: Prints a table: its columns, its rows, and whether to print the columns.
-ShowTable = Callable[[Sequence[str], Sequence[Sequence[str]], bool], None]
+#: Prints a table: its columns, and its rows.
+ShowTable = Callable[[Sequence[str], Sequence[Sequence[str]]], None]
 
 
-def table_for(out: TextIO) -> ShowTable:
+def table_on(out: TextIO) -> ShowTable | None:
     """
-    Choose what prints tables on *out*.
+    Choose what prints tables for people to read.
 
-    That is rich on a terminal if it is installed. Otherwise columns are separated by
-    tabs, for other programs to read.
+    :returns: That is rich, on a terminal, if it is installed; otherwise ``None``.
     """
     if out.isatty():
         with suppress(ImportError):
             from txbits.client._rich import show_table
 
-            return lambda columns, rows, _: show_table(out, columns, rows)
-
-    def show(
-        columns: Sequence[str], rows: Sequence[Sequence[str]], is_first: bool
-    ) -> None:
-        lines = [columns, *rows] if is_first else rows
-        write(out, "".join("\t".join(line) + "\n" for line in lines))
-
-    return show
+            return partial(show_table, out)
+    return None

@@ -31,7 +31,7 @@ from txbits.client.commands._command import (
     explain,
 )
 from txbits.client.commands._options import add_connection_options, connection_settings
-from txbits.client.commands._show import table_for
+from txbits.client.commands._show import table_on
 from txbits.client.events import TransferFailed
 from txbits.client.source import printable
 
@@ -43,8 +43,9 @@ _STEP = 100
 
 _COLUMNS = (
     *("session", "directory", "destination", "owner", "client"),
-    *("bytes", "total", "%", "idle", "state"),
+    *("bytes", "total", "idle", "state"),
 )
+_SHORT_COLUMNS = ("session", "file", "from", "held", "idle", "state")
 
 _FILTERS = ("directory", "owner", "client", "state", "text")
 
@@ -59,23 +60,38 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         dest="act", metavar="ACTION", required=True, title="actions"
     )
 
-    def add(name: str, act: _Act, help_text: str) -> argparse.ArgumentParser:
+    def add(name: str, act: _Act, brief: str, text: str) -> argparse.ArgumentParser:
         made: argparse.ArgumentParser = acts.add_parser(
-            name, allow_abbrev=False, help=help_text, description=f"{help_text}."
+            name, allow_abbrev=False, help=brief, description=text
         )
         made.set_defaults(performs=act)
         return made
 
-    listing = add("list", _list, "List open sessions")
+    listing = add(
+        "list",
+        _list,
+        "list open sessions",
+        "List the open sessions that fit all filters. If the output is no terminal, "
+        "columns are separated by tabs.",
+    )
     _add_filters(listing)
     _add_common(listing, "print an array of objects")
-    showing = add("show", _show, "Show all that is known of a session")
+    showing = add(
+        "show",
+        _show,
+        "show a session",
+        "Show everything that the server knows of a session.",
+    )
     showing.add_argument(
         "session", metavar="SESSION", type=_types.session, help="session ID"
     )
     _add_common(showing, "print one object")
     cancelling = add(
-        "cancel", _cancel, "Cancel sessions, and delete their data on the server"
+        "cancel",
+        _cancel,
+        "cancel sessions",
+        "Cancel sessions, and delete their data on the server. Their clients have to "
+        "upload the files again.",
     )
     cancelling.add_argument(
         "sessions",
@@ -86,7 +102,11 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_common(cancelling, "print an array of the sessions as they were")
     purging = add(
-        "purge", _purge, "Cancel all sessions that have made no progress for long"
+        "purge",
+        _purge,
+        "cancel old sessions",
+        "Cancel all sessions that have made no progress for some time, and delete "
+        "their data on the server.",
     )
     purging.add_argument(
         "--older-than",
@@ -303,9 +323,13 @@ async def _pages(
 def _show_rows(
     context: Context, found: Sequence[Mapping[str, Any]], *, is_first: bool
 ) -> None:
-    is_exact = not context.out.isatty()
-    rows = [_row(one, context.now(), is_exact=is_exact) for one in found]
-    table_for(context.out)(_COLUMNS, rows, is_first)
+    now = context.now()
+    if (show := table_on(context.out)) is not None:
+        show(_SHORT_COLUMNS, [_short_row(one, now) for one in found])
+        return
+    rows = [_row(one, now) for one in found]
+    lines = [_COLUMNS, *rows] if is_first else rows
+    write(context.out, "".join("\t".join(line) + "\n" for line in lines))
 
 
 def _query(options: argparse.Namespace) -> dict[str, str]:
@@ -328,24 +352,38 @@ def _path_of(session: str) -> str:
 # Words
 
 
-def _row(one: Mapping[str, Any], now: float, *, is_exact: bool) -> list[str]:
-    """
-    Make a row of a table.
-
-    :param is_exact: Whether a program may read it.
-    """
-    held, total = one["bytes"], one["total"]
-    share = ""
-    if total is not None and held is not None:
-        share = f"{percent(held, total)}"
+def _row(one: Mapping[str, Any], now: float) -> list[str]:
+    """Make a row of the table that programs may read."""
     idle = max(0.0, now - one["last_progress"])
     return [
-        *(_shown(one[name]) for name in _COLUMNS[:5]),
-        *(_shown(each if is_exact else _in_units(each)) for each in (held, total)),
-        share,
-        f"{idle:.0f}" if is_exact else _ago(idle),
+        *(_shown(one[name]) for name in _COLUMNS[:-2]),
+        f"{idle:.0f}",
         _shown(one["state"]),
     ]
+
+
+def _short_row(one: Mapping[str, Any], now: float) -> list[str]:
+    """Make a row of a table that fits a terminal."""
+    owner, client = one["owner"], one["client"]
+    sender = [] if owner is None else [printable(owner)]
+    sender += [] if client is None else [f"at {printable(client)}"]
+    held, total = one["bytes"], one["total"]
+    size = _shown(_in_units(held))
+    if total is not None and held is not None:
+        size = f"{percent(held, total)}% of {_in_units(total)}"
+    return [
+        one["session"],
+        _file(one),
+        " ".join(sender) or "-",
+        size,
+        _ago(max(0.0, now - one["last_progress"])),
+        _shown(one["state"]),
+    ]
+
+
+def _file(one: Mapping[str, Any]) -> str:
+    mount = printable(one["directory"]).rstrip("/")
+    return f"{mount}/{_shown(one['destination'])}"
 
 
 def _in_units(size: int | None) -> str | None:
@@ -381,12 +419,8 @@ def _ago(seconds: float) -> str:
 
 
 def _in_words(found: Mapping[str, Any]) -> str:
-    directory = found["directory"].rstrip("/")
     held, total = (_shown(_grouped(found[name])) for name in ("bytes", "total"))
-    return (
-        f"{found['session']}: {printable(directory)}/{_shown(found['destination'])}, "
-        f"{held} of {total} bytes"
-    )
+    return f"{found['session']}: {_file(found)}, {held} of {total} bytes"
 
 
 COMMAND = Command(
