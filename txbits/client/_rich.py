@@ -34,6 +34,9 @@ REDRAW_INTERVAL = 0.1
 #: How long the cells of a column are that are not wrapped, in characters.
 _SHORT_CELL = 12
 
+#: How many blanks are between two columns.
+_GAP = 2
+
 
 @define
 class RichDisplay:
@@ -93,24 +96,40 @@ class RichDisplay:
 
 
 def show_table(
-    out: TextIO, columns: Sequence[str], rows: Sequence[Sequence[str]]
+    out: TextIO,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    optional: Sequence[str] = (),
 ) -> None:
-    """Print a table. Columns of numbers are aligned to the right."""
+    """
+    Print a table. Columns of numbers are aligned to the right.
+
+    :param optional: Columns to leave out if the terminal is too narrow, the first of
+        them first.
+    """
+    console = Console(file=out)
+    cells = {name: [row[number] for row in rows] for number, name in enumerate(columns)}
+    widths = {name: max(map(len, (name, *cells[name]))) for name in cells}
+    # What is copied from the terminal, such as an id, must be whole. Columns of short
+    # cells stay as they are, too; the others are folded if there is no room.
+    needed = {
+        name: width if name == columns[0] else min(width, _SHORT_CELL)
+        for name, width in widths.items()
+    }
+    for name in optional:
+        if sum(needed.values()) + _GAP * (len(needed) - 1) > console.width:
+            del needed[name]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for number, name in enumerate(columns):
-        cells = [row[number] for row in rows]
-        is_number = all(cell[:1].isdigit() or cell in ("", "-") for cell in cells)
-        longest = max(map(len, (name, *cells)))
-        # What is copied from the terminal, such as an id, must be whole. Columns of
-        # short cells stay as they are; the others are folded if there is no room.
-        is_whole = not number or longest <= _SHORT_CELL
+    for name in needed:
+        is_whole = widths[name] == needed[name]
+        is_number = all(one[:1].isdigit() or one in ("", "-") for one in cells[name])
         table.add_column(
             name,
-            justify="right" if is_number and is_whole and number else "left",
+            justify="right" if is_number and name != columns[0] else "left",
             overflow="fold",
             no_wrap=is_whole,
-            min_width=longest if is_whole else min(longest, _SHORT_CELL),
+            min_width=needed[name],
         )
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    Console(file=out).print(table)
+    for number in range(len(rows)):
+        table.add_row(*(Text(cells[name][number]) for name in needed))
+    console.print(table)

@@ -30,8 +30,8 @@ def display_for(out: TextIO, clock: IReactorTime, *, verbose: bool = False) -> D
     return PlainDisplay(out, clock, verbose)
 
 
-#: Prints a table: its columns, and its rows.
-ShowTable = Callable[[Sequence[str], Sequence[Sequence[str]]], None]
+#: Prints a table: its columns, its rows, and columns that may be left out.
+ShowTable = Callable[[Sequence[str], Sequence[Sequence[str]], Sequence[str]], None]
 
 
 def table_on(out: TextIO) -> ShowTable | None:

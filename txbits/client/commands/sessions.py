@@ -46,6 +46,7 @@ _COLUMNS = (
     *("bytes", "total", "idle", "state"),
 )
 _SHORT_COLUMNS = ("session", "file", "from", "held", "idle", "state")
+_OPTIONAL = ("from", "state")
 
 _FILTERS = ("directory", "owner", "client", "state", "text")
 
@@ -325,7 +326,7 @@ def _show_rows(
 ) -> None:
     now = context.now()
     if (show := table_on(context.out)) is not None:
-        show(_SHORT_COLUMNS, [_short_row(one, now) for one in found])
+        show(_SHORT_COLUMNS, [_short_row(one, now) for one in found], _OPTIONAL)
         return
     rows = [_row(one, now) for one in found]
     lines = [_COLUMNS, *rows] if is_first else rows
