@@ -19,7 +19,7 @@ from txbits.sessions import Caller
 
 #: How many sessions a page has if nobody says how many, and at most.
 DEFAULT_LIMIT = 100
-MOST_LIMIT = 1000
+MOST_LIMIT = 500
 
 #: The states that a session can have for an operator, see :class:`SessionRecord`.
 STATES = (
