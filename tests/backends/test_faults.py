@@ -21,7 +21,9 @@ from txbits.interfaces import (
     IClaimable,
     IDownloadable,
     IPaged,
+    IPartitioned,
     IReadable,
+    ISorted,
 )
 from txbits.testing import BackendContract, HoldableBackend
 
@@ -55,7 +57,7 @@ class HoldableMemoryTests(BackendContract, SynchronousTestCase):
 class HoldableDiskTests(OnDisk, BackendContract, SynchronousTestCase):
     """The contract, when nothing is held, over disk."""
 
-    abilities = OnDisk.abilities - {IPaged}
+    abilities = OnDisk.abilities - {IPaged, IPartitioned, ISorted}
 
     def make_backend(self):
         return HoldableBackend(super().make_backend())

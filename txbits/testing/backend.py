@@ -23,6 +23,7 @@ from txbits.interfaces import (
     IReadable,
     IRefreshable,
     IReplyAddressable,
+    ISorted,
 )
 from txbits.testing._abilities_contract import AbilitiesContract
 from txbits.testing._answer_contract import AnswerContract, AnswerSteps
@@ -38,7 +39,14 @@ from txbits.testing._session_contract import (
 
 __all__ = ["HOSTILE", "BackendContract", "contract"]
 
-_OF_BACKENDS = (IAbilities, IClaimable, IDownloadable, IPaged, IPartitioned)
+_OF_BACKENDS = (
+    IAbilities,
+    IClaimable,
+    IDownloadable,
+    IPaged,
+    IPartitioned,
+    ISorted,
+)
 _OF_SESSIONS = (IReadable, IAddressable, IAnswerable, IReplyAddressable, IRefreshable)
 
 

@@ -34,6 +34,7 @@ from txbits.interfaces import (
     IPartitioned,
     IReadable,
     IReplyAddressable,
+    ISorted,
 )
 
 _OF_A_SLOT = {"lock", "closed", "sessions-1"}
@@ -165,6 +166,7 @@ class OnDisk(_Case):
             IDownloadable,
             IPaged,
             IPartitioned,
+            ISorted,
             IReadable,
             IReplyAddressable,
         }

@@ -350,6 +350,20 @@ class AdoptionTests(SlotCase):
         self.kill(*workers)
         return sessions
 
+    def test_operators_see_all_in_one_order(self):
+        sessions = self.left()
+        backend = self.begin()
+        listed, after = [], None
+        for _ in sessions:
+            page, after = self.successResultOf(backend.list_after(after, 1))
+            listed += [(one.session_id, one.destination, one.offset) for one in page]
+        self.assertIsNone(after)
+        expected = sorted((one.session_id, one.destination, 5) for one in sessions)
+        self.assertEqual(listed, expected)
+        for session in sessions:
+            details = self.successResultOf(backend.details_of(session.session_id))
+            self.assertEqual(details.destination, session.destination)
+
     def test_server_without_workers_goes_on_with_all(self):
         sessions = self.left()
         backend = self.begin()
