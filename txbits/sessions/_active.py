@@ -119,7 +119,7 @@ class ActiveSessions:
     rules: Rules
     is_disabled: bool
     observer: IPublicationObserver | None = None
-    counts: Counts = field(factory=Counts, init=False)
+    counts: Counts = field(init=False)
     ages: Ages = field(init=False)
     quota: Quota = field(factory=Quota, init=False)
     hides_ids: bool = field(default=False, init=False)
@@ -137,6 +137,7 @@ class ActiveSessions:
 
     def __attrs_post_init__(self) -> None:
         self.is_shared = IShared.providedBy(self.backend)
+        self.counts = Counts(self.wall)
         self.ages = Ages(self.clock, self.wall, self.is_shared)
         self._troubles = Troubles(_log, self.clock.seconds)
 
