@@ -28,7 +28,7 @@ from twisted.python.failure import Failure
 from txbits._deferreds import deferred, settled
 from txbits._version import versions
 from txbits.admin import Health
-from txbits.admin.delay import LoopDelay
+from txbits.admin.figures import Activity
 from txbits.errors import InvalidSetting
 from txbits.service._ports import Ports
 from txbits.service._process import Process, in_words, one_line
@@ -73,12 +73,12 @@ class AdminListener:
 
     :ivar listener: Its endpoint.
     :ivar site: Serves its connections.
-    :ivar delay: Measures while it listens.
+    :ivar activities: What goes on while it listens.
     """
 
     listener: Listener
     site: BITSSite
-    delay: LoopDelay
+    activities: Sequence[Activity]
 
 
 @define(eq=False, slots=False)
@@ -186,7 +186,8 @@ class UploadService(Service):
             address = await _listen(
                 self.admin.listener, self.admin.site, self._admin_ports
             )
-            self.admin.delay.start()
+            for activity in self.admin.activities:
+                activity.start()
             _log.info(
                 "listening on {address} for the operator",
                 address=address,
@@ -273,7 +274,8 @@ class UploadService(Service):
         await self._hang_up(self.site)
         await _close(self._admin_ports)
         if self.admin is not None:
-            self.admin.delay.stop()
+            for activity in self.admin.activities:
+                activity.stop()
             await self._hang_up(self.admin.site)
 
     @deferred

@@ -102,8 +102,9 @@ def assemble(
             delay.delays,
             wall_of(reactor)(),
         )
+        admin_site, activities = admin.site(reactor, figures)
         admin_listener = AdminListener(
-            _listener(endpoint, where, reactor), admin.site(reactor, figures), delay
+            _listener(endpoint, where, reactor), admin_site, [delay, *activities]
         )
     return UploadService(
         reactor,
