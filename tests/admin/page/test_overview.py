@@ -15,7 +15,7 @@ from txbits.admin.page import OperatorPage
 from txbits.admin.page.overview import MOST_SESSIONS
 from txbits.admin.page.streams import INTERVAL, MOST_STREAMS
 from txbits.admin.tokens import FormTokens
-from txbits.errors import BackendError
+from txbits.errors import BackendError, ServerStopping
 from txbits.sessions import Caller
 
 
@@ -166,8 +166,9 @@ class OverviewTests(PageCase):
         self.assertEqual((response.status, response["Location"]), (303, "/"))
 
     def test_a_store_that_fails_is_told_on_the_page(self):
-        self.sessions.fault = BackendError("on fire")
-        self.assertIn("on fire", self.read().text)
+        for fault in (BackendError("on fire"), ServerStopping("on fire", 30)):
+            self.sessions.fault = fault
+            self.assertIn("on fire", self.read().text)
         self.sessions.fault, self.sessions.faults = None, ("/a: is away",)
         self.assertIn("/a: is away", self.read().text)
 
@@ -218,9 +219,16 @@ class CancelTests(PageCase):
             self.assertIn("No such session", Markup(response.body).text)
 
     def test_what_could_not_be_cancelled_is_told(self):
+        for fault in (BackendError("on fire"), ServerStopping("on fire", 30)):
+            self.sessions.fault = fault
+            response = self.post(f"/sessions/{record(1).session}/cancel")
+            self.assertEqual(response.status, 503)
+            self.assertIn("on fire", Markup(response.body).text)
+
+    def test_what_cannot_be_shown_is_told(self):
         self.sessions.fault = BackendError("on fire")
-        response = self.post(f"/sessions/{record(1).session}/cancel")
-        self.assertEqual(response.status, 502)
+        response = self.visit(f"/sessions/{record(1).session}")
+        self.assertEqual(response.status, 503)
         self.assertIn("on fire", Markup(response.body).text)
 
 

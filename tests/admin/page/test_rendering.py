@@ -204,7 +204,7 @@ class SessionTests(RenderingCase):
         found = self.markup(self.sessions(one))
         self.assertIn(
             "/logs/pc-1/today.log 512 B of 1.0 KiB (50 %) 2.0 KiB/s alice at 192.0.2.7 "
-            "receiving 5 s ago Cancel…",
+            "receiving just now Cancel…",
             found.text,
         )
         (bar,) = found.of("progress")
@@ -231,7 +231,8 @@ class SessionTests(RenderingCase):
         self.assertIn(
             "/logs (session 00000000…) unknown - anonymous unknown", found.text
         )
-        self.assertEqual(found.of("progress"), [])
+        (bar,) = found.of("progress")
+        self.assertEqual((bar["value"], bar["max"]), ("0", "1"))
 
     def test_an_empty_file_is_complete(self):
         (bar,) = self.markup(self.sessions(record(bytes=0, total=0))).of("progress")
@@ -250,6 +251,15 @@ class SessionTests(RenderingCase):
         html = self.html(Details(record(file_name="<script>\x1b"), "token"))
         self.assertNotIn(b"<script", html)
         self.assertNotIn(b"\x1b", html)
+
+    def test_a_text_that_stands_in_for_nothing_is_a_text(self):
+        for text in ("{{session}}", "0-", "\ue0000\ue001"):
+            filters = SessionFilter(text=text)
+            listing = Listing([record(destination="{{who}}")], filters)
+            found = self.markup(Overview(glance(), listing, ""))
+            self.assertEqual(found.of("input")[0]["value"], text)
+            self.assertIn("/logs/{{who}}", found.text)
+            self.assertEqual(len(found.of("progress")), 1)
 
     def test_no_sessions_are_told_in_words(self):
         for element, words in (

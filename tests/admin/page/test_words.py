@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from txbits.admin.page.words import (
+    ago,
     duration,
     machine_readable,
     moment,
@@ -63,6 +64,11 @@ class WordTests(SynchronousTestCase):
             (172_800, "2 d"),
         ):
             self.assertEqual(duration(seconds), words)
+
+    def test_what_was_just_now_does_not_change_each_second(self):
+        self.assertEqual(ago(-1), "just now")
+        self.assertEqual(ago(59.9), "just now")
+        self.assertEqual(ago(120), "2 min ago")
 
     def test_times_are_of_no_time_zone_but_utc(self):
         self.assertEqual(moment(1_800_000_000), "2027-01-15 08:00:00 UTC")

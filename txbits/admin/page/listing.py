@@ -12,6 +12,8 @@ from twisted.web.template import Element, Tag, renderer, tags
 from txbits.admin.page.glance import Glance
 from txbits.admin.page.rendering import (
     ACTIVE,
+    Ready,
+    Row,
     Slotted,
     filled,
     query_of,
@@ -19,7 +21,7 @@ from txbits.admin.page.rendering import (
     who_of,
 )
 from txbits.admin.page.server import Plots, Refusals, Server
-from txbits.admin.page.words import duration, moment, number, size, size_rate
+from txbits.admin.page.words import ago, moment, number, size, size_rate
 from txbits.admin.sessions import STATES, SessionFilter, SessionRecord
 from txbits.sessions.naming import shown
 
@@ -69,17 +71,6 @@ def received_of(record: SessionRecord) -> str:
     return f"{size(record.bytes)} of {size(record.total)} ({part} %)"
 
 
-def _bar(record: SessionRecord) -> Tag | str:
-    if record.bytes is None or record.total is None:
-        return ""
-    # Without a length, there is nothing to wait for.
-    return tags.progress(
-        value=str(record.bytes if record.total else 1),
-        max=str(record.total or 1),
-        **{"aria-label": received_of(record)},
-    )
-
-
 @define
 class Listing:
     """
@@ -97,6 +88,35 @@ class Listing:
     is_first: bool = True
     next: str | None = None
     faults: Sequence[str] = field(factory=list)
+
+
+_SESSION = Row(
+    "session_row",
+    *("session", "file", "value", "most", "received", "rate", "who", "state"),
+    "progressed",
+)
+
+
+def _session_row(one: SessionRecord, now: float) -> dict[str, str]:
+    value, most = _part(one)
+    return {
+        "session": one.session,
+        "file": file_of(one),
+        "value": str(value),
+        "most": str(most),
+        "received": received_of(one),
+        "rate": "-" if one.rate is None else size_rate(one.rate),
+        "who": who_of(one.owner, one.client),
+        "state": state_words(one.state),
+        "progressed": ago(now - one.last_progress),
+    }
+
+
+def _part(one: SessionRecord) -> tuple[int, int]:
+    """How much of how much is there, for a bar."""
+    if one.total == 0:
+        return 1, 1
+    return (0, 1) if one.total is None else (one.bytes or 0, one.total)
 
 
 class Sessions(Element):
@@ -118,19 +138,10 @@ class Sessions(Element):
         return tag if self._listing.sessions else ""
 
     @renderer
-    def row(self, request: object, tag: Tag) -> Iterator[Tag]:
-        for one in self._listing.sessions:
-            yield filled(
-                tag,
-                session=one.session,
-                file=file_of(one),
-                bar=_bar(one),
-                received=received_of(one),
-                rate="-" if one.rate is None else size_rate(one.rate),
-                who=who_of(one.owner, one.client),
-                state=state_words(one.state),
-                progressed=f"{duration(self._now - one.last_progress)} ago",
-            )
+    def rows(self, request: object, tag: Tag) -> Ready:
+        return _SESSION.written(
+            _session_row(one, self._now) for one in self._listing.sessions
+        )
 
     @renderer
     def empty(self, request: object, tag: Tag) -> Tag | str:

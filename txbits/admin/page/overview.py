@@ -35,7 +35,7 @@ from txbits.admin.sessions import (
     SessionsView,
 )
 from txbits.admin.tokens import FormTokens
-from txbits.errors import BackendError, NoSuchSession
+from txbits.errors import BackendError, NoSuchSession, ServerStopping
 
 #: How many sessions are shown at a time.
 MOST_SESSIONS = 25
@@ -52,6 +52,9 @@ _MOST_FAULTS = 10
 
 #: Listing the sessions again may take so much of the time.
 _LISTING_SHARE = 0.1
+
+#: Why sessions cannot be listed or ended now.
+_FAILURES = (BackendError, ServerStopping)
 
 _HTML = b"text/html; charset=utf-8"
 
@@ -177,7 +180,7 @@ class OperatorPage:
             await self._sessions.get(session)
         except NoSuchSession:
             return f"Session {session.upper()} is no longer open."
-        except BackendError:
+        except _FAILURES:
             # The page tells that the backend fails.
             return ""
         return ""
@@ -187,6 +190,8 @@ class OperatorPage:
             record = await self._sessions.get(visit.parameters["session"])
         except NoSuchSession:
             return await self._no_session()
+        except _FAILURES as error:
+            return await self._message("The session cannot be shown", [str(error)], 503)
         token = self._tokens.make(visit.caller)
         return await self._page("Session", Details(record, token))
 
@@ -200,9 +205,9 @@ class OperatorPage:
             record = await self._sessions.cancel(session, visit.caller)
         except NoSuchSession:
             return await self._no_session()
-        except BackendError as error:
+        except _FAILURES as error:
             lines = ["Something of it is left. Cancel it again.", str(error)]
-            return await self._message("The session was not cancelled", lines, 502)
+            return await self._message("The session was not cancelled", lines, 503)
         return see_other(f"/?gone={record.session}".encode())
 
     async def _ask_to_purge(self, visit: Visit) -> Page:
@@ -232,7 +237,7 @@ class OperatorPage:
         while True:
             try:
                 done = await self._sessions.purge(filters, visit.caller, cursor)
-            except BackendError as error:
+            except _FAILURES as error:
                 faults.append(str(error))
                 break
             count += len(done.sessions)
@@ -308,7 +313,7 @@ class OperatorPage:
                 page = await self._sessions.page(
                     query.filters, cursor, MOST_SESSIONS - len(found)
                 )
-            except BackendError as error:
+            except _FAILURES as error:
                 faults.append(str(error))
                 break
             found += page.sessions

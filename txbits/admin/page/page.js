@@ -42,6 +42,12 @@ function change(old, now) {
   let place = old.firstChild;
   for (const child of [...now.childNodes]) {
     const known = child.id && byId.get(child.id);
+    // An element that is moved loses the focus: rather remove what is before it.
+    while (known && place !== null && !kept.has(place.id)) {
+      const next = place.nextSibling;
+      place.remove();
+      place = next;
+    }
     if (place !== null && isSame(place, child)) {
       change(place, child);
       place = place.nextSibling;

@@ -9,8 +9,16 @@ from collections.abc import Callable, Iterator, Sequence
 from attrs import frozen
 from twisted.web.template import Element, Tag, renderer, tags
 
+from txbits._counts import Refused
 from txbits.admin.page.glance import DirectoryState, Glance, ProcessState
-from txbits.admin.page.rendering import filled, query_of, template, who_of
+from txbits.admin.page.rendering import (
+    Ready,
+    Row,
+    filled,
+    query_of,
+    template,
+    who_of,
+)
 from txbits.admin.page.samples import Rates
 from txbits.admin.page.words import (
     machine_readable,
@@ -127,6 +135,27 @@ class Plots(Element):
             )
 
 
+_REFUSAL = Row(
+    "refusal_row",
+    *("cause", "detail", "remedy", "who", "what", "answer", "count", "machine", "at"),
+)
+
+
+def _refusal_row(one: Refused) -> dict[str, str]:
+    row = _CAUSES.get(one.refusal)
+    return {
+        "cause": one.refusal if row is None else row.cause,
+        "detail": one.detail,
+        "remedy": "" if row is None else row.remedy,
+        "who": who_of(one.user, one.client),
+        "what": f"{one.packet} {one.directory}/{one.destination}",
+        "answer": f"{one.status} 0x{one.hresult:08X}",
+        "count": f"{one.count:,}",
+        "machine": machine_readable(one.at),
+        "at": moment(one.at)[11:19],
+    }
+
+
 class Refusals(Element):
     """The last refusals, with their causes and remedies."""
 
@@ -141,21 +170,8 @@ class Refusals(Element):
         return tag if self._refusals else ""
 
     @renderer
-    def row(self, request: object, tag: Tag) -> Iterator[Tag]:
-        for one in self._refusals:
-            row = _CAUSES.get(one.refusal)
-            yield filled(
-                tag,
-                machine=machine_readable(one.at),
-                at=moment(one.at)[11:19],
-                cause=one.refusal if row is None else row.cause,
-                detail=one.detail,
-                remedy="" if row is None else row.remedy,
-                who=who_of(one.user, one.client),
-                what=f"{one.packet} {one.directory}/{one.destination}",
-                answer=f"{one.status} 0x{one.hresult:08X}",
-                count=f"{one.count:,}",
-            )
+    def rows(self, request: object, tag: Tag) -> Ready:
+        return _REFUSAL.written(map(_refusal_row, self._refusals))
 
     @renderer
     def empty(self, request: object, tag: Tag) -> Tag | str:

@@ -23,7 +23,7 @@ _log = Logger()
 #: How many streams there may be.
 MOST_STREAMS = 20
 
-#: Seconds between two events, at least.
+#: Seconds between two events, at least, by default.
 INTERVAL = 2.0
 
 #: Seconds after which a stream ends. The browser begins another one, with credentials
@@ -106,11 +106,13 @@ class Streams:
         :meth:`add`. It is called once for all streams with equal queries.
     :param admission: Returns what decides who may look. When that changes, all
         streams end.
+    :ivar interval: Seconds between two events, at least.
     """
 
     _clock: IReactorTime
     _make: Callable[[object], Awaitable[Mapping[str, bytes]]]
     _admission: Callable[[], Sequence[object]]
+    interval: float = field(default=INTERVAL, kw_only=True)
     _streams: set[_Stream] = field(factory=set, init=False)
     _admitted: Sequence[object] = field(default=(), init=False)
     _is_running: bool = field(default=False, init=False)
@@ -162,7 +164,7 @@ class Streams:
 
     def _schedule(self) -> None:
         if self._streams and self._call is None and not self._is_sending:
-            self._call = self._clock.callLater(INTERVAL, self._round)
+            self._call = self._clock.callLater(self.interval, self._round)
 
     @deferred
     async def _round(self) -> None:

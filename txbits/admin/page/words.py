@@ -44,6 +44,11 @@ def duration(seconds: float) -> str:
     return f"{max(0, seconds):.0f} s"
 
 
+def ago(seconds: float) -> str:
+    """How long ago something was. What was just now does not change each second."""
+    return f"{duration(seconds)} ago" if seconds >= 60 else "just now"
+
+
 def moment(at: float) -> str:
     """A time, such as ``2026-11-30 18:08:33 UTC``."""
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(at))
