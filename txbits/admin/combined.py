@@ -102,14 +102,13 @@ class CombinedSessions:
                 inner = None
         found: list[SessionRecord] = []
         faults: list[str] = []
-        for number, (name, view) in enumerate(views):
+        for name, view in views:
             if len(found) >= limit:
                 return make(found, _written(name, None), faults)
+            begin, inner = inner, None
             try:
-                page = await ask(
-                    view, inner if not number else None, limit - len(found)
-                )
-            except BackendError as error:
+                page = await ask(view, begin, limit - len(found))
+            except (BackendError, ServerStopping) as error:
                 faults.append(f"{name}: {error}")
                 continue
             found += page.sessions
