@@ -8,8 +8,9 @@ from pathlib import Path
 from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.admin.support import request
 from tests.service.test_reload import TOP, ReloadCase
-from tests.web.support import request, responses
+from tests.web.support import responses
 from txbits.errors import InvalidSetting
 from txbits.service._operators import check_admin
 from txbits.service.settings import Access, Configuration, Directory

@@ -9,7 +9,8 @@ from urllib.parse import urlencode
 from twisted.internet.defer import succeed
 
 from tests.admin.page.support import Markup, Sessions, glance, record
-from tests.web.support import WebCase, request, responses
+from tests.admin.support import request
+from tests.web.support import WebCase, responses
 from txbits.admin import AdminResource
 from txbits.admin.page import OperatorPage
 from txbits.admin.page.overview import MOST_SESSIONS

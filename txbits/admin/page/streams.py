@@ -26,6 +26,11 @@ MOST_STREAMS = 20
 #: Seconds between two events, at least, by default.
 INTERVAL = 2.0
 
+#: The pause between two events is at least so many times as long as making one takes,
+#: but not longer than so many seconds.
+_PAUSES = 4
+_LONGEST_PAUSE = 60.0
+
 #: Seconds after which a stream ends. The browser begins another one, with credentials
 #: that are checked again.
 LONGEST = 600.0
@@ -162,19 +167,21 @@ class Streams:
             self._call.cancel()
             self._call = None
 
-    def _schedule(self) -> None:
+    def _schedule(self, took: float = 0.0) -> None:
         if self._streams and self._call is None and not self._is_sending:
-            self._call = self._clock.callLater(self.interval, self._round)
+            pause = max(self.interval, min(_PAUSES * took, _LONGEST_PAUSE))
+            self._call = self._clock.callLater(pause, self._round)
 
     @deferred
     async def _round(self) -> None:
         """Send what has changed to everyone; the next round waits for this one."""
+        began = self._clock.seconds()
         self._call, self._is_sending = None, True
         try:
             await self._send()
         finally:
             self._is_sending = False
-            self._schedule()
+            self._schedule(self._clock.seconds() - began)
 
     async def _send(self) -> None:
         admission = self._admission()
