@@ -11,6 +11,7 @@ from twisted.internet.defer import inlineCallbacks
 
 from tests.browser.support import DESK, PHONE, BrowserCase
 from txbits.admin.page.overview import MOST_SESSIONS
+from txbits.errors import BackendError
 from txbits.sessions import Caller
 
 #: After how many events the memory of the browser must be as before: those of ten
@@ -25,12 +26,16 @@ class LookTests(BrowserCase):
 
     @inlineCallbacks
     def make_some(self):
+        self.make_history()
         for name in _NAMES:
             session_id = yield self.create(name)
             yield self.send(session_id, name, 0, 1000, 4000)
 
     @inlineCallbacks
     def make_many(self):
+        self.make_history()
+        active = self.manager("/logs")._active
+        active.failed("store", BackendError("the disk is on fire"))
         for number in range(10_000):
             yield self.create(
                 f"pc-{number}/system.evtx", caller=Caller("bob", "192.0.2.8")

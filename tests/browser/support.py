@@ -8,7 +8,9 @@ page's policy, are failures.
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from pathlib import Path
 
 from attrs import evolve
@@ -19,9 +21,11 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import blockingCallFromThread, deferToThread
 from twisted.trial.unittest import TestCase
 
+from tests.admin.page.support import refused
 from tests.browser import chromium
 from tests.service.test_reload import FakeProcess
 from tests.sessions.support import ScriptedBody
+from txbits.admin.page.samples import MOST_SAMPLES
 from txbits.protocol.codec import ContentRange
 from txbits.service._life import Listener
 from txbits.service._reading import from_options
@@ -45,6 +49,8 @@ backend = "memory:"
 mount = "/dumps"
 backend = "memory:"
 """
+
+_REFUSED = ("destination-exists", "quota-reached", "out-of-step", "storage-fault")
 
 ALICE = Caller("alice", "192.0.2.7")
 
@@ -81,6 +87,9 @@ class BrowserCase(TestCase):
             one for one in self.service.admin.activities if hasattr(one, "interval")
         ]
         self.streams.interval = 0.1
+        (self.sampler,) = [
+            one for one in self.service.admin.activities if hasattr(one, "rates")
+        ]
         yield deferToThread(self._prepare)
         self.addCleanup(deferToThread, self._leave)
 
@@ -117,6 +126,17 @@ class BrowserCase(TestCase):
         yield self.manager(mount).fragment(
             session_id, tuple(name.split("/")), ALICE, content_range, body
         )
+
+    def make_history(self):
+        """Let an hour have passed in which something happened, and was refused."""
+        for number in range(MOST_SAMPLES):
+            wave = 1 + math.sin(number / 20)
+            burst = 2.0 if number % 50 == 7 else 0.0
+            self.sampler._samples.append((8e6 * wave, 40 * wave, burst, 30 * wave))
+        now = time.time()
+        for number, name in enumerate(_REFUSED):
+            one = refused(name, at=now - 60 * number, count=10**number)
+            self.manager("/logs").counts.refused.add(one)
 
     def in_browser(self, function, *arguments):
         """

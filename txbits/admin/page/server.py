@@ -19,7 +19,7 @@ from txbits.admin.page.rendering import (
     template,
     who_of,
 )
-from txbits.admin.page.samples import Rates
+from txbits.admin.page.samples import INTERVAL, Rates
 from txbits.admin.page.words import (
     machine_readable,
     moment,
@@ -37,6 +37,9 @@ _CAUSES = {one.name: one for one in REFUSALS}
 
 #: The width and height of a plot, in the units of its SVG. A sample takes one.
 _WIDTH, _HEIGHT = 359, 48
+
+#: What is shown before the first sample.
+_NOT_YET = f"known after {INTERVAL:.0f} s"
 
 #: Days before the end of a certificate from which it is shown as a problem.
 _FEW_DAYS = 14
@@ -128,7 +131,7 @@ class Plots(Element):
                 name=one.name,
                 label=one.label,
                 now=now,
-                most=f"at most {most}" if values else "",
+                most=f"at most {most}" if values else _NOT_YET,
                 summary=f"{one.label} in the last hour: now {now}, at most {most}",
                 line=line,
                 area=area,
