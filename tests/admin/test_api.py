@@ -92,8 +92,8 @@ class ListTests(APICase):
             (b"active=yes", "active: must be true or false"),
             (b"idle=long", "idle: 'long' is not a duration"),
             (b"state=old", "state: must be one of created, receiving"),
-            (b"limit=0", "limit: must be a number from 1 to 1000"),
-            (b"limit=1001", "limit: must"),
+            (b"limit=0", "limit: must be a number from 1 to 500"),
+            (b"limit=501", "limit: must"),
             (b"limit=" + b"9" * 5000, "limit: must"),
             (b"limit=%D9%A1", "limit: must"),
         ):

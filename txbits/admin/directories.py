@@ -4,12 +4,13 @@ The open sessions of one virtual directory of this process.
 
 from __future__ import annotations
 
+from itertools import compress
 from uuid import UUID
 
 from attrs import field, frozen
 from twisted.internet.task import deferLater
 
-from txbits._deferreds import deferred
+from txbits._deferreds import a_few_at_a_time, deferred
 from txbits._workers import Worker
 from txbits.admin.sessions import (
     DEFAULT_LIMIT,
@@ -26,6 +27,9 @@ from txbits.sessions import Caller, OpenSession, SessionManager
 
 #: How many pages of the store are looked at for one page here.
 _MOST_PAGES = 8
+
+#: How many sessions are cancelled at the same time.
+_AT_ONCE = 8
 
 #: States in which only the release is left to do.
 _ENDING = ("published", "discarding", "cancelling", "gone")
@@ -101,21 +105,23 @@ class DirectorySessions:
         """See :class:`~txbits.admin.sessions.SessionsView`."""
         if filters.idle is None:
             raise ValueError("idle is required")
+        idle = filters.idle
         page = await self.page(filters, cursor, limit)
-        ended: list[SessionRecord] = []
         faults = list(page.faults)
-        for record in page.sessions:
+
+        async def ended(record: SessionRecord) -> bool:
             session_id = UUID(record.session)
             try:
-                if await self._manager.end_session(
-                    session_id, operator, idle=filters.idle
-                ):
-                    ended.append(record)
+                return await self._manager.end_session(session_id, operator, idle=idle)
             except NoSuchSession:
-                continue  # its client, or its time-out, was faster
+                return False  # its client, or its time-out, was faster
             except BackendError as error:
                 faults.append(f"session {record.session} is left: {error}")
-        return Purged(ended, page.next, faults)
+                return False
+
+        # A store may be far away.
+        are_ended = await a_few_at_a_time(_AT_ONCE, ended, page.sessions)
+        return Purged(compress(page.sessions, are_ended), page.next, faults)
 
     @property
     def _lists_none(self) -> bool:

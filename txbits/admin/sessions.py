@@ -19,7 +19,7 @@ from txbits.sessions import Caller
 
 #: How many sessions a page has if nobody says how many, and at most.
 DEFAULT_LIMIT = 100
-MOST_LIMIT = 1000
+MOST_LIMIT = 500
 
 #: The states that a session can have for an operator, see :class:`SessionRecord`.
 STATES = (
@@ -76,12 +76,16 @@ class SessionRecord:
 
     def as_json(self) -> dict[str, Any]:
         """Make an object for JSON, whose keys are the names of the attributes."""
-        return asdict(self)
+        # Several times faster than asdict(), and a page has many.
+        return {name: getattr(self, name) for name in _NAMES}
 
     @classmethod
     def from_json(cls, said: Mapping[str, Any]) -> SessionRecord:
         """Read what :meth:`as_json` made; keys of a later version are ignored."""
-        return cls(**{one.name: said[one.name] for one in fields(cls)})
+        return cls(**{name: said[name] for name in _NAMES})
+
+
+_NAMES = tuple(one.name for one in fields(SessionRecord))
 
 
 @frozen(kw_only=True)
@@ -173,7 +177,8 @@ class SessionsPage:
 
     def as_json(self) -> dict[str, Any]:
         """Make an object for JSON."""
-        return asdict(self)
+        sessions = [one.as_json() for one in self.sessions]
+        return {"sessions": sessions, "next": self.next, "faults": list(self.faults)}
 
     @classmethod
     def from_json(cls, said: Mapping[str, Any]) -> Self:

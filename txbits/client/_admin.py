@@ -25,7 +25,7 @@ from txbits.client.settings import ConnectionSettings
 from txbits.client.source import printable
 from txbits.protocol.reactions import is_transient
 
-#: How long an answer may be, in bytes: a page of a thousand sessions with long names.
+#: How long an answer may be, in bytes: a page of hundreds of sessions with long names.
 _LONGEST = 64 << 20
 
 #: Seconds that connecting to a Unix socket may take.

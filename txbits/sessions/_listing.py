@@ -9,7 +9,7 @@ import heapq
 from collections.abc import Sequence
 from uuid import UUID
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from txbits.interfaces import ISorted, IUploadSession, SessionDetails, SessionSummary
 from txbits.protocol.session import State
@@ -78,11 +78,11 @@ async def list_open(
     if ISorted.providedBy(backend):
         work = ISorted(backend).list_after(after, _PAGE)
         found, last = await upkeep.listed(work)
-        return [_merged(active, _from_details(active, one)) for one in found], last
+        return [_from_details(active, one) for one in found], last
     chosen = _Lowest(after)
     await upkeep.look_at_all(chosen.look)
     last = chosen.page[-1].session_id if chosen.has_more else None
-    return [_merged(active, _from_summary(active, one)) for one in chosen.page], last
+    return [_from_summary(active, one) for one in chosen.page], last
 
 
 async def open_session(
@@ -99,24 +99,9 @@ async def open_session(
     backend = active.backend
     if ISorted.providedBy(backend):
         details = await upkeep.listed(ISorted(backend).details_of(session_id))
-        return _merged(active, _from_details(active, details))
+        return _from_details(active, details)
     session = await active.load(session_id)
-    upload = session.upload
-    return _merged(
-        active,
-        OpenSession(
-            session_id=session_id,
-            destination=upload.destination,
-            owner=upload.owner,
-            content_name=upload.content_name,
-            offset=upload.offset,
-            total=upload.total,
-            created=None,
-            last_progress=upload.last_progress,
-            state=session.life.state,
-            attempts=_attempts(upload),
-        ),
-    )
+    return _known(active, session, None, session.upload.last_progress)
 
 
 class _Lowest:
@@ -137,6 +122,9 @@ class _Lowest:
 
 
 def _from_details(active: ActiveSessions, details: SessionDetails) -> OpenSession:
+    session = active.table.get(details.session_id)
+    if session is not None:
+        return _known(active, session, details.created, details.last_progress)
     return OpenSession(
         session_id=details.session_id,
         destination=details.destination,
@@ -152,6 +140,9 @@ def _from_details(active: ActiveSessions, details: SessionDetails) -> OpenSessio
 
 
 def _from_summary(active: ActiveSessions, summary: SessionSummary) -> OpenSession:
+    session = active.table.get(summary.session_id)
+    if session is not None:
+        return _known(active, session, None, summary.last_progress)
     state: State | None = None
     if summary.published:
         state = "standing" if active.rules.publishes_at_once else "published"
@@ -171,19 +162,23 @@ def _from_summary(active: ActiveSessions, summary: SessionSummary) -> OpenSessio
     )
 
 
-def _merged(active: ActiveSessions, listed: OpenSession) -> OpenSession:
-    """Add what this process knows of a session."""
-    session = active.table.get(listed.session_id)
-    if session is None:
-        return listed
+def _known(
+    active: ActiveSessions,
+    session: Session,
+    created: float | None,
+    last_progress: float,
+) -> OpenSession:
+    """A session that this process knows: the store may know less."""
     upload = session.upload
-    return evolve(
-        listed,
+    return OpenSession(
+        session_id=upload.session_id,
         destination=upload.destination,
+        owner=upload.owner,
         content_name=upload.content_name,
         offset=upload.offset,
         total=upload.total,
-        last_progress=max(listed.last_progress, upload.last_progress),
+        created=created,
+        last_progress=max(last_progress, upload.last_progress),
         state=session.life.state,
         attempts=_attempts(upload),
         client=session.client,

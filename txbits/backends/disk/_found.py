@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from uuid import UUID
 
 from attrs import evolve, frozen
@@ -175,7 +175,7 @@ def summaries(
     """
     found: list[SessionSummary] = []
     faults: list[BackendError] = []
-    for one in _loaded(staging, session_ids, faults):
+    for one in _loaded(lambda _: staging, session_ids, faults):
         note_unsafe(staging, one)
         found.append(
             SessionSummary(
@@ -191,9 +191,13 @@ def summaries(
 
 
 def details(
-    staging: Staging, session_ids: Iterable[UUID]
+    staging_of: Callable[[UUID], Staging], session_ids: Iterable[UUID]
 ) -> tuple[list[SessionDetails], list[BackendError]]:
-    """Read sessions back for operators, as :func:`summaries` does."""
+    """
+    Read sessions back for operators, as :func:`summaries` does.
+
+    :param staging_of: Tells where a session is.
+    """
     faults: list[BackendError] = []
     found = [
         SessionDetails(
@@ -211,22 +215,25 @@ def details(
             attempts=0 if one.asked is None else one.asked.attempts,
             answer=None if one.asked is None else one.asked.answer,
         )
-        for one in _loaded(staging, session_ids, faults)
+        for one in _loaded(staging_of, session_ids, faults)
     ]
     return found, faults
 
 
 def _loaded(
-    staging: Staging, session_ids: Iterable[UUID], faults: list[BackendError]
+    staging_of: Callable[[UUID], Staging],
+    session_ids: Iterable[UUID],
+    faults: list[BackendError],
 ) -> Iterator[Found]:
     """
     Read sessions back.
 
+    :param staging_of: Tells where a session is.
     :param faults: Gets the errors of those that cannot be read.
     """
     for session_id in session_ids:
         try:
-            yield load(staging, session_id)
+            yield load(staging_of(session_id), session_id)
         except NoSuchSession:
             continue  # released meanwhile
         except BackendError as fault:

@@ -410,9 +410,8 @@ class DiskBackend:
         self, session_id: UUID | None, limit: int
     ) -> tuple[Sequence[SessionDetails], UUID | None]:
         """Read some back in order; see :class:`~txbits.interfaces.ISorted`."""
-        staging = self._staging
-        page, last = await self._order.after(session_id, limit, staging.table.ids)
-        found, faults = await staging.in_thread(translated, details, staging, page)
+        page, last = await self._order.after(session_id, limit, self._staging.table.ids)
+        found, faults = await self._details(page)
         for fault in faults:
             _log.error("session left out: {fault}", fault=fault)
         return found, last
@@ -420,16 +419,23 @@ class DiskBackend:
     @deferred
     async def details_of(self, session_id: UUID) -> SessionDetails:
         """Read one back; see :class:`~txbits.interfaces.ISorted`."""
-        staging = self._staging
-        found: list[SessionDetails]
-        found, faults = await staging.in_thread(
-            translated, details, staging, [session_id]
-        )
+        found, faults = await self._details([session_id])
         if faults:
             raise faults[0]
         if not found:
             raise NoSuchSession(f"no session {session_id}")
         return found[0]
+
+    async def _details(
+        self, session_ids: list[UUID]
+    ) -> tuple[list[SessionDetails], list[BackendError]]:
+        staging = self._staging
+        found: list[SessionDetails]
+        faults: list[BackendError]
+        found, faults = await staging.in_thread(
+            translated, details, lambda _: staging, session_ids
+        )
+        return found, faults
 
     @deferred
     async def recalls_close(
