@@ -77,6 +77,7 @@ def glance(**known) -> Glance:
         ),
         "certificates": (("[::]:8443", NOW + 30.5 * 86400),),
         "refusals": (refused(),),
+        "busiest": (),
         "processes": (ProcessState("here", 42, NOW - 86400, 7, 0, 0.002),),
     }
     return Glance(**{**values, **known})

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.admin.page.support import NOW, glance, refused
+from tests.admin.page.support import NOW, glance, record, refused
 from tests.web.support import (
     PATH,
     UNKNOWN_ID,
@@ -27,6 +27,7 @@ from txbits.admin.figures import Figures
 from txbits.admin.health import Health
 from txbits.admin.page import Gatherer, Glance, Sampler, merged
 from txbits.admin.page.glance import (
+    MOST_BUSIEST,
     MOST_REFUSALS,
     REFUSALS_LAST,
     DirectoryState,
@@ -215,6 +216,29 @@ class GathererTests(GatheringCase):
         self.assertEqual(self.ask(packet(b"Create-Session")).status, 401)
         self.assertEqual(self.gather().refusals, ())
 
+    def test_the_sessions_with_most_bytes_a_second_are_the_busiest(self):
+        for number in range(MOST_BUSIEST + 2):
+            session_id = self.create(f"/{number}".encode())
+            peer = self.peer()
+            count = 100 * (number + 1)
+            sent = fragment(
+                session_id, 0, b"x" * 9999, 20_000, target=f"/{number}".encode()
+            )
+            peer.send(sent[: count - 9999])
+        self.clock.advance(1)
+        found = self.gather().busiest
+        self.assertEqual(
+            [one.destination for one in found],
+            [str(number) for number in range(MOST_BUSIEST + 1, 1, -1)],
+        )
+        self.assertEqual((found[0].bytes, found[0].rate), (1000, 1000.0))
+
+    def test_an_upload_that_rests_is_not_busy(self):
+        session_id = self.create()
+        self.ask(fragment(session_id, 0, b"x" * 50, 100))
+        self.clock.advance(60)
+        self.assertEqual(self.gather().busiest, ())
+
     def test_refusals_are_shown_for_some_minutes(self):
         self.ask(request(b"PUT", PATH))
         self.clock.advance(REFUSALS_LAST)
@@ -259,6 +283,9 @@ GLANCES = st.builds(
         tuple
     ),
     st.lists(st.floats(0, 1e10).map(lambda at: refused(at=at)), max_size=3).map(tuple),
+    st.lists(st.floats(0, 1e10).map(lambda rate: record(rate=rate)), max_size=3).map(
+        tuple
+    ),
     st.lists(
         st.builds(
             ProcessState,
@@ -287,6 +314,7 @@ class SeveralProcessTests(SynchronousTestCase):
             one,
             obstacles=tuple(dict.fromkeys(one.obstacles)),
             refusals=tuple(sorted(one.refusals, key=lambda it: it.at, reverse=True)),
+            busiest=tuple(sorted(one.busiest, key=lambda it: it.rate, reverse=True)),
             certificates=(),
             directories=(),
         )
@@ -312,6 +340,16 @@ class SeveralProcessTests(SynchronousTestCase):
             glance(certificates=(("x", 2.0),)),
         ]
         self.assertEqual(merged(glances).certificates, (("x", 2.0),))
+
+    def test_the_busiest_of_all_are_shown(self):
+        glances = [
+            glance(busiest=tuple(record(one, rate=float(one)) for one in numbers))
+            for numbers in (range(20, 10, -2), range(19, 9, -2))
+        ]
+        self.assertEqual(
+            [one.rate for one in merged(glances).busiest],
+            [float(rate) for rate in range(20, 20 - MOST_BUSIEST, -1)],
+        )
 
     def test_series_that_began_later_have_the_same_end(self):
         one = glance(rates=Rates(packets=(1.0, 2.0, 3.0)))

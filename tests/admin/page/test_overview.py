@@ -62,7 +62,8 @@ class PageCase(WebCase):
 
     def rows(self, target="/"):
         found = self.read(target)
-        return [one["id"][2:] for one in found.of("tr") if one.get("id")]
+        ids = [one.get("id") or "" for one in found.of("tr")]
+        return [one.removeprefix("sessions-") for one in ids if "sessions-" in one]
 
     def post(self, target, token=None, **fields):
         token = self.tokens.make(Caller()) if token is None else token

@@ -15,6 +15,8 @@ from tests.admin.page.support import NOW, Markup, glance, record, refused
 from txbits.admin.page.glance import DirectoryState
 from txbits.admin.page.listing import (
     AGES,
+    MOST_SESSIONS,
+    Busiest,
     Details,
     Filters,
     Listing,
@@ -47,7 +49,8 @@ class DocumentTests(RenderingCase):
     """A whole page."""
 
     def documents(self):
-        one = glance()
+        many = evolve(glance().directories[0], sessions=1000)
+        one = glance(busiest=(record(1), record(9)), directories=(many,))
         listing = Listing([record(1), record(2)], SessionFilter(), True, "2", ["fault"])
         yield Document(
             "Overview", "host", Overview(one, listing, "notice"), (Health(one), Live())
@@ -102,6 +105,7 @@ class DocumentTests(RenderingCase):
         for name, element in (
             ("health", Health(one)),
             ("plots", Plots(one.rates)),
+            ("busiest", Busiest(one)),
             ("sessions", Sessions(listing, NOW)),
             ("refusals", Refusals(one)),
             ("server", Server(one)),
@@ -212,7 +216,7 @@ class SessionTests(RenderingCase):
         self.assertEqual(
             {link["href"] for link in found.of("a")}, {f"/sessions/{one.session}"}
         )
-        self.assertEqual(found.of("tr")[1]["id"], f"s-{one.session}")
+        self.assertEqual(found.of("tr")[1]["id"], f"sessions-{one.session}")
 
     def test_what_is_not_known_is_left_out(self):
         found = self.markup(
@@ -295,6 +299,17 @@ class SessionTests(RenderingCase):
             self.assertTrue(state_words(state).isprintable())
             self.assertNotIn("_", state_words(state))
         self.assertEqual(state_words(None), "unknown")
+
+    def test_the_busiest_are_shown_where_there_are_too_many_to_see(self):
+        directory = glance().directories[0]
+        for count, rows in ((MOST_SESSIONS, 0), (MOST_SESSIONS + 1, 1)):
+            known = evolve(directory, sessions=count)
+            one = glance(busiest=(record(5),), directories=(known,))
+            found = self.markup(Busiest(one))
+            self.assertEqual("hidden" in found.of("section")[0], not rows)
+            ids = [row["id"] for row in found.of("tr") if "id" in row]
+            self.assertEqual(ids, [f"busiest-{record(5).session}"][:rows])
+        self.assertIn("hidden", self.markup(Busiest(glance())).of("section")[0])
 
     def test_the_form_shows_what_is_filtered(self):
         filters = SessionFilter(

@@ -15,9 +15,11 @@ import attrs
 from attrs import frozen
 
 from txbits._counts import Refused
+from txbits.admin.directories import DirectorySessions
 from txbits.admin.figures import Figures
 from txbits.admin.health import Health
 from txbits.admin.page.samples import Rates, Sampler
+from txbits.admin.sessions import SessionRecord
 from txbits.clocks import Wall
 from txbits.sessions import SessionManager
 
@@ -26,6 +28,9 @@ REFUSALS_LAST = 15 * 60.0
 
 #: How many are shown.
 MOST_REFUSALS = 25
+
+#: How many of the busiest sessions are shown.
+MOST_BUSIEST = 8
 
 
 @frozen
@@ -98,6 +103,7 @@ class Glance:
     :ivar certificates: The addresses of ports with certificates, and when these expire,
         in seconds since the epoch.
     :ivar refusals: The last refusals, the latest first.
+    :ivar busiest: The sessions in which most bytes arrive a second, the busiest first.
     :ivar processes: The processes that serve uploads.
     """
 
@@ -107,6 +113,7 @@ class Glance:
     directories: tuple[DirectoryState, ...]
     certificates: tuple[tuple[str, float], ...]
     refusals: tuple[Refused, ...]
+    busiest: tuple[SessionRecord, ...]
     processes: tuple[ProcessState, ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -126,6 +133,7 @@ class Glance:
             ),
             tuple((address, expires) for address, expires in data["certificates"]),
             tuple(Refused(**one) for one in data["refusals"]),
+            tuple(SessionRecord.from_json(one) for one in data["busiest"]),
             tuple(ProcessState(**one) for one in data["processes"]),
         )
 
@@ -151,6 +159,7 @@ def merged(glances: Sequence[Glance]) -> Glance:
         tuple(directories.values()),
         tuple(certificates.items()),
         _latest(one for glance in glances for one in glance.refusals),
+        _busiest(one for glance in glances for one in glance.busiest),
         tuple(one for glance in glances for one in glance.processes),
     )
 
@@ -162,6 +171,11 @@ def _once(lines: Iterable[str]) -> tuple[str, ...]:
 def _latest(refusals: Iterable[Refused]) -> tuple[Refused, ...]:
     ordered = sorted(refusals, key=lambda one: one.at, reverse=True)
     return tuple(ordered[:MOST_REFUSALS])
+
+
+def _busiest(records: Iterable[SessionRecord]) -> tuple[SessionRecord, ...]:
+    ordered = sorted(records, key=lambda one: one.rate or 0.0, reverse=True)
+    return tuple(ordered[:MOST_BUSIEST])
 
 
 @frozen(eq=False)
@@ -202,6 +216,11 @@ class Gatherer:
                 refused
                 for one in counts
                 for refused in one.refused.since(now - REFUSALS_LAST)
+            ),
+            _busiest(
+                record
+                for mount, manager in directories
+                for record in DirectorySessions(mount, manager).busiest(MOST_BUSIEST)
             ),
             (
                 ProcessState(

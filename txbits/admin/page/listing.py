@@ -12,7 +12,6 @@ from twisted.web.template import Element, Tag, renderer, tags
 from txbits.admin.page.glance import Glance
 from txbits.admin.page.rendering import (
     ACTIVE,
-    Ready,
     Row,
     Slotted,
     filled,
@@ -24,6 +23,9 @@ from txbits.admin.page.server import Plots, Refusals, Server
 from txbits.admin.page.words import ago, moment, number, size, size_rate
 from txbits.admin.sessions import STATES, SessionFilter, SessionRecord
 from txbits.sessions.naming import shown
+
+#: How many sessions are shown at a time.
+MOST_SESSIONS = 25
 
 #: The choices of "without progress for", in seconds, and what they are called.
 AGES = {
@@ -91,15 +93,16 @@ class Listing:
 
 
 _SESSION = Row(
-    "session_row",
+    *("session_row", "prefix"),
     *("session", "file", "value", "most", "received", "rate", "who", "state"),
     "progressed",
 )
 
 
-def _session_row(one: SessionRecord, now: float) -> dict[str, str]:
+def _session_row(one: SessionRecord, now: float, prefix: str) -> dict[str, str]:
     value, most = _part(one)
     return {
+        "prefix": prefix,
         "session": one.session,
         "file": file_of(one),
         "value": str(value),
@@ -119,6 +122,41 @@ def _part(one: SessionRecord) -> tuple[int, int]:
     return (0, 1) if one.total is None else (one.bytes or 0, one.total)
 
 
+class _Table(Slotted):
+    """
+    A table of sessions.
+
+    :param name: The name of what is in it, which its rows and its title begin with.
+    """
+
+    loader = template("session_table")
+
+    def __init__(self, records: Sequence[SessionRecord], now: float, name: str) -> None:
+        rows = _SESSION.written(_session_row(one, now, name) for one in records)
+        super().__init__(title=f"{name}-title", rows=rows)
+
+
+class Busiest(Element):
+    """The busiest sessions, unless all sessions are shown anyway."""
+
+    loader = template("busiest")
+
+    def __init__(self, glance: Glance) -> None:
+        super().__init__()
+        count = sum(one.sessions for one in glance.directories)
+        self._records = glance.busiest if count > MOST_SESSIONS else ()
+        self._now = glance.at
+
+    @renderer
+    def shown(self, request: object, tag: Tag) -> Tag:
+        return tag if self._records else tag(hidden="hidden")
+
+    @renderer
+    def table(self, request: object, tag: Tag) -> Element | str:
+        records = self._records
+        return _Table(records, self._now, "busiest") if records else ""
+
+
 class Sessions(Element):
     """A table of sessions."""
 
@@ -134,14 +172,9 @@ class Sessions(Element):
         return (filled(tag, line=shown(line)) for line in self._listing.faults)
 
     @renderer
-    def table(self, request: object, tag: Tag) -> Tag | str:
-        return tag if self._listing.sessions else ""
-
-    @renderer
-    def rows(self, request: object, tag: Tag) -> Ready:
-        return _SESSION.written(
-            _session_row(one, self._now) for one in self._listing.sessions
-        )
+    def table(self, request: object, tag: Tag) -> Element | str:
+        records = self._listing.sessions
+        return _Table(records, self._now, "sessions") if records else ""
 
     @renderer
     def empty(self, request: object, tag: Tag) -> Tag | str:
@@ -268,6 +301,10 @@ class Overview(Element):
     @renderer
     def plots(self, request: object, tag: Tag) -> Element:
         return Plots(self._glance.rates)
+
+    @renderer
+    def busiest(self, request: object, tag: Tag) -> Element:
+        return Busiest(self._glance)
 
     @renderer
     def filters(self, request: object, tag: Tag) -> Element:

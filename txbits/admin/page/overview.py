@@ -15,6 +15,8 @@ from twisted.web.template import Element
 from txbits.admin.page.glance import Glance
 from txbits.admin.page.listing import (
     AGES,
+    MOST_SESSIONS,
+    Busiest,
     Details,
     Listing,
     Overview,
@@ -36,9 +38,6 @@ from txbits.admin.sessions import (
 )
 from txbits.admin.tokens import FormTokens
 from txbits.errors import BackendError, NoSuchSession, ServerStopping
-
-#: How many sessions are shown at a time.
-MOST_SESSIONS = 25
 
 #: A view looks at a limited number of sessions for each of its pages. So many of these
 #: are asked for until there is something to show.
@@ -285,6 +284,7 @@ class OperatorPage:
         return {
             "health": await flat(Health(glance)),
             "plots": await self._kept("plots", glance.rates, Plots(glance.rates)),
+            "busiest": await flat(Busiest(glance)),
             "sessions": await flat(Sessions(listing, glance.at)),
             "refusals": await self._kept("refusals", glance.refusals, Refusals(glance)),
             # Of certificates, it tells the days that are left.
