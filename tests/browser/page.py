@@ -5,8 +5,10 @@ The operator's page in a real browser.
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from uuid import UUID
 
+import bcrypt
 from twisted.internet.defer import inlineCallbacks
 
 from tests.browser.support import DESK, PHONE, BrowserCase
@@ -220,6 +222,47 @@ class KeyboardTests(BrowserCase):
             self.on_reactor(self.create, "a/four.log")
             self.wait("document.querySelectorAll('tr[id]').length === 2")
             self.assertEqual(self.focused(), name)
+
+        yield self.in_browser(act)
+
+
+class LoginTests(BrowserCase):
+    """Only operators see the page."""
+
+    def settings(self):
+        self.passwords = Path(self.mktemp()).absolute()
+        hashed = bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode()
+        self.passwords.write_text(f"alice:{hashed}\nbob:{hashed}\n")
+        self.passwords.chmod(0o600)
+        return self.settings_for("alice")
+
+    def settings_for(self, user):
+        return (
+            'listen = ["tcp:0:interface=127.0.0.1"]\n'
+            'admin-listen = "tcp:0:interface=127.0.0.1"\n'
+            f'admin-users = ["{user}"]\n'
+            '[[directory]]\nmount = "/logs"\nbackend = "memory:"\n'
+            f'authenticate = ["basic"]\npassword-file = "{self.passwords}"\n'
+            '[[directory.permission]]\nusers = ["*"]\npath = "/"\nmay = ["upload"]\n'
+        )
+
+    @inlineCallbacks
+    def test_who_is_no_operator_any_more_sees_nothing_more(self):
+        self.expected = ["status of 401", "status of 403"]
+        yield self.create("a/one.log")
+
+        def act():
+            self.log_in("mallory:secret")
+            self.visit()
+            self.assertEqual(self.text(), "")
+            self.log_in("alice:secret")
+            self.visit_live()
+            self.assertEqual(len(self.find("#sessions tbody tr")), 1)
+            self.path.write_text(self.settings_for("bob"))
+            self.on_reactor(self.process.hang_up)
+            self.wait("document.getElementById('live').textContent.startsWith('Not')")
+            self.visit()
+            self.assertEqual(self.text(), "not permitted")
 
         yield self.in_browser(act)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from base64 import b64decode, b64encode
 from pathlib import Path
 
 from attrs import evolve
@@ -70,11 +71,12 @@ class BrowserCase(TestCase):
     @inlineCallbacks
     def setUp(self):
         self.expected = []
-        path = Path(self.mktemp())
-        path.write_text(_SETTINGS)
-        self.service = assemble(from_options({"config": str(path)}), reactor)
-        self.service.process = FakeProcess()
-        self._listen_without_credentials()
+        self.path = Path(self.mktemp()).absolute()
+        self.path.write_text(self.settings())
+        self.service = assemble(from_options({"config": str(self.path)}), reactor)
+        self.service.process = self.process = FakeProcess()
+        if self.service.admin.listener.description.startswith("unix:"):
+            self._listen_without_credentials()
         self.service.startService()
         self.addCleanup(self.service.stopService)
         # It starts when the reactor runs.
@@ -92,6 +94,10 @@ class BrowserCase(TestCase):
         ]
         yield deferToThread(self._prepare)
         self.addCleanup(deferToThread, self._leave)
+
+    def settings(self):
+        """The settings file."""
+        return _SETTINGS
 
     def _listen_without_credentials(self):
         """Let the page be where a browser can connect, which settings forbid."""
@@ -156,6 +162,7 @@ class BrowserCase(TestCase):
         self.browser = chromium()
         self.browser.get("about:blank")
         self.command("Emulation.setScriptExecutionDisabled", value=False)
+        self.log_in("")
         self.look(DESK, "light")
         self.browser.get_log("browser")
 
@@ -172,6 +179,13 @@ class BrowserCase(TestCase):
     def command(self, name, **arguments):
         """Give a command of the DevTools."""
         return self.browser.execute_cdp_cmd(name, arguments)
+
+    def log_in(self, credentials):
+        """Send these credentials with every request from now on; none if empty."""
+        encoded = b64encode(credentials.encode()).decode()
+        headers = {"Authorization": f"Basic {encoded}"} if credentials else {}
+        self.command("Network.enable")
+        self.command("Network.setExtraHTTPHeaders", headers=headers)
 
     def look(self, size, scheme):
         """Choose the size of the window, and between light and dark."""
@@ -229,8 +243,6 @@ class BrowserCase(TestCase):
         """Keep a picture of the whole page, if the environment says where."""
         folder = os.environ.get("SCREENSHOTS")
         if folder:
-            import base64
-
             picture = self.command("Page.captureScreenshot", captureBeyondViewport=True)
             path = Path(folder) / f"{name}.png"
-            path.write_bytes(base64.b64decode(picture["data"]))
+            path.write_bytes(b64decode(picture["data"]))
