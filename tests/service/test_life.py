@@ -416,7 +416,7 @@ class LifeTests(SynchronousTestCase):
         self.service.admin = AdminListener(
             Listener("--admin-listen: x", "x", endpoint),
             Site(),
-            LoopDelay(self.reactor),
+            [LoopDelay(self.reactor)],
         )
         return endpoint
 

@@ -33,8 +33,7 @@ from twisted.web.resource import IResource
 from txbits._deferreds import Event, deferred, settled
 from txbits._version import versions
 from txbits.admin import Health
-from txbits.admin.delay import LoopDelay
-from txbits.admin.figures import Figures
+from txbits.admin.figures import Activity, Figures
 from txbits.errors import InvalidSetting
 from txbits.service._ports import Ports
 from txbits.service._process import Process, in_words, one_line
@@ -79,13 +78,13 @@ class AdminListener:
 
     :ivar listener: Its endpoint.
     :ivar site: Serves its connections.
-    :ivar delay: Measures while it listens.
+    :ivar activities: What goes on while it listens.
     :ivar figures: Where the metrics are read; ``None`` if that is not for others.
     """
 
     listener: Listener
     site: BITSSite
-    delay: LoopDelay
+    activities: Sequence[Activity]
     figures: Figures | None = None
 
 
@@ -224,7 +223,8 @@ class UploadService(Service):
             address = await _listen(
                 self.admin.listener, self.admin.site, self._admin_ports
             )
-            self.admin.delay.start()
+            for activity in self.admin.activities:
+                activity.start()
             self._say(
                 "listening on {address} for the operator",
                 address=address,
@@ -345,7 +345,8 @@ class UploadService(Service):
             await self._hang_up(self.relayed.relay.site)
         await _close(self._admin_ports)
         if self.admin is not None:
-            self.admin.delay.stop()
+            for activity in self.admin.activities:
+                activity.stop()
             await self._hang_up(self.admin.site)
 
     @deferred

@@ -177,10 +177,11 @@ def assemble(
             delay.delays,
             wall_of(reactor)(),
         )
+        admin_site, activities = admin.site(reactor, figures, everywhere)
         admin_listener = AdminListener(
             _listener(endpoint, where, listening),
-            admin.site(reactor, figures, everywhere),
-            delay,
+            admin_site,
+            [delay, *activities],
             figures,
         )
     relayed = None
