@@ -22,11 +22,12 @@ from zope.interface.verify import verifyObject
 from txbits._ledger import Ledger
 from txbits._workers import Worker
 from txbits.errors import InvalidSetting
+from txbits.service._channel import Channel, PeerFailed, read_first
 from txbits.service._logs import json_line
 from txbits.service._reading import from_options
 from txbits.service._reload import Line
+from txbits.service._whole import ANSWER_WITHIN
 from txbits.service._workers import _supervisor
-from txbits.service._workers._channel import Channel, PeerFailed, read_first
 from txbits.service._workers._log import Events, Output, PipeObserver, WorkerError
 from txbits.service._workers._member import Member, Shares
 from txbits.service._workers._sockets import OpeningReactor, Sockets
@@ -263,8 +264,8 @@ class SocketsTests(SynchronousTestCase):
 class FakeMember:
     """A worker without a process; a test lets it start, answer and end."""
 
-    def __init__(self, number, on_started, metrics):
-        self.number, self.on_started, self.metrics = number, on_started, metrics
+    def __init__(self, number, on_started, asked):
+        self.number, self.on_started, self.asked = number, on_started, asked
         self.state, self.line, self.how, self.report = "starting", None, "", {}
         self.is_replaced, self.pid, self.is_there = False, 100 + number, True
         self.calls, self.answers, self.is_well = [], {}, True
@@ -277,6 +278,9 @@ class FakeMember:
         self.calls.append(what)
         answer = self.answers.get(what, succeed(None))
         return answer() if callable(answer) else answer
+
+    def ask_once(self, what):
+        return self.ask(what)
 
     def tell(self, what, *arguments):
         self.calls.append(what)
@@ -378,8 +382,8 @@ class SupervisorTests(SynchronousTestCase):
             return self.successResultOf(self.service.stopService())
         return None
 
-    def member(self, number, on_started, metrics):
-        self.members.append(FakeMember(number, on_started, metrics))
+    def member(self, number, on_started, asked):
+        self.members.append(FakeMember(number, on_started, asked))
         return self.members[-1]
 
     def start(self):
@@ -456,16 +460,13 @@ class SupervisorTests(SynchronousTestCase):
         self.assertIn("starts in 30.0 s", self.lines()[-1])
         self.assertEqual(self.process.lines, [])
 
-    def test_the_others_know_who_runs(self):
+    def test_the_manager_knows_who_runs(self):
         self.open()
-        told = self.members[1].calls.count("running")
         self.members[0].end("was killed by SIGKILL")
-        self.assertEqual(self.members[1].calls.count("running"), told + 1)
         self.assertTrue(self.manager.status().startswith("1 of 2 workers run; "))
         self.assertFalse(self.manager.is_well())
         self.reactor.advance(0.1)
         self.members[2].has_started()
-        self.assertEqual(self.members[1].calls.count("running"), told + 2)
         self.assertTrue(self.manager.is_well())
         self.members[2].is_well = False
         self.assertFalse(self.manager.is_well())
@@ -474,10 +475,58 @@ class SupervisorTests(SynchronousTestCase):
         self.open()
         self.members[0].answers["metrics"] = succeed(["zero"])
         self.members[1].answers["metrics"] = succeed(["one"])
-        metrics = self.members[0].metrics
+        metrics = self.members[0].asked["metrics"]
         self.assertEqual(self.successResultOf(metrics()), {0: ["zero"], 1: ["one"]})
         self.members[0].answers["metrics"] = fail(ConnectionLost())
         self.assertEqual(self.successResultOf(metrics()), {1: ["one"]})
+
+    def asked(self, *words):
+        """What a worker gets that asks about the whole service."""
+        return self.members[0].asked[words[0]](*words[1:])
+
+    def test_a_question_to_everyone_tells_who_has_not_answered(self):
+        self.open()
+        one, other = self.members
+        one.answers["glance"], other.answers["glance"] = succeed("a"), Deferred()
+        asked = self.asked("everyone", "glance")
+        self.assertNoResult(asked)
+        self.reactor.advance(ANSWER_WITHIN)
+        self.assertEqual(
+            self.successResultOf(asked), ({0: "a"}, {1: "does not answer"})
+        )
+        other.answers["glance"] = lambda: fail(PeerFailed("bug"))
+        self.assertEqual(
+            self.successResultOf(self.asked("everyone", "glance")),
+            ({0: "a"}, {1: "cannot answer; the log tells why"}),
+        )
+        other.end("was killed by SIGKILL")
+        self.reactor.advance(1)
+        self.assertEqual(self.members[2].state, "starting")
+        self.assertEqual(
+            self.successResultOf(self.asked("everyone", "glance")),
+            ({0: "a"}, {1: "does not run"}),
+        )
+        self.members[2].has_started()
+        self.members[2].answers["glance"] = succeed("b")
+        self.assertEqual(
+            self.successResultOf(self.asked("everyone", "glance")),
+            ({0: "a", 1: "b"}, {}),
+        )
+
+    def test_a_question_about_sessions_reaches_the_worker_that_it_is_for(self):
+        self.open()
+        self.members[1].answers["sessions"] = lambda: succeed({"good": {}})
+        asked = self.asked("one", 1, {"act": "get"})
+        self.assertEqual(self.successResultOf(asked), ({"good": {}}, None))
+        self.assertNotIn("sessions", self.members[0].calls)
+        self.members[1].answers["sessions"] = lambda: fail(ConnectionLost())
+        self.assertEqual(
+            self.successResultOf(self.asked("one", 1, {})), (None, "does not run")
+        )
+        self.members[1].end("was killed by SIGKILL")
+        self.assertEqual(
+            self.successResultOf(self.asked("one", 1, {})), (None, "does not run")
+        )
 
     def test_a_stop_reaches_all_and_starts_none(self):
         self.open()
@@ -595,7 +644,7 @@ class MemberTests(SynchronousTestCase):
     """``Member``, with a reactor that starts no process."""
 
     def start(self, reactor):
-        member = Member(1, lambda member: None, lambda: None)
+        member = Member(1, lambda member: None, {})
         pair = [socket.socket(socket.AF_UNIX) for _ in range(2)]
         relays, adopted = Sockets(pair), Sockets([socket.socket()], number=4)
         ledger = Ledger.create(2)
@@ -608,6 +657,7 @@ class MemberTests(SynchronousTestCase):
             paths=("0", "1"),
             secret=b"secret",
             ledger=ledger,
+            form_key=b"key",
         )
         member.start(reactor, Worker(1, 2), from_options({}), "/", shares)
         self.ledger = ledger
@@ -645,6 +695,18 @@ class MemberTests(SynchronousTestCase):
         self.successResultOf(member.ended())
         self.assertFalse(member.is_there)
         member.tell("stop")
+
+    def test_one_that_does_not_answer_is_asked_once_by_all_who_wait(self):
+        member = Member(1, lambda member: None, {})
+        member._channel.makeConnection(StringTransport())
+        asked = [member.ask_once("glance") for _ in range(3)]
+        said = member._channel.transport.value()
+        asked.append(member.ask_once("glance"))
+        self.assertEqual(member._channel.transport.value(), said)
+        asked.pop().addErrback(lambda _: None).cancel()
+        member._channel.connectionLost(Failure(ConnectionLost()))
+        for one in asked:
+            self.failureResultOf(one, ConnectionLost)
 
     def patch_environment(self, name, value):
         before = os.environ.get(name)

@@ -53,6 +53,7 @@ class WorkerSetup:
     :ivar admin: The socket of ``admin-listen``, if there is one.
     :ivar relay: How it reaches the others.
     :ivar ledger: The descriptor of the memory in which workers count together.
+    :ivar form_key: What all workers sign the tokens of forms with.
     :ivar log: The descriptor of the pipe that its log goes to.
     :ivar reactor: The module of the supervisor's reactor.
     :ivar directory: The working directory in which relative paths were understood.
@@ -64,6 +65,7 @@ class WorkerSetup:
     admin: Inherited | None
     relay: RelaySetup
     ledger: int
+    form_key: bytes
     log: int
     reactor: str
     directory: str

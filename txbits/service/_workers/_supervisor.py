@@ -32,6 +32,7 @@ from txbits.errors import InvalidSetting
 from txbits.service._life import SHUTDOWN_TIMEOUT, Listener, opened, shown_address
 from txbits.service._process import Process, on_one_line, one_line
 from txbits.service._service_manager import ServiceManager
+from txbits.service._whole import ANSWER_WITHIN, NOT_RUNNING, fault_of
 from txbits.service._workers._member import Member, Shares
 from txbits.service._workers._sockets import OpeningReactor, Sockets
 from txbits.service.settings import Configuration
@@ -265,6 +266,7 @@ class Supervisor(Service):
             paths=paths,
             secret=secrets.token_bytes(32),
             ledger=Ledger.create(self.count),
+            form_key=secrets.token_bytes(32),
         )
 
     async def _close(self, opened: list[Sockets]) -> None:
@@ -285,7 +287,7 @@ class Supervisor(Service):
                 return
             began = self.reactor.seconds()
             member = self._members[number] = Member(
-                number, self._started, self._metrics
+                number, self._started, self._answers()
             )
             worker = Worker(number, self.count)
             member.start(
@@ -293,7 +295,6 @@ class Supervisor(Service):
             )
             await member.ended()
             self._shares.ledger.clear_connections(number)
-            await self._tell_who_runs()
             if not self.running:
                 return
             if not self._is_open:
@@ -346,7 +347,6 @@ class Supervisor(Service):
             worker=member.number,
             pid=member.pid,
         )
-        await self._tell_who_runs()
 
     @property
     def _running(self) -> list[Member]:
@@ -357,11 +357,50 @@ class Supervisor(Service):
             if one.state == "running" and one.is_there
         ]
 
-    async def _tell_who_runs(self) -> None:
-        """Let all workers know whether the service is complete, before it is told."""
+    def _answers(self) -> dict[str, Callable[..., Deferred[Any]]]:
+        """What a worker may ask about the whole service."""
+        return {"metrics": self._metrics, "everyone": self._everyone, "one": self._one}
+
+    @deferred
+    async def _everyone(self, what: str) -> tuple[dict[int, Any], dict[int, str]]:
+        """
+        Ask all workers the same.
+
+        :returns: A Deferred that fires with their answers, and with what is wrong with
+            those that have not answered, both by the numbers of the workers.
+        """
         running = self._running
-        numbers = [one.number for one in running]
-        await settled([one.ask("running", numbers) for one in running])
+        faults = dict.fromkeys(range(self.count), NOT_RUNNING)
+        outcomes = await settled(
+            [
+                one.ask_once(what).addTimeout(ANSWER_WITHIN, self.reactor)
+                for one in running
+            ]
+        )
+        answers: dict[int, Any] = {}
+        for member, outcome in zip(running, outcomes, strict=True):
+            if isinstance(outcome, Failure):
+                faults[member.number] = fault_of(outcome)
+            else:
+                answers[member.number] = outcome
+                del faults[member.number]
+        return answers, faults
+
+    @deferred
+    async def _one(self, number: int, question: Any) -> tuple[Any, str | None]:
+        """
+        Ask one worker about its sessions.
+
+        :returns: A Deferred that fires with its answer, and with what is wrong with it
+            if it has not answered. Who asks does not wait for ever.
+        """
+        for member in self._running:
+            if member.number == number:
+                (outcome,) = await settled([member.ask("sessions", question)])
+                if isinstance(outcome, Failure):
+                    return None, fault_of(outcome)
+                return outcome, None
+        return None, NOT_RUNNING
 
     @deferred
     async def _metrics(self) -> dict[int, Any]:
