@@ -7,9 +7,11 @@ import json
 import os
 import pickle
 import socket
+import tempfile
 
 from attrs import define, evolve, field
 from twisted.application.service import IService
+from twisted.internet import tcp
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import CannotListenError, ConnectionLost
 from twisted.internet.protocol import Factory
@@ -19,6 +21,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from txbits._adopted import adopt
 from txbits._ledger import Ledger
 from txbits._workers import Worker
 from txbits.errors import InvalidSetting
@@ -249,6 +252,22 @@ class SocketsTests(SynchronousTestCase):
         reactor.advance(0)
         self.successResultOf(stopped)
         self.assertFalse(os.path.exists(path))
+
+    def test_a_descriptor_is_kept_for_when_there_are_no_more(self):
+        kept = []
+
+        class Reservation:
+            def reserve(self):
+                kept.append(True)
+
+        self.patch(tcp, "_reservedFD", Reservation())
+        bound = socket.create_server(("127.0.0.1", 0))
+        reactor = MemoryReactorClock()
+        factory = Factory()
+        factory.noisy = False
+        port = adopt(reactor, bound.detach(), socket.AF_INET, factory)
+        self.addCleanup(port.socket.close)
+        self.assertEqual(kept, [True])
 
     def test_a_socket_of_systemd_keeps_its_number(self):
         bound = socket.create_server(("127.0.0.1", 0))
@@ -640,6 +659,25 @@ class SupervisorTests(SynchronousTestCase):
         self.assertNotIn("prepare", self.members[0].calls)
 
 
+class HiddenTests(SynchronousTestCase):
+    """Sockets for who has a descriptor."""
+
+    def test_they_can_be_connected_to_and_leave_nothing_behind(self):
+        folder = self.mktemp()
+        os.mkdir(folder)
+        self.patch(tempfile, "tempdir", os.path.relpath(folder))
+        sockets, doors = _supervisor._hidden(2)
+        self.addCleanup(sockets.stopListening)
+        for door in doors:
+            self.addCleanup(os.close, door)
+        self.assertEqual(os.listdir(folder), [])
+        for number, door in enumerate(doors):
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(f"/proc/self/fd/{door}")
+                there, _ = sockets.of(number).accept()
+                there.close()
+
+
 class MemberTests(SynchronousTestCase):
     """``Member``, with a reactor that starts no process."""
 
@@ -654,7 +692,7 @@ class MemberTests(SynchronousTestCase):
             listeners=[adopted],
             admin=None,
             relays=relays,
-            paths=("0", "1"),
+            doors=tuple(one.fileno() for one in pair),
             secret=b"secret",
             ledger=ledger,
             form_key=b"key",
@@ -682,8 +720,8 @@ class MemberTests(SynchronousTestCase):
         ((arguments, variables, descriptors),) = started
         # Those of systemd are 3 and 4, of which only the last is used.
         self.assertEqual(arguments[-1], "5")
-        self.assertEqual(sorted(descriptors), [1, 2, 4, 5, 6, 7, 8])
-        self.assertEqual(descriptors[8], self.ledger.fd)
+        self.assertEqual(sorted(descriptors), [1, 2, *range(4, 11)])
+        self.assertEqual(descriptors[10], self.ledger.fd)
         self.assertEqual(variables["LISTEN_FDS"], "2")
         self.assertEqual(variables["LISTEN_FDNAMES"], "a:b")
         for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "LISTEN_PID"):

@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.threads import deferToThreadPool
 
+from txbits._adopted import AdoptingReactor
 from txbits._ledger import Ledger
 from txbits._workers import Worker
 from txbits.admin.delay import LoopDelay
@@ -23,7 +24,6 @@ from txbits.clocks import keep_steady, steady, wall_of
 from txbits.errors import InvalidSetting
 from txbits.interfaces import IPartitioned, IShared
 from txbits.service._admin import Admin
-from txbits.service._adopted import AdoptingReactor
 from txbits.service._life import AdminListener, Listener, Relayed, UploadService
 from txbits.service._operators import check_admin
 from txbits.service._ports import Ports

@@ -49,7 +49,7 @@ class Shares:
     :ivar listeners: The sockets of each endpoint of the setting ``listen``.
     :ivar admin: Those of ``admin-listen``, if there is one.
     :ivar relays: The Unix sockets of the workers, where others reach them.
-    :ivar paths: Their paths.
+    :ivar doors: Descriptors of their files, to connect to.
     :ivar secret: What workers show each other.
     :ivar ledger: Where they count together.
     :ivar form_key: What they sign the tokens of forms with.
@@ -58,7 +58,7 @@ class Shares:
     listeners: list[Sockets]
     admin: Sockets | None
     relays: Sockets
-    paths: tuple[str, ...]
+    doors: tuple[int, ...]
     secret: bytes
     ledger: Ledger
     form_key: bytes
@@ -186,7 +186,7 @@ class Member(ProcessProtocol):
             log = descriptors.add("r")
             relay = RelaySetup(
                 descriptor=descriptors.add(shares.relays.of(number).fileno()),
-                paths=shares.paths,
+                paths=tuple(_path_of(descriptors.add(one)) for one in shares.doors),
                 secret=shares.secret,
             )
             admin = shares.admin
@@ -307,6 +307,11 @@ class Member(ProcessProtocol):
     def _reported(self, report: Mapping[str, Any]) -> None:
         self.is_asked = False
         self.report = report
+
+
+def _path_of(descriptor: int) -> str:
+    """The path of what a descriptor of this process leads to: proc(5)."""
+    return f"/proc/self/fd/{descriptor}"
 
 
 def _environment(of_systemd: int) -> dict[str, str]:

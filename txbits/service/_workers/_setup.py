@@ -33,7 +33,7 @@ class RelaySetup:
     How workers reach each other.
 
     :ivar descriptor: The listening Unix socket of this worker.
-    :ivar paths: The paths of those of all workers, by their numbers.
+    :ivar paths: What to connect to for each worker, by their numbers.
     :ivar secret: What shows that a connection comes from a worker of this start.
     """
 

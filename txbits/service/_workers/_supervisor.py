@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import socket
-import tempfile
 from collections.abc import Callable, Sequence
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from attrs import define, field, frozen
@@ -116,7 +115,7 @@ class Supervisor(Service):
     _listening: list[Sockets] = field(factory=list, init=False)
     _others: list[Sockets] = field(factory=list, init=False)
     _shares: Shares | None = field(default=None, init=False)
-    _folder: str | None = field(default=None, init=False)
+    _doors: tuple[int, ...] = field(default=(), init=False)
     # Whether all workers have started for the first time, and the service accepts.
     _all_started: Event = field(factory=Event, init=False)
     _is_open: bool = field(default=False, init=False)
@@ -173,8 +172,8 @@ class Supervisor(Service):
         await self._close(self._others)
         if self._shares is not None:
             self._shares.ledger.close()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        for door in self._doors:
+            os.close(door)
         self.service_manager.stop()
         _log.info("stopped")
 
@@ -253,17 +252,13 @@ class Supervisor(Service):
             )
         for listener in self.listeners:
             self._listening.append(await listener.open())
-        # Systemd removes its own when a service is killed.
-        runtime = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
-        self._folder = tempfile.mkdtemp(prefix="txbits-", dir=runtime or None)
-        paths = tuple(os.path.join(self._folder, str(n)) for n in range(self.count))
-        relays = Sockets([_listening_at(path) for path in paths])
+        relays, self._doors = _hidden(self.count)
         self._others.append(relays)
         return Shares(
             listeners=list(self._listening),
             admin=admin,
             relays=relays,
-            paths=paths,
+            doors=self._doors,
             secret=secrets.token_bytes(32),
             ledger=Ledger.create(self.count),
             form_key=secrets.token_bytes(32),
@@ -530,12 +525,26 @@ class Supervisor(Service):
 _DIED = "worker {} {} before it had started; the log may tell why"
 
 
-def _listening_at(path: str) -> socket.socket:
-    one = socket.socket(socket.AF_UNIX)
-    one.setblocking(False)
-    one.bind(path)
-    one.listen(_BACKLOG)
-    return one
+def _hidden(count: int) -> tuple[Sockets, tuple[int, ...]]:
+    """
+    Make listening Unix sockets that only who gets a descriptor can connect to.
+
+    They have no names any more when this returns, so there is nothing to remove at the
+    end, however that comes.
+
+    :returns: The sockets, and the descriptors of their files.
+    """
+    sockets, doors = list[socket.socket](), list[int]()
+    with TemporaryDirectory(prefix="txbits-") as folder:
+        for number in range(count):
+            path = os.path.join(folder, str(number))
+            one = socket.socket(socket.AF_UNIX)
+            one.setblocking(False)
+            one.bind(path)
+            one.listen(_BACKLOG)
+            sockets.append(one)
+            doors.append(os.open(path, os.O_PATH | os.O_CLOEXEC))
+    return Sockets(sockets), tuple(doors)
 
 
 def _report_unless_lost(failure: Failure, number: int) -> None:
