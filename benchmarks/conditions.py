@@ -10,7 +10,7 @@ Three effects changed results by large factors, with the same code:
   the cost of a new file before each run.
 - Under a hypervisor that reclaims free memory, or after a boot, the first write to a
   page costs many times as much as a copy: it once made nginx three times slower. The
-  benchmarks therefore write to all free memory at the beginning, and use the page cache
+  benchmarks therefore write to free memory at the beginning, and use the page cache
   before each run.
 - Other programs run. The tables show how much CPU they used.
 """
@@ -30,7 +30,7 @@ from attrs import define, field
 
 _GET_FLAGS, _SET_FLAGS, _TOP_DIRECTORY = 0x80086601, 0x40086602, 0x00020000
 _NEW_FILES = 200
-_SPARE, _STEP = 1 << 30, 1 << 20
+_NEEDED, _SPARE, _STEP = 8 << 30, 1 << 30, 1 << 20
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -66,7 +66,9 @@ def new_file_seconds(directory: Path) -> float:
 
 def touch_memory() -> int:
     """
-    Write to all free memory, but for one GiB, and give it back.
+    Write to free memory, as much as the runs need, and give it back.
+
+    The kernel then uses it first.
 
     :returns: How many bytes were written.
     """
@@ -78,7 +80,7 @@ def touch_memory() -> int:
     with suppress(OSError, ValueError):
         # In a container, which may have less; otherwise the file has no number.
         free = min(free, int(Path("/sys/fs/cgroup/memory.max").read_text()) // 2)
-    size = (free - _SPARE) // _STEP * _STEP
+    size = min(free - _SPARE, _NEEDED) // _STEP * _STEP
     if size <= 0:
         return 0
     zeros = bytes(_STEP)

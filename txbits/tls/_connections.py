@@ -143,7 +143,7 @@ class GatheringTransport(BufferingTLSTransport):
         count, end = 0, min(len(data), _SLICE)
         try:
             while count < end:
-                count += connection.send(data[count : min(count + _RECORD, end)])
+                count += connection.send(data[count:end])
         except SSL.Error:
             # To write the rest shows that again.
             if not count:
