@@ -28,9 +28,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from txbits.service._log_lines import (
-    WORKER,
     Stamps,
-    TextLines,
     message_of,
     text_observer,
 )
@@ -151,15 +149,6 @@ class TextTests(SynchronousTestCase):
             self.assertTrue(lines[0].endswith(rb"[here#info] a\udcff"), lines)
             self.assertTrue(lines[1].endswith(b"[here#info] next"), lines)
 
-    def test_lines_of_a_worker_name_it(self):
-        lines = TextLines(lambda when: "now")
-        event = {"log_format": "{a}", "a": 1, "log_system": "x#info", WORKER: 3}
-        self.assertEqual(lines(event), "now [worker 3: x#info] 1\n")
-        event["log_failure"] = Failure(ValueError("why"))
-        line = lines(event)
-        self.assertTrue(line.startswith("now [worker 3: x#info] 1\n\t"), line)
-        self.assertIn("ValueError: why", line)
-
     def test_lines_are_in_the_file_when_the_call_returns(self):
         path = Path(self.mktemp())
         with path.open("w") as file:
@@ -212,10 +201,6 @@ class JsonTests(SynchronousTestCase):
     def test_objects_are_left_out(self):
         line = self.logged("x", reactor=object())
         self.assertNotIn("reactor", line)
-
-    def test_a_line_of_a_worker_has_its_number(self):
-        self.assertEqual(self.logged("x", **{WORKER: 0})["worker"], 0)
-        self.assertNotIn("worker", self.logged("x"))
 
     def test_names_of_files_that_are_not_text_do_no_harm(self):
         line = self.logged("{path}", path="a\udcff")

@@ -24,10 +24,6 @@ from twisted.logger import (
 )
 from zope.interface import implementer
 
-#: Where an event says which of several workers it is from. It is not a field of the
-#: event's text.
-WORKER = "log_worker"
-
 #: A format for which ``str.format_map`` does what Twisted does: text, doubled braces,
 #: and names without attributes, calls, conversions and specifications.
 _SIMPLE = re.compile(r"(?:[^{}]|\{\{|\}\}|\{[A-Za-z_][A-Za-z0-9_]*\})*")
@@ -84,8 +80,6 @@ class TextLines:
     """
     Writes events as lines of text: those of ``twisted.logger.textFileLogObserver``.
 
-    An event that has :data:`WORKER` names that worker beside the system.
-
     :param stamp: Makes the timestamps.
     """
 
@@ -94,10 +88,7 @@ class TextLines:
 
     def __call__(self, event: LogEvent) -> str | None:
         """Write an event; ``None`` if it has no text."""
-        worker = event.get(WORKER)
         if "log_failure" in event:
-            if worker is not None:
-                event = {**event, "log_system": _system(event)}
             return formatEventAsClassicLogText(event, self._stamp)
         text = message_of(event)
         if not text:
@@ -120,10 +111,7 @@ def _system(event: LogEvent) -> str:
         except Exception:  # noqa: BLE001 - as Twisted does
             system = "UNFORMATTABLE"
     # Twisted indents all lines but the first of the whole text.
-    if "\n" in system:
-        system = system.replace("\n", "\n\t")
-    worker = event.get(WORKER)
-    return system if worker is None else f"worker {worker}: {system}"
+    return system.replace("\n", "\n\t")
 
 
 @implementer(ILogObserver)

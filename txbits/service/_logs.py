@@ -23,7 +23,6 @@ from twisted.python.logfile import LogFile
 from zope.interface import implementer
 
 from txbits.service._log_lines import (
-    WORKER,
     LineObserver,
     TextLines,
     message_of,
@@ -79,17 +78,13 @@ def _fields(event: LogEvent) -> Iterator[tuple[str, object]]:
     failure = event.get("log_failure")
     if failure is not None:
         yield "traceback", failure.getTraceback()
-    worker = event.get(WORKER)
-    if worker is not None:
-        yield "worker", worker
 
 
 def json_line(event: LogEvent) -> str:
     """
     Write an event as one line of JSON.
 
-    It has ``time``, ``level``, ``logger`` and ``message``, and the event's own fields;
-    ``worker`` is the number of the worker that it is from, if there are several.
+    It has ``time``, ``level``, ``logger`` and ``message``, and the event's own fields.
     """
     moment = datetime.fromtimestamp(event["log_time"], UTC)
     line = {
