@@ -47,7 +47,7 @@ class Effort:
     """
 
     total: int = 1024 * MIB
-    pairs: int = 5
+    pairs: int = 4
     secure_pairs: int = 3
     sessions: int = 2000
     session_pairs: int = 5

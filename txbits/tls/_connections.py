@@ -126,7 +126,7 @@ class GatheringTransport(BufferingTLSTransport):
         """
         Encrypt bytes; the caller sends the result, before anything else is written.
 
-        :param data: Is not kept.
+        :param data: At least one byte. It is not kept.
         :returns: How many of the bytes were encrypted, 0 if others have to be sent
             before them or none can be sent now, and the records.
         """
