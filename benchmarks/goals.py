@@ -269,7 +269,7 @@ class Measuring:
         few, many = self.effort.opened
         small.raise_open_files(few + 1000)
         side = txbits(self.template, [*self.options, "--session-limit", "0"])
-        for count, connected, limit in ((few, True, 2.4), (many, False, 1.0)):
+        for count, connected, limit in ((few, True, 2.9), (many, False, 1.3)):
             with self._folder(f"open-{count}") as folder:
                 size = small.session_bytes(
                     side, folder / "run", count, connected=connected
