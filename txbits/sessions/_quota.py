@@ -13,8 +13,8 @@ counted, in a ledger.
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
-from math import inf
 from functools import lru_cache
+from math import inf
 from uuid import UUID
 
 from attrs import define, field
