@@ -36,6 +36,10 @@ _EXAMPLES = (
         "Check a server, and process the report:",
         "txbits check --json http://localhost:8080/ | jq .failed",
     ),
+    (
+        "Cancel the sessions of your server that have made no progress for a week:",
+        "txbits sessions purge --older-than 7d --config /etc/txbits.toml",
+    ),
     ("Enable completion in bash:", 'eval "$(txbits completion bash)"'),
 )
 
@@ -105,6 +109,7 @@ def shorten_usages(parser: argparse.ArgumentParser) -> None:
                 formatter.add_usage(None, command._get_positional_actions(), [], "")
                 shown = " ".join(formatter.format_help().split())
                 command.usage = shown.replace(command.prog, "%(prog)s [OPTIONS]", 1)
+                shorten_usages(command)
 
 
 def page() -> str:

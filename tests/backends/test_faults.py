@@ -22,6 +22,7 @@ from txbits.interfaces import (
     IDownloadable,
     IPaged,
     IReadable,
+    ISorted,
 )
 from txbits.testing import BackendContract, HoldableBackend
 
@@ -55,7 +56,7 @@ class HoldableMemoryTests(BackendContract, SynchronousTestCase):
 class HoldableDiskTests(OnDisk, BackendContract, SynchronousTestCase):
     """The contract, when nothing is held, over disk."""
 
-    abilities = OnDisk.abilities - {IPaged}
+    abilities = OnDisk.abilities - {IPaged, ISorted}
 
     def make_backend(self):
         return HoldableBackend(super().make_backend())

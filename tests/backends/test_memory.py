@@ -22,6 +22,7 @@ from txbits.interfaces import (
     IDownloadable,
     IPaged,
     IReadable,
+    ISorted,
 )
 from txbits.testing import BackendContract
 from txbits.testing.backend import contract
@@ -31,7 +32,10 @@ class MemoryContractTests(BackendContract, SynchronousTestCase):
     """The contract, on a clock of our own."""
 
     abilities = frozenset(
-        {IAbilities, IAnswerable, IClaimable, IDownloadable, IPaged, IReadable}
+        {
+            *(IAbilities, IAnswerable, IClaimable, IDownloadable, IPaged, IReadable),
+            ISorted,
+        }
     )
     has_directories = False
 

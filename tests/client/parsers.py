@@ -8,13 +8,15 @@ import argparse
 
 
 def commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    """The parsers of the commands, by name."""
-    (found,) = (
-        action.choices
-        for action in parser._actions
-        if isinstance(action, argparse._SubParsersAction)
-    )
-    return dict(found)
+    """The parsers of the commands by name, and of their actions, as ``one two``."""
+    found: dict[str, argparse.ArgumentParser] = {}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, one in action.choices.items():
+                found[name] = one
+                below = commands(one)
+                found |= {f"{name} {each}": below[each] for each in below}
+    return found
 
 
 def arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:

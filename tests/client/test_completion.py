@@ -71,7 +71,7 @@ class BashTests(SynchronousTestCase):
     def test_options_are_offered(self) -> None:
         for name, parser in commands(build_parser()).items():
             known = [one for each in arguments(parser) for one in each.option_strings]
-            self.assertEqual(self.offers(name, "-"), known)
+            self.assertEqual(self.offers(*name.split(), "-"), known)
         self.assertEqual(self.offers("check", *URL, "--str"), ["--strict"])
 
     def test_files_are_offered_where_they_belong(self) -> None:

@@ -99,7 +99,14 @@ class NamesTests(SynchronousTestCase):
     def test_what_is_public_is_exported(self) -> None:
         self.assertEqual(
             txbits.sessions.__all__,
-            ["Caller", "IRequestBody", "Received", "SessionManager", "Settings"],
+            [
+                "Caller",
+                "IRequestBody",
+                "OpenSession",
+                "Received",
+                "SessionManager",
+                "Settings",
+            ],
         )
         for name in txbits.sessions.__all__:
             self.assertIsNotNone(getattr(txbits.sessions, name).__doc__)

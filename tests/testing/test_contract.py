@@ -21,6 +21,7 @@ from txbits.interfaces import (
     IDownloadable,
     IPaged,
     IReadable,
+    ISorted,
 )
 from txbits.testing import BackendContract
 
@@ -64,7 +65,10 @@ class CollectionTests(SynchronousTestCase):
     def test_those_that_are_lacking_are_named_in_one_line(self) -> None:
         class Memory(_OnMemory, SynchronousTestCase):
             abilities = frozenset(
-                {IAbilities, IAnswerable, IClaimable, IDownloadable, IPaged, IReadable}
+                {
+                    *(IAbilities, IAnswerable, IClaimable, IDownloadable, IPaged),
+                    *(IReadable, ISorted),
+                }
             )
 
         (name,) = [one for one in self.collected(Memory) if "_lacks_" in one]
@@ -79,7 +83,8 @@ class CollectionTests(SynchronousTestCase):
         ((_, failure),) = self.result_of(Undeclared, name).failures
         self.assertIn(
             "abilities is to be "
-            "{IAbilities, IAnswerable, IClaimable, IDownloadable, IPaged, IReadable}",
+            "{IAbilities, IAnswerable, IClaimable, IDownloadable, IPaged, IReadable, "
+            "ISorted}",
             str(failure),
         )
 

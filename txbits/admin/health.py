@@ -11,7 +11,7 @@ from attrs import define
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-from txbits.admin.resource import READING, Page, write
+from txbits.admin.pages import READING, Page, not_allowed, write
 from txbits.sessions import SessionManager
 
 
@@ -69,7 +69,7 @@ class HealthResource(Resource):
 
     def render(self, request: Request) -> int:
         if request.method not in READING:
-            page = Page(b"GET or HEAD only\n", status=405)
+            page = not_allowed()
         elif self._health.obstacles():
             page = Page(b"not ready\n", status=503)
         else:

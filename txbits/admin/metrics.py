@@ -29,7 +29,7 @@ from twisted.internet.task import deferLater
 from txbits._counts import BOUNDS, Counts, Histogram
 from txbits._deferreds import Shared
 from txbits.admin.figures import Figures
-from txbits.admin.resource import Page
+from txbits.admin.pages import Page
 from txbits.interfaces import ICounting, RequestCount
 from txbits.protocol.refusals import REFUSALS
 from txbits.sessions import SessionManager

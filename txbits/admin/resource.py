@@ -4,14 +4,21 @@ The pages of the operator's listener, and who may see them.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+import socket
+import struct
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 from attrs import frozen
+from twisted.internet.address import UNIXAddress
 from twisted.logger import Logger
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from txbits._deferreds import begun
+from txbits.admin.pages import READING, MakePage, Page, not_allowed, write
+from txbits.admin.routes import Route, Visit, form_of, query_of, why_forged
+from txbits.admin.tokens import FormTokens
 from txbits.errors import (
     AccessDenied,
     BackendError,
@@ -19,7 +26,7 @@ from txbits.errors import (
     CredentialsRejected,
     CredentialsUncheckable,
 )
-from txbits.interfaces import IAuthenticator
+from txbits.interfaces import IAuthenticator, Identity
 from txbits.sessions import Caller
 from txbits.sessions.naming import shown
 from txbits.web import Gate
@@ -28,57 +35,12 @@ from txbits.web._origin import Origins
 
 _log = Logger()
 
-READING = (b"GET", b"HEAD")
-
-_TEXT = b"text/plain; charset=utf-8"
-
-
-@frozen
-class Page:
-    """
-    What a request is answered with.
-
-    :ivar body: The body.
-    :ivar content_type: The type of the body.
-    :ivar status: The status.
-    :ivar headers: Further headers.
-    """
-
-    body: bytes
-    content_type: bytes = _TEXT
-    status: int = 200
-    headers: tuple[tuple[bytes, bytes], ...] = ()
+# pid, uid and gid of a peer: unix(7).
+_UCRED = struct.Struct("3i")
 
 
-#: Makes a page, now or later.
-MakePage = Callable[[], Page | Awaitable[Page]]
-
-
-def write(request: Request, page: Page) -> int:
-    """
-    Answer a request with a page, unless its connection is gone.
-
-    :returns: What a resource returns whose request is answered elsewhere.
-    """
-    if not request._disconnected:
-        request.setResponseCode(page.status)
-        headers = [
-            (b"Server", b"txbits"),
-            (b"Content-Type", page.content_type),
-            (b"Content-Length", b"%d" % len(page.body)),
-            (b"Cache-Control", b"no-store"),
-            (b"X-Content-Type-Options", b"nosniff"),
-        ]
-        if page.status == 405:
-            headers.append((b"Allow", b", ".join(READING)))
-        for name, value in headers:
-            request.setHeader(name, value)
-        for name, value in page.headers:
-            request.responseHeaders.addRawHeader(name, value)
-        if request.method != b"HEAD":
-            request.write(page.body)
-        request.finish()
-    return NOT_DONE_YET
+class Forged(AccessDenied):
+    """A request may not be what the operator wants; the text may be shown."""
 
 
 @frozen(eq=False)
@@ -125,6 +87,8 @@ class AdminResource(Resource):
     :param pages: Makes each page, by its path.
     :param operators: Returns who may see them; ``None`` if everyone may who can
         connect.
+    :param tokens: Makes the tokens of forms.
+    :param routes: Answers other requests. The first whose path matches is taken.
     """
 
     isLeaf = True
@@ -133,10 +97,14 @@ class AdminResource(Resource):
         self,
         pages: Mapping[bytes, MakePage],
         operators: Callable[[], Operators | None],
+        tokens: FormTokens,
+        routes: Sequence[Route] = (),
     ) -> None:
         super().__init__()
         self._pages = pages
         self._operators = operators
+        self._tokens = tokens
+        self._routes = routes
         self._origins = Origins()
 
     def render(self, request: Request) -> int:
@@ -147,9 +115,11 @@ class AdminResource(Resource):
         caller = Caller(address=self._origins.client(request))
         try:
             operators = self._operators()
-            if operators is not None:
+            if operators is None:
+                caller = Caller(_peer(request), caller.address)
+            else:
                 caller = await operators.admit(request, caller, self._origins)
-            page = await self._page(request)
+            page = await self._page(request, caller)
         except (
             AccessDenied,
             BackendError,
@@ -160,23 +130,58 @@ class AdminResource(Resource):
         except Exception:  # noqa: BLE001 - the edge: every error is answered
             _log.failure("{path} failed", path=shown(request.path.decode("latin-1")))
             page = Page(b"internal error\n", status=500)
-        write(request, page)
+        if page is not None:
+            write(request, page)
 
-    async def _page(self, request: Request) -> Page:
-        make = self._pages.get(request.path)
-        if make is None:
-            paths = b"".join(b"%b\n" % path for path in self._pages)
-            return Page(b"not found; there are:\n" + paths, status=404)
-        if request.method not in READING:
-            return Page(b"GET or HEAD only\n", status=405)
-        page = make()
-        return page if isinstance(page, Page) else await page
+    async def _page(self, request: Request, caller: Caller) -> Page | None:
+        if (make := self._pages.get(request.path)) is not None:
+            if request.method not in READING:
+                return not_allowed()
+            page = make()
+            return page if isinstance(page, Page) else await page
+        for route in self._routes:
+            if (parameters := route.match(request.path)) is not None:
+                return await self._visited(
+                    route, Visit(request, caller, parameters, query_of(request))
+                )
+        paths = [*self._pages, *(route.path.encode() for route in self._routes)]
+        lines = b"".join(b"%b\n" % path for path in paths)
+        return Page(b"not found; there are:\n" + lines, status=404)
+
+    async def _visited(self, route: Route, visit: Visit) -> Page | None:
+        method = visit.request.method
+        if (answer := route.answer(method)) is None:
+            return not_allowed(route.allowed)
+        if method not in READING:
+            if method == b"POST":
+                form = form_of(visit.request)
+                if form is None:
+                    return Page(b"a form is required\n", status=415)
+                visit.form = form
+            if (why := why_forged(visit, self._tokens)) is not None:
+                raise Forged(why)
+        page = answer(visit)
+        return page if isinstance(page, Page | None) else await page
+
+
+def _peer(request: Request) -> Identity | None:
+    """Who is at the other end of a Unix socket; ``None`` of others."""
+    transport: Any = request.channel.transport
+    if not isinstance(request.getClientAddress(), UNIXAddress):
+        return None
+    if (get_handle := getattr(transport, "getHandle", None)) is None:
+        return None
+    said = get_handle().getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    _, user, _ = _UCRED.unpack(said)
+    return Identity(f"uid {user}", "unix")
 
 
 def _refused(request: Request, error: Exception, caller: Caller) -> Page:
     """Log a refusal, and make its page."""
     if isinstance(error, CredentialsRejected):
         page = Page(b"who are you?\n", status=401, headers=tuple(challenges(error)))
+    elif isinstance(error, Forged):
+        page = Page(f"{error}\n".encode(), status=403)
     elif isinstance(error, AccessDenied):
         page = Page(b"not permitted\n", status=403)
     else:

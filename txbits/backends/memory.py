@@ -26,6 +26,7 @@ from zope.interface.interface import InterfaceClass
 from txbits._deferreds import deferred
 from txbits.backends._destinations import checked_segments
 from txbits.backends._naming import shown_path, shown_session
+from txbits.backends._order import Order
 from txbits.backends._serving import Reading, StoredFile, by_pieces
 from txbits.clocks import Wall, wall_of
 from txbits.errors import (
@@ -49,9 +50,11 @@ from txbits.interfaces import (
     IDownloadable,
     IPaged,
     IReadable,
+    ISorted,
     IStoredFile,
     IUploadSession,
     IWriter,
+    SessionDetails,
     SessionSummary,
 )
 
@@ -146,6 +149,10 @@ class MemorySession:
     answer: Answer | None = None
     _answered_at: float = 0.0
     _reply: bytes | None = None
+    created: float = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.created = self.last_progress
 
     def __repr__(self) -> str:
         return shown_session(self)
@@ -306,11 +313,28 @@ def _summary(session: MemorySession) -> SessionSummary:
     )
 
 
+def _details(session: MemorySession) -> SessionDetails:
+    return SessionDetails(
+        session_id=session.session_id,
+        destination=session.destination,
+        owner=session.owner,
+        content_name=session.content_name,
+        created=session.created,
+        total=session.total,
+        offset=session.offset,
+        last_progress=session.last_progress,
+        published=session.published,
+        releasing=session.releasing,
+        attempts=session.attempts,
+        answer=session.answer,
+    )
+
+
 def _above(destination: tuple[str, ...]) -> list[tuple[str, ...]]:
     return [destination[:end] for end in range(1, len(destination))]
 
 
-@implementer(IBackend, IAbilities, IDownloadable, IPaged, IClaimable)
+@implementer(IBackend, IAbilities, IDownloadable, IPaged, ISorted, IClaimable)
 @define(eq=False)
 class MemoryBackend:
     """
@@ -339,8 +363,10 @@ class MemoryBackend:
         return wall_of(self._clock)
 
     _claims: dict[str, tuple[UUID, float]] = field(factory=dict, init=False)
+    _order: Order = field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        self._order = Order(self._clock)
         self.files = PublishedFiles(self._wall)
 
     def start(self) -> Deferred[None]:
@@ -398,6 +424,23 @@ class MemoryBackend:
             if at:
                 await deferLater(self._clock, 0)
             await look([_summary(one) for one in all_of_them[at : at + _PAGE]])
+
+    @deferred
+    async def list_after(
+        self, session_id: UUID | None, limit: int
+    ) -> tuple[Sequence[SessionDetails], UUID | None]:
+        """List some in order; see :class:`~txbits.interfaces.ISorted`."""
+        sessions = self._sessions
+        page, last = await self._order.after(session_id, limit, lambda: list(sessions))
+        return [_details(sessions[one]) for one in page if one in sessions], last
+
+    @deferred
+    async def details_of(self, session_id: UUID) -> SessionDetails:
+        """Look at a session; see :class:`~txbits.interfaces.ISorted`."""
+        session = self._sessions.get(session_id)
+        if session is None:
+            raise NoSuchSession(f"no session {session_id}")
+        return _details(session)
 
     def recalls_close(
         self,

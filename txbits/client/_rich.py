@@ -6,6 +6,7 @@ This module requires rich (``pip install 'txbits[cli]'``).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TextIO
 
 from attrs import define, field
@@ -20,6 +21,8 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 from rich.progress import Progress as Bars
+from rich.table import Table
+from rich.text import Text
 from twisted.internet.interfaces import IReactorTime
 
 from txbits.client._display import describe_paused, describe_waiting
@@ -27,6 +30,12 @@ from txbits.client.events import Event, Paused, Progress, Waiting
 
 #: The bar is not redrawn more often than this, in seconds.
 REDRAW_INTERVAL = 0.1
+
+#: How long the cells of a column are that are not wrapped, in characters.
+_SHORT_CELL = 12
+
+#: How many blanks are between two columns.
+_GAP = 2
 
 
 @define
@@ -84,3 +93,43 @@ class RichDisplay:
         if self._bars is not None:
             self._bars.console.print(words, markup=False, highlight=False)
             self._bars.refresh()
+
+
+def show_table(
+    out: TextIO,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    optional: Sequence[str] = (),
+) -> None:
+    """
+    Print a table. Columns of numbers are aligned to the right.
+
+    :param optional: Columns to leave out if the terminal is too narrow, the first of
+        them first.
+    """
+    console = Console(file=out)
+    cells = {name: [row[number] for row in rows] for number, name in enumerate(columns)}
+    widths = {name: max(map(len, (name, *cells[name]))) for name in cells}
+    # What is copied from the terminal, such as an id, must be whole. Columns of short
+    # cells stay as they are, too; the others are folded if there is no room.
+    needed = {
+        name: width if name == columns[0] else min(width, _SHORT_CELL)
+        for name, width in widths.items()
+    }
+    for name in optional:
+        if sum(needed.values()) + _GAP * (len(needed) - 1) > console.width:
+            del needed[name]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in needed:
+        is_whole = widths[name] == needed[name]
+        is_number = all(one[:1].isdigit() or one in ("", "-") for one in cells[name])
+        table.add_column(
+            name,
+            justify="right" if is_number and name != columns[0] else "left",
+            overflow="fold",
+            no_wrap=is_whole,
+            min_width=needed[name],
+        )
+    for number in range(len(rows)):
+        table.add_row(*(Text(cells[name][number]) for name in needed))
+    console.print(table)

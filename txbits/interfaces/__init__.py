@@ -45,8 +45,10 @@ from txbits.interfaces._abilities import (
     IRefreshable,
     IReplyAddressable,
     IShared,
+    ISorted,
     IStoredFile,
     RequestCount,
+    SessionDetails,
 )
 from txbits.interfaces._access import (
     FULL_GRANT,
@@ -125,6 +127,7 @@ __all__ = [
     "IReply",
     "IReplyAddressable",
     "IShared",
+    "ISorted",
     "IStoredFile",
     "IUploadSession",
     "IWriter",
@@ -132,6 +135,7 @@ __all__ = [
     "PublishedUpload",
     "RequestCount",
     "Scope",
+    "SessionDetails",
     "SessionSummary",
     "Worker",
     "checked_user_name",

@@ -120,6 +120,70 @@ class IPaged(Interface):
         """
 
 
+@frozen(kw_only=True)
+class SessionDetails:
+    """
+    What operators see of a session, as far as a listing has it. The attributes are
+    those of :class:`IUploadSession`, except for these:
+
+    :ivar created: When the session was created, in seconds since the epoch; ``None`` if
+        it is not recorded.
+    :ivar offset: ``None`` if the listing does not tell how many bytes are stored.
+    :ivar attempts: How often a server application was asked.
+    :ivar answer: Its final answer, if there is one.
+    """
+
+    session_id: UUID
+    destination: tuple[str, ...]
+    owner: str | None
+    content_name: str | None
+    created: float | None
+    total: int | None
+    offset: int | None
+    last_progress: float
+    published: bool = False
+    releasing: bool = False
+    in_doubt: bool = False
+    attempts: int = 0
+    answer: Answer | None = None
+
+
+class ISorted(Interface):
+    """
+    An optional ability of an :class:`IBackend`: it lists its sessions in the order of
+    their ids, beginning anywhere, for operators who look at one page after another.
+
+    Without it, each page takes a listing of the whole store, and does not tell what
+    :class:`SessionSummary` does not have.
+    """
+
+    def list_after(
+        session_id: UUID | None, limit: int
+    ) -> Deferred[tuple[Sequence[SessionDetails], UUID | None]]:
+        """
+        List some sessions, and do not read their staged bytes.
+
+        :param session_id: List those whose ids are greater than this; ``None`` to begin
+            with the lowest. There need not be such a session.
+        :param limit: How many are listed at most.
+        :returns: A Deferred that fires with the sessions, in the order of their ids,
+            and with the id to go on after, ``None`` if there are no more. The page may
+            be shorter than the limit, and even empty. A session that is there from the
+            first page on, and still is when the page is listed that its id is due on,
+            is on that page. The Deferred fails with
+            :class:`~txbits.errors.BackendError`.
+        """
+
+    def details_of(session_id: UUID) -> Deferred[SessionDetails]:
+        """
+        Look at one session, like a list of them.
+
+        :returns: A Deferred that fires with what is known. It fails with
+            :class:`~txbits.errors.NoSuchSession` or
+            :class:`~txbits.errors.BackendError`.
+        """
+
+
 class IShared(Interface):
     """
     An optional ability of an :class:`IBackend`: other processes act in its sessions

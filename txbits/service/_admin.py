@@ -11,8 +11,14 @@ from attrs import define, field
 from twisted.web.resource import IResource
 
 from txbits.admin import AdminResource, Health, HealthResource
+from txbits.admin.api import SessionsAPI
+from txbits.admin.combined import CombinedSessions
+from txbits.admin.directories import DirectorySessions
 from txbits.admin.figures import Figures
-from txbits.admin.resource import MakePage, Operators
+from txbits.admin.pages import MakePage
+from txbits.admin.resource import Operators
+from txbits.admin.sessions import SessionsView
+from txbits.admin.tokens import FormTokens
 from txbits.clocks import steady
 from txbits.errors import InvalidSetting
 from txbits.service._kinds import mount_segments
@@ -23,8 +29,8 @@ from txbits.sessions import SessionManager
 from txbits.web import BITSSite, Limits
 from txbits.web.mounts import Mounts
 
-#: An operator's tools need few connections, and send no bodies.
-_LIMITS = Limits(max_connections=100, max_other_body=0)
+#: An operator's tools need few connections, and send nothing longer than a form.
+_LIMITS = Limits(max_connections=100, max_other_body=16 << 10)
 
 
 @define(eq=False)
@@ -54,14 +60,23 @@ class Admin:
         # Not earlier: a server without this listener does not need its library.
         from txbits.admin.metrics import MetricsPage
 
+        clock = steady(reactor)
         pages: dict[bytes, MakePage] = {
             b"/health/live": self.health.live,
             b"/health/ready": self.health.ready,
-            b"/metrics": MetricsPage(figures, steady(reactor)),
+            b"/metrics": MetricsPage(figures, clock),
         }
-        root = AdminResource(pages, self._operators)
-        # No request has a body that is read.
-        return BITSSite(root, reactor=reactor, limits=_LIMITS, only_uploads=True)
+        routes = SessionsAPI(CombinedSessions(self.sessions)).routes()
+        tokens = FormTokens(clock.seconds)
+        root = AdminResource(pages, self._operators, tokens, routes)
+        return BITSSite(root, reactor=reactor, limits=_LIMITS)
+
+    def sessions(self) -> dict[str, SessionsView]:
+        """The open sessions of the directories of now, by their mounts."""
+        return {
+            mount: DirectorySessions(mount, manager)
+            for mount, manager in self.managers()
+        }
 
     def serve(self, mounts: Mounts) -> None:
         """Let the listeners of uploads serve what there is now."""

@@ -7,8 +7,16 @@ it, and it uses the interfaces of backends. Tests control the time with a
 """
 
 from txbits.sessions._fragments import Received
+from txbits.sessions._listing import OpenSession
 from txbits.sessions._session import Caller, IRequestBody
 from txbits.sessions.manager import SessionManager
 from txbits.sessions.settings import Settings
 
-__all__ = ["Caller", "IRequestBody", "Received", "SessionManager", "Settings"]
+__all__ = [
+    "Caller",
+    "IRequestBody",
+    "OpenSession",
+    "Received",
+    "SessionManager",
+    "Settings",
+]

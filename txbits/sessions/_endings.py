@@ -259,6 +259,8 @@ async def _cancel(active: ActiveSessions, session: Session, reason: str) -> None
     log_format = f"session {{session}} released with {_amount(fields)}, {{reason}}"
     if caller is not None:
         log_format += " by {who}"
+        if caller.is_operator:
+            fields["operator"] = caller.user
     _log.info(
         log_format + ": {directory}/{destination}",
         outcome=outcome,
@@ -302,6 +304,28 @@ def _loss(session: Session, state: str) -> str | None:
         return "it could not be published"
     # One from before a restart may have come, and have failed.
     return f"no Close-Session {'succeeded' if session.is_found else 'came'}"
+
+
+async def end_session(
+    active: ActiveSessions, session_id: UUID, operator: Caller, idle: float | None
+) -> bool:
+    """
+    Cancel a session for an operator.
+
+    :param idle: Seconds without progress that are required; then a packet that is being
+        settled keeps the session.
+    :returns: Whether it was cancelled; ``False`` only if it was not idle.
+    :raises NoSuchSession: If there is none.
+    :raises BackendError: If something is left.
+    """
+    session = await active.load(session_id)
+    if idle is not None:
+        await active.refresh(session)
+        since = active.clock.seconds() - session.progressed
+        if not session.is_idle or since < idle:
+            return False
+    await cancel_session(active, session, "cancelled as operator", operator)
+    return True
 
 
 async def expire_session(active: ActiveSessions, session: Session) -> None:

@@ -18,8 +18,9 @@ from txbits.interfaces import (
     IAnswerable,
     INotifier,
     IUploadSession,
+    SessionDetails,
 )
-from txbits.protocol.session import Completion, LifeCycle, answered, resumed
+from txbits.protocol.session import Completion, LifeCycle, State, answered, resumed
 from txbits.sessions.settings import Settings
 
 
@@ -84,6 +85,19 @@ class Rules:
             completion=self.completion_of(upload),
             at_once=self.publishes_at_once,
         )
+
+    def state_of(self, details: SessionDetails) -> State:
+        """The state of a session, as the store lists it."""
+        return resumed(
+            # Where that is unknown, not all bytes are there.
+            offset=-1 if details.offset is None else details.offset,
+            total=details.total,
+            is_published=details.published,
+            is_releasing=details.releasing,
+            is_in_doubt=details.in_doubt,
+            completion=self.completion(details.answer),
+            at_once=self.publishes_at_once,
+        ).state
 
     def is_left_over(self, upload: IUploadSession) -> bool:
         """Whether a session only waits to be released."""

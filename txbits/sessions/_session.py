@@ -53,6 +53,7 @@ class Caller:
     :ivar grant: What the access policy permits.
     :ivar knows_id: Whether it acts for the owner of a session because it knows the
         session's id.
+    :ivar is_operator: Whether it is an operator, who may act in every session.
     :ivar user: The name of the authenticated user; ``None`` if anonymous.
     """
 
@@ -60,6 +61,7 @@ class Caller:
     address: str = ""
     grant: Grant = FULL_GRANT
     knows_id: bool = False
+    is_operator: bool = False
     user: str | None = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -228,6 +230,10 @@ class Session(PacketOrder):
     :ivar replies: The replies of it that are open.
     :ivar fault: Why the last Close-Session failed, if one has.
     :ivar grant: What the Fragment or Close-Session may do whose turn it is.
+    :ivar client: The address that the last packet came from.
+    :ivar scheme: How its sender was authenticated.
+    :ivar arrival: When the last Fragment began to arrive, by the steady clock, and how
+        many bytes were stored then.
     :ivar table: Where it stands while something is under way in it; ``None`` if it
         stays there as long as this process lives. Where other processes use the store
         as well, the next packet may act in another process, and the one after that
@@ -245,6 +251,9 @@ class Session(PacketOrder):
     replies: set[IReleasable] | None = None
     fault: str | None = None
     grant: Grant = FULL_GRANT
+    client: str | None = None
+    scheme: str | None = None
+    arrival: tuple[float, int] | None = None
     table: dict[UUID, Session] | None = None
 
     def enter(self, body: IRequestBody | None) -> Turn:
@@ -256,6 +265,11 @@ class Session(PacketOrder):
         super().give_back(turn)
         if self.table is not None:
             self.let_go()
+
+    def sent_by(self, caller: Caller) -> None:
+        """Note who sent the packet whose turn it is."""
+        self.grant, self.client = caller.grant, caller.address
+        self.scheme = caller.scheme
 
     def hold(self) -> None:
         """Something begins in it: keep it in the table."""

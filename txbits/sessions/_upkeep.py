@@ -143,6 +143,14 @@ class Upkeep:
             scan.give_up()
         await self._round.over()
 
+    async def listed(self, work: Deferred[T]) -> T:
+        """
+        Wait for a part of a list of the store.
+
+        :raises ServerStopping: If it was given up.
+        """
+        return await self._scanned(_Scan(), work)
+
     async def _scanned(self, scan: _Scan, work: Deferred[T]) -> T:
         """
         Wait for a look through the store.

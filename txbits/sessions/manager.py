@@ -12,10 +12,10 @@ packet of its session.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID, uuid4
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -44,8 +44,14 @@ from txbits.sessions._active import ActiveSessions
 from txbits.sessions._claims import require_unclaimed
 from txbits.sessions._digest import Digests
 from txbits.sessions._disabling import Disabling
-from txbits.sessions._endings import cancel_session, close_session, expire_session
+from txbits.sessions._endings import (
+    cancel_session,
+    close_session,
+    end_session,
+    expire_session,
+)
 from txbits.sessions._fragments import Fragments, Received
+from txbits.sessions._listing import OpenSession, list_open, open_session
 from txbits.sessions._replies import open_reply
 from txbits.sessions._rules import Rules
 from txbits.sessions._session import Caller, IRequestBody, Session
@@ -383,6 +389,8 @@ class SessionManager:
                 life=begin(),
                 rules=rules,
                 progressed=self.clock.seconds(),
+                client=caller.address,
+                scheme=caller.scheme,
             )
 
     @deferred
@@ -430,7 +438,7 @@ class SessionManager:
             try:
                 if turn.previous is not None:
                     await turn.begins()
-                session.grant = caller.grant
+                session.sent_by(caller)
                 received = await self._fragments.receive(
                     session, turn, content_range, body, request_url
                 )
@@ -486,7 +494,7 @@ class SessionManager:
             try:
                 if turn.previous is not None:
                     await turn.begins()
-                session.grant = caller.grant
+                session.sent_by(caller)
                 await close_session(active, session, turn, caller, request_url)
             finally:
                 session.give_back(turn)
@@ -621,6 +629,64 @@ class SessionManager:
         try:
             session = await self._find(session_id, None, caller)
             return session.upload.destination
+        finally:
+            active.end()
+
+    # Operators
+
+    @deferred
+    async def list_open(
+        self, after: UUID | None = None
+    ) -> tuple[Sequence[OpenSession], UUID | None]:
+        """
+        List some open sessions, in the order of their ids.
+
+        :param after: The id to go on after, from the call before; ``None`` to begin.
+        :returns: A Deferred that fires with at most a few hundred sessions, maybe none,
+            and with the id to go on after, ``None`` if no more follow. A session that
+            is there from the first call to the last is listed once. The Deferred fails
+            with :class:`~txbits.errors.BackendError` or
+            :class:`~txbits.errors.ServerStopping`.
+        """
+        return await list_open(self._active, self._upkeep, after)
+
+    @deferred
+    async def open_session(self, session_id: UUID) -> OpenSession:
+        """
+        Look at one session.
+
+        :returns: A Deferred that fires with it. It fails with
+            :class:`~txbits.errors.NoSuchSession`, other kinds of
+            :class:`~txbits.errors.BackendError`, or
+            :class:`~txbits.errors.ServerStopping`.
+        """
+        return await open_session(self._active, self._upkeep, session_id)
+
+    @deferred
+    async def end_session(
+        self, session_id: UUID, operator: Caller, *, idle: float | None = None
+    ) -> bool:
+        """
+        Cancel a session, whosever it is, as a Cancel-Session would.
+
+        :param operator: Who wants it, for the log.
+        :param idle: Only if it has had no progress for so many seconds, and no packet
+            is being settled in it.
+        :returns: A Deferred that fires with ``True`` when nothing of the session is
+            left, or with ``False`` if it was not idle. It fails as :meth:`cancel`.
+        """
+        active = self._active
+        active.begin()
+        try:
+            is_ended = await end_session(
+                active, session_id, evolve(operator, is_operator=True), idle
+            )
+            if active.failing:
+                active.succeeded("release")
+            return is_ended
+        except BackendError as error:
+            active.failed("release", error)
+            raise
         finally:
             active.end()
 

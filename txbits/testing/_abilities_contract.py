@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IConsumer
@@ -22,6 +22,7 @@ from txbits.interfaces import (
     IPaged,
     IReadable,
     IRefreshable,
+    ISorted,
     SessionSummary,
 )
 from txbits.testing._contract import ContractBase, contract, requires
@@ -103,6 +104,67 @@ class AbilitiesContract(ContractBase):
             return fail(BackendError("no more"))
 
         await self.fails(BackendError, paged.list_in_pages(refuse))
+
+    @requires(ISorted)
+    @contract
+    async def test_sessions_are_listed_in_the_order_of_their_ids(self) -> None:
+        backend = await self.started()
+        paged = ISorted(backend)
+        verifyObject(ISorted, backend)
+        self.assertEqual(await paged.list_after(None, 5), ([], None))
+        made = [await self.new(backend, (f"{number}",)) for number in range(5)]
+        in_order = sorted(one.session_id for one in made)
+        listed: list[UUID] = []
+        after = None
+        while True:
+            page, after = await paged.list_after(after, 2)
+            self.assertLessEqual(len(page), 2)
+            listed += [one.session_id for one in page]
+            if after is None:
+                break
+            self.assertGreaterEqual(after, listed[-1])
+        self.assertEqual(listed, in_order)
+        # It may begin anywhere, also at the id of a session that has ended.
+        third = await backend.find(in_order[2])
+        await third.release()
+        page, _ = await paged.list_after(in_order[2], 9)
+        self.assertEqual([one.session_id for one in page], in_order[3:])
+        page, after = await paged.list_after(in_order[-1], 9)
+        self.assertEqual((list(page), after), ([], None))
+
+    @requires(ISorted)
+    @contract
+    async def test_details_tell_what_a_session_tells(self) -> None:
+        backend = await self.started()
+        paged = ISorted(backend)
+        began = self.now(backend)
+        empty = await self.new(backend, ("new",), owner="me", content_name="N")
+        writer = await (await self.new(backend, ("part",))).open_writer(10)
+        await writer.write(b"1234")
+        await writer.close()
+        whole = await self.complete(backend)
+        page, _ = await paged.list_after(None, 9)
+        self.assertEqual(len(page), 3)
+        for details in page:
+            session: Any = await backend.find(details.session_id)
+            for name in (
+                *("session_id", "destination", "owner", "content_name", "total"),
+                *("offset", "published", "releasing", "in_doubt"),
+            ):
+                self.assertEqual(getattr(details, name), getattr(session, name), name)
+            self.assertEqual(details.attempts, 0)
+            self.assertIsNone(details.answer)
+            self.assertLess(abs(details.last_progress - session.last_progress), 2.0)
+            if details.created is not None:
+                self.assertLess(abs(details.created - began), 60.0)
+            self.assertEqual(
+                (await paged.details_of(details.session_id)).destination,
+                details.destination,
+            )
+        await whole.publish(overwrite=False, create_directories=True)
+        self.assertTrue((await paged.details_of(whole.session_id)).published)
+        await empty.release()
+        await self.fails(NoSuchSession, paged.details_of(empty.session_id))
 
     @requires(IClaimable)
     @contract

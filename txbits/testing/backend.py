@@ -22,6 +22,7 @@ from txbits.interfaces import (
     IReadable,
     IRefreshable,
     IReplyAddressable,
+    ISorted,
 )
 from txbits.testing._abilities_contract import AbilitiesContract
 from txbits.testing._answer_contract import AnswerContract, AnswerSteps
@@ -37,7 +38,7 @@ from txbits.testing._session_contract import (
 
 __all__ = ["HOSTILE", "BackendContract", "contract"]
 
-_OF_BACKENDS = (IAbilities, IClaimable, IDownloadable, IPaged)
+_OF_BACKENDS = (IAbilities, IClaimable, IDownloadable, IPaged, ISorted)
 _OF_SESSIONS = (IReadable, IAddressable, IAnswerable, IReplyAddressable, IRefreshable)
 
 

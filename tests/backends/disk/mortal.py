@@ -30,6 +30,7 @@ from txbits.interfaces import (
     IPaged,
     IReadable,
     IReplyAddressable,
+    ISorted,
 )
 
 
@@ -157,6 +158,7 @@ class OnDisk(_Case):
             IClaimable,
             IDownloadable,
             IPaged,
+            ISorted,
             IReadable,
             IReplyAddressable,
         }

@@ -37,6 +37,7 @@ from txbits.interfaces import (
     IDownloadable,
     IPaged,
     IRefreshable,
+    ISorted,
 )
 from txbits.testing._contract import ContractBase
 
@@ -213,7 +214,9 @@ _SETTLED = Settled()
 class OnS3(_Case):
     """What the contract asks for, on a bucket of SeaweedFS. A mixin."""
 
-    abilities = frozenset({IAbilities, IClaimable, IDownloadable, IPaged, IRefreshable})
+    abilities = frozenset(
+        {IAbilities, IClaimable, IDownloadable, IPaged, IRefreshable, ISorted}
+    )
     has_directories = False
     records_total_at_once = False
     settings: dict[str, Any] = {}

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from uuid import UUID
 
 from attrs import evolve, frozen
@@ -31,7 +31,7 @@ from txbits.errors import (
     NoSuchSession,
     ParentMissing,
 )
-from txbits.interfaces import SessionSummary
+from txbits.interfaces import SessionDetails, SessionSummary
 
 # How many bytes are compared at a time.
 _COMPARED = 1 << 20
@@ -175,28 +175,71 @@ def summaries(
     """
     found: list[SessionSummary] = []
     faults: list[BackendError] = []
+    for one in _loaded(lambda _: staging, session_ids, faults):
+        note_unsafe(staging, one)
+        found.append(
+            SessionSummary(
+                one.record.session_id,
+                one.record.owner,
+                one.last_progress,
+                one.published or one.releasing,
+                one.published and not one.releasing,
+                one.record.total or 0,
+            )
+        )
+    return found, faults
+
+
+def details(
+    staging_of: Callable[[UUID], Staging], session_ids: Iterable[UUID]
+) -> tuple[list[SessionDetails], list[BackendError]]:
+    """
+    Read sessions back for operators, as :func:`summaries` does.
+
+    :param staging_of: Tells where a session is.
+    """
+    faults: list[BackendError] = []
+    found = [
+        SessionDetails(
+            session_id=one.record.session_id,
+            destination=one.record.destination,
+            owner=one.record.owner,
+            content_name=one.record.content_name,
+            created=one.record.created,
+            total=one.record.total,
+            offset=one.offset,
+            last_progress=one.last_progress,
+            published=one.published,
+            releasing=one.releasing,
+            in_doubt=one.in_doubt,
+            attempts=0 if one.asked is None else one.asked.attempts,
+            answer=None if one.asked is None else one.asked.answer,
+        )
+        for one in _loaded(staging_of, session_ids, faults)
+    ]
+    return found, faults
+
+
+def _loaded(
+    staging_of: Callable[[UUID], Staging],
+    session_ids: Iterable[UUID],
+    faults: list[BackendError],
+) -> Iterator[Found]:
+    """
+    Read sessions back.
+
+    :param staging_of: Tells where a session is.
+    :param faults: Gets the errors of those that cannot be read.
+    """
     for session_id in session_ids:
         try:
-            one = load(staging, session_id)
+            yield load(staging_of(session_id), session_id)
         except NoSuchSession:
             continue  # released meanwhile
         except BackendError as fault:
             faults.append(fault)
         except OSError as error:
             faults.append(storage_error(error))
-        else:
-            note_unsafe(staging, one)
-            found.append(
-                SessionSummary(
-                    session_id,
-                    one.record.owner,
-                    one.last_progress,
-                    one.published or one.releasing,
-                    one.published and not one.releasing,
-                    one.record.total or 0,
-                )
-            )
-    return found, faults
 
 
 def note_unsafe(staging: Staging, found: Found) -> None:

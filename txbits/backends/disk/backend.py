@@ -25,13 +25,20 @@ from zope.interface.interface import InterfaceClass
 
 from txbits._deferreds import deferred, together
 from txbits.backends._destinations import checked_segments
+from txbits.backends._order import Order
 from txbits.backends._serving import StoredFile
 from txbits.backends._threads import InThread, Threads
 from txbits.backends.disk._application import DiskAnswers
 from txbits.backends.disk._downloads import open_plain_file, published_file
 from txbits.backends.disk._file_clock import Look
 from txbits.backends.disk._files import Files, at_once, storage_error, translated
-from txbits.backends.disk._found import is_published, load, note_unsafe, summaries
+from txbits.backends.disk._found import (
+    details,
+    is_published,
+    load,
+    note_unsafe,
+    summaries,
+)
 from txbits.backends.disk._probe import FileSystem, Way
 from txbits.backends.disk._recovery import (
     remove_rest,
@@ -61,8 +68,10 @@ from txbits.interfaces import (
     IPaged,
     IReadable,
     IReplyAddressable,
+    ISorted,
     IStoredFile,
     IUploadSession,
+    SessionDetails,
     SessionSummary,
 )
 
@@ -85,6 +94,7 @@ def _absolute(path: str) -> str:
     IExclusive,
     IDownloadable,
     IPaged,
+    ISorted,
     IOverwriting,
     IClaimable,
 )
@@ -131,6 +141,11 @@ class DiskBackend:
     _opened: Staging | None = field(default=None, init=False)
     _served: dict[int, StoredFile] = field(factory=dict, init=False)
     _stopping: bool = field(default=False, init=False)
+    _order: Order = field(init=False)
+
+    @_order.default
+    def _new_order(self) -> Order:
+        return Order(self._reactor)
 
     @_wall.default
     def _wall_of_the_reactor(self) -> Wall:
@@ -389,6 +404,38 @@ class DiskBackend:
             await look(page)
         for fault in faults:
             _log.error("session left out: {fault}", fault=fault)
+
+    @deferred
+    async def list_after(
+        self, session_id: UUID | None, limit: int
+    ) -> tuple[Sequence[SessionDetails], UUID | None]:
+        """Read some back in order; see :class:`~txbits.interfaces.ISorted`."""
+        page, last = await self._order.after(session_id, limit, self._staging.table.ids)
+        found, faults = await self._details(page)
+        for fault in faults:
+            _log.error("session left out: {fault}", fault=fault)
+        return found, last
+
+    @deferred
+    async def details_of(self, session_id: UUID) -> SessionDetails:
+        """Read one back; see :class:`~txbits.interfaces.ISorted`."""
+        found, faults = await self._details([session_id])
+        if faults:
+            raise faults[0]
+        if not found:
+            raise NoSuchSession(f"no session {session_id}")
+        return found[0]
+
+    async def _details(
+        self, session_ids: list[UUID]
+    ) -> tuple[list[SessionDetails], list[BackendError]]:
+        staging = self._staging
+        found: list[SessionDetails]
+        faults: list[BackendError]
+        found, faults = await staging.in_thread(
+            translated, details, lambda _: staging, session_ids
+        )
+        return found, faults
 
     @deferred
     async def recalls_close(

@@ -327,11 +327,19 @@ class Bucket:
         )
 
     async def page(
-        self, prefix: str, *, delimiter: str = "", after: str = "", most: int = _PAGE
+        self,
+        prefix: str,
+        *,
+        delimiter: str = "",
+        after: str = "",
+        most: int = _PAGE,
+        start: str = "",
     ) -> Listing:
         """
         List some of the objects whose keys begin with a prefix, in order.
 
+        :param start: List those whose keys are greater than this, until the store says
+            where to go on.
         :raises S3Unfit: If there are more, and the store does not say where to go on.
         """
         query = {
@@ -344,6 +352,8 @@ class Bucket:
             query["delimiter"] = delimiter
         if after:
             query["continuation-token"] = after
+        elif start:
+            query["start-after"] = start
         lists = "ListObjectsV2"
         response = await self.client.ask(
             Request(lists, "GET", query=query, is_parsed=True)
@@ -380,18 +390,19 @@ class Bucket:
         return Listing(found, prefixes, following)
 
     async def pages(
-        self, prefix: str, most: int = _MOST_PAGES
+        self, prefix: str, most: int = _MOST_PAGES, *, start: str = ""
     ) -> AsyncIterator[Listing]:
         """
         List all objects whose keys begin with a prefix, a page at a time.
 
         :param most: How many pages there may be.
+        :param start: As for :meth:`page`.
         :raises S3Unfit: If the listing cannot be relied on.
         """
         pages = Pages("ListObjectsV2", most)
         after = ""
         while True:
-            page = await self.page(prefix, after=after)
+            page = await self.page(prefix, after=after, start=start)
             yield page
             if page.next is None:
                 return

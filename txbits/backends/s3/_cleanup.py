@@ -8,7 +8,8 @@ removed is no error.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from uuid import UUID
 
 from attrs import define, field
@@ -18,8 +19,8 @@ from txbits._deferreds import a_few_at_a_time
 from txbits.backends.s3._bucket import Found, Upload
 from txbits.backends.s3._claims import Claims
 from txbits.backends.s3._records import LEAST_OPEN, Record, Unreadable
-from txbits.backends.s3._staging import CLAIMS, RECORD, Staging
-from txbits.interfaces import SessionSummary
+from txbits.backends.s3._staging import CLAIMS, RECORD, Staging, name_of
+from txbits.interfaces import SessionDetails, SessionSummary
 
 _log = Logger()
 
@@ -28,6 +29,10 @@ _AT_ONCE = 16
 
 #: How many sessions are listed at a time.
 _PAGE = 256
+
+#: How many names are looked at for a page of a list that may have few sessions: records
+#: of closes have names as well.
+_MOST_SEEN = 4000
 
 #: How many records are kept from one listing to the next.
 _MOST_KEPT = 100_000
@@ -77,7 +82,44 @@ class Survey:
         summaries = await a_few_at_a_time(_AT_ONCE, self._summary, groups)
         return [one for one in summaries if one is not None]
 
+    async def after(
+        self, session_id: UUID | None, limit: int
+    ) -> tuple[list[SessionDetails], UUID | None]:
+        """List some sessions; see :class:`~txbits.interfaces.ISorted`."""
+        # Every name of a session begins with a brace.
+        start = self._staging.settings.staging + "{"
+        if session_id is not None:
+            # Greater than all of its keys, which have a slash there.
+            start = f"{self._staging.settings.staging}{name_of(session_id)}0"
+        groups: list[_Group] = []
+        last, seen = session_id, 0
+        async with aclosing(self._groups(start=start)) as found:
+            async for group in found:
+                if len(groups) == limit or seen == _MOST_SEEN:
+                    break
+                seen += 1
+                last = _id_of(group.name) or last
+                if group.is_open:
+                    groups.append(group)
+            else:
+                last = None
+        details = await a_few_at_a_time(_AT_ONCE, self._details, groups)
+        return [one for one in details if one is not None], last
+
     async def _summary(self, group: _Group) -> SessionSummary | None:
+        details = await self._details(group)
+        if details is None:
+            return None
+        return SessionSummary(
+            details.session_id,
+            details.owner,
+            details.last_progress,
+            details.published or details.releasing,
+            details.published,
+            details.total or 0,
+        )
+
+    async def _details(self, group: _Group) -> SessionDetails | None:
         try:
             record = await self._record(group)
         except Unreadable as error:
@@ -100,14 +142,39 @@ class Survey:
                 is not None
             )
         latest = max(one.modified for one in [group.record, *group.others])
-        return SessionSummary(
-            record.session_id,
-            record.owner,
-            staging.epoch(staging.ours(latest)),
-            is_published or record.state in ("releasing", "closing"),
-            is_published,
-            record.total or 0,
+        return SessionDetails(
+            session_id=record.session_id,
+            destination=record.destination,
+            owner=record.owner,
+            content_name=record.content_name,
+            created=record.created,
+            total=record.total,
+            offset=self._offset(record, group.record.etag, is_published),
+            last_progress=staging.epoch(staging.ours(latest)),
+            published=is_published,
+            releasing=record.state in ("releasing", "closing"),
+            in_doubt=record.in_doubt,
+            attempts=record.attempts,
+            answer=record.answer,
         )
+
+    def _offset(self, record: Record, etag: str, is_published: bool) -> int | None:
+        """
+        Tell how many bytes of a session are held, if that takes no requests.
+
+        :param etag: The ETag of its record.
+        """
+        if record.total is None:
+            return 0
+        if is_published or record.file is not None:
+            return record.total
+        if record.is_small:
+            return len(record.inline)
+        known = self._staging.known.get(record.session_id)
+        # Other nodes change the record before they acknowledge more.
+        if known is not None and known.etag == etag:
+            return int(known.offset)
+        return None
 
     async def _record(self, group: _Group) -> Record | None:
         """Read the record of a session, unless it is known from the last listing."""
@@ -197,16 +264,19 @@ class Survey:
             if staging.ours(one.initiated) <= oldest
         ]
 
-    async def _groups(self, claims: list[Found] | None = None) -> AsyncIterator[_Group]:
+    async def _groups(
+        self, claims: list[Found] | None = None, *, start: str = ""
+    ) -> AsyncGenerator[_Group, None]:
         """
         List everything of sessions, by their names.
 
         :param claims: Gets the claims that are listed on the way.
+        :param start: Begin with keys that are greater than this.
         """
         staging = self._staging
         prefix = staging.settings.staging
         group: _Group | None = None
-        async for page in staging.bucket.pages(prefix):
+        async for page in staging.bucket.pages(prefix, start=start):
             for found in page.found:
                 name, _, rest = found.key.removeprefix(prefix).partition("/")
                 if name == CLAIMS:

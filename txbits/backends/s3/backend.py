@@ -70,9 +70,11 @@ from txbits.interfaces import (
     IRedirecting,
     IReplyAddressable,
     IShared,
+    ISorted,
     IStoredFile,
     IUploadSession,
     RequestCount,
+    SessionDetails,
     SessionSummary,
 )
 
@@ -96,6 +98,7 @@ _MOST_FOR_THREADS = 1.0
     IAbilities,
     IExclusive,
     IPaged,
+    ISorted,
     IShared,
     IDownloadable,
     IRedirecting,
@@ -413,6 +416,39 @@ class S3Backend:
         """List a few at a time; see :class:`~txbits.interfaces.IPaged`."""
         async for page in self._survey.pages():
             await look(page)
+
+    def list_after(
+        self, session_id: UUID | None, limit: int
+    ) -> Deferred[tuple[Sequence[SessionDetails], UUID | None]]:
+        """List some in order; see :class:`~txbits.interfaces.ISorted`."""
+        return begun(self._survey.after(session_id, limit))
+
+    @deferred
+    async def details_of(self, session_id: UUID) -> SessionDetails:
+        """Look at a session; see :class:`~txbits.interfaces.ISorted`."""
+        session: S3Session | None = self.staging.known.get(session_id)
+        if session is None or session.is_over or not session.is_ours:
+            stored = await self.staging.read(session_id)
+            if stored is None or isinstance(stored.record, Closed):
+                raise NoSuchSession(f"no session {session_id}")
+            session = self._session(stored, stored.record)
+            await measure(session)
+        record = session.record
+        return SessionDetails(
+            session_id=session_id,
+            destination=record.destination,
+            owner=record.owner,
+            content_name=record.content_name,
+            created=record.created,
+            total=record.total,
+            offset=session.offset,
+            last_progress=session.last_progress,
+            published=session.published,
+            releasing=session.releasing,
+            in_doubt=session.in_doubt,
+            attempts=record.attempts,
+            answer=record.answer,
+        )
 
     # Closes
 

@@ -18,6 +18,7 @@ NAMES = (
     "check",
     "token",
     "link",
+    "sessions",
     "completion",
 )
 

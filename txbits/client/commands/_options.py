@@ -44,12 +44,16 @@ NOT_ALONE = (
 
 
 def add_connection_options(
-    parser: argparse.ArgumentParser, *, is_direct: bool = False
+    parser: argparse.ArgumentParser,
+    *,
+    is_direct: bool = False,
+    has_proxies: bool = True,
 ) -> None:
     """
     Add the options of the connection.
 
     :param is_direct: Whether neither proxies nor Digest are supported.
+    :param has_proxies: Whether proxies are.
     """
     group = parser.add_argument_group("connection")
     add = group.add_argument
@@ -86,7 +90,7 @@ def add_connection_options(
         help="header to send with each request; @FILE reads headers from a file, one "
         "per line; can be repeated",
     )
-    if is_direct:
+    if is_direct or not has_proxies:
         parser.set_defaults(proxy="", proxy_user=None)
     else:
         _add_proxy_options(add)

@@ -1,10 +1,12 @@
 """
-Which display shows the progress of a transfer.
+Which display shows the progress of a transfer, and what shows tables.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TextIO
 
 from twisted.internet.interfaces import IReactorTime
@@ -26,3 +28,21 @@ def display_for(out: TextIO, clock: IReactorTime, *, verbose: bool = False) -> D
 
             return RichDisplay(out, clock)
     return PlainDisplay(out, clock, verbose)
+
+
+#: Prints a table: its columns, its rows, and columns that may be left out.
+ShowTable = Callable[[Sequence[str], Sequence[Sequence[str]], Sequence[str]], None]
+
+
+def table_on(out: TextIO) -> ShowTable | None:
+    """
+    Choose what prints tables for people to read.
+
+    :returns: That is rich, on a terminal, if it is installed; otherwise ``None``.
+    """
+    if out.isatty():
+        with suppress(ImportError):
+            from txbits.client._rich import show_table
+
+            return partial(show_table, out)
+    return None

@@ -1,0 +1,154 @@
+"""
+Which requests the operator's listener takes besides those for pages, and what
+protects those that change something.
+
+A browser that shows an operator a page of another site may be made to send requests
+here, with the operator's credentials. So a request that changes something
+
+* is refused if the browser says that another site caused it (``Sec-Fetch-Site``), and
+* is either a form with a token that only our own pages have, or a DELETE: a page of
+  another site cannot send one without asking first (CORS), which is not permitted here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+from attrs import define, field, frozen
+from twisted.web.server import Request
+
+from txbits.admin.pages import Page
+from txbits.admin.tokens import FormTokens
+from txbits.sessions import Caller
+from txbits.web._streaming import headers_of
+
+#: What a browser says of requests that no other site has caused.
+_OURS = (b"same-origin", b"none")
+
+_FORM = b"application/x-www-form-urlencoded"
+
+#: The field of a form that has its token.
+TOKEN = "token"  # noqa: S105 - its name
+
+#: More fields are no form of ours.
+_MOST_FIELDS = 50
+
+
+@define(eq=False)
+class Visit:
+    """
+    A request, and who sends it.
+
+    :ivar request: The request.
+    :ivar caller: The operator. Where nobody has to log in, the user of a Unix socket's
+        peer, as ``uid 1000``.
+    :ivar parameters: The parts of the path that vary, decoded.
+    :ivar query: The query; of a name that comes repeatedly, the last value.
+    :ivar form: The form, likewise; empty unless the request is a POST.
+    """
+
+    request: Request
+    caller: Caller
+    parameters: Mapping[str, str] = field(factory=dict)
+    query: Mapping[str, str] = field(factory=dict)
+    form: Mapping[str, str] = field(factory=dict)
+
+
+#: Answers a visit, now or later; with ``None``, it answers the request itself.
+Answer = Callable[[Visit], Page | Awaitable[Page | None] | None]
+
+
+@frozen(eq=False)
+class Route:
+    """
+    What is at a path.
+
+    :param path: The path. A segment in braces varies, such as ``/api/sessions/{id}``.
+    :ivar methods: What answers GET (and HEAD), POST and DELETE.
+    """
+
+    path: str
+    methods: Mapping[bytes, Answer]
+    _pattern: re.Pattern[str] = field(init=False)
+
+    @_pattern.default
+    def _compiled(self) -> re.Pattern[str]:
+        segments = [
+            f"(?P<{one[1:-1]}>[^/]+)" if one.startswith("{") else re.escape(one)
+            for one in self.path.split("/")
+        ]
+        return re.compile("/".join(segments))
+
+    def match(self, path: bytes) -> dict[str, str] | None:
+        """
+        Tell whether this is the route of a path.
+
+        :returns: The parts that vary, decoded; ``None`` if it is not.
+        """
+        found = self._pattern.fullmatch(path.decode("latin-1"))
+        if found is None:
+            return None
+        return {
+            name: unquote(one, errors="replace")
+            for name, one in found.groupdict().items()
+        }
+
+    def answer(self, method: bytes) -> Answer | None:
+        """What answers a method; ``None`` if nothing does."""
+        return self.methods.get(b"GET" if method == b"HEAD" else method)
+
+    @property
+    def allowed(self) -> tuple[bytes, ...]:
+        """The methods that are answered."""
+        allowed = dict.fromkeys(self.methods)
+        return (*allowed, b"HEAD") if b"GET" in allowed else tuple(allowed)
+
+
+def query_of(request: Request) -> dict[str, str]:
+    """Read the query of a request."""
+    _, _, query = request.uri.partition(b"?")
+    return _fields(query)
+
+
+def form_of(request: Request) -> dict[str, str] | None:
+    """Read the form that a request carries; ``None`` if it carries none."""
+    (kind, *_) = headers_of(request).get(b"content-type", [b""])
+    if kind.partition(b";")[0].strip().lower() != _FORM:
+        return None
+    content: Any = request.content
+    content.seek(0)
+    return _fields(content.read())
+
+
+def _fields(text: bytes) -> dict[str, str]:
+    try:
+        return dict(
+            parse_qsl(
+                text.decode("latin-1"),
+                keep_blank_values=True,
+                errors="replace",
+                max_num_fields=_MOST_FIELDS,
+            )
+        )
+    except ValueError:
+        return {}
+
+
+def why_forged(visit: Visit, tokens: FormTokens) -> str | None:
+    """
+    Tell why a request that changes something may not be the operator's intention.
+
+    :returns: A few words; ``None`` if it is.
+    """
+    request = visit.request
+    (site, *_) = headers_of(request).get(b"sec-fetch-site", [b"none"])
+    if site not in _OURS:
+        return "another site has caused this request"
+    if request.method == b"POST" and not tokens.check(
+        visit.form.get(TOKEN, ""), visit.caller
+    ):
+        return "the form is not ours, or too old; load the page again"
+    return None
