@@ -8,6 +8,7 @@ import random
 import re
 from collections import Counter
 from pathlib import Path
+from uuid import UUID, uuid4
 
 from attrs import define
 from prometheus_client.parser import text_string_to_metric_families
@@ -31,9 +32,9 @@ from txbits.admin.delay import LoopDelay
 from txbits.admin.figures import Figures
 from txbits.admin.metrics import CONTENT_TYPE, METRICS, MetricsPage
 from txbits.errors import BackendError, CredentialsRejected, CredentialsUncheckable
-from txbits.interfaces import Answer, ICounting, Identity, RequestCount
+from txbits.interfaces import Answer, ICleaning, ICounting, Identity, RequestCount
 from txbits.protocol.refusals import REFUSALS
-from txbits.sessions import Settings
+from txbits.sessions import Caller, Settings
 from txbits.sessions._active import _ACTS
 from txbits.web.mounts import Mounts
 
@@ -285,8 +286,48 @@ class PageTests(MetricsCase):
         self.create_holding(b"ab", 4)
         self.clock.advance(self.settings.session_timeout + 1)
         self.resource.manager._upkeep.clean_up()
-        self.assertEqual(self.of("sessions_ended_total"), {("released",): 1})
+        self.assertEqual(
+            self.of("sessions_ended_total"), {("released", "timed-out"): 1}
+        )
         self.assertEqual(self.value("discarded_bytes_total", "/"), 2)
+
+    def test_sessions_that_end_for_other_reasons(self):
+        manager = self.resource.manager
+        ids = [UUID(self.create(b"/%d" % n).decode().strip("{}")) for n in range(4)]
+        operator = Caller("root", is_operator=True)
+        self.successResultOf(manager.end_session(ids[0], operator))
+        # Somebody has emptied the store.
+        del self.memory._sessions[ids[1]]
+        manager._upkeep.clean_up()
+        # A process was killed, or the store has failed, during a release.
+        self.memory._sessions[ids[2]].releasing = True
+        manager._upkeep.clean_up()
+        self.successResultOf(manager.disable())
+        self.assertEqual(
+            self.of("sessions_ended_total"),
+            {
+                ("cancelled", "operator"): 1,
+                ("lost", "removed"): 1,
+                ("released", "unfinished"): 1,
+                ("released", "disabled"): 1,
+            },
+        )
+        self.assertEqual(self.value("sessions", "/"), 0)
+
+    def test_what_the_clean_up_removes(self):
+        self.assertEqual(self.of("cleanup_removed_total"), {})
+        self.backend.removed_counts = self.memory.removed_counts
+        directlyProvides(self.backend, ICleaning, *self.backend.__provides__)
+        session = self.create()
+        self.ask(packet(b"Close-Session", session))
+        claiming = self.memory.claim("once", uuid4(), self.clock.seconds())
+        self.successResultOf(claiming)
+        self.assertEqual(self.of("cleanup_removed_total"), {})
+        self.clock.advance(10 * self.settings.session_timeout)
+        self.resource.manager._upkeep.clean_up()
+        self.assertEqual(
+            self.of("cleanup_removed_total"), {("claim",): 1, ("close",): 1}
+        )
 
 
 class UnmountedTests(MetricsCase):
@@ -469,15 +510,15 @@ class TruthTests(MetricsCase):
         self.expect("close_seconds_count")
         if upload.held in (0, upload.total):
             # One without a Fragment is that of an empty file.
-            self.expect("sessions_ended_total", "published")
+            self.expect("sessions_ended_total", "published", "close")
             self.expect("published_bytes_total", by=upload.held)
         else:
-            self.expect("sessions_ended_total", "discarded")
+            self.expect("sessions_ended_total", "discarded", "close")
             self.expect("discarded_bytes_total", by=upload.held)
 
     def cancel(self):
         upload = self.end("Cancel-Session")
-        self.expect("sessions_ended_total", "cancelled")
+        self.expect("sessions_ended_total", "cancelled", "cancel")
         self.expect("discarded_bytes_total", by=upload.held)
 
     def send_too_much(self):
@@ -489,7 +530,7 @@ class TruthTests(MetricsCase):
         upload = self.open.pop()
         data = packet(b"Cancel-Session", upload.session, target=upload.target)
         self.send("Cancel-Session", data)
-        self.expect("sessions_ended_total", "cancelled")
+        self.expect("sessions_ended_total", "cancelled", "cancel")
 
     def skip_bytes(self):
         upload = self.any()

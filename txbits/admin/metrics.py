@@ -30,7 +30,7 @@ from txbits._counts import BOUNDS, Counts, Histogram
 from txbits._deferreds import Shared
 from txbits.admin.figures import Figures
 from txbits.admin.pages import Page
-from txbits.interfaces import ICounting, RequestCount
+from txbits.interfaces import ICleaning, ICounting, RequestCount
 from txbits.protocol.refusals import REFUSALS
 from txbits.sessions import SessionManager
 
@@ -121,15 +121,24 @@ def _counted(
 
 def _counted_twice(
     read: Callable[[Counts], Mapping[tuple[str, Any], int]],
+    names: Iterable[tuple[str, Any]] = (),
 ) -> Callable[[Figures], Values]:
-    """Counts of each virtual directory, by two labels. A status of 0 is none."""
+    """
+    Counts of each virtual directory, by two labels. A status of 0 is none.
+
+    :param names: Values of the labels that are shown from the start.
+    """
+    zeros = dict.fromkeys(names, 0)
     return lambda figures: [
         ((mount, key, str(other or "none")), count)
         for mount, counts in (
-            (_NO_MOUNT, figures.unmounted),
-            *((mount, manager.counts) for mount, manager in figures.directories()),
+            (_NO_MOUNT, read(figures.unmounted)),
+            *(
+                (mount, {**zeros, **read(manager.counts)})
+                for mount, manager in figures.directories()
+            ),
         )
-        for (key, other), count in read(counts).items()
+        for (key, other), count in counts.items()
     ]
 
 
@@ -143,12 +152,28 @@ def _requests(read: Callable[[RequestCount], float]) -> Callable[[Figures], Valu
     ]
 
 
+def _removed(figures: Figures) -> Values:
+    """What the clean-up has removed of each store that counts it."""
+    return [
+        ((mount, kind), count)
+        for mount, manager in figures.directories()
+        if ICleaning.providedBy(manager.backend)
+        for kind, count in ICleaning(manager.backend).removed_counts().items()
+    ]
+
+
 _DIRECTORY = ("directory",)
 
 #: The label of requests that belong to no virtual directory.
 _NO_MOUNT = ""
 
-_OUTCOMES = ("published", "handed-over", "discarded", "cancelled", "released", "lost")
+#: How most sessions end: outcomes and reasons.
+_ENDINGS = (
+    *(("published", "close"), ("handed-over", "close"), ("discarded", "close")),
+    *(("cancelled", "cancel"), ("cancelled", "operator"), ("released", "timed-out")),
+    *(("released", "disabled"), ("released", "unfinished")),
+    *(("lost", "close"), ("lost", "removed")),
+)
 _RESULTS = (
     *("accepted", "refused", "timed-out", "unreachable", "unusable", "given-up"),
     "failed",
@@ -205,10 +230,12 @@ METRICS = (
         _each(lambda manager: manager.counts.created),
     ),
     Definition(
-        "txbits_sessions_ended_total", "counter", ("directory", "outcome"),
+        "txbits_sessions_ended_total", "counter", ("directory", "outcome", "reason"),
         "Sessions that have ended: published, handed-over, discarded, cancelled, "
-        "released or lost, as in the audit trail.",
-        _counted(lambda counts: counts.ended, _OUTCOMES),
+        "released or lost, as in the audit trail. The reason is a client's close or "
+        "cancel, operator, timed-out, disabled, unfinished if a release that had begun "
+        "before was completed, or removed if somebody else has emptied the store.",
+        _counted_twice(lambda counts: counts.ended, _ENDINGS),
     ),
     Definition(
         "txbits_sessions", "gauge", _DIRECTORY,
@@ -281,6 +308,13 @@ METRICS = (
         "txbits_cleanup_seconds", "histogram", _DIRECTORY,
         "Time that a round of the clean-up took.",
         _each(lambda manager: manager.counts.cleaning),
+    ),
+    Definition(
+        "txbits_cleanup_removed_total", "counter", ("directory", "kind"),
+        "What these have removed besides sessions: close for closes that were "
+        "forgotten, claim for claims of upload links, stray for files or objects of no "
+        "session, upload for multipart uploads to S3 that nobody completes.",
+        _removed,
     ),
     Definition(
         "txbits_connections", "gauge", ("state",),

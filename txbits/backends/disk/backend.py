@@ -12,7 +12,8 @@ fsyncs in its own.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence, Set
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 from uuid import UUID
 
@@ -31,7 +32,13 @@ from txbits.backends._threads import InThread, Threads
 from txbits.backends.disk._application import DiskAnswers
 from txbits.backends.disk._downloads import open_plain_file, published_file
 from txbits.backends.disk._file_clock import Look
-from txbits.backends.disk._files import Files, at_once, storage_error, translated
+from txbits.backends.disk._files import (
+    Files,
+    Removed,
+    at_once,
+    storage_error,
+    translated,
+)
 from txbits.backends.disk._found import (
     details,
     is_published,
@@ -62,6 +69,7 @@ from txbits.interfaces import (
     IBackend,
     IClaim,
     IClaimable,
+    ICleaning,
     IDownloadable,
     IExclusive,
     IOverwriting,
@@ -97,6 +105,7 @@ def _absolute(path: str) -> str:
     ISorted,
     IOverwriting,
     IClaimable,
+    ICleaning,
 )
 @define(eq=False)
 class DiskBackend:
@@ -141,6 +150,7 @@ class DiskBackend:
     _opened: Staging | None = field(default=None, init=False)
     _served: dict[int, StoredFile] = field(factory=dict, init=False)
     _stopping: bool = field(default=False, init=False)
+    _removed: Counter[str] = field(factory=Counter, init=False)
     _order: Order = field(init=False)
 
     @_order.default
@@ -481,10 +491,16 @@ class DiskBackend:
         concluded = staging.closes.conclude()
         steps = staging.clean_up(closed_before, concluded)
         while (
-            fault := await staging.in_thread(translated, next, steps, _OVER)
+            step := await staging.in_thread(translated, next, steps, _OVER)
         ) is not _OVER:
-            if fault is not None:
-                _log.error("clean-up could not remove something: {fault}", fault=fault)
+            if isinstance(step, Removed):
+                self._removed[step.kind] += step.count
+            elif step is not None:
+                _log.error("clean-up could not remove something: {fault}", fault=step)
+
+    def removed_counts(self) -> Mapping[str, int]:
+        """See :class:`~txbits.interfaces.ICleaning`."""
+        return {"close": 0, "claim": 0, "stray": 0} | self._removed
 
     @deferred
     async def open_file(self, destination: tuple[str, ...]) -> IStoredFile:
