@@ -177,7 +177,7 @@ class Client:
             time.sleep(0.02)
 
     def differences(self):
-        """Compare; what the server has counted, and what has happened, if they differ."""
+        """What the server has counted and what has happened, where these differ."""
         found = {}
 
         def agree(samples):
@@ -498,7 +498,7 @@ class Client:
 
     def clear_up(self):
         """
-        Find out what has become of the upload whose packet was not answered, and end it.
+        Find out what has become of the upload whose packet was not answered; end it.
         """
         upload = self.in_flight
         self.lose_sight()
