@@ -21,6 +21,8 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 from tests.access.support import HeldThreads, authorized, basic
+from txbits._ledger import Ledger
+from txbits._workers import Worker
 from txbits.access._checks import Checks
 from txbits.access._threads import Queue
 from txbits.access.basic import BasicAuthenticator, Passwords, read_basic
@@ -524,3 +526,113 @@ class HtpasswdTests(TestCase):
             else:
                 is_right = True
             self.assertEqual(is_right, verified.returncode == 0, password)
+
+
+class LedgerThrottlingTests(ThrottlingTests):
+    """A worker that has no other counts like a process that serves alone."""
+
+    def make(self, text, **more):
+        ledger = Ledger.create(1)
+        self.addCleanup(ledger.close)
+        ledger.seconds = self.clock.seconds
+        self.checks.share(ledger, "basic")
+        return super().make(text, **more)
+
+
+class WorkersTests(FileCase):
+    """Failures and successes in two workers."""
+
+    def setUp(self):
+        self.clock = Clock()
+        self.supervisor = Ledger.create(2)
+        self.addCleanup(self.supervisor.close)
+        self.threads = [HeldThreads(), HeldThreads()]
+        self.workers = [self.start(number, BOTH) for number in range(2)]
+
+    def start(self, number, text):
+        fd = os.dup(self.supervisor.fd)
+        ledger = Ledger.open(fd, Worker(number, 2), self.clock.seconds)
+        self.addCleanup(ledger.close)
+        checks = Checks(self.clock, queue=Queue(self.threads[number], 1, 4))
+        checks.share(ledger, "basic")
+        return BasicAuthenticator(self.clock, self.passwords(text), checks=checks)
+
+    def check(self, number, name="alice", password="secret", **more):
+        asked = self.workers[number].authenticate(basic(name, password, **more))
+        self.threads[number].end_all()
+        return asked
+
+    def fails(self, number, times, name="alice", address="192.0.2.1"):
+        for other in range(times):
+            asked = self.check(number, name, f"wrong {other}", address=address)
+            self.failureResultOf(asked, CredentialsRejected)
+
+    def assert_throttled(self, asked):
+        return self.failureResultOf(asked, CredentialsUncheckable).value.retry_after
+
+    def test_failures_of_a_name_count_in_both(self):
+        self.fails(0, 5)
+        self.fails(1, 5, address="198.51.100.1")
+        for number in range(2):
+            asked = self.check(number, address="203.0.113.1")
+            self.assertEqual(self.assert_throttled(asked), 10)
+        self.clock.advance(10)
+        self.assertEqual(self.successResultOf(self.check(1)), ALICE)
+
+    def test_failures_of_an_address_count_in_both(self):
+        for number in range(20):
+            self.fails(number % 2, 1, f"user{number}")
+        for number in range(2):
+            asked = self.check(number, address="192.0.2.1")
+            self.assertEqual(self.assert_throttled(asked), 5)
+        asked = self.check(1, address="192.0.2.2")
+        self.assertEqual(self.successResultOf(asked), ALICE)
+
+    def test_checks_at_the_same_time_count_before_they_end(self):
+        asked = [
+            self.workers[number % 2].authenticate(basic("alice", f"wrong {number}"))
+            for number in range(12)
+        ]
+        for threads in self.threads:
+            threads.end_all()
+        results = [self.failureResultOf(one).type for one in asked]
+        self.assertEqual(results.count(CredentialsRejected), 10)
+        self.assertEqual(results[10:], [CredentialsUncheckable] * 2)
+
+    def test_a_user_who_was_let_in_by_one_is_not_locked_out_of_the_other(self):
+        self.successResultOf(self.check(0))
+        self.fails(1, 10)
+        self.assert_throttled(self.check(1, password="wrong"))
+        self.assertEqual(self.successResultOf(self.check(1)), ALICE)
+
+    def test_a_restarted_worker_remembers_that_too(self):
+        self.successResultOf(self.check(0))
+        self.fails(1, 10)
+        self.workers[0] = self.start(0, BOTH)
+        self.assertEqual(self.successResultOf(self.check(0)), ALICE)
+        self.assert_throttled(self.check(0, password="wrong"))
+
+    def test_each_worker_checks_by_itself(self):
+        for number in range(2):
+            self.successResultOf(self.check(number))
+            self.assertEqual(self.threads[number].count, 1)
+
+    def test_a_password_that_was_changed_is_one_that_never_was_right(self):
+        self.successResultOf(self.check(0))
+        self.workers = [
+            self.start(number, line("alice", "another")) for number in range(2)
+        ]
+        self.fails(1, 10)
+        for number in range(2):
+            self.assert_throttled(self.check(number))
+
+    def test_an_unknown_name_gets_the_same_hash_in_both(self):
+        text = "".join(line(f"user{number}", "x") for number in range(50))
+        for number in range(2):
+            self.workers[number] = self.start(number, text)
+        asked = [one.authenticate(basic("carol", "x")) for one in self.workers]
+        (one,), (other,) = (threads.jobs for threads in self.threads)
+        self.assertEqual(one[2], other[2])
+        for number, threads in enumerate(self.threads):
+            threads.end_all()
+            self.failureResultOf(asked[number], CredentialsRejected)

@@ -19,6 +19,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from tests.access.support import authorized, basic
+from txbits._ledger import Ledger
 from txbits.access.checker import CheckerAuthenticator
 from txbits.errors import (
     CredentialsRejected,
@@ -176,6 +177,31 @@ class CheckerTests(SynchronousTestCase):
     def test_a_checker_that_does_not_answer_is_given_up(self):
         asked = self.ask()
         self.clock.advance(30)
+        self.failureResultOf(asked, CredentialsUncheckable)
+
+    def test_workers_count_failures_together_and_know_whom_they_have_let_in(self):
+        ledger = Ledger.create(1)
+        self.addCleanup(ledger.close)
+        ledger.seconds = self.clock.seconds
+        others = CheckerAuthenticator(self.clock, self.checker)
+        for one in (self.authenticator, others):
+            one.share(ledger, "mine")
+        right = self.ask()
+        self.checker.answer(b"alice")
+        self.successResultOf(right)
+        for number in range(10):
+            asked = others.authenticate(basic("alice", f"wrong {number}"))
+            self.checker.fail(UnauthorizedLogin())
+            self.failureResultOf(asked, CredentialsRejected)
+        self.failureResultOf(self.ask("alice", "wrong"), CredentialsUncheckable)
+        right = others.authenticate(basic("alice", "secret"))
+        self.checker.answer(b"alice")
+        self.successResultOf(right)
+        # A reload goes on with that.
+        reloaded = CheckerAuthenticator(self.clock, self.checker)
+        reloaded.share(ledger, "mine")
+        reloaded.adopt(others)
+        asked = reloaded.authenticate(basic("alice", "wrong"))
         self.failureResultOf(asked, CredentialsUncheckable)
 
     def test_its_failures_cost_a_user_no_try(self):

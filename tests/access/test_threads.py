@@ -4,6 +4,7 @@ Work in threads: its order, how much of it waits, and what is refused.
 
 from __future__ import annotations
 
+import os
 import threading
 
 from twisted.internet import reactor
@@ -81,3 +82,8 @@ class NewThreadTests(TestCase):
 
     def test_one_core_is_left_where_there_are_several(self):
         self.assertGreaterEqual(one_core_less(), 1)
+
+    def test_workers_share_the_others(self):
+        self.patch(os, "sched_getaffinity", lambda _: set(range(9)))
+        threads = [one_core_less(workers) for workers in (1, 2, 3, 8, 9)]
+        self.assertEqual(threads, [8, 4, 2, 1, 1])

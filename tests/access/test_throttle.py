@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from txbits._addresses import client_network
-from txbits.access._throttle import Throttle
+from txbits.access._throttle import RecentFailures, Throttle
 
 
 class ThrottleTests(SynchronousTestCase):
@@ -18,7 +18,8 @@ class ThrottleTests(SynchronousTestCase):
 
     def setUp(self):
         self.clock = Clock()
-        self.throttle = Throttle(self.clock.seconds, 3, 10.0, 4)
+        self.failures = RecentFailures(4)
+        self.throttle = Throttle(self.clock.seconds, 3, 10.0, self.failures)
 
     def test_a_burst_is_free_and_then_one_in_each_interval(self):
         for _ in range(3):
@@ -42,13 +43,14 @@ class ThrottleTests(SynchronousTestCase):
             self.throttle.charge("a")
             self.throttle.refund("a")
         self.assertEqual(self.throttle.wait("a"), 0)
-        self.assertEqual(len(self.throttle._until), 0)
+        self.assertIsNone(self.failures.get("a"))
         self.throttle.refund("a")
 
     def test_memory_is_bounded_and_the_oldest_are_forgotten(self):
         for number in range(100):
-            self.throttle.charge(number)
-        self.assertEqual(list(self.throttle._until), [96, 97, 98, 99])
+            self.throttle.charge(str(number))
+        known = [n for n in range(100) if self.failures.get(str(n)) is not None]
+        self.assertEqual(known, [96, 97, 98, 99])
 
     @given(st.lists(st.sampled_from("cr1"), max_size=50))
     def test_a_wait_is_never_longer_than_the_failures_are(self, steps):

@@ -421,7 +421,16 @@ class PagingTests(ViewCase):
         st.lists(st.integers(1, 2**128 - 1), unique=True, max_size=25),
         HAPPENINGS,
         st.integers(1, 6),
-        st.sampled_from([None, "alice", "bob"]),
+        st.sampled_from(
+            [
+                SessionFilter(),
+                SessionFilter(owner="alice"),
+                SessionFilter(directory="/1/"),
+                SessionFilter(text="7", state="created"),
+                SessionFilter(client="192.0.2.2"),
+                SessionFilter(owner="bob", active=False, idle=0.0),
+            ]
+        ),
         st.booleans(),
     )
     def test_what_stays_is_listed_once(
@@ -429,7 +438,7 @@ class PagingTests(ViewCase):
         numbers: list[int],
         happenings: list[Any],
         limit: int,
-        owner: str | None,
+        filters: SessionFilter,
         is_remote: bool,
     ) -> None:
         managers = []
@@ -443,7 +452,9 @@ class PagingTests(ViewCase):
             if session_id not in there:
                 whose = "bob" if number % 3 else "alice"
                 self.ids.append(session_id)
-                self.create(managers[which], f"{number}", Caller(whose))
+                address = "192.0.2.2" if whose == "bob" else "192.0.2.1"
+                caller = Caller(whose, address)
+                self.create(managers[which], f"{number}", caller)
                 there[session_id] = which, whose
 
         def end(session_id: UUID) -> None:
@@ -452,7 +463,17 @@ class PagingTests(ViewCase):
 
         for number in numbers:
             create(number % 3, number)
-        filters = SessionFilter(owner=owner)
+
+        def fits(session_id: UUID) -> bool:
+            which, whose = there[session_id]
+            name = str(session_id.int)
+            return (
+                filters.owner in (None, whose)
+                and filters.directory in (None, f"/{which}/")
+                and filters.client in (None, "192.0.2.2" if whose == "bob" else "")
+                and (filters.text is None or filters.text in f"{session_id} {name}")
+            )
+
         view: SessionsView = CombinedSessions(
             lambda: {
                 f"/{n}": self.view(f"/{n}", manager)
@@ -462,7 +483,8 @@ class PagingTests(ViewCase):
         if is_remote:
             inner = view
             view = RemoteSessions(lambda question: answered(inner, question))
-        staying = {one for one, (_, who) in there.items() if owner in (None, who)}
+        staying = {one for one in there if fits(one)}
+        fitting = set(staying)
         listed: list[UUID] = []
         events = iter(happenings)
         cursor: str | None = None
@@ -481,5 +503,7 @@ class PagingTests(ViewCase):
             if begins_another:
                 self.fired(view.page(filters, None, 1))
             staying &= set(there)
+            fitting |= {one for one in there if fits(one)}
         self.assertEqual(len(listed), len(set(listed)), "one was listed twice")
         self.assertLessEqual(staying, set(listed), "one was missed")
+        self.assertLessEqual(set(listed), fitting)

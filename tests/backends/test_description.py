@@ -17,6 +17,7 @@ from zope.interface.verify import verifyObject
 
 import twisted.plugins
 import txbits.backends
+from txbits._workers import Worker
 from txbits.backends import (
     available_parsers,
     backend_from_description,
@@ -151,6 +152,12 @@ class BackendFromDescriptionTests(SynchronousTestCase):
         self.assertEqual(backend.root, os.path.abspath(path))
         self.assertEqual(backend._fsync, "never")
         self.assertFalse(os.path.exists(path))
+
+    def test_disk_is_told_which_worker_it_is(self):
+        for worker in (Worker(), Worker(2, 3)):
+            backend = self.make("disk:" + self.mktemp(), worker=worker)
+            self.assertEqual(backend.worker, worker)
+            self.assertEqual(backend._patience > 0, worker.count > 1)
 
     def test_a_root_is_created_if_the_description_or_else_the_context_allows_it(self):
         root = self.mktemp()

@@ -21,6 +21,7 @@ from txbits.interfaces import (
     IClaimable,
     IDownloadable,
     IPaged,
+    IPartitioned,
     IReadable,
     ISorted,
 )
@@ -56,7 +57,7 @@ class HoldableMemoryTests(BackendContract, SynchronousTestCase):
 class HoldableDiskTests(OnDisk, BackendContract, SynchronousTestCase):
     """The contract, when nothing is held, over disk."""
 
-    abilities = OnDisk.abilities - {IPaged, ISorted}
+    abilities = OnDisk.abilities - {IPaged, IPartitioned, ISorted}
 
     def make_backend(self):
         return HoldableBackend(super().make_backend())

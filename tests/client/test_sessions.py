@@ -116,8 +116,8 @@ class SessionsCase(TestCase):
         folder = self.mktemp()
         os.makedirs(folder)
         self.socket = os.path.relpath(os.path.join(folder, "admin"))
-        site = BITSSite(root, reactor=reactor)
-        port: Any = reactor.listenUNIX(self.socket, site, mode=0o600)
+        self.site = BITSSite(root, reactor=reactor)
+        port: Any = reactor.listenUNIX(self.socket, self.site, mode=0o600)
         self.addCleanup(port.stopListening)
         self.out: Any = Pipe()
         self.err = Pipe()
@@ -334,6 +334,15 @@ class ConnectionTests(SessionsCase):
         self.assertIn("--user NAME sends a name and a password", self.err.getvalue())
         status = await self.run_sessions(
             "list", "--json", "--user", "root", TXBITS_PASSWORD="secret"
+        )
+        self.assertEqual((status, len(self.said())), (Status.DONE, 3))
+
+    async def test_a_tcp_listener_is_reached_without_a_proxy(self) -> None:
+        port: Any = reactor.listenTCP(0, self.site, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        where = f"tcp:host=127.0.0.1:port={port.getHost().port}"
+        status = await self.run_sessions(
+            *("list", "--json", "--admin", where), http_proxy="http://127.0.0.1:1"
         )
         self.assertEqual((status, len(self.said())), (Status.DONE, 3))
 

@@ -22,6 +22,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from tests.clocks import SettableClock
+from txbits._ledger import SessionLedger
 from txbits.backends.memory import MemoryBackend
 from txbits.errors import BodyIncomplete, NoSuchSession
 from txbits.interfaces import Answer, IBackend, INotifier
@@ -154,11 +155,13 @@ class ManagerCase(SynchronousTestCase):
     :ivar backend: The same behind gates.
     :ivar notifier: Of every manager that is started from then on.
     :ivar rules: Settings of every manager, unless it is told otherwise.
+    :ivar ledger: Of every manager that is started from then on.
     """
 
     clock_class = Clock
     notifier: INotifier | None = None
     rules: dict[str, Any] = {}
+    ledger: SessionLedger | None = None
 
     def setUp(self) -> None:
         self.clock = self.clock_class()
@@ -182,6 +185,7 @@ class ManagerCase(SynchronousTestCase):
             self.clock,
             notifier=self.notifier,
             wall=self.wall,
+            ledger=self.ledger,
         )
         self.successResultOf(manager.start())
         return manager

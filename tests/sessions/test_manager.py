@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 
 from tests.sessions.support import (
     ALICE,
@@ -20,6 +20,8 @@ from tests.sessions.support import (
     TOTAL,
     ManagerCase,
 )
+from txbits._workers import Worker
+from txbits.backends.disk import DiskBackend
 from txbits.errors import (
     BodyIncomplete,
     BodyMismatch,
@@ -58,6 +60,16 @@ class CreateTests(ManagerCase):
         )
         made = self.successResultOf(manager.create(NAME, ALICE, None))
         self.assertEqual(made, UUID(int=7))
+
+    def test_ids_are_those_of_a_backend_with_workers(self) -> None:
+        backend = DiskBackend(
+            self.mktemp(), self.clock, in_thread=maybeDeferred, worker=Worker(2, 3)
+        )
+        manager = SessionManager(backend, Settings(), self.clock)
+        self.successResultOf(manager.start())
+        self.addCleanup(lambda: self.successResultOf(manager.stop()))
+        made = self.successResultOf(manager.create(("a",), ALICE, None))
+        self.assertEqual(backend.worker_of(made), 2)
 
     def test_several_sessions_may_have_one_destination(self) -> None:
         first, second = self.create(), self.create()

@@ -72,7 +72,9 @@ class CollectionTests(SynchronousTestCase):
             )
 
         (name,) = [one for one in self.collected(Memory) if "_lacks_" in one]
-        self.assertEqual(name, "test_lacks_IAddressable_IRefreshable_IReplyAddressable")
+        self.assertEqual(
+            name, "test_lacks_IAddressable_IPartitioned_IRefreshable_IReplyAddressable"
+        )
         self.assertTrue(self.result_of(Memory, name).wasSuccessful())
 
     def test_an_ability_that_is_not_declared_is_told(self) -> None:

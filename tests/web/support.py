@@ -21,6 +21,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import Site
 from zope.interface import implementer
 
+from txbits._ledger import Ledger
 from txbits.backends.memory import MemoryBackend
 from txbits.errors import AccessDenied
 from txbits.interfaces import (
@@ -271,11 +272,13 @@ class WebCase(SynchronousTestCase):
 
     :ivar settings: Of the directory. Set before ``setUp``, as ``limits``.
     :ivar notifier: The same, of whatever is served from then on.
+    :ivar ledger: The same, of sites.
     """
 
     settings = Settings()
     limits = Limits()
     notifier: INotifier | None = None
+    ledger: Ledger | None = None
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -321,6 +324,7 @@ class WebCase(SynchronousTestCase):
             root,
             reactor=self.clock,
             limits=self.limits if limits is None else limits,
+            ledger=self.ledger,
         )
         site.startFactory()
         self.addCleanup(site.stopFactory)

@@ -7,6 +7,7 @@ seconds and leave room on either side of a limit.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from twisted.internet.address import UNIXAddress
@@ -26,6 +27,8 @@ from tests.web.support import (
     request,
     responses,
 )
+from txbits._ledger import Ledger
+from txbits._workers import Worker
 from txbits.testing.memory import Peer
 from txbits.web import BITSSite, Limits
 
@@ -459,3 +462,55 @@ class ConnectionLimitTests(WebCase):
         site.stopFactory()
         self.assertEqual(len(self.clock.getDelayedCalls()), before)
         site.stopFactory()
+
+
+class LedgerLimitTests(ConnectionLimitTests):
+    """A worker that has no other counts like a process that serves alone."""
+
+    def setUp(self) -> None:
+        self.ledger = Ledger.create(1)
+        self.addCleanup(self.ledger.close)
+        super().setUp()
+
+
+class WorkersLimitTests(WebCase):
+    """How many connections there may be in two workers."""
+
+    limits = Limits(max_connections=3, max_connections_per_peer=2)
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.supervisor = Ledger.create(2)
+        self.addCleanup(self.supervisor.close)
+        self.sites = [self.start(number) for number in range(2)]
+
+    def start(self, number: int) -> BITSSite:
+        self.ledger = Ledger.open(os.dup(self.supervisor.fd), Worker(number, 2))
+        self.addCleanup(self.ledger.close)
+        return self.bits_site(self.resource)
+
+    def connect(self, number: int, address: str = "192.0.2.1") -> Peer:
+        return Peer(self.sites[number], address)
+
+    def test_those_of_a_peer_count_in_both(self) -> None:
+        first = self.connect(0)
+        self.connect(1)
+        for number in range(2):
+            self.assertTrue(self.connect(number).refused)
+        self.assertFalse(self.connect(1, "192.0.2.2").refused)
+        first.lose()
+        self.assertFalse(self.connect(1).refused)
+
+    def test_those_of_all_peers_count_in_both(self) -> None:
+        for number in range(3):
+            self.assertFalse(self.connect(number % 2, f"192.0.2.{number}").refused)
+        for number in range(2):
+            self.assertTrue(self.connect(number, "192.0.2.9").refused)
+            self.assertEqual(self.sites[number].turned_away, 1)
+
+    def test_those_of_a_worker_that_was_killed_are_gone(self) -> None:
+        self.connect(0), self.connect(0)
+        self.supervisor.clear_connections(0)
+        self.sites[0] = self.start(0)
+        self.connect(1), self.connect(0)
+        self.assertTrue(self.connect(1).refused)

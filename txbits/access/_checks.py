@@ -12,6 +12,7 @@ import math
 import os
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from hashlib import blake2b
 from typing import Any
 
@@ -22,6 +23,7 @@ from twisted.python.failure import Failure
 
 from txbits._addresses import client_network
 from txbits._deferreds import Waiters
+from txbits._ledger import Ledger, TimeLedger
 from txbits._troubles import Troubles
 from txbits.access._threads import Queue, new_thread
 from txbits.access._throttle import Throttle
@@ -43,6 +45,9 @@ _ADDRESS_INTERVAL = 5.0
 _NAME_BURST = 10
 _NAME_INTERVAL = 10.0
 
+#: For how many seconds other workers remember at least that credentials were right.
+_RIGHT_LASTS = 7 * 24 * 3600.0
+
 #: Longer names, in characters, are no user's. What is remembered must have a bound.
 _LONGEST_NAME = 256
 
@@ -62,7 +67,7 @@ class _Known:
     """
 
     identity: Identity
-    proof: object
+    proof: bytes | None
     until: float
 
 
@@ -87,11 +92,15 @@ class Checks:
     _known: OrderedDict[bytes, _Known] = field(
         factory=OrderedDict, init=False, repr=False
     )
-    _running: dict[tuple[bytes, object], Waiters[Identity | None]] = field(
+    _running: dict[tuple[bytes, bytes | None], Waiters[Identity | None]] = field(
         factory=dict, init=False, repr=False
     )
     _addresses: Throttle = field(init=False, repr=False)
     _names: Throttle = field(init=False, repr=False)
+    _together: AbstractContextManager[None] = field(
+        factory=nullcontext, init=False, repr=False
+    )
+    _elsewhere: TimeLedger | None = field(default=None, init=False, repr=False)
     _troubles: Troubles = field(init=False, repr=False)
 
     @queue.default
@@ -104,8 +113,30 @@ class Checks:
         self._names = Throttle(seconds, _NAME_BURST, _NAME_INTERVAL)
         self._troubles = Troubles(_log, seconds)
 
+    def share(self, ledger: Ledger, kind: str) -> None:
+        """
+        Count failures together with other workers, and know whom they have let in.
+
+        :param ledger: Counts them.
+        :param kind: Names what is checked, in all workers.
+        """
+        seconds = ledger.seconds
+        addresses = ledger.failures_of(f"{kind}, by address")
+        names = ledger.failures_of(f"{kind}, by name")
+        self._addresses = Throttle(
+            seconds, _ADDRESS_BURST, _ADDRESS_INTERVAL, addresses
+        )
+        self._names = Throttle(seconds, _NAME_BURST, _NAME_INTERVAL, names)
+        self._elsewhere = ledger.successes_of(kind)
+        self._secret, self._together = ledger.secret, ledger
+
     def adopt_failures(self, previous: Checks) -> None:
-        """Go on counting the failures of others, whose successes are not known."""
+        """
+        Go on counting the failures of others, whose successes are not known. What is
+        shared with other workers is so already.
+        """
+        if self._elsewhere is not None:
+            return
         self._addresses, self._names = previous._addresses, previous._names
 
     def key(self, credentials: bytes) -> bytes:
@@ -119,7 +150,9 @@ class Checks:
         # needs one.
         return blake2b(credentials, key=self._secret, digest_size=32).digest()
 
-    def known(self, key: bytes, proof: Callable[[str], object]) -> Identity | None:
+    def known(
+        self, key: bytes, proof: Callable[[str], bytes | None]
+    ) -> Identity | None:
         """
         Who has sent the same credentials not long ago, and was right.
 
@@ -138,7 +171,7 @@ class Checks:
         return known.identity
 
     def ask(
-        self, key: bytes, proof: object, name: str, address: str, begin: Begin
+        self, key: bytes, proof: bytes | None, name: str, address: str, begin: Begin
     ) -> Deferred[Identity | None]:
         """
         Check credentials, or join a check of the same that runs.
@@ -158,18 +191,28 @@ class Checks:
         running = self._running.get((key, proof))
         if running is not None:
             return running.wait()
-        known = self._known.get(key)
-        was_right = known is not None and known.proof == proof
+        was_right = self._was_right(key, proof)
         network = client_network(address)
         name = name[:_LONGEST_NAME]
-        if not was_right and (wait := self._wait(name, network)):
+        with self._together:
+            wait = 0 if was_right else self._wait(name, network)
+            if not wait:
+                # Beforehand, so that those that run at the same time count.
+                self._names.charge(name)
+                self._addresses.charge(network)
+        if wait:
             return fail(self._throttled(name, address, wait))
-        # Beforehand, so that those that run at the same time count.
-        self._names.charge(name)
-        self._addresses.charge(network)
         waiting = self._running.setdefault((key, proof), Waiters()).wait()
         begin(was_right).addBoth(self._end, key, proof, name, network)
         return waiting
+
+    def _was_right(self, key: bytes, proof: bytes | None) -> bool:
+        """Whether credentials have been right before."""
+        known = self._known.get(key)
+        if known is not None and known.proof == proof:
+            return True
+        elsewhere = self._elsewhere
+        return elsewhere is not None and elsewhere.get(_right(key, proof)) is not None
 
     def _throttled(self, name: str, address: str, wait: int) -> CredentialsUncheckable:
         self._troubles.report(
@@ -194,18 +237,21 @@ class Checks:
         self,
         outcome: Identity | Failure | None,
         key: bytes,
-        proof: object,
+        proof: bytes | None,
         name: str,
         network: str,
     ) -> None:
         if outcome is None:
             self._known.pop(key, None)
+            if self._elsewhere is not None:
+                self._elsewhere.remove(_right(key, proof))
             told: Identity | Failure | None = Failure(
                 CredentialsRejected(f"the name {_shown(name)} or its password is wrong")
             )
         else:
-            self._names.refund(name)
-            self._addresses.refund(network)
+            with self._together:
+                self._names.refund(name)
+                self._addresses.refund(network)
             told = outcome
         if isinstance(outcome, Failure) and not outcome.check(CredentialsRejected):
             self._troubles.report(
@@ -219,9 +265,17 @@ class Checks:
         if isinstance(outcome, Identity):
             self._known[key] = _Known(outcome, proof, self._seconds() + self.life)
             self._known.move_to_end(key)
+            if self._elsewhere is not None:
+                until = self._elsewhere.seconds() + _RIGHT_LASTS
+                self._elsewhere.put(_right(key, proof), until)
             if len(self._known) > self.most_known:
                 self._known.popitem(last=False)
         self._running.pop((key, proof)).fire(told)
+
+
+def _right(key: bytes, proof: bytes | None) -> str:
+    """What workers remember credentials by that were right."""
+    return f"{key.hex()} {proof!r}"
 
 
 def _shown(name: str) -> str:

@@ -24,9 +24,13 @@ _NICENESS = 10
 InThread = Callable[..., Deferred[Any]]
 
 
-def one_core_less() -> int:
-    """The number of threads that leaves one core to the reactor, at least one."""
-    return max(1, len(os.sched_getaffinity(0)) - 1)
+def one_core_less(workers: int = 1) -> int:
+    """
+    The number of threads that leaves one core to the reactor, at least one.
+
+    :param workers: How many processes share the cores, and these threads.
+    """
+    return max(1, (len(os.sched_getaffinity(0)) - 1) // workers)
 
 
 def new_thread(reactor: Any) -> InThread:

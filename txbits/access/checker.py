@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from zope.interface import implementer
 
 from txbits._deferreds import deferred, let_go_of_frames
+from txbits._ledger import Ledger
 from txbits.access._checks import Checks
 from txbits.access._threads import Queue
 from txbits.access.basic import basic_challenge, read_basic
@@ -89,6 +90,16 @@ class CheckerAuthenticator:
     def adopt(self, previous: CheckerAuthenticator) -> None:
         """Go on counting the failures. Successes are checked again."""
         self._checks.adopt_failures(previous._checks)
+
+    def share(self, ledger: Ledger, kind: str) -> None:
+        """
+        Count failures together with other workers, and know whom they have let in.
+        ``twistd txbits`` calls this.
+
+        :param ledger: Counts them.
+        :param kind: Names what is checked, in all workers.
+        """
+        self._checks.share(ledger, kind)
 
     def challenge(self, credentials: Credentials) -> bytes | None:
         """Ask for a name and a password."""

@@ -18,6 +18,10 @@ from txbits._descriptions import installed, make, parse_description
 from txbits.errors import InvalidSetting
 from txbits.interfaces import BackendContext, IBackend, IBackendParser
 
+# For how many seconds a worker waits for the locks of one that was killed, which has
+# them as long as an fsync of it is under way.
+_PATIENCE = 5.0
+
 
 def available_parsers() -> list[IBackendParser]:
     """Find the parsers of all installed plugins, sorted by prefix."""
@@ -89,6 +93,8 @@ def _disk(context: BackendContext, path: str, *, create: str = "") -> IBackend:
         context.reactor,
         fsync=context.fsync,
         create=create == "yes" or (not create and context.creates_root),
+        worker=context.worker,
+        patience=_PATIENCE if context.worker.count > 1 else 0.0,
     )
 
 
@@ -121,6 +127,7 @@ def _s3(context: BackendContext, bucket: str, **settings: str) -> IBackend:
         from_description(bucket, settings),
         context.reactor,
         notifies=context.notifies,
+        workers=context.worker.count,
     )
 
 

@@ -13,7 +13,9 @@ from typing import Any, NoReturn
 
 from attrs import define, field, frozen
 
+from txbits._ledger import Ledger
 from txbits.access._checks import Checks
+from txbits.access._threads import Queue, new_thread, one_core_less
 from txbits.access.description import (
     authenticator_from_description,
     available_authenticators,
@@ -39,9 +41,12 @@ class Shared:
     What the authenticators of all directories share.
 
     :param reactor: What they use.
+    :param ledger: Counts failed logins in all workers; ``None`` if this process is
+        alone.
     """
 
     reactor: Any
+    ledger: Ledger | None = None
     _checks: Checks | None = field(default=None, init=False)
 
     @property
@@ -51,7 +56,11 @@ class Shared:
         directory, each would allow as many guesses.
         """
         if self._checks is None:
-            self._checks = Checks(self.reactor)
+            workers = 1 if self.ledger is None else self.ledger.worker.count
+            queue = Queue(new_thread(self.reactor), one_core_less(workers))
+            self._checks = Checks(self.reactor, queue=queue)
+            if self.ledger is not None:
+                self._checks.share(self.ledger, "basic")
         return self._checks
 
 
@@ -225,7 +234,12 @@ def _made(description: str, making: _Making) -> IAuthenticator:
     if description in _MAKERS:
         return _MAKERS[description](making)
     with making.about("authenticate"):
-        return authenticator_from_description(description, making.reactor)
+        authenticator = authenticator_from_description(description, making.reactor)
+    ledger = making.shared.ledger
+    if ledger is not None and hasattr(authenticator, "share"):
+        kind = f"{description} of {making.directory.mount}"
+        authenticator.share(ledger, kind)
+    return authenticator
 
 
 def _basic(making: _Making) -> IAuthenticator:

@@ -12,9 +12,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from txbits._deferreds import deferred
+from txbits._ledger import Ledger, SessionLedger
 from txbits.backends import backend_from_description
 from txbits.errors import BackendError, InvalidSetting
-from txbits.interfaces import BackendContext, IBackend, IExclusive, INotifier
+from txbits.interfaces import BackendContext, IBackend, IExclusive, INotifier, IShared
 from txbits.notification import HTTPNotifier
 from txbits.service._access import Shared, gate_of
 from txbits.service._permitted import doubts_about
@@ -121,16 +122,18 @@ class Builder:
     settings cannot be used.
 
     :param reactor: The reactor that backends and notifiers use.
+    :param ledger: What all workers count together; ``None`` if this process is alone.
     """
 
     reactor: Any
+    ledger: Ledger | None = None
     _shared: Shared = field(init=False)
     _started_in: str = field(factory=os.getcwd, init=False)
     _places: list[tuple[Directory, IBackend]] = field(factory=list, init=False)
 
     @_shared.default
     def _share(self) -> Shared:
-        return Shared(self.reactor)
+        return Shared(self.reactor, self.ledger)
 
     def forget_places(self) -> None:
         """Begin a new configuration, in which no place is taken yet."""
@@ -170,8 +173,21 @@ class Builder:
             trusted_proxies=configuration.trusted_proxies,
             name=directory.mount,
             log_packets=directory.log_packets,
+            ledger=self._session_ledger(directory, backend),
         )
         return Served(directory, resource, self.reactor)
+
+    def _session_ledger(
+        self, directory: Directory, backend: IBackend
+    ) -> SessionLedger | None:
+        if self.ledger is None:
+            return None
+        # One with a place of its own may get another mount while it is served.
+        is_exclusive = IExclusive.providedBy(backend)
+        return self.ledger.sessions_of(
+            directory.backend if is_exclusive else directory.mount,
+            is_shared=IShared.providedBy(backend),
+        )
 
     def try_out(self, directory: Directory, configuration: Configuration) -> None:
         """Check that a directory could be built after a restart."""

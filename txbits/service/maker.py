@@ -13,6 +13,7 @@ from twisted.application.service import IService
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.threads import deferToThreadPool
 
+from txbits._ledger import Ledger
 from txbits.admin.delay import LoopDelay
 from txbits.admin.figures import Figures
 from txbits.clocks import keep_steady, steady, wall_of
@@ -52,12 +53,16 @@ def makeService(options: Options) -> IService:
 
 
 def assemble(
-    configuration: Configuration, reactor: Any, logs_to_file: bool = True
+    configuration: Configuration,
+    reactor: Any,
+    logs_to_file: bool = True,
+    ledger: Ledger | None = None,
 ) -> UploadService:
     """
     Build everything, and start nothing.
 
     :param logs_to_file: As in :class:`~txbits.service._process.Process`.
+    :param ledger: What all workers count together; ``None`` if this process is alone.
     :raises InvalidSetting: If a backend's description or an endpoint string is wrong.
     """
     check_admin(configuration)
@@ -66,7 +71,7 @@ def assemble(
         _listener(endpoint, f"{configuration.listen_from}listen: {endpoint}", reactor)
         for endpoint in configuration.listen
     ]
-    builder = Builder(reactor)
+    builder = Builder(reactor, ledger)
     served = [
         builder.build(directory, configuration)
         for directory in configuration.directories
@@ -75,7 +80,9 @@ def assemble(
     mounts = Mounts({})
     admin.serve(mounts)
     limits = configuration.limits
-    site = BITSSite(mounts, reactor=reactor, limits=limits, only_uploads=True)
+    site = BITSSite(
+        mounts, reactor=reactor, limits=limits, only_uploads=True, ledger=ledger
+    )
     ports, admin_ports = Ports(), Ports()
     reloader = Reloader(
         configuration,

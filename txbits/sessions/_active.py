@@ -17,6 +17,7 @@ from twisted.logger import Logger
 
 from txbits._counts import Counts
 from txbits._deferreds import Shared, Waiters
+from txbits._ledger import SessionLedger
 from txbits._troubles import Troubles
 from txbits.clocks import Wall
 from txbits.errors import (
@@ -96,6 +97,7 @@ class ActiveSessions:
     :param rules: The rules for new sessions.
     :param is_disabled: Whether every packet is refused.
     :param observer: Is told of published files.
+    :param ledger: Counts the sessions of all workers; ``None`` if there is only one.
     :ivar counts: What has happened here.
     :ivar ages: Translates the times of the store.
     :ivar hides_ids: Whether the ids of sessions are secrets, which the log must not
@@ -119,9 +121,10 @@ class ActiveSessions:
     rules: Rules
     is_disabled: bool
     observer: IPublicationObserver | None = None
+    ledger: SessionLedger | None = None
     counts: Counts = field(factory=Counts, init=False)
     ages: Ages = field(init=False)
-    quota: Quota = field(factory=Quota, init=False)
+    quota: Quota = field(init=False)
     hides_ids: bool = field(default=False, init=False)
     is_shared: bool = field(init=False)
     is_stopping: bool = field(default=False, init=False)
@@ -136,6 +139,7 @@ class ActiveSessions:
     _idle: Waiters[None] | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
+        self.quota = Quota(self.ledger)
         self.is_shared = IShared.providedBy(self.backend)
         self.ages = Ages(self.clock, self.wall, self.is_shared)
         self._troubles = Troubles(_log, self.clock.seconds)

@@ -5,24 +5,36 @@ a restart among them.
 Users are counted by name, anonymous clients by address. Where sessions are listed, they
 have no address: those of anonymous clients from before a restart, or that other
 processes have made, count for the directory only.
+
+Where several workers serve the directory, the limits go by what all of them have
+counted, in a ledger.
 """
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterable
+from math import inf
 from uuid import UUID
 
 from attrs import define, field
+from twisted.logger import Logger
 
 from txbits._addresses import client_network
+from txbits._ledger import LedgerFull, SessionLedger, Usage
 from txbits.errors import QuotaReached, SessionLimitReached, UploadTooLarge
 from txbits.interfaces import SessionSummary
 from txbits.sessions._session import Caller
 from txbits.sessions.naming import shown
 from txbits.sessions.settings import Settings
 
+_log = Logger()
+
 #: Seconds after which a client refused for a limit may come again: the delay that
 #: Windows takes by itself.
 _RETRY_AFTER = 600
+
+#: Why no session can be counted.
+_FULL = "there are as many sessions open as the workers can count"
 
 #: Who is counted: a user's name, or in a tuple the address of anonymous clients.
 Who = str | tuple[str]
@@ -37,17 +49,72 @@ def _named(who: Who) -> str:
     return f"user {shown(who)}" if isinstance(who, str) else f"address {who[0]}"
 
 
-@define(eq=False)
-class _Usage:
-    """
-    What one caller, or all of them, use.
+def _key(who: Who | None) -> str | None:
+    """How the ledger names somebody."""
+    if who is None:
+        return None
+    return f"user {who}" if isinstance(who, str) else f"address {who[0]}"
 
-    :ivar sessions: How many sessions are open.
-    :ivar staged: How many bytes they stage, or are going to.
-    """
 
-    sessions: int = 0
-    staged: int = 0
+def _require_room(
+    who: Who,
+    is_user: bool,
+    usage: Usage | None,
+    everyone: Usage,
+    settings: Settings,
+) -> None:
+    """
+    Refuse a session that is one too many, or could stage nothing.
+
+    :param usage: What the caller uses, if anything.
+    :param everyone: What all use.
+    """
+    if usage is not None:
+        limit = settings.sessions_of(is_user=is_user)
+        if limit and usage.sessions >= limit:
+            raise SessionLimitReached(
+                f"{_named(who)} has {usage.sessions} sessions open", _RETRY_AFTER
+            )
+        if settings.user_quota is not None and usage.staged >= settings.user_quota:
+            raise QuotaReached(
+                f"{_named(who)} stages {usage.staged} bytes", _RETRY_AFTER
+            )
+    if settings.max_sessions and everyone.sessions >= settings.max_sessions:
+        raise SessionLimitReached(
+            f"the directory has {everyone.sessions} sessions open", _RETRY_AFTER
+        )
+    quota = settings.directory_quota
+    if quota is not None and everyone.staged >= quota:
+        raise QuotaReached(
+            f"the directory stages {everyone.staged} bytes", _RETRY_AFTER
+        )
+
+
+def _require_quota(
+    usage: Usage | None, everyone: Usage, size: int, more: int, settings: Settings
+) -> None:
+    """
+    Refuse an upload that is too large, or too large now.
+
+    :param usage: What the caller uses; ``None`` if that is unknown.
+    :param everyone: What all use.
+    :param size: The length of the file, in bytes.
+    :param more: How many of them are not counted yet.
+    """
+    for quota, used in (
+        (settings.user_quota, usage),
+        (settings.directory_quota, everyone),
+    ):
+        if quota is None or used is None:
+            continue
+        if size > quota:
+            raise UploadTooLarge(f"{size} bytes, the quota is {quota}")
+        if used.staged + more > quota:
+            raise QuotaReached(
+                f"{used.staged} bytes are staged, and {size} more would be over "
+                f"the quota of {quota}",
+                _RETRY_AFTER,
+            )
 
 
 @define(eq=False)
@@ -61,7 +128,7 @@ class _Counted:
     """
 
     who: Who | None
-    usage: _Usage | None
+    usage: Usage | None
     size: int = 0
 
 
@@ -70,15 +137,24 @@ class Quota:
     """
     Counts the sessions of one directory, and what they stage.
 
+    :param ledger: Counts those of all workers; ``None`` if there is only one.
     :ivar has_counted: Whether those that the store held at the start are counted.
     """
 
+    ledger: SessionLedger | None = None
     has_counted: bool = field(default=False, init=False)
     _counted: dict[UUID, _Counted] = field(factory=dict, init=False)
-    _usage: dict[Who, _Usage] = field(factory=dict, init=False)
-    _all: _Usage = field(factory=_Usage, init=False)
+    _usage: dict[Who, Usage] = field(factory=dict, init=False)
+    _all: Usage = field(factory=Usage, init=False)
     _gone: set[UUID] = field(factory=set, init=False)
     _changed: set[UUID] | None = field(default=None, init=False)
+    _since: int = field(default=0, init=False)
+    _is_noted: bool = field(default=False, init=False)
+    _is_ledger_full: bool = field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        if self.ledger is not None:
+            self._since = self.ledger.now()
 
     def fill(self, caller: Caller, settings: Settings) -> float:
         """
@@ -87,16 +163,22 @@ class Quota:
         :returns: The fraction of the limit that is closest to being reached; 1 or more
             if one is.
         """
-        usage = self._usage.get(counted_as(caller)) or _Usage()
+        usage, everyone = self._used(counted_as(caller))
         return max(
             used / limit if limit else 0.0
             for used, limit in (
                 (usage.sessions, settings.sessions_of(is_user=caller.user is not None)),
                 (usage.staged, settings.user_quota),
-                (self._all.sessions, settings.max_sessions),
-                (self._all.staged, settings.directory_quota),
+                (everyone.sessions, settings.max_sessions),
+                (everyone.staged, settings.directory_quota),
             )
         )
+
+    def _used(self, who: Who) -> tuple[Usage, Usage]:
+        """What somebody uses, and what all use."""
+        if self.ledger is not None:
+            return self.ledger.usage(_key(who))
+        return self._usage.get(who) or Usage(), self._all
 
     def reserve(self, session_id: UUID, caller: Caller, settings: Settings) -> None:
         """
@@ -105,27 +187,21 @@ class Quota:
         :raises SessionLimitReached: If that is one too many.
         :raises QuotaReached: If it could stage nothing.
         """
-        who = counted_as(caller)
-        usage = self._usage.get(who)
-        if usage is not None:
-            limit = settings.sessions_of(is_user=caller.user is not None)
-            if limit and usage.sessions >= limit:
-                raise SessionLimitReached(
-                    f"{_named(who)} has {usage.sessions} sessions open", _RETRY_AFTER
+        who, is_user = counted_as(caller), caller.user is not None
+        if self.ledger is None:
+            usage = self._usage.get(who)
+            _require_room(who, is_user, usage, self._all, settings)
+        else:
+            try:
+                self.ledger.add(
+                    session_id,
+                    _key(who),
+                    lambda usage, everyone, more: _require_room(
+                        who, is_user, usage, everyone, settings
+                    ),
                 )
-            if settings.user_quota is not None and usage.staged >= settings.user_quota:
-                raise QuotaReached(
-                    f"{_named(who)} stages {usage.staged} bytes", _RETRY_AFTER
-                )
-        if settings.max_sessions and self._all.sessions >= settings.max_sessions:
-            raise SessionLimitReached(
-                f"the directory has {self._all.sessions} sessions open", _RETRY_AFTER
-            )
-        quota = settings.directory_quota
-        if quota is not None and self._all.staged >= quota:
-            raise QuotaReached(
-                f"the directory stages {self._all.staged} bytes", _RETRY_AFTER
-            )
+            except LedgerFull:
+                raise SessionLimitReached(_FULL, _RETRY_AFTER) from None
         self._count(session_id, who)
 
     def charge(
@@ -144,26 +220,32 @@ class Quota:
         if counted is None:
             counted = self._count(session_id, owner)
         more = size - counted.size
-        if more <= 0:
-            return
-        for quota, used in (
-            (settings.user_quota, counted.usage),
-            (settings.directory_quota, self._all),
-        ):
-            if quota is None or used is None:
-                continue
-            if size > quota:
-                raise UploadTooLarge(f"{size} bytes, the quota is {quota}")
-            if used.staged + more > quota:
-                raise QuotaReached(
-                    f"{used.staged} bytes are staged, and {size} more would be over "
-                    f"the quota of {quota}",
-                    _RETRY_AFTER,
+        if self.ledger is None:
+            if more <= 0:
+                return
+            _require_quota(counted.usage, self._all, size, more, settings)
+        else:
+            try:
+                self.ledger.resize(
+                    session_id,
+                    _key(counted.who),
+                    size,
+                    lambda usage, everyone, more: _require_quota(
+                        usage, everyone, size, more, settings
+                    ),
                 )
-        self._resize(counted, size)
+            except LedgerFull:
+                raise QuotaReached(_FULL, _RETRY_AFTER) from None
+        if more > 0:
+            self._resize(counted, size)
 
     def give_back(self, session_id: UUID) -> None:
         """Stop counting a session."""
+        if self.ledger is not None:
+            self.ledger.remove(session_id)
+        self._forget(session_id)
+
+    def _forget(self, session_id: UUID) -> None:
         if not self.has_counted:
             # It may be among those that are being listed just now.
             self._gone.add(session_id)
@@ -187,11 +269,74 @@ class Quota:
             if counted is None:
                 counted = self._count(session_id, summary.owner)
             self._resize(counted, max(summary.size, counted.size))
+            self._note_listed(session_id, counted.who, counted.size)
+
+    def listed(self, summary: SessionSummary) -> None:
+        """
+        Note a session that the store has listed since :meth:`begin_recount`, for other
+        workers.
+        """
+        session_id = summary.session_id
+        if self._changed is None or session_id not in self._changed:
+            self._note_listed(session_id, summary.owner, summary.size)
+
+    def _note_listed(self, session_id: UUID, who: Who | None, size: int) -> None:
+        if self.ledger is None:
+            return
+        try:
+            self.ledger.listed(session_id, _key(who), size, self._since)
+        except LedgerFull:
+            # New sessions are refused until others end.
+            if not self._is_ledger_full:
+                self._is_ledger_full = True
+                _log.error("some sessions are not counted: {reason}", reason=_FULL)
+
+    def drop_others(self, known: Container[UUID] | None = None) -> Iterable[None]:
+        """
+        Let other workers no longer count sessions that are not in the store, such as
+        those that a worker before this one had.
+
+        :param known: The sessions that the store has listed; by default, those that are
+            counted here.
+        :returns: An iterator that works a few milliseconds at a time.
+        """
+        if self.ledger is None:
+            return ()
+        known = self._counted if known is None else known
+        return self.ledger.drop_others(known, self._since)
 
     def counted(self) -> None:
         """All sessions that the store held at the start have been counted."""
         self.has_counted = True
         self._gone.clear()
+
+    def note_recount(self, took: float) -> None:
+        """
+        Let other workers not list the store again soon.
+
+        :param took: How many seconds ago this listing began.
+        """
+        if self.ledger is not None:
+            self.ledger.note_listing(took)
+
+    @property
+    def age(self) -> float:
+        """How many seconds ago another worker began to list the store."""
+        return inf if self.ledger is None else self.ledger.age()
+
+    def note_counted(self) -> None:
+        """
+        Let other workers not wait for this one any longer. It has counted what it found
+        at the start, as far as it can.
+        """
+        if self.ledger is not None and not self._is_noted:
+            self._is_noted = True
+            self.ledger.note_counted()
+
+    @property
+    def have_others_counted(self) -> bool:
+        """Whether other workers have counted what they found at the start."""
+        return self.ledger is None or self.ledger.have_all_counted()
 
     @property
     def sessions(self) -> int:
@@ -214,6 +359,8 @@ class Quota:
     def begin_recount(self) -> None:
         """Note what comes and goes here from now on, while the store is listed."""
         self._changed = set()
+        if self.ledger is not None:
+            self._since = self.ledger.now()
 
     def give_up_recount(self) -> None:
         """Keep the present count: the store could not be listed."""
@@ -231,7 +378,7 @@ class Quota:
         """
         changed, self._changed = self._changed or set(), None
         for session_id in self._counted.keys() - listed.keys() - changed:
-            self.give_back(session_id)
+            self._forget(session_id)
         for session_id, (owner, size) in listed.items():
             if session_id not in changed:
                 counted = self._counted.get(session_id)
@@ -244,7 +391,7 @@ class Quota:
         if who is not None:
             usage = self._usage.get(who)
             if usage is None:
-                usage = self._usage[who] = _Usage()
+                usage = self._usage[who] = Usage()
             usage.sessions += 1
         self._all.sessions += 1
         counted = self._counted[session_id] = _Counted(who, usage)

@@ -38,6 +38,11 @@ _LISTING_SHARE = 20.0
 #: For users who are far from the limit, it is valid so many times longer.
 _FAR_HOLDS = 10.0
 
+#: When a worker has counted what it found at its start, others may take so many
+#: seconds more. Whether they have is asked after so many.
+_OTHERS_TAKE = 10.0
+_ASKING = 0.05
+
 #: Seconds that sessions are looked at, and released, before the reactor gets a turn.
 _LONGEST_TURN = 0.02
 
@@ -102,6 +107,7 @@ class Upkeep:
     _counting: Shared[_Listing] = field(factory=Shared, init=False)
     _for_count: Waiters[None] = field(factory=Waiters, init=False)
     _may_count: bool = field(default=False, init=False)
+    _waits_until: float = field(default=float("inf"), init=False)
 
     @property
     def _clock(self) -> IReactorTime:
@@ -209,17 +215,28 @@ class Upkeep:
         """Bring the count of sessions up to date, before a caller makes one."""
         quota = self._active.quota
         if (
-            not quota.has_counted
-            and self._may_count
+            not (quota.has_counted and quota.have_others_counted)
             and (caller.user is not None or settings.has_quota)
             and settings.has_limits
         ):
             # Sessions from before a restart count as well. That those of anonymous
             # clients do is not worth waiting for: their addresses are unknown.
-            await self._for_count.wait()
+            if not quota.has_counted and self._may_count:
+                await self._for_count.wait()
+            await self._others_have_counted()
         if self._active.is_shared and self._is_count_old(caller, settings):
             # Sessions that other processes have made, or ended, lately.
             await self.count_anew()
+
+    async def _others_have_counted(self) -> None:
+        """Wait for other workers as well, but not forever."""
+        quota = self._active.quota
+        while (
+            not quota.have_others_counted
+            and self._loop is not None
+            and self._clock.seconds() < self._waits_until
+        ):
+            await self._pause(_ASKING)
 
     def _is_count_old(self, caller: Caller, settings: Settings) -> bool:
         """
@@ -229,7 +246,7 @@ class Upkeep:
         and for anonymous clients, whose sessions on other nodes are not known anyway.
         """
         fill = self._active.quota.fill(caller, settings)
-        age = self._clock.seconds() - self.counted_at
+        age = min(self._clock.seconds() - self.counted_at, self._active.quota.age)
         if fill >= 1:
             return caller.user is not None or age > self.holds
         if fill >= 0.5:
@@ -251,7 +268,7 @@ class Upkeep:
         began, result = self._clock.seconds(), "failed"
         try:
             listing = await self.count_anew()
-            self._counted()
+            await self._counted()
             turn_ends = self._clock.seconds() + _LONGEST_TURN
             are_released = True
             for session_id in listing.over:
@@ -280,6 +297,7 @@ class Upkeep:
             counts.cleaning.observe(self._clock.seconds() - began)
             # First: those who are told may begin another session at once.
             self._may_count = False
+            self._note_counted()
             self._for_count.fire(None)
 
     async def _reconcile(self, listed: Set[UUID]) -> bool:
@@ -373,8 +391,11 @@ class Upkeep:
             self._active.oldest_listed = session_id, progressed
         if is_shared:
             quota.recount(listing.staged)
+            for _ in quota.drop_others(listing.listed):
+                await self._pause()
             self.counted_at = counted_at
             took = self._clock.seconds() - counted_at
+            quota.note_recount(took)
             self.holds = max(_COUNT_HOLDS, _LISTING_SHARE * took)
         return listing
 
@@ -386,6 +407,7 @@ class Upkeep:
             listing.listed.add(session_id)
             if active.is_shared:
                 listing.staged[session_id] = summary.owner, summary.size
+                quota.listed(summary)
             elif not quota.has_counted:
                 quota.inventory(summary)
             if active.is_listed_as_over(summary):
@@ -395,7 +417,18 @@ class Upkeep:
             if not number % _MANY:
                 await self._pause()
 
-    def _counted(self) -> None:
-        if not self._active.quota.has_counted:
-            self._active.quota.counted()
+    async def _counted(self) -> None:
+        quota = self._active.quota
+        if not quota.has_counted:
+            quota.counted()
+            self._note_counted()
             self._for_count.fire(None)
+            if not self._active.is_shared:
+                for _ in quota.drop_others():
+                    await self._pause()
+
+    def _note_counted(self) -> None:
+        """Other workers need not wait for this one, which does for them a while."""
+        self._active.quota.note_counted()
+        if self._waits_until == float("inf"):
+            self._waits_until = self._clock.seconds() + _OTHERS_TAKE

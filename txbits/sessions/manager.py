@@ -23,6 +23,7 @@ from twisted.logger import Logger
 from txbits._counts import Counts
 from txbits._deferreds import deferred
 from txbits._events import log_often
+from txbits._ledger import SessionLedger
 from txbits.clocks import Wall, steady, wall_of
 from txbits.errors import (
     BackendError,
@@ -34,6 +35,7 @@ from txbits.interfaces import (
     AnyOwner,
     IBackend,
     INotifier,
+    IPartitioned,
     IPublicationObserver,
     IStoredFile,
 )
@@ -85,12 +87,15 @@ class SessionManager:
     :param settings: The rules of the virtual directory.
     :param clock: The steady clock: time-outs go by it, and it runs the clean-up. Of a
         reactor that goes by the wall clock, only the timers are used.
-    :param new_id: Makes the ids of new sessions.
+    :param new_id: Makes the ids of new sessions. By default, a backend that is
+        :class:`~txbits.interfaces.IPartitioned` does, or else they are random.
     :param notifier: Asks a server application about complete uploads, if there is one.
     :param wall: Returns the seconds since the epoch; if not given, the wall clock that
         belongs to *clock*, see :func:`txbits.clocks.wall_of`.
     :param name: Where the directory is mounted, for the log, such as ``/uploads``.
     :param observer: Is told of each file that is published.
+    :param ledger: Counts the sessions of all workers that serve this directory;
+        ``None`` if this process is alone.
     :ivar counts: What has happened since this was made.
     :raises InvalidSetting: If the backend cannot do what settings or notifier require.
     """
@@ -98,16 +103,23 @@ class SessionManager:
     backend: IBackend
     settings: Settings
     clock: IReactorTime
-    _new_id: Callable[[], UUID] = uuid4
+    _new_id: Callable[[], UUID] = field()
     notifier: INotifier | None = None
     wall: Wall = field(kw_only=True)
     name: str = field(default="", kw_only=True)
     observer: IPublicationObserver | None = field(default=None, kw_only=True)
+    ledger: SessionLedger | None = field(default=None, kw_only=True)
     counts: Counts = field(init=False)
     _active: ActiveSessions = field(init=False)
     _fragments: Fragments = field(init=False)
     _upkeep: Upkeep = field(init=False)
     _disabling: Disabling = field(init=False)
+
+    @_new_id.default
+    def _new_id_of_the_backend(self) -> Callable[[], UUID]:
+        if IPartitioned.providedBy(self.backend):
+            return IPartitioned(self.backend).new_id
+        return uuid4
 
     @wall.default
     def _wall_of_the_clock(self) -> Wall:
@@ -129,6 +141,7 @@ class SessionManager:
             Rules(self.settings, self.notifier),
             not self.settings.enabled,
             self.observer,
+            self.ledger,
         )
         self.counts = active.counts
         self._fragments = Fragments(active)

@@ -20,6 +20,7 @@ from txbits.interfaces import (
     IClaim,
     IClaimable,
     IPaged,
+    IPartitioned,
     IReadable,
     IRefreshable,
     ISorted,
@@ -165,6 +166,23 @@ class AbilitiesContract(ContractBase):
         self.assertTrue((await paged.details_of(whole.session_id)).published)
         await empty.release()
         await self.fails(NoSuchSession, paged.details_of(empty.session_id))
+
+    @requires(IPartitioned)
+    @contract
+    async def test_an_id_tells_whose_the_session_is(self) -> None:
+        backend = await self.started()
+        partitioned = IPartitioned(backend)
+        verifyObject(IPartitioned, backend)
+        ids = {partitioned.new_id() for _ in range(10)}
+        self.assertEqual(len(ids), 10)
+        for one in ids:
+            self.assertEqual(partitioned.worker_of(one), partitioned.worker.number)
+        self.assertIn(partitioned.worker_of(uuid4()), range(partitioned.worker.count))
+        session = await self.new(backend, session_id=min(ids))
+        again = await self.reopened(backend)
+        if again is not None:
+            found = await again.find(session.session_id)
+            self.assertEqual(found.session_id, session.session_id)
 
     @requires(IClaimable)
     @contract

@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.interface import InterfaceClass
 
 from txbits.errors import BackendError
-from txbits.interfaces import IBackend, IUploadSession, IWriter
+from txbits.interfaces import IBackend, IPartitioned, IUploadSession, IWriter
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -184,6 +184,12 @@ class ContractBase(_Case):
             return error
         raise self.failureException(f"{kind.__name__} was due, not {outcome!r}")
 
+    def new_id(self, backend: IBackend) -> UUID:
+        """The id of a session that is about to be made."""
+        if IPartitioned.providedBy(backend):
+            return IPartitioned(backend).new_id()
+        return uuid4()
+
     async def new(
         self,
         backend: IBackend,
@@ -197,7 +203,7 @@ class ContractBase(_Case):
     ) -> IUploadSession:
         """A new session."""
         return await backend.create(
-            session_id or uuid4(),
+            session_id or self.new_id(backend),
             destination,
             owner=owner,
             content_name=content_name,

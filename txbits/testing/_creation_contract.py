@@ -4,7 +4,7 @@ The contract of backends: sessions are made, where they may be.
 
 from __future__ import annotations
 
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
@@ -59,7 +59,7 @@ class CreationContract(ContractBase):
         starting = backend.start()
         self.assertIsInstance(starting, Deferred)
         await starting
-        one = uuid4()
+        one = self.new_id(backend)
         for call in (
             lambda: self._create(backend, one, ("name.txt",)),
             lambda: backend.find(one),
@@ -98,10 +98,11 @@ class CreationContract(ContractBase):
         backend = await self.started()
         await self.put(backend, ("name.txt",), b"theirs")
         await self.fails(
-            DestinationExists, self._create(backend, uuid4(), ("name.txt",))
+            DestinationExists,
+            self._create(backend, self.new_id(backend), ("name.txt",)),
         )
         await self.assert_nothing_left(backend)
-        await self._create(backend, uuid4(), ("name.txt",), overwrite=True)
+        await self._create(backend, self.new_id(backend), ("name.txt",), overwrite=True)
         self.assertEqual(await self.file_at(backend, ("name.txt",)), b"theirs")
 
     @contract
@@ -112,7 +113,7 @@ class CreationContract(ContractBase):
             for overwrite in (False, True):
                 await self.fails(
                     DestinationIsDirectory,
-                    self._create(backend, uuid4(), destination, overwrite),
+                    self._create(backend, self.new_id(backend), destination, overwrite),
                 )
         await self.assert_nothing_left(backend)
 
@@ -122,23 +123,30 @@ class CreationContract(ContractBase):
         for destination in HOSTILE:
             await self.fails(
                 DestinationForbidden,
-                self._create(backend, uuid4(), destination, overwrite=True),
+                self._create(
+                    backend, self.new_id(backend), destination, overwrite=True
+                ),
             )
         await self.assert_nothing_left(backend)
 
     @contract
     async def test_a_missing_parent_is_refused_unless_it_may_be_made(self) -> None:
         backend = await self.started()
-        await self._create(backend, uuid4(), ("a", "b", "c"))
+        await self._create(backend, self.new_id(backend), ("a", "b", "c"))
         if self.has_directories:
             await self.fails(
                 ParentMissing,
                 self._create(
-                    backend, uuid4(), ("a", "b", "c"), create_directories=False
+                    backend,
+                    self.new_id(backend),
+                    ("a", "b", "c"),
+                    create_directories=False,
                 ),
             )
         await self.put(backend, ("a", "b", "other"), b"")
-        await self._create(backend, uuid4(), ("a", "b", "c"), create_directories=False)
+        await self._create(
+            backend, self.new_id(backend), ("a", "b", "c"), create_directories=False
+        )
 
     @contract
     async def test_a_file_is_no_parent(self) -> None:
@@ -150,7 +158,7 @@ class CreationContract(ContractBase):
                     ParentMissing,
                     self._create(
                         backend,
-                        uuid4(),
+                        self.new_id(backend),
                         destination,
                         create_directories=create_directories,
                     ),
@@ -169,7 +177,7 @@ class CreationContract(ContractBase):
     @contract
     async def test_creations_may_overlap(self) -> None:
         backend = await self.started()
-        ids = [uuid4() for _ in range(10)]
+        ids = [self.new_id(backend) for _ in range(10)]
         made = [self._create(backend, one, (str(one),)) for one in ids]
         listing = backend.sessions()
         for one in reversed(made):

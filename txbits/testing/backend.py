@@ -19,6 +19,7 @@ from txbits.interfaces import (
     IClaimable,
     IDownloadable,
     IPaged,
+    IPartitioned,
     IReadable,
     IRefreshable,
     IReplyAddressable,
@@ -38,7 +39,14 @@ from txbits.testing._session_contract import (
 
 __all__ = ["HOSTILE", "BackendContract", "contract"]
 
-_OF_BACKENDS = (IAbilities, IClaimable, IDownloadable, IPaged, ISorted)
+_OF_BACKENDS = (
+    IAbilities,
+    IClaimable,
+    IDownloadable,
+    IPaged,
+    IPartitioned,
+    ISorted,
+)
 _OF_SESSIONS = (IReadable, IAddressable, IAnswerable, IReplyAddressable, IRefreshable)
 
 

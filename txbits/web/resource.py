@@ -13,6 +13,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from txbits._deferreds import begun
+from txbits._ledger import SessionLedger
 from txbits.errors import UploadsDisabled
 from txbits.interfaces import (
     IAccessPolicy,
@@ -79,6 +80,8 @@ class BITSResource(Resource):
     :param observer: Called for each file that is published.
     :param name: Where the directory is mounted, for the log, such as ``/uploads``.
     :param log_packets: Whether the log has a line for each packet that is answered.
+    :param ledger: Counts the sessions of all workers that serve this directory;
+        ``None`` if this process is alone.
     :raises InvalidSetting: If an argument is invalid, or the backend does not support
         what the settings or the notifier require.
     :ivar manager: The sessions of this directory. Its ``start()`` must have fired
@@ -102,6 +105,7 @@ class BITSResource(Resource):
         observer: IPublicationObserver | None = None,
         name: str = "",
         log_packets: bool = False,
+        ledger: SessionLedger | None = None,
     ) -> None:
         super().__init__()
         if reactor is None:
@@ -116,6 +120,7 @@ class BITSResource(Resource):
             notifier=notifier,
             observer=observer,
             name=name.rstrip("/"),
+            ledger=ledger,
         )
         self.gate = Gate(authenticators, policy, session_credentials)
         self.origins = Origins.of(public_url, trusted_proxies)

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import time
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -19,6 +21,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import maybeDeferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from txbits._workers import Worker
 from txbits.backends.disk import DiskBackend
 from txbits.backends.disk._files import Files
 from txbits.interfaces import (
@@ -28,10 +31,14 @@ from txbits.interfaces import (
     IClaimable,
     IDownloadable,
     IPaged,
+    IPartitioned,
     IReadable,
     IReplyAddressable,
     ISorted,
 )
+
+_OF_A_SLOT = {"lock", "closed", "sessions-1"}
+_OF_A_ROOT = _OF_A_SLOT | {"claims", "claims.lock", "slot-0.lock", "workers"}
 
 
 class Killed(BaseException):
@@ -158,6 +165,7 @@ class OnDisk(_Case):
             IClaimable,
             IDownloadable,
             IPaged,
+            IPartitioned,
             ISorted,
             IReadable,
             IReplyAddressable,
@@ -167,6 +175,7 @@ class OnDisk(_Case):
     sync: Any = None
     wall: Any = staticmethod(time.time)
     in_thread: Any = staticmethod(maybeDeferred)
+    worker = Worker()
     make_files: Any = MortalFiles
 
     def disk(self, root):
@@ -180,6 +189,7 @@ class OnDisk(_Case):
             sync=self.sync,
             files=files,
             wall=self.wall,
+            worker=self.worker,
         )
 
     def after_boot(self, backend, boot=None):
@@ -198,6 +208,7 @@ class OnDisk(_Case):
             sync=self.sync,
             files=MortalFiles(),
             booted=lambda: boot,
+            worker=self.worker,
         )
         self.successResultOf(again.start())
         self.addCleanup(lambda: self.successResultOf(again.stop()))
@@ -224,15 +235,31 @@ class OnDisk(_Case):
             file.write(data)
 
     def leftovers(self, backend):
-        staging = os.path.join(backend.root, ".bits-sessions")
-        files = set(os.listdir(staging)) - {"lock", "closed", "claims", "sessions-1"}
-        return sorted(files) + self.records(backend)
+        left = self.records(backend)
+        for slot in self.slots(backend):
+            at = os.path.join(backend.root, ".bits-sessions", slot)
+            known = _OF_A_SLOT if slot else _OF_A_ROOT
+            left += sorted(
+                os.path.join(slot, name)
+                for name in os.listdir(at)
+                if name not in known and name not in self.slots(backend)
+            )
+        return left
+
+    def slots(self, backend):
+        """The directories of the slots, in the staging area; "" for slot 0."""
+        names = os.listdir(os.path.join(backend.root, ".bits-sessions"))
+        return ["", *sorted(one for one in names if re.fullmatch("slot-[0-9]+", one))]
 
     def records(self, backend):
         """The lines of the table that are in use."""
-        path = os.path.join(backend.root, ".bits-sessions", "sessions-1")
-        with open(path, "rb") as file:
-            return [line for line in file if not line.startswith(b"free")]
+        lines = []
+        for slot in self.slots(backend):
+            path = os.path.join(backend.root, ".bits-sessions", slot, "sessions-1")
+            # No worker may have had slot 0 yet.
+            with suppress(FileNotFoundError), open(path, "rb") as file:
+                lines += [line for line in file if not line.startswith(b"free")]
+        return lines
 
     def everything(self, top):
         """All paths below a directory, relative to it."""
@@ -263,7 +290,7 @@ class DiskCase(OnDisk, SynchronousTestCase):
 
     def creation(self, backend, destination=("name.txt",), **rules):
         return backend.create(
-            rules.pop("session_id", None) or uuid4(),
+            rules.pop("session_id", None) or backend.new_id(),
             destination,
             owner=rules.pop("owner", None),
             content_name=None,

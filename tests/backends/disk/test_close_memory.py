@@ -164,8 +164,9 @@ class LineTests(MemoryCase):
         backend = self.start()
         session = self.complete(backend)
         self.close(backend, session)
-        # A crash of the machine has lost it.
-        os.unlink(self.inside(backend, "closed/0000000001"))
+        # It is nowhere else yet.
+        self.assertEqual(os.listdir(self.inside(backend, "closed")), [])
+        self.assertTrue(self.recalls(backend, session))
         again = self.after_boot(backend)
         self.assertEqual(self.lines(again), [b"free"])
         self.assertTrue(self.recalls(again, session))
@@ -174,6 +175,37 @@ class LineTests(MemoryCase):
                 again.recalls_close(session.session_id, ("other.txt",), None)
             )
         )
+
+    def test_what_does_not_fit_elsewhere_stays_until_there_is_room(self):
+        backend = self.start()
+        first, second = (self.complete(backend, (name,)) for name in "ab")
+        self.close(backend, first)
+        for name in ("open", "pwrite"):
+            backend._files.fail(name, errno.ENOSPC)
+            self.successResultOf(backend.clean_up(0.0))
+            before, _ = self.lines(backend)
+            self.assertTrue(before.startswith(b"free closed "))
+            self.assertTrue(self.recalls(backend, first))
+        self.close(backend, second)
+        self.successResultOf(backend.clean_up(0.0))
+        self.assertEqual(self.lines(backend), [b"free", b"free"])
+        again = self.reopened(backend)
+        for session in (first, second):
+            self.assertTrue(self.recalls(again, session))
+
+    def test_a_session_that_takes_long_to_release_is_not_forgotten_meanwhile(self):
+        """Though what was written of its close is old enough for the clean-up."""
+        backend = self.start()
+        session = self.complete(backend)
+        self.successResultOf(self.publish(session))
+        backend._files.fail("unlink", errno.EIO)
+        self.failureResultOf(session.release(remember=True), BackendError)
+        self.successResultOf(backend.clean_up(backend._staging.seconds() + 1.0))
+        self.assertEqual(os.listdir(self.inside(backend, "closed")), [])
+        self.successResultOf(session.release(remember=True))
+        self.successResultOf(backend.clean_up(0.0))
+        self.assertEqual(self.lines(backend), [b"free"])
+        self.assertTrue(self.recalls(self.reopened(backend), session))
 
     def test_a_stop_frees_the_lines(self):
         backend = self.start()

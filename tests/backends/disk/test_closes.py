@@ -86,6 +86,44 @@ class CloseRecordTests(DiskCase):
         second = self.remember(1.0)
         self.assertEqual(self.recalled([first, second]), [first, second])
 
+    def noted(self, number):
+        ids = [uuid4() for _ in range(number)]
+        self.closes.note(*(_closes.record_of(one, ("a",), None, 1.0) for one in ids))
+        return ids
+
+    def test_what_is_noted_is_recalled_and_written_with_one_call(self):
+        ids = self.noted(3)
+        self.closes.conclude()
+        self.assertEqual(self.recalled([*ids, uuid4()]), ids)
+        self.assertEqual(self.files(), {})
+        self.backend._files.calls.clear()
+        self.closes.write_noted()
+        self.assertEqual(self.backend._files.calls, ["open", "pwrite"])
+        self.closes.write_noted()
+        self.assertEqual(self.files(), {"0000000001": 120})
+        self.assertEqual(self.recalled(ids), ids)
+        self.closes.conclude()
+        self.assertEqual(self.recalled(ids), ids)
+
+    def test_what_does_not_fit_stays_noted(self):
+        ids = self.noted(3)
+        self.backend._files.room = 50
+        with self.assertRaises(OutOfSpace):
+            self.closes.write_noted()
+        self.backend._files.room = None
+        self.assertEqual(self.recalled(ids), ids)
+        self.closes.write_noted()
+        self.assertEqual(self.files(), {"0000000001": 120})
+        self.assertEqual(self.recalled(ids), ids)
+
+    def test_no_file_becomes_much_too_long(self):
+        self.patch(_closes, "_MOST_WRITTEN", 2)
+        self.patch(_closes, "_LONGEST", 3 * 40)
+        ids = self.noted(7)
+        self.closes.write_noted()
+        self.assertEqual(self.files(), {"0000000001": 160, "0000000002": 120})
+        self.assertEqual(self.recalled(ids), ids)
+
     def test_old_closes_are_forgotten_one_by_one(self):
         ids = [self.remember(float(at)) for at in range(6)]
         self.assertEqual(self.clean_up(3.0), [])

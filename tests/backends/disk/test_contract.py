@@ -9,6 +9,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.backends.disk.mortal import OnDisk
+from txbits._workers import Worker
 from txbits.testing import BackendContract
 from txbits.testing.backend import contract
 
@@ -27,6 +28,12 @@ class FsyncNeverTests(OnDisk, BackendContract, SynchronousTestCase):
     """Nothing waits for the disk."""
 
     fsync = "never"
+
+
+class WorkerTests(OnDisk, BackendContract, SynchronousTestCase):
+    """One of several processes."""
+
+    worker = Worker(1, 3)
 
 
 class ThreadsTests(OnDisk, BackendContract, TestCase):

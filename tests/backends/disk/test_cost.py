@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
 from tests.backends.disk.mortal import DiskCase
+from txbits.backends.disk._staged import SHORT
 from txbits.errors import BackendError
 
 
@@ -20,8 +21,12 @@ class CostTests(DiskCase):
 
     syncs = 0
 
-    def hops(self, fsync):
-        """The life of a session of 1 KiB; how often work went to a thread."""
+    def hops(self, fsync, replaced=None):
+        """
+        The life of a session of 1 KiB; how often work went to a thread.
+
+        :param replaced: The content of a file that it replaces.
+        """
         hops = []
 
         def in_thread(function, *args):
@@ -34,8 +39,11 @@ class CostTests(DiskCase):
         self.successResultOf(self.create(backend).release(remember=True))
         hops.clear()
         backend._files.calls.clear()
-        session = self.complete(backend, data=bytes(1024))
-        self.successResultOf(self.publish(session))
+        if replaced is not None:
+            self.place(backend, ("name.txt",), replaced)
+        overwrite = replaced is not None
+        session = self.complete(backend, data=bytes(1024), overwrite=overwrite)
+        self.successResultOf(self.publish(session, overwrite))
         self.successResultOf(session.release(remember=True))
         self.calls = backend._files.calls
         return len(hops)
@@ -47,6 +55,10 @@ class CostTests(DiskCase):
     def test_a_small_upload_goes_to_no_thread(self):
         for fsync in ("close", "fragment", "never"):
             self.assertEqual(self.hops(fsync), 0)
+            self.assertEqual(self.hops(fsync, replaced=b"short"), 0)
+
+    def test_the_blocks_of_a_long_file_are_freed_in_a_thread(self):
+        self.assertEqual(self.hops("never", replaced=bytes(SHORT + 1)), 1)
 
     def test_a_small_upload_is_synced_with_its_name_and_its_record(self):
         self.syncs = 0
@@ -57,7 +69,12 @@ class CostTests(DiskCase):
 
     def test_a_small_upload_makes_few_system_calls(self):
         self.hops("close")
-        self.assertLessEqual(len(self.calls), 18, self.calls)
+        self.assertLessEqual(len(self.calls), 17, self.calls)
+
+    def test_a_small_upload_writes_its_bytes_and_changes_its_line(self):
+        """Four times, and once more if its bytes are safe before it is closed."""
+        self.hops("close")
+        self.assertEqual(self.calls.count("pwrite"), 1 + 4 + 1)
 
     def test_an_idle_session_is_small(self):
         backend = self.start()
@@ -243,3 +260,49 @@ class WaitingTests(DiskCase):
         self.let_go(Failure(BackendError("broken")))
         self.failureResultOf(publishing, BackendError)
         self.assertEqual(self.published(self.backend, ("name.txt",)), b"theirs")
+
+    def test_files_that_appear_in_a_folder_together_share_its_fsync(self):
+        """But none shares one that had begun before its file appeared."""
+        self.backend = self.start()
+        self.place(self.backend, ("a", "other"), b"")
+        sessions = [self.complete(self.backend, ("a", str(n))) for n in range(3)]
+        self.holding = True
+        first, *others = [self.publish(one) for one in sessions]
+        folder = [fd for fd, _ in self.held if self.is_folder(fd)]
+        self.assertEqual(len(folder), 1)
+        self.let_go()
+        self.successResultOf(first)
+        for one in others:
+            self.assertNoResult(one)
+        self.assertEqual(sum(self.is_folder(fd) for fd, _ in self.held), 1)
+        self.let_go()
+        for one in others:
+            self.successResultOf(one)
+        self.assertEqual(self.held, [])
+        with self.assertRaises(OSError):
+            os.fstat(*folder)
+
+    def is_folder(self, fd):
+        path = os.path.join(self.backend.root, "a")
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+
+    def test_files_that_replace_others_together_share_fsyncs(self):
+        """That of their records before, and that of their names afterwards."""
+        self.backend = self.start()
+        names = [("a", str(number)) for number in range(3)]
+        for name in names:
+            self.place(self.backend, name, b"old")
+        sessions = [self.complete(self.backend, one, overwrite=True) for one in names]
+        self.holding = True
+        publishing = [self.publish(one, True) for one in sessions]
+        # The others have come too late for the first fsync of each.
+        for records, folders in ((1, 0), (1, 1), (0, 1)):
+            of_a_folder = [self.is_folder(fd) for fd, _ in self.held]
+            self.assertEqual(of_a_folder.count(False), records)
+            self.assertEqual(of_a_folder.count(True), folders)
+            self.let_go()
+        for one in publishing:
+            self.successResultOf(one)
+        for name in names:
+            self.assertEqual(self.published(self.backend, name), b"whole")
+        self.assertEqual(self.held, [])

@@ -19,9 +19,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.disk.mortal import DiskCase, MortalFiles
 from txbits.backends.disk import DiskBackend
+from txbits.backends.disk._boot import this_boot
 from txbits.backends.disk._lines import Phase
 from txbits.backends.disk._recovery import secure_all
-from txbits.backends.disk._start import this_boot
 from txbits.errors import BackendError
 
 

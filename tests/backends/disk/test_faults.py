@@ -184,7 +184,7 @@ class BrokenDiskTests(DiskCase):
             ("link", lambda: self.publish(session)),
             ("pread", lambda: backend.find(session.session_id)),
             ("listdir", lambda: backend.clean_up(0.0)),
-            ("open", lambda: session.release(remember=True)),
+            ("pwrite", lambda: session.release(remember=True)),
             ("listdir", lambda: backend.recalls_close(one, ("a",), None)),
             ("lstat", lambda: self.creation(backend, ("other",))),
             ("pwrite", lambda: self.creation(backend, ("other",))),

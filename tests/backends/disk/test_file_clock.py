@@ -89,7 +89,7 @@ class FileClockTests(SynchronousTestCase):
         self.slept: list[float] = []
         self.disk.make(_OWN)
 
-    def clock(self) -> FileClock:
+    def clock(self, **settings: bool) -> FileClock:
         files: Any = self.disk
         return FileClock(
             files,
@@ -97,6 +97,7 @@ class FileClockTests(SynchronousTestCase):
             self.sleep,
             lambda: self.disk.time / _SECOND,
             lambda: self.disk.time / _SECOND,
+            **settings,
         )
 
     def sleep(self, seconds: float) -> None:
@@ -261,6 +262,23 @@ class FileClockTests(SynchronousTestCase):
         self.assertIs(self.sure(clock), None)
         del clock.linked[session_id]
         self.assertIs(self.sure(clock), True)
+
+    def test_of_one_with_a_new_link_of_another_process_nothing_is_sure(self) -> None:
+        self.disk.make(_FILE)
+        shared, alone = self.clock(is_shared=True), self.clock()
+        self.wait(1)
+        self.assertIs(self.sure(shared), True)
+        self.disk.add_link(_FILE)
+        self.assertIs(self.sure(alone), True)
+        for seconds, is_sure in ((0, None), (60, None), (7200, True)):
+            self.wait(seconds)
+            self.assertIs(self.sure(shared), is_sure)
+
+    def test_an_old_one_with_two_names_is_sure_at_the_first_look(self) -> None:
+        self.disk.make(_FILE)
+        self.disk.add_link(_FILE)
+        self.wait(7200)
+        self.assertIs(self.sure(self.clock(is_shared=True)), True)
 
     def test_one_that_cannot_be_looked_at_is_a_fault(self) -> None:
         self.assertRaises(KeyError, self.clock().look, 99)

@@ -14,6 +14,7 @@ import os
 import shutil
 import tempfile
 from math import inf
+from random import Random
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -22,7 +23,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -30,8 +32,10 @@ from tests.backends.disk.limited import LimitedFiles
 from tests.backends.disk.mortal import Killed
 from tests.backends.disk.power import PROMISES, Machine, PowerFiles
 from tests.backends.disk.test_crashes import CrashCase
+from txbits._workers import Worker
 from txbits.backends.disk import DiskBackend
-from txbits.errors import DestinationExists, NoSuchSession
+from txbits.backends.disk._syncs import KernelSyncs
+from txbits.errors import BackendError, DestinationExists, NoSuchSession
 from txbits.interfaces import Answer
 
 _OUTCOMES = 3
@@ -231,6 +235,10 @@ class PowerCase(Checks, CrashCase):
     make_power: Any = PowerFiles
     #: Before which time a clean-up forgets, so that nothing of what ended is left.
     forgotten = 0.0
+    #: Who has the root when the power fails. Then a server without workers starts.
+    worker: Any = Worker()
+    #: What calls fsync, if that is not done at once.
+    sync: Any = None
 
     def setUp(self) -> None:
         super().setUp()
@@ -258,8 +266,10 @@ class PowerCase(Checks, CrashCase):
             reactor,
             fsync=fsync,
             in_thread=maybeDeferred,
+            sync=self.sync,
             files=files,
             booted=lambda: boot,
+            worker=self.worker if root is None else Worker(),
         )
         self.successResultOf(backend.start())
         self.addCleanup(files.die)
@@ -323,7 +333,7 @@ class UploadPowerTests(PowerCase):
         for _ in self.variants():
             for calls in self.rounds():
                 backend = self.powered()
-                upload = Upload(uuid4())
+                upload = Upload(backend.new_id())
 
                 async def work(
                     backend: DiskBackend = backend, upload: Upload = upload
@@ -380,6 +390,29 @@ class UploadPowerTests(PowerCase):
                     last_files: Any = last._files
                     last_files.die()
                     last_files.machine.close()
+
+
+class WorkerPowerTests(PowerCase):
+    """The power fails while a worker has sessions in a slot of its own."""
+
+    worker = Worker(1, 2)
+
+    def test_session_is_found_by_the_server_that_takes_over(self) -> None:
+        for _ in self.variants():
+            for calls in self.rounds():
+                backend = self.powered()
+                upload = Upload(backend.new_id())
+
+                async def work(
+                    backend: DiskBackend = backend, upload: Upload = upload
+                ) -> None:
+                    session = await create(backend, upload)
+                    await send(session, upload, len(CONTENT))
+                    await close(backend, session, upload)
+
+                self.act(backend, calls, work())
+                for again in self.outcomes(backend, calls):
+                    self.check(again, Upload(**_known(upload)), self.promise)
 
 
 class ClosePowerTests(PowerCase):
@@ -506,6 +539,111 @@ class ClosePowerTests(PowerCase):
                             outcome_of(found.release())
                         outcome_of(again.clean_up(self.forgotten))
                         self.check_gone(again, upload)
+
+
+class LateSync:
+    """An fsync of :class:`LateKernel`."""
+
+    def __init__(self, fd: int):
+        self.fd = fd
+
+    def set_callback(self, completed: Any) -> None:
+        self.completed = completed
+
+
+class LateKernel:
+    """
+    Syncs what is there when an fsync begins, and tells that later, in any order.
+
+    :ivar syncs: What the backend is given.
+    """
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.under_way: list[LateSync] = []
+        refused = BackendError("the kernel accepts everything")
+        self.syncs = KernelSyncs(self.clock, lambda fd: fail(refused), self, LateSync)
+
+    def submit(self, *operations: LateSync) -> int:
+        for one in operations:
+            self.fsync(one.fd)
+        self.under_way += operations
+        return len(operations)
+
+    def fsync(self, fd: int) -> None:
+        self.files.fsync(fd)
+
+    def end_turn(self) -> None:
+        self.clock.advance(0)
+
+    def complete(self, random: Random) -> None:
+        if self.under_way:
+            random.shuffle(self.under_way)
+            self.under_way.pop().completed(0)
+
+
+class SharedPowerTests(PowerCase):
+    """The power fails while sessions that share fsyncs live at the same time."""
+
+    def test_nobody_shares_an_fsync_that_began_too_early(self) -> None:
+        for _ in self.variants():
+            for seed in range(10):
+                random = Random(seed)
+                kernel = LateKernel()
+                self.sync = kernel.syncs
+                backend = self.powered()
+                self.sync = None
+                kernel.files = backend._files
+                uploads = [
+                    Upload(
+                        uuid4(),
+                        destination,
+                        overwrite=random.random() < 0.5,
+                        create_directories=True,
+                    )
+                    for destination in (
+                        *(("a", "1"), ("a", "2"), ("a", "3")),
+                        *(("b", "1"), ("1",), ("2",), ("3",)),
+                    )
+                ]
+                lives = self.lived(backend, uploads, kernel, random)
+                # With this number, closed ones and others are among them.
+                self.assertTrue(any(one.is_closed for one in uploads))
+                for again in self.outcomes(backend, seed):
+                    for upload in uploads:
+                        known = Upload(**_known(upload))
+                        if known.is_created:
+                            self.check(again, known, self.promise)
+                for life in lives:
+                    life.cancel()
+                del lives
+                gc.collect()
+                self.flushLoggedErrors(Killed)
+
+    def lived(
+        self, backend: Any, uploads: list[Upload], kernel: Any, random: Random
+    ) -> list[Deferred[None]]:
+        """Let uploads go on side by side for a while."""
+        lives = []
+        waiting = uploads.copy()
+        for _ in range(90):
+            step = random.randrange(4)
+            if step == 0 and waiting:
+                life = self.life(backend, waiting.pop())
+                lives.append(Deferred.fromCoroutine(life).addErrback(self.killed))
+            elif step == 1:
+                kernel.end_turn()
+            else:
+                kernel.complete(random)
+        return lives
+
+    async def life(self, backend: DiskBackend, upload: Upload) -> None:
+        session = await create(backend, upload)
+        await send(session, upload, len(upload.content))
+        await close(backend, session, upload)
+
+    def killed(self, failure: Failure) -> None:
+        failure.trap(Killed, CancelledError)
 
 
 class RenamingPowerTests(ClosePowerTests):

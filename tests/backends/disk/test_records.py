@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.disk.mortal import Killed, MortalFiles
+from txbits.backends.disk._boot import take_over
 from txbits.backends.disk._lines import Phase
 from txbits.backends.disk._records import Table
 from txbits.backends.disk._staged import part_name
-from txbits.backends.disk._start import take_over
 from txbits.errors import BackendError, NoSuchSession
 
 _BOOT = b"0123456789abcdef"

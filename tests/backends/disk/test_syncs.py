@@ -9,6 +9,7 @@ import os
 
 from twisted.internet import reactor
 from twisted.internet.defer import (
+    CancelledError,
     Deferred,
     fail,
     gatherResults,
@@ -20,9 +21,10 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from txbits.backends.disk._files import translated
+from txbits.backends.disk._files import Files, translated
 from txbits.backends.disk._syncs import (
     MOST_SYNCS,
+    FolderSyncs,
     KernelSyncs,
     NameSyncs,
     SharedSync,
@@ -33,7 +35,7 @@ from txbits.errors import BackendError
 class BusyContext:
     """Takes nothing, and has nothing to tell, but that a signal came."""
 
-    def submit(self, operation):
+    def submit(self, *operations):
         raise OverflowError("EAGAIN")
 
     def poll(self):
@@ -43,14 +45,46 @@ class BusyContext:
         raise SystemError("EINTR")
 
 
-class WillingContext:
-    """Takes one, and is the operation itself."""
+class Operation:
+    """An fsync."""
 
-    def submit(self, operation):
-        pass
+    def __init__(self, fd):
+        self.fd = fd
 
     def set_callback(self, completed):
         self.completed = completed
+
+
+class WillingContext:
+    """
+    Takes all but some.
+
+    :ivar refused: The descriptors of those that it does not take.
+    :ivar batches: The descriptors of those that it took, by calls.
+    """
+
+    def __init__(self):
+        self.refused = set()
+        self.batches = []
+        self.under_way = []
+
+    def submit(self, *operations):
+        taken = []
+        for one in operations:
+            if one.fd in self.refused:
+                break
+            taken.append(one)
+        if not taken:
+            raise ValueError("EBADF")
+        self.batches.append([one.fd for one in taken])
+        self.under_way += taken
+        return len(taken)
+
+    def complete(self, result=0):
+        """End all fsyncs."""
+        under_way, self.under_way = self.under_way, []
+        for one in under_way:
+            one.completed(result)
 
 
 class KernelSyncsTests(TestCase):
@@ -80,6 +114,7 @@ class KernelSyncsTests(TestCase):
     async def test_more_than_the_kernel_is_given_wait(self):
         fd = self.file()
         syncs = [self.syncs(fd) for _ in range(3 * MOST_SYNCS)]
+        self.syncs._end_turn()
         self.assertEqual(len(self.syncs._under_way), MOST_SYNCS)
         self.assertEqual(len(self.syncs._waiting), 2 * MOST_SYNCS)
         await gatherResults(syncs)
@@ -90,8 +125,8 @@ class KernelSyncsTests(TestCase):
         reading, writing = os.pipe()
         self.addCleanup(os.close, reading)
         self.addCleanup(os.close, writing)
-        closed = os.dup(reading)
-        os.close(closed)
+        # A number that no other file gets in the meantime.
+        closed = 1 << 30
         for fd, number in ((reading, errno.EINVAL), (closed, errno.EBADF)):
             with self.assertRaises(BackendError) as raised:
                 await self.syncs(fd)
@@ -117,8 +152,11 @@ class KernelSyncsTests(TestCase):
     async def test_nobody_waits_for_ever_when_the_reactor_watches_no_more(self):
         fd = self.file()
         syncs = [self.syncs(fd) for _ in range(MOST_SYNCS + 3)]
+        self.syncs._end_turn()
+        self.syncs.gather(lambda: syncs.append(self.syncs(fd)))
         context = self.syncs._context
         self.syncs.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(len(syncs), MOST_SYNCS + 4)
         for one in syncs:
             with self.assertRaises(BackendError):
                 await one
@@ -137,6 +175,92 @@ class KernelSyncsTests(TestCase):
         await self.syncs.stop()
         self.assertTrue(all(one.called for one in syncs))
         self.assertNotIn(self.syncs, reactor.getReaders())
+
+
+class TurnTests(SynchronousTestCase):
+    """The fsyncs of a turn of the reactor, which begin at its end."""
+
+    def setUp(self):
+        self.clock = Clock()
+        self.context = WillingContext()
+        self.instead = []
+        self.syncs = KernelSyncs(self.clock, self.sync_instead, self.context, Operation)
+
+    def sync_instead(self, fd):
+        self.instead.append(fd)
+        return succeed(None)
+
+    def end_turn(self):
+        self.clock.advance(0)
+
+    def test_all_are_passed_on_with_one_call(self):
+        syncs = [self.syncs(fd) for fd in (3, 4, 5)]
+        self.assertEqual(self.context.batches, [])
+        self.end_turn()
+        self.assertEqual(self.context.batches, [[3, 4, 5]])
+        for one in syncs:
+            self.assertNoResult(one)
+        self.context.complete()
+        for one in syncs:
+            self.successResultOf(one)
+
+    def test_those_of_the_next_turn_do_not_wait_for_them(self):
+        for fd in (3, 4):
+            self.syncs(fd)
+            self.end_turn()
+        self.assertEqual(self.context.batches, [[3], [4]])
+
+    def test_what_begins_with_them_is_among_them(self):
+        self.syncs(3)
+        self.syncs.gather(lambda: self.syncs(5))
+        self.syncs(4)
+        self.end_turn()
+        self.assertEqual(self.context.batches, [[3, 4, 5]])
+        self.end_turn()
+        self.assertEqual(len(self.context.batches), 1)
+
+    def test_one_that_is_not_accepted_holds_no_other_back(self):
+        for refused in (3, 4, 5):
+            self.setUp()
+            self.context.refused = {refused}
+            syncs = [self.syncs(fd) for fd in (3, 4, 5)]
+            self.end_turn()
+            self.assertEqual(self.instead, [refused])
+            self.assertEqual(
+                [fd for batch in self.context.batches for fd in batch],
+                [fd for fd in (3, 4, 5) if fd != refused],
+            )
+            self.context.complete()
+            for one in syncs:
+                self.successResultOf(one)
+
+    def test_if_none_is_accepted_none_is_forgotten(self):
+        self.context.refused = set(range(3 * MOST_SYNCS))
+        syncs = [self.syncs(fd) for fd in range(3 * MOST_SYNCS)]
+        self.end_turn()
+        for one in syncs:
+            self.successResultOf(one)
+        self.assertEqual(len(self.instead), 3 * MOST_SYNCS)
+
+    def test_stopping_waits_for_those_that_have_not_begun(self):
+        removed = []
+        self.clock.removeReader = removed.append
+        self.syncs(3)
+        stopping = self.syncs.stop()
+        self.assertNoResult(stopping)
+        self.end_turn()
+        self.assertNoResult(stopping)
+        self.context.complete()
+        self.successResultOf(stopping)
+        self.assertEqual(removed, [self.syncs])
+
+    def test_stopping_waits_no_longer_than_for_those_that_were_not_accepted(self):
+        self.clock.removeReader = lambda _: None
+        self.context.refused = {3}
+        self.syncs(3)
+        stopping = self.syncs.stop()
+        self.end_turn()
+        self.successResultOf(stopping)
 
 
 class UnavailableTests(SynchronousTestCase):
@@ -184,13 +308,13 @@ class NameSyncsTests(SynchronousTestCase):
     def test_a_fault_that_the_kernel_tells_later_is_told_apart_as_well(self):
         """By the kernel's asynchronous I/O."""
         for number, is_fault in ((errno.EINVAL, False), (errno.EIO, True)):
-            context = WillingContext()
-            instead = self.sync
-            syncs = KernelSyncs(None, instead, context, lambda fd, its=context: its)
+            clock, context = Clock(), WillingContext()
+            syncs = KernelSyncs(clock, self.sync, context, Operation)
             outcome = NameSyncs(syncs, True)(3)
+            clock.advance(0)
             self.assertNoResult(outcome)
             # As an unsigned number of 64 bits.
-            context.completed((1 << 64) - number)
+            context.complete((1 << 64) - number)
             if is_fault:
                 self.failureResultOf(outcome, BackendError)
             else:
@@ -229,3 +353,121 @@ class SharedSyncTests(SynchronousTestCase):
         third = self.shared()
         self.under_way.pop().callback(None)
         self.successResultOf(third)
+
+    def test_those_of_a_turn_share_the_one_at_its_end(self):
+        beginning = []
+        self.shared = SharedSync(self.sync, 7, beginning.append)
+        first, second = self.shared(), self.shared()
+        self.assertEqual(self.under_way, [])
+        beginning.pop()()
+        third = self.shared()
+        self.assertEqual((len(self.under_way), beginning), (1, []))
+        self.under_way.pop().callback(None)
+        self.successResultOf(first)
+        self.successResultOf(second)
+        self.assertNoResult(third)
+        fourth = self.shared()
+        beginning.pop()()
+        self.under_way.pop().callback(None)
+        self.successResultOf(third)
+        self.successResultOf(fourth)
+
+    def test_it_tells_when_it_has_nothing_to_do(self):
+        idle = []
+        self.shared = SharedSync(self.sync, 7, idle=lambda: idle.append(True))
+        first, second = self.shared(), self.shared()
+        self.under_way.pop().callback(None)
+        self.successResultOf(first)
+        self.assertEqual(idle, [])
+        self.under_way.pop().callback(None)
+        self.successResultOf(second)
+        self.assertEqual(idle, [True])
+
+
+class FolderSyncsTests(SynchronousTestCase):
+    """Those who want the names in one directory synced."""
+
+    def setUp(self):
+        self.under_way = []
+        self.folders = FolderSyncs(
+            Files(), NameSyncs(self.sync, True), lambda begin: begin()
+        )
+        self.here = self.directory()
+
+    def sync(self, fd):
+        os.fstat(fd)
+        self.under_way.append((fd, Deferred()))
+        return self.under_way[-1][1]
+
+    def complete(self, outcome=None):
+        """End the fsync that began first; its directory is still open."""
+        fd, done = self.under_way.pop(0)
+        os.fstat(fd)
+        done.callback(outcome)
+        return fd
+
+    def directory(self):
+        path = self.mktemp()
+        os.makedirs(path)
+        return os.open(path, os.O_RDONLY)
+
+    def test_they_share_an_fsync_each_with_a_descriptor_of_their_own(self):
+        other = os.dup(self.here)
+        first = self.folders(self.here, "here")
+        second, third = (self.folders(other, "here") for _ in range(2))
+        # Who was first may leave.
+        os.close(self.here)
+        os.close(other)
+        self.assertEqual(len(self.under_way), 1)
+        self.complete()
+        self.successResultOf(first)
+        self.assertNoResult(second)
+        own = self.complete()
+        self.successResultOf(second)
+        self.successResultOf(third)
+        self.assertEqual(self.under_way, [])
+        with self.assertRaises(OSError):
+            os.fstat(own)
+
+    def test_one_who_leaves_takes_the_fsync_from_no_other(self):
+        leaving, staying = (self.folders(self.here, "here") for _ in range(2))
+        leaving.cancel()
+        self.failureResultOf(leaving, CancelledError)
+        os.close(self.here)
+        self.complete()
+        self.assertNoResult(staying)
+        self.complete()
+        self.successResultOf(staying)
+
+    def test_other_directories_are_synced_at_the_same_time(self):
+        there = self.directory()
+        syncs = [self.folders(self.here, "here"), self.folders(there, "there")]
+        self.assertEqual(len(self.under_way), 2)
+        for fd in (self.here, there):
+            os.close(fd)
+            self.complete()
+        for one in syncs:
+            self.successResultOf(one)
+
+    def test_a_fault_is_told_to_all_and_the_next_begins_anew(self):
+        first, second = (self.folders(self.here, "here") for _ in range(2))
+        self.complete(Failure(BackendError("broken")))
+        for one in (first, second):
+            self.failureResultOf(one, BackendError)
+        third = self.folders(self.here, "here")
+        os.close(self.here)
+        self.complete()
+        self.successResultOf(third)
+
+    def test_where_names_are_not_synced_nothing_is_opened(self):
+        os.close(self.here)
+        folders = FolderSyncs(
+            Files(), NameSyncs(self.sync, False), lambda begin: begin()
+        )
+        self.successResultOf(folders(self.here, "here"))
+        self.assertEqual(self.under_way, [])
+
+    def test_too_many_open_files_are_a_fault(self):
+        os.close(self.here)
+        with self.assertRaises(BackendError):
+            self.folders(self.here, "here")

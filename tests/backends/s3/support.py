@@ -240,12 +240,20 @@ class OnS3(_Case):
         else:
             os.environ[name] = old
 
-    def node(self, budget=None, make_client=MortalClient, patience=60.0, **settings):
+    def node(
+        self,
+        budget=None,
+        make_client=MortalClient,
+        patience=60.0,
+        workers=1,
+        **settings,
+    ):
         """
         A backend on the bucket, not started.
 
         :param make_client: Makes what asks S3.
         :param patience: As of :class:`~txbits.backends.s3.S3Backend`.
+        :param workers: The same.
         :param budget: The memory that it shares; its own by default, since those that
             die here give nothing back.
         """
@@ -269,6 +277,7 @@ class OnS3(_Case):
             make_client=make_client,
             budget=budget or Budget(),
             patience=patience,
+            workers=workers,
             **how,
         )
 

@@ -11,7 +11,7 @@ from hypothesis.strategies import booleans, integers, lists, tuples
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from txbits.backends.s3._budget import Budget, Memory, Share
+from txbits.backends.s3._budget import DEFAULT_MEMORY, Budget, Memory, Share
 
 
 @define(eq=False)
@@ -372,3 +372,13 @@ class BudgetTests(SynchronousTestCase):
         self.assertNoResult(waiting)
         budget.join("b", 30)
         self.successResultOf(waiting)
+
+    def test_workers_share_it_but_each_has_what_its_backends_need(self):
+        for workers, limit in ((1, 120), (2, 60), (3, 40), (6, 30)):
+            budget = Budget()
+            budget.join("a", 120, workers, 20)
+            budget.join("b", 100, workers, 30)
+            self.assertEqual(budget.memory.limit, limit)
+            budget.leave("a")
+            budget.leave("b")
+            self.assertEqual(budget.memory.limit, DEFAULT_MEMORY // workers)

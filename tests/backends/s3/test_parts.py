@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 
 from tests.backends.s3.support import MIB, S3Case
 from tests.backends.s3.test_budget import wait_with_most
+from txbits._workers import Worker
 from txbits.backends import backend_from_description
 from txbits.backends.s3._budget import OF_PROCESS, Budget
 from txbits.errors import (
@@ -422,6 +423,20 @@ class BudgetTests(S3Case):
         context = BackendContext(reactor)
         nodes = [backend_from_description(f"s3:{name}", context) for name in "abc"]
         self.assertEqual({node._budget for node in nodes}, {OF_PROCESS})
+
+    @contract
+    async def test_workers_share_it(self):
+        limits = []
+        for workers in (1, 2, 6):
+            budget = Budget()
+            node = self.node(budget, workers=workers, memory=80 * MIB)
+            await self._start(node)
+            limits.append(budget.memory.limit / MIB)
+        self.assertEqual(limits, [80, 40, 20])
+
+    def test_a_description_is_for_all_workers(self):
+        context = BackendContext(reactor, worker=Worker(1, 3))
+        self.assertEqual(backend_from_description("s3:a", context)._workers, 3)
 
 
 class KnownTests(S3Case):

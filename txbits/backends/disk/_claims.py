@@ -3,7 +3,8 @@ The claims of the disk backend: ``.bits-sessions/claims``, which the first one c
 
 Each is a file that is named by a digest of the claim, with the session that has it. It
 is complete when it gets its name, and always synced: a claim that a system crash takes
-away would let a second file be published.
+away would let a second file be published. All workers have the same claims, and lock
+``claims.lock`` while they use them.
 """
 
 from __future__ import annotations
@@ -35,12 +36,14 @@ from txbits.backends.disk._files import (
     translated,
 )
 from txbits.backends.disk._probe import sync_names
+from txbits.backends.disk._slots import LOCK, take_lock
 from txbits.errors import BackendError, OutOfSpace
 from txbits.interfaces import IClaim
 
 T = TypeVar("T")
 
 _NAME = "claims"
+_LOCK_NAME = "claims.lock"
 _NEW = ".new"
 
 #: Seconds after which a file that did not get its name is removed.
@@ -56,11 +59,13 @@ class Claims:
     The claims of one root.
 
     :param directory: The descriptor of the staging area.
+    :param is_shared: Whether other processes have the same claims.
     """
 
     _files: Files
     _directory: int
     _in_thread: InThread
+    _is_shared: bool = False
     _lock: DeferredLock = field(factory=DeferredLock, init=False)
 
     @deferred
@@ -95,10 +100,12 @@ class Claims:
         for name in names:
             done: Step = None
             try:
-                with self._opened() as directory:
+                with self._locked(), self._opened() as directory:
                     if self._is_old(directory, name, now):
                         remove(self._files, name, directory)
                         done = Removed("claim")
+            except FileNotFoundError:
+                pass  # removed meanwhile
             except OSError as error:
                 done = storage_error(error)
             except BackendError as error:
@@ -107,8 +114,23 @@ class Claims:
 
     async def _alone(self, function: Callable[..., T], *args: object) -> T:
         async with self._lock:
-            outcome: T = await self._in_thread(translated, function, *args)
+            outcome: T = await self._in_thread(
+                translated, self._locked_while, function, *args
+            )
         return outcome
+
+    def _locked_while(self, function: Callable[..., T], *args: object) -> T:
+        with self._locked():
+            return function(*args)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        if not self._is_shared:
+            yield
+            return
+        with opened(self._files, _LOCK_NAME, LOCK, self._directory) as lock:
+            take_lock(self._files, lock, wait=True)
+            yield
 
     def _take(self, name: str, session_id: UUID, until: float) -> bool:
         files = self._files

@@ -5,8 +5,9 @@ fsync.
 When a session is closed, its line in the table is safe on the disk and says
 "published". The line is freed with the record of the close in it, so at any time the
 disk has the one or the other; a start appends the records that it finds in lines. Such
-lines are used again after an fsync of the files of
-:class:`~txbits.backends.disk._closes.Closes`, one for many lines.
+lines are used again when their records are in the files of
+:class:`~txbits.backends.disk._closes.Closes`, which takes one write and one fsync for
+many lines.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from twisted.logger import Logger
 
 from txbits._deferreds import Shared, deferred, together
 from txbits.backends._threads import InThread
-from txbits.backends.disk._closes import Closes, key_of
+from txbits.backends.disk._closes import Closes, key_of, record_of
 from txbits.backends.disk._files import Files, translated
 from txbits.backends.disk._probe import sync_names
 from txbits.backends.disk._records import Table
@@ -53,7 +54,6 @@ class CloseMemory:
     _standing: dict[UUID, bytes] = field(factory=dict, init=False)
     _settling: Shared[None] = field(factory=Shared, init=False)
     _settles_at: int = field(default=MOST_KEPT, init=False)
-    _is_spoilt: bool = field(default=False, init=False)
     _late: set[UUID] = field(factory=set, init=False)
     _syncing: DeferredLock = field(factory=DeferredLock, init=False)
     _recalling: DeferredLock = field(factory=DeferredLock, init=False)
@@ -72,11 +72,13 @@ class CloseMemory:
         :raises OSError: If that fails.
         :raises OutOfSpace: If there is no room for it.
         """
-        record = self._closes.remember(session_id, destination, owner, at)
-        if not self._is_to_be_safe:
+        if not self._is_to_be_safe or session_id not in self._table:
+            self._closes.remember(session_id, destination, owner, at)
             return
-        if session_id in self._table:
-            self._standing[session_id] = record
+        # Its line keeps it until settle(), first as a published session.
+        record = record_of(session_id, destination, owner, at)
+        self._closes.note(record)
+        self._standing[session_id] = record
         if len(self._table.closed) >= self._settles_at:
             self.settle()
 
@@ -136,22 +138,15 @@ class CloseMemory:
         finally:
             self._settles_at = len(table.closed) + MOST_KEPT
 
-    def _append_again(self) -> None:
-        """
-        Write what a failed fsync may have lost: a second one would not tell.
-
-        :raises BackendError: If that fails; call it again then.
-        """
-        if not self._is_spoilt:
-            return
+    def _note_again(self) -> None:
+        """Note what a failed fsync may have lost: a second one would not tell."""
         closes = self._closes
+        closes.drop_noted()
         closes.conclude()
         # In this order: a thread that ends a session takes its record over.
         records = list(self._standing.values())
         records += (record for _, record in self._table.closed)
-        for record in records:
-            translated(closes.append, record)
-        self._is_spoilt = False
+        closes.note(*records)
 
     @deferred
     async def _make_safe(self) -> None:
@@ -160,7 +155,7 @@ class CloseMemory:
 
     @deferred
     async def _sync_all(self) -> None:
-        self._append_again()
+        translated(self._closes.write_noted)
         unsafe = self._closes.unsafe()
         try:
             await together(
@@ -168,9 +163,8 @@ class CloseMemory:
                 *(self._sync(fd) for fd in unsafe.files),
             )
         except BackendError:
-            self._is_spoilt = True
             # At once: the records may no longer be readable either.
-            self._append_again()
+            self._note_again()
             raise
         finally:
             self._closes.let_go(unsafe)

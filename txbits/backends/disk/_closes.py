@@ -2,8 +2,9 @@
 The files of the closes that the disk backend remembers: ``.bits-sessions/closed``.
 
 Records are only appended to them: 40 bytes for each close, with the session's id, a
-digest of who closed what, and the time. Remembering is one short write; a file for each
-close would cost a small upload a tenth of its time. Recalling, which is needed only
+digest of who closed what, and the time. Remembering is one short write, or, if the
+record is kept elsewhere, a part of one for many records; a file for each close would
+cost a small upload a tenth of its time. Recalling, which is needed only
 when an Ack was lost, takes an index of each file, which is made on demand and kept in
 memory. A file is complete when it is long, or when a clean-up begins, so that the
 clean-up may take its time.
@@ -50,6 +51,9 @@ _LONGEST = _RECORD.size << 17
 # records.
 _CHUNK = _RECORD.size << 14
 
+# How many records one call writes.
+_MOST_WRITTEN = 1024
+
 #: How many indexes are kept: eight bytes for each close, 64 MiB.
 _MOST_INDEXED = 64
 
@@ -80,6 +84,18 @@ def key_of(
     # ascii() distinguishes all tuples of strings, even impossible names.
     what = ascii((owner, destination)).encode()
     return session_id.bytes + hashlib.blake2b(what, digest_size=16).digest()
+
+
+def record_of(
+    session_id: UUID, destination: tuple[str, ...], owner: str | None, at: float
+) -> bytes:
+    """
+    Write the record of a close.
+
+    :param at: The time, in seconds since the epoch.
+    """
+    key = key_of(session_id, destination, owner)
+    return _RECORD.pack(key[:_ID], key[_ID:], at)
 
 
 @frozen
@@ -164,6 +180,7 @@ class Closes:
     _length: int = field(default=0, init=False)
     _concluded: list[int] = field(factory=list, init=False)
     _present: dict[bytes, bytes] = field(factory=dict, init=False)
+    _noted: list[bytes] = field(factory=list, init=False)
     _indexed: dict[str, _Index] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -184,8 +201,7 @@ class Closes:
         :returns: The record.
         :raises OutOfSpace: If it does not fit.
         """
-        key = key_of(session_id, destination, owner)
-        record = _RECORD.pack(key[:16], key[16:], at)
+        record = record_of(session_id, destination, owner, at)
         self.append(record)
         return record
 
@@ -195,18 +211,47 @@ class Closes:
 
         :raises OutOfSpace: If it does not fit.
         """
+        self._write(record)
+        self._show(record)
+
+    def note(self, *records: bytes) -> None:
+        """
+        Remember records that are kept elsewhere until :meth:`write_noted`.
+        """
+        self._noted += records
+        for record in records:
+            self._show(record)
+
+    def write_noted(self) -> None:
+        """
+        Append all records that are only noted.
+
+        :raises OSError: If that fails; call it again then.
+        :raises OutOfSpace: Likewise, if they do not fit.
+        """
+        while some := self._noted[:_MOST_WRITTEN]:
+            self._write(b"".join(some))
+            del self._noted[: len(some)]
+
+    def drop_noted(self) -> None:
+        """Forget which records are only noted."""
+        self._noted.clear()
+
+    def _write(self, data: bytes) -> None:
         if self._fd < 0 or self._length >= _LONGEST:
             self._begin_another()
         # The next record overwrites an incomplete one.
-        if self._files.pwrite(self._fd, record, self._length) != len(record):
+        if self._files.pwrite(self._fd, data, self._length) != len(data):
             raise OutOfSpace("the record of the close does not fit; free some space")
-        self._length += len(record)
+        self._length += len(data)
+
+    def _show(self, record: bytes) -> None:
         # The digests of one session stand one after the other; mostly, there is one.
         session_id, digest = record[:_ID], record[_ID:_KEY]
         self._present[session_id] = digest + self._present.get(session_id, b"")
 
     def is_present(self, key: bytes) -> bool:
-        """Tell whether a record is in the current file."""
+        """Tell whether a record is in the current file, or only noted."""
         digests = self._present.get(key[:_ID])
         return digests is not None and _begins(digests, key[_ID:], _KEY - _ID)
 
@@ -248,6 +293,14 @@ class Closes:
         self._indexed.pop(name, None)
         return any(_begins(chunk, key, _RECORD.size) for chunk in self._chunks(name))
 
+    def is_empty(self) -> bool:
+        """
+        Tell whether no close is remembered, and nothing else is in the directory.
+
+        :raises OSError: If that is not certain.
+        """
+        return not self._files.listdir(self._directory)
+
     def conclude(self) -> int:
         """
         Complete the current file.
@@ -256,6 +309,8 @@ class Closes:
         """
         fd, self._fd = self._fd, -1
         self._present = {}
+        for record in self._noted:
+            self._show(record)
         if fd >= 0 and self._is_to_be_safe:
             self._concluded.append(fd)
         elif fd >= 0:

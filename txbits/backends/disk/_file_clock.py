@@ -73,6 +73,7 @@ class FileClock:
     :param seconds: Our own clock.
     :param monotonic: A clock that is never set.
     :param shows_links: Whether two names of a file can be seen to be of one.
+    :param is_shared: Whether other processes publish files by a link, too.
     :ivar linked: The inodes of files that were published by a link, and are not
         released yet, by their sessions: to take the first name away changes them.
     """
@@ -83,6 +84,7 @@ class FileClock:
     _seconds: Callable[[], float] = time.time
     _monotonic: Callable[[], float] = time.monotonic
     _shows_links: bool = True
+    _is_shared: bool = False
     linked: dict[UUID, int] = field(factory=dict, init=False)
     _device: int = field(default=-1, init=False)
     _now: int = field(default=0, init=False)
@@ -100,8 +102,13 @@ class FileClock:
         if self._is_linked(there):
             self._read()
             return self._seen(there, None)
-        if self._is_ours(there) and self._changed(there) < self._now - _LONG:
+        if self._is_old(there):
             return self._seen(there, True)
+        if self._is_shared and not self._has_one_name(there):
+            # Another process may be about to remove one of its names. It does that soon
+            # after it has made the other.
+            self._read()
+            return self._seen(there, True if self._is_old(there) else None)
         for pause in _PAUSES:
             if pause:
                 self._sleep(pause)
@@ -125,11 +132,19 @@ class FileClock:
         return self._seen(there, past > _UNSURE)
 
     def _is_linked(self, there: os.stat_result) -> bool:
-        """Whether txbits is about to remove one of its names."""
-        if self._shows_links and there.st_nlink < 2:
+        """Whether this process is about to remove one of its names."""
+        if self._has_one_name(there):
             return False
         # A copy, since other threads add to it.
         return there.st_ino in list(self.linked.values())
+
+    def _has_one_name(self, there: os.stat_result) -> bool:
+        """Whether the file certainly has only one name."""
+        return self._shows_links and there.st_nlink < 2
+
+    def _is_old(self, there: os.stat_result) -> bool:
+        """Whether it had not changed for long when the clock was last read."""
+        return self._is_ours(there) and self._changed(there) < self._now - _LONG
 
     def _read(self) -> int | None:
         """

@@ -44,6 +44,7 @@ _SYNC_FILE_RANGE_WRITE = 2
 _NO_WAIT = getattr(os, "RWF_NOWAIT", 0)
 
 _OPEN_FILE_LOCK = getattr(fcntl, "F_OFD_SETLK", None)
+_OPEN_FILE_LOCK_WAITING = getattr(fcntl, "F_OFD_SETLKW", None)
 
 #: What was read from the page cache last. A buffer of its own for each read would cost
 #: as much as the read itself, since it is cleared first.
@@ -115,20 +116,24 @@ class Files:
     utime = staticmethod(os.utime)
 
     @staticmethod
-    def lock_open_file(fd: int) -> None:
+    def lock_open_file(fd: int, *, shared: bool = False, wait: bool = False) -> None:
         """
         Lock a whole file with ``fcntl`` for this open file description, like ``flock``.
 
+        :param shared: Whether others may share the lock.
+        :param wait: Whether to wait for it.
         :raises BlockingIOError: If it is locked.
         :raises OSError: If locking fails, with ``ENOSYS`` if there is no such call.
         """
-        if _OPEN_FILE_LOCK is None:
+        command = _OPEN_FILE_LOCK_WAITING if wait else _OPEN_FILE_LOCK
+        if command is None:
             raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-        # struct flock: for writing, from the start, to the end of any file; such a lock
-        # belongs to no process.
-        everything = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        # struct flock: for reading or writing, from the start, to the end of any file;
+        # such a lock belongs to no process.
+        kind = fcntl.F_RDLCK if shared else fcntl.F_WRLCK
+        everything = struct.pack("hhqqi4x", kind, os.SEEK_SET, 0, 0, 0)
         try:
-            fcntl.fcntl(fd, _OPEN_FILE_LOCK, everything)
+            fcntl.fcntl(fd, command, everything)
         except PermissionError as error:  # POSIX allows both
             raise BlockingIOError(*error.args) from None
 

@@ -122,7 +122,7 @@ def probe(files: Files, directory: int, *, syncs: bool) -> FileSystem:
     :param syncs: Whether directories are ever synced.
     :raises OSError: If it fails for another reason than missing support.
     """
-    _remove_leftovers(files, directory)
+    remove_leftovers(files, directory)
     lacking: list[str] = []
     try:
         links = _has(lacking, "hard links", _try_link, files, directory)
@@ -138,7 +138,7 @@ def probe(files: Files, directory: int, *, syncs: bool) -> FileSystem:
             lacking.append("support for all characters in names")
     finally:
         with suppress(OSError):  # the next start tries again
-            _remove_leftovers(files, directory)
+            remove_leftovers(files, directory)
     syncs_names = not syncs or _syncs_names(lacking, files, directory)
     tells_space = _tells_space(files, directory)
     if not tells_space:
@@ -157,6 +157,24 @@ def probe(files: Files, directory: int, *, syncs: bool) -> FileSystem:
         lists_acls,
         tuple(lacking),
     )
+
+
+def remove_leftovers(files: Files, directory: int) -> None:
+    """
+    Remove what a start that was killed has left. It blocks.
+
+    :param directory: The descriptor of a directory that was probed.
+    :raises OSError: If that fails.
+    """
+    for name in (_LINK, _MOVED):
+        remove(files, name, directory)
+    try:
+        with opened(files, _PLACE, DIRECTORY, directory) as place:
+            for name in files.listdir(place):
+                remove(files, name, place)
+    except FileNotFoundError:
+        return
+    files.rmdir(_PLACE, dir_fd=directory)
 
 
 def can_move(files: Files, source: int, target: int) -> bool:
@@ -230,18 +248,6 @@ def read_acl(files: Files, fd: int, attribute: str) -> bytes | None:
 
 
 # Below: how each is tried.
-
-
-def _remove_leftovers(files: Files, directory: int) -> None:
-    for name in (_LINK, _MOVED):
-        remove(files, name, directory)
-    try:
-        with opened(files, _PLACE, DIRECTORY, directory) as place:
-            for name in files.listdir(place):
-                remove(files, name, place)
-    except FileNotFoundError:
-        return
-    files.rmdir(_PLACE, dir_fd=directory)
 
 
 def _has(

@@ -16,6 +16,7 @@ from contextlib import suppress
 from functools import partial
 
 from attrs import define
+from twisted.internet.defer import Deferred
 
 from txbits._deferreds import together
 from txbits.backends._destinations import checked_segments
@@ -24,8 +25,8 @@ from txbits.backends.disk._files import WRITE, opened, storage_error, translated
 from txbits.backends.disk._found import is_same
 from txbits.backends.disk._lines import Phase
 from txbits.backends.disk._ownership import Wanted
-from txbits.backends.disk._probe import Way, sync_names
-from txbits.backends.disk._staged import Staged
+from txbits.backends.disk._probe import Way
+from txbits.backends.disk._staged import SHORT, Staged
 from txbits.backends.disk._staging import Staging
 from txbits.backends.disk._tree import Mounted
 from txbits.errors import (
@@ -72,7 +73,7 @@ async def publish(
         if staging.is_to_be_safe and len(segments) > 1:
             await staging.sync_way(segments)
         name = segments[-1].encode()
-        await _Target(staged, segments, name, parent).fill(overwrite)
+        await _Target(staged, segments, name, parent, there).fill(overwrite)
     finally:
         translated(staging.tree.let_go, parent)
 
@@ -120,21 +121,21 @@ class _Target:
 
     :param name: The last segment.
     :param parent: The descriptor of its directory.
+    :param folder: What ``fstat`` returned for that.
     """
 
     _staged: Staged
     _segments: tuple[str, ...]
     _name: bytes
     _parent: int
+    _folder: os.stat_result
 
     async def fill(self, overwrite: bool) -> None:
         """Make the file appear."""
         staging = self._staged.staging
         way = staging.file_system.way
         if overwrite or self._staged.is_moved or way is Way.RENAME:
-            # These block: a rename frees the blocks of a replaced file, or the record
-            # is synced.
-            await staging.in_thread(translated, self._move_in_thread, overwrite)
+            await self._move(overwrite)
             return
         made: os.stat_result | None
         if way is Way.NONE:
@@ -234,7 +235,7 @@ class _Target:
         staging = self._staged.staging
         try:
             await together(
-                staging.sync_parent(self._parent),
+                self._sync_parent(),
                 *staging.sync_record(self._staged.session_id),
             )
         except BackendError:
@@ -260,65 +261,94 @@ class _Target:
 
     # -- by renaming
 
-    def _move_in_thread(self, overwrite: bool) -> None:
+    async def _move(self, overwrite: bool) -> None:
         staged = self._staged
         staging = staged.staging
-        files = staging.files
-        is_to_be_safe = staging.is_to_be_safe
         if not staged.is_moved:
-            here = staged.look()
+            here = translated(staged.look)
             # A rename would replace a symbolic link to a directory.
-            there = staging.tree.check_name(
-                self._parent, self._segments, overwrite=overwrite
-            )
-            rename = files.rename if overwrite else files.rename_no_replace
-            try:
-                if is_to_be_safe:
-                    self._make_name_safe(here, there, overwrite)
-                staged.mark(Phase.PUBLISHING)
-                if is_to_be_safe:
-                    staging.sync_record_in_thread(staged.session_id)
-                rename(
-                    staged.part(),
-                    self._name,
-                    src_dir_fd=staging.directory,
-                    dst_dir_fd=self._parent,
-                )
-            except OSError as error:
-                if not self._has_moved(here):
-                    staged.mark(Phase.OPEN)
-                    if isinstance(error, FileExistsError):
-                        staging.tree.check_name(
-                            self._parent, self._segments, overwrite=False
-                        )
-                    raise self._refusal(error) from error
+            there = self._check_name(overwrite)
+            await self._announce(here, there, overwrite)
+            if there is None or there.st_size <= SHORT:
+                self._rename(here, overwrite)
+            else:
+                # It frees the blocks of the replaced file.
+                await staging.in_thread(self._rename, here, overwrite)
             # From here on, the file is at its destination. If it is not safe there,
             # another attempt makes it safe.
             staged.is_moved = True
             staging.root.has_news = True
-        staged.mark(Phase.PUBLISHED)
-        if is_to_be_safe:
-            sync_names(files, self._parent)
+        translated(staged.mark, Phase.PUBLISHED)
+        if staging.is_to_be_safe:
+            await self._sync_parent()
 
-    def _make_name_safe(
+    def _check_name(self, overwrite: bool) -> os.stat_result | None:
+        tree = self._staged.staging.tree
+        return tree.check_name(self._parent, self._segments, overwrite=overwrite)
+
+    async def _announce(
         self, here: os.stat_result, there: os.stat_result | None, overwrite: bool
     ) -> None:
         """
-        Sync the name of the staged file, if necessary.
-
-        After a system crash, a session without its staged file counts as published if
-        there is a file of its length at the destination. If nothing may be overwritten,
-        another file may appear there at the last moment.
+        Record that the file is about to be moved.
 
         :param here: The status of the staged file.
         :param there: The status of the file at the destination, if any.
         """
+        staged = self._staged
+        staging = staged.staging
+        try:
+            if staging.is_to_be_safe and self._needs_safe_name(here, there, overwrite):
+                await staging.sync_directory()
+            translated(staged.mark, Phase.PUBLISHING)
+            if staging.is_to_be_safe:
+                await together(*staging.sync_record(staged.session_id))
+        except BackendError:
+            translated(staged.mark, Phase.OPEN)
+            raise
+
+    def _needs_safe_name(
+        self, here: os.stat_result, there: os.stat_result | None, overwrite: bool
+    ) -> bool:
+        """
+        Tell whether the name of the staged file has to be synced.
+
+        After a system crash, a session without its staged file counts as published if
+        there is a file of its length at the destination. If nothing may be overwritten,
+        another file may appear there at the last moment.
+        """
         if self._staged.is_name_safe:
-            return
+            return False
         is_alike = there is not None and there.st_size == here.st_size
-        if is_alike or not overwrite:
-            staging = self._staged.staging
-            sync_names(staging.files, staging.directory)
+        return is_alike or not overwrite
+
+    def _rename(self, here: os.stat_result, overwrite: bool) -> None:
+        """
+        Move the file to its destination.
+
+        :param here: The status of the staged file.
+        :raises BackendError: If that fails; the record is as before then.
+        """
+        staged = self._staged
+        staging = staged.staging
+        files = staging.files
+        try:
+            (files.rename if overwrite else files.rename_no_replace)(
+                staged.part(),
+                self._name,
+                src_dir_fd=staging.directory,
+                dst_dir_fd=self._parent,
+            )
+        except OSError as error:
+            if not self._has_moved(here):
+                translated(staged.mark, Phase.OPEN)
+                if isinstance(error, FileExistsError):
+                    self._check_name(overwrite=False)
+                raise self._refusal(error) from error
+
+    def _sync_parent(self) -> Deferred[None]:
+        way = self._segments[:-1]
+        return self._staged.staging.sync_parent(self._parent, way, self._folder)
 
     def _has_moved(self, here: os.stat_result) -> bool:
         """

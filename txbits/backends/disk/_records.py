@@ -46,7 +46,8 @@ from txbits.backends.disk._lines import (
 from txbits.backends.disk._probe import sync_names
 from txbits.errors import BackendError, NoSuchSession, OutOfSpace
 
-_NAME = "sessions-1"
+#: The name of the file.
+TABLE = "sessions-1"
 _NEW = WRITE | os.O_CREAT | os.O_EXCL
 _OPEN = READ_WRITE | os.O_CREAT
 
@@ -85,7 +86,7 @@ class Table:
     :meth:`drop`, which the thread that works on the session calls.
 
     :ivar boot: The current boot of the machine; see
-        :func:`~txbits.backends.disk._start.this_boot`.
+        :func:`~txbits.backends.disk._boot.this_boot`.
     :ivar fd: The descriptor.
     :ivar damaged: The errors of unreadable lines, which may belong to any session.
     :ivar closed: The lines that keep the record of a close, each with that record.
@@ -122,7 +123,7 @@ class Table:
         :param go_on: Called again and again; raises an exception to stop this.
         :raises OSError: If that fails.
         """
-        fd = files.open(_NAME, _OPEN, 0o600, dir_fd=directory)
+        fd = files.open(TABLE, _OPEN, 0o600, dir_fd=directory)
         table = cls(files, directory, boot, fd)
         try:
             table._look_through(go_on)
@@ -298,11 +299,11 @@ class Table:
             record = self._decoded(line)
         except (ValueError, TypeError, LookupError) as error:
             raise BackendError(
-                f"the record of session {session_id}, line {at + 1} of {_NAME}, cannot "
+                f"the record of session {session_id}, line {at + 1} of {TABLE}, cannot "
                 f"be read: {error!r}"
             ) from error
         if record.session_id != session_id:
-            raise BackendError(f"line {at + 1} of {_NAME} is another session's")
+            raise BackendError(f"line {at + 1} of {TABLE} is another session's")
         return record
 
     def unkeep(self) -> None:
@@ -400,7 +401,7 @@ class Table:
                 continue
             except (OSError, ValueError, TypeError, LookupError) as error:
                 self.damaged.append(
-                    BackendError(f"line {at + 1} of {_NAME} cannot be read: {error!r}")
+                    BackendError(f"line {at + 1} of {TABLE} cannot be read: {error!r}")
                 )
             end = at + 1
         # An incomplete line is of a session that was not acknowledged.

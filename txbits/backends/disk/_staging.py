@@ -3,7 +3,7 @@ The staging area of the disk backend: what lies in ``ROOT/.bits-sessions``.
 
 ::
 
-    lock                    locked while a server uses the root
+    lock                    locked while a server, or several workers, use the root
     sessions-1              the records of the sessions, see _records.py
     {GUID}.json             a record that is too long for that file
     {GUID}.part             the bytes of a session; the file's length is the offset,
@@ -13,6 +13,10 @@ The staging area of the disk backend: what lies in ``ROOT/.bits-sessions``.
     closed/0000000001       remembered closes, see _closes.py
     claims/                 what is good for one upload, see _claims.py
     probe-...               temporary files of a start, see _probe.py
+    slot-{NUMBER}/          the same again, without claims: the sessions that another
+                            worker has made, see _slots.py
+    workers, slot-0.lock, claims.lock
+                            keep workers apart
 
 A staged file without a record belongs to no session: a system crash has lost a record
 that was not promised to survive it, or has undone the end of a release.
@@ -40,9 +44,16 @@ from txbits.backends.disk._closes import Closes
 from txbits.backends.disk._file_clock import FileClock
 from txbits.backends.disk._files import Files, Removed, Step, storage_error, translated
 from txbits.backends.disk._ownership import Ownership
-from txbits.backends.disk._probe import FileSystem, Way, sync_names
+from txbits.backends.disk._probe import FileSystem, Way
 from txbits.backends.disk._records import Table
-from txbits.backends.disk._syncs import NameSyncs, SharedSync, Sync
+from txbits.backends.disk._slots import OF_EACH_SLOT
+from txbits.backends.disk._syncs import (
+    FolderSyncs,
+    NameSyncs,
+    SharedSync,
+    Sync,
+    gather_for,
+)
 from txbits.backends.disk._tree import MOMENT, Root, Tree
 from txbits.backends.disk._write_behind import WriteBehind
 from txbits.errors import BackendError, OutOfSpace
@@ -109,14 +120,17 @@ class _Space:
 @define(eq=False)
 class Staging:
     """
-    The staging area of one root, opened and locked.
+    One slot of the staging area of a root, opened and locked: without workers, all of
+    it.
 
+    :ivar slot: Its number.
     :ivar path: Its absolute path.
     :ivar directory: It, opened.
+    :ivar base: The staging area of the root, opened; slot 0 is the same.
     :ivar tree: Where its sessions are published.
     :ivar table: Their records.
     :ivar closes: The remembered closes.
-    :ivar claims: What is good for one upload.
+    :ivar claims: What is good for one upload, in all slots.
     :ivar fsync: When bytes are made to survive a system crash.
     :ivar is_to_be_safe: Whether they ever are.
     :ivar in_thread: Calls functions that may block.
@@ -132,11 +146,16 @@ class Staging:
     :ivar unsafe: The sessions that may have more bytes than their records say are safe.
     :ivar file_clock: The clock of its file system.
     :ivar write_behind: Writes long files while they arrive.
+    :param held: The descriptors to close with it; the locks are last.
+    :param own: The slot in which this process makes its sessions, if that is another
+        one. What they have in common belongs to that.
     """
 
+    slot: int
     files: Files
     path: str
     directory: int
+    base: int
     tree: Tree
     table: Table
     closes: Closes
@@ -144,31 +163,42 @@ class Staging:
     seconds: Callable[[], float]
     in_thread: InThread
     sync: Sync
-    _lock: int
     answered: set[UUID]
     file_system: FileSystem
     root: Root
     ownership: Ownership
+    claims: Claims
+    file_clock: FileClock
+    _held: tuple[int, ...]
     disk_ahead: float = 0.0
+    _own: Staging | None = None
     unsafe: set[UUID] = field(factory=set, init=False)
     is_to_be_safe: bool = field(init=False)
     sync_names: NameSyncs = field(init=False)
     sync_table: SharedSync = field(init=False)
     _sync_root: SharedSync = field(init=False)
+    _sync_folder: FolderSyncs = field(init=False)
     sync_directory: SharedSync = field(init=False)
     close_memory: CloseMemory = field(init=False)
-    claims: Claims = field(init=False)
-    file_clock: FileClock = field(init=False)
     write_behind: WriteBehind = field(init=False)
     _space: _Space = field(init=False)
     _safe_ways: set[tuple[str, ...]] = field(factory=set, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.is_to_be_safe = self.fsync != "never"
-        self.sync_table = SharedSync(self.sync, self.table.fd)
-        self.sync_names = NameSyncs(self.sync, self.file_system.syncs_names)
-        self.sync_directory = SharedSync(self.sync_names, self.directory)
-        self._sync_root = SharedSync(self.sync_names, self.tree.fd)
+        gather = gather_for(self.sync)
+        self.sync_table = SharedSync(self.sync, self.table.fd, gather)
+        if self._own is not None:
+            self._share(self._own)
+        else:
+            self.sync_names = NameSyncs(self.sync, self.file_system.syncs_names)
+            self._sync_root = SharedSync(self.sync_names, self.tree.fd, gather)
+            self._sync_folder = FolderSyncs(self.files, self.sync_names, gather)
+            self.write_behind = WriteBehind(self.files, self.in_thread)
+            self._space = _Space(
+                self.files, self.directory, self.root.path, self.seconds
+            )
+        self.sync_directory = SharedSync(self.sync_names, self.directory, gather)
         self.close_memory = CloseMemory(
             self.closes,
             self.table,
@@ -177,24 +207,38 @@ class Staging:
             self.sync_names,
             self.is_to_be_safe,
         )
-        self.write_behind = WriteBehind(self.files, self.in_thread)
-        self._space = _Space(self.files, self.directory, self.root.path, self.seconds)
-        self.claims = Claims(self.files, self.directory, self.in_thread)
-        self.file_clock = FileClock(
-            self.files, self._lock, shows_links=self.file_system.shows_links
-        )
+
+    def _share(self, own: Staging) -> None:
+        self.sync_names = own.sync_names
+        self._sync_root = own._sync_root
+        self._sync_folder = own._sync_folder
+        self.write_behind = own.write_behind
+        self._space = own._space
+        self._safe_ways = own._safe_ways
 
     def close(self) -> None:
-        """Give the root back."""
+        """Give the slot back; with the own one, which is the last, the root."""
         self.closes.close()
         self.table.close()
-        for fd in (self.tree.fd, self._lock, self.directory):
+        for fd in (self.directory, *self._held):
             with suppress(OSError):  # nothing was written through these
                 self.files.close(fd)
 
-    def sync_parent(self, fd: int) -> Deferred[None]:
-        """Make the names in a directory of the tree survive a system crash."""
-        return self._sync_root() if fd == self.tree.fd else self.sync_names(fd)
+    def sync_parent(
+        self, fd: int, way: tuple[str, ...], there: os.stat_result
+    ) -> Deferred[None]:
+        """
+        Make the names in a directory of the tree survive a system crash.
+
+        :param fd: The directory, opened. It may be closed at once.
+        :param way: Its path below the root.
+        :param there: What ``fstat`` returned for it.
+        :raises BackendError: If the process has too many open files.
+        """
+        if fd == self.tree.fd:
+            return self._sync_root()
+        # With the path, since the inode numbers of some file systems are not unique.
+        return self._sync_folder(fd, (way, there.st_dev, there.st_ino))
 
     async def sync_way(self, segments: tuple[str, ...]) -> None:
         """
@@ -231,22 +275,6 @@ class Staging:
             syncs += [self.sync(aside).addBoth(synced), self.sync_directory()]
         return syncs
 
-    def sync_record_in_thread(self, session_id: UUID) -> None:
-        """
-        Do the same, and wait. For a thread.
-
-        :raises OSError: If that fails.
-        """
-        files = self.files
-        aside = self.table.open_aside(session_id)
-        if aside is not None:
-            try:
-                files.fsync(aside)
-            finally:
-                files.close(aside)
-            sync_names(files, self.directory)
-        files.fsync(self.table.fd)
-
     def need_space(self, length: int) -> None:
         """
         Check that *length* more bytes fit.
@@ -265,7 +293,8 @@ class Staging:
         :returns: The steps. After an error the clean-up continues.
         """
         yield from self.closes.clean_up(closed_before, concluded, self.seconds())
-        yield from self.claims.clean_up(self.seconds())
+        if self._own is None:
+            yield from self.claims.clean_up(self.seconds())
         names = self.files.listdir(self.directory)
         yield None
         for number, name in enumerate(names, 1):
@@ -290,6 +319,17 @@ class Staging:
                 yield storage_error(error)
             else:
                 yield Removed("stray")
+
+    def is_empty(self) -> bool:
+        """
+        Tell whether nothing of a session is left, not even the memory of its close.
+
+        :raises OSError: If that is not certain.
+        """
+        table = self.table
+        if table.ids() or table.damaged or table.closed or not self.closes.is_empty():
+            return False
+        return OF_EACH_SLOT.issuperset(self.files.listdir(self.directory))
 
     def _is_evidence(self, name: str, closed_before: float) -> bool:
         """

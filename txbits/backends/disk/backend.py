@@ -12,7 +12,6 @@ fsyncs in its own.
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 from uuid import UUID
@@ -25,16 +24,17 @@ from zope.interface import implementer
 from zope.interface.interface import InterfaceClass
 
 from txbits._deferreds import deferred, together
+from txbits._workers import Worker, new_session_id
 from txbits.backends._destinations import checked_segments
 from txbits.backends._order import Order
 from txbits.backends._serving import StoredFile
 from txbits.backends._threads import InThread, Threads
 from txbits.backends.disk._application import DiskAnswers
+from txbits.backends.disk._boot import this_boot
 from txbits.backends.disk._downloads import open_plain_file, published_file
 from txbits.backends.disk._file_clock import Look
 from txbits.backends.disk._files import (
     Files,
-    Removed,
     at_once,
     storage_error,
     translated,
@@ -46,6 +46,7 @@ from txbits.backends.disk._found import (
     note_unsafe,
     summaries,
 )
+from txbits.backends.disk._partition import Partition
 from txbits.backends.disk._probe import FileSystem, Way
 from txbits.backends.disk._recovery import (
     remove_rest,
@@ -56,7 +57,7 @@ from txbits.backends.disk._recovery import (
 )
 from txbits.backends.disk._session import DiskSession
 from txbits.backends.disk._staging import FsyncPolicy, Staging
-from txbits.backends.disk._start import open_staging, this_boot
+from txbits.backends.disk._start import open_root
 from txbits.backends.disk._syncs import KernelSyncs, Sync
 from txbits.clocks import Wall, wall_of
 from txbits.errors import BackendError, NoSuchSession
@@ -74,6 +75,7 @@ from txbits.interfaces import (
     IExclusive,
     IOverwriting,
     IPaged,
+    IPartitioned,
     IReadable,
     IReplyAddressable,
     ISorted,
@@ -88,8 +90,6 @@ _log = Logger()
 
 #: How many sessions a listing reads at a time.
 _PAGE = 256
-
-_OVER = object()
 
 
 def _absolute(path: str) -> str:
@@ -106,13 +106,17 @@ def _absolute(path: str) -> str:
     IOverwriting,
     IClaimable,
     ICleaning,
+    IPartitioned,
 )
 @define(eq=False)
 class DiskBackend:
     """
     Keeps sessions and published files below a directory.
 
-    :ivar root: The directory. One server at a time uses it.
+    :ivar root: The directory. One server at a time uses it, or the workers of one.
+    :ivar worker: Which of the processes that use the directory this one is. It has the
+        sessions that it makes, and takes over those that workers who are no more have
+        left.
 
     :param reactor: The steady clock; results of threads arrive through it.
     :param fsync: When bytes are made to survive a system crash: ``"close"`` (before
@@ -127,9 +131,11 @@ class DiskBackend:
     :param wall: Tells seconds since the epoch; if not given, the wall clock that
         belongs to *reactor*.
     :param booted: Names the current boot of the machine; see
-        :func:`txbits.backends.disk._start.this_boot`.
+        :func:`txbits.backends.disk._boot.this_boot`.
     :param create: Whether to create *root*, and its parents, if it is missing. If not,
         the start fails then: the volume with the uploads may not be mounted.
+    :param patience: For how many seconds a start waits for the locks of a process that
+        uses *root*: one that was killed may take a moment to end.
     """
 
     root: str = field(converter=_absolute)
@@ -145,12 +151,15 @@ class DiskBackend:
     _wall: Wall = field(kw_only=True, validator=validators.is_callable())
     _booted: Callable[[], bytes] = field(default=this_boot, kw_only=True)
     _create_root: bool = field(default=True, kw_only=True, alias="create")
+    _patience: float = field(default=0.0, kw_only=True, validator=validators.ge(0))
+    worker: Worker = field(
+        factory=Worker, kw_only=True, validator=validators.instance_of(Worker)
+    )
     _threads: Threads | None = field(default=None, init=False)
     _syncs: KernelSyncs | None = field(default=None, init=False)
-    _opened: Staging | None = field(default=None, init=False)
+    _opened: Partition | None = field(default=None, init=False)
     _served: dict[int, StoredFile] = field(factory=dict, init=False)
     _stopping: bool = field(default=False, init=False)
-    _removed: Counter[str] = field(factory=Counter, init=False)
     _order: Order = field(init=False)
 
     @_order.default
@@ -172,10 +181,22 @@ class DiskBackend:
             raise BackendError("the backend is stopping")
 
     @property
-    def _staging(self) -> Staging:
+    def _partition(self) -> Partition:
         if self._opened is None:
             raise BackendError(f"the backend of {self.root} is not started")
         return self._opened
+
+    @property
+    def _staging(self) -> Staging:
+        return self._partition.own
+
+    def new_id(self) -> UUID:
+        """Have it tell the slot; see :class:`~txbits.interfaces.IPartitioned`."""
+        return new_session_id(self.worker.number)
+
+    def worker_of(self, session_id: UUID) -> int:
+        """Read it in the id; see :class:`~txbits.interfaces.IPartitioned`."""
+        return self.worker.owner_of(session_id)
 
     def disputes(self, other: IBackend) -> bool:
         """See :class:`~txbits.interfaces.IExclusive`; roots may be nested."""
@@ -203,7 +224,15 @@ class DiskBackend:
         except BaseException:
             await self.stop()
             raise
-        self._log_file_system(self._staging.file_system)
+        if not self.worker.number:
+            self._log_file_system(self._staging.file_system)
+        if adopted := self._partition.adopted:
+            _log.info(
+                "{root}: goes on with the sessions of slots {slots}, which other "
+                "workers have left",
+                root=self.root,
+                slots=", ".join(map(str, adopted)),
+            )
 
     def _log_file_system(self, found: FileSystem) -> None:
         is_unsafe = self._fsync != "never" and not found.syncs_names
@@ -217,7 +246,7 @@ class DiskBackend:
 
     def why_only_overwriting(self) -> str | None:
         """See :class:`~txbits.interfaces.IOverwriting`."""
-        if self._opened is None or self._opened.file_system.way is not Way.NONE:
+        if self._opened is None or self._opened.own.file_system.way is not Way.NONE:
             return None
         return self._only_overwriting()
 
@@ -230,7 +259,7 @@ class DiskBackend:
 
     def _open(self, boot: bytes, in_thread: InThread, sync: Sync) -> None:
         # Also if nothing waits for it any more: stop() then closes it.
-        self._opened = open_staging(
+        self._opened = open_root(
             self.root,
             self._files,
             self._fsync,
@@ -239,6 +268,8 @@ class DiskBackend:
             in_thread,
             sync,
             create=self._create_root,
+            worker=self.worker,
+            patience=self._patience,
             go_on=self._go_on,
         )
 
@@ -250,10 +281,14 @@ class DiskBackend:
             await served.release()
         if self._opened is not None:
             # If this fails, the directory is released nevertheless.
-            for last in (
-                secure_all(self._opened, self._reactor.seconds),
-                self._opened.close_memory.settle(),
-            ):
+            for last in [
+                done
+                for staging in self._opened
+                for done in (
+                    secure_all(staging, self._reactor.seconds),
+                    staging.close_memory.settle(),
+                )
+            ]:
                 await last.addErrback(self._is_left_unsafe)
         syncs, self._syncs = self._syncs, None
         if syncs is not None:
@@ -303,7 +338,7 @@ class DiskBackend:
         overwrite: bool,
         create_directories: bool,
     ) -> IUploadSession:
-        staging = self._staging
+        staging = self._partition.slot_for(session_id)
         # For Create-Session, a moment ago is good enough: Close-Session checks, too.
         staging.root.check_again()
         if not overwrite and staging.file_system.way is Way.NONE:
@@ -346,7 +381,7 @@ class DiskBackend:
     @deferred
     async def find(self, session_id: UUID) -> IUploadSession:
         """Read a session back; see :class:`~txbits.interfaces.IBackend`."""
-        staging = self._staging
+        staging = self._partition.of(session_id)
         try:
             found = await at_once(load, staging, session_id)
         except NoSuchSession:
@@ -402,7 +437,14 @@ class DiskBackend:
         self, look: Callable[[Sequence[SessionSummary]], Deferred[None]]
     ) -> None:
         """Read them a few at a time; see :class:`~txbits.interfaces.IPaged`."""
-        staging = self._staging
+        for staging in self._partition:
+            await self._list_slot(staging, look)
+
+    async def _list_slot(
+        self,
+        staging: Staging,
+        look: Callable[[Sequence[SessionSummary]], Deferred[None]],
+    ) -> None:
         faults = staging.table.damaged
         session_ids = staging.table.ids()
         for at in range(0, max(len(session_ids), 1), _PAGE):
@@ -420,7 +462,12 @@ class DiskBackend:
         self, session_id: UUID | None, limit: int
     ) -> tuple[Sequence[SessionDetails], UUID | None]:
         """Read some back in order; see :class:`~txbits.interfaces.ISorted`."""
-        page, last = await self._order.after(session_id, limit, self._staging.table.ids)
+        partition = self._partition
+
+        def ids() -> list[UUID]:
+            return [one for staging in partition for one in staging.table.ids()]
+
+        page, last = await self._order.after(session_id, limit, ids)
         found, faults = await self._details(page)
         for fault in faults:
             _log.error("session left out: {fault}", fault=fault)
@@ -439,11 +486,10 @@ class DiskBackend:
     async def _details(
         self, session_ids: list[UUID]
     ) -> tuple[list[SessionDetails], list[BackendError]]:
-        staging = self._staging
         found: list[SessionDetails]
         faults: list[BackendError]
-        found, faults = await staging.in_thread(
-            translated, details, lambda _: staging, session_ids
+        found, faults = await self._staging.in_thread(
+            translated, details, self._partition.of, session_ids
         )
         return found, faults
 
@@ -455,7 +501,7 @@ class DiskBackend:
         owner: str | AnyOwner | None,
     ) -> bool:
         """Look it up; see :class:`~txbits.interfaces.IBackend`."""
-        staging = self._staging
+        staging = self._partition.of(session_id)
         memory = staging.close_memory
         is_known = await memory.recalls(session_id, destination, owner)
         if not is_known or memory.is_late(session_id):
@@ -486,21 +532,12 @@ class DiskBackend:
     @deferred
     async def clean_up(self, closed_before: float) -> None:
         """Scan the staging area; see :class:`~txbits.interfaces.IBackend`."""
-        staging = self._staging
-        await staging.close_memory.settle()
-        concluded = staging.closes.conclude()
-        steps = staging.clean_up(closed_before, concluded)
-        while (
-            step := await staging.in_thread(translated, next, steps, _OVER)
-        ) is not _OVER:
-            if isinstance(step, Removed):
-                self._removed[step.kind] += step.count
-            elif step is not None:
-                _log.error("clean-up could not remove something: {fault}", fault=step)
+        await self._partition.clean_up(closed_before)
 
     def removed_counts(self) -> Mapping[str, int]:
         """See :class:`~txbits.interfaces.ICleaning`."""
-        return {"close": 0, "claim": 0, "stray": 0} | self._removed
+        removed = {} if self._opened is None else self._opened.removed
+        return {"close": 0, "claim": 0, "stray": 0} | removed
 
     @deferred
     async def open_file(self, destination: tuple[str, ...]) -> IStoredFile:

@@ -356,29 +356,38 @@ class Budget:
     """
     The memory that all backends of a process share.
 
-    Its limit is the largest that any started backend asks for: the setting is about the
-    process, and a smaller limit would not be enough for the parts of that backend.
+    Its limit is the largest that any started backend asks for: the setting is about all
+    of them, and a smaller limit would not be enough for the parts of that backend. With
+    several workers, this process gets its share of it, but what each backend needs.
 
     :ivar memory: The memory.
     """
 
     _wanted: dict[Hashable, int | None] = field(factory=dict, init=False)
+    _needed: dict[Hashable, int] = field(factory=dict, init=False)
+    _workers: int = field(default=1, init=False)
     memory: Memory = field(factory=lambda: Memory(DEFAULT_MEMORY), init=False)
 
-    def join(self, who: Hashable, wanted: int | None) -> Memory:
+    def join(
+        self, who: Hashable, wanted: int | None, workers: int = 1, needed: int = 0
+    ) -> Memory:
         """
         Use the memory.
 
         :param who: A backend.
-        :param wanted: The limit that it asks for; ``None`` for any.
+        :param wanted: The limit that it asks for, in bytes; ``None`` for any.
+        :param workers: How many processes share that.
+        :param needed: How many bytes it needs in each of them.
         """
-        self._wanted[who] = wanted
+        self._wanted[who], self._needed[who] = wanted, needed
+        self._workers = workers
         self._bound()
         return self.memory
 
     def leave(self, who: Hashable) -> None:
         """Stop using the memory; it may have been stopped already."""
         self._wanted.pop(who, None)
+        self._needed.pop(who, None)
         self._bound()
 
     def for_small(self) -> int:
@@ -387,7 +396,8 @@ class Budget:
 
     def _bound(self) -> None:
         wanted = [one for one in self._wanted.values() if one is not None]
-        self.memory.bound(max(wanted, default=DEFAULT_MEMORY))
+        limit = max(wanted, default=DEFAULT_MEMORY) // self._workers
+        self.memory.bound(max(limit, *self._needed.values(), 0))
 
 
 #: The default of backends.

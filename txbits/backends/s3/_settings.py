@@ -19,6 +19,9 @@ _MIB = 1 << 20
 #: The least length of parts but the last, at Amazon and most other stores.
 LEAST_PART = 5 * _MIB
 
+#: How many parts must fit into the memory.
+LEAST_PARTS = 4
+
 #: As long as the Fragments of ``txbits upload``, so that no byte has to be put twice.
 DEFAULT_PART = 10 * _MIB
 
@@ -132,7 +135,7 @@ class S3Settings:
             ("connections", 1, 1_000),
             ("timeout", 1, 240),
             ("orphan_age", LEAST_ORPHAN_AGE, 365 * 86_400),
-            ("memory", 4 * self.part_size, 1 << 40),
+            ("memory", LEAST_PARTS * self.part_size, 1 << 40),
         ):
             value = getattr(self, name)
             if name == "memory" and value is None:

@@ -44,7 +44,7 @@ from txbits.backends.s3._records import (
     encoded,
 )
 from txbits.backends.s3._session import AnsweringSession, S3Session
-from txbits.backends.s3._settings import NOT_IN_XML, S3Settings
+from txbits.backends.s3._settings import LEAST_PARTS, NOT_IN_XML, S3Settings
 from txbits.backends.s3._staging import MOST_KEY, Changed, Seen, Staging, Stored
 from txbits.clocks import steady
 from txbits.errors import (
@@ -121,6 +121,7 @@ class S3Backend:
     :param resolve: Finds the bucket's URL and credentials, as
         :func:`~txbits.backends.s3._access.resolved` does.
     :param probe: Tests the store at the start.
+    :param workers: How many processes of this server use the bucket.
     :param budget: The memory that it shares with other backends.
     :param patience: After how many seconds the log says what the start waits for.
     """
@@ -131,6 +132,7 @@ class S3Backend:
     _make_client: Callable[..., Client] = field(default=Client, kw_only=True)
     _resolve: Callable[..., Access] = field(default=resolved, kw_only=True)
     _probe: Callable[[Staging], Awaitable[None]] = field(default=probe, kw_only=True)
+    _workers: int = field(default=1, kw_only=True)
     _budget: Budget = field(default=OF_PROCESS, kw_only=True)
     _patience: float = field(default=3.0, kw_only=True)
     _threads: Threads | None = field(default=None, init=False)
@@ -211,7 +213,12 @@ class S3Backend:
             endpoints = Direct(self._reactor, policy, _CONNECT_TIMEOUT)
             agent = agent_with(self._reactor, endpoints, pool)
             client = self._make_client(self.settings, access, agent, clock, threads)
-            memory = self._budget.join(self, self.settings.memory)
+            memory = self._budget.join(
+                self,
+                self.settings.memory,
+                self._workers,
+                LEAST_PARTS * self.settings.part_size,
+            )
             known = Known[S3Session](self._budget.for_small)
             memory.drop_copies_by(known.drop_copies)
             self._opened = Staging(

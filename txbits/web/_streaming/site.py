@@ -15,6 +15,7 @@ from twisted.web.http import Request as HTTPRequest
 from twisted.web.resource import IResource, getChildForRequest
 from twisted.web.server import Request, Site
 
+from txbits._ledger import Ledger
 from txbits.clocks import steady, wall_of
 from txbits.protocol.urls import without_link
 from txbits.web._streaming.channel import StreamingChannel
@@ -45,6 +46,8 @@ class BITSSite(Site):
     :param limits: Time-outs, and limits on connections and bodies.
     :param only_uploads: Whether only packets have bodies that a resource reads; all
         requests are then dispatched on their heads.
+    :param ledger: Counts the connections of all workers; ``None`` if this process is
+        alone. Then the limits are those of this site.
 
     Unlike ``Site`` it writes no access log without a ``logPath``, because the sessions
     are logged anyway. Upload links, which are secrets, are left out of that log.
@@ -66,6 +69,7 @@ class BITSSite(Site):
         reactor: IReactorTime | None = None,
         limits: Limits | None = None,
         only_uploads: bool = False,
+        ledger: Ledger | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(resource, *args, reactor=reactor, **kwargs)
@@ -79,6 +83,7 @@ class BITSSite(Site):
         self.channels: set[StreamingChannel] = set()
         self.turns = Turns(self.reactor)
         self._by_peer: dict[str, int] = {}
+        self._ledger = None if ledger is None else ledger.connections()
         self._hosts: dict[IAddress, IAddress] = {}
         self.made = self.turned_away = self._told_of = 0
         self._dated = -1
@@ -104,15 +109,20 @@ class BITSSite(Site):
         self, addr: IAddress | None
     ) -> StreamingChannel | None:
         peer = getattr(addr, "host", "")
-        if (
-            len(self.channels) >= self.limits.max_connections
-            or self._by_peer.get(peer, 0) >= self.limits.max_connections_per_peer
-        ):
+        if not self._admits(peer):
             self.turned_away += 1
             return None
         channel: StreamingChannel = super().buildProtocol(addr)
         channel._peer = peer
         return channel
+
+    def _admits(self, peer: str) -> bool:
+        limits = self.limits
+        most, most_of_peer = limits.max_connections, limits.max_connections_per_peer
+        if self._ledger is not None:
+            # It counts the connection at once, before another worker can.
+            return self._ledger.add(peer, most, most_of_peer)
+        return len(self.channels) < most and self._by_peer.get(peer, 0) < most_of_peer
 
     def connected(self, channel: StreamingChannel) -> None:
         """A connection was made."""
@@ -125,6 +135,8 @@ class BITSSite(Site):
         """A connection was lost."""
         self.channels.discard(channel)
         peer = channel._peer
+        if self._ledger is not None:
+            self._ledger.remove(peer)
         left = self._by_peer.get(peer, 0) - 1
         if left > 0:
             self._by_peer[peer] = left

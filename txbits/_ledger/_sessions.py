@@ -1,0 +1,316 @@
+"""
+The sessions that all workers count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterator
+from functools import lru_cache
+from math import inf
+from uuid import UUID
+
+from attrs import define
+
+from txbits._ledger._memory import MOST, Key, LedgerFull
+from txbits._ledger._parts import CHANGES, Parts, SessionFields, UsageFields
+
+#: Of how many callers a worker knows the keys without a digest.
+_CALLERS_KNOWN = 4096
+
+
+@define(eq=False)
+class Usage:
+    """
+    What one caller, or all of them, use.
+
+    :ivar sessions: How many sessions are open.
+    :ivar staged: How many bytes they stage, or are going to.
+    """
+
+    sessions: int = 0
+    staged: int = 0
+
+
+#: Raises an exception if a caller who uses this may not use any more. Where it is
+#: unknown who is counted, there is no usage of theirs. The second is that of all
+#: callers, and the last the bytes that are to be added.
+Allow = Callable[[Usage | None, Usage, int], None]
+
+
+class SessionLedger:
+    """
+    The sessions of one directory. Each counts once, whichever workers know of it.
+
+    :param ledger: The ledger.
+    :param directory: See :meth:`Ledger.sessions_of`.
+    :param is_shared: See there.
+    """
+
+    def __init__(self, ledger: Parts, directory: str, is_shared: bool) -> None:
+        self._ledger = ledger
+        self._memory = ledger.memory
+        self._sessions, self._callers = ledger.sessions, ledger.callers
+        self._directory = directory
+        self._is_shared = is_shared
+        self._all = ledger.key("directory", directory)
+        self._listing = ledger.key("listing", directory)
+        self._have_all_counted = is_shared
+        self._caller = lru_cache(_CALLERS_KNOWN)(
+            lambda who: ledger.key("caller", directory, who)
+        )
+
+    def usage(self, who: str | None) -> tuple[Usage, Usage]:
+        """
+        Tell what is used now.
+
+        :param who: Names a caller, in all workers; ``None`` for one who is unknown.
+        :returns: What they use, and what all use.
+        """
+        with self._memory:
+            caller = 0 if who is None else self._callers.find(self._caller(who))
+            return self._read(caller), self._read(self._callers.find(self._all))
+
+    def add(self, session_id: UUID, who: str | None, allow: Allow) -> None:
+        """
+        Count a session that is about to be made.
+
+        :param who: As for :meth:`usage`.
+        :param allow: Called first. If it raises an exception, so does this method, and
+            nothing changes.
+        :raises LedgerFull: If there is no room.
+        """
+        callers = self._callers
+        with self._memory:
+            caller = 0 if who is None else callers.find(self._caller(who))
+            allow(self._read(caller), self._read(callers.find(self._all)), 0)
+            if not self._sessions.find(_key_of(session_id)):
+                self._add(session_id, who)
+
+    def resize(
+        self, session_id: UUID, who: str | None, size: int, allow: Allow
+    ) -> None:
+        """
+        Count more bytes for a session.
+
+        :param who: As for :meth:`usage`, if the session is not counted yet.
+        :param size: How many bytes it is going to stage. If that is less than before,
+            nothing changes.
+        :param allow: Called first. If it raises an exception, so does this method, and
+            nothing changes.
+        :raises LedgerFull: If there is no room.
+        """
+        words = self._memory.words
+        with self._memory:
+            session = self._sessions.find(_key_of(session_id))
+            if not session:
+                session = self._add(session_id, who)
+            more = size - words[session + SessionFields.size]
+            if more > 0:
+                caller = words[session + SessionFields.caller]
+                everyone = words[session + SessionFields.directory]
+                allow(
+                    self._read(caller) if caller else None, self._read(everyone), more
+                )
+                self._resize(session, size)
+
+    def remove(self, session_id: UUID) -> None:
+        """Stop counting a session, if it is counted."""
+        with self._memory:
+            session = self._sessions.find(_key_of(session_id))
+            if session:
+                self._remove(session)
+
+    def now(self) -> int:
+        """
+        How many changes there have been, for :meth:`listed`. Any thread may ask.
+        """
+        return self._memory.words[CHANGES]
+
+    def listed(self, session_id: UUID, who: str | None, size: int, since: int) -> None:
+        """
+        Count a session that the store has listed.
+
+        :param who: As for :meth:`usage`.
+        :param size: How many bytes it stages, or is going to.
+        :param since: What :meth:`now` returned before the listing. A session that was
+            changed later stays as it is.
+        :raises LedgerFull: If there is no room.
+        """
+        words = self._memory.words
+        with self._memory:
+            session = self._sessions.find(_key_of(session_id))
+            if not session:
+                session = self._add(session_id, who)
+            elif words[session + SessionFields.changed] > since:
+                return
+            if words[session + SessionFields.size] != min(size, MOST):
+                self._resize(session, size)
+
+    def drop_others(self, known: Container[UUID], since: int) -> Iterator[None]:
+        """
+        Stop counting the sessions that the store did not list: those of this worker;
+        or, if each worker sees all, of all workers.
+
+        :param known: Those that it did list.
+        :param since: As for :meth:`listed`. Sessions that were changed later stay.
+        :returns: An iterator that works a few milliseconds at a time.
+        """
+        sessions = self._sessions
+        with self._memory:
+            everyone = self._callers.find(self._all)
+        if not everyone:
+            return
+        for number, batch in enumerate(sessions.batches(SessionFields.directory)):
+            if number:
+                yield
+            for session, directory in batch:
+                # This was read without the lock, and may be another session by now.
+                if directory == everyone and self._is_over(session, known, since):
+                    with self._memory:
+                        if self._is_here(session) and self._is_over(
+                            session, known, since
+                        ):
+                            self._remove(session)
+
+    def note_listing(self, took: float) -> None:
+        """
+        All sessions of the store are counted. If there is no room for that, other
+        workers count them as well.
+
+        :param took: How many seconds ago the listing of them began.
+        """
+        began = int(1e6 * (self._ledger.seconds() - took))
+        self._note(self._listing, max(0, began))
+
+    def age(self) -> float:
+        """How many seconds ago the last such listing of any worker began."""
+        with self._memory:
+            record = self._callers.find(self._listing)
+            if not record:
+                return inf
+            began = self._memory.words[record + UsageFields.staged]
+        return self._ledger.seconds() - began / 1e6
+
+    def note_counted(self) -> None:
+        """
+        This worker has counted the sessions that it found when it started. If there is
+        no room for that, other workers do not learn of it.
+        """
+        self._note(self._counted_by(self._ledger.worker.number), 0)
+
+    def have_all_counted(self) -> bool:
+        """Whether no worker finds any more sessions from before the start."""
+        if not self._have_all_counted:
+            with self._memory:
+                self._have_all_counted = all(
+                    self._callers.find(self._counted_by(number))
+                    for number in range(self._ledger.worker.count)
+                )
+        return self._have_all_counted
+
+    def _note(self, key: Key, value: int) -> None:
+        """Put a number among what callers use, if there is room."""
+        try:
+            with self._memory:
+                record = self._callers.find(key) or self._callers.add(key, 1, 0, 0)
+                self._memory.put(record + UsageFields.staged, value)
+        except LedgerFull:
+            return
+
+    def _counted_by(self, number: int) -> Key:
+        return self._ledger.key("counted", self._directory, str(number))
+
+    def _is_here(self, session: int) -> bool:
+        """Whether a record is one of a session of this directory."""
+        directory = self._memory.words[session + SessionFields.directory]
+        return bool(directory) and directory == self._callers.find(self._all)
+
+    def _is_over(self, session: int, known: Container[UUID], since: int) -> bool:
+        words = self._memory.words
+        worker = words[session + SessionFields.worker]
+        return (
+            (self._is_shared or worker == self._ledger.worker.number)
+            and words[session + SessionFields.changed] <= since
+            and _id_of(self._sessions.key(session)) not in known
+        )
+
+    def _read(self, record: int) -> Usage:
+        if not record:
+            return Usage()
+        words = self._memory.words
+        sessions = words[record + UsageFields.sessions]
+        return Usage(sessions, self._staged(record))
+
+    def _staged(self, record: int) -> int:
+        words = self._memory.words
+        high = words[record + UsageFields.staged_high]
+        return high << 64 | words[record + UsageFields.staged]
+
+    def _add(self, session_id: UUID, who: str | None) -> int:
+        everyone = self._one_more(self._all)
+        caller = 0 if who is None else self._one_more(self._caller(who))
+        return self._sessions.add(
+            _key_of(session_id),
+            everyone,
+            caller,
+            0,
+            self._next_change(),
+            self._ledger.worker.number,
+        )
+
+    def _one_more(self, key: Key) -> int:
+        record = self._callers.find(key)
+        if not record:
+            return self._callers.add(key, 1, 0, 0)
+        self._memory.put(record, self._memory.words[record] + 1)
+        return record
+
+    def _resize(self, session: int, size: int) -> None:
+        words, put = self._memory.words, self._memory.put
+        size = min(size, MOST)
+        more = size - words[session + SessionFields.size]
+        put(session + SessionFields.size, size)
+        put(session + SessionFields.changed, self._next_change())
+        for record in self._records(session):
+            self._stage(record, more)
+
+    def _remove(self, session: int) -> None:
+        words = self._memory.words
+        size = words[session + SessionFields.size]
+        for record in self._records(session):
+            left = words[record + UsageFields.sessions] - 1
+            if left:
+                self._memory.put(record + UsageFields.sessions, left)
+                self._stage(record, -size)
+            else:
+                self._callers.remove(record)
+        self._sessions.remove(session)
+
+    def _records(self, session: int) -> list[int]:
+        """What its directory uses, and its caller, if that is known."""
+        words = self._memory.words
+        directory = words[session + SessionFields.directory]
+        caller = words[session + SessionFields.caller]
+        return [directory, caller] if caller else [directory]
+
+    def _stage(self, record: int, more: int) -> None:
+        """Add to the bytes that somebody stages."""
+        put, before = self._memory.put, self._staged(record)
+        staged = before + more
+        put(record + UsageFields.staged, staged & MOST)
+        if staged >> 64 != before >> 64:
+            put(record + UsageFields.staged_high, staged >> 64)
+
+    def _next_change(self) -> int:
+        changes = self._memory.words[CHANGES] + 1
+        self._memory.put(CHANGES, changes)
+        return changes
+
+
+def _key_of(session_id: UUID) -> Key:
+    number = session_id.int
+    return number >> 64, number & MOST
+
+
+def _id_of(key: Key) -> UUID:
+    return UUID(int=key[0] << 64 | key[1])
