@@ -27,6 +27,7 @@ from benchmarks.servers import (
     buffered,
     nginx,
     nginx_binary,
+    two_workers,
     txbits,
 )
 
@@ -37,6 +38,7 @@ _PARTS = {
     "s3": ["txbits", "boto3", "boto3-threads"],
     "downloads": ["txbits", "nginx", "nginx-sendfile"],
     "client": ["txbits", "nginx"],
+    "relay": ["direct", "relayed"],
     "authentication": ["txbits"],
     "hops": [],
 }
@@ -47,6 +49,7 @@ _ALSO = {
     "s3": [],
     "downloads": [],
     "client": [],
+    "relay": [],
     "authentication": [],
     "hops": [],
 }
@@ -117,6 +120,8 @@ def _sides(options: argparse.Namespace) -> dict[str, Side]:
         bare_loop("bare-threads", "--threads"),
         buffered(),
         txbits(options.server, options.server_option, is_secure=True),
+        two_workers("direct", "bits"),
+        two_workers("relayed", "relayed"),
     ]
     binary = nginx_binary()
     if binary:
@@ -169,7 +174,7 @@ def _run(options: argparse.Namespace, directory: Path) -> None:
                 total=options.total * throughput.MIB,
                 files=options.files,
             )
-        elif part == "throughput":
+        elif part in ("throughput", "relay"):
             throughput.measure(
                 chosen,
                 directory,
@@ -178,6 +183,7 @@ def _run(options: argparse.Namespace, directory: Path) -> None:
                 sizes=throughput.Sizes(
                     options.total * throughput.MIB, options.fragment * throughput.MIB
                 ),
+                part="a" if part == "throughput" else "h",
             )
         elif part == "downloads":
             downloads.measure(

@@ -158,8 +158,13 @@ class Upload(Protocol):
 
 
 class _Exchange:
-    def __init__(self, port: int, context: ssl.SSLContext | None = None) -> None:
-        self._sock = socket.create_connection(("127.0.0.1", port), _SLOWEST_ANSWER)
+    def __init__(
+        self,
+        port: int,
+        context: ssl.SSLContext | None = None,
+        address: str = "127.0.0.1",
+    ) -> None:
+        self._sock = socket.create_connection((address, port), _SLOWEST_ANSWER)
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._more = socket.MSG_MORE
         if context is not None:
@@ -198,6 +203,7 @@ class BITSUpload(_Exchange):
         context: ssl.SSLContext | None = None,
     ) -> None:
         super().__init__(port, context)
+        self._port, self._context = port, context
         self._packets = Packets.for_port(port)
         self._name = b"upload%d" % number
         self._pieces = list(payload.pieces(number, total))
@@ -225,6 +231,20 @@ class BITSUpload(_Exchange):
     def verify(self, files: Path) -> None:
         """Compare the file."""
         _compare(files / self._name.decode("ascii"), self._pieces)
+
+
+class RelayedUpload(BITSUpload):
+    """
+    A session whose fragments reach another worker than the one that has it.
+
+    The worker that has the session listens on 127.0.0.1, the other on 127.0.0.2.
+    """
+
+    def open(self) -> None:
+        """Create the session, and connect to the other worker."""
+        super().open()
+        self.end()
+        _Exchange.__init__(self, self._port, self._context, "127.0.0.2")
 
 
 class PutUpload(_Exchange):

@@ -83,7 +83,7 @@ class Side:
     One of the servers that are compared.
 
     :ivar name: What the command line and the tables call it.
-    :ivar protocol: How it is spoken to: ``"bits"`` or ``"put"``.
+    :ivar protocol: How it is spoken to: ``"bits"``, ``"relayed"`` or ``"put"``.
     :ivar command: Makes the command that starts it.
     :ivar is_secure: Whether it is spoken to over TLS.
     """
@@ -139,6 +139,19 @@ def buffered() -> Side:
         return [sys.executable, "-m", module, str(run.port), str(run.files)]
 
     return Side("buffered", "bits", command)
+
+
+def two_workers(name: str, protocol: str) -> Side:
+    """
+    Two workers: the one on 127.0.0.1 gets all sessions, and the one on 127.0.0.2 passes
+    their packets on to it.
+    """
+
+    def command(run: Run) -> list[str]:
+        module = "benchmarks.two_workers"
+        return [sys.executable, "-m", module, str(run.port), str(run.files)]
+
+    return Side(name, protocol, command)
 
 
 def bare_loop(name: str = "bare", *options: str) -> Side:

@@ -14,12 +14,14 @@ from statistics import median
 from attrs import frozen
 
 from benchmarks.conditions import Bystanders, warm_page_cache
-from benchmarks.driver import BITSUpload, Payload, PutUpload, transfer
+from benchmarks.driver import BITSUpload, Payload, PutUpload, RelayedUpload, transfer
 from benchmarks.report import Goal, goals, middle, paired, table
 from benchmarks.servers import Server, Side, running
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
+
+_UPLOADS = {"bits": BITSUpload, "relayed": RelayedUpload, "put": PutUpload}
 
 
 @frozen
@@ -63,12 +65,14 @@ def measure(
     connections: Sequence[int],
     repetitions: int,
     sizes: Sizes,
+    part: str = "a",
 ) -> None:
     """
     Run all sides in turn, as often as asked, and print what came out.
 
     :param directory: Where the folders of the runs are made.
     :param connections: The numbers of connections to try.
+    :param part: The letter of the part, for the titles.
     """
     payload = Payload(sizes.fragment)
     keep_files = _fits(directory, sizes.total, sides, connections, repetitions)
@@ -87,7 +91,8 @@ def measure(
                     for file in server.run.files.glob("upload*"):
                         file.unlink()
     for count in connections:
-        _tell(count, {side: results[count, side.name] for side in sides}, sizes)
+        runs = {side: results[count, side.name] for side in sides}
+        _tell(part, count, runs, sizes)
 
 
 def _run(
@@ -98,7 +103,7 @@ def _run(
     total: int,
     verify: bool,
 ) -> Transfer:
-    kind = BITSUpload if side.protocol == "bits" else PutUpload
+    kind = _UPLOADS[side.protocol]
     port = server.run.port
     share = total // connections
     context = server.run.client_context()
@@ -147,7 +152,9 @@ def _fits(
     return total * len(sides) * len(connections) * repetitions < free // 2
 
 
-def _tell(count: int, results: dict[Side, list[Transfer]], sizes: Sizes) -> None:
+def _tell(
+    part: str, count: int, results: dict[Side, list[Transfer]], sizes: Sizes
+) -> None:
     mib, gib = sizes.total / MIB, sizes.total / GIB
     on = f"on {count} connection{'s' if count > 1 else ''}"
     rates = {
@@ -157,7 +164,7 @@ def _tell(count: int, results: dict[Side, list[Transfer]], sizes: Sizes) -> None
     rows = []
     for side, runs in results.items():
         closing = ["-", "-"]
-        if side.protocol == "bits":
+        if side.protocol != "put":
             closing = [
                 middle([run.closing for run in runs]),
                 middle([run.closing_cpu for run in runs]),
@@ -174,7 +181,7 @@ def _tell(count: int, results: dict[Side, list[Transfer]], sizes: Sizes) -> None
             ]
         )
     table(
-        f"(a) {mib:.0f} MiB in pieces of {sizes.fragment / MIB:.0f} MiB {on}: "
+        f"({part}) {mib:.0f} MiB in pieces of {sizes.fragment / MIB:.0f} MiB {on}: "
         "median (lowest-highest)",
         [
             "side",
@@ -188,7 +195,7 @@ def _tell(count: int, results: dict[Side, list[Transfer]], sizes: Sizes) -> None
         ],
         rows,
     )
-    goals(f"(a) goals {on}", _reached(rates, cpu))
+    goals(f"({part}) goals {on}", _reached(rates, cpu))
 
 
 def _reached(rates: dict[str, list[float]], cpu: dict[str, list[float]]) -> list[Goal]:
@@ -199,6 +206,7 @@ def _reached(rates: dict[str, list[float]], cpu: dict[str, list[float]]) -> list
     for side, other, rate, cost in (
         ("txbits", "nginx", 0.85, 1.3),
         ("txbits-tls", "nginx-tls", 0.75, 1.6),
+        ("relayed", "direct", 0.7, None),
     ):
         if {side, other} <= rates.keys():
             pair = f"{side} / {other}"

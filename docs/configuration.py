@@ -73,6 +73,7 @@ _EXAMPLES: dict[str, Any] = {
     "admin-listen": "unix:/run/txbits/admin:mode=660",
     "admin-directory": "/logs",
     "health-path": "/health",
+    "workers": "auto",
     "password-file": "/etc/txbits/users",
     "keytab": "/etc/txbits/http.keytab",
     "token-file": "/etc/txbits/tokens",

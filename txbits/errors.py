@@ -170,6 +170,12 @@ class ServerStopping(TemporarilyRefused):
     """
 
 
+class WorkerUnavailable(TemporarilyRefused):
+    """
+    The worker that has the session does not answer: it may be starting again.
+    """
+
+
 class SessionError(Exception):
     """A packet that does not fit the session it names."""
 

@@ -7,6 +7,7 @@ That the library does as it is played here is what :mod:`tests.kerberos` is for.
 from __future__ import annotations
 
 import gc
+import json
 import subprocess
 import sys
 from base64 import b64encode
@@ -242,6 +243,42 @@ class ConnectionTests(NegotiateCase):
         self.known(b"alice", connection)
         self.authenticator = self.make()
         self.assertIsNone(self.known(None, connection))
+
+
+class WorkerTests(NegotiateCase):
+    """A login that another worker is told of."""
+
+    def test_login_holds_at_the_other_worker_for_as_long(self):
+        for realm in ("EXAMPLE.TEST", "SALES.TEST"):
+            connection = {}
+            self.known(f"alice@{realm}".encode(), connection)
+            self.clock.advance(1000)
+            login = json.loads(json.dumps(self.authenticator.login_of(connection)))
+            other, there = self.make(["EXAMPLE.TEST"]), {}
+            other.take_login(there, login)
+            credentials = Credentials({}, connection=there)
+            for seconds, identity in ((0, ALICE), (2599, ALICE), (1, None)):
+                self.clock.advance(seconds)
+                found = self.successResultOf(other.authenticate(credentials))
+                expected = identity if realm == "EXAMPLE.TEST" else None
+                self.assertEqual(found, expected)
+
+    def test_ticket_without_an_end(self):
+        self.patch(self.acceptor, "step", lambda *_: Step(b"", "alice@EXAMPLE.TEST"))
+        connection = {}
+        self.known(b"alice", connection)
+        other, there = self.make(), {}
+        login = json.loads(json.dumps(self.authenticator.login_of(connection)))
+        other.take_login(there, login)
+        self.clock.advance(10**9)
+        credentials = Credentials({}, connection=there)
+        self.assertEqual(self.successResultOf(other.authenticate(credentials)), ALICE)
+
+    def test_login_under_way_is_none(self):
+        connection = {}
+        self.assertIsNone(self.authenticator.login_of(connection))
+        self.refused(b"more", connection, error=CredentialsIncomplete)
+        self.assertIsNone(self.authenticator.login_of(connection))
 
 
 class SeveralStepsTests(NegotiateCase):

@@ -7,7 +7,8 @@ from __future__ import annotations
 import json
 
 from tests.admin.sessions import ON_FIRE, ListView, record
-from tests.web.support import Authenticator, WebCase, request
+from tests.admin.support import request
+from tests.web.support import Authenticator, WebCase
 from txbits.admin import AdminResource
 from txbits.admin.api import SessionsAPI
 from txbits.admin.resource import Operators

@@ -27,6 +27,16 @@ class StateTests(SynchronousTestCase):
             (health.ready().status, health.ready().body), (503, b"stopping\n")
         )
 
+    def test_one_of_several_processes_is_ready_only_if_all_are(self):
+        health = Health(list)
+        health.state = "running"
+        health.elsewhere = ["worker 2 does not run"]
+        self.assertEqual(health.ready().status, 503)
+        self.assertEqual(health.ready().body, b"worker 2 does not run\n")
+        self.assertEqual(health.obstacles_here(), [])
+        health.elsewhere = []
+        self.assertEqual(health.ready().status, 200)
+
     def test_a_server_is_alive_whatever_it_is_doing(self):
         health = Health(list)
         self.assertEqual((health.live().status, health.live().body), (200, b"live\n"))

@@ -30,7 +30,7 @@ from tests.web.support import (
 from txbits._counts import Histogram
 from txbits.admin.delay import LoopDelay
 from txbits.admin.figures import Figures
-from txbits.admin.metrics import CONTENT_TYPE, METRICS, MetricsPage
+from txbits.admin.metrics import CONTENT_TYPE, METRICS, MetricsPage, snapshot
 from txbits.errors import BackendError, CredentialsRejected, CredentialsUncheckable
 from txbits.interfaces import Answer, ICleaning, ICounting, Identity, RequestCount
 from txbits.protocol.refusals import REFUSALS
@@ -176,6 +176,23 @@ class PageTests(MetricsCase):
         self.assertIn(b'txbits_sessions_created_total{directory="/"} 0.0', text)
         self.assertNotIn(b'type="Ping"', text)
         self.assertEqual(text.count(b"# TYPE"), len(METRICS))
+
+    def test_those_of_several_workers_stand_side_by_side(self):
+        self.create()
+        here, there = snapshot(self.page._figures), snapshot(self.page._figures)
+        page = MetricsPage(
+            self.page._figures, self.clock, lambda: succeed({0: here, 3: there})
+        )
+        text = self.successResultOf(page()).body.decode()
+        series = [
+            (sample.labels["worker"], sample.value)
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == "txbits_sessions_created_total"
+        ]
+        self.assertEqual(series, [("0", 1.0), ("3", 1.0)])
+        self.assertEqual(text.count("# TYPE"), len(METRICS))
+        self.assertIn('le="+Inf",worker="3"}', text)
 
     def test_of_the_server(self):
         self.certificates.append(("0.0.0.0:443", 1234.5))

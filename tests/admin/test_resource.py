@@ -5,7 +5,8 @@ The pages of the operator's listener, and who may see them.
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.web.support import Authenticator, WebCase, packet, request
+from tests.admin.support import request
+from tests.web.support import Authenticator, WebCase, packet
 from txbits.admin import AdminResource, Page
 from txbits.admin.pages import see_other
 from txbits.admin.resource import Operators
@@ -74,13 +75,43 @@ class PageTests(AdminCase):
         self.assertEqual(self.made, 0)
 
     def test_a_packet_is_no_request_for_a_page(self):
-        self.assertEqual(self.ask(packet(b"Ping", target=b"/a/page")).status, 405)
+        self.assertEqual(
+            self.ask(packet(b"Ping", target=b"/a/page", host=b"localhost")).status, 405
+        )
 
     def test_a_page_that_fails_is_logged_and_answered(self):
         self.site.resource._pages = {b"/a/page": lambda: 1 / 0}
         response = self.get()
         self.assertEqual((response.status, response.body), (500, b"internal error\n"))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+
+class HostTests(AdminCase):
+    """Where nobody has to log in, other sites cannot give this machine their names."""
+
+    def test_names_that_only_this_machine_can_have_are_taken(self):
+        for host in (
+            *(b"localhost", b"localhost:9100", b"LOCALHOST.", b"a.localhost"),
+            *(b"txbits", b"127.0.0.1:9100", b"[::1]:9100", b"[::1]", b"192.0.2.1"),
+        ):
+            self.assertEqual(self.get(host=host).status, 200, host)
+
+    def test_other_names_are_refused(self):
+        for host in (
+            *(b"evil.example", b"evil.example:9100", b"evil.example.", b"1.2.3.4.5"),
+            *(b"localhost.evil.example", b"127.0.0.1.evil.example"),
+        ):
+            self.assertEqual(self.get(host=host).status, 403, host)
+        self.assertEqual(self.made, 0)
+
+    def test_a_program_that_names_none_is_no_browser(self):
+        response = self.ask(b"GET /a/page HTTP/1.0\r\n\r\n")
+        self.assertEqual(response.status, 200)
+
+    def test_where_one_logs_in_every_name_is_taken(self):
+        told = Authenticator(Identity("alice", "told"))
+        self.operators = Operators(["alice"], lambda: [told])
+        self.assertEqual(self.get(host=b"uploads.example.org").status, 200)
 
 
 class OperatorTests(AdminCase):

@@ -18,6 +18,7 @@ import os, socket, sys
 uploads = socket.create_server(("127.0.0.1", 0))
 admin = socket.socket(socket.AF_UNIX)
 admin.bind("admin")
+os.chmod("admin", 0o640)
 admin.listen()
 for number, listening in enumerate((uploads, admin), 30):
     os.dup2(listening.fileno(), number)
@@ -90,6 +91,7 @@ class SupervisedTests(TestCase):
         self.assertIn(b" 200 OK\r\n", uploads)
         # The path of a socket has at most 107 bytes.
         admin = os.path.relpath(self.folder / "admin")
+        self.assertEqual((self.folder / "admin").stat().st_mode & 0o777, 0o640)
         metrics = await deferToThread(get, socket.AF_UNIX, admin, b"/metrics")
         self.assertIn(b"\ntxbits_connections_made_total 1.0\n", metrics)
         await self.told("WATCHDOG=1")
@@ -103,3 +105,5 @@ class SupervisedTests(TestCase):
         await ended
         # As twistd ends after a signal, when everything has stopped.
         self.assertEqual(self.program.status, -signal.SIGTERM)
+        # Systemd makes these sockets, and listens while there is no server.
+        self.assertTrue((self.folder / "admin").exists())

@@ -51,6 +51,7 @@ ROWS: dict[str, tuple[int, bytes]] = {
     "staged-data-lost": (404, b"0x80070002"),
     "storage-fault": (500, b"0x80004005"),
     "server-stopping": (503, b"0x800700AA"),
+    "worker-unavailable": (503, b"0x800700AA"),
     "internal-error": (500, b"0x80004005"),
     "application-refused": (0, b"0x80190000"),
     "application-unreachable": (502, b"0x80072EFD"),

@@ -2,13 +2,15 @@
 The operator's listener and the health path in a service that was started with a file.
 """
 
+import socket
 from pathlib import Path
 
 from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.admin.support import request
 from tests.service.test_reload import TOP, ReloadCase
-from tests.web.support import request, responses
+from tests.web.support import responses
 from txbits.errors import InvalidSetting
 from txbits.service._operators import check_admin
 from txbits.service.settings import Access, Configuration, Directory
@@ -153,6 +155,32 @@ class SocketTests(ServiceCase):
         ):
             self.assertIn(line + b"\n", response.body)
 
+    def test_the_page_is_that_of_the_service(self):
+        self.start('mount="/a"\nbackend="memory:"', top=self.top)
+        self.uploads(b"/a/none")
+        self.reactor.advance(10)
+        response = self.admin(b"/")
+        self.assertEqual(response.status, 200)
+        for words in (
+            "memory:",
+            socket.gethostname(),
+            "this URL does not accept that method",
+            "Packets in the last hour: now 0.1/s",
+            "✓ Ready",
+        ):
+            self.assertIn(words.encode(), response.body)
+
+    def test_a_stop_ends_the_events_of_the_page(self):
+        self.start('mount="/a"\nbackend="memory:"', top=self.top)
+        peer = Peer(self.service.admin.site, "192.0.2.1")
+        peer.send(request(b"GET", b"/events"))
+        self.assertIn(b"text/event-stream", peer.received())
+        stopped = self.service.stopService()
+        self.reactor.advance(1)
+        self.successResultOf(stopped)
+        self.assertTrue(peer.closed)
+        self.assertTrue(peer.received().endswith(b"0\r\n\r\n"))
+
     def test_its_site_serves_no_uploads_and_the_other_no_pages(self):
         self.start('mount="/a"\nbackend="memory:"', top=self.top)
         self.assertEqual(self.admin(b"/a/b").status, 404)
@@ -226,6 +254,14 @@ class UserTests(ServiceCase):
         operators = self.service.reloader.admin._operators
         self.reload(self.directory, top=self.top(users='["bob"]'))
         self.assertEqual(operators().users, ("bob",))
+
+    def test_what_decides_who_may_look_changes_with_a_reload_only(self):
+        self.start(self.directory, top=self.top())
+        admission = self.service.reloader.admin._admission
+        before, again = admission(), admission()
+        self.assertEqual([*map(id, before)], [*map(id, again)])
+        self.reload(self.directory, top=self.top(users='["bob"]'))
+        self.assertNotEqual([*map(id, before)], [*map(id, admission())])
 
     def test_users_are_asked_for_while_the_listener_waits_for_a_restart(self):
         self.start(self.directory, top=self.top())

@@ -137,7 +137,7 @@ class Reloader:
 
 
 @define(eq=False)
-class FakeSupervisor:
+class FakeServiceManager:
     told: list
     status: object = None
 
@@ -192,7 +192,7 @@ class LifeTests(SynchronousTestCase):
         self.two = Endpoint("two", self.events)
         self.health = Health(list)
         self.told = []
-        self.supervisor = FakeSupervisor(self.told)
+        self.service_manager = FakeServiceManager(self.told)
         self.service = UploadService(
             self.reactor,
             self.process,
@@ -208,7 +208,7 @@ class LifeTests(SynchronousTestCase):
             42,
             Reloader(self.events),
             self.health,
-            self.supervisor,
+            self.service_manager,
             shutdown_timeout=30,
         )
 
@@ -416,7 +416,7 @@ class LifeTests(SynchronousTestCase):
         self.service.admin = AdminListener(
             Listener("--admin-listen: x", "x", endpoint),
             Site(),
-            LoopDelay(self.reactor),
+            [LoopDelay(self.reactor)],
         )
         return endpoint
 
@@ -457,15 +457,16 @@ class LifeTests(SynchronousTestCase):
     def test_the_service_manager_is_told_what_happens(self):
         self.b.starting = Deferred()
         self.start()
-        self.assertEqual((self.told, self.supervisor.status()), ([], "starting"))
+        self.assertEqual((self.told, self.service_manager.status()), ([], "starting"))
         self.b.starting.callback(None)
         self.assertEqual(self.told, ["ready"])
         self.a.open_sessions, self.b.open_sessions = 2, 3
-        self.assertEqual(self.supervisor.status(), "5 sessions open, 0 connections")
+        status = self.service_manager.status()
+        self.assertEqual(status, "5 sessions open, 0 connections")
         self.b.stopping = Deferred()
         stopped = self.stop()
         self.assertEqual(self.told[1:], ["stopping"])
-        self.assertEqual(self.supervisor.status(), "stopping")
+        self.assertEqual(self.service_manager.status(), "stopping")
         self.b.stopping.callback(None)
         self.successResultOf(stopped)
         self.assertEqual(self.told[2:], ["stop"])

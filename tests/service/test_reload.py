@@ -368,6 +368,53 @@ class DirectoryTests(ReloadCase):
         )
 
 
+class TwoStepTests(ReloadCase):
+    """What one of several workers does: it changes when all can."""
+
+    def setUp(self):
+        super().setUp()
+        self.start('backend = "memory:"')
+        self.write(
+            'backend = "memory:"\nallow-overwrites = true',
+            'mount = "/new"\nbackend = "memory:"',
+        )
+        self.prepared = self.reloader.prepare(from_options({"config": str(self.path)}))
+
+    def test_nothing_changes_before_it_is_applied(self):
+        self.successResultOf(self.prepared)
+        self.assertEqual(self.mounted(), {b""})
+        self.assertFalse(self.manager("/").settings.allow_overwrites)
+        lines = self.reloader.apply()
+        self.assertEqual(self.mounted(), {b"", b"new"})
+        self.assertTrue(self.manager("/").settings.allow_overwrites)
+        self.create("/new")
+        self.assertEqual([line.level for line in lines], ["info"])
+        self.assertEqual(self.reloader.counts, {"succeeded": 1})
+
+    def test_what_was_abandoned_leaves_nothing(self):
+        _, plan = self.reloader._prepared
+        (added,) = plan.added
+        self.assertTrue(added.is_started)
+        self.reloader.abandon()
+        self.assertFalse(added.is_started)
+        self.assertEqual(self.mounted(), {b""})
+        self.assertEqual(self.reloader.counts, {"failed": 1})
+        self.reload('backend = "memory:"\nallow-overwrites = true')
+        self.assert_changed("changed /")
+
+    def test_a_stop_in_between_leaves_nothing(self):
+        (added,) = self.reloader._prepared[1].added
+        self.end()
+        self.assertFalse(added.is_started)
+
+    def test_what_is_in_effect_is_not_what_waits_for_a_restart(self):
+        self.successResultOf(self.prepared)
+        self.reloader.apply()
+        self.reload('backend = "disk:elsewhere"', 'mount = "/new"\nbackend = "memory:"')
+        backends = [one.backend for one in self.reloader.in_effect.directories]
+        self.assertEqual(backends, ["memory:", "memory:"])
+
+
 class LaterTests(ReloadCase):
     """What requires a restart is logged at each reload; the rest takes effect."""
 

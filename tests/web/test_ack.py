@@ -195,6 +195,7 @@ class RefusalTests(WebCase):
             (errors.FragmentTooLarge(), refusals.FRAGMENT_TOO_LARGE),
             (errors.SessionLimitReached("", 1), refusals.SESSION_LIMIT_REACHED),
             (errors.ServerStopping("", 1), refusals.SERVER_STOPPING),
+            (errors.WorkerUnavailable("", 1), refusals.WORKER_UNAVAILABLE),
             (errors.OutOfStep("", 1), refusals.OUT_OF_STEP),
             (errors.TotalLengthChanged(), refusals.TOTAL_CHANGED),
             (errors.BodyMismatch(), refusals.BAD_RANGE),

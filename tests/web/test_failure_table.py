@@ -7,7 +7,7 @@ new row gets one.
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.logger import capturedLogs
 from twisted.web.resource import Resource
 
@@ -40,6 +40,7 @@ from txbits.errors import (
     OutOfSpace,
     ParentMissing,
     StagedDataLost,
+    WorkerUnavailable,
 )
 from txbits.protocol.refusals import REFUSALS
 from txbits.sessions import Settings
@@ -505,6 +506,28 @@ class FailureTableTests(WebCase):
             ack = self.ask(data)
             self.assert_refused(ack, "server-stopping", echoed)
             self.assertGreater(int(ack["Retry-After"] or ""), 0)
+
+    def test_worker_unavailable(self) -> None:
+        session_id = self.create_holding(b"hello", 10)
+
+        class Unreachable:
+            """A relay whose other workers cannot be reached."""
+
+            def owner_of(self, *_: object) -> int:
+                return 1
+
+            def pass_on(self, *_: object) -> Deferred[None]:
+                return fail(WorkerUnavailable("it is gone", 10))
+
+        self.serve(relay=Unreachable())
+        for data in (
+            packet(b"Close-Session", session_id),
+            packet(b"Cancel-Session", session_id),
+            fragment(session_id, 5, b"world", 10),
+        ):
+            ack = self.ask(data)
+            self.assert_refused(ack, "worker-unavailable", session_id)
+            self.assertEqual(ack["Retry-After"], "10")
 
     def test_internal_error(self) -> None:
         self.fail_with("create", ZeroDivisionError("the secret is 42"))

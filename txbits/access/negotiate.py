@@ -15,7 +15,8 @@ from __future__ import annotations
 from base64 import b64encode
 from binascii import Error as NotBase64
 from binascii import a2b_base64
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableMapping
+from math import inf
 from typing import Any
 from weakref import WeakSet
 
@@ -39,7 +40,7 @@ from txbits.interfaces import (
     Credentials,
     IAuthenticator,
     Identity,
-    IRemembering,
+    IRelayable,
     checked_user_name,
 )
 
@@ -99,7 +100,7 @@ class _LoggedIn:
     until: float
 
 
-@implementer(IAuthenticator, IRemembering)
+@implementer(IAuthenticator, IRelayable)
 class NegotiateAuthenticator:
     """
     Logs users in with Kerberos.
@@ -154,6 +155,21 @@ class NegotiateAuthenticator:
     def forget(self, credentials: Credentials) -> None:
         """See :class:`~txbits.interfaces.IRemembering`."""
         credentials.connection.pop(self._key, None)
+
+    def login_of(self, connection: MutableMapping[Any, Any]) -> list[Any] | None:
+        """See :class:`~txbits.interfaces.IRelayable`."""
+        known = connection.get(self._key)
+        if not isinstance(known, _LoggedIn):
+            return None
+        left = known.until - self._clock.seconds()
+        return [known.identity.name, known.realm, None if left == inf else left]
+
+    def take_login(self, connection: MutableMapping[Any, Any], login: Any) -> None:
+        """See :class:`~txbits.interfaces.IRelayable`."""
+        name, realm, left = login
+        until = inf if left is None else self._clock.seconds() + left
+        identity = Identity(name, self.scheme)
+        connection[self._key] = _LoggedIn(identity, realm, until)
 
     @deferred
     async def authenticate(self, credentials: Credentials) -> Identity | None:
@@ -258,7 +274,7 @@ class NegotiateAuthenticator:
             )
         is_kept = not credentials.is_proxied
         if is_kept:
-            lifetime = float("inf") if step.lifetime is None else step.lifetime
+            lifetime = inf if step.lifetime is None else step.lifetime
             until = self._clock.seconds() + lifetime
             credentials.connection[self._key] = _LoggedIn(identity, realm, until)
         # Without it, clients learn by a 401 that they have to log in each time.

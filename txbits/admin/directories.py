@@ -128,6 +128,15 @@ class DirectorySessions:
         is_shared = IShared.providedBy(self._manager.backend)
         return is_shared and self._worker.number > 0
 
+    def busiest(self, most: int) -> list[SessionRecord]:
+        """
+        Look at the sessions in which bytes arrive now.
+
+        :param most: How many, at most.
+        :returns: The sessions, those first in which most bytes arrive a second.
+        """
+        return [self._record(one) for one in self._manager.busiest(most)]
+
     def _record(self, one: OpenSession) -> SessionRecord:
         destination = one.destination
         return SessionRecord(

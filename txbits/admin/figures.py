@@ -1,16 +1,24 @@
 """
-Where the figures of a server are.
+Where the figures of a server are, and what measures some of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
 
 from attrs import frozen
 
 from txbits._counts import Counts, Histogram
 from txbits.sessions import SessionManager
 from txbits.web import BITSSite
+
+
+class Activity(Protocol):
+    """Something that goes on while the operator's listener listens."""
+
+    def start(self) -> object: ...
+    def stop(self) -> None: ...
 
 
 @frozen(eq=False)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Literal
 
-from attrs import define
+from attrs import Factory, define
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
@@ -23,10 +23,12 @@ class Health:
     :param managers: Returns the present virtual directories: their mounts, and what
         settles their packets.
     :ivar state: What the server as a whole is doing.
+    :ivar elsewhere: If this process is one of several, why others would refuse uploads.
     """
 
     managers: Callable[[], Iterable[tuple[str, SessionManager]]]
     state: Literal["starting", "running", "stopping"] = "starting"
+    elsewhere: list[str] = Factory(list)
 
     def obstacles(self) -> list[str]:
         """
@@ -34,6 +36,10 @@ class Health:
 
         :returns: A line for each reason; none if the server is ready.
         """
+        return [*self.obstacles_here(), *self.elsewhere]
+
+    def obstacles_here(self) -> list[str]:
+        """The same, but for what other processes of the server have to say."""
         if self.state != "running":
             return [self.state]
         return [

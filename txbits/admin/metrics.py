@@ -47,6 +47,13 @@ _BUCKETS = (*(str(bound) for bound in BOUNDS), "+Inf")
 Values = Iterable[tuple[tuple[str, ...], float | Histogram]]
 
 
+#: The values of all metrics, in the order of :data:`METRICS`.
+Snapshot = list[Values]
+
+#: Reads the values of all workers, by their numbers.
+Everywhere = Callable[[], Deferred[Mapping[int, Snapshot]]]
+
+
 @frozen
 class Definition:
     """
@@ -72,10 +79,15 @@ class Definition:
             for labels, value in self.read(figures)
         ]
 
-    def family(self, values: Values) -> Metric:
-        """Make what ``prometheus_client`` writes."""
+    def family(self, values: Values, more: tuple[str, ...] = ()) -> Metric:
+        """
+        Make what ``prometheus_client`` writes.
+
+        :param more: The names of labels that the values have besides its own.
+        """
+        names = (*self.labels, *more)
         if self.kind == "histogram":
-            histogram = HistogramMetricFamily(self.name, self.help, labels=self.labels)
+            histogram = HistogramMetricFamily(self.name, self.help, labels=names)
             for labels, value in values:
                 assert isinstance(value, Histogram)  # noqa: S101
                 counts = map(float, accumulate(value.counts))
@@ -83,7 +95,7 @@ class Definition:
                 histogram.add_metric(labels, buckets, value.seconds)
             return histogram
         family = CounterMetricFamily if self.kind == "counter" else GaugeMetricFamily
-        simple = family(self.name, self.help, labels=self.labels)
+        simple = family(self.name, self.help, labels=names)
         for labels, value in values:
             assert not isinstance(value, Histogram)  # noqa: S101
             simple.add_metric(labels, value)
@@ -369,6 +381,23 @@ METRICS = (
 )  # fmt: skip
 
 
+def snapshot(figures: Figures) -> Snapshot:
+    """Read the values of all metrics, which change no more."""
+    return [one.snapshot(figures) for one in METRICS]
+
+
+def _side_by_side(snapshots: Mapping[int, Snapshot]) -> Snapshot:
+    """Put the values of several workers together, with a label for the worker."""
+    return [
+        [
+            ((*labels, str(worker)), value)
+            for worker, values in snapshots.items()
+            for labels, value in values[number]
+        ]
+        for number in range(len(METRICS))
+    ]
+
+
 @frozen
 class _Single(Collector):
     """What ``prometheus_client`` collects: one metric."""
@@ -386,10 +415,12 @@ class MetricsPage:
 
     :param figures: Where they are read.
     :param clock: The steady clock.
+    :param everywhere: Reads those of all workers. ``None`` if this process is alone.
     """
 
     _figures: Figures
     _clock: IReactorTime
+    _everywhere: Everywhere | None = None
     _making: Shared[Page] = field(factory=Shared, init=False)
 
     def __call__(self) -> Deferred[Page]:
@@ -401,13 +432,16 @@ class MetricsPage:
         return self._making.run(self._make)
 
     async def _make(self) -> Page:
-        figures, clock = self._figures, self._clock
-        values = [(one, one.snapshot(figures)) for one in METRICS]
+        clock, more = self._clock, ()  # type: Any, tuple[str, ...]
+        if self._everywhere is None:
+            values = snapshot(self._figures)
+        else:
+            values, more = _side_by_side(await self._everywhere()), ("worker",)
         pieces = []
         turn_ends = clock.seconds() + _LONGEST_TURN
-        for definition, read in values:
+        for definition, read in zip(METRICS, values, strict=True):
             # The registry is only asked for what it collects.
-            single: Any = _Single(definition.family(read))
+            single: Any = _Single(definition.family(read, more))
             pieces.append(generate_latest(single))
             if clock.seconds() > turn_ends:
                 await deferLater(clock, 0)

@@ -17,7 +17,14 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from txbits._deferreds import begun
 from txbits.admin.pages import READING, MakePage, Page, not_allowed, write
-from txbits.admin.routes import Route, Visit, form_of, query_of, why_forged
+from txbits.admin.routes import (
+    Route,
+    Visit,
+    form_of,
+    names_this_machine,
+    query_of,
+    why_forged,
+)
 from txbits.admin.tokens import FormTokens
 from txbits.errors import (
     AccessDenied,
@@ -117,6 +124,11 @@ class AdminResource(Resource):
             operators = self._operators()
             if operators is None:
                 caller = Caller(_peer(request), caller.address)
+                if not names_this_machine(request):
+                    raise AccessDenied(
+                        "without logins, the host must be an IP address, localhost or "
+                        "another name without a dot"
+                    )
             else:
                 caller = await operators.admit(request, caller, self._origins)
             page = await self._page(request, caller)

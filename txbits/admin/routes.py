@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
@@ -29,6 +30,9 @@ from txbits.web._streaming import headers_of
 _OURS = (b"same-origin", b"none")
 
 _FORM = b"application/x-www-form-urlencoded"
+
+# At the end of a Host header.
+_PORT = re.compile(rb":[0-9]*$")
 
 #: The field of a form that has its token.
 TOKEN = "token"  # noqa: S105 - its name
@@ -135,6 +139,24 @@ def _fields(text: bytes) -> dict[str, str]:
         )
     except ValueError:
         return {}
+
+
+def names_this_machine(request: Request) -> bool:
+    """
+    Whether a request names a host that only this machine can be.
+
+    Where nobody has to log in, a page of another site could otherwise be made to read
+    ours: its own name leads to this machine for a while (DNS rebinding), for example to
+    a port that ``ssh`` forwards. Such a name has a dot.
+    """
+    (value, *_) = headers_of(request).get(b"host", [b""])
+    name = _PORT.sub(b"", value).decode("latin-1").lower()
+    host = name.strip("[]").rstrip(".")
+    try:
+        ip_address(host)
+    except ValueError:
+        return "." not in host or host.endswith(".localhost")
+    return True
 
 
 def why_forged(visit: Visit, tokens: FormTokens) -> str | None:

@@ -256,6 +256,32 @@ class IRemembering(Interface):
         """
 
 
+class IRelayable(IRemembering):
+    """
+    Optional: an authenticator whose logins hold at all workers of a service.
+
+    A worker that passes a request on to another one tells it who has logged in on the
+    connection of the client, so that the client need not do that once more.
+    """
+
+    def login_of(connection: MutableMapping[Any, Any]) -> object | None:
+        """
+        Tell who has logged in on a connection.
+
+        :param connection: See :attr:`Credentials.connection`.
+        :returns: What :meth:`take_login` needs, as JSON can write it; ``None`` if
+            nobody has.
+        """
+
+    def take_login(connection: MutableMapping[Any, Any], login: Any) -> None:
+        """
+        Take over who has logged in on a connection to another worker.
+
+        :param connection: See :attr:`Credentials.connection`.
+        :param login: What :meth:`login_of` has returned there.
+        """
+
+
 class IKnowing(Interface):
     """
     Optional: an authenticator that can tell who may log in.

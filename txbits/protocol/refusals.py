@@ -294,6 +294,13 @@ SERVER_STOPPING = Refusal(
     "the server is stopping",
     "None needed: the client tries again.",
 )
+WORKER_UNAVAILABLE = Refusal(
+    "worker-unavailable",
+    503,
+    HResult.ERROR_BUSY,
+    "the worker that has the session does not answer",
+    "None needed if it was restarted: the client tries again. Otherwise, see the log.",
+)
 INTERNAL_ERROR = Refusal(
     "internal-error",
     500,

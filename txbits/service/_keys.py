@@ -31,6 +31,7 @@ from txbits.service._kinds import (
     Text,
     Texts,
     Url,
+    Workers,
     shown,
 )
 from txbits.service.settings import Access, Configuration, Directory, Notification
@@ -363,6 +364,10 @@ KEYS = (
         "health-path", Configuration, Path(),
         "Path that tells load balancers whether the server is ready, such as /health.",
         "none",
+    ),
+    Key(
+        "workers", Configuration, Workers(),
+        "Number of processes that serve, or auto for one for each usable CPU.",
     ),
     Key(
         "max-connections", Limits, Number("a whole number of connections"),

@@ -7,6 +7,7 @@ and alternatives are validators of the settings' classes instead.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,6 +17,7 @@ from urllib.parse import unquote_to_bytes
 from attrs import frozen
 
 from txbits._units import DURATIONS, SIZES, parse_duration, parse_size
+from txbits._workers import MOST_WORKERS
 from txbits.errors import InvalidSetting
 from txbits.protocol._fields import LocalProtocolError, check_host_id
 from txbits.protocol.urls import LONGEST_URL
@@ -234,6 +236,27 @@ class Number(Kind):
         ):
             raise InvalidSetting(f"must be {self.what}, not {shown(value)}")
         return number
+
+
+class Workers(Kind):
+    """How many processes: a number, or ``auto`` for the CPUs that may be used."""
+
+    def parse(self, text: str) -> object:
+        return int(text) if text.isascii() and text.isdigit() else text
+
+    def check(self, value: object) -> object:
+        if value == "auto":
+            return min(len(os.sched_getaffinity(0)), MOST_WORKERS)
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int)
+            or not 1 <= value <= MOST_WORKERS
+        ):
+            raise InvalidSetting(
+                f"must be a number of processes from 1 to {MOST_WORKERS}, or auto, not "
+                f"{shown(value)}"
+            )
+        return value
 
 
 _DURATION = f"a duration, such as {DURATIONS}"

@@ -20,22 +20,27 @@ from twisted.internet.defer import (
     maybeDeferred,
 )
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IProtocolFactory,
+    IStreamServerEndpoint,
+)
 from twisted.internet.task import deferLater
 from twisted.logger import ILogObserver, Logger
 from twisted.python.failure import Failure
+from twisted.web.resource import IResource
 
-from txbits._deferreds import deferred, settled
+from txbits._deferreds import Event, deferred, settled
 from txbits._version import versions
 from txbits.admin import Health
-from txbits.admin.delay import LoopDelay
+from txbits.admin.figures import Activity, Figures
 from txbits.errors import InvalidSetting
 from txbits.service._ports import Ports
 from txbits.service._process import Process, in_words, one_line
 from txbits.service._reload import Reloader
 from txbits.service._served import Served
-from txbits.service._supervisor import Supervisor
-from txbits.web import BITSSite
+from txbits.service._service_manager import ServiceManager
+from txbits.web import BITSSite, Relay
 
 _log = Logger()
 
@@ -73,12 +78,38 @@ class AdminListener:
 
     :ivar listener: Its endpoint.
     :ivar site: Serves its connections.
-    :ivar delay: Measures while it listens.
+    :ivar activities: What goes on while it listens.
+    :ivar figures: Where the metrics are read; ``None`` if that is not for others.
     """
 
     listener: Listener
     site: BITSSite
-    delay: LoopDelay
+    activities: Sequence[Activity]
+    figures: Figures | None = None
+
+
+@frozen
+class Relayed:
+    """
+    What other workers pass on.
+
+    :ivar relay: Takes it.
+    :ivar descriptor: The socket that they connect to.
+    :ivar root: Answers it.
+    """
+
+    relay: Relay
+    descriptor: int
+    root: IResource
+
+    def listen(self, ports: Ports) -> None:
+        """
+        Begin to take it.
+
+        :param ports: Gets the port.
+        """
+        port = self.relay.listen(self.descriptor, self.root)
+        ports.add(port, shown_address(port.getHost()), "relay")
 
 
 @define(eq=False, slots=False)
@@ -96,9 +127,13 @@ class UploadService(Service):
     :param health: Is told what the service is doing.
     :param admin: The operator's listener, if there is one. It is the first to listen
         and the last to stop.
-    :param supervisor: Is told what the service is doing.
+    :param service_manager: Is told what the service is doing.
     :param shutdown_timeout: Seconds that stopping may take.
     :ivar make_observer: Makes what ``twistd`` logs with; ``None`` for its own.
+    :param relayed: What other workers pass on, if this is one of several.
+    :ivar turn: If this is one of several workers, is called when all directories have
+        started. The endpoints listen when its Deferred fires; what all workers do is
+        then for the supervisor to log.
     :param ports: Gets what listens for uploads.
     :param admin_ports: Gets what listens for the operator.
     """
@@ -111,12 +146,14 @@ class UploadService(Service):
     connections: int
     reloader: Reloader
     health: Health
-    supervisor: Supervisor
+    service_manager: ServiceManager
     admin: AdminListener | None = None
     shutdown_timeout: float = SHUTDOWN_TIMEOUT
     make_observer: Callable[[], Any] | None = field(default=None, init=False)
-    _is_settled: bool = field(default=False, init=False)
+    turn: Callable[[], Deferred[None]] | None = field(default=None, init=False)
+    _settled: Event = field(factory=Event, init=False)
     _is_hung_up: bool = field(default=False, init=False)
+    relayed: Relayed | None = field(default=None, kw_only=True)
     _ports: Ports = field(factory=Ports, kw_only=True)
     _admin_ports: Ports = field(factory=Ports, kw_only=True)
     _starting: Deferred[None] | None = field(default=None, init=False)
@@ -135,7 +172,7 @@ class UploadService(Service):
     def startService(self) -> None:
         """Begin to start; a backend may need a running reactor."""
         super().startService()
-        _log.info("{versions} starting", versions=versions())
+        self._say("{versions} starting", versions=versions())
         self.reactor.callWhenRunning(self._begin)
 
     def stopService(self) -> Deferred[None]:
@@ -150,7 +187,7 @@ class UploadService(Service):
 
     def _hang_up_came(self) -> None:
         """Read settings and certificates again, but not before all has started."""
-        if self._is_settled:
+        if self._settled.is_set:
             self._reload()
         else:
             self._is_hung_up = True
@@ -158,7 +195,7 @@ class UploadService(Service):
     def _reload(self) -> None:
         # A mistake in one of them does not keep back the other: certificates expire,
         # and permissions are revoked.
-        self.supervisor.reloading()
+        self.service_manager.reloading()
         self.reloader.hangup()
         self._ports.reload()
         self._admin_ports.reload()
@@ -171,11 +208,11 @@ class UploadService(Service):
         for reading in (self.reloader, self._ports, self._admin_ports):
             await reading.over()
         if number == self._reloads and self.health.state == "running":
-            self.supervisor.ready()
+            self.service_manager.ready()
 
     def _begin(self) -> None:
         if self.running:
-            self.supervisor.start(self._status)
+            self.service_manager.start(self._status)
             self.process.on_hangup(self._hang_up_came)
             self._starting = self._start().addErrback(self._cannot_start)
 
@@ -186,8 +223,9 @@ class UploadService(Service):
             address = await _listen(
                 self.admin.listener, self.admin.site, self._admin_ports
             )
-            self.admin.delay.start()
-            _log.info(
+            for activity in self.admin.activities:
+                activity.start()
+            self._say(
                 "listening on {address} for the operator",
                 address=address,
                 endpoint=self.admin.listener.description,
@@ -196,11 +234,15 @@ class UploadService(Service):
             if not self.running:
                 return
             await served.start()
+        if self.relayed is not None:
+            self.relayed.listen(self._ports)
+        if self.turn is not None:
+            await self.turn()
         for listener in self.listeners:
             if not self.running:
                 return
             address = await _listen(listener, self.site, self._ports)
-            _log.info(
+            self._say(
                 "listening on {address} for uploads to {mounts}",
                 address=address,
                 endpoint=listener.description,
@@ -208,9 +250,9 @@ class UploadService(Service):
                 backends=[one.directory.backend for one in self.directories],
             )
         self.process.settle()
-        self._is_settled = True
+        self._settled.set()
         self.health.state = "running"
-        self.supervisor.ready()
+        self.service_manager.ready()
         if self._is_hung_up:
             self._reload()
 
@@ -222,7 +264,7 @@ class UploadService(Service):
         if not failure.check(InvalidSetting):
             line += "; the log has the traceback"
             _log.failure("cannot start: {log_failure}", failure)
-        self.supervisor.failed(line)
+        self.service_manager.failed(line)
         self.process.fail(line)
 
     @deferred
@@ -246,21 +288,49 @@ class UploadService(Service):
                 seconds=self.shutdown_timeout,
             )
             self.process.end_by_force(_FORCE_AFTER)
-        self.supervisor.stop()
-        _log.info("stopped")
+        self.service_manager.stop()
+        self._say("stopped")
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions are open in all directories."""
+        return sum(one.manager.open_sessions for one in self.directories)
+
+    def settled(self) -> Deferred[None]:
+        """Wait until everything has started and listens."""
+        return self._settled.wait()
+
+    @deferred
+    async def reload_certificates(self) -> None:
+        """
+        Read the certificates of all ports again.
+
+        :returns: A Deferred that fires with ``None`` when all are read; it does not
+            fail.
+        """
+        for ports in (self._ports, self._admin_ports):
+            ports.reload()
+        for ports in (self._ports, self._admin_ports):
+            await ports.over()
+
+    def _say(self, text: str, **fields: object) -> None:
+        """Log what one of several workers leaves to the supervisor."""
+        if self.turn is None:
+            _log.info(text, **fields)
 
     def _status(self) -> str:
         """A line about the service, for its manager."""
         if self.health.state != "running":
             return self.health.state
-        sessions = sum(one.manager.open_sessions for one in self.directories)
-        figures = f"{sessions} sessions open, {len(self.site.channels)} connections"
+        figures = (
+            f"{self.sessions} sessions open, {len(self.site.channels)} connections"
+        )
         return "; ".join([figures, *self.health.obstacles()])
 
     @deferred
     async def _wind_down(self) -> None:
         self.health.state = "stopping"
-        self.supervisor.stopping()
+        self.service_manager.stopping()
         if self._starting is not None:
             # A store may be unreachable, or have a great many sessions.
             self._starting.cancel()
@@ -268,12 +338,15 @@ class UploadService(Service):
         did_listen = await _close(self._ports)
         await self.reloader.stop()
         if did_listen:
-            _log.info("stopping: new packets are refused")
+            self._say("stopping: new packets are refused")
         await settled([one.stop() for one in self.directories if one.is_started])
         await self._hang_up(self.site)
+        if self.relayed is not None and self.relayed.relay.site is not None:
+            await self._hang_up(self.relayed.relay.site)
         await _close(self._admin_ports)
         if self.admin is not None:
-            self.admin.delay.stop()
+            for activity in self.admin.activities:
+                activity.stop()
             await self._hang_up(self.admin.site)
 
     @deferred
@@ -294,8 +367,20 @@ async def _listen(listener: Listener, site: BITSSite, ports: Ports) -> str:
     :returns: The address, for the log.
     :raises InvalidSetting: If that is impossible.
     """
+    port = await opened(listener, site)
+    address = shown_address(port.getHost())
+    ports.add(port, address, listener.description)
+    return address
+
+
+async def opened(listener: Listener, factory: IProtocolFactory) -> IListeningPort:
+    """
+    Listen on an endpoint.
+
+    :raises InvalidSetting: If that is impossible, with a whole line.
+    """
     try:
-        port = await listener.endpoint.listen(site)
+        return await listener.endpoint.listen(factory)
     except (CannotListenError, OSError, OverflowError, ValueError) as error:
         # Sockets raise the last two for impossible ports and names.
         line = f"{listener.where}: cannot listen: {in_words(error)}"
@@ -306,9 +391,6 @@ async def _listen(listener: Listener, site: BITSSite, ports: Ports) -> str:
                 "(AmbientCapabilities= in a systemd unit)"
             )
         raise InvalidSetting(line) from error
-    address = _shown(port.getHost())
-    ports.add(port, address, listener.description)
-    return address
 
 
 async def _close(ports: Ports) -> bool:
@@ -327,7 +409,7 @@ async def _close(ports: Ports) -> bool:
     return bool(listening)
 
 
-def _shown(address: Any) -> str:
+def shown_address(address: Any) -> str:
     """Write the address of a port as an operator does."""
     if isinstance(address, UNIXAddress):
         return os.fsdecode(address.name or b"")

@@ -98,6 +98,7 @@ def in_effect(old: Configuration, new: Configuration) -> Configuration:
         listen=old.listen,
         listen_from=old.listen_from,
         limits=old.limits,
+        workers=old.workers,
         log_format=old.log_format,
     )
     if new.admin_listen == old.admin_listen:
@@ -186,6 +187,8 @@ def _of_the_server(old: Configuration, new: Configuration) -> list[str]:
     where, lines = new.listen_from, []
     if new.listen != old.listen:
         lines.append(f"{where}listen: still {', '.join(old.listen)}")
+    if new.workers != old.workers:
+        lines.append(f"{where}workers: still {old.workers}")
     if new.log_format != old.log_format:
         lines.append(f"{where}log-format: still {old.log_format or 'text'}")
     if new.admin_listen != old.admin_listen:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
-from attrs import define, evolve, field
+from attrs import define, evolve, field, frozen
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from txbits._deferreds import Shared, deferred
@@ -28,6 +29,25 @@ from txbits.service.settings import Configuration
 from txbits.web.mounts import Mounts
 
 _log = Logger()
+
+
+@frozen
+class Line:
+    """
+    A line for the log.
+
+    :ivar level: Its level.
+    :ivar text: Its format.
+    :ivar fields: The fields of its event.
+    """
+
+    level: Literal["info", "warn"]
+    text: str
+    fields: dict[str, Any]
+
+    def log(self) -> None:
+        """Write it."""
+        _log.emit(LogLevel.lookupByName(self.level), self.text, **self.fields)
 
 
 @define(eq=False)
@@ -55,6 +75,7 @@ class Reloader:
     _running: Shared[None] = field(factory=Shared, init=False)
     _is_wanted: bool = field(default=False, init=False)
     _is_stopping: bool = field(default=False, init=False)
+    _prepared: tuple[Configuration, Plan] | None = field(default=None, init=False)
     # The new directory that is starting, and what fires when old ones have stopped.
     _starting: Deferred[None] | None = field(default=None, init=False)
     _leaving: list[Deferred[None]] = field(factory=list, init=False)
@@ -67,6 +88,19 @@ class Reloader:
         self._is_wanted = True
         if not self._running.is_running:
             self._running.run(self._run)
+
+    def prepare(self, new: Configuration) -> Deferred[None]:
+        """
+        Get ready to change everything to new settings; nothing changes yet.
+
+        :meth:`apply` or :meth:`abandon` follows. This is for one of several workers,
+        all of which change or none.
+
+        :returns: A Deferred that fires with ``None`` when that is certain to succeed.
+            It fails with :class:`~txbits.errors.InvalidSetting` if the settings cannot
+            be used, and with ``CancelledError`` if the server is stopping.
+        """
+        return self._running.run(partial(self._prepare, lambda: self._plan(new)))
 
     def over(self) -> Deferred[None]:
         """
@@ -88,6 +122,7 @@ class Reloader:
             # It may be waiting for a store that is unreachable.
             self._starting.cancel()
         await self.over()
+        self._forget()
         await DeferredList(self._leaving)
 
     async def _run(self) -> None:
@@ -97,10 +132,9 @@ class Reloader:
 
     async def _reload(self) -> None:
         try:
-            new, plan = await self.in_thread(self._prepare)
-            await self._start(plan.added)
-            self._apply(new, plan)
-            self.counts["succeeded"] += 1
+            await self._prepare(self._read)
+            for line in self.apply():
+                line.log()
         except InvalidSetting as error:
             self.counts["failed"] += 1
             _log.error(
@@ -114,13 +148,24 @@ class Reloader:
             self.counts["failed"] += 1
             _log.failure("reload failed: {log_failure}")
 
-    def _prepare(self) -> tuple[Configuration, Plan]:
+    def _read(self) -> tuple[Configuration, Plan]:
         """Read the file and plan the changes; called in a thread."""
-        reread = self.configuration.reread
-        if reread is None:
+        if self.configuration.reread is None:
             raise InvalidSetting("the server was started without --config")
-        new = reread()
+        return self._plan(self.configuration.reread())
+
+    def _plan(self, new: Configuration) -> tuple[Configuration, Plan]:
         return new, make_plan(self.configuration, new, self.directories, self.builder)
+
+    async def _prepare(self, plan: Callable[[], tuple[Configuration, Plan]]) -> None:
+        """
+        Get ready to change everything.
+
+        :param plan: Plans it; called in a thread.
+        """
+        new, planned = await self.in_thread(plan)
+        await self._start(planned.added)
+        self._prepared = new, planned
 
     async def _start(self, added: list[Served]) -> None:
         """
@@ -146,8 +191,14 @@ class Reloader:
         finally:
             self._starting = None
 
-    def _apply(self, new: Configuration, plan: Plan) -> None:
-        """Apply all changes, without waiting in between."""
+    def apply(self) -> list[Line]:
+        """
+        Change everything to the settings that were prepared, without waiting.
+
+        :returns: What the log is to say about it.
+        """
+        assert self._prepared is not None  # noqa: S101 - by :meth:`prepare`
+        (new, plan), self._prepared = self._prepared, None
         old = self.configuration
         has_new_proxies = old.trusted_proxies != new.trusted_proxies
         changed = [
@@ -163,7 +214,26 @@ class Reloader:
         # What requires a restart is reported again by the next reload.
         self.configuration = self.admin.configuration = in_effect(old, new)
         self.admin.serve(self.mounts)
-        _report(plan, changed, has_new_proxies, new.path)
+        self.counts["succeeded"] += 1
+        return _lines(plan, changed, has_new_proxies, new.path)
+
+    def abandon(self) -> None:
+        """Count a reload that has failed, and forget what was prepared for it."""
+        self.counts["failed"] += 1
+        self._forget()
+
+    def _forget(self) -> None:
+        if self._prepared is not None:
+            (_, plan), self._prepared = self._prepared, None
+            self._leaving += [one.stop() for one in plan.added if one.is_started]
+
+    @property
+    def in_effect(self) -> Configuration:
+        """The settings in effect, also where the file has others by now."""
+        return evolve(
+            self.configuration,
+            directories=tuple(one.directory for one in self.directories),
+        )
 
     def _change(
         self, kept: Kept, proxies: tuple[str, ...], has_new_proxies: bool
@@ -196,11 +266,11 @@ class Reloader:
         return is_other
 
 
-def _report(
+def _lines(
     plan: Plan, changed: list[str], has_new_proxies: bool, path: str | None
-) -> None:
+) -> list[Line]:
     """
-    Log what a reload has changed, and what has to wait.
+    Tell what a reload has changed, and what has to wait.
 
     :param changed: The mounts of the directories whose own settings have changed.
     """
@@ -215,14 +285,14 @@ def _report(
     # Nobody can see whether these files have changed, but they were read.
     asking = [kept.settings.mount for kept in plan.kept if kept.gate.authenticators]
     read = f"; credentials of {', '.join(asking)} read again" if asking else ""
-    _log.info(
-        "settings reloaded: {changes}",
-        changes=("; ".join(changes) or "no changes") + read,
-        path=path,
-        **mounts,
-    )
-    for line in plan.postponed:
-        _log.warn("restart required: {line}", line=line)
+    fields = {"changes": ("; ".join(changes) or "no changes") + read, "path": path}
+    return [
+        Line("info", "settings reloaded: {changes}", {**fields, **mounts}),
+        *(
+            Line("warn", "restart required: {line}", {"line": line})
+            for line in plan.postponed
+        ),
+    ]
 
 
 def _not_released(failure: Failure, mount: str) -> None:

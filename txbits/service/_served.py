@@ -13,6 +13,7 @@ from twisted.logger import Logger
 
 from txbits._deferreds import deferred
 from txbits._ledger import Ledger, SessionLedger
+from txbits._workers import Worker
 from txbits.backends import backend_from_description
 from txbits.errors import BackendError, InvalidSetting
 from txbits.interfaces import BackendContext, IBackend, IExclusive, INotifier, IShared
@@ -22,7 +23,7 @@ from txbits.service._permitted import doubts_about
 from txbits.service.settings import Configuration, Directory
 from txbits.sessions import SessionManager
 from txbits.sessions._abilities import require_abilities
-from txbits.web import BITSResource, Gate
+from txbits.web import BITSResource, Gate, Relay
 
 _log = Logger()
 
@@ -123,10 +124,14 @@ class Builder:
 
     :param reactor: The reactor that backends and notifiers use.
     :param ledger: What all workers count together; ``None`` if this process is alone.
+    :param worker: Which of the processes this is that use the same stores.
+    :param relay: Passes packets on to other workers; ``None`` if this process is alone.
     """
 
     reactor: Any
     ledger: Ledger | None = None
+    worker: Worker = field(factory=Worker)
+    relay: Relay | None = None
     _shared: Shared = field(init=False)
     _started_in: str = field(factory=os.getcwd, init=False)
     _places: list[tuple[Directory, IBackend]] = field(factory=list, init=False)
@@ -174,6 +179,7 @@ class Builder:
             name=directory.mount,
             log_packets=directory.log_packets,
             ledger=self._session_ledger(directory, backend),
+            relay=self.relay,
         )
         return Served(directory, resource, self.reactor)
 
@@ -227,6 +233,7 @@ class Builder:
             notifies,
             self._started_in,
             directory.creates_root,
+            self.worker,
         )
 
     def _backend(self, directory: Directory) -> IBackend:

@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from attrs import field, frozen
-from attrs.validators import ge, gt, in_, optional
+from attrs.validators import ge, gt, in_, le, optional
 
+from txbits._workers import MOST_WORKERS
 from txbits.access._files import read_secret_file
 from txbits.access.permissions import Permission
 from txbits.errors import InvalidSetting
@@ -180,6 +181,7 @@ class Configuration:
     :ivar admin_directory: The mount of the directory whose authentication schemes know
         these users; ``None`` for the only one that has some.
     :ivar health_path: The path that tells load balancers whether the server is ready.
+    :ivar workers: How many processes serve; with 1, the only process does.
     :ivar limits: Limits on connections.
     :ivar trusted_proxies: Addresses and networks of proxies whose word on a client is
         trusted.
@@ -197,6 +199,7 @@ class Configuration:
     admin_users: tuple[str, ...] = ()
     admin_directory: str | None = None
     health_path: str | None = None
+    workers: int = field(default=1, validator=[ge(1), le(MOST_WORKERS)])
     limits: Limits = field(factory=Limits)
     trusted_proxies: tuple[str, ...] = ()
     log_format: Literal["text", "json"] | None = field(

@@ -122,7 +122,7 @@ class ActiveSessions:
     is_disabled: bool
     observer: IPublicationObserver | None = None
     ledger: SessionLedger | None = None
-    counts: Counts = field(factory=Counts, init=False)
+    counts: Counts = field(init=False)
     ages: Ages = field(init=False)
     quota: Quota = field(init=False)
     hides_ids: bool = field(default=False, init=False)
@@ -141,6 +141,7 @@ class ActiveSessions:
     def __attrs_post_init__(self) -> None:
         self.quota = Quota(self.ledger)
         self.is_shared = IShared.providedBy(self.backend)
+        self.counts = Counts(self.wall)
         self.ages = Ages(self.clock, self.wall, self.is_shared)
         self._troubles = Troubles(_log, self.clock.seconds)
 

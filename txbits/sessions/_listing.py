@@ -104,6 +104,26 @@ async def open_session(
     return _known(active, session, None, session.upload.last_progress)
 
 
+def busiest(active: ActiveSessions, most: int) -> list[OpenSession]:
+    """
+    Tell in which sessions bytes arrive, or have arrived within the last seconds.
+
+    :param most: How many to tell of, at most.
+    :returns: The sessions, those first in which most bytes arrive a second.
+    """
+    now = active.clock.seconds()
+    rated = [
+        (rate, session)
+        for session in active.table.values()
+        if session.arrival is not None and (rate := _rate(session, now)) is not None
+    ]
+    chosen = heapq.nlargest(most, rated, key=lambda one: one[0])
+    return [
+        _known(active, session, None, session.upload.last_progress)
+        for _, session in chosen
+    ]
+
+
 class _Lowest:
     """Chooses the sessions of a page from a list of all, in any order."""
 

@@ -55,7 +55,7 @@ from txbits.sessions._endings import (
     expire_session,
 )
 from txbits.sessions._fragments import Fragments, Received
-from txbits.sessions._listing import OpenSession, list_open, open_session
+from txbits.sessions._listing import OpenSession, busiest, list_open, open_session
 from txbits.sessions._replies import open_reply
 from txbits.sessions._rules import Rules
 from txbits.sessions._session import Caller, IRequestBody, Session
@@ -261,6 +261,17 @@ class SessionManager:
         This looks at each session.
         """
         return self._active.idle_for()
+
+    def busiest(self, most: int) -> list[OpenSession]:
+        """
+        Tell in which sessions bytes arrive, or have arrived within the last seconds.
+
+        This looks at each session that this process knows.
+
+        :param most: How many to tell of, at most.
+        :returns: The sessions, those first in which most bytes arrive a second.
+        """
+        return busiest(self._active, most)
 
     def troubles(self) -> list[str]:
         """

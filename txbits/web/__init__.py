@@ -6,8 +6,9 @@ The web: requests become packets, and results become Acks.
 """
 
 from txbits.web._gate import Gate
+from txbits.web._relay import Relay
 from txbits.web._streaming import BITSSite, Limits
 from txbits.web.mounts import NotMounted
 from txbits.web.resource import BITSResource
 
-__all__ = ["BITSResource", "BITSSite", "Gate", "Limits", "NotMounted"]
+__all__ = ["BITSResource", "BITSSite", "Gate", "Limits", "NotMounted", "Relay"]

@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from twisted.web.server import Request
 
 from txbits import errors
-from txbits._counts import Counts
+from txbits._counts import Counts, Refused
 from txbits._deferreds import let_go_of_frames
 from txbits.protocol import refusals
 from txbits.protocol.codec import METHOD, RemoteProtocolError, encode_ack, session_id_of
@@ -54,6 +54,7 @@ _ANSWERS: tuple[tuple[type[Exception], Refusal], ...] = (
     (errors.SessionLimitReached, refusals.SESSION_LIMIT_REACHED),
     (errors.QuotaReached, refusals.QUOTA_REACHED),
     (errors.ServerStopping, refusals.SERVER_STOPPING),
+    (errors.WorkerUnavailable, refusals.WORKER_UNAVAILABLE),
     (errors.OutOfStep, refusals.OUT_OF_STEP),
     (errors.TotalLengthChanged, refusals.TOTAL_CHANGED),
     (errors.BodyMismatch, refusals.BAD_RANGE),
@@ -179,6 +180,21 @@ def refuse(
         _log.debug(log_format, **fields)
     else:
         _log.info(log_format, **fields)
+    if not isinstance(error, errors.CredentialsIncomplete):
+        counts.refused.add(
+            Refused(
+                refusal.name,
+                fields["directory"],
+                caller.address,
+                caller.user and shown(caller.user),
+                fields["destination"],
+                kind,
+                status,
+                hresult,
+                fields["detail"],
+                counts.wall(),
+            )
+        )
     if refusal is not refusals.INTERNAL_ERROR:
         let_go_of_frames(error)
     ack = Ack(

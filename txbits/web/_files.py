@@ -61,6 +61,7 @@ _STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (errors.AccessDenied, 403),
     (errors.UploadsDisabled, 501),
     (errors.ServerStopping, 503),
+    (errors.WorkerUnavailable, 503),
     (errors.NoSuchFile, 404),
     (errors.NoSuchSession, 404),
     (errors.DestinationForbidden, 404),
@@ -176,14 +177,15 @@ class FileResource(Resource):
                 file = found
                 response = respond(request, file, int(self.manager.wall()))
         except Exception as error:  # noqa: BLE001 - the edge: every error is answered
-            self._refuse(request, error)
+            self.refuse(request, error)
         else:
             await self._send(request, file, response)
         finally:
             if file is not None:
                 await file.release()
 
-    def _refuse(self, request: Request, error: Exception) -> None:
+    def refuse(self, request: Request, error: Exception) -> None:
+        """Answer a request that failed, and log it."""
         status = next((to for kind, to in _STATUSES if isinstance(error, kind)), 500)
         count_refused_credentials(self.manager.counts, error)
         log_format = (

@@ -36,6 +36,7 @@ from txbits.interfaces import (
     IAuthenticator,
     Identity,
     IKnowing,
+    IRelayable,
     IRemembering,
 )
 from txbits.protocol.packets import CloseSession
@@ -43,6 +44,7 @@ from txbits.protocol.urls import links_of
 from txbits.sessions import Caller
 from txbits.web._origin import Origins
 from txbits.web._streaming import (
+    TOLD_LOGINS,
     destination_of,
     headers_of,
     invite_body,
@@ -94,6 +96,7 @@ class Gate:
         session is a secret.
     :ivar is_open: Whether it admits every request.
     :ivar hides_ids: Whether the log must not have the ids of sessions.
+    :ivar remembers: Whether a login on a connection holds for later requests.
     """
 
     authenticators: tuple[IAuthenticator, ...] = field(default=(), converter=_in_order)
@@ -104,6 +107,7 @@ class Gate:
 
     is_open: bool = field(init=False)
     hides_ids: bool = field(init=False)
+    remembers: bool = field(init=False)
     _remembering: tuple[Any, ...] = field(init=False)
     _takes_links: bool = field(init=False)
 
@@ -116,8 +120,30 @@ class Gate:
             one for one in self.authenticators if _provides(IRemembering, one)
         ]
         object.__setattr__(self, "_remembering", tuple(remembering))
+        object.__setattr__(self, "remembers", bool(remembering))
         takes_links = any(one.scheme == "link" for one in self.authenticators)
         object.__setattr__(self, "_takes_links", takes_links)
+
+    def logins_of(self, request: Request) -> list[tuple[int, object]]:
+        """
+        Tell who has logged in on the connection of a request.
+
+        :returns: The numbers of authenticators, and what each tells another worker.
+        """
+        memory = memory_of(request)
+        told = [
+            (number, one.login_of(memory))
+            for number, one in enumerate(self.authenticators)
+            if IRelayable.providedBy(one)
+        ]
+        return [(number, login) for number, login in told if login is not None]
+
+    def _take_logins(self, memory: MutableMapping[Any, Any]) -> None:
+        """Take over the logins of which another worker has told, if it has."""
+        for number, login in memory.pop(TOLD_LOGINS, ()):
+            one = self.authenticators[number]
+            if IRelayable.providedBy(one):
+                IRelayable(one).take_login(memory, login)
 
     async def admit(
         self,
@@ -184,6 +210,8 @@ class Gate:
         return Caller(identity, caller.address, grant)
 
     async def _identify(self, credentials: Credentials) -> Identity | None:
+        if self._remembering and TOLD_LOGINS in credentials.connection:
+            self._take_logins(credentials.connection)
         if self._remembering and (
             b"authorization" in credentials.headers
             or (self._takes_links and links_of(credentials.query))
@@ -329,10 +357,19 @@ _FOUND_OUT: Mapping[str, Callable[[_RequestCredentials, Request], object]] = {
     "is_secure": lambda _, request: request.isSecure(),
     "is_proxied": lambda self, _: self._is_proxied(),
     "from_trusted_proxy": lambda self, _: self._is_trusted(),
-    "certificate": lambda _, request: getattr(
-        request.transport, "getPeerCertificate", _no_certificate
-    ),
+    "certificate": lambda _, request: _shower(request),
 }
+
+
+def _shower(request: Request) -> Callable[[], Any]:
+    """What returns the certificate that the client of a request has shown."""
+    # The transport of a request that was passed on is that to another worker. One that
+    # has been answered has no channel.
+    for one in (getattr(request, "channel", None), request.transport):
+        show: Callable[[], Any] | None = getattr(one, "getPeerCertificate", None)
+        if show is not None:
+            return show
+    return _no_certificate
 
 
 def _no_certificate() -> None:

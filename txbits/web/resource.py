@@ -4,8 +4,9 @@ The resource that receives uploads: it reads the packet, and chooses its handler
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import lru_cache
+from collections.abc import Callable, Iterable
+from functools import lru_cache, partial
+from uuid import UUID
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -30,7 +31,7 @@ from txbits.protocol.codec import (
     is_upload_request,
     parse_packet,
 )
-from txbits.protocol.packets import Fragment
+from txbits.protocol.packets import Fragment, Packet
 from txbits.protocol.refusals import METHOD_NOT_ALLOWED
 from txbits.sessions import Caller, SessionManager, Settings
 from txbits.sessions.naming import shown
@@ -39,6 +40,7 @@ from txbits.web._files import FileResource
 from txbits.web._gate import Gate, SessionCredentials
 from txbits.web._origin import Origins
 from txbits.web._packets import HANDLERS
+from txbits.web._relay import Relay
 from txbits.web._streaming import (
     destination_of,
     head_of,
@@ -80,6 +82,9 @@ class BITSResource(Resource):
     :param observer: Called for each file that is published.
     :param name: Where the directory is mounted, for the log, such as ``/uploads``.
     :param log_packets: Whether the log has a line for each packet that is answered.
+    :param relay: Passes packets on to the worker that has their session, if the backend
+        is :class:`~txbits.interfaces.IPartitioned`. It needs a
+        :class:`~txbits.web.BITSSite`. ``None`` if there is only one process.
     :param ledger: Counts the sessions of all workers that serve this directory;
         ``None`` if this process is alone.
     :raises InvalidSetting: If an argument is invalid, or the backend does not support
@@ -105,6 +110,7 @@ class BITSResource(Resource):
         observer: IPublicationObserver | None = None,
         name: str = "",
         log_packets: bool = False,
+        relay: Relay | None = None,
         ledger: SessionLedger | None = None,
     ) -> None:
         super().__init__()
@@ -126,6 +132,7 @@ class BITSResource(Resource):
         self.origins = Origins.of(public_url, trusted_proxies)
         self.identity: Identity | None = None
         self.log_packets = log_packets
+        self._relay = relay
 
     def reconfigure(
         self,
@@ -192,6 +199,7 @@ class BITSResource(Resource):
         view._gate = Gate((), gate.policy, gate.session_credentials)
         view.identity = Identity(name)
         view.log_packets = self.log_packets
+        view._relay = self._relay
         return view
 
     def render(self, request: Request) -> int:
@@ -205,6 +213,9 @@ class BITSResource(Resource):
             if not is_upload_request(request.method, headers):
                 file = self._file(request, destination, caller)
                 if file is not None:
+                    session_id = getattr(file, "session_id", None)
+                    if self._passes_on(request, session_id, file.refuse):
+                        return NOT_DONE_YET
                     return file.render(request)
                 raise RemoteProtocolError(
                     f"the method is {shown(request.method.decode('latin-1'))}",
@@ -215,7 +226,9 @@ class BITSResource(Resource):
             packet = parse_packet(headers, is_short=is_short)
         except (RemoteProtocolError, UploadsDisabled) as error:
             if isinstance(error, BodyWithheld) and not self._gate.is_open:
-                begun(self._refuse_withheld(request, error, destination, caller))
+                refuse_it = self._refusing(Fragment, destination, caller)
+                if not self._passes_on(request, error.session_id, refuse_it):
+                    begun(self._refuse_withheld(request, error, destination, caller))
                 return NOT_DONE_YET
             refuse(
                 request,
@@ -227,12 +240,69 @@ class BITSResource(Resource):
                 hides_id=self._gate.hides_ids,
             )
             return NOT_DONE_YET
+        if self._relay is not None and self._passes_on(
+            request,
+            getattr(packet, "session_id", None),
+            self._refusing(type(packet), destination, caller),
+        ):
+            return NOT_DONE_YET
         handler = HANDLERS[type(packet)](
             self.manager, self._gate, packet, destination, caller, self.origins
         )
         handler.is_logged = self.log_packets
         begun(handler.answer(request))
         return NOT_DONE_YET
+
+    def _refusing(
+        self, packet: type[Packet], destination: tuple[str, ...], caller: Caller
+    ) -> Callable[[Request, Exception], None]:
+        """Make what refuses a packet."""
+        return partial(
+            refuse,
+            destination=destination,
+            caller=caller,
+            packet_type=packet.packet_type,
+            counts=self.manager.counts,
+            hides_id=self._gate.hides_ids,
+        )
+
+    def _passes_on(
+        self,
+        request: Request,
+        session_id: UUID | None,
+        refuse: Callable[[Request, Exception], None],
+    ) -> bool:
+        """
+        Pass a request on if another worker has its session.
+
+        :param session_id: The session that it acts in; ``None`` if it acts in none.
+        :param refuse: Answers it if that worker cannot be reached.
+        :returns: Whether it is passed on.
+        """
+        relay = self._relay
+        if relay is None:
+            return False
+        number = None
+        if session_id is not None:
+            number = relay.owner_of(request, self.manager.backend, session_id)
+        if number is None:
+            if self._gate.remembers:
+                relay.keep_logins_apart(request)
+            return False
+        begun(self._pass_on(relay, request, number, refuse))
+        return True
+
+    async def _pass_on(
+        self,
+        relay: Relay,
+        request: Request,
+        number: int,
+        refuse: Callable[[Request, Exception], None],
+    ) -> None:
+        try:
+            await relay.pass_on(request, number, self._gate)
+        except Exception as error:  # noqa: BLE001 - the edge: every error is answered
+            refuse(request, error)
 
     async def _refuse_withheld(
         self,

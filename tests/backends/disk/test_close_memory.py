@@ -26,7 +26,11 @@ class MemoryCase(DiskCase):
     def remember(self, backend, session):
         """What a release begins with."""
         backend._staging.close_memory.remember(
-            session.session_id, session.destination, None, backend._staging.seconds()
+            session.session_id,
+            session.destination,
+            None,
+            backend._staging.seconds(),
+            in_line=session._stays_published,
         )
 
     def recalls(self, backend, session):

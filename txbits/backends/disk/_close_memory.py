@@ -64,20 +64,27 @@ class CloseMemory:
         destination: tuple[str, ...],
         owner: str | None,
         at: float,
+        *,
+        in_line: bool,
     ) -> None:
         """
         Remember the close of a session that still has its record.
 
         :param at: The time, in seconds since the epoch.
+        :param in_line: Whether the session's line tells as much until :meth:`drop`:
+            it says "published" and nothing else.
         :raises OSError: If that fails.
         :raises OutOfSpace: If there is no room for it.
         """
-        if not self._is_to_be_safe or session_id not in self._table:
-            self._closes.remember(session_id, destination, owner, at)
-            return
-        # Its line keeps it until settle(), first as a published session.
         record = record_of(session_id, destination, owner, at)
-        self._closes.note(record)
+        has_line = self._is_to_be_safe and session_id in self._table
+        if has_line and in_line:
+            # From drop() to settle(), the line has the record itself.
+            self._closes.note(record)
+        else:
+            self._closes.append(record)
+        if not has_line:
+            return
         self._standing[session_id] = record
         if len(self._table.closed) >= self._settles_at:
             self.settle()

@@ -122,7 +122,11 @@ class DiskSession(Staged):
         # Here, since this is called just before the Ack of each Close.
         staging.root.check_news()
         staging.close_memory.remember(
-            self.session_id, self.destination, self.owner, staging.seconds()
+            self.session_id,
+            self.destination,
+            self.owner,
+            staging.seconds(),
+            in_line=self._stays_published,
         )
 
     def _release(self) -> Deferred[None]:
@@ -157,6 +161,14 @@ class DiskSession(Staged):
         else:
             await self.staging.in_thread(translated, self._remove_everything)
 
+    @property
+    def _stays_published(self) -> bool:
+        """
+        Whether "published" is what the record says until the end of the release: it
+        allows nothing else either.
+        """
+        return self.published and self.answers is None
+
     def _remove_everything(self) -> None:
         if self._is_gone:
             return
@@ -167,8 +179,7 @@ class DiskSession(Staged):
                 self._writer.shut()
         # The record is removed last, by close_memory.drop: the session must be found as
         # long as anything is left.
-        if self.answers is not None or not self.published:
-            # Otherwise, "published" is enough: it allows nothing else either.
+        if not self._stays_published:
             self.mark(Phase.RELEASING)
         if self.answers is not None:
             self.answers.remove()

@@ -70,7 +70,7 @@ class KernelSyncs:
     _fsync: Callable[[int], Any]
     _under_way: set[Deferred[None]] = field(factory=set, init=False)
     _waiting: deque[tuple[int, Deferred[None]]] = field(factory=deque, init=False)
-    _beginning: list[Callable[[], None]] = field(factory=list, init=False)
+    _beginning: deque[Callable[[], None]] = field(factory=deque, init=False)
     _is_planned: bool = field(default=False, init=False)
     _rested: Deferred[None] | None = field(default=None, init=False)
 
@@ -131,10 +131,12 @@ class KernelSyncs:
             self._reactor.callLater(0, self._end_turn)
 
     def _end_turn(self) -> None:
-        beginning, self._beginning = self._beginning, []
-        for begin in beginning:
-            begin()
-        self._is_planned = False
+        try:
+            while self._beginning:
+                self._beginning.popleft()()
+        finally:
+            # What they ask for needs no turn of its own.
+            self._is_planned = False
         waiting = self._waiting
         while waiting and (room := MOST_SYNCS - len(self._under_way)):
             self._submit([waiting.popleft() for _ in range(min(room, len(waiting)))])
@@ -144,18 +146,20 @@ class KernelSyncs:
         operations = [self._operation(fd, done) for fd, done in syncs]
         at = 0
         while at < len(syncs):
+            taken = 0
             try:
                 # The kernel takes them in order, up to one that it does not accept.
                 taken = self._context.submit(*operations[at:])
             except (OSError, OverflowError, SystemError, ValueError) as error:
-                # Nothing was tried, so this says nothing about the file.
                 _log.debug("the kernel did not accept an fsync: {error}", error=error)
+            if taken:
+                self._under_way.update(done for _, done in syncs[at : at + taken])
+                at += taken
+            else:
+                # Nothing was tried, so this says nothing about the file.
                 fd, done = syncs[at]
                 self._instead(fd).addBoth(done.callback)
                 at += 1
-            else:
-                self._under_way.update(done for _, done in syncs[at : at + taken])
-                at += taken
 
     def _operation(self, fd: int, done: Deferred[None]) -> Any:
         operation = self._fsync(fd)
@@ -203,9 +207,8 @@ class KernelSyncs:
 
     def connectionLost(self, reason: Failure) -> None:
         """Fail all fsyncs: the reactor no longer watches the descriptor."""
-        beginning, self._beginning = self._beginning, []
-        for begin in beginning:
-            begin()
+        while self._beginning:
+            self._beginning.popleft()()
         abandoned = [*self._under_way, *(done for _, done in self._waiting)]
         self._under_way.clear()
         self._waiting.clear()

@@ -39,8 +39,10 @@ memory than the rest of the connection.
 from __future__ import annotations
 
 from txbits.web._streaming.bodies import DRAIN_LIMIT, READ_SIZE, body_of
+from txbits.web._streaming.channel import MAX_HEAD, StreamingChannel
 from txbits.web._streaming.limits import Limits
 from txbits.web._streaming.request import (
+    TOLD_LOGINS,
     StreamingRequest,
     destination_of,
     directory_of,
@@ -51,13 +53,16 @@ from txbits.web._streaming.request import (
     memory_of,
 )
 from txbits.web._streaming.site import BITSSite
-from txbits.web._streaming.taking import send_some
+from txbits.web._streaming.taking import send_now, send_some
 
 __all__ = [
     "DRAIN_LIMIT",
+    "MAX_HEAD",
     "READ_SIZE",
+    "TOLD_LOGINS",
     "BITSSite",
     "Limits",
+    "StreamingChannel",
     "StreamingRequest",
     "body_of",
     "destination_of",
@@ -67,5 +72,6 @@ __all__ = [
     "invite_body",
     "keeps_alive",
     "memory_of",
+    "send_now",
     "send_some",
 ]

@@ -142,6 +142,11 @@ class StreamingBody:
         rest = 0 if self._length is None else self._length - self.received
         return rest <= DRAIN_LIMIT and not self._expects_continue
 
+    @property
+    def is_held_back(self) -> bool:
+        """Whether the client waits for a 100 Continue, which :meth:`receive` sends."""
+        return self._expects_continue
+
     def invite(self) -> None:
         """Tell a client that waits for a 100 Continue to send the body."""
         rest = 0 if self._length is None else self._length - self.received

@@ -40,6 +40,12 @@ _log = Logger()
 MINIMUM_PROGRESS = 1024
 
 
+class Closable(Protocol):
+    """What ends with a connection."""
+
+    def close(self) -> None: ...
+
+
 class Site(Protocol):
     """What a connection needs of its site."""
 
@@ -67,6 +73,8 @@ class Connection(HTTPChannel):
     :ivar host: The address that the peer has connected to.
     :ivar deadline: The time by which the peer must do what the state awaits, in seconds
         of the site's clock.
+    :ivar attached: What is closed when the connection is lost, after its requests have
+        been told; ``None`` for nothing.
     """
 
     site: Site
@@ -75,6 +83,7 @@ class Connection(HTTPChannel):
     host: IAddress
     state = NEW
     deadline = inf
+    attached: Closable | None = None
     _peer = ""
     _half_closed = False
     _body: StreamingBody | None = None
@@ -157,6 +166,9 @@ class Connection(HTTPChannel):
         # as the long head of a request whose body never came.
         self._body = self._transferDecoder = None
         self.requests = []
+        attached, self.attached = self.attached, None
+        if attached is not None:
+            attached.close()
 
     def readConnectionLost(self) -> None:
         """

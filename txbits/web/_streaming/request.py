@@ -96,6 +96,11 @@ def memory_of(request: Request) -> dict[Any, Any]:
     return memory
 
 
+#: Under this key, :func:`memory_of` has the logins that another worker has told of; see
+#: :class:`txbits.interfaces.IRelayable`. The first that needs them takes them.
+TOLD_LOGINS = object()
+
+
 def invite_body(request: Request) -> None:
     """
     Send a 100 Continue that the client waits for, before the request is refused.
@@ -200,7 +205,9 @@ class Connection(Protocol):
     transport: Any
     persistent: Any
     host: Any
+    attached: Any
 
+    def abort(self) -> None: ...
     def getPeer(self) -> Any: ...
     def take_other(self, data: bytes) -> bool: ...
     def linger_after_response(self) -> None: ...

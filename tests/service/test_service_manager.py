@@ -9,11 +9,11 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from txbits.service._supervisor import Supervisor
+from txbits.service._service_manager import ServiceManager
 
 
-class SupervisorTests(SynchronousTestCase):
-    """``Supervisor``."""
+class ServiceManagerTests(SynchronousTestCase):
+    """``ServiceManager``."""
 
     def setUp(self):
         self.clock = Clock()
@@ -26,8 +26,8 @@ class SupervisorTests(SynchronousTestCase):
         globalLogPublisher.addObserver(self.events.append)
         self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
 
-    def supervisor(self, **variables):
-        return Supervisor.of(self.clock, {"NOTIFY_SOCKET": self.name, **variables})
+    def manager(self, **variables):
+        return ServiceManager.of(self.clock, {"NOTIFY_SOCKET": self.name, **variables})
 
     def told(self):
         """What was told since this was asked last, as lists of lines."""
@@ -46,12 +46,12 @@ class SupervisorTests(SynchronousTestCase):
         ]
 
     def test_states(self):
-        supervisor = self.supervisor()
-        supervisor._monotonic = lambda: 12.5
-        supervisor.ready()
-        supervisor.reloading()
-        supervisor.stopping()
-        supervisor.failed("txbits: no")
+        manager = self.manager()
+        manager._monotonic = lambda: 12.5
+        manager.ready()
+        manager.reloading()
+        manager.stopping()
+        manager.failed("txbits: no")
         self.assertEqual(
             self.told(),
             [
@@ -68,28 +68,28 @@ class SupervisorTests(SynchronousTestCase):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
             other.bind(name)
             self.addCleanup(os.unlink, name)
-            Supervisor.of(self.clock, {"NOTIFY_SOCKET": name}).ready()
+            ServiceManager.of(self.clock, {"NOTIFY_SOCKET": name}).ready()
             self.assertEqual(other.recv(100), b"READY=1")
 
     def test_the_status_is_told_now_and_then(self):
-        supervisor = self.supervisor()
-        supervisor.start(lambda: "7 sessions open")
+        manager = self.manager()
+        manager.start(lambda: "7 sessions open")
         self.assertEqual(self.told(), [["STATUS=7 sessions open"]])
         self.clock.advance(29)
         self.assertEqual(self.told(), [])
         self.clock.advance(1)
         self.assertEqual(self.told(), [["STATUS=7 sessions open"]])
-        supervisor.ready()
+        manager.ready()
         self.assertEqual(self.told(), [["READY=1", "STATUS=7 sessions open"]])
-        supervisor.stop()
+        manager.stop()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_the_watchdog_is_told_three_times_in_its_time(self):
-        supervisor = self.supervisor(WATCHDOG_USEC="6000000")
-        supervisor.start(lambda: "x")
+        manager = self.manager(WATCHDOG_USEC="6000000")
+        manager.start(lambda: "x")
         self.clock.pump([1] * 6)
         self.assertEqual(self.told(), [["WATCHDOG=1", "STATUS=x"]] * 4)
-        supervisor.stop()
+        manager.stop()
 
     def test_the_watchdog_of_another_process_is_not_ours(self):
         for variables, watches in (
@@ -99,26 +99,26 @@ class SupervisorTests(SynchronousTestCase):
             ({"WATCHDOG_USEC": "-1"}, False),
             ({"WATCHDOG_USEC": "x"}, False),
         ):
-            supervisor = self.supervisor(**variables)
-            supervisor.start(lambda: "x")
+            manager = self.manager(**variables)
+            manager.start(lambda: "x")
             (lines,) = self.told()
             self.assertEqual("WATCHDOG=1" in lines, watches, variables)
-            supervisor.stop()
+            manager.stop()
 
     def test_nobody_is_told_without_a_socket(self):
         for variables in ({}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "relative"}):
-            supervisor = Supervisor.of(self.clock, variables)
-            supervisor.start(lambda: 1 / 0)
-            supervisor.ready()
+            manager = ServiceManager.of(self.clock, variables)
+            manager.start(lambda: 1 / 0)
+            manager.ready()
             self.assertEqual(self.clock.getDelayedCalls(), [])
-            supervisor.stop()
+            manager.stop()
         self.assertEqual(self.warnings(), [])
 
     def test_a_socket_that_is_gone_is_told_of_once(self):
         self.socket.close()
-        supervisor = self.supervisor()
-        supervisor.ready()
-        supervisor.stopping()
+        manager = self.manager()
+        manager.ready()
+        manager.stopping()
         (warning,) = self.warnings()
         self.assertEqual(
             warning,
@@ -127,12 +127,12 @@ class SupervisorTests(SynchronousTestCase):
         )
 
     def test_a_service_manager_that_does_not_read_holds_nothing_up(self):
-        supervisor = self.supervisor()
+        manager = self.manager()
         for _ in range(10_000):
-            supervisor.ready()
+            manager.ready()
             if self.warnings():
                 break
         self.assertEqual(len(self.warnings()), 1)
         self.told()
-        supervisor.ready()
+        manager.ready()
         self.assertEqual(self.told(), [["READY=1"]])

@@ -31,7 +31,7 @@ def _microseconds(text: str | None) -> float | None:
 
 
 @define(eq=False)
-class Supervisor:
+class ServiceManager:
     """
     The service manager that has started this process, if one has.
 
@@ -48,11 +48,12 @@ class Supervisor:
     _watchdog: float | None = None
     _monotonic: Callable[[], float] = time.monotonic
     _status: Callable[[], str] | None = field(default=None, init=False)
+    _is_well: Callable[[], bool] | None = field(default=None, init=False)
     _call: IDelayedCall | None = field(default=None, init=False)
     _has_failed: bool = field(default=False, init=False)
 
     @classmethod
-    def of(cls, reactor: Any, environment: Mapping[str, str]) -> Supervisor:
+    def of(cls, reactor: Any, environment: Mapping[str, str]) -> ServiceManager:
         """Find it by the variables of sd_notify(3) and sd_watchdog_enabled(3)."""
         address = environment.get("NOTIFY_SOCKET")
         if not address or address[0] not in "/@":
@@ -62,12 +63,17 @@ class Supervisor:
             watchdog = None
         return cls(reactor, address, watchdog)
 
-    def start(self, status: Callable[[], str]) -> None:
+    def start(
+        self, status: Callable[[], str], is_well: Callable[[], bool] | None = None
+    ) -> None:
         """
         Begin to tell at intervals that the reactor still runs, and how things are.
 
         :param status: Returns a line for operators.
+        :param is_well: Is called each time, and returns whether what does not depend on
+            the reactor is well, too; otherwise the watchdog is not told.
         """
+        self._is_well = is_well
         if self._address is not None:
             self._status = status
             self._tick()
@@ -105,7 +111,8 @@ class Supervisor:
         if self._watchdog is not None:
             interval = min(interval, self._watchdog / _SHARE)
         self._call = self._reactor.callLater(interval, self._tick)
-        alive = [] if self._watchdog is None else ["WATCHDOG=1"]
+        is_well = self._is_well is None or self._is_well()
+        alive = ["WATCHDOG=1"] if is_well and self._watchdog is not None else []
         self._tell(*alive, *self._state())
 
     def _state(self) -> list[str]:

@@ -1,0 +1,696 @@
+"""
+The parts of several workers, each for itself; real processes are in
+``tests/integration/test_workers.py``.
+"""
+
+import json
+import os
+import pickle
+import socket
+
+from attrs import define, evolve, field
+from twisted.application.service import IService
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import CannotListenError, ConnectionLost
+from twisted.internet.protocol import Factory
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.logger import Logger, formatEvent, globalLogPublisher
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from txbits._ledger import Ledger
+from txbits._workers import Worker
+from txbits.errors import InvalidSetting
+from txbits.service._logs import json_line
+from txbits.service._reading import from_options
+from txbits.service._reload import Line
+from txbits.service._workers import _supervisor
+from txbits.service._workers._channel import Channel, PeerFailed, read_first
+from txbits.service._workers._log import Events, Output, PipeObserver, WorkerError
+from txbits.service._workers._member import Member, Shares
+from txbits.service._workers._sockets import OpeningReactor, Sockets
+from txbits.service._workers._supervisor import Supervisor
+from txbits.service.maker import supervise
+
+
+class ChannelTests(SynchronousTestCase):
+    """``Channel``, with both ends in memory."""
+
+    def setUp(self):
+        self.lost = []
+        self.told = []
+        self.later = Deferred()
+        handlers = {
+            "add": lambda one, other: one + other,
+            "later": lambda: self.later,
+            "refuse": self.refuse,
+            "fail": self.fail_there,
+            "tell": self.told.append,
+        }
+        self.here = Channel({}, lambda: self.lost.append("here"))
+        self.there = Channel(handlers, lambda: self.lost.append("there"))
+        for channel in (self.here, self.there):
+            channel.makeConnection(StringTransport())
+
+    def refuse(self):
+        raise InvalidSetting("mount: must not be empty")
+
+    def fail_there(self):
+        raise ZeroDivisionError("nothing")
+
+    def carry(self):
+        """Deliver what both have written."""
+        for one, other in ((self.here, self.there), (self.there, self.here)):
+            written = one.transport.value()
+            one.transport.clear()
+            other.dataReceived(written)
+
+    def test_an_answer_comes_back(self):
+        answer = self.here.ask("add", 2, 3)
+        self.carry()
+        self.assertEqual(self.successResultOf(answer), 5)
+
+    def test_answers_may_come_in_another_order(self):
+        first, second = self.here.ask("later"), self.here.ask("add", "a", "b")
+        self.carry()
+        self.assertEqual(self.successResultOf(second), "ab")
+        self.assertNoResult(first)
+        self.later.callback({"sessions": 1})
+        self.carry()
+        self.assertEqual(self.successResultOf(first), {"sessions": 1})
+
+    def test_what_is_told_has_no_answer(self):
+        self.here.tell("tell", "x")
+        self.carry()
+        self.assertEqual(self.told, ["x"])
+        self.assertEqual(self.there.transport.value(), b"")
+
+    def test_a_wrong_setting_is_raised_where_it_was_asked_for(self):
+        answer = self.here.ask("refuse")
+        self.carry()
+        error = self.failureResultOf(answer, InvalidSetting).value
+        self.assertEqual(str(error), "mount: must not be empty")
+
+    def test_a_bug_is_logged_there_and_told_here(self):
+        answer = self.here.ask("fail")
+        self.carry()
+        self.assertIn(
+            "fail: nothing", str(self.failureResultOf(answer, PeerFailed).value)
+        )
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_nobody_waits_for_one_who_is_gone(self):
+        before = self.here.ask("later")
+        self.here.connectionLost(Failure(ConnectionLost()))
+        after = self.here.ask("later")
+        self.here.tell("tell", "x")
+        for answer in (before, after):
+            self.failureResultOf(answer, ConnectionLost)
+        self.assertEqual(self.lost, ["here"])
+
+    def test_the_first_message_can_be_read_before_there_is_a_reactor(self):
+        ours, theirs = socket.socketpair()
+        self.addCleanup(theirs.close)
+        self.here.begin({"worker": 1})
+        self.here.tell("stop")
+        ours.sendall(self.here.transport.value())
+        self.assertEqual(read_first(theirs), {"worker": 1})
+        ours.close()
+        self.assertNotEqual(theirs.recv(100), b"")
+        self.assertRaises(EOFError, read_first, theirs)
+
+
+class LogTests(SynchronousTestCase):
+    """What a worker logs, in the supervisor."""
+
+    def setUp(self):
+        self.events = []
+        globalLogPublisher.addObserver(self.events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
+        self.reader, self.writer = os.pipe()
+        self.addCleanup(os.close, self.reader)
+        self.log = Logger("txbits.x", observer=PipeObserver(self.writer))
+        self.received = Events(3)
+
+    def pass_on(self, size=65536):
+        """Deliver what is in the pipe, some bytes at a time."""
+        os.close(self.writer)
+        while data := os.read(self.reader, size):
+            self.received.received(data)
+        self.received.ended()
+
+    def test_an_event_keeps_its_text_its_fields_and_its_time(self):
+        self.log.info("{name} is\n{size} long", name="\xe4\u20ac", size=7, it=object())
+        self.pass_on(5)
+        (event,) = self.events
+        self.assertEqual(formatEvent(event), "\xe4\u20ac is\n7 long")
+        self.assertEqual(event["log_namespace"], "txbits.x")
+        self.assertEqual(event["log_level"].name, "info")
+        self.assertEqual(event["log_system"], "worker 3: txbits.x#info")
+        told = json.loads(json_line(event))
+        self.assertEqual((told["name"], told["size"]), ("\xe4\u20ac", 7))
+        self.assertEqual(told["worker"], 3)
+        self.assertNotIn("it", told)
+
+    def test_a_failure_keeps_its_traceback(self):
+        try:
+            raise ZeroDivisionError("nothing")
+        except ZeroDivisionError:
+            self.log.failure("failed")
+        self.pass_on()
+        (event,) = self.events
+        traceback = event["log_failure"].getTraceback()
+        self.assertIn("ZeroDivisionError: nothing", traceback)
+        self.assertEqual(json.loads(json_line(event))["traceback"], traceback)
+        (failure,) = self.flushLoggedErrors(WorkerError)
+        self.assertEqual(
+            failure.getErrorMessage(), "builtins.ZeroDivisionError: nothing"
+        )
+
+    def test_many_events_arrive_in_their_order(self):
+        for number in range(50):
+            self.log.debug("{number}", number=number)
+        self.pass_on(97)
+        self.assertEqual(
+            [formatEvent(event) for event in self.events], [str(n) for n in range(50)]
+        )
+
+    def test_a_line_that_was_cut_is_logged_as_it_is(self):
+        self.log.info("one")
+        os.write(self.writer, b'{"time": 17')
+        self.pass_on()
+        self.assertEqual(
+            [formatEvent(event) for event in self.events],
+            ["one", 'worker 3 left an incomplete line: {"time": 17'],
+        )
+
+    def test_a_worker_without_a_supervisor_logs_nowhere(self):
+        os.close(self.reader)
+        self.reader = os.open(os.devnull, os.O_RDONLY)
+        self.log.info("nobody")
+        os.close(self.writer)
+        self.assertEqual(self.events, [])
+
+    def test_what_the_interpreter_says_is_logged(self):
+        output = Output(3)
+        for piece in (b"Fatal er", b"ror\nmore", b"\n", b"end"):
+            output.received(piece)
+        output.ended()
+        self.assertEqual(
+            [formatEvent(event) for event in self.events],
+            ["worker 3: Fatal error", "worker 3: more", "worker 3: end"],
+        )
+
+
+class SocketsTests(SynchronousTestCase):
+    """``OpeningReactor``: real sockets that nobody accepts from."""
+
+    def open(self, count=3, port=0, interface="127.0.0.1"):
+        sockets = OpeningReactor(MemoryReactorClock(), count).listenTCP(
+            port, Factory(), 5, interface
+        )
+        self.addCleanup(sockets.stopListening)
+        return sockets
+
+    def test_each_worker_has_a_socket_of_one_address(self):
+        for interface in ("127.0.0.1", "::1"):
+            sockets = self.open(interface=interface)
+            names = {sockets.of(number).getsockname() for number in range(3)}
+            self.assertEqual(len(names), 1)
+            self.assertEqual(len({sockets.of(n).fileno() for n in range(3)}), 3)
+            self.assertFalse(sockets.is_shared)
+            self.assertEqual(sockets.getHost().port, names.pop()[1])
+
+    def test_nobody_can_connect_before_it_listens(self):
+        sockets = self.open()
+        address = ("127.0.0.1", sockets.getHost().port)
+        self.assertRaises(ConnectionRefusedError, socket.create_connection, address)
+        sockets.startListening()
+        socket.create_connection(address).close()
+
+    def test_a_port_that_workers_of_others_have_is_taken(self):
+        port = self.open().getHost().port
+        # Without listening sockets, SO_REUSEADDR lets everybody bind.
+        other = self.open(port=port)
+        other.startListening()
+        error = self.assertRaises(CannotListenError, self.open, port=port)
+        self.assertIn("in use", str(error.socketError))
+
+    def test_a_unix_socket_is_shared_and_removed_at_the_end(self):
+        path = os.path.relpath(self.mktemp())
+        reactor = MemoryReactorClock()
+        sockets = OpeningReactor(reactor, 3).listenUNIX(path, Factory(), mode=0o640)
+        self.assertTrue(sockets.is_shared)
+        self.assertIs(sockets.of(0), sockets.of(2))
+        self.assertEqual(os.stat(path).st_mode & 0o777, 0o640)
+        stopped = sockets.stopListening()
+        reactor.advance(0)
+        self.successResultOf(stopped)
+        self.assertFalse(os.path.exists(path))
+
+    def test_a_socket_of_systemd_keeps_its_number(self):
+        bound = socket.create_server(("127.0.0.1", 0))
+        reactor = OpeningReactor(MemoryReactorClock(), 3)
+        sockets = reactor.adoptStreamPort(bound.fileno(), socket.AF_INET, Factory())
+        self.addCleanup(sockets.stopListening)
+        self.assertEqual(sockets.number, bound.fileno())
+        address = bound.getsockname()
+        bound.close()
+        socket.create_connection(address).close()
+
+
+class FakeMember:
+    """A worker without a process; a test lets it start, answer and end."""
+
+    def __init__(self, number, on_started, metrics):
+        self.number, self.on_started, self.metrics = number, on_started, metrics
+        self.state, self.line, self.how, self.report = "starting", None, "", {}
+        self.is_replaced, self.pid, self.is_there = False, 100 + number, True
+        self.calls, self.answers, self.is_well = [], {}, True
+        self._ended = Deferred()
+
+    def start(self, reactor, worker, configuration, directory, shares):
+        self.worker, self.configuration = worker, configuration
+
+    def ask(self, what, *arguments):
+        self.calls.append(what)
+        answer = self.answers.get(what, succeed(None))
+        return answer() if callable(answer) else answer
+
+    def tell(self, what, *arguments):
+        self.calls.append(what)
+        if what == "stop":
+            self.end("ended with status 0")
+
+    def look(self):
+        return self.is_well
+
+    def kill(self):
+        self.end("was killed by SIGKILL")
+
+    def replace(self):
+        self.is_replaced = True
+        self.kill()
+
+    def ended(self):
+        return self._ended
+
+    def has_started(self):
+        self.state = "started"
+        self.on_started(self)
+
+    def end(self, how):
+        if self.is_there:
+            self.is_there, self.how = False, how
+            self._ended.callback(None)
+
+
+@define(eq=False, slots=False)
+class FakeProcess:
+    lines: list = field(factory=list)
+
+    def fail(self, line):
+        self.lines.append(line)
+
+    def make_room(self, connections):
+        """Needs none."""
+
+    def settle(self):
+        """Needs nothing."""
+
+    def on_hangup(self, react):
+        self.hang_up = react
+
+
+@define(eq=False)
+class FakeServiceManager:
+    told: list = field(factory=list)
+    status: object = None
+    is_well: object = None
+
+    def start(self, status, is_well):
+        self.status, self.is_well = status, is_well
+
+    def ready(self):
+        self.told.append("ready")
+
+    def reloading(self):
+        self.told.append("reloading")
+
+    def stopping(self):
+        self.told.append("stopping")
+
+    def failed(self, line):
+        self.told.append(line)
+
+    def stop(self):
+        self.told.append("stop")
+
+
+class SupervisorTests(SynchronousTestCase):
+    """``Supervisor``, with workers that are none, and a clock."""
+
+    def setUp(self):
+        self.reactor = MemoryReactorClock()
+        self.members = []
+        self.patch(_supervisor, "Member", self.member)
+        self.events = []
+        globalLogPublisher.addObserver(self.events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
+        self.configuration = evolve(
+            from_options({"backend": f"disk:{self.mktemp()}"}), workers=2, listen=()
+        )
+        self.process, self.manager = FakeProcess(), FakeServiceManager()
+        self.service = Supervisor(
+            self.reactor,
+            self.process,
+            self.configuration,
+            [],
+            None,
+            self.manager,
+            lambda function: succeed(function()),
+        )
+        self.addCleanup(self.stop)
+
+    def stop(self):
+        if self.service.running:
+            return self.successResultOf(self.service.stopService())
+        return None
+
+    def member(self, number, on_started, metrics):
+        self.members.append(FakeMember(number, on_started, metrics))
+        return self.members[-1]
+
+    def start(self):
+        self.service.startService()
+        self.reactor.run()
+
+    def open(self):
+        self.start()
+        for member in self.members:
+            member.has_started()
+
+    def lines(self):
+        return [formatEvent(event) for event in self.events]
+
+    def test_it_is_a_service(self):
+        self.assertTrue(verifyObject(IService, self.service))
+
+    def test_none_accepts_before_all_have_started(self):
+        self.start()
+        first, second = self.members
+        self.assertEqual(
+            [one.worker for one in self.members], [Worker(0, 2), Worker(1, 2)]
+        )
+        first.has_started()
+        self.assertEqual((first.calls, second.calls), ([], []))
+        self.assertEqual(self.manager.status(), "starting")
+        self.assertTrue(self.manager.is_well())
+        second.has_started()
+        for member in self.members:
+            self.assertEqual(member.calls[0], "listen")
+            self.assertEqual(member.state, "running")
+        self.assertEqual(self.manager.told, ["ready"])
+
+    def test_a_worker_that_cannot_start_ends_the_service(self):
+        self.start()
+        self.members[1].line = "txbits: root: cannot be used"
+        self.members[1].end("ended with status 1")
+        self.members[0].end("ended with status 1")
+        self.assertEqual(self.process.lines, ["txbits: root: cannot be used"])
+        self.assertEqual(self.manager.told, ["txbits: root: cannot be used"])
+
+    def test_a_worker_that_dies_while_it_starts_ends_the_service(self):
+        self.start()
+        self.members[0].end("was killed by SIGKILL")
+        (line,) = self.process.lines
+        self.assertIn("worker 0 was killed by SIGKILL before", line)
+
+    def test_a_worker_that_dies_has_a_successor_later_each_time(self):
+        self.open()
+        self.members[0].end("was killed by SIGSEGV")
+        self.assertIn(
+            "worker 0, pid 100, was killed by SIGSEGV; the next one starts in 0.1 s",
+            self.lines(),
+        )
+        self.assertEqual(len(self.members), 2)
+        self.reactor.advance(0.1)
+        self.assertEqual(len(self.members), 3)
+        self.members[2].line = "txbits: no space"
+        self.members[2].end("ended with status 1")
+        self.assertIn(
+            "worker 0, pid 100, ended with status 1; the next one starts in 0.2 s: "
+            "txbits: no space",
+            self.lines(),
+        )
+        self.reactor.advance(0.2)
+        self.members[3].has_started()
+        self.assertEqual(self.members[3].state, "running")
+        self.reactor.advance(60)
+        self.members[3].end("was killed by SIGKILL")
+        self.assertIn("starts in 0.1 s", self.lines()[-1])
+        for _ in range(12):
+            self.reactor.advance(30)
+            self.members[-1].end("ended with status 1")
+        self.assertIn("starts in 30.0 s", self.lines()[-1])
+        self.assertEqual(self.process.lines, [])
+
+    def test_the_others_know_who_runs(self):
+        self.open()
+        told = self.members[1].calls.count("running")
+        self.members[0].end("was killed by SIGKILL")
+        self.assertEqual(self.members[1].calls.count("running"), told + 1)
+        self.assertTrue(self.manager.status().startswith("1 of 2 workers run; "))
+        self.assertFalse(self.manager.is_well())
+        self.reactor.advance(0.1)
+        self.members[2].has_started()
+        self.assertEqual(self.members[1].calls.count("running"), told + 2)
+        self.assertTrue(self.manager.is_well())
+        self.members[2].is_well = False
+        self.assertFalse(self.manager.is_well())
+
+    def test_metrics_are_those_of_all_who_answer(self):
+        self.open()
+        self.members[0].answers["metrics"] = succeed(["zero"])
+        self.members[1].answers["metrics"] = succeed(["one"])
+        metrics = self.members[0].metrics
+        self.assertEqual(self.successResultOf(metrics()), {0: ["zero"], 1: ["one"]})
+        self.members[0].answers["metrics"] = fail(ConnectionLost())
+        self.assertEqual(self.successResultOf(metrics()), {1: ["one"]})
+
+    def test_a_stop_reaches_all_and_starts_none(self):
+        self.open()
+        self.members[0].end("was killed by SIGKILL")
+        stopped = self.service.stopService()
+        self.successResultOf(stopped)
+        self.assertEqual(self.members[1].calls[-1], "stop")
+        self.reactor.advance(60)
+        self.assertEqual(len(self.members), 2)
+        self.assertEqual(self.manager.told[-2:], ["stopping", "stop"])
+
+    def test_what_does_not_stop_is_killed(self):
+        self.open()
+        self.members[0].tell = lambda what: None
+        stopped = self.service.stopService()
+        self.assertNoResult(stopped)
+        self.reactor.advance(36)
+        self.successResultOf(stopped)
+        self.assertEqual(self.members[0].how, "was killed by SIGKILL")
+
+    def reload(self, prepare=(None, None), apply=(None, None), reread=None):
+        """SIGHUP; ``None`` is success."""
+        self.new = evolve(self.configuration, health_path="/new")
+        self.service.configuration = evolve(
+            self.configuration, reread=reread or (lambda: self.new)
+        )
+        line = Line("info", "settings reloaded: {changes}", {"changes": "x"})
+        for member, ready, changed in zip(self.members, prepare, apply, strict=False):
+            member.answers["prepare"] = succeed(None) if ready is None else fail(ready)
+            member.answers["apply"] = (
+                succeed((self.new, [line])) if changed is None else fail(changed)
+            )
+        self.process.hang_up()
+
+    def test_all_change_if_all_can(self):
+        self.open()
+        self.reload()
+        for member in self.members:
+            self.assertEqual(member.calls[-3:], ["prepare", "apply", "certificates"])
+        self.assertIs(self.service.configuration, self.new)
+        self.assertEqual(self.lines().count("settings reloaded: x"), 1)
+        self.assertEqual(self.manager.told, ["ready", "reloading", "ready"])
+
+    def test_none_changes_if_one_cannot(self):
+        self.open()
+        self.reload(prepare=(None, InvalidSetting("keys: cannot be read")))
+        self.assertEqual(
+            self.members[0].calls[-3:], ["prepare", "abandon", "certificates"]
+        )
+        # It forgets nothing, but counts the failure.
+        self.assertEqual(
+            self.members[1].calls[-3:], ["prepare", "abandon", "certificates"]
+        )
+        self.assertIsNone(self.service.configuration.health_path)
+        self.assertIn(
+            "reload failed, keeping the old settings: keys: cannot be read",
+            self.lines(),
+        )
+
+    def test_a_file_with_a_mistake_reaches_no_worker(self):
+        def reread():
+            raise InvalidSetting("x.toml: not valid TOML")
+
+        self.open()
+        self.reload(reread=reread)
+        for member in self.members:
+            self.assertNotIn("prepare", member.calls)
+            self.assertEqual(member.calls[-2:], ["abandon", "certificates"])
+        self.assertIn("x.toml: not valid TOML", self.lines()[-1])
+
+    def test_who_dies_meanwhile_keeps_nobody_back(self):
+        self.open()
+        self.reload(prepare=(ConnectionLost(), None))
+        self.assertIs(self.service.configuration, self.new)
+        self.reactor.advance(0)
+        self.assertIs(self.members[2].configuration, self.new)
+
+    def test_who_does_not_change_is_replaced(self):
+        self.open()
+        self.reload(apply=(None, PeerFailed("bug")))
+        self.assertEqual(self.members[1].how, "was killed by SIGKILL")
+        self.reactor.advance(0)
+        self.assertEqual(self.members[2].number, 1)
+        self.assertIs(self.members[2].configuration, self.new)
+        self.assertNotIn("SIGKILL", "".join(self.lines()))
+
+    def test_who_is_still_starting_is_started_again(self):
+        self.open()
+        self.members[0].end("was killed by SIGKILL")
+        self.reactor.advance(0.1)
+        self.members.pop(0)
+        self.members.reverse()
+        starting = self.members[0]
+        self.reload()
+        self.assertNotIn("prepare", starting.calls)
+        self.assertTrue(starting.is_replaced)
+        self.assertIs(self.members[-1].configuration, self.new)
+
+    def test_a_signal_before_all_have_started_waits(self):
+        self.start()
+        self.reload()
+        self.assertEqual(self.members[0].calls, [])
+        for member in self.members:
+            member.has_started()
+        self.assertIn("apply", self.members[0].calls)
+
+    def test_a_server_without_a_file_reads_certificates_only(self):
+        self.open()
+        self.process.hang_up()
+        self.assertEqual(self.members[0].calls[-1], "certificates")
+        self.assertNotIn("prepare", self.members[0].calls)
+
+
+class MemberTests(SynchronousTestCase):
+    """``Member``, with a reactor that starts no process."""
+
+    def start(self, reactor):
+        member = Member(1, lambda member: None, lambda: None)
+        pair = [socket.socket(socket.AF_UNIX) for _ in range(2)]
+        relays, adopted = Sockets(pair), Sockets([socket.socket()], number=4)
+        ledger = Ledger.create(2)
+        for close in (relays.stopListening, adopted.stopListening, ledger.close):
+            self.addCleanup(close)
+        shares = Shares(
+            listeners=[adopted],
+            admin=None,
+            relays=relays,
+            paths=("0", "1"),
+            secret=b"secret",
+            ledger=ledger,
+        )
+        member.start(reactor, Worker(1, 2), from_options({}), "/", shares)
+        self.ledger = ledger
+        return member
+
+    def test_a_worker_inherits_its_sockets_and_is_addressed_by_no_manager(self):
+        variables = {
+            "NOTIFY_SOCKET": "@x",
+            "WATCHDOG_USEC": "1",
+            "LISTEN_FDNAMES": "a:b:c",
+        }
+        for name, value in variables.items():
+            self.patch_environment(name, value)
+        started = []
+
+        class Reactor:
+            def spawnProcess(self, member, program, arguments, variables, **more):
+                started.append((arguments, variables, more["childFDs"]))
+                raise BlockingIOError(11, "Resource temporarily unavailable")
+
+        member = self.start(Reactor())
+        ((arguments, variables, descriptors),) = started
+        # Those of systemd are 3 and 4, of which only the last is used.
+        self.assertEqual(arguments[-1], "5")
+        self.assertEqual(sorted(descriptors), [1, 2, 4, 5, 6, 7, 8])
+        self.assertEqual(descriptors[8], self.ledger.fd)
+        self.assertEqual(variables["LISTEN_FDS"], "2")
+        self.assertEqual(variables["LISTEN_FDNAMES"], "a:b")
+        for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "LISTEN_PID"):
+            self.assertNotIn(name, variables)
+        self.assertEqual(
+            member.line,
+            "txbits: cannot start a process: Resource temporarily unavailable",
+        )
+        self.successResultOf(member.ended())
+        self.assertFalse(member.is_there)
+        member.tell("stop")
+
+    def patch_environment(self, name, value):
+        before = os.environ.get(name)
+        os.environ[name] = value
+        if before is None:
+            self.addCleanup(os.environ.pop, name)
+        else:
+            self.addCleanup(os.environ.__setitem__, name, before)
+
+
+class SuperviseTests(SynchronousTestCase):
+    """``supervise``: mistakes are found before anything starts."""
+
+    def supervise(self, **options):
+        configuration = from_options({"workers": 2, **options})
+        return supervise(configuration, MemoryReactorClock())
+
+    def refused(self, **options):
+        return str(self.assertRaises(InvalidSetting, self.supervise, **options))
+
+    def test_backends_of_one_process(self):
+        self.assertIn("--backend: memory:: ", self.refused(backend="memory:"))
+
+    def test_endpoints(self):
+        self.assertIn(
+            "--listen: tcp:http: ",
+            self.refused(backend=f"disk:{self.mktemp()}", listen=["tcp:http"]),
+        )
+
+    def test_settings_can_be_passed_on(self):
+        configuration = self.supervise(backend=f"disk:{self.mktemp()}").configuration
+        self.assertEqual(pickle.loads(pickle.dumps(configuration)), configuration)
+
+
+class SettingTests(SynchronousTestCase):
+    """``workers``."""
+
+    def workers(self, value):
+        return from_options({"workers": value}).workers
+
+    def test_numbers_and_auto(self):
+        self.assertEqual(self.workers(7), 7)
+        self.assertEqual(self.workers("auto"), len(os.sched_getaffinity(0)))
+        self.assertEqual(from_options({}).workers, 1)
+
+    def test_others_are_refused(self):
+        for wrong in (0, 257, True, "many", 1.5):
+            error = self.assertRaises(InvalidSetting, self.workers, wrong)
+            self.assertIn("--workers: must be a number of processes", str(error))

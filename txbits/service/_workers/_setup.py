@@ -1,0 +1,69 @@
+"""
+What a worker gets from the supervisor when it starts.
+"""
+
+from __future__ import annotations
+
+from socket import AddressFamily
+
+from attrs import frozen
+
+from txbits._workers import Worker
+from txbits.service.settings import Configuration
+
+
+@frozen
+class Inherited:
+    """
+    A listening socket that a process has inherited.
+
+    :ivar descriptor: Its number.
+    :ivar family: Its address family.
+    :ivar is_shared: Whether other workers accept connections from the same queue.
+    """
+
+    descriptor: int
+    family: AddressFamily
+    is_shared: bool
+
+
+@frozen(kw_only=True)
+class RelaySetup:
+    """
+    How workers reach each other.
+
+    :ivar descriptor: The listening Unix socket of this worker.
+    :ivar paths: The paths of those of all workers, by their numbers.
+    :ivar secret: What shows that a connection comes from a worker of this start.
+    """
+
+    descriptor: int
+    paths: tuple[str, ...]
+    secret: bytes
+
+
+@frozen(kw_only=True)
+class WorkerSetup:
+    """
+    What a worker gets when it starts.
+
+    :ivar worker: Which one it is.
+    :ivar configuration: The settings in effect.
+    :ivar listeners: For each endpoint of the setting ``listen``, its socket.
+    :ivar admin: The socket of ``admin-listen``, if there is one.
+    :ivar relay: How it reaches the others.
+    :ivar ledger: The descriptor of the memory in which workers count together.
+    :ivar log: The descriptor of the pipe that its log goes to.
+    :ivar reactor: The module of the supervisor's reactor.
+    :ivar directory: The working directory in which relative paths were understood.
+    """
+
+    worker: Worker
+    configuration: Configuration
+    listeners: tuple[Inherited, ...]
+    admin: Inherited | None
+    relay: RelaySetup
+    ledger: int
+    log: int
+    reactor: str
+    directory: str

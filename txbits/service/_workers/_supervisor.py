@@ -1,0 +1,504 @@
+"""
+The supervisor: opens the sockets, and keeps a number of workers running.
+
+It serves nothing itself, so that there is little that could end it. Each worker that
+ends has a successor, with the settings in effect; a reload changes all workers or none.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from attrs import define, field, frozen
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.error import ConnectionLost
+from twisted.internet.protocol import Factory
+from twisted.internet.task import deferLater
+from twisted.logger import ILogObserver, Logger
+from twisted.python.failure import Failure
+
+from txbits._deferreds import Event, Shared, deferred, settled
+from txbits._ledger import Ledger
+from txbits._version import versions
+from txbits._workers import Worker
+from txbits.errors import InvalidSetting
+from txbits.service._life import SHUTDOWN_TIMEOUT, Listener, opened, shown_address
+from txbits.service._process import Process, on_one_line, one_line
+from txbits.service._service_manager import ServiceManager
+from txbits.service._workers._member import Member, Shares
+from txbits.service._workers._sockets import OpeningReactor, Sockets
+from txbits.service.settings import Configuration
+
+_log = Logger()
+
+#: Seconds between the end of a worker and the start of its successor: at first, and at
+#: most, if one after the other ends.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
+
+#: Seconds after which a worker that has ended is taken for one that worked.
+_PROVEN = 60.0
+
+#: Seconds that a worker may take to stop: as long as a server, whose process may then
+#: take a few seconds to end by force.
+_PATIENCE = SHUTDOWN_TIMEOUT + 6.0
+
+#: How many connections between workers may wait for one of them.
+_BACKLOG = 256
+
+
+@frozen
+class Openable:
+    """
+    An endpoint, and what it opens sockets with.
+
+    :ivar listener: The endpoint.
+    :ivar reactor: The reactor that it was made for.
+    """
+
+    listener: Listener
+    reactor: OpeningReactor
+
+    @deferred
+    async def open(self) -> Sockets:
+        """
+        Open its sockets.
+
+        :returns: A Deferred that fires with them. It fails with
+            :class:`~txbits.errors.InvalidSetting`, with a whole line, if that is
+            impossible.
+        """
+        port = await opened(self.listener, Factory())
+        if len(self.reactor.opened) != 1:
+            await maybeDeferred(port.stopListening)
+            raise InvalidSetting(
+                f"{self.listener.where}: several workers cannot share an endpoint of "
+                "this kind; use another one, or one worker"
+            )
+        return self.reactor.opened[0]
+
+
+@define(eq=False, slots=False)
+class Supervisor(Service):
+    """
+    Keeps workers running that serve virtual directories on endpoints.
+
+    :param reactor: The reactor.
+    :param process: The process, which ends if the service cannot start.
+    :param configuration: The settings in effect.
+    :param listeners: The endpoints to listen on.
+    :param admin: The operator's endpoint, if there is one.
+    :param service_manager: Is told what the service is doing.
+    :param in_thread: Calls a function in a thread. Its Deferred fires with the result.
+    :ivar make_observer: Makes what ``twistd`` logs with; ``None`` for its own.
+    """
+
+    reactor: Any
+    process: Process
+    configuration: Configuration
+    listeners: Sequence[Openable]
+    admin: Openable | None
+    service_manager: ServiceManager
+    in_thread: Callable[..., Deferred[Any]]
+    make_observer: Callable[[], Any] | None = field(default=None, init=False)
+    _directory: str = field(factory=os.getcwd, init=False)
+    _members: dict[int, Member] = field(factory=dict, init=False)
+    _keeping: list[Deferred[None]] = field(factory=list, init=False)
+    _pauses: set[Deferred[None]] = field(factory=set, init=False)
+    # What is open: where workers accept uploads, and the rest, which closes last.
+    _listening: list[Sockets] = field(factory=list, init=False)
+    _others: list[Sockets] = field(factory=list, init=False)
+    _shares: Shares | None = field(default=None, init=False)
+    _folder: str | None = field(default=None, init=False)
+    # Whether all workers have started for the first time, and the service accepts.
+    _all_started: Event = field(factory=Event, init=False)
+    _is_open: bool = field(default=False, init=False)
+    _has_failed: bool = field(default=False, init=False)
+    _reloading: Shared[None] = field(factory=Shared, init=False)
+    _is_reload_wanted: bool = field(default=False, init=False)
+
+    @property
+    def count(self) -> int:
+        """How many workers there are to be."""
+        return self.configuration.workers
+
+    def setServiceParent(self, parent: Any) -> None:
+        """
+        Become part of an application, and tell it what to log with.
+
+        :param parent: The application.
+        """
+        if self.make_observer is not None:
+            parent.setComponent(ILogObserver, self.make_observer())
+        super().setServiceParent(parent)
+
+    def startService(self) -> None:
+        """Begin to start the workers."""
+        super().startService()
+        _log.info(
+            "{versions} starting with {workers} workers",
+            versions=versions(),
+            workers=self.count,
+        )
+        self.reactor.callWhenRunning(self._begin)
+
+    @deferred
+    async def stopService(self) -> None:
+        """
+        Stop accepting, and stop the workers.
+
+        :returns: A Deferred that fires with ``None`` when all have ended; it does not
+            fail.
+        """
+        super().stopService()
+        self.service_manager.stopping()
+        if self._is_open:
+            _log.info("stopping: the workers refuse new packets")
+        await self._close(self._listening)
+        for pause in list(self._pauses):
+            pause.cancel()
+        for member in self._members.values():
+            member.tell("stop")
+        overdue = self.reactor.callLater(_PATIENCE, self._kill_all)
+        await settled(self._keeping)
+        if overdue.active():
+            overdue.cancel()
+        await self._close(self._others)
+        if self._shares is not None:
+            self._shares.ledger.close()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+        self.service_manager.stop()
+        _log.info("stopped")
+
+    def _begin(self) -> None:
+        if self.running:
+            self.service_manager.start(self._status, self._look)
+            self.process.on_hangup(self._hang_up_came)
+            self._start().addErrback(self._cannot_start)
+
+    @deferred
+    async def _start(self) -> None:
+        self.process.make_room(0)
+        self._shares = shares = await self._share()
+        for number in range(self.count):
+            self._keeping.append(self._keep(number).addErrback(self._broken, number))
+        await self._all_started.wait()
+        if not self.running:
+            return
+        for sockets in shares.listeners:
+            sockets.startListening()
+        outcomes = await settled([self._admit(one) for one in self._members.values()])
+        for outcome in outcomes:
+            if isinstance(outcome, Failure):
+                outcome.raiseException()
+        directories = self.configuration.directories
+        for one, sockets in zip(self.listeners, shares.listeners, strict=True):
+            _log.info(
+                "listening on {address} for uploads to {mounts}",
+                address=shown_address(sockets.getHost()),
+                endpoint=one.listener.description,
+                mounts=", ".join(directory.mount for directory in directories),
+                backends=[directory.backend for directory in directories],
+            )
+        self.process.settle()
+        self._is_open = True
+        self.service_manager.ready()
+        if self._is_reload_wanted:
+            self._hang_up_came()
+
+    def _cannot_start(self, failure: Failure) -> None:
+        if failure.check(ConnectionLost, CancelledError):
+            # A worker has ended, which says why, or the service is stopping.
+            return
+        line = one_line(failure.value)
+        if not failure.check(InvalidSetting):
+            line += "; the log has the traceback"
+            _log.failure("cannot start: {log_failure}", failure)
+        self._fail(line)
+
+    def _broken(self, failure: Failure, number: int) -> None:
+        _log.failure("worker {worker}: {log_failure}", failure, worker=number)
+        self._fail(one_line(f"worker {number}: {failure.value}; the log has more"))
+
+    def _fail(self, line: str) -> None:
+        """End the service with one line and status 1."""
+        if not self._has_failed:
+            self._has_failed = True
+            self.service_manager.failed(line)
+            self.process.fail(line)
+
+    async def _share(self) -> Shares:
+        """
+        Open all that workers share.
+
+        :raises InvalidSetting: If that is impossible.
+        """
+        admin = None
+        if self.admin is not None:
+            admin = await self.admin.open()
+            self._others.append(admin)
+            admin.startListening()
+            _log.info(
+                "listening on {address} for the operator",
+                address=shown_address(admin.getHost()),
+                endpoint=self.admin.listener.description,
+            )
+        for listener in self.listeners:
+            self._listening.append(await listener.open())
+        # Systemd removes its own when a service is killed.
+        runtime = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+        self._folder = tempfile.mkdtemp(prefix="txbits-", dir=runtime or None)
+        paths = tuple(os.path.join(self._folder, str(n)) for n in range(self.count))
+        relays = Sockets([_listening_at(path) for path in paths])
+        self._others.append(relays)
+        return Shares(
+            listeners=list(self._listening),
+            admin=admin,
+            relays=relays,
+            paths=paths,
+            secret=secrets.token_bytes(32),
+            ledger=Ledger.create(self.count),
+        )
+
+    async def _close(self, opened: list[Sockets]) -> None:
+        """Close sockets, and forget them."""
+        closing, opened[:] = opened[:], []
+        for outcome in await settled([maybeDeferred(s.stopListening) for s in closing]):
+            if isinstance(outcome, Failure):
+                _log.failure("cannot stop listening: {log_failure}", outcome)
+
+    @deferred
+    async def _keep(self, number: int) -> None:
+        """Run one process after another as one worker, until the service stops."""
+        pause = _FIRST_PAUSE
+        while True:
+            # It is to start with the settings that are in effect after that.
+            await self._reloading.over()
+            if not self.running or self._shares is None:
+                return
+            began = self.reactor.seconds()
+            member = self._members[number] = Member(
+                number, self._started, self._metrics
+            )
+            worker = Worker(number, self.count)
+            member.start(
+                self.reactor, worker, self.configuration, self._directory, self._shares
+            )
+            await member.ended()
+            self._shares.ledger.clear_connections(number)
+            await self._tell_who_runs()
+            if not self.running:
+                return
+            if not self._is_open:
+                self._fail(member.line or one_line(_DIED.format(number, member.how)))
+                return
+            if member.is_replaced:
+                continue
+            if self.reactor.seconds() - began >= _PROVEN:
+                pause = _FIRST_PAUSE
+            _log.error(
+                "worker {worker}, pid {pid}, {how}; the next one starts in "
+                "{seconds:.1f} s" + (": {line}" if member.line else ""),
+                worker=number,
+                pid=member.pid,
+                how=member.how,
+                seconds=pause,
+                line=member.line,
+            )
+            await self._wait(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait, but not longer than the service runs."""
+        pause = deferLater(self.reactor, seconds, lambda: None)
+        self._pauses.add(pause)
+        try:
+            await pause
+        except CancelledError:
+            # The service is stopping.
+            return
+        finally:
+            self._pauses.discard(pause)
+
+    def _started(self, member: Member) -> None:
+        """All directories of a worker have started: it may accept, or waits for all."""
+        if self._is_open:
+            self._admit(member).addErrback(_report_unless_lost, member.number)
+        elif len(self._members) == self.count and all(
+            one.state == "started" for one in self._members.values()
+        ):
+            self._all_started.set()
+
+    @deferred
+    async def _admit(self, member: Member) -> None:
+        """Let a worker accept connections."""
+        await member.ask("listen")
+        member.state = "running"
+        _log.info(
+            "worker {worker} accepts connections, pid {pid}",
+            worker=member.number,
+            pid=member.pid,
+        )
+        await self._tell_who_runs()
+
+    @property
+    def _running(self) -> list[Member]:
+        """The workers that accept connections."""
+        return [
+            one
+            for one in self._members.values()
+            if one.state == "running" and one.is_there
+        ]
+
+    async def _tell_who_runs(self) -> None:
+        """Let all workers know whether the service is complete, before it is told."""
+        running = self._running
+        numbers = [one.number for one in running]
+        await settled([one.ask("running", numbers) for one in running])
+
+    @deferred
+    async def _metrics(self) -> dict[int, Any]:
+        """
+        Read the metrics of all workers.
+
+        :returns: A Deferred that fires with them, by the numbers of the workers that
+            run.
+        """
+        running = self._running
+        outcomes = await settled([one.ask("metrics") for one in running])
+        return {
+            one.number: outcome
+            for one, outcome in zip(running, outcomes, strict=True)
+            if not isinstance(outcome, Failure)
+        }
+
+    def _look(self) -> bool:
+        """
+        Ask all workers how they are doing.
+
+        :returns: Whether all are there, and have answered the last time.
+        """
+        answered = [one.look() for one in self._running]
+        return not self._is_open or (len(answered) == self.count and all(answered))
+
+    def _status(self) -> str:
+        """A line about the service, for its manager."""
+        if not self.running:
+            return "stopping"
+        if not self._is_open:
+            return "starting"
+        running = self._running
+        sessions = sum(one.report.get("sessions", 0) for one in running)
+        connections = sum(one.report.get("connections", 0) for one in running)
+        obstacles = dict.fromkeys(
+            line for one in running for line in one.report.get("obstacles", ())
+        )
+        figures = f"{sessions} sessions open, {connections} connections"
+        return "; ".join(
+            [f"{len(running)} of {self.count} workers run", figures, *obstacles]
+        )
+
+    def _kill_all(self) -> None:
+        there = [one for one in self._members.values() if one.is_there]
+        _log.error(
+            "workers {workers} take longer than {seconds:.0f} s to stop, killing them; "
+            "stored data is safe",
+            workers=", ".join(str(one.number) for one in there),
+            seconds=_PATIENCE,
+        )
+        for member in there:
+            member.kill()
+
+    def _hang_up_came(self) -> None:
+        """Read settings and certificates again, but not before all has started."""
+        self._is_reload_wanted = True
+        if self._is_open and self.running and not self._reloading.is_running:
+            self._reloading.run(self._reload)
+
+    async def _reload(self) -> None:
+        while self._is_reload_wanted and self.running:
+            self._is_reload_wanted = False
+            self.service_manager.reloading()
+            # A mistake in one of them does not keep back the other.
+            await self._reload_settings()
+            await settled([one.ask("certificates") for one in self._running])
+        if self.running:
+            self.service_manager.ready()
+
+    async def _reload_settings(self) -> None:
+        reread = self.configuration.reread
+        if reread is None:
+            _log.info("no settings to reload: started without --config")
+            return
+        try:
+            await self._change(await self.in_thread(reread))
+        except InvalidSetting as error:
+            self._abandon()
+            if not self.running:
+                _log.info("reload cancelled: the server is stopping")
+                return
+            _log.error(
+                "reload failed, keeping the old settings: {reason}",
+                reason=on_one_line(error),
+                path=self.configuration.path,
+            )
+        except Exception:  # noqa: BLE001 - whatever it was, the service continues
+            self._abandon()
+            _log.failure("reload failed: {log_failure}")
+
+    def _abandon(self) -> None:
+        """Let all workers forget what they have prepared, and count a failure."""
+        for member in self._running:
+            member.tell("abandon")
+
+    async def _change(self, new: Configuration) -> None:
+        """
+        Change the settings of all workers.
+
+        :raises InvalidSetting: If one of them cannot; then none has changed.
+        """
+        # Those that are still starting are replaced.
+        members = self._running
+        outcomes = await settled([one.ask("prepare", new) for one in members])
+        ready = [
+            member
+            for member, outcome in zip(members, outcomes, strict=True)
+            if not isinstance(outcome, Failure)
+        ]
+        for outcome in outcomes:
+            if isinstance(outcome, Failure) and not outcome.check(ConnectionLost):
+                outcome.raiseException()
+        applied = await settled([one.ask("apply") for one in ready])
+        changes = [one for one in applied if not isinstance(one, Failure)]
+        if not changes:
+            raise InvalidSetting("no worker is running")
+        self.configuration, lines = changes[0]
+        for line in lines:
+            line.log()
+        for member in self._members.values():
+            if member not in ready or isinstance(applied[ready.index(member)], Failure):
+                member.replace()
+
+
+#: What the log says if a worker dies before the service has started.
+_DIED = "worker {} {} before it had started; the log may tell why"
+
+
+def _listening_at(path: str) -> socket.socket:
+    one = socket.socket(socket.AF_UNIX)
+    one.setblocking(False)
+    one.bind(path)
+    one.listen(_BACKLOG)
+    return one
+
+
+def _report_unless_lost(failure: Failure, number: int) -> None:
+    if not failure.check(ConnectionLost):
+        _log.failure("worker {worker}: {log_failure}", failure, worker=number)
