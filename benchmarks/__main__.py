@@ -16,7 +16,15 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import authentication, client, downloads, hops, small, throughput
+from benchmarks import (
+    authentication,
+    client,
+    downloads,
+    hops,
+    operating,
+    small,
+    throughput,
+)
 from benchmarks.conditions import spread_folders
 from benchmarks.driver import LoadFailed
 from benchmarks.servers import (
@@ -40,6 +48,7 @@ _PARTS = {
     "client": ["txbits", "nginx"],
     "relay": ["direct", "relayed"],
     "authentication": ["txbits"],
+    "operating": ["txbits"],
     "hops": [],
 }
 _ALSO = {
@@ -51,6 +60,7 @@ _ALSO = {
     "client": [],
     "relay": [],
     "authentication": [],
+    "operating": [],
     "hops": [],
 }
 
@@ -152,6 +162,16 @@ def _run(options: argparse.Namespace, directory: Path) -> None:
             continue
         if part == "s3":
             _run_s3(options, directory)
+            continue
+        if part == "operating":
+            operating.measure(
+                directory,
+                template=options.server,
+                options=options.server_option,
+                connections=options.clients,
+                repetitions=options.repetitions,
+                sessions=options.passing,
+            )
             continue
         if part == "authentication":
             authentication.measure(
