@@ -102,7 +102,15 @@ def _read_of_many(server: Server, admin: str, sessions: int) -> None:
     port = server.run.port
     packets = Packets.for_port(port)
     scripts = (half_upload(packets, name, _BODY) for name in names_of("held", sessions))
-    close_all(drive(port, scripts, concurrency=16, deadline=300.0))
+    sockets = drive(
+        port,
+        scripts,
+        concurrency=16,
+        deadline=300.0,
+        # The sessions of one address are limited.
+        source=lambda number: f"127.0.1.{1 + number % 200}",
+    )
+    close_all(sockets)
     server.settle()
     reads: list[float] = []
     cpu = 0.0

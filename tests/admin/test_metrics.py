@@ -30,6 +30,7 @@ from tests.web.support import (
 from txbits._counts import Histogram
 from txbits.admin.delay import LoopDelay
 from txbits.admin.figures import Figures
+from txbits.admin.merging import Totals
 from txbits.admin.metrics import CONTENT_TYPE, METRICS, MetricsPage, snapshot
 from txbits.errors import BackendError, CredentialsRejected, CredentialsUncheckable
 from txbits.interfaces import Answer, ICleaning, ICounting, Identity, RequestCount
@@ -177,22 +178,18 @@ class PageTests(MetricsCase):
         self.assertNotIn(b'type="Ping"', text)
         self.assertEqual(text.count(b"# TYPE"), len(METRICS))
 
-    def test_those_of_several_workers_stand_side_by_side(self):
+    def test_those_of_several_workers_are_asked_for(self):
         self.create()
-        here, there = snapshot(self.page._figures), snapshot(self.page._figures)
-        page = MetricsPage(
-            self.page._figures, self.clock, lambda: succeed({0: here, 3: there})
-        )
-        text = self.successResultOf(page()).body.decode()
-        series = [
-            (sample.labels["worker"], sample.value)
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-            if sample.name == "txbits_sessions_created_total"
-        ]
-        self.assertEqual(series, [("0", 1.0), ("3", 1.0)])
-        self.assertEqual(text.count("# TYPE"), len(METRICS))
-        self.assertIn('le="+Inf",worker="3"}', text)
+        totals = Totals()
+        for worker in 0, 3:
+            totals.note(worker, snapshot(self.page._figures))
+        merged = totals.snapshot({"running": 2, "ended": 1})
+        self.page = MetricsPage(self.page._figures, self.clock, lambda: succeed(merged))
+        self.assertEqual(self.value("sessions_created_total", "/"), 2)
+        self.assertEqual(self.value("packets_total", "/", "Create-Session", "200"), 2)
+        self.assertEqual(self.value("workers", "ended"), 1)
+        self.assertEqual(self.value("start_time_seconds"), 17)
+        self.assertEqual(self.text().count("# TYPE"), len(METRICS))
 
     def test_of_the_server(self):
         self.certificates.append(("0.0.0.0:443", 1234.5))

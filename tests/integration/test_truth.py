@@ -5,6 +5,7 @@ do, while the server is killed, stopped and started again.
 
 import hashlib
 import random
+import re
 import secrets
 import shutil
 import signal
@@ -75,7 +76,7 @@ class TruthTests(TestCase):
         self.settings = self.folder / "txbits.toml"
         self.application = application(self)
 
-    async def start(self, more=""):
+    async def start(self, more="", workers=1):
         """Start a server."""
         self.settings.write_text(
             SETTINGS.format(
@@ -83,7 +84,7 @@ class TruthTests(TestCase):
                 connections=MOST_CONNECTIONS,
                 longest=LONGEST,
                 application=self.application,
-                more=more,
+                more=f"workers = {workers}\n{more}",
             )
         )
         self.server = Program.start(
@@ -93,7 +94,7 @@ class TruthTests(TestCase):
         )
         port = await self.server.listening()
         pid = self.server.transport.pid
-        await deferToThread(self.client.server_started, port, pid)
+        await deferToThread(self.client.server_started, port, pid, workers)
 
     async def check(self):
         """What the server has counted must be what has happened."""
@@ -101,20 +102,24 @@ class TruthTests(TestCase):
         found, must = self.client.gauges()
         self.assertEqual(found, must, self.about)
 
-    def act(self):
+    def act(self, acts=ACTS, count=_ACTS):
         """Do this and that; for a thread."""
         client = self.client
-        names = client.chance.choices(list(ACTS), list(ACTS.values()), k=_ACTS)
+        names = client.chance.choices(list(acts), list(acts.values()), k=count)
         for name in names:
             getattr(client, name)()
             client.acts[name] += 1
 
-    async def test_counters_are_what_happened(self):
+    def begin(self):
+        """Have a client."""
         seed = random.randrange(2**32)
         self.about = f"seed {seed}"
-        chance = random.Random(seed)
         admin = str(self.folder / "admin")
-        self.client = client = Client(chance, admin, self.token)
+        self.client = Client(random.Random(seed), admin, self.token)
+        return self.client
+
+    async def test_counters_are_what_happened(self):
+        client = self.begin()
         for number in range(4):
             await self.start()
             if number:
@@ -146,3 +151,34 @@ class TruthTests(TestCase):
         await self.server.end(signal.SIGTERM)
         self.assertEqual(set(client.acts), set(ACTS))
         self.assertEqual(client.acts.total(), 5 * _ACTS)
+
+    def workers(self):
+        """The numbers and pids of all workers that have accepted connections so far."""
+        line = r"worker (\d) accepts connections, pid (\d+)"
+        return re.findall(line, self.server.stdout)
+
+    async def test_counters_of_several_workers_are_what_happened(self):
+        client = self.begin()
+        # A worker ends its own sessions only.
+        acts = {**ACTS}
+        del acts["cancel_as_operator"]
+        await self.start(workers=2)
+        await self.check()
+        for _ in range(2):
+            await deferToThread(self.act, acts, _ACTS // 2)
+            await self.check()
+            before = self.workers()
+            pids = [int(pid) for pid in dict(before).values()]
+            await deferToThread(client.kill_worker, client.chance.choice(pids))
+            while self.workers() == before:
+                await deferToThread(time.sleep, 0.02)
+            await deferToThread(client.all_run, 2)
+            await deferToThread(client.connect)
+            await deferToThread(client.clear_up)
+            await self.check()
+        await deferToThread(client.reload, self.settings)
+        await deferToThread(client.crowd)
+        await self.check()
+        self.assertEqual(client.samples["txbits_workers", "running"], 2)
+        await deferToThread(client.wire.close)
+        await self.server.end(signal.SIGTERM)

@@ -100,7 +100,7 @@ class _Member:
                 "listen": self._listen,
                 "report": self._report,
                 "metrics": self._metrics,
-                "running": self._running,
+                "elsewhere": self._elsewhere,
                 "prepare": self._prepare,
                 "apply": self._apply,
                 "abandon": self._abandon,
@@ -183,11 +183,8 @@ class _Member:
             raise InvalidSetting("this server has no admin-listen")
         return snapshot(admin.figures)
 
-    def _running(self, numbers: list[int]) -> None:
-        missing = sorted(set(range(self.setup.worker.count)).difference(numbers))
-        self.service.health.elsewhere = [
-            f"worker {number} does not run" for number in missing
-        ]
+    def _elsewhere(self, obstacles: list[str]) -> None:
+        self.service.health.elsewhere = obstacles
 
     @deferred
     async def _prepare(self, new: Configuration) -> None:
