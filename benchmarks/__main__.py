@@ -20,12 +20,13 @@ from benchmarks import (
     authentication,
     client,
     downloads,
+    goals,
     hops,
     operating,
     small,
     throughput,
 )
-from benchmarks.conditions import spread_folders
+from benchmarks.conditions import spread_folders, touch_memory
 from benchmarks.driver import LoadFailed
 from benchmarks.servers import (
     DEFAULT_COMMAND,
@@ -33,6 +34,7 @@ from benchmarks.servers import (
     Side,
     bare_loop,
     buffered,
+    has_option,
     nginx,
     nginx_binary,
     two_workers,
@@ -40,17 +42,27 @@ from benchmarks.servers import (
 )
 
 _PARTS = {
-    "throughput": ["txbits", "nginx", "txbits-tls", "nginx-tls", "bare", "buffered"],
-    "sessions": ["txbits", "buffered"],
+    "throughput": [
+        "txbits",
+        "txbits-never",
+        "nginx",
+        "txbits-tls",
+        "nginx-tls",
+        "bare",
+        "buffered",
+    ],
+    "sessions": ["txbits", "buffered", "txbits-never", "txbits-2", "txbits-2-never"],
     "memory": ["txbits"],
     "s3": ["txbits", "boto3", "boto3-threads"],
-    "downloads": ["txbits", "nginx", "nginx-sendfile"],
+    "downloads": ["txbits", "nginx", "nginx-sendfile", "txbits-tls", "nginx-tls"],
     "client": ["txbits", "nginx"],
     "relay": ["direct", "relayed"],
     "authentication": ["txbits"],
     "operating": ["txbits"],
     "hops": [],
 }
+#: What runs only if it is named.
+_NAMED = ("goals",)
 _ALSO = {
     "throughput": ["bare-threads"],
     "sessions": [],
@@ -72,7 +84,9 @@ def _options() -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("parts", nargs="*", help=f"some of {', '.join(_PARTS)} (default: all)")
+    add(
+        "parts", nargs="*", help=f"some of {', '.join(_PARTS)} (default: all), or goals"
+    )
     add("--sides", help="servers, separated by commas (default: as in README)")
     add("--repetitions", type=int, default=3, help="runs of each side")
     add("--dir", type=Path, help="folder for the files of the runs (default: temp)")
@@ -97,7 +111,7 @@ def _options() -> argparse.Namespace:
     add("--passing", type=int, default=10_000, help="short sessions of a memory run")
     options = parser.parse_args()
     options.parts = options.parts or list(_PARTS)
-    if unknown := set(options.parts) - set(_PARTS):
+    if unknown := set(options.parts) - set(_PARTS) - set(_NAMED):
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
     known = {side for part in _PARTS for side in _PARTS[part] + _ALSO[part]}
     options.sides = options.sides.split(",") if options.sides else None
@@ -124,15 +138,24 @@ def _numbers(parser: argparse.ArgumentParser, text: str) -> list[int]:
 
 def _sides(options: argparse.Namespace) -> dict[str, Side]:
     """All servers that can be run here."""
+    template, more = options.server, options.server_option
+    never = [*more, "--fsync", "never"]
     sides = [
-        txbits(options.server, options.server_option),
+        txbits(template, more),
+        txbits(template, never, name="txbits-never"),
         bare_loop(),
         bare_loop("bare-threads", "--threads"),
         buffered(),
-        txbits(options.server, options.server_option, is_secure=True),
+        txbits(template, more, is_secure=True),
         two_workers("direct", "bits"),
         two_workers("relayed", "relayed"),
     ]
+    if has_option(template, "--workers"):
+        two = ["--workers", "2"]
+        sides += [
+            txbits(template, [*more, *two], name="txbits-2"),
+            txbits(template, [*never, *two], name="txbits-2-never"),
+        ]
     binary = nginx_binary()
     if binary:
         sides.insert(1, nginx(binary))
@@ -159,6 +182,16 @@ def _run(options: argparse.Namespace, directory: Path) -> None:
     for part in options.parts:
         if part == "hops":
             hops.show()
+            continue
+        if part == "goals":
+            goals.measure(
+                sides,
+                directory,
+                template=options.server,
+                options=options.server_option,
+                keeps=options.keep,
+                is_quick=options.quick,
+            )
             continue
         if part == "s3":
             _run_s3(options, directory)
@@ -209,9 +242,11 @@ def _run(options: argparse.Namespace, directory: Path) -> None:
             downloads.measure(
                 [
                     txbits(
-                        options.server, [*options.server_option, "--allow-downloads"]
+                        options.server,
+                        [*options.server_option, "--allow-downloads"],
+                        is_secure=side.is_secure,
                     )
-                    if side.name == "txbits"
+                    if side.protocol == "bits"
                     else side
                     for side in chosen
                 ],
@@ -275,6 +310,8 @@ def main() -> int:
         flush=True,
     )
     spread_folders(directory)
+    if not options.quick:
+        print(f"wrote to {touch_memory() >> 20} MiB of free memory", flush=True)
     try:
         _run(options, directory.resolve())
     except (LoadFailed, ServerFailed) as fault:

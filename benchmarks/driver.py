@@ -364,6 +364,12 @@ def half_upload(packets: Packets, name: bytes, body: bytes) -> Script:
     yield packets.fragment(name, session_id, 0, length, 2 * length) + body
 
 
+def half_uploads(packets: Packets, names: Iterator[bytes], body: bytes) -> Script:
+    """Open sessions as :func:`half_upload` does, one after the other."""
+    for name in names:
+        yield from half_upload(packets, name, body)
+
+
 def drive(
     port: int,
     scripts: Iterable[Script],

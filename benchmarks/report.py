@@ -71,6 +71,12 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     print(flush=True)
 
 
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Write a table as Markdown: the first column to the left, all others too."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def goals(title: str, reached: Sequence[Goal]) -> None:
     """Print figures beside what they are to reach."""
     rows = [

@@ -24,7 +24,12 @@ from pathlib import Path
 from attrs import frozen
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-DEFAULT_COMMAND = "{python} -m twisted txbits --listen {listen} --backend {backend}"
+#: ``twistd``, in the foreground, from the checkout.
+TWISTD = (
+    "{python} -c 'from twisted.scripts.twistd import run; run()' "
+    "--nodaemon --pidfile= txbits"
+)
+DEFAULT_COMMAND = TWISTD + " --listen {listen} --backend {backend}"
 _START_SECONDS = 30.0
 _STOP_SECONDS = 15.0
 
@@ -99,6 +104,7 @@ def txbits(
     options: list[str],
     backend: str | None = None,
     *,
+    name: str | None = None,
     is_secure: bool = False,
 ) -> Side:
     """
@@ -108,6 +114,7 @@ def txbits(
         ``{backend}``, or ``{port}`` instead of ``{listen}``.
     :param options: What else to append to it.
     :param backend: The description of its backend; the folder of the run if ``None``.
+    :param name: The name of the side, if it is not ``txbits`` or ``txbits-tls``.
     :param is_secure: Whether it listens with ``https:``.
     """
 
@@ -128,7 +135,29 @@ def txbits(
         }
         return [word.format(**words) for word in shlex.split(template)] + options
 
-    return Side("txbits-tls" if is_secure else "txbits", "bits", command, is_secure)
+    name = name or ("txbits-tls" if is_secure else "txbits")
+    return Side(name, "bits", command, is_secure)
+
+
+def has_option(template: str, option: str) -> bool:
+    """
+    Whether the txbits that a command starts has an option.
+
+    :param template: See :func:`txbits`.
+    :param option: The option, such as ``--workers``.
+    """
+    words = [
+        sys.executable if word == "{python}" else word for word in shlex.split(template)
+    ]
+    if "txbits" not in words:
+        return False
+    shown = subprocess.run(
+        [*words[: words.index("txbits") + 1], "--help"],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+    )
+    return option in shown.stdout.replace("=", " ").split()
 
 
 def buffered() -> Side:
@@ -214,6 +243,15 @@ class Server:
         self.run = run
         self._pids = pids
 
+    @property
+    def pids(self) -> list[int]:
+        """The ids of its processes."""
+        return self._pids
+
+    def look_for_children(self) -> None:
+        """Observe the processes that the server has started meanwhile, too."""
+        self._pids = _family(self._pids[0])
+
     def cpu_seconds(self) -> float:
         """The CPU time of all its processes and threads so far, in seconds."""
         # utime and stime of /proc/PID/stat, but in nanoseconds instead of ticks of
@@ -279,15 +317,15 @@ def running(side: Side, directory: Path) -> Iterator[Server]:
             stdout=output,
             stderr=subprocess.STDOUT,
         )
-    pids = [process.pid]
+    server = Server(run, [process.pid])
     try:
         if not _listens(process, run.port):
             tail = log.read_text(errors="replace")[-2000:]
             raise ServerFailed(f"{side.name} did not start; its log ends:\n{tail}")
-        pids = _family(process.pid)
-        yield Server(run, pids)
+        server.look_for_children()
+        yield server
     finally:
-        _stop(process, pids)
+        _stop(process, server.pids)
 
 
 def _free_port() -> int:

@@ -57,6 +57,16 @@ class Transfer:
     driver_cpu: float
     others: float
 
+    @property
+    def whole_seconds(self) -> float:
+        """From the first request until all uploads are closed."""
+        return self.seconds + self.closing
+
+    @property
+    def whole_cpu(self) -> float:
+        """The server's CPU seconds in that time."""
+        return self.cpu + self.closing_cpu
+
 
 def measure(
     sides: Sequence[Side],
@@ -74,6 +84,33 @@ def measure(
     :param connections: The numbers of connections to try.
     :param part: The letter of the part, for the titles.
     """
+    results = collect(
+        sides,
+        directory,
+        connections=connections,
+        repetitions=repetitions,
+        sizes=sizes,
+    )
+    for count in connections:
+        runs = {side: results[count, side.name] for side in sides}
+        tell(count, runs, sizes, part)
+
+
+def collect(
+    sides: Sequence[Side],
+    directory: Path,
+    *,
+    connections: Sequence[int],
+    repetitions: int,
+    sizes: Sizes,
+) -> dict[tuple[int, str], list[Transfer]]:
+    """
+    Run all sides in turn, as often as asked.
+
+    :param directory: Where the folders of the runs are made.
+    :param connections: The numbers of connections to try.
+    :returns: The runs of each number of connections and each side.
+    """
     payload = Payload(sizes.fragment)
     keep_files = _fits(directory, sizes.total, sides, connections, repetitions)
     results: dict[tuple[int, str], list[Transfer]] = {}
@@ -90,9 +127,7 @@ def measure(
                 if not keep_files:
                     for file in server.run.files.glob("upload*"):
                         file.unlink()
-    for count in connections:
-        runs = {side: results[count, side.name] for side in sides}
-        _tell(part, count, runs, sizes)
+    return results
 
 
 def _run(
@@ -152,9 +187,14 @@ def _fits(
     return total * len(sides) * len(connections) * repetitions < free // 2
 
 
-def _tell(
-    part: str, count: int, results: dict[Side, list[Transfer]], sizes: Sizes
+def tell(
+    count: int, results: dict[Side, list[Transfer]], sizes: Sizes, part: str = "a"
 ) -> None:
+    """
+    Print the runs of a number of connections.
+
+    :param part: The letter of the part, for the title.
+    """
     mib, gib = sizes.total / MIB, sizes.total / GIB
     on = f"on {count} connection{'s' if count > 1 else ''}"
     rates = {
@@ -205,6 +245,7 @@ def _reached(rates: dict[str, list[float]], cpu: dict[str, list[float]]) -> list
     reached = []
     for side, other, rate, cost in (
         ("txbits", "nginx", 0.85, 1.3),
+        ("txbits-never", "nginx", 1.0, 1.0),
         ("txbits-tls", "nginx-tls", 0.75, 1.6),
         ("relayed", "direct", 0.7, None),
     ):

@@ -231,6 +231,19 @@ class TLSTests(CurlCase):
         await self.until_nothing_is_open()
 
 
+class HttpsTests(TLSTests):
+    """Under our own endpoint, which encrypts what the socket takes at once."""
+
+    def endpoint(self) -> Any:
+        path = self.cwd / "server"
+        certificate(path)
+        key = path.with_suffix(".key")
+        key.chmod(0o600)
+        return serverFromString(
+            reactor, f"https:0:interface=127.0.0.1:certificate={path}.crt:key={key}"
+        )
+
+
 def drained(client: socket.socket) -> int:
     """Read to the end; how many bytes came."""
     count = 0

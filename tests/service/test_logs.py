@@ -1,6 +1,6 @@
 """
-The log as JSON and in the journal of systemd, and how ``twistd`` and ``twist`` are
-told.
+The log as text, as JSON, and in the journal of systemd, and how ``twistd`` and
+``twist`` are told.
 """
 
 from __future__ import annotations
@@ -15,10 +15,23 @@ import sys
 from pathlib import Path
 from uuid import UUID
 
-from twisted.logger import Logger, LogLevel, textFileLogObserver
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.logger import (
+    Logger,
+    LogLevel,
+    LogPublisher,
+    formatEvent,
+    textFileLogObserver,
+)
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from txbits.service._log_lines import (
+    Stamps,
+    message_of,
+    text_observer,
+)
 from txbits.service._logs import (
     JournalObserver,
     is_journal,
@@ -41,6 +54,108 @@ def entries(datagram: bytes) -> dict[str, str]:
         assert rest[8 + length : 9 + length] == b"\n"
         datagram = rest[9 + length :]
     return found
+
+
+class Unformattable:
+    """An object that has no text."""
+
+    def __format__(self, spec):
+        raise ValueError("no text")
+
+    __str__ = __repr__ = lambda self: "unformattable"
+
+
+#: Formats: text, braces that are text or mistakes, and fields of all kinds.
+FORMATS = st.lists(
+    st.one_of(
+        st.text(max_size=5),
+        st.sampled_from(
+            [
+                *["{", "}", "{{", "}}", "\n", "{a}", "{b}", "{c}", "{missing}", "{0}"],
+                *["{}", "{a!r}", "{b:>5}", "{a.real}", "{call()}", "{b[0]}", "{a }"],
+            ]
+        ),
+    ),
+    max_size=6,
+).map("".join)
+TIMES = st.one_of(
+    st.none(),
+    st.integers(0, 2**31),
+    st.floats(0, 1e10),
+    # Times that are rounded to the next second.
+    st.builds(lambda s, f: s + f, st.integers(0, 2**31), st.floats(0.99999, 1)),
+)
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=9),
+    st.uuids(),
+    st.builds(Unformattable),
+)
+EVENTS = st.fixed_dictionaries(
+    {"log_format": st.one_of(st.none(), FORMATS, st.just(b"b{a}"), st.just(7))},
+    optional={
+        "log_time": TIMES,
+        "log_level": st.sampled_from([LogLevel.info, LogLevel.critical]),
+        "log_namespace": st.sampled_from(["txbits", "a{b}", "two\nlines"]),
+        "log_system": st.one_of(st.none(), st.integers(), st.text(max_size=5)),
+        "log_failure": st.builds(Failure, st.builds(ValueError, st.text())),
+        "a": VALUES,
+        "b": VALUES,
+        "c": VALUES,
+        "call": st.just(lambda: "called"),
+    },
+)
+
+
+class TextTests(SynchronousTestCase):
+    """Lines of text."""
+
+    @given(st.lists(EVENTS, max_size=4))
+    def test_lines_are_those_of_twisted(self, events):
+        for kind in (io.StringIO, io.BytesIO):
+            ours, theirs = kind(), kind()
+            text, twisted = text_observer(ours), textFileLogObserver(theirs)
+            for event in events:
+                try:
+                    twisted(dict(event))
+                except UnicodeEncodeError:
+                    continue
+                text(dict(event))
+            self.assertEqual(ours.getvalue(), theirs.getvalue())
+
+    @given(EVENTS)
+    def test_text_of_an_event_is_that_of_twisted(self, event):
+        self.assertEqual(message_of(dict(event)), formatEvent(dict(event)))
+
+    def test_timestamps_are_made_once_a_second(self):
+        made = []
+        stamps = Stamps(lambda when: made.append(when) or str(when))
+        times = (5.0, 5.5, 5.75, 6.25, 5.5)
+        self.assertEqual([stamps(t) for t in times], ["5", "5", "5", "6", "5"])
+        self.assertEqual(made, [5, 6, 5])
+
+    def test_a_line_that_the_file_cannot_encode_is_written_with_escapes(self):
+        for errors, file in (
+            (None, io.BytesIO()),
+            ("strict", io.TextIOWrapper(buffer := io.BytesIO(), "ascii")),
+        ):
+            log = Logger("here", observer=text_observer(file))
+            log.info("{path}", path="a\udcff")
+            log.info("next")
+            lines = (buffer if errors else file).getvalue().splitlines()
+            self.assertTrue(lines[0].endswith(rb"[here#info] a\udcff"), lines)
+            self.assertTrue(lines[1].endswith(b"[here#info] next"), lines)
+
+    def test_lines_are_in_the_file_when_the_call_returns(self):
+        path = Path(self.mktemp())
+        with path.open("w") as file:
+            log = Logger("here", observer=LogPublisher(text_observer(file)))
+            for count in range(1, 4):
+                log.info("{count} files", count=count)
+                self.assertEqual(len(path.read_text().splitlines()), count)
 
 
 class JsonTests(SynchronousTestCase):
@@ -162,11 +277,17 @@ class ChoiceTests(SynchronousTestCase):
         options.parseOptions(arguments)
         return options
 
-    def test_twistd_is_left_alone_without_the_setting(self):
-        parent = dict(TWISTD)
-        options = self.parsed(parent)
-        self.assertIsNone(options.make_observer)
+    def test_twistd_logs_as_text_to_standard_output_without_the_setting(self):
+        options = self.parsed(dict(TWISTD))
         self.assertFalse(options.logs_to_file)
+        file = io.StringIO()
+        self.patch(sys, "stdout", file)
+        Logger("txbits.tests", observer=options.make_observer()).info("x")
+        self.assertTrue(file.getvalue().endswith(" [txbits.tests#info] x\n"))
+
+    def test_other_loggers_of_twistd_are_left_alone(self):
+        for other in ({"syslog": 1}, {"logger": "some.observer"}):
+            self.assertIsNone(self.parsed({**TWISTD, **other}).make_observer)
 
     def test_twistd_logs_as_json_to_standard_output(self):
         parent = dict(TWISTD)
@@ -198,10 +319,13 @@ class ChoiceTests(SynchronousTestCase):
             self.assertIn("cannot be combined", str(error))
 
     def test_twist_is_told_the_format(self):
-        for name, observer in (("json", json_observer), ("text", textFileLogObserver)):
+        for name, observer in (("json", json_observer), ("text", text_observer)):
             parent = {"fileLogObserverFactory": None}
             self.parsed(parent, "--log-format", name)
             self.assertIs(parent["fileLogObserverFactory"], observer)
+        parent = {"fileLogObserverFactory": textFileLogObserver}
+        self.parsed(parent)
+        self.assertIs(parent["fileLogObserverFactory"], text_observer)
         parent = {"fileLogObserverFactory": "its own"}
         self.parsed(parent)
         self.assertEqual(parent["fileLogObserverFactory"], "its own")

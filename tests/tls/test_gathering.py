@@ -1,5 +1,6 @@
 """
-What a TLS connection delivers of a read, without a network.
+What a TLS connection delivers of a read, and how it encrypts long writes, without a
+network.
 """
 
 import os
@@ -105,6 +106,50 @@ class GatheringTests(FilesCase):
         data = os.urandom(LONG)
         self.transport.dataReceived(self.peer.encrypted(data))
         self.assertEqual(self.recorder.pieces, [data])
+
+    def received(self, records):
+        """What the peer receives by some records."""
+        self.peer.connection.bio_write(records)
+        data = b""
+        while True:
+            try:
+                data += self.peer.connection.recv(65536)
+            except SSL.WantReadError:
+                return data
+
+    def test_a_long_write_is_encrypted_in_slices(self):
+        self.received(self.wire.value())
+        data = bytearray(os.urandom(200_000))
+        sent = bytes(data)
+        received, count = b"", 0
+        while count < len(sent):
+            encrypted, records = self.transport.encrypt(memoryview(data)[count:])
+            self.assertEqual(encrypted, min(65536, len(sent) - count))
+            # It is not kept.
+            data[count : count + encrypted] = bytes(encrypted)
+            received += self.received(records)
+            count += encrypted
+        self.assertEqual(received, sent)
+
+    def test_records_of_a_write_follow_those_that_wait(self):
+        self.received(self.wire.value())
+        self.wire.clear()
+        self.transport.write(b"first")
+        self.assertEqual(self.transport.encrypt(memoryview(b"second")), (0, b""))
+        self.secure._clock.advance(0)
+        self.assertEqual(self.received(self.wire.value()), b"first")
+        count, records = self.transport.encrypt(memoryview(b"second"))
+        self.assertEqual(count, 6)
+        self.assertEqual(self.received(records), b"second")
+
+    def test_nothing_is_encrypted_before_the_handshake_and_after_the_end(self):
+        fresh = self.secure.buildProtocol(None)
+        fresh.makeConnection(StringTransport())
+        self.assertEqual(fresh.encrypt(memoryview(b"x")), (0, b""))
+        self.transport.loseConnection()
+        self.assertEqual(self.transport.encrypt(memoryview(b"x")), (0, b""))
+        self.transport.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(self.transport.encrypt(memoryview(b"x")), (0, b""))
 
     def test_a_short_read_is_delivered_in_one_piece(self):
         data = os.urandom(40_000)

@@ -1,5 +1,5 @@
 """
-How much of what was sent a peer has yet to take.
+How much of what was sent a peer has yet to take, and what is sent at once.
 """
 
 from __future__ import annotations
@@ -24,6 +24,17 @@ class _Above:
 
     def __init__(self, transport: Any) -> None:
         self.transport = transport
+
+
+class _Encrypting(_Above):
+    """Encrypts up to ten bytes at a time, as far as *most* allows."""
+
+    most = 1 << 30
+
+    def encrypt(self, data: memoryview) -> tuple[int, bytes]:
+        part = bytes(data[: min(10, self.most)])
+        self.most -= len(part)
+        return len(part), part and b"<%b>" % part
 
 
 class UntakenTests(SynchronousTestCase):
@@ -95,6 +106,29 @@ class UntakenTests(SynchronousTestCase):
 
     def test_nothing_is_sent_past_what_stands_above(self) -> None:
         self.assertEqual(send_some(_Above(self.connection), b"x"), 0)
+
+    def test_what_is_encrypted_is_sent_at_once(self) -> None:
+        above = _Encrypting(self.connection)
+        self.assertEqual(send_some(above, memoryview(b"0123456789abcde")), 15)
+        self.assertEqual(self.theirs.recv(100), b"<0123456789><abcde>")
+        above.most = 3
+        self.assertEqual(send_some(above, b"0123456789"), 3)
+        self.assertEqual(self.theirs.recv(100), b"<012>")
+        self.assertEqual(send_some(above, b"0123456789"), 0)
+
+    def test_what_was_encrypted_waits_for_a_full_socket(self) -> None:
+        above = _Encrypting(self.connection)
+        data, sent = memoryview(b"0123456789" * 100_000), 0
+        while not self.connection.dataBuffer and not self.connection._tempDataBuffer:
+            sent += send_some(above, data)
+        self.assertLess(sent % len(data), len(data))
+        self.assertLessEqual(self.connection._tempDataLen, 12)
+        self.assertEqual(send_some(above, data), 0)
+        came = b""
+        while len(came) < sent // 10 * 12:
+            came += self.theirs.recv(1 << 20)
+            self.connection.doWrite()
+        self.assertEqual(came, b"<0123456789>" * (sent // 10))
 
     def test_a_lost_connection_takes_nothing(self) -> None:
         self.theirs.close()

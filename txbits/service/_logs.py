@@ -1,6 +1,6 @@
 """
-The log of ``twistd`` and ``twist`` in other forms than text: a JSON object a line, and
-the fields of systemd's journal.
+The log of ``twistd`` and ``twist``: lines of text, a JSON object a line, or the fields
+of systemd's journal.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from typing import Any, TextIO
 from uuid import UUID
 
 from attrs import define, field
-from twisted.logger import (
-    FileLogObserver,
-    ILogObserver,
-    LogEvent,
-    LogLevel,
-    formatEvent,
-    formatEventAsClassicLogText,
-)
+from twisted.logger import ILogObserver, LogEvent, LogLevel
 from twisted.python.logfile import LogFile
 from zope.interface import implementer
+
+from txbits.service._log_lines import (
+    LineObserver,
+    TextLines,
+    message_of,
+    text_observer,
+)
 
 #: What the events of Twisted's old logging system have for their own use.
 _LEGACY = frozenset(("format", "isError", "message", "printed", "system", "time"))
@@ -62,15 +62,18 @@ def _value(value: object) -> object:
 #: What is told of. Other objects are for observers in this process.
 _TOLD = (NoneType, bool, int, float, str, list, tuple, BaseException, UUID)
 
+#: What JSON has. Most values are of these types.
+_AS_IS = frozenset((NoneType, bool, int, str))
+
 
 def _fields(event: LogEvent) -> Iterator[tuple[str, object]]:
     """What an event tells beside its text."""
     for name, value in event.items():
-        if (
-            not name.startswith("log_")
-            and name not in _LEGACY
-            and isinstance(value, _TOLD)
-        ):
+        if name.startswith("log_") or name in _LEGACY:
+            continue
+        if type(value) in _AS_IS:
+            yield name, value
+        elif isinstance(value, _TOLD):
             yield name, _value(value)
     failure = event.get("log_failure")
     if failure is not None:
@@ -84,23 +87,19 @@ def json_line(event: LogEvent) -> str:
     It has ``time``, ``level``, ``logger`` and ``message``, and the event's own fields.
     """
     moment = datetime.fromtimestamp(event["log_time"], UTC)
-    return (
-        json.dumps(
-            {
-                "time": moment.isoformat(timespec="microseconds"),
-                "level": event["log_level"].name,
-                "logger": event["log_namespace"],
-                "message": formatEvent(event),
-                **dict(_fields(event)),
-            }
-        )
-        + "\n"
-    )
+    line = {
+        "time": moment.isoformat(timespec="microseconds"),
+        "level": event["log_level"].name,
+        "logger": event["log_namespace"],
+        "message": message_of(event),
+    }
+    line.update(_fields(event))
+    return json.dumps(line) + "\n"
 
 
-def json_observer(file: Any) -> FileLogObserver:
+def json_observer(file: Any) -> LineObserver:
     """Log to a file, as JSON."""
-    return FileLogObserver(file, json_line)
+    return LineObserver(file, json_line)
 
 
 def log_file(parent: Mapping[str, Any]) -> Any:
@@ -141,7 +140,7 @@ def _journal_entry(event: LogEvent) -> bytes:
     entry = [
         ("PRIORITY", _PRIORITIES[event["log_level"]]),
         ("SYSLOG_IDENTIFIER", "txbits"),
-        ("MESSAGE", formatEvent(event)),
+        ("MESSAGE", message_of(event)),
         ("TXBITS_LOGGER", event["log_namespace"]),
     ]
     for name, value in _fields(event):
@@ -173,6 +172,7 @@ class JournalObserver:
     output: TextIO
     path: str = _JOURNAL
     _socket: socket.socket = field(init=False)
+    _line: TextLines = field(factory=TextLines, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -182,24 +182,24 @@ class JournalObserver:
         try:
             self._socket.sendto(_journal_entry(event), self.path)
         except OSError:
-            self.output.write(formatEventAsClassicLogText(event) or "")
+            self.output.write(self._line(event) or "")
             self.output.flush()
 
 
 def observer_factory(
     log_format: str | None, parent: Mapping[str, Any]
-) -> Callable[[], Any] | None:
+) -> Callable[[], ILogObserver]:
     """
     Choose what ``twistd`` logs with.
 
     :param log_format: The setting; ``None`` for text, or for the journal's fields if
         standard output leads there.
     :param parent: The options of ``twistd``.
-    :returns: Makes the observer; ``None`` for that of ``twistd``.
+    :returns: Makes the observer.
     """
     if log_format == "json":
         return lambda: json_observer(log_file(parent))
     is_shown = parent["nodaemon"] and parent["logfile"] in (None, "", "-")
     if log_format is None and is_shown and is_journal(sys.stdout):
         return lambda: JournalObserver(sys.stdout)
-    return None
+    return lambda: text_observer(log_file(parent))

@@ -22,6 +22,7 @@ from txbits.errors import InvalidSetting
 from txbits.service._access import SCHEMES
 from txbits.service._keys import BY_NAME, KEYS, Key
 from txbits.service._kinds import Flag, Texts, closest
+from txbits.service._log_lines import text_observer
 from txbits.service._logs import json_observer, observer_factory
 from txbits.service._process import one_line, remove_own_pidfile
 from txbits.service._reading import from_options
@@ -151,10 +152,13 @@ class Options(usage.Options):
         """
         parent = {} if self.parent is None else self.parent
         if "fileLogObserverFactory" in parent:
-            if log_format is not None:
-                parent["fileLogObserverFactory"] = (
-                    json_observer if log_format == "json" else textFileLogObserver
-                )
+            if log_format == "json":
+                parent["fileLogObserverFactory"] = json_observer
+            elif (
+                log_format == "text"
+                or parent["fileLogObserverFactory"] is textFileLogObserver
+            ):
+                parent["fileLogObserverFactory"] = text_observer
         elif "nodaemon" in parent:
             if not parent.get("syslog") and not parent["logger"]:
                 self.make_observer = observer_factory(log_format, parent)

@@ -13,6 +13,7 @@ counted, in a ledger.
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
+from functools import lru_cache
 from math import inf
 from uuid import UUID
 
@@ -42,7 +43,13 @@ Who = str | tuple[str]
 
 def counted_as(caller: Caller) -> Who:
     """Who a caller is counted as."""
-    return (client_network(caller.address),) if caller.user is None else caller.user
+    return _anonymous(caller.address) if caller.user is None else caller.user
+
+
+@lru_cache(4096)
+def _anonymous(address: str) -> tuple[str]:
+    # Cached, because each session keeps what it is counted as.
+    return (client_network(address),)
 
 
 def _named(who: Who) -> str:

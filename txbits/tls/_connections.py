@@ -1,6 +1,6 @@
 """
-TLS connections: what a failed handshake tells the log, and who loses a connection when
-authorities or revocation lists have changed.
+TLS connections: how they read and write long bodies, what a failed handshake tells the
+log, and who loses a connection when authorities or revocation lists have changed.
 
 This module uses private parts of :mod:`twisted.protocols.tls`; no other one does.
 """
@@ -47,8 +47,12 @@ _BATCH = 200
 #: The most bytes in a record (RFC 8446 5.1).
 _RECORD = 1 << 14
 
-#: How many bytes of a read OpenSSL gets at a time.
+#: How many bytes OpenSSL gets at a time. For each connection, it keeps as much memory
+#: as it was ever passed in one go.
 _SLICE = 1 << 16
+
+#: The most bytes that encryption adds to a record (RFC 5246 6.2.3), with its header.
+_ADDED = 2048 + 5
 
 #: Shorter records than this are short, in bytes.
 _SHORT = 1024
@@ -86,10 +90,11 @@ class Loaded:
 
 class GatheringTransport(BufferingTLSTransport):
     """
-    A TLS connection that delivers the content of all records of a read together.
+    A TLS connection that handles the records of a read or of a long write together.
 
     Twisted delivers each record by itself. As a record has at most 16 KiB, everything
-    above would work in such small pieces, however much is read from the socket.
+    above would work in such small pieces, however much is read from the socket. In the
+    same way it hands each record that it sends to the socket by itself.
 
     :ivar has_short_records: Whether the last read had many short records. Each record
         takes some time, so a long read of them would keep all others waiting.
@@ -101,8 +106,6 @@ class GatheringTransport(BufferingTLSTransport):
         if len(data) <= _SLICE or not self._handshakeDone or self._lostTLSConnection:
             super().dataReceived(data)
             return
-        # For each connection, OpenSSL keeps as much memory as it was ever passed in one
-        # go.
         records: list[bytes] = []
         view = memoryview(data)
         for start in range(0, len(data), _SLICE):
@@ -118,6 +121,35 @@ class GatheringTransport(BufferingTLSTransport):
         records: list[bytes] = []
         ended = None if self._lostTLSConnection else self._decrypt(records)
         self._deliver(records, ended)
+
+    def encrypt(self, data: memoryview) -> tuple[int, bytes]:
+        """
+        Encrypt bytes; the caller sends the result, before anything else is written.
+
+        :param data: At least one byte. It is not kept.
+        :returns: How many of the bytes were encrypted, 0 if others have to be sent
+            before them or none can be sent now, and the records.
+        """
+        aggregator: Any = self._aggregator
+        if (
+            not self._handshakeDone
+            or self._lostTLSConnection
+            or self.disconnecting
+            or self._appSendBuffer
+            or getattr(aggregator, "_buffer", None)
+        ):
+            return 0, b""
+        connection = self._tlsConnection
+        count, end = 0, min(len(data), _SLICE)
+        try:
+            while count < end:
+                count += connection.send(data[count:end])
+        except SSL.Error:
+            # To write the rest shows that again.
+            if not count:
+                return 0, b""
+        # One more, for what is not data, such as a ticket.
+        return count, connection.bio_read(count + _ADDED * (count // _RECORD + 2))
 
     def _decrypt(self, records: list[bytes]) -> Failure | None:
         """

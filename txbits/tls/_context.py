@@ -65,6 +65,9 @@ _STRANGERS = frozenset(
     }
 )
 
+#: From OpenSSL's ssl.h; pyOpenSSL sets it, and does not name it.
+_MODE_ENABLE_PARTIAL_WRITE = 1
+
 _NAMES = {
     code: name.removeprefix("ERR_").lower().replace("_", " ")
     for name, code in vars(_CODES).items()
@@ -104,6 +107,10 @@ def make_context(material: Material) -> SSL.Context:
     )
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    if hasattr(context, "clear_mode"):
+        # The memory that it writes to takes everything, so a call may write several
+        # records.
+        context.clear_mode(_MODE_ENABLE_PARTIAL_WRITE)
     context.set_cipher_list(_CIPHERS)
     context.set_alpn_select_callback(_select_protocol)
     try:

@@ -173,13 +173,13 @@ class PlotTests(RenderingCase):
         self.assertEqual(
             [one["aria-label"] for one in found.of("svg")],
             [
-                "Received in the last hour: now 1.0 KiB/s, at most 1.0 KiB/s",
-                "Packets in the last hour: now 2.5/s, at most 2.5/s",
-                "Open sessions in the last hour: now 3, at most 3",
-                "Refusals in the last hour: now 0/s, at most 0/s",
+                "Received in the last hour: now 1.0 KiB/s, peak 1.0 KiB/s",
+                "Packets in the last hour: now 2.5/s, peak 2.5/s",
+                "Open sessions in the last hour: now 3, peak 3",
+                "Refusals in the last hour: now 0/s, peak 0/s",
             ],
         )
-        self.assertIn("Open sessions 3 at most 3", found.text)
+        self.assertIn("Open sessions 3 peak 3", found.text)
 
     def test_without_samples_there_is_no_line(self):
         found = self.markup(Plots(Rates()))

@@ -131,8 +131,8 @@ class Plots(Element):
                 name=one.name,
                 label=one.label,
                 now=now,
-                most=f"at most {most}" if values else _NOT_YET,
-                summary=f"{one.label} in the last hour: now {now}, at most {most}",
+                most=f"peak {most}" if values else _NOT_YET,
+                summary=f"{one.label} in the last hour: now {now}, peak {most}",
                 line=line,
                 area=area,
             )

@@ -83,10 +83,15 @@ def send_some(transport: Any, data: bytes | memoryview) -> int:
     """
     Send what a socket takes at once; *data* is not kept.
 
-    :returns: How many of the bytes were sent; 0 if others have to be sent before them.
+    :param transport: The socket, or TLS above it that has a method ``encrypt``.
+    :returns: How many of the bytes were sent, or encrypted and left to the socket; 0 if
+        others have to be sent before them.
     """
     if not has_nothing_to_send(transport):
-        return 0
+        return _send_encrypted(transport, data)
+    if len(data) > transport.SEND_LIMIT:
+        # Twisted would send it in several calls.
+        transport.SEND_LIMIT = len(data)
     count = 0
     while count < len(data):
         sent = transport.writeSomeData(data[count:] if count else data)
@@ -94,6 +99,26 @@ def send_some(transport: Any, data: bytes | memoryview) -> int:
             # It is full, or lost: writing the rest shows that again.
             break
         count += sent
+    return count
+
+
+def _send_encrypted(transport: Any, data: bytes | memoryview) -> int:
+    encrypt = getattr(transport, "encrypt", None)
+    if encrypt is None:
+        return 0
+    below: Any = socket_below(transport)
+    if below is None or not has_nothing_to_send(below):
+        return 0
+    view, count = memoryview(data), 0
+    while count < len(view):
+        encrypted, records = encrypt(view[count:])
+        if not encrypted:
+            break
+        count += encrypted
+        sent = send_some(below, records)
+        if sent < len(records):
+            below.write(records[sent:])
+            break
     return count
 
 
