@@ -328,6 +328,15 @@ class PageTests(MetricsCase):
         )
         self.assertEqual(self.value("sessions", "/"), 0)
 
+    def test_a_session_that_ends_while_it_is_looked_for_is_not_lost(self):
+        session = self.create()
+        del self.memory._sessions[UUID(session.decode().strip("{}"))]
+        gate = self.backend.hold("find")
+        self.resource.manager._upkeep.clean_up()
+        self.ask(packet(b"Cancel-Session", session))
+        gate.open()
+        self.assertEqual(self.of("sessions_ended_total"), {("cancelled", "cancel"): 1})
+
     def test_what_the_clean_up_removes(self):
         self.assertEqual(self.of("cleanup_removed_total"), {})
         self.backend.removed_counts = self.memory.removed_counts
