@@ -22,6 +22,7 @@ from benchmarks import (
     downloads,
     goals,
     hops,
+    operating,
     small,
     throughput,
 )
@@ -57,6 +58,7 @@ _PARTS = {
     "client": ["txbits", "nginx"],
     "relay": ["direct", "relayed"],
     "authentication": ["txbits"],
+    "operating": ["txbits"],
     "hops": [],
 }
 #: What runs only if it is named.
@@ -70,6 +72,7 @@ _ALSO = {
     "client": [],
     "relay": [],
     "authentication": [],
+    "operating": [],
     "hops": [],
 }
 
@@ -192,6 +195,16 @@ def _run(options: argparse.Namespace, directory: Path) -> None:
             continue
         if part == "s3":
             _run_s3(options, directory)
+            continue
+        if part == "operating":
+            operating.measure(
+                directory,
+                template=options.server,
+                options=options.server_option,
+                connections=options.clients,
+                repetitions=options.repetitions,
+                sessions=options.passing,
+            )
             continue
         if part == "authentication":
             authentication.measure(

@@ -21,7 +21,7 @@ from typing import Any
 
 from attrs import frozen
 
-from benchmarks import downloads, small, throughput
+from benchmarks import downloads, operating, small, throughput
 from benchmarks.conditions import idle_share
 from benchmarks.report import Goal, markdown, paired
 from benchmarks.servers import CHECKOUT, Side, txbits
@@ -44,6 +44,7 @@ class Effort:
     :ivar sessions: Small uploads of a run.
     :ivar session_pairs: Pairs of runs of small uploads.
     :ivar opened: How many sessions are open, on connections of their own and without.
+    :ivar watched: How many sessions are open while the metrics are read.
     """
 
     total: int = 1024 * MIB
@@ -52,9 +53,10 @@ class Effort:
     sessions: int = 2000
     session_pairs: int = 5
     opened: tuple[int, int] = (5_000, 100_000)
+    watched: int = 10_000
 
 
-_QUICK = Effort(64 * MIB, 1, 1, 200, 1, (50, 200))
+_QUICK = Effort(64 * MIB, 1, 1, 200, 1, (50, 200), 200)
 
 
 @frozen
@@ -117,6 +119,7 @@ class Measuring:
         yield from self._relay()
         yield from self._sessions()
         yield from self._memory()
+        yield from self._operating()
 
     def _uploads(self) -> Iterator[Work]:
         sides = [self.sides[name] for name in ("txbits", "txbits-never", "nginx")]
@@ -307,6 +310,19 @@ class Measuring:
                 f"memory of a session, {count} open, {how}",
                 [Goal("KiB", size / KIB, "at most", limit)],
             )
+
+    def _operating(self) -> Iterator[Work]:
+        with self._folder("operating") as folder:
+            cost, reading = operating.measure(
+                folder,
+                template=self.template,
+                options=self.options,
+                connections=32,
+                repetitions=self.effort.session_pairs,
+                sessions=self.effort.watched,
+            )
+        yield Work("tiny uploads, JSON log and operator's listener, beside none", cost)
+        yield Work(f"reading the metrics of {self.effort.watched} sessions", reading)
 
     @contextmanager
     def _folder(self, name: str) -> Iterator[Path]:

@@ -48,6 +48,13 @@ class Histogram:
         other.counts, other.seconds = list(self.counts), self.seconds
         return other
 
+    def plus(self, other: Histogram) -> Histogram:
+        """One with the durations of both."""
+        both = self.copy()
+        both.counts = [a + b for a, b in zip(both.counts, other.counts, strict=True)]
+        both.seconds += other.seconds
+        return both
+
     @property
     def total(self) -> int:
         """How many durations were added."""
@@ -140,7 +147,7 @@ class Counts:
     :ivar discarded: Bytes that were discarded with their sessions.
     :ivar served: Bytes of files and replies that were handed to clients.
     :ivar created: Sessions that were created.
-    :ivar ended: Sessions that have ended, by outcome, see the audit trail.
+    :ivar ended: Sessions that have ended, by outcome, see the audit trail, and reason.
     :ivar acks: From the last byte of a Fragment until it is settled.
     :ivar closes: Close-Sessions that succeeded.
     :ivar notifications: Questions to the server application, by result.
@@ -161,7 +168,7 @@ class Counts:
     discarded: int = field(default=0, init=False)
     served: int = field(default=0, init=False)
     created: int = field(default=0, init=False)
-    ended: Counter[str] = field(factory=Counter, init=False)
+    ended: Counter[tuple[str, str]] = field(factory=Counter, init=False)
     acks: Histogram = field(factory=Histogram, init=False)
     closes: Histogram = field(factory=Histogram, init=False)
     notifications: Counter[str] = field(factory=Counter, init=False)

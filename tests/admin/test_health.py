@@ -2,7 +2,6 @@
 Whether the server can take uploads: what health pages say.
 """
 
-from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.web.support import WebCase, packet, request
@@ -16,36 +15,27 @@ class StateTests(SynchronousTestCase):
 
     def test_a_server_is_ready_only_while_it_runs(self):
         health = Health(list)
-        self.assertEqual(self.ready(health), (503, b"starting\n"))
+        self.assertEqual(
+            (health.ready().status, health.ready().body), (503, b"starting\n")
+        )
         health.state = "running"
-        self.assertEqual(self.ready(health), (200, b"ready\n"))
+        self.assertEqual(
+            (health.ready().status, health.ready().body), (200, b"ready\n")
+        )
         health.state = "stopping"
-        self.assertEqual(self.ready(health), (503, b"stopping\n"))
-
-    def ready(self, health):
-        page = self.successResultOf(health.ready())
-        return page.status, page.body
+        self.assertEqual(
+            (health.ready().status, health.ready().body), (503, b"stopping\n")
+        )
 
     def test_one_of_several_processes_is_ready_only_if_all_are(self):
-        lines = ["worker 2 does not run"]
-        health = Health(list, lambda: succeed(lines))
-        self.assertEqual(self.ready(health), (503, b"starting\n"))
+        health = Health(list)
         health.state = "running"
-        self.assertEqual(self.ready(health), (503, b"worker 2 does not run\n"))
-        self.assertEqual(health.obstacles(), [])
-        lines.clear()
-        self.assertEqual(self.ready(health), (200, b"ready\n"))
-
-    def test_all_are_asked_once_for_everyone_who_wants_to_know(self):
-        asked = []
-        health = Health(list, lambda: asked.append(Deferred()) or asked[-1])
-        health.state = "running"
-        pages = [health.ready() for _ in range(3)]
-        (answer,) = asked
-        answer.callback(["/: no"])
-        self.assertEqual({self.successResultOf(one).status for one in pages}, {503})
-        self.assertNoResult(health.ready())
-        self.assertEqual(len(asked), 2)
+        health.elsewhere = ["worker 2 does not run"]
+        self.assertEqual(health.ready().status, 503)
+        self.assertEqual(health.ready().body, b"worker 2 does not run\n")
+        self.assertEqual(health.obstacles_here(), [])
+        health.elsewhere = []
+        self.assertEqual(health.ready().status, 200)
 
     def test_a_server_is_alive_whatever_it_is_doing(self):
         health = Health(list)
@@ -78,20 +68,19 @@ class BackendTests(WebCase):
 
     def test_a_server_is_not_ready_after_a_failure_until_the_next_success(self):
         self.fail()
-        self.assertEqual(self.ready(), (503, b"/: no session can be created\n"))
+        page = self.health.ready()
+        self.assertEqual(
+            (page.status, page.body), (503, b"/: no session can be created\n")
+        )
         self.create()
-        self.assertEqual(self.ready()[0], 200)
-
-    def ready(self):
-        page = self.successResultOf(self.health.ready())
-        return page.status, page.body
+        self.assertEqual(self.health.ready().status, 200)
 
     def test_a_failure_counts_for_a_minute_since_without_clients_nothing_succeeds(self):
         self.fail()
         self.clock.advance(59)
-        self.assertEqual(self.ready()[0], 503)
+        self.assertEqual(self.health.ready().status, 503)
         self.clock.advance(2)
-        self.assertEqual(self.ready()[0], 200)
+        self.assertEqual(self.health.ready().status, 200)
 
     def test_the_listeners_of_uploads_do_not_tell_why(self):
         response = self.ask_health()

@@ -8,6 +8,7 @@ import random
 import re
 from collections import Counter
 from pathlib import Path
+from uuid import UUID, uuid4
 
 from attrs import define
 from prometheus_client.parser import text_string_to_metric_families
@@ -29,11 +30,12 @@ from tests.web.support import (
 from txbits._counts import Histogram
 from txbits.admin.delay import LoopDelay
 from txbits.admin.figures import Figures
+from txbits.admin.merging import Totals
 from txbits.admin.metrics import CONTENT_TYPE, METRICS, MetricsPage, snapshot
 from txbits.errors import BackendError, CredentialsRejected, CredentialsUncheckable
-from txbits.interfaces import Answer, ICounting, Identity, RequestCount
+from txbits.interfaces import Answer, ICleaning, ICounting, Identity, RequestCount
 from txbits.protocol.refusals import REFUSALS
-from txbits.sessions import Settings
+from txbits.sessions import Caller, Settings
 from txbits.sessions._active import _ACTS
 from txbits.web.mounts import Mounts
 
@@ -176,22 +178,18 @@ class PageTests(MetricsCase):
         self.assertNotIn(b'type="Ping"', text)
         self.assertEqual(text.count(b"# TYPE"), len(METRICS))
 
-    def test_those_of_several_workers_stand_side_by_side(self):
+    def test_those_of_several_workers_are_asked_for(self):
         self.create()
-        here, there = snapshot(self.page._figures), snapshot(self.page._figures)
-        page = MetricsPage(
-            self.page._figures, self.clock, lambda: succeed({0: here, 3: there})
-        )
-        text = self.successResultOf(page()).body.decode()
-        series = [
-            (sample.labels["worker"], sample.value)
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-            if sample.name == "txbits_sessions_created_total"
-        ]
-        self.assertEqual(series, [("0", 1.0), ("3", 1.0)])
-        self.assertEqual(text.count("# TYPE"), len(METRICS))
-        self.assertIn('le="+Inf",worker="3"}', text)
+        totals = Totals()
+        for worker in 0, 3:
+            totals.note(worker, snapshot(self.page._figures))
+        merged = totals.snapshot({"running": 2, "ended": 1})
+        self.page = MetricsPage(self.page._figures, self.clock, lambda: succeed(merged))
+        self.assertEqual(self.value("sessions_created_total", "/"), 2)
+        self.assertEqual(self.value("packets_total", "/", "Create-Session", "200"), 2)
+        self.assertEqual(self.value("workers", "ended"), 1)
+        self.assertEqual(self.value("start_time_seconds"), 17)
+        self.assertEqual(self.text().count("# TYPE"), len(METRICS))
 
     def test_of_the_server(self):
         self.certificates.append(("0.0.0.0:443", 1234.5))
@@ -302,8 +300,57 @@ class PageTests(MetricsCase):
         self.create_holding(b"ab", 4)
         self.clock.advance(self.settings.session_timeout + 1)
         self.resource.manager._upkeep.clean_up()
-        self.assertEqual(self.of("sessions_ended_total"), {("released",): 1})
+        self.assertEqual(
+            self.of("sessions_ended_total"), {("released", "timed-out"): 1}
+        )
         self.assertEqual(self.value("discarded_bytes_total", "/"), 2)
+
+    def test_sessions_that_end_for_other_reasons(self):
+        manager = self.resource.manager
+        ids = [UUID(self.create(b"/%d" % n).decode().strip("{}")) for n in range(4)]
+        operator = Caller("root", is_operator=True)
+        self.successResultOf(manager.end_session(ids[0], operator))
+        # Somebody has emptied the store.
+        del self.memory._sessions[ids[1]]
+        manager._upkeep.clean_up()
+        # A process was killed, or the store has failed, during a release.
+        self.memory._sessions[ids[2]].releasing = True
+        manager._upkeep.clean_up()
+        self.successResultOf(manager.disable())
+        self.assertEqual(
+            self.of("sessions_ended_total"),
+            {
+                ("cancelled", "operator"): 1,
+                ("lost", "removed"): 1,
+                ("released", "unfinished"): 1,
+                ("released", "disabled"): 1,
+            },
+        )
+        self.assertEqual(self.value("sessions", "/"), 0)
+
+    def test_a_session_that_ends_while_it_is_looked_for_is_not_lost(self):
+        session = self.create()
+        del self.memory._sessions[UUID(session.decode().strip("{}"))]
+        gate = self.backend.hold("find")
+        self.resource.manager._upkeep.clean_up()
+        self.ask(packet(b"Cancel-Session", session))
+        gate.open()
+        self.assertEqual(self.of("sessions_ended_total"), {("cancelled", "cancel"): 1})
+
+    def test_what_the_clean_up_removes(self):
+        self.assertEqual(self.of("cleanup_removed_total"), {})
+        self.backend.removed_counts = self.memory.removed_counts
+        directlyProvides(self.backend, ICleaning, *self.backend.__provides__)
+        session = self.create()
+        self.ask(packet(b"Close-Session", session))
+        claiming = self.memory.claim("once", uuid4(), self.clock.seconds())
+        self.successResultOf(claiming)
+        self.assertEqual(self.of("cleanup_removed_total"), {})
+        self.clock.advance(10 * self.settings.session_timeout)
+        self.resource.manager._upkeep.clean_up()
+        self.assertEqual(
+            self.of("cleanup_removed_total"), {("claim",): 1, ("close",): 1}
+        )
 
 
 class UnmountedTests(MetricsCase):
@@ -486,15 +533,15 @@ class TruthTests(MetricsCase):
         self.expect("close_seconds_count")
         if upload.held in (0, upload.total):
             # One without a Fragment is that of an empty file.
-            self.expect("sessions_ended_total", "published")
+            self.expect("sessions_ended_total", "published", "close")
             self.expect("published_bytes_total", by=upload.held)
         else:
-            self.expect("sessions_ended_total", "discarded")
+            self.expect("sessions_ended_total", "discarded", "close")
             self.expect("discarded_bytes_total", by=upload.held)
 
     def cancel(self):
         upload = self.end("Cancel-Session")
-        self.expect("sessions_ended_total", "cancelled")
+        self.expect("sessions_ended_total", "cancelled", "cancel")
         self.expect("discarded_bytes_total", by=upload.held)
 
     def send_too_much(self):
@@ -506,7 +553,7 @@ class TruthTests(MetricsCase):
         upload = self.open.pop()
         data = packet(b"Cancel-Session", upload.session, target=upload.target)
         self.send("Cancel-Session", data)
-        self.expect("sessions_ended_total", "cancelled")
+        self.expect("sessions_ended_total", "cancelled", "cancel")
 
     def skip_bytes(self):
         upload = self.any()

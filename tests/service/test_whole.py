@@ -57,9 +57,6 @@ class WholeCase(SynchronousTestCase):
         }
         return succeed((answers, self.down))
 
-    def obstacles(self, number):
-        return self.lines[number]
-
     def glance(self, number):
         return json.loads(json.dumps(self.glance_of(number).as_json()))
 
@@ -174,32 +171,6 @@ class GlanceTests(WholeCase):
     def test_it_fails_without_a_supervisor(self):
         self.everyone = lambda what: fail(ConnectionLost())
         self.failureResultOf(self.look(0), BackendError)
-
-
-class ObstaclesTests(WholeCase):
-    """Whether the service is ready."""
-
-    def obstacles_at(self, number):
-        return self.successResultOf(self.wholes[number].obstacles())
-
-    def test_each_reason_is_told_once(self):
-        self.assertEqual(self.obstacles_at(0), [])
-        self.lines = [["/: no space"], ["/: no space", "/b: away"], []]
-        self.assertEqual(self.obstacles_at(2), ["/: no space", "/b: away"])
-
-    def test_who_is_away_is_a_reason(self):
-        self.down = {2: "does not answer", 1: "does not run"}
-        self.assertEqual(
-            self.obstacles_at(0), ["worker 1 does not run", "worker 2 does not answer"]
-        )
-
-    def test_without_a_supervisor_it_is_not_ready(self):
-        self.everyone = lambda what: Deferred()
-        obstacles = self.wholes[0].obstacles()
-        self.clock.advance(10)
-        self.assertEqual(
-            self.successResultOf(obstacles), ["the supervisor does not answer"]
-        )
 
 
 class TokenTests(WholeCase):

@@ -288,6 +288,7 @@ class FakeMember:
         self.state, self.line, self.how, self.report = "starting", None, "", {}
         self.is_replaced, self.pid, self.is_there = False, 100 + number, True
         self.calls, self.answers, self.is_well = [], {}, True
+        self.told = {}
         self._ended = Deferred()
 
     def start(self, reactor, worker, configuration, directory, shares):
@@ -295,7 +296,8 @@ class FakeMember:
 
     def ask(self, what, *arguments):
         self.calls.append(what)
-        answer = self.answers.get(what, succeed(None))
+        self.told[what] = arguments
+        answer = self.answers.get(what, succeed({} if what == "report" else None))
         return answer() if callable(answer) else answer
 
     def ask_once(self, what):
@@ -481,23 +483,32 @@ class SupervisorTests(SynchronousTestCase):
 
     def test_the_manager_knows_who_runs(self):
         self.open()
+        told = self.members[1].calls.count("elsewhere")
         self.members[0].end("was killed by SIGKILL")
+        self.assertEqual(self.members[1].calls.count("elsewhere"), told + 1)
         self.assertTrue(self.manager.status().startswith("1 of 2 workers run; "))
         self.assertFalse(self.manager.is_well())
         self.reactor.advance(0.1)
         self.members[2].has_started()
+        self.assertEqual(self.members[1].calls.count("elsewhere"), told + 2)
         self.assertTrue(self.manager.is_well())
         self.members[2].is_well = False
         self.assertFalse(self.manager.is_well())
 
-    def test_metrics_are_those_of_all_who_answer(self):
+    def test_workers_know_within_seconds_what_is_wrong_with_others(self):
         self.open()
-        self.members[0].answers["metrics"] = succeed(["zero"])
-        self.members[1].answers["metrics"] = succeed(["one"])
-        metrics = self.members[0].asked["metrics"]
-        self.assertEqual(self.successResultOf(metrics()), {0: ["zero"], 1: ["one"]})
-        self.members[0].answers["metrics"] = fail(ConnectionLost())
-        self.assertEqual(self.successResultOf(metrics()), {1: ["one"]})
+        self.assertEqual(self.members[1].told["elsewhere"], ([],))
+        self.members[0].answers["report"] = succeed({"obstacles": ["/: full"]})
+        self.reactor.advance(5)
+        self.assertEqual(self.members[1].told["elsewhere"], (["worker 0: /: full"],))
+        self.assertEqual(self.members[0].told["elsewhere"], ([],))
+        told = self.members[1].calls.count("elsewhere")
+        self.reactor.advance(5)
+        self.assertEqual(self.members[1].calls.count("elsewhere"), told)
+        self.members[0].end("was killed by SIGKILL")
+        self.assertEqual(
+            self.members[1].told["elsewhere"], (["worker 0 does not run"],)
+        )
 
     def asked(self, *words):
         """What a worker gets that asks about the whole service."""

@@ -203,7 +203,7 @@ class EndingTests(_Listing):
             self.assert_unknown(session_id, caller=caller)
         self.assertEqual(self.sessions(), set())
         self.assertEqual(self.manager.open_sessions, 0)
-        self.assertEqual(self.manager.counts.ended["cancelled"], 3)
+        self.assertEqual(self.manager.counts.ended["cancelled", "operator"], 3)
 
     def test_the_answer_waits_for_the_release(self) -> None:
         session_id = self.create()

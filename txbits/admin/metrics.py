@@ -8,7 +8,7 @@ figures change. Writing them takes longer, with some turns for the reactor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from itertools import accumulate
 from typing import Any, Literal
@@ -30,7 +30,7 @@ from txbits._counts import BOUNDS, Counts, Histogram
 from txbits._deferreds import Shared
 from txbits.admin.figures import Figures
 from txbits.admin.pages import Page
-from txbits.interfaces import ICounting, RequestCount
+from txbits.interfaces import ICleaning, ICounting, IShared, RequestCount
 from txbits.protocol.refusals import REFUSALS
 from txbits.sessions import SessionManager
 
@@ -46,12 +46,26 @@ _BUCKETS = (*(str(bound) for bound in BOUNDS), "+Inf")
 #: The values of a metric, with those of its labels.
 Values = Iterable[tuple[tuple[str, ...], float | Histogram]]
 
+#: How values of several workers become one: their ``"sum"``; ``"stored"``, the same,
+#: but on a store that they share the most, and what a worker that has ended was last
+#: known to have counts until its successor tells; ``"most"``; ``"least"``; ``"first"``,
+#: the least that any has ever told.
+Merging = Literal["sum", "stored", "most", "least", "first"]
 
-#: The values of all metrics, in the order of :data:`METRICS`.
-Snapshot = list[Values]
 
-#: Reads the values of all workers, by their numbers.
-Everywhere = Callable[[], Deferred[Mapping[int, Snapshot]]]
+@frozen
+class Snapshot:
+    """
+    The metrics at one moment.
+
+    :ivar values: The values of each, in the order of :data:`METRICS`.
+    :ivar directories: The mounts of the virtual directories.
+    :ivar shared: Those whose stores other processes use as well.
+    """
+
+    values: Sequence[Values]
+    directories: frozenset[str]
+    shared: frozenset[str]
 
 
 @frozen
@@ -64,6 +78,7 @@ class Definition:
     :ivar labels: The names of its labels.
     :ivar help: What it is.
     :ivar read: Reads its values.
+    :ivar merging: How values of several workers become one.
     """
 
     name: str
@@ -71,6 +86,17 @@ class Definition:
     labels: tuple[str, ...]
     help: str
     read: Callable[[Figures], Values]
+    merging: Merging = "sum"
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether values only grow while a process lives."""
+        return self.kind != "gauge"
+
+    @property
+    def is_of_directories(self) -> bool:
+        """Whether the first label is the mount of a virtual directory."""
+        return self.labels[:1] == _DIRECTORY
 
     def snapshot(self, figures: Figures) -> Values:
         """Read its values, which change no more."""
@@ -79,15 +105,10 @@ class Definition:
             for labels, value in self.read(figures)
         ]
 
-    def family(self, values: Values, more: tuple[str, ...] = ()) -> Metric:
-        """
-        Make what ``prometheus_client`` writes.
-
-        :param more: The names of labels that the values have besides its own.
-        """
-        names = (*self.labels, *more)
+    def family(self, values: Values) -> Metric:
+        """Make what ``prometheus_client`` writes."""
         if self.kind == "histogram":
-            histogram = HistogramMetricFamily(self.name, self.help, labels=names)
+            histogram = HistogramMetricFamily(self.name, self.help, labels=self.labels)
             for labels, value in values:
                 assert isinstance(value, Histogram)  # noqa: S101
                 counts = map(float, accumulate(value.counts))
@@ -95,7 +116,7 @@ class Definition:
                 histogram.add_metric(labels, buckets, value.seconds)
             return histogram
         family = CounterMetricFamily if self.kind == "counter" else GaugeMetricFamily
-        simple = family(self.name, self.help, labels=names)
+        simple = family(self.name, self.help, labels=self.labels)
         for labels, value in values:
             assert not isinstance(value, Histogram)  # noqa: S101
             simple.add_metric(labels, value)
@@ -133,15 +154,24 @@ def _counted(
 
 def _counted_twice(
     read: Callable[[Counts], Mapping[tuple[str, Any], int]],
+    names: Iterable[tuple[str, Any]] = (),
 ) -> Callable[[Figures], Values]:
-    """Counts of each virtual directory, by two labels. A status of 0 is none."""
+    """
+    Counts of each virtual directory, by two labels. A status of 0 is none.
+
+    :param names: Values of the labels that are shown from the start.
+    """
+    zeros = dict.fromkeys(names, 0)
     return lambda figures: [
         ((mount, key, str(other or "none")), count)
         for mount, counts in (
-            (_NO_MOUNT, figures.unmounted),
-            *((mount, manager.counts) for mount, manager in figures.directories()),
+            (_NO_MOUNT, read(figures.unmounted)),
+            *(
+                (mount, {**zeros, **read(manager.counts)})
+                for mount, manager in figures.directories()
+            ),
         )
-        for (key, other), count in read(counts).items()
+        for (key, other), count in counts.items()
     ]
 
 
@@ -155,17 +185,43 @@ def _requests(read: Callable[[RequestCount], float]) -> Callable[[Figures], Valu
     ]
 
 
+def _removed(figures: Figures) -> Values:
+    """What the clean-up has removed of each store that counts it."""
+    return [
+        ((mount, kind), count)
+        for mount, manager in figures.directories()
+        if ICleaning.providedBy(manager.backend)
+        for kind, count in ICleaning(manager.backend).removed_counts().items()
+    ]
+
+
 _DIRECTORY = ("directory",)
 
 #: The label of requests that belong to no virtual directory.
 _NO_MOUNT = ""
 
-_OUTCOMES = ("published", "handed-over", "discarded", "cancelled", "released", "lost")
+#: How most sessions end: outcomes and reasons.
+_ENDINGS = (
+    *(("published", "close"), ("handed-over", "close"), ("discarded", "close")),
+    *(("cancelled", "cancel"), ("cancelled", "operator"), ("released", "timed-out")),
+    *(("released", "disabled"), ("released", "unfinished")),
+    *(("lost", "close"), ("lost", "removed")),
+)
 _RESULTS = (
     *("accepted", "refused", "timed-out", "unreachable", "unusable", "given-up"),
     "failed",
 )
+#: The states of a worker.
+STATES = ("running", "silent", "starting", "ended")
 _OPERATIONS = ("admit", "create", "store", "close", "release", "clean up")
+
+#: Those that a server with several workers tells itself.
+WORKERS = Definition(
+    "txbits_workers", "gauge", ("state",),
+    "Worker processes: running, silent if one that runs has not answered for two "
+    "seconds, starting, or ended if its successor is still to start.",
+    lambda figures: [((state,), float(state == "running")) for state in STATES],
+)  # fmt: skip
 
 #: All metrics, in the order of the reference.
 METRICS = (
@@ -217,25 +273,30 @@ METRICS = (
         _each(lambda manager: manager.counts.created),
     ),
     Definition(
-        "txbits_sessions_ended_total", "counter", ("directory", "outcome"),
+        "txbits_sessions_ended_total", "counter", ("directory", "outcome", "reason"),
         "Sessions that have ended: published, handed-over, discarded, cancelled, "
-        "released or lost, as in the audit trail.",
-        _counted(lambda counts: counts.ended, _OUTCOMES),
+        "released or lost, as in the audit trail. The reason is a client's close or "
+        "cancel, operator, timed-out, disabled, unfinished if a release that had begun "
+        "before was completed, or removed if somebody else has emptied the store.",
+        _counted_twice(lambda counts: counts.ended, _ENDINGS),
     ),
     Definition(
         "txbits_sessions", "gauge", _DIRECTORY,
         "Open sessions; on S3, those of all nodes when they were last counted.",
         _each(lambda manager: manager.open_sessions),
+        "stored",
     ),
     Definition(
         "txbits_staged_bytes", "gauge", _DIRECTORY,
         "Length of the files of open sessions, as the quotas count them.",
         _each(lambda manager: manager.staged_bytes),
+        "stored",
     ),
     Definition(
         "txbits_oldest_session_idle_seconds", "gauge", _DIRECTORY,
         "Time since the oldest progress of an open session; 0 without sessions.",
         _each(lambda manager: manager.idle_for()),
+        "most",
     ),
     Definition(
         "txbits_fragment_ack_seconds", "histogram", _DIRECTORY,
@@ -269,6 +330,7 @@ METRICS = (
         "txbits_backend_failing", "gauge", _DIRECTORY,
         "1 if the backend has failed within the last minute and not succeeded since.",
         _each(lambda manager: float(bool(manager.troubles()))),
+        "most",
     ),
     Definition(
         "txbits_store_requests_total", "counter", ("directory", "call", "status"),
@@ -293,6 +355,13 @@ METRICS = (
         "txbits_cleanup_seconds", "histogram", _DIRECTORY,
         "Time that a round of the clean-up took.",
         _each(lambda manager: manager.counts.cleaning),
+    ),
+    Definition(
+        "txbits_cleanup_removed_total", "counter", ("directory", "kind"),
+        "What these have removed besides sessions: close for closes that were "
+        "forgotten, claim for claims of upload links, stray for files or objects of no "
+        "session, upload for multipart uploads to S3 that nobody completes.",
+        _removed,
     ),
     Definition(
         "txbits_connections", "gauge", ("state",),
@@ -320,6 +389,7 @@ METRICS = (
             for what, counts in figures.reloads.items()
             for result, count in {"succeeded": 0, "failed": 0, **counts}.items()
         ],
+        "most",
     ),
     Definition(
         "txbits_certificate_expiry_timestamp_seconds", "gauge", ("address",),
@@ -328,40 +398,41 @@ METRICS = (
         lambda figures: [
             ((address,), expires) for address, expires in figures.certificates()
         ],
+        "least",
     ),
     Definition(
         "txbits_event_loop_delay_seconds", "histogram", (),
         "By how much a call of the reactor was late, once a second.",
         lambda figures: [((), figures.delays)],
     ),
+    WORKERS,
     Definition(
         "txbits_start_time_seconds", "gauge", (),
         "When the server was started, in seconds since the epoch.",
         lambda figures: [((), figures.started)],
+        "first",
     ),
     Definition(
         "txbits_info", "gauge", ("version",),
         "1; the label is the version of txbits.",
         lambda figures: [((version("txbits"),), 1)],
+        "most",
     ),
 )  # fmt: skip
 
 
 def snapshot(figures: Figures) -> Snapshot:
     """Read the values of all metrics, which change no more."""
-    return [one.snapshot(figures) for one in METRICS]
-
-
-def _side_by_side(snapshots: Mapping[int, Snapshot]) -> Snapshot:
-    """Put the values of several workers together, with a label for the worker."""
-    return [
-        [
-            ((*labels, str(worker)), value)
-            for worker, values in snapshots.items()
-            for labels, value in values[number]
-        ]
-        for number in range(len(METRICS))
-    ]
+    directories = list(figures.directories())
+    return Snapshot(
+        [one.snapshot(figures) for one in METRICS],
+        frozenset(mount for mount, _ in directories),
+        frozenset(
+            mount
+            for mount, manager in directories
+            if IShared.providedBy(manager.backend)
+        ),
+    )
 
 
 @frozen
@@ -386,7 +457,7 @@ class MetricsPage:
 
     _figures: Figures
     _clock: IReactorTime
-    _everywhere: Everywhere | None = None
+    _everywhere: Callable[[], Deferred[Snapshot]] | None = None
     _making: Shared[Page] = field(factory=Shared, init=False)
 
     def __call__(self) -> Deferred[Page]:
@@ -398,16 +469,16 @@ class MetricsPage:
         return self._making.run(self._make)
 
     async def _make(self) -> Page:
-        clock, more = self._clock, ()  # type: Any, tuple[str, ...]
+        clock = self._clock
         if self._everywhere is None:
-            values = snapshot(self._figures)
+            now = snapshot(self._figures)
         else:
-            values, more = _side_by_side(await self._everywhere()), ("worker",)
+            now = await self._everywhere()
         pieces = []
         turn_ends = clock.seconds() + _LONGEST_TURN
-        for definition, read in zip(METRICS, values, strict=True):
+        for definition, read in zip(METRICS, now.values, strict=True):
             # The registry is only asked for what it collects.
-            single: Any = _Single(definition.family(read, more))
+            single: Any = _Single(definition.family(read))
             pieces.append(generate_latest(single))
             if clock.seconds() > turn_ends:
                 await deferLater(clock, 0)

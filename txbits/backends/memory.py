@@ -11,7 +11,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, MutableMapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence, Set
 from itertools import count
 from typing import ClassVar
 from uuid import UUID
@@ -47,6 +47,7 @@ from txbits.interfaces import (
     IBackend,
     IClaim,
     IClaimable,
+    ICleaning,
     IDownloadable,
     IPaged,
     IReadable,
@@ -334,7 +335,9 @@ def _above(destination: tuple[str, ...]) -> list[tuple[str, ...]]:
     return [destination[:end] for end in range(1, len(destination))]
 
 
-@implementer(IBackend, IAbilities, IDownloadable, IPaged, ISorted, IClaimable)
+@implementer(
+    IBackend, IAbilities, IDownloadable, IPaged, ISorted, IClaimable, ICleaning
+)
 @define(eq=False)
 class MemoryBackend:
     """
@@ -363,6 +366,7 @@ class MemoryBackend:
         return wall_of(self._clock)
 
     _claims: dict[str, tuple[UUID, float]] = field(factory=dict, init=False)
+    _removed: Counter[str] = field(factory=Counter, init=False)
     _order: Order = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -460,19 +464,26 @@ class MemoryBackend:
         for name, (_, until) in list(self._claims.items()):
             if until < now:
                 del self._claims[name]
+                self._removed["claim"] += 1
         for number, session_id in enumerate(list(self._closed), 1):
             if not number % _MANY:
                 await deferLater(self._clock, 0)
             # If the clock was set back, do not keep a close until that time.
+            closes = self._closed[session_id]
             kept = {
                 what: min(when, now)
-                for what, when in self._closed[session_id].items()
+                for what, when in closes.items()
                 if when >= closed_before
             }
+            self._removed["close"] += len(closes) - len(kept)
             if kept:
                 self._closed[session_id] = kept
             else:
                 del self._closed[session_id]
+
+    def removed_counts(self) -> Mapping[str, int]:
+        """See :class:`~txbits.interfaces.ICleaning`."""
+        return {"close": 0, "claim": 0} | self._removed
 
     def claim(
         self, name: str, session_id: UUID, until: float

@@ -510,6 +510,23 @@ class ICounting(Interface):
         """
 
 
+class ICleaning(Interface):
+    """
+    An optional ability of an :class:`IBackend`: it counts what its ``clean_up``
+    removes, for the metrics.
+    """
+
+    def removed_counts() -> Mapping[str, int]:
+        """
+        Tell how much was removed since the start. It may be called at any time.
+
+        :returns: The counts by kind: ``"close"`` for closes that were forgotten,
+            ``"claim"`` for claims, ``"stray"`` for files or objects that belonged to
+            no session, ``"upload"`` for multipart uploads of a store that nobody
+            completes. A kind that a backend does not have is missing.
+        """
+
+
 class IReplyAddressable(Interface):
     """
     An optional ability of an :class:`IAnswerable` session: another program can write

@@ -74,8 +74,7 @@ class Admin:
 
     @health.default
     def _new_health(self) -> Health:
-        everywhere = None if self._whole is None else self._whole.obstacles
-        return Health(self.managers, everywhere)
+        return Health(self.managers)
 
     @property
     def _worker(self) -> Worker:

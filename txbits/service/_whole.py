@@ -6,7 +6,8 @@ an operator, or a load balancer, has reached, and answers for the whole service.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, frozen
@@ -94,20 +95,6 @@ class Whole:
         return FormTokens(time.monotonic, self._form_key)
 
     @deferred
-    async def obstacles(self) -> list[str]:
-        """
-        Ask all workers why they would refuse uploads.
-
-        :returns: A Deferred that fires with a line for each reason; it does not fail.
-        """
-        try:
-            answers, faults = await self._everyone("obstacles")
-        except BackendError as error:
-            return [str(error)]
-        lines = (line for number in sorted(answers) for line in answers[number])
-        return [*dict.fromkeys(lines), *faults]
-
-    @deferred
     async def glance(self, here: Callable[[], Glance]) -> Glance:
         """
         Gather what is going on in all workers.
@@ -118,15 +105,20 @@ class Whole:
         """
         from txbits.admin.page import Glance, merged
 
-        answers, faults = await self._everyone("glance")
+        answers, faults = await self._answer(_ARRIVES_WITHIN, "everyone", "glance")
         own = self.worker.number
         others = [
             (number, Glance.of_json(said))
             for number, said in answers.items()
             if number != own
         ]
-        everything = merged([one for _, one in sorted([(own, here()), *others])])
-        return evolve(everything, obstacles=(*everything.obstacles, *faults))
+        mine = here()
+        everything = merged(
+            [one for _, one in sorted([(own, mine), *others], key=itemgetter(0))]
+        )
+        # What this worker knows of others has their names.
+        away = [f"{name_of(number)} {faults[number]}" for number in sorted(faults)]
+        return evolve(everything, obstacles=(*dict.fromkeys([*mine.obstacles, *away]),))
 
     def sessions(self, here: SessionsView) -> SessionsView:
         """
@@ -154,17 +146,6 @@ class Whole:
             return found
 
         return ask
-
-    async def _everyone(self, what: str) -> tuple[Mapping[int, Any], list[str]]:
-        """
-        Ask all workers.
-
-        :returns: The answers, by the numbers of the workers, and lines about those that
-            have not answered.
-        :raises BackendError: If the supervisor does not answer.
-        """
-        answers, faults = await self._answer(_ARRIVES_WITHIN, "everyone", what)
-        return answers, [f"{name_of(n)} {faults[n]}" for n in sorted(faults)]
 
     async def _answer(self, within: float, *words: object) -> Any:
         try:

@@ -103,7 +103,7 @@ class _Member:
                 "listen": self._listen,
                 "report": self._report,
                 "metrics": self._metrics,
-                "obstacles": self._obstacles,
+                "elsewhere": self._elsewhere,
                 "glance": self._glance,
                 "sessions": self._sessions,
                 "prepare": self._prepare,
@@ -185,7 +185,7 @@ class _Member:
         return {
             "sessions": service.sessions,
             "connections": len(service.site.channels),
-            "obstacles": service.health.obstacles(),
+            "obstacles": service.health.obstacles_here(),
         }
 
     def _metrics(self) -> Any:
@@ -194,8 +194,8 @@ class _Member:
 
         return snapshot(self._here.figures)
 
-    def _obstacles(self) -> list[str]:
-        return self.service.health.obstacles()
+    def _elsewhere(self, obstacles: list[str]) -> None:
+        self.service.health.elsewhere = obstacles
 
     def _glance(self) -> Any:
         return self._here.glance().as_json()

@@ -346,8 +346,13 @@ class ActiveSessions:
             self.digests.forget(upload.session_id)
         self.quota.give_back(upload.session_id)
 
+    def knows(self, session_id: UUID) -> bool:
+        """Whether a session is taken for an open one."""
+        return session_id in self.table or self.quota.counts(session_id)
+
     def forget_lost(self, session_id: UUID) -> None:
         """Somebody has removed a session from the store."""
+        self.counts.ended["lost", "removed"] += 1
         self.table.pop(session_id, None)
         self.quota.give_back(session_id)
 

@@ -21,7 +21,7 @@ from txbits.protocol.session import Move
 from txbits.sessions._active import ActiveSessions
 from txbits.sessions._claims import claim_for, withdraw_after
 from txbits.sessions._notification import have_answered, refused
-from txbits.sessions._session import Caller, Session, Turn
+from txbits.sessions._session import Caller, Reason, Session, Turn
 from txbits.sessions.naming import shown
 
 _log = Logger()
@@ -29,6 +29,15 @@ _log = Logger()
 
 #: How often a Close looks at a session that other processes move on meanwhile.
 _MOST_ROUNDS = 10
+
+#: A client, or an operator, wants it.
+CLOSE = Reason("close", "discarded by Close-Session")
+CANCEL = Reason("cancel", "cancelled")
+OPERATOR = Reason("operator", "cancelled as operator")
+
+#: It ends by itself.
+DISABLED = Reason("disabled", "uploads are disabled")
+UNFINISHED = Reason("unfinished", "its release had begun before")
 
 
 async def release_in_order(*links: IReleasable) -> None:
@@ -156,7 +165,7 @@ async def _close(
     fields = active.fields(session, caller)
     if move is Move.LOSE:
         await _release(active, session)
-        active.counts.ended["lost"] += 1
+        active.counts.ended["lost", CLOSE.name] += 1
         active.counts.discarded += fields["bytes"]
         _log.error(
             f"session {{session}} released with {_amount(fields)}; bytes that "
@@ -175,7 +184,7 @@ async def _close(
     else:
         outcome, log_format = "discarded", f"discarded with {_amount(fields)}"
         active.counts.discarded += fields["bytes"]
-    active.counts.ended[outcome] += 1
+    active.counts.ended[outcome, CLOSE.name] += 1
     log_often(
         _log,
         "session {session} closed by {who}, "
@@ -190,13 +199,13 @@ async def _close(
 def cancel_session(
     active: ActiveSessions,
     session: Session,
-    reason: str,
+    reason: Reason,
     caller: Caller | None = None,
 ) -> Deferred[None]:
     """
     Release all of a session, when the packets that act in it have ended.
 
-    :param reason: Why, for the log.
+    :param reason: Why.
     :param caller: Who wants it; ``None`` if its time is out.
     :returns: A Deferred that fires with ``None`` when nothing is left; callers that
         come meanwhile share it. It fails as ``SessionManager.cancel`` does. If only
@@ -208,7 +217,7 @@ def cancel_session(
     if caller is not None:
         # A client that joins the release of a session that seems to have timed out
         # must not get an Ack because that session has not.
-        session.canceller = caller
+        session.canceller = caller, reason
 
     async def release() -> None:
         turn = session.enter(None)
@@ -227,7 +236,7 @@ def cancel_session(
     return session.cancellation.run(release)
 
 
-async def _cancel(active: ActiveSessions, session: Session, reason: str) -> None:
+async def _cancel(active: ActiveSessions, session: Session, reason: Reason) -> None:
     upload, state = session.upload, session.life.state
     if session.canceller is None and state == "standing":
         # As a Close would: a client that comes late has uploaded its file.
@@ -244,14 +253,15 @@ async def _cancel(active: ActiveSessions, session: Session, reason: str) -> None
         return
     else:
         move = session.life.cancel()
-    caller = session.canceller
+    caller, reason = session.canceller or (None, reason)
     if move is Move.UNKNOWN:
         raise NoSuchSession("the session was closed meanwhile")
     fields = active.fields(session, caller)
     is_published = upload.published
     await _release(active, session, remember=move is Move.FINISH)
     outcome = "released" if caller is None else "cancelled"
-    active.counts.ended["published" if move is Move.FINISH else outcome] += 1
+    ended = "published" if move is Move.FINISH else outcome
+    active.counts.ended[ended, reason.name] += 1
     if not is_published:
         active.counts.discarded += fields["bytes"]
     if move is Move.FINISH and state != "standing":
@@ -264,7 +274,7 @@ async def _cancel(active: ActiveSessions, session: Session, reason: str) -> None
     _log.info(
         log_format + ": {directory}/{destination}",
         outcome=outcome,
-        reason=reason,
+        reason=reason.text,
         **fields,
     )
     if caller is None and (why := _loss(session, state)) is not None:
@@ -275,7 +285,7 @@ async def _cancel(active: ActiveSessions, session: Session, reason: str) -> None
             sender="an anonymous user" if upload.owner is None else shown(upload.owner),
             owner=upload.owner,
             why=why,
-            reason=reason,
+            reason=reason.text,
             **fields,
         )
 
@@ -324,7 +334,7 @@ async def end_session(
         since = active.clock.seconds() - session.progressed
         if not session.is_idle or since < idle:
             return False
-    await cancel_session(active, session, "cancelled as operator", operator)
+    await cancel_session(active, session, OPERATOR, operator)
     return True
 
 
@@ -334,12 +344,12 @@ async def expire_session(active: ActiveSessions, session: Session) -> None:
 
     :raises BackendError: If something is left.
     """
-    timeout = session.rules.settings.session_timeout
-    reason = (
-        "uploads are disabled"
-        if active.is_disabled
-        else f"no progress for {timeout:g} seconds"
-    )
+    reason = DISABLED
+    if not active.is_disabled:
+        timeout = session.rules.settings.session_timeout
+        reason = Reason("timed-out", f"no progress for {timeout:g} seconds")
+        if active.clock.seconds() <= session.expires:
+            reason = UNFINISHED
     try:
         await cancel_session(active, session, reason)
     except NoSuchSession:

@@ -44,6 +44,19 @@ def _identity(who: Identity | str | None) -> Identity | None:
 
 
 @frozen
+class Reason:
+    """
+    Why a session is released.
+
+    :ivar name: What the metrics call it.
+    :ivar text: What the log says.
+    """
+
+    name: str
+    text: str
+
+
+@frozen
 class Caller:
     """
     Who sent a packet, and what they may do.
@@ -224,8 +237,8 @@ class Session(PacketOrder):
         clock.
     :ivar is_found: Whether it was found in the store, after a restart.
     :ivar cancellation: What releases it, once that has begun.
-    :ivar canceller: The client that wants it released; ``None`` while only its time-out
-        does.
+    :ivar canceller: The client that wants it released, and why; ``None`` while only its
+        time-out does.
     :ivar asking: The server application is being asked about it.
     :ivar replies: The replies of it that are open.
     :ivar fault: Why the last Close-Session failed, if one has.
@@ -246,7 +259,7 @@ class Session(PacketOrder):
     progressed: float = field(kw_only=True)
     is_found: bool = False
     cancellation: Shared[None] | None = None
-    canceller: Caller | None = None
+    canceller: tuple[Caller, Reason] | None = None
     asking: PendingAnswer | None = None
     replies: set[IReleasable] | None = None
     fault: str | None = None

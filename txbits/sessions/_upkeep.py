@@ -322,6 +322,9 @@ class Upkeep:
         try:
             await active.backend.find(session_id)
         except NoSuchSession:
+            if active.is_busy_with(session_id) or not active.knows(session_id):
+                # It has ended since it was listed, as a session does.
+                return True
             _log.warn(
                 "session {session} was removed from the storage of {directory}",
                 session=active.named(session_id),

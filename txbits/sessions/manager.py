@@ -47,6 +47,8 @@ from txbits.sessions._claims import require_unclaimed
 from txbits.sessions._digest import Digests
 from txbits.sessions._disabling import Disabling
 from txbits.sessions._endings import (
+    CANCEL,
+    CLOSE,
     cancel_session,
     close_session,
     end_session,
@@ -550,7 +552,7 @@ class SessionManager:
             if not is_closed:
                 return False
             if (left := active.table.get(session_id)) is not None:
-                await cancel_session(active, left, "discarded by Close-Session", caller)
+                await cancel_session(active, left, CLOSE, caller)
         except BackendError as error:
             active.failed("close", error)
             raise
@@ -576,7 +578,7 @@ class SessionManager:
         self._begin_packet()
         try:
             session = await self._find(session_id, destination, caller)
-            await cancel_session(active, session, "cancelled", caller)
+            await cancel_session(active, session, CANCEL, caller)
             if active.failing:
                 active.succeeded("release")
         except BackendError as error:

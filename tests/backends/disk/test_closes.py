@@ -42,7 +42,7 @@ class CloseRecordTests(DiskCase):
 
     def faults(self, before, concluded, now=20.0):
         steps = self.closes.clean_up(before, concluded, now)
-        return [step for step in steps if step is not None]
+        return [step for step in steps if isinstance(step, BackendError)]
 
     def recalled(self, ids, destination=("a",)):
         """Those of the ids that are."""
@@ -144,6 +144,14 @@ class CloseRecordTests(DiskCase):
         self.successResultOf(self.backend.clean_up(2.0))
         second = self.remember(1.0)
         self.assertEqual(self.recalled([first, second]), [second])
+        self.assertEqual(self.backend.removed_counts()["close"], 1)
+
+    def test_closes_that_were_forgotten_are_counted(self):
+        for at in range(6):
+            self.remember(float(at))
+        for before, forgotten in ((3.0, 3), (3.0, 3), (5.0, 5), (9.0, 6)):
+            self.successResultOf(self.backend.clean_up(before))
+            self.assertEqual(self.backend.removed_counts()["close"], forgotten)
 
     def test_a_clean_up_tells_what_it_could_not_do_and_does_the_rest(self):
         ids = []

@@ -22,7 +22,7 @@ from tests.backends.disk.mortal import DiskCase, Killed, MortalFiles
 from tests.backends.disk.test_crashes import CrashCase
 from txbits._workers import Worker, new_session_id, slot_of
 from txbits.backends.disk import DiskBackend
-from txbits.backends.disk._files import Files
+from txbits.backends.disk._files import Files, Removed
 from txbits.errors import BackendError, NoSuchSession
 from txbits.interfaces import ANY_OWNER, Answer
 
@@ -728,12 +728,14 @@ class SharedTests(SlotCase):
 
     def test_claim_that_another_worker_removed_is_no_failure(self):
         one, other = self.begin_all(2)
-        self.successResultOf(one.claim("x", one.new_id(), 1.0))
+        for name in "xy":
+            self.successResultOf(one.claim(name, one.new_id(), 1.0))
         claims = other._staging.claims
         steps = claims.clean_up(2.0)
-        self.assertIsNone(next(steps))
+        self.assertEqual(next(steps), Removed("claim"))
         self.successResultOf(one.clean_up(0.0))
-        self.assertEqual(list(steps), [])
+        self.assertEqual(list(steps), [None])
+        self.assertEqual(one.removed_counts()["claim"], 1)
 
     def test_claims_of_a_server_without_workers_are_not_locked(self):
         backend = self.begin()

@@ -12,6 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 from twisted.internet import reactor
+from zope.interface.verify import verifyObject
 
 from tests.backends.disk.mortal import DiskCase, MortalFiles
 from txbits._accounts import system_user
@@ -24,6 +25,7 @@ from txbits.errors import (
     NoSuchSession,
     StagedDataLost,
 )
+from txbits.interfaces import ICleaning
 
 
 class TamperingTests(DiskCase):
@@ -170,6 +172,8 @@ class TamperingTests(DiskCase):
         self.assertEqual(self.successResultOf(backend.sessions()), [])
         self.successResultOf(backend.clean_up(0.0))
         self.assertEqual(self.leftovers(backend), [])
+        verifyObject(ICleaning, backend)
+        self.assertEqual(backend.removed_counts(), {"close": 0, "claim": 0, "stray": 2})
 
     def test_what_is_not_ours_is_left_alone(self):
         backend = self.start()

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from twisted.internet import reactor
 from twisted.internet.defer import DeferredList
+from zope.interface.verify import verifyObject
 
 from tests.backends.s3.support import MIB, NO_PARTS, S3Case
 from tests.backends.s3.test_requests import CALLER, Body, RequestCase
@@ -23,6 +24,7 @@ from txbits.errors import (
     TotalLengthChanged,
     UploadTooLarge,
 )
+from txbits.interfaces import ICleaning
 from txbits.protocol.codec import ContentRange
 from txbits.sessions import Caller
 from txbits.sessions._ages import Ages
@@ -292,6 +294,9 @@ class OrphanTests(S3Case):
                 ]
             ),
         )
+        verifyObject(ICleaning, backend)
+        none = {"close": 0, "claim": 0, "stray": 0}
+        self.assertEqual(backend.removed_counts(), {**none, "upload": 2})
         await session.refresh()
         self.assertEqual(session.offset, 6 * MIB)
 

@@ -28,6 +28,8 @@ from txbits.backends.disk._files import (
     READ,
     WRITE,
     Files,
+    Removed,
+    Step,
     opened,
     remove,
     storage_error,
@@ -82,7 +84,7 @@ class Claims:
         """Remove one."""
         await self._alone(self._remove, _file_of(name))
 
-    def clean_up(self, now: float) -> Iterator[BackendError | None]:
+    def clean_up(self, now: float) -> Iterator[Step]:
         """
         Remove those that nobody needs any more. Slow; each step is for a thread.
 
@@ -96,17 +98,19 @@ class Claims:
         except FileNotFoundError:
             return
         for name in names:
-            yield None
+            done: Step = None
             try:
                 with self._locked(), self._opened() as directory:
                     if self._is_old(directory, name, now):
                         remove(self._files, name, directory)
+                        done = Removed("claim")
             except FileNotFoundError:
                 pass  # removed meanwhile
             except OSError as error:
-                yield storage_error(error)
+                done = storage_error(error)
             except BackendError as error:
-                yield error
+                done = error
+            yield done
 
     async def _alone(self, function: Callable[..., T], *args: object) -> T:
         async with self._lock:

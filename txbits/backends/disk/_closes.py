@@ -26,8 +26,16 @@ from uuid import UUID
 
 from attrs import define, field, frozen
 
-from txbits.backends.disk._files import READ, READ_WRITE, Files, opened, storage_error
-from txbits.errors import BackendError, OutOfSpace
+from txbits.backends.disk._files import (
+    READ,
+    READ_WRITE,
+    Files,
+    Removed,
+    Step,
+    opened,
+    storage_error,
+)
+from txbits.errors import OutOfSpace
 from txbits.interfaces import ANY_OWNER, AnyOwner
 
 _RECORD = struct.Struct(">16s16sd")
@@ -323,9 +331,7 @@ class Closes:
             with suppress(OSError):  # the fsync has succeeded, or has failed already
                 self._files.close(fd)
 
-    def clean_up(
-        self, before: float, concluded: int, now: float
-    ) -> Iterator[BackendError | None]:
+    def clean_up(self, before: float, concluded: int, now: float) -> Iterator[Step]:
         """
         Forget older closes. Slow; each step is for a thread.
 
@@ -333,24 +339,24 @@ class Closes:
         :param concluded: The number of the last file to clean up.
         :param now: The current time. A close in the future is from before the clock was
             set back, and gets this time.
-        :returns: The steps: the error of a file that could not be cleaned up, after
-            which the clean-up continues, or ``None`` after a file.
+        :returns: The steps, one for each file. After an error the clean-up continues.
         """
         for name in sorted(self._files.listdir(self._directory)):
             match = _NAME.fullmatch(name)
             if match is None or int(match[1]) > concluded:
                 continue
+            done: Step = None
             try:
                 if match[2]:
                     # An earlier clean-up was interrupted before it replaced the file.
                     self._files.unlink(name, dir_fd=self._directory)
-                else:
-                    self._forget(name, before, now)
+                elif forgotten := self._forget(name, before, now):
+                    done = Removed("close", forgotten)
             except FileNotFoundError:
                 pass  # removed meanwhile
             except OSError as error:
-                yield storage_error(error)
-            yield None
+                done = storage_error(error)
+            yield done
 
     def close(self) -> None:
         """Close all descriptors."""
@@ -384,17 +390,18 @@ class Closes:
                 yield chunk
                 at += len(chunk)
 
-    def _forget(self, name: str, before: float, now: float) -> None:
+    def _forget(self, name: str, before: float, now: float) -> int:
+        """Forget the older closes in a file, and return how many there were."""
         everything = b"".join(self._chunks(name))
         whole = len(everything) // _RECORD.size * _RECORD.size
         times = _times_of(everything[:whole])
         if not times or max(times) < before:
             self._files.unlink(name, dir_fd=self._directory)
             self._indexed.pop(name, None)
-            return
+            return len(times)
         is_sound = whole == len(everything) and max(times) <= now + _AHEAD
         if is_sound and min(times) >= before:
-            return
+            return 0
         kept = [
             _RECORD.pack(*record[:2], min(record[2], now + _AHEAD))
             for record in _RECORD.iter_unpack(everything[:whole])
@@ -402,6 +409,7 @@ class Closes:
         ]
         self._replace(name, b"".join(kept))
         self._indexed.pop(name, None)
+        return len(times) - len(kept)
 
     def _record(self, name: str, place: int) -> bytes:
         try:

@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any, TypeVar
 
+from attrs import frozen
 from twisted.internet.defer import Deferred, fail, succeed
 
 from txbits._accounts import system_user
@@ -204,6 +205,24 @@ def opened(
         yield fd
     finally:
         files.close(fd)
+
+
+@frozen
+class Removed:
+    """
+    What a step of a clean-up has removed.
+
+    :ivar kind: What it was; see :class:`~txbits.interfaces.ICleaning`.
+    :ivar count: How many there were.
+    """
+
+    kind: str
+    count: int = 1
+
+
+#: What a step of a clean-up has done: found something that cannot be removed, removed
+#: something, or neither.
+Step = BackendError | Removed | None
 
 
 def remove(files: Files, name: str, directory: int) -> None:

@@ -4,6 +4,7 @@ The slots of a root that one process has, and in which of them a session is.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from uuid import UUID
 
@@ -11,7 +12,7 @@ from attrs import define, field
 from twisted.logger import Logger
 
 from txbits._workers import Worker, slot_of
-from txbits.backends.disk._files import translated
+from txbits.backends.disk._files import Removed, translated
 from txbits.backends.disk._slots import remove_slot
 from txbits.backends.disk._staging import Staging
 from txbits.errors import BackendError
@@ -30,12 +31,14 @@ class Partition:
     :ivar own: The slot in which it makes its sessions.
     :ivar adopted: The slots that other workers have left, by their numbers. Nothing is
         added to them, and an empty one is removed.
+    :ivar removed: How much clean-ups have removed, by kind.
     """
 
     _worker: Worker
     own: Staging
     adopted: dict[int, Staging]
-    _removed: list[Staging] = field(factory=list, init=False)
+    removed: Counter[str] = field(factory=Counter, init=False)
+    _closing: list[Staging] = field(factory=list, init=False)
     _is_whole: bool = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -72,10 +75,12 @@ class Partition:
             concluded = staging.closes.conclude()
             steps = staging.clean_up(closed_before, concluded)
             while (
-                fault := await staging.in_thread(translated, next, steps, _OVER)
+                step := await staging.in_thread(translated, next, steps, _OVER)
             ) is not _OVER:
-                if fault is not None:
-                    _not_removed(fault)
+                if isinstance(step, Removed):
+                    self.removed[step.kind] += step.count
+                elif step is not None:
+                    _not_removed(step)
             if staging is not self.own:
                 try:
                     await self._remove_if_empty(staging)
@@ -86,14 +91,14 @@ class Partition:
         run = staging.in_thread
         if await run(translated, staging.is_empty):
             # It is closed with the others: something may still look into it.
-            self._removed.append(self.adopted.pop(staging.slot))
+            self._closing.append(self.adopted.pop(staging.slot))
             await run(
                 translated, remove_slot, staging.files, staging.base, staging.slot
             )
 
     def close(self) -> None:
         """Give the slots back, and the root."""
-        for staging in (*self._removed, *self.adopted.values(), self.own):
+        for staging in (*self._closing, *self.adopted.values(), self.own):
             staging.close()
 
 

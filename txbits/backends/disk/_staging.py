@@ -42,7 +42,7 @@ from txbits.backends.disk._claims import Claims
 from txbits.backends.disk._close_memory import CloseMemory
 from txbits.backends.disk._closes import Closes
 from txbits.backends.disk._file_clock import FileClock
-from txbits.backends.disk._files import Files, storage_error, translated
+from txbits.backends.disk._files import Files, Removed, Step, storage_error, translated
 from txbits.backends.disk._ownership import Ownership
 from txbits.backends.disk._probe import FileSystem, Way
 from txbits.backends.disk._records import Table
@@ -284,16 +284,13 @@ class Staging:
         if self.file_system.tells_space:
             self._space.need(length)
 
-    def clean_up(
-        self, closed_before: float, concluded: int
-    ) -> Iterator[BackendError | None]:
+    def clean_up(self, closed_before: float, concluded: int) -> Iterator[Step]:
         """
         Forget old closes, and remove files that belong to no session. Slow; each step
         is for a thread.
 
         :param concluded: See :meth:`Closes.clean_up`.
-        :returns: The steps: the error of something that could not be removed, after
-            which the clean-up continues, or ``None`` after a piece of work.
+        :returns: The steps. After an error the clean-up continues.
         """
         yield from self.closes.clean_up(closed_before, concluded, self.seconds())
         if self._own is None:
@@ -320,6 +317,8 @@ class Staging:
                 pass  # removed meanwhile
             except OSError as error:
                 yield storage_error(error)
+            else:
+                yield Removed("stray")
 
     def is_empty(self) -> bool:
         """

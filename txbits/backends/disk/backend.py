@@ -12,7 +12,7 @@ fsyncs in its own.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 from uuid import UUID
 
@@ -33,7 +33,12 @@ from txbits.backends.disk._application import DiskAnswers
 from txbits.backends.disk._boot import this_boot
 from txbits.backends.disk._downloads import open_plain_file, published_file
 from txbits.backends.disk._file_clock import Look
-from txbits.backends.disk._files import Files, at_once, storage_error, translated
+from txbits.backends.disk._files import (
+    Files,
+    at_once,
+    storage_error,
+    translated,
+)
 from txbits.backends.disk._found import (
     details,
     is_published,
@@ -65,6 +70,7 @@ from txbits.interfaces import (
     IBackend,
     IClaim,
     IClaimable,
+    ICleaning,
     IDownloadable,
     IExclusive,
     IOverwriting,
@@ -99,6 +105,7 @@ def _absolute(path: str) -> str:
     ISorted,
     IOverwriting,
     IClaimable,
+    ICleaning,
     IPartitioned,
 )
 @define(eq=False)
@@ -526,6 +533,11 @@ class DiskBackend:
     async def clean_up(self, closed_before: float) -> None:
         """Scan the staging area; see :class:`~txbits.interfaces.IBackend`."""
         await self._partition.clean_up(closed_before)
+
+    def removed_counts(self) -> Mapping[str, int]:
+        """See :class:`~txbits.interfaces.ICleaning`."""
+        removed = {} if self._opened is None else self._opened.removed
+        return {"close": 0, "claim": 0, "stray": 0} | removed
 
     @deferred
     async def open_file(self, destination: tuple[str, ...]) -> IStoredFile:

@@ -107,17 +107,18 @@ class Claims:
         """
         await self._write(key, evolve(state, stamp=uuid4().hex), instead_of)
 
-    async def clean_up(self, listed: Iterable[Found]) -> None:
+    async def clean_up(self, listed: Iterable[Found]) -> int:
         """
         Remove those that nobody needs any more.
 
         :param listed: All objects, as a listing has them.
+        :returns: How many were removed.
         """
         now = self._staging.epoch(self._staging.clock.seconds())
         times = await a_few_at_a_time(_AT_ONCE, self._until, list(listed))
-        await self._staging.bucket.delete_all(
-            [key for key, until in times if until < now]
-        )
+        old = [key for key, until in times if until < now]
+        await self._staging.bucket.delete_all(old)
+        return len(old)
 
     async def _until(self, listed: Found) -> tuple[str, float]:
         """The key of a claim, and the time until which it is needed."""

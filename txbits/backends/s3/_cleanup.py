@@ -7,8 +7,8 @@ removed is no error.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections import Counter, OrderedDict
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from uuid import UUID
 
@@ -57,11 +57,16 @@ class _Group:
 
 @define(eq=False)
 class Survey:
-    """Lists a whole staging area, a page at a time."""
+    """
+    Lists a whole staging area, a page at a time, and cleans it up.
+
+    :ivar removed: How much was removed, by kind.
+    """
 
     _staging: Staging
     _claims: Claims
     _kept: OrderedDict[str, tuple[str, Record]] = field(factory=OrderedDict, init=False)
+    removed: Counter[str] = field(factory=Counter, init=False)
 
     async def sessions(self) -> list[SessionSummary]:
         """List the sessions; see :class:`~txbits.interfaces.IBackend`."""
@@ -210,7 +215,7 @@ class Survey:
         staging = self._staging
         closed_before = staging.steadily(closed_before)
         stray_before = staging.clock.seconds() - _STRAY_AGE
-        stale: list[str] = []
+        stale: dict[str, str] = {}
         owned: set[str] = set()
         candidates = await self._old_uploads()
         open_groups: list[_Group] = []
@@ -221,20 +226,18 @@ class Survey:
                     open_groups.append(group)
                 continue
             is_closed = group.record is not None
-            stale += [
-                one.key
-                for one in group.others
-                if is_closed or staging.ours(one.modified) < stray_before
-            ]
+            for found in group.others:
+                if is_closed or staging.ours(found.modified) < stray_before:
+                    stale[found.key] = "stray"
             if group.record is not None and (
                 staging.ours(group.record.modified) < closed_before
             ):
-                stale.append(group.record.key)
+                stale[group.record.key] = "close"
             if len(stale) >= 1000:
-                await staging.bucket.delete_all(stale)
-                stale = []
-        await staging.bucket.delete_all(stale)
-        await self._claims.clean_up(claims)
+                await self._remove(stale)
+                stale = {}
+        await self._remove(stale)
+        self.removed["claim"] += await self._claims.clean_up(claims)
         if not candidates:
             return
         for record in await a_few_at_a_time(_AT_ONCE, self._record, open_groups):
@@ -253,6 +256,16 @@ class Survey:
                     key=one.key,
                 )
                 await staging.bucket.abort(one.key, one.upload)
+                self.removed["upload"] += 1
+
+    async def _remove(self, stale: Mapping[str, str]) -> None:
+        """
+        Remove objects.
+
+        :param stale: What they are, by their keys.
+        """
+        await self._staging.bucket.delete_all(list(stale))
+        self.removed.update(stale.values())
 
     async def _old_uploads(self) -> list[Upload]:
         staging = self._staging

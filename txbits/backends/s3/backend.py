@@ -9,7 +9,7 @@ and why this is correct.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from typing import Any
@@ -62,6 +62,7 @@ from txbits.interfaces import (
     IBackend,
     IClaim,
     IClaimable,
+    ICleaning,
     ICounting,
     IDownloadable,
     IExclusive,
@@ -103,6 +104,7 @@ _MOST_FOR_THREADS = 1.0
     IDownloadable,
     IRedirecting,
     IClaimable,
+    ICleaning,
     ICounting,
 )
 @define(eq=False)
@@ -490,6 +492,11 @@ class S3Backend:
     async def clean_up(self, closed_before: float) -> None:
         """Remove what is old; see :class:`~txbits.interfaces.IBackend`."""
         await self._survey.clean_up(closed_before)
+
+    def removed_counts(self) -> Mapping[str, int]:
+        """See :class:`~txbits.interfaces.ICleaning`."""
+        removed = Counter() if self._surveyor is None else self._surveyor.removed
+        return dict.fromkeys(("close", "claim", "stray", "upload"), 0) | removed
 
     # Claims
 

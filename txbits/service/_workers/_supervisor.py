@@ -23,7 +23,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import ILogObserver, Logger
 from twisted.python.failure import Failure
 
-from txbits._deferreds import Event, Shared, deferred, settled
+from txbits._deferreds import Event, Shared, begun, deferred, settled
 from txbits._ledger import Ledger
 from txbits._version import versions
 from txbits._workers import Worker
@@ -34,6 +34,7 @@ from txbits.service._service_manager import ServiceManager
 from txbits.service._whole import ANSWER_WITHIN, NOT_RUNNING, fault_of
 from txbits.service._workers._member import Member, Shares
 from txbits.service._workers._sockets import OpeningReactor, Sockets
+from txbits.service._workers._watch import Watch
 from txbits.service.settings import Configuration
 
 _log = Logger()
@@ -122,6 +123,17 @@ class Supervisor(Service):
     _has_failed: bool = field(default=False, init=False)
     _reloading: Shared[None] = field(factory=Shared, init=False)
     _is_reload_wanted: bool = field(default=False, init=False)
+    _watch: Watch = field(init=False)
+
+    @_watch.default
+    def _new_watch(self) -> Watch:
+        return Watch(
+            self.reactor,
+            self.count,
+            lambda: self._members,
+            self.admin is not None,
+            lambda: begun(self._tell_who_runs()),
+        )
 
     @property
     def count(self) -> int:
@@ -160,6 +172,7 @@ class Supervisor(Service):
         self.service_manager.stopping()
         if self._is_open:
             _log.info("stopping: the workers refuse new packets")
+        self._watch.stop()
         await self._close(self._listening)
         for pause in list(self._pauses):
             pause.cancel()
@@ -209,6 +222,7 @@ class Supervisor(Service):
             )
         self.process.settle()
         self._is_open = True
+        self._watch.start()
         self.service_manager.ready()
         if self._is_reload_wanted:
             self._hang_up_came()
@@ -289,7 +303,9 @@ class Supervisor(Service):
                 self.reactor, worker, self.configuration, self._directory, self._shares
             )
             await member.ended()
+            self._watch.ended(member)
             self._shares.ledger.clear_connections(number)
+            await self._tell_who_runs()
             if not self.running:
                 return
             if not self._is_open:
@@ -342,6 +358,7 @@ class Supervisor(Service):
             worker=member.number,
             pid=member.pid,
         )
+        await self._tell_who_runs()
 
     @property
     def _running(self) -> list[Member]:
@@ -354,7 +371,11 @@ class Supervisor(Service):
 
     def _answers(self) -> dict[str, Callable[..., Deferred[Any]]]:
         """What a worker may ask about the whole service."""
-        return {"metrics": self._metrics, "everyone": self._everyone, "one": self._one}
+        return {
+            "metrics": self._watch.metrics,
+            "everyone": self._everyone,
+            "one": self._one,
+        }
 
     @deferred
     async def _everyone(self, what: str) -> tuple[dict[int, Any], dict[int, str]]:
@@ -397,21 +418,14 @@ class Supervisor(Service):
                 return outcome, None
         return None, NOT_RUNNING
 
-    @deferred
-    async def _metrics(self) -> dict[int, Any]:
-        """
-        Read the metrics of all workers.
-
-        :returns: A Deferred that fires with them, by the numbers of the workers that
-            run.
-        """
-        running = self._running
-        outcomes = await settled([one.ask("metrics") for one in running])
-        return {
-            one.number: outcome
-            for one, outcome in zip(running, outcomes, strict=True)
-            if not isinstance(outcome, Failure)
-        }
+    async def _tell_who_runs(self) -> None:
+        """Let all workers know whether the others take uploads, before it is told."""
+        await settled(
+            [
+                one.ask("elsewhere", self._watch.obstacles(one.number))
+                for one in self._running
+            ]
+        )
 
     def _look(self) -> bool:
         """
