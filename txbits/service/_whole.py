@@ -10,7 +10,7 @@ from collections.abc import Callable
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
@@ -80,7 +80,7 @@ class Whole:
     """
 
     worker: Worker
-    _form_key: bytes
+    _form_key: bytes = field(repr=False)
     _ask: Callable[..., Deferred[Any]]
     _reactor: Any
 

@@ -59,9 +59,9 @@ class Shares:
     admin: Sockets | None
     relays: Sockets
     doors: tuple[int, ...]
-    secret: bytes
+    secret: bytes = field(repr=False)
     ledger: Ledger
-    form_key: bytes
+    form_key: bytes = field(repr=False)
 
     @property
     def of_systemd(self) -> int:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from socket import AddressFamily
 
-from attrs import frozen
+from attrs import field, frozen
 
 from txbits._workers import Worker
 from txbits.service.settings import Configuration
@@ -39,7 +39,7 @@ class RelaySetup:
 
     descriptor: int
     paths: tuple[str, ...]
-    secret: bytes
+    secret: bytes = field(repr=False)
 
 
 @frozen(kw_only=True)
@@ -65,7 +65,7 @@ class WorkerSetup:
     admin: Inherited | None
     relay: RelaySetup
     ledger: int
-    form_key: bytes
+    form_key: bytes = field(repr=False)
     log: int
     reactor: str
     directory: str
