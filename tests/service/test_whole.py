@@ -168,6 +168,16 @@ class GlanceTests(WholeCase):
         self.assertEqual(found.obstacles, ("/: no space", "worker 1 does not run"))
         self.assertEqual(len(found.processes), 2)
 
+    def test_a_worker_that_answers_does_not_call_itself_away(self):
+        self.down = dict.fromkeys(range(3), "does not run")
+        self.lines[2] = ["starting"]
+        found = self.successResultOf(self.look(2))
+        self.assertEqual(
+            found.obstacles,
+            ("starting", "worker 0 does not run", "worker 1 does not run"),
+        )
+        self.assertEqual([one.name for one in found.processes], ["worker 2"])
+
     def test_it_fails_without_a_supervisor(self):
         self.everyone = lambda what: fail(ConnectionLost())
         self.failureResultOf(self.look(0), BackendError)

@@ -117,7 +117,11 @@ class Whole:
             [one for _, one in sorted([(own, mine), *others], key=itemgetter(0))]
         )
         # What this worker knows of others has their names.
-        away = [f"{name_of(number)} {faults[number]}" for number in sorted(faults)]
+        away = [
+            f"{name_of(number)} {faults[number]}"
+            for number in sorted(faults)
+            if number != own
+        ]
         return evolve(everything, obstacles=(*dict.fromkeys([*mine.obstacles, *away]),))
 
     def sessions(self, here: SessionsView) -> SessionsView:
