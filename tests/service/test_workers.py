@@ -674,15 +674,28 @@ class HiddenTests(SynchronousTestCase):
     """Sockets for who has a descriptor."""
 
     def test_they_can_be_connected_to_and_leave_nothing_behind(self):
-        folder = self.mktemp()
+        folder = os.path.relpath(self.mktemp())
         os.mkdir(folder)
-        self.patch(tempfile, "tempdir", os.path.relpath(folder))
+        self.patch(_supervisor, "_IN_MEMORY", folder)
+        self.make_some(folder)
+
+    def test_another_place_will_do(self):
+        folder = os.path.relpath(self.mktemp())
+        os.mkdir(folder)
+        self.patch(_supervisor, "_IN_MEMORY", os.path.join(folder, "none"))
+        self.patch(tempfile, "tempdir", folder)
+        self.make_some(folder)
+
+    def make_some(self, folder):
+        """Make two, connect to them, and look what is left of them."""
         sockets, doors = _supervisor._hidden(2)
         self.addCleanup(sockets.stopListening)
         for door in doors:
             self.addCleanup(os.close, door)
         self.assertEqual(os.listdir(folder), [])
         for number, door in enumerate(doors):
+            name = sockets.of(number).getsockname()
+            self.assertEqual(os.path.dirname(os.path.dirname(name)), folder)
             with socket.socket(socket.AF_UNIX) as connection:
                 connection.connect(f"/proc/self/fd/{door}")
                 there, _ = sockets.of(number).accept()

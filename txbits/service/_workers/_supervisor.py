@@ -50,6 +50,9 @@ _PROVEN = 60.0
 #: take a few seconds to end by force.
 _PATIENCE = SHUTDOWN_TIMEOUT + 6.0
 
+#: Where files are in memory, and can be made even in a read-only container.
+_IN_MEMORY = "/dev/shm"  # noqa: S108 - only a directory of our own is made there
+
 #: How many connections between workers may wait for one of them.
 _BACKLOG = 256
 
@@ -549,7 +552,8 @@ def _hidden(count: int) -> tuple[Sockets, tuple[int, ...]]:
     :returns: The sockets, and the descriptors of their files.
     """
     sockets, doors = list[socket.socket](), list[int]()
-    with TemporaryDirectory(prefix="txbits-") as folder:
+    place = _IN_MEMORY if os.access(_IN_MEMORY, os.W_OK) else None
+    with TemporaryDirectory(prefix="txbits-", dir=place) as folder:
         for number in range(count):
             path = os.path.join(folder, str(number))
             one = socket.socket(socket.AF_UNIX)
