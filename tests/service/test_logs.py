@@ -12,10 +12,11 @@ import signal
 import socket
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.logger import (
     Logger,
@@ -35,6 +36,7 @@ from txbits.service._log_lines import (
 from txbits.service._logs import (
     JournalObserver,
     is_journal,
+    json_line,
     json_observer,
     observer_factory,
 )
@@ -182,6 +184,23 @@ class JsonTests(SynchronousTestCase):
                 "session": None,
                 "bytes": 7,
             },
+        )
+
+    @given(st.floats(-1e9, 1e10))
+    @example(1e9 - 1e-7)
+    @example(1e9 + 0.9999999)
+    @example(5e-7)
+    def test_times_are_those_of_datetime(self, when):
+        log_event = {
+            "log_time": when,
+            "log_level": LogLevel.info,
+            "log_namespace": "x",
+            "log_format": "",
+        }
+        moment = datetime.fromtimestamp(when, UTC)
+        self.assertEqual(
+            json.loads(json_line(log_event))["time"],
+            moment.isoformat(timespec="microseconds"),
         )
 
     def test_values_that_json_does_not_have_are_written_as_text(self):
