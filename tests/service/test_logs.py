@@ -35,6 +35,7 @@ from txbits.service._log_lines import (
 )
 from txbits.service._logs import (
     JournalObserver,
+    fields_of,
     is_journal,
     json_line,
     json_observer,
@@ -110,6 +111,15 @@ EVENTS = st.fixed_dictionaries(
         "call": st.just(lambda: "called"),
     },
 )
+
+
+#: An event with nothing of its own.
+PLAIN = {
+    "log_time": 1.5,
+    "log_level": LogLevel.info,
+    "log_namespace": "txbits",
+    "log_format": "{a}",
+}
 
 
 class TextTests(SynchronousTestCase):
@@ -202,6 +212,22 @@ class JsonTests(SynchronousTestCase):
             json.loads(json_line(log_event))["time"],
             moment.isoformat(timespec="microseconds"),
         )
+
+    @given(EVENTS)
+    @example({**PLAIN, "level": "ours", "logger": 1, "a": "b"})
+    @example({**PLAIN, "traceback": "ours", "message": ("legacy",), "time": 1.5})
+    @example({**PLAIN, "a": True, "b": 1.5, "c": [1, "\udc80"], 'd"': "\x00"})
+    def test_lines_are_those_of_json(self, event):
+        event = {**PLAIN, **event}
+        event["log_time"] = event["log_time"] or 1.5
+        expected = {
+            "time": json.loads(json_line(event))["time"],
+            "level": event["log_level"].name,
+            "logger": event["log_namespace"],
+            "message": formatEvent(dict(event)),
+            **fields_of(event),
+        }
+        self.assertEqual(json_line(event), json.dumps(expected) + "\n")
 
     def test_values_that_json_does_not_have_are_written_as_text(self):
         uuid = UUID(int=1)

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
+from json.encoder import encode_basestring_ascii as _quoted
 from math import isfinite
 from types import NoneType
 from typing import Any, TextIO
@@ -67,11 +68,15 @@ _TOLD = (NoneType, bool, int, float, str, list, tuple, BaseException, UUID)
 _AS_IS = frozenset((NoneType, bool, int, str))
 
 
+def _is_left_out(name: str) -> bool:
+    return name[:4] == "log_" or name in _LEGACY
+
+
 def fields_of(event: LogEvent) -> dict[str, object]:
     """What an event tells beside its text, as JSON has it."""
     fields: dict[str, object] = {}
     for name, value in event.items():
-        if name[:4] == "log_" or name in _LEGACY:
+        if _is_left_out(name):
             continue
         if type(value) in _AS_IS:
             fields[name] = value
@@ -101,12 +106,51 @@ def _moment(when: float) -> str:
     return f"{_second(second)}.{micros:06}+00:00"
 
 
+@lru_cache(1024)
+def _key(name: str) -> str:
+    """
+    What precedes a value in a line.
+
+    :param name: The name of a field. The source has few, each of them often.
+    :returns: Nothing if the field is left out.
+    """
+    if _is_left_out(name):
+        return ""
+    return f", {json.dumps(name)}: "
+
+
 def json_line(event: LogEvent) -> str:
     """
     Write an event as one line of JSON.
 
     It has ``time``, ``level``, ``logger`` and ``message``, and the event's own fields.
     """
+    if "log_failure" in event or "level" in event or "logger" in event:
+        return _unusual_line(event)
+    # As json.dumps would do, in half of the time.
+    line = (
+        f'{{"time": "{_moment(event["log_time"])}", '
+        f'"level": "{event["log_level"].name}", '
+        f'"logger": {_quoted(event["log_namespace"])}, '
+        f'"message": {_quoted(message_of(event))}'
+    )
+    for name, value in event.items():
+        key = _key(name)
+        if key:
+            kind = type(value)
+            if kind is str:
+                line += key + _quoted(value)
+            elif value is None:
+                line += key + "null"
+            elif kind is int:
+                line += key + repr(value)
+            elif isinstance(value, _TOLD):
+                line += key + json.dumps(_value(value))
+    return line + "}\n"
+
+
+def _unusual_line(event: LogEvent) -> str:
+    """Write an event that has a traceback, or fields with names that a line has."""
     line: dict[str, object] = {
         "time": _moment(event["log_time"]),
         "level": event["log_level"].name,
