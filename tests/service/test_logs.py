@@ -12,10 +12,11 @@ import signal
 import socket
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.logger import (
     Logger,
@@ -34,7 +35,9 @@ from txbits.service._log_lines import (
 )
 from txbits.service._logs import (
     JournalObserver,
+    fields_of,
     is_journal,
+    json_line,
     json_observer,
     observer_factory,
 )
@@ -110,6 +113,15 @@ EVENTS = st.fixed_dictionaries(
 )
 
 
+#: An event with nothing of its own.
+PLAIN = {
+    "log_time": 1.5,
+    "log_level": LogLevel.info,
+    "log_namespace": "txbits",
+    "log_format": "{a}",
+}
+
+
 class TextTests(SynchronousTestCase):
     """Lines of text."""
 
@@ -183,6 +195,39 @@ class JsonTests(SynchronousTestCase):
                 "bytes": 7,
             },
         )
+
+    @given(st.floats(-1e9, 1e10))
+    @example(1e9 - 1e-7)
+    @example(1e9 + 0.9999999)
+    @example(5e-7)
+    def test_times_are_those_of_datetime(self, when):
+        log_event = {
+            "log_time": when,
+            "log_level": LogLevel.info,
+            "log_namespace": "x",
+            "log_format": "",
+        }
+        moment = datetime.fromtimestamp(when, UTC)
+        self.assertEqual(
+            json.loads(json_line(log_event))["time"],
+            moment.isoformat(timespec="microseconds"),
+        )
+
+    @given(EVENTS)
+    @example({**PLAIN, "level": "ours", "logger": 1, "a": "b"})
+    @example({**PLAIN, "traceback": "ours", "message": ("legacy",), "time": 1.5})
+    @example({**PLAIN, "a": True, "b": 1.5, "c": [1, "\udc80"], 'd"': "\x00"})
+    def test_lines_are_those_of_json(self, event):
+        event = {**PLAIN, **event}
+        event["log_time"] = event["log_time"] or 1.5
+        expected = {
+            "time": json.loads(json_line(event))["time"],
+            "level": event["log_level"].name,
+            "logger": event["log_namespace"],
+            "message": formatEvent(dict(event)),
+            **fields_of(event),
+        }
+        self.assertEqual(json_line(event), json.dumps(expected) + "\n")
 
     def test_values_that_json_does_not_have_are_written_as_text(self):
         uuid = UUID(int=1)

@@ -10,8 +10,10 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
+from json.encoder import encode_basestring_ascii as _quoted
 from math import isfinite
 from types import NoneType
 from typing import Any, TextIO
@@ -66,18 +68,55 @@ _TOLD = (NoneType, bool, int, float, str, list, tuple, BaseException, UUID)
 _AS_IS = frozenset((NoneType, bool, int, str))
 
 
-def _fields(event: LogEvent) -> Iterator[tuple[str, object]]:
-    """What an event tells beside its text."""
+def _is_left_out(name: str) -> bool:
+    return name[:4] == "log_" or name in _LEGACY
+
+
+def fields_of(event: LogEvent) -> dict[str, object]:
+    """What an event tells beside its text, as JSON has it."""
+    fields: dict[str, object] = {}
     for name, value in event.items():
-        if name.startswith("log_") or name in _LEGACY:
+        if _is_left_out(name):
             continue
         if type(value) in _AS_IS:
-            yield name, value
+            fields[name] = value
         elif isinstance(value, _TOLD):
-            yield name, _value(value)
+            fields[name] = _value(value)
     failure = event.get("log_failure")
     if failure is not None:
-        yield "traceback", failure.getTraceback()
+        fields["traceback"] = failure.getTraceback()
+    return fields
+
+
+@lru_cache(4)
+def _second(when: int) -> str:
+    return datetime.fromtimestamp(when, UTC).isoformat()[:19]
+
+
+def _moment(when: float) -> str:
+    """
+    Write a time as RFC 3339 says, in UTC.
+
+    :param when: Seconds since the epoch.
+    """
+    second = int(when)
+    micros = round((when - second) * 1e6)
+    if when < 0 or micros == 1_000_000:
+        return datetime.fromtimestamp(when, UTC).isoformat(timespec="microseconds")
+    return f"{_second(second)}.{micros:06}+00:00"
+
+
+@lru_cache(1024)
+def _key(name: str) -> str:
+    """
+    What precedes a value in a line.
+
+    :param name: The name of a field. The source has few, each of them often.
+    :returns: Nothing if the field is left out.
+    """
+    if _is_left_out(name):
+        return ""
+    return f", {json.dumps(name)}: "
 
 
 def json_line(event: LogEvent) -> str:
@@ -86,14 +125,39 @@ def json_line(event: LogEvent) -> str:
 
     It has ``time``, ``level``, ``logger`` and ``message``, and the event's own fields.
     """
-    moment = datetime.fromtimestamp(event["log_time"], UTC)
-    line = {
-        "time": moment.isoformat(timespec="microseconds"),
+    if "log_failure" in event or "level" in event or "logger" in event:
+        return _unusual_line(event)
+    # As json.dumps would do, in half of the time.
+    line = (
+        f'{{"time": "{_moment(event["log_time"])}", '
+        f'"level": "{event["log_level"].name}", '
+        f'"logger": {_quoted(event["log_namespace"])}, '
+        f'"message": {_quoted(message_of(event))}'
+    )
+    for name, value in event.items():
+        key = _key(name)
+        if key:
+            kind = type(value)
+            if kind is str:
+                line += key + _quoted(value)
+            elif value is None:
+                line += key + "null"
+            elif kind is int:
+                line += key + repr(value)
+            elif isinstance(value, _TOLD):
+                line += key + json.dumps(_value(value))
+    return line + "}\n"
+
+
+def _unusual_line(event: LogEvent) -> str:
+    """Write an event that has a traceback, or fields with names that a line has."""
+    line: dict[str, object] = {
+        "time": _moment(event["log_time"]),
         "level": event["log_level"].name,
         "logger": event["log_namespace"],
         "message": message_of(event),
     }
-    line.update(_fields(event))
+    line.update(fields_of(event))
     return json.dumps(line) + "\n"
 
 
@@ -143,7 +207,7 @@ def _journal_entry(event: LogEvent) -> bytes:
         ("MESSAGE", message_of(event)),
         ("TXBITS_LOGGER", event["log_namespace"]),
     ]
-    for name, value in _fields(event):
+    for name, value in fields_of(event).items():
         # Other names are refused.
         if name.isidentifier() and name.isascii() and value is not None:
             entry.append((f"TXBITS_{name.upper()}", value))

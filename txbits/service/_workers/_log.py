@@ -19,13 +19,13 @@ from twisted.logger import (
     LogEvent,
     Logger,
     LogLevel,
-    formatEvent,
     globalLogPublisher,
 )
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txbits.service._logs import _fields
+from txbits.service._log_lines import message_of
+from txbits.service._logs import fields_of
 
 _log = Logger()
 
@@ -49,8 +49,8 @@ class PipeObserver:
                 "level": event["log_level"].name,
                 "namespace": event["log_namespace"],
                 "system": event.get("log_system"),
-                "text": formatEvent(event),
-                "fields": dict(_fields(event)),
+                "text": message_of(event),
+                "fields": fields_of(event),
             }
         )
         left = memoryview(line.encode() + b"\n")
