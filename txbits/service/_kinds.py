@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from difflib import get_close_matches
@@ -49,13 +50,14 @@ def closest(word: str, words: list[str]) -> str:
     return f"; did you mean {matches[0]!r}?" if matches else ""
 
 
-class Kind:
+class Kind(ABC):
     """The kind of values that a setting has."""
 
     def parse(self, text: str) -> object:
         """Read a value from the command line; :meth:`check` then checks it."""
         return text
 
+    @abstractmethod
     def check(self, value: object) -> object:
         """
         Check a value as TOML gives it.
@@ -63,7 +65,6 @@ class Kind:
         :returns: The value as the settings' classes take it.
         :raises InvalidSetting: If it has another kind; the text goes behind the key.
         """
-        raise NotImplementedError
 
 
 class Flag(Kind):

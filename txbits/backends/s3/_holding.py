@@ -8,6 +8,7 @@ in the bucket as they are. They do one thing at a time, and end once.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Coroutine
 from typing import Any
 
@@ -24,7 +25,7 @@ _SHORT_CHUNK = 1 << 14
 
 
 @define(eq=False)
-class HoldingWriter:
+class HoldingWriter(ABC):
     """
     A writer that holds bytes in memory.
 
@@ -51,30 +52,30 @@ class HoldingWriter:
     # What differs
 
     @property
+    @abstractmethod
     def _memory(self) -> Share:
         """The memory that its bytes are counted in."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def _in_memory(self) -> int:
         """How many bytes it holds."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def _put_away(self) -> None:
         """Store what is held, and free its memory."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _drop(self) -> None:
         """Free the memory of what is held."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def _close(self) -> None:
         """Store the rest, and leave."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def _give_up(self) -> None:
         """Wait for requests under way, and leave without storing the rest."""
-        raise NotImplementedError
 
     # Whether it may go on
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+from abc import ABC, abstractmethod
 from threading import Lock
 from typing import Any
 
@@ -84,7 +85,7 @@ class _RemoteFailure(Failure):
 
 
 @define(eq=False)
-class Lines:
+class Lines(ABC):
     """
     What comes out of a pipe, as lines.
 
@@ -111,9 +112,9 @@ class Lines:
         if last:
             self.line(last)
 
+    @abstractmethod
     def line(self, line: bytes) -> None:
         """A line came."""
-        raise NotImplementedError
 
 
 class Events(Lines):
