@@ -60,6 +60,7 @@ class Memory:
         self._began: list[int] = []
 
     def close(self) -> None:
+        """Stop using it; the descriptor stays open."""
         self.words.release()
         self._map.close()
 

@@ -76,8 +76,7 @@ class CombinedSessions:
         limit: int = DEFAULT_LIMIT,
     ) -> Purged:
         """See :class:`~txbits.admin.sessions.SessionsView`."""
-        if filters.idle is None:
-            raise ValueError("idle is required")
+        filters.required_idle()
         return await self._step(
             Purged,
             cursor,

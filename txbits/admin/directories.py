@@ -115,9 +115,7 @@ class DirectorySessions:
         limit: int = DEFAULT_LIMIT,
     ) -> Purged:
         """See :class:`~txbits.admin.sessions.SessionsView`."""
-        if filters.idle is None:
-            raise ValueError("idle is required")
-        idle = filters.idle
+        idle = filters.required_idle()
         page = await self.page(filters, cursor, limit)
         faults = list(page.faults)
 

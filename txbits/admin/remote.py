@@ -90,8 +90,7 @@ class RemoteSessions:
         limit: int = DEFAULT_LIMIT,
     ) -> Purged:
         """See :class:`~txbits.admin.sessions.SessionsView`."""
-        if filters.idle is None:
-            raise ValueError("idle is required")
+        filters.required_idle()
         said = await self._answer(
             "purge",
             filters=filters.as_json(),

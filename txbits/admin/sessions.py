@@ -114,6 +114,17 @@ class SessionFilter:
     idle: float | None = None
     text: str | None = None
 
+    def required_idle(self) -> float:
+        """
+        Tell how long a session must be idle to be purged.
+
+        :raises ValueError: If that is not said: nobody is to purge all sessions by
+            mistake.
+        """
+        if self.idle is None:
+            raise ValueError("idle is required")
+        return self.idle
+
     def takes(self, record: SessionRecord, now: float) -> bool:
         """
         Whether a session fits.
