@@ -28,6 +28,10 @@ class FakeMember:
     pending: Deferred | None = None
     asked: int = 0
 
+    @property
+    def is_running(self):
+        return self.state == "running" and self.is_there
+
     def ask(self, what):
         if what == "report":
             self.asked += 1

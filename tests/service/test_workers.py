@@ -291,6 +291,10 @@ class FakeMember:
         self.told = {}
         self._ended = Deferred()
 
+    @property
+    def is_running(self):
+        return self.state == "running" and self.is_there
+
     def start(self, reactor, worker, configuration, directory, shares):
         self.worker, self.configuration = worker, configuration
 

@@ -40,13 +40,15 @@ _ENDS_WITHIN = 60.0
 
 _READING = ("page", "get")
 
-#: What is wrong with a worker that does not accept connections.
+#: What is wrong with a worker that does not accept connections, and with one that has
+#: not answered in time.
 NOT_RUNNING = "does not run"
+NO_ANSWER = "does not answer"
 
 # If it fails to answer, its log has the traceback.
 _FAILURES: dict[type[Exception], str] = {
     ConnectionLost: NOT_RUNNING,
-    TimeoutError: "does not answer",
+    TimeoutError: NO_ANSWER,
     InvalidSetting: "is not ready",
     PeerFailed: "cannot answer; the log tells why",
 }

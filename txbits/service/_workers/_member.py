@@ -233,6 +233,11 @@ class Member(ProcessProtocol):
         """Whether it has not ended."""
         return not self._how
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it accepts connections."""
+        return self.state == "running" and self.is_there
+
     def ended(self) -> Deferred[None]:
         """Fires when it has ended and all that it has logged was read."""
         return self._ended.wait()

@@ -366,11 +366,7 @@ class Supervisor(Service):
     @property
     def _running(self) -> list[Member]:
         """The workers that accept connections."""
-        return [
-            one
-            for one in self._members.values()
-            if one.state == "running" and one.is_there
-        ]
+        return [one for one in self._members.values() if one.is_running]
 
     def _answers(self) -> dict[str, Callable[..., Deferred[Any]]]:
         """What a worker may ask about the whole service."""

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 
 from txbits._deferreds import Shared, deferred, settled
 from txbits.service._channel import PeerFailed
+from txbits.service._whole import NO_ANSWER, NOT_RUNNING, name_of
 from txbits.service._workers._member import Member
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Watch:
         :returns: A Deferred that fires with ``None`` when all have answered, or have
             not in time.
         """
-        running = [one for one in self._members().values() if _is_running(one)]
+        running = [one for one in self._members().values() if one.is_running]
         for outcome in await settled([self._ask(one) for one in running]):
             if isinstance(outcome, Failure):
                 _log.failure("cannot ask a worker: {log_failure}", outcome)
@@ -120,7 +121,7 @@ class Watch:
     def _state(self, member: Member | None) -> str:
         if member is None or not member.is_there:
             return "ended"
-        if not _is_running(member):
+        if not member.is_running:
             return "starting"
         return "silent" if member in self._silent else "running"
 
@@ -149,11 +150,11 @@ class Watch:
     def _obstacles(self) -> dict[int, list[str]]:
         """Why workers would refuse uploads, as far as that is known."""
         return {
-            number: [" does not answer"]
+            number: [f" {NO_ANSWER}"]
             if member in self._silent
             else [f": {line}" for line in member.report.get("obstacles", ())]
             for number, member in self._members().items()
-            if _is_running(member)
+            if member.is_running
         }
 
     def obstacles(self, number: int) -> list[str]:
@@ -164,19 +165,15 @@ class Watch:
         """
         found = self._obstacles()
         return [
-            f"worker {other} does not run"
+            f"{name_of(other)} {NOT_RUNNING}"
             for other in range(self._count)
             if other not in found
         ] + [
-            f"worker {other}{line}"
+            f"{name_of(other)}{line}"
             for other, lines in found.items()
             if other != number
             for line in lines
         ]
-
-
-def _is_running(member: Member) -> bool:
-    return member.state == "running" and member.is_there
 
 
 def _broken(failure: Failure) -> None:
