@@ -140,9 +140,10 @@ class Reloader:
 class FakeServiceManager:
     told: list
     status: object = None
+    is_well: object = None
 
-    def start(self, status):
-        self.status = status
+    def start(self, status, is_well=None):
+        self.status, self.is_well = status, is_well
 
     def ready(self):
         self.told.append("ready")

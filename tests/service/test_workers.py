@@ -8,6 +8,7 @@ import os
 import pickle
 import socket
 import tempfile
+from unittest.mock import patch
 
 from attrs import define, evolve, field
 from twisted.application.service import IService
@@ -21,6 +22,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from tests.service.test_life import FakeServiceManager
 from txbits._adopted import adopt
 from txbits._ledger import Ledger
 from txbits._workers import Worker
@@ -352,31 +354,6 @@ class FakeProcess:
         self.hang_up = react
 
 
-@define(eq=False)
-class FakeServiceManager:
-    told: list = field(factory=list)
-    status: object = None
-    is_well: object = None
-
-    def start(self, status, is_well):
-        self.status, self.is_well = status, is_well
-
-    def ready(self):
-        self.told.append("ready")
-
-    def reloading(self):
-        self.told.append("reloading")
-
-    def stopping(self):
-        self.told.append("stopping")
-
-    def failed(self, line):
-        self.told.append(line)
-
-    def stop(self):
-        self.told.append("stop")
-
-
 class SupervisorTests(SynchronousTestCase):
     """``Supervisor``, with workers that are none, and a clock."""
 
@@ -390,7 +367,7 @@ class SupervisorTests(SynchronousTestCase):
         self.configuration = evolve(
             from_options({"backend": f"disk:{self.mktemp()}"}), workers=2, listen=()
         )
-        self.process, self.manager = FakeProcess(), FakeServiceManager()
+        self.process, self.manager = FakeProcess(), FakeServiceManager([])
         self.service = Supervisor(
             self.reactor,
             self.process,
@@ -735,8 +712,7 @@ class MemberTests(SynchronousTestCase):
             "WATCHDOG_USEC": "1",
             "LISTEN_FDNAMES": "a:b:c",
         }
-        for name, value in variables.items():
-            self.patch_environment(name, value)
+        self.enterContext(patch.dict(os.environ, variables))
         started = []
 
         class Reactor:
@@ -773,14 +749,6 @@ class MemberTests(SynchronousTestCase):
         member._channel.connectionLost(Failure(ConnectionLost()))
         for one in asked:
             self.failureResultOf(one, ConnectionLost)
-
-    def patch_environment(self, name, value):
-        before = os.environ.get(name)
-        os.environ[name] = value
-        if before is None:
-            self.addCleanup(os.environ.pop, name)
-        else:
-            self.addCleanup(os.environ.__setitem__, name, before)
 
 
 class SuperviseTests(SynchronousTestCase):
