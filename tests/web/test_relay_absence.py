@@ -13,7 +13,8 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
 
-from tests.web.relayed import DATA, LONG, Client, RelayCase, turn
+from tests.web.clients import Client
+from tests.web.relayed import DATA, LONG, RelayCase, turn
 from tests.web.support import (
     DESTINATION,
     Response,

@@ -30,7 +30,8 @@ from twisted.python.failure import Failure
 from tests.access.test_keytab import key_of, keytab
 from tests.access.test_negotiate import PlayedAcceptor, at_once
 from tests.openssl import Authority
-from tests.web.relayed import DATA, LONG, SECRET, Client, RelayCase, turn
+from tests.web.clients import Client
+from tests.web.relayed import DATA, LONG, SECRET, RelayCase, turn
 from tests.web.support import (
     DESTINATION,
     PATH,

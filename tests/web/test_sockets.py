@@ -10,19 +10,18 @@ from __future__ import annotations
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import Factory
 from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from twisted.web.resource import Resource
 
+from tests.web.clients import Client
 from tests.web.support import (
     DESTINATION,
     UNKNOWN_ID,
-    Response,
     fragment,
     packet,
-    responses,
 )
 from txbits.backends.memory import MemoryBackend
 from txbits.testing.faults import HoldableBackend
@@ -30,38 +29,6 @@ from txbits.web import BITSResource, BITSSite
 from txbits.web._streaming import DRAIN_LIMIT, READ_SIZE
 
 _LENGTH = 4 * 1024 * 1024
-
-
-class _Client(Protocol):
-    """Collects what comes."""
-
-    def __init__(self) -> None:
-        self.data = b""
-        self.waiting: Deferred[None] | None = None
-        self.closed: Deferred[None] = Deferred()
-
-    def dataReceived(self, data: bytes) -> None:
-        self.data += data
-        self._wake()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.closed.callback(None)
-        self._wake()
-
-    def _wake(self) -> None:
-        waiting, self.waiting = self.waiting, None
-        if waiting is not None:
-            waiting.callback(None)
-
-    async def answer(self) -> Response:
-        """Wait for the next response, and take it."""
-        while b"\r\n\r\n" not in self.data:
-            assert not self.closed.called, "closed without an answer"
-            self.waiting = Deferred()
-            await self.waiting
-        head, _, self.data = self.data.partition(b"\r\n\r\n")
-        (found,) = responses(head + b"\r\n\r\n")
-        return found
 
 
 class SocketTests(TestCase):
@@ -78,7 +45,7 @@ class SocketTests(TestCase):
         self.port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(
             self.site
         )
-        self.clients: list[_Client] = []
+        self.clients: list[Client] = []
 
     async def tearDown(self) -> None:  # type: ignore[override]
         for client in self.clients:
@@ -95,15 +62,15 @@ class SocketTests(TestCase):
         reactor.callLater(0, turn.callback, None)
         await turn
 
-    async def connect(self) -> _Client:
+    async def connect(self) -> Client:
         """Connect to the site."""
-        client: _Client = await TCP4ClientEndpoint(
+        client: Client = await TCP4ClientEndpoint(
             reactor, "127.0.0.1", self.port.getHost().port
-        ).connect(Factory.forProtocol(_Client))
+        ).connect(Factory.forProtocol(Client))
         self.clients.append(client)
         return client
 
-    async def create(self, client: _Client) -> bytes:
+    async def create(self, client: Client) -> bytes:
         """Create a session."""
         client.transport.write(packet(b"Create-Session"))
         ack = await client.answer()
@@ -159,7 +126,7 @@ class SocketTests(TestCase):
         self.assertEqual((await client.answer()).status, 200)
         self.assertEqual(self.held(), _LENGTH)
 
-    def refused_fragment(self, client: _Client, length: int) -> Deferred[None]:
+    def refused_fragment(self, client: Client, length: int) -> Deferred[None]:
         """Begin to send a fragment that is refused; fires when all is sent."""
         client.transport.write(
             packet(
@@ -264,7 +231,7 @@ class SocketTests(TestCase):
 class _Zeros:
     """Writes a body as fast as it is taken."""
 
-    def __init__(self, client: _Client, length: int, done: Deferred[None]) -> None:
+    def __init__(self, client: Client, length: int, done: Deferred[None]) -> None:
         self.client = client
         self.left = length
         self.done = done
