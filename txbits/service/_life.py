@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import define, field, frozen
-from twisted.application.service import Service
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import (
     CancelledError,
@@ -26,7 +25,7 @@ from twisted.internet.interfaces import (
     IStreamServerEndpoint,
 )
 from twisted.internet.task import deferLater
-from twisted.logger import ILogObserver, Logger
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 
@@ -36,6 +35,7 @@ from txbits.admin import Health
 from txbits.admin.figures import Activity
 from txbits.errors import InvalidSetting
 from txbits.service._admin import Here
+from txbits.service._logs import LoggedService
 from txbits.service._ports import Ports
 from txbits.service._process import Process, in_words, one_line
 from txbits.service._reload import Reloader
@@ -114,7 +114,7 @@ class Relayed:
 
 
 @define(eq=False, slots=False)
-class UploadService(Service):
+class UploadService(LoggedService):
     """
     Serves virtual directories on endpoints.
 
@@ -130,7 +130,6 @@ class UploadService(Service):
         and the last to stop.
     :param service_manager: Is told what the service is doing.
     :param shutdown_timeout: Seconds that stopping may take.
-    :ivar make_observer: Makes what ``twistd`` logs with; ``None`` for its own.
     :param relayed: What other workers pass on, if this is one of several.
     :ivar turn: If this is one of several workers, is called when all directories have
         started. The endpoints listen when its Deferred fires; what all workers do is
@@ -150,7 +149,6 @@ class UploadService(Service):
     service_manager: ServiceManager
     admin: AdminListener | None = None
     shutdown_timeout: float = SHUTDOWN_TIMEOUT
-    make_observer: Callable[[], Any] | None = field(default=None, init=False)
     turn: Callable[[], Deferred[None]] | None = field(default=None, init=False)
     _settled: Event = field(factory=Event, init=False)
     _is_hung_up: bool = field(default=False, init=False)
@@ -159,16 +157,6 @@ class UploadService(Service):
     _admin_ports: Ports = field(factory=Ports, kw_only=True)
     _starting: Deferred[None] | None = field(default=None, init=False)
     _reloads: int = field(default=0, init=False)
-
-    def setServiceParent(self, parent: Any) -> None:
-        """
-        Become part of an application, and tell it what to log with.
-
-        :param parent: The application.
-        """
-        if self.make_observer is not None:
-            parent.setComponent(ILogObserver, self.make_observer())
-        super().setServiceParent(parent)
 
     def startService(self) -> None:
         """Begin to start; a backend may need a running reactor."""

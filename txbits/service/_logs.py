@@ -20,6 +20,7 @@ from typing import Any, TextIO
 from uuid import UUID
 
 from attrs import define, field
+from twisted.application.service import Service
 from twisted.logger import ILogObserver, LogEvent, LogLevel
 from twisted.python.logfile import LogFile
 from zope.interface import implementer
@@ -248,6 +249,27 @@ class JournalObserver:
         except OSError:
             self.output.write(self._line(event) or "")
             self.output.flush()
+
+
+@define(eq=False, slots=False)
+class LoggedService(Service):
+    """
+    A service that tells its application what to log with.
+
+    :ivar make_observer: Makes what ``twistd`` logs with; ``None`` for its own.
+    """
+
+    make_observer: Callable[[], Any] | None = field(default=None, init=False)
+
+    def setServiceParent(self, parent: Any) -> None:
+        """
+        Become part of an application, and tell it what to log with.
+
+        :param parent: The application.
+        """
+        if self.make_observer is not None:
+            parent.setComponent(ILogObserver, self.make_observer())
+        super().setServiceParent(parent)
 
 
 def observer_factory(

@@ -15,12 +15,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from attrs import define, field, frozen
-from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.error import ConnectionLost
 from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
-from twisted.logger import ILogObserver, Logger
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txbits._deferreds import Event, Shared, begun, deferred, settled
@@ -29,6 +28,7 @@ from txbits._version import versions
 from txbits._workers import Worker
 from txbits.errors import InvalidSetting
 from txbits.service._life import SHUTDOWN_TIMEOUT, Listener, opened, shown_address
+from txbits.service._logs import LoggedService
 from txbits.service._process import Process, on_one_line, one_line
 from txbits.service._service_manager import ServiceManager
 from txbits.service._whole import ANSWER_WITHIN, NOT_RUNNING, fault_of
@@ -89,7 +89,7 @@ class Openable:
 
 
 @define(eq=False, slots=False)
-class Supervisor(Service):
+class Supervisor(LoggedService):
     """
     Keeps workers running that serve virtual directories on endpoints.
 
@@ -100,7 +100,6 @@ class Supervisor(Service):
     :param admin: The operator's endpoint, if there is one.
     :param service_manager: Is told what the service is doing.
     :param in_thread: Calls a function in a thread. Its Deferred fires with the result.
-    :ivar make_observer: Makes what ``twistd`` logs with; ``None`` for its own.
     """
 
     reactor: Any
@@ -110,7 +109,6 @@ class Supervisor(Service):
     admin: Openable | None
     service_manager: ServiceManager
     in_thread: Callable[..., Deferred[Any]]
-    make_observer: Callable[[], Any] | None = field(default=None, init=False)
     _directory: str = field(factory=os.getcwd, init=False)
     _members: dict[int, Member] = field(factory=dict, init=False)
     _keeping: list[Deferred[None]] = field(factory=list, init=False)
@@ -142,16 +140,6 @@ class Supervisor(Service):
     def count(self) -> int:
         """How many workers there are to be."""
         return self.configuration.workers
-
-    def setServiceParent(self, parent: Any) -> None:
-        """
-        Become part of an application, and tell it what to log with.
-
-        :param parent: The application.
-        """
-        if self.make_observer is not None:
-            parent.setComponent(ILogObserver, self.make_observer())
-        super().setServiceParent(parent)
 
     def startService(self) -> None:
         """Begin to start the workers."""
