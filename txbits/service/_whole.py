@@ -110,7 +110,7 @@ class Whole:
         answers, faults = await self._answer(_ARRIVES_WITHIN, "everyone", "glance")
         own = self.worker.number
         others = [
-            (number, Glance.of_json(said))
+            (number, Glance.from_json(said))
             for number, said in answers.items()
             if number != own
         ]

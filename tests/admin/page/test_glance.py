@@ -325,7 +325,7 @@ class SeveralProcessTests(SynchronousTestCase):
 
     @given(GLANCES)
     def test_a_glance_survives_json(self, one):
-        self.assertEqual(Glance.of_json(json.loads(json.dumps(one.as_json()))), one)
+        self.assertEqual(Glance.from_json(json.loads(json.dumps(one.as_json()))), one)
 
     @given(GLANCES)
     def test_one_alone_is_as_it_was(self, one):

@@ -122,12 +122,12 @@ class Glance:
         return attrs.asdict(self)
 
     @classmethod
-    def of_json(cls, data: Mapping[str, Any]) -> Glance:
+    def from_json(cls, data: Mapping[str, Any]) -> Glance:
         """Read what :meth:`as_json` has written."""
         return cls(
             data["at"],
             tuple(data["obstacles"]),
-            Rates.of_json(data["rates"]),
+            Rates.from_json(data["rates"]),
             tuple(
                 DirectoryState(**{**one, "troubles": tuple(one["troubles"])})
                 for one in data["directories"]

@@ -48,7 +48,7 @@ class Rates:
     sessions: tuple[float, ...] = ()
 
     @classmethod
-    def of_json(cls, data: Mapping[str, Any]) -> Rates:
+    def from_json(cls, data: Mapping[str, Any]) -> Rates:
         """Read what ``attrs.asdict`` has written, as JSON."""
         return cls(
             data["interval"],
