@@ -1,7 +1,6 @@
 """
 Two workers of txbits, of which a client can choose one: the first listens on 127.0.0.1,
-the second on 127.0.0.2. Each passes on what belongs to the other. They store in
-different folders.
+the second on 127.0.0.2. Each passes on what belongs to the other.
 
 Run as ``python -m benchmarks.two_workers PORT DIRECTORY``.
 """
@@ -17,29 +16,15 @@ import sys
 import tempfile
 from pathlib import Path
 from threading import Thread
-from uuid import UUID
 
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.python import log
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
-from txbits._workers import Worker, new_session_id
+from txbits._workers import Worker
 from txbits.backends.disk import DiskBackend
-from txbits.interfaces import IPartitioned
 from txbits.web import BITSResource, BITSSite, Relay
-
-
-@implementer(IPartitioned)
-class _Partition(DiskBackend):
-    worker = Worker()
-
-    def new_id(self) -> UUID:
-        return new_session_id(self.worker.number)
-
-    def worker_of(self, session_id: UUID) -> int:
-        return self.worker.owner_of(session_id)
 
 
 def _serve(
@@ -60,11 +45,9 @@ def _serve(
     # Each has a reactor of its own.
     from twisted.internet import reactor
 
-    backend = _Partition(str(directory), reactor)
-    backend.worker = worker
+    backend = DiskBackend(str(directory), reactor, worker=worker)
     relay = Relay(worker, paths, secret, reactor)
     resource = BITSResource(backend, reactor=reactor, relay=relay)
-    resource.manager._new_id = backend.new_id
 
     async def begin() -> None:
         await resource.manager.start()
@@ -110,13 +93,12 @@ def main() -> None:
         ready = os.pipe()
         number = 0 if os.fork() else 1
         log.startLogging(sys.stdout)
-        directory = options.directory
         if number:
             os.close(held)
-            directory = directory.parent / "other"
             Thread(target=_end_with, args=(end,), daemon=True).start()
         fd = sockets[number].fileno()
-        _serve(Worker(number, 2), options.port, directory, paths, secret, fd, ready)
+        worker = Worker(number, 2)
+        _serve(worker, options.port, options.directory, paths, secret, fd, ready)
         if number:
             # The first removes the folder.
             os._exit(0)

@@ -76,7 +76,6 @@ class Site:
         self.resource = BITSResource(
             self.backend, reactor=reactor, relay=self.relay, **settings
         )
-        self.resource.manager._new_id = self.backend.new_id
         await self.resource.manager.start()
         self.site = BITSSite(self.resource, reactor=reactor)
         if port is None:
