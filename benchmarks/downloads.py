@@ -110,16 +110,19 @@ def measure(
     connections: Sequence[int],
     repetitions: int,
     total: int,
-) -> None:
+) -> dict[tuple[int, str], list[Fetch]]:
     """
     Run all sides in turn, as often as asked, and print what came out.
+
+    All servers are there from the beginning, and serve the same file.
 
     :param directory: Where the folders of the runs are made.
     :param connections: The numbers of connections to try, each of which fetches its
         share.
     :param total: The length of the file.
+    :returns: The runs of each number of connections and each side.
     """
-    results = collect(
+    results = _collect(
         sides,
         directory,
         connections=connections,
@@ -127,10 +130,11 @@ def measure(
         total=total,
     )
     for count in connections:
-        tell(count, {side: results[count, side.name] for side in sides}, total)
+        _tell(count, {side: results[count, side.name] for side in sides}, total)
+    return results
 
 
-def collect(
+def _collect(
     sides: Sequence[Side],
     directory: Path,
     *,
@@ -138,16 +142,6 @@ def collect(
     repetitions: int,
     total: int,
 ) -> dict[tuple[int, str], list[Fetch]]:
-    """
-    Run all sides in turn, as often as asked.
-
-    All servers are there from the beginning, and serve the same file.
-
-    :param directory: Where the folders of the runs are made.
-    :param connections: The numbers of connections to try.
-    :param total: The length of the file.
-    :returns: The runs of each number of connections and each side.
-    """
     content = os.urandom(MIB) * (total // MIB)
     file = directory / _NAME
     file.write_bytes(content)
@@ -202,7 +196,7 @@ def _run_clients(
         raise LoadFailed(f"a download failed: {problems[0]}")
 
 
-def tell(count: int, results: dict[Side, list[Fetch]], total: int) -> None:
+def _tell(count: int, results: dict[Side, list[Fetch]], total: int) -> None:
     """Print the runs of a number of connections."""
     mib, gib = total / MIB, total / GIB
     on = f"on {count} connection{'s' if count > 1 else ''}"

@@ -15,6 +15,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from operator import attrgetter
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -126,7 +127,7 @@ class Measuring:
         for count, each in ((1, self.effort.total), (8, self.effort.total // 4)):
             sizes = throughput.Sizes(count * each)
             with self._folder(f"uploads-{count}") as folder:
-                results = throughput.collect(
+                results = throughput.measure(
                     sides,
                     folder,
                     connections=[count],
@@ -134,7 +135,6 @@ class Measuring:
                     sizes=sizes,
                 )
             runs = {side.name: results[count, side.name] for side in sides}
-            throughput.tell(count, {side: runs[side.name] for side in sides}, sizes)
             what = f"{count} x {each // MIB} MiB"
             for side, text, rate, cost in (
                 ("txbits", "default fsync", 0.9, 1.15),
@@ -145,44 +145,33 @@ class Measuring:
                     _rate_and_cost(
                         runs[side],
                         runs["nginx"],
-                        lambda run: run.whole_seconds,
-                        lambda run: run.whole_cpu,
                         rate,
                         cost,
+                        seconds=attrgetter("whole_seconds"),
+                        cpu=attrgetter("whole_cpu"),
                     ),
                 )
             yield Work(
                 f"{what}, default fsync, until the last byte is acknowledged",
-                _rate_and_cost(
-                    runs["txbits"],
-                    runs["nginx"],
-                    lambda run: run.seconds,
-                    lambda run: run.cpu,
-                ),
+                _rate_and_cost(runs["txbits"], runs["nginx"]),
             )
 
     def _secure_uploads(self) -> Iterator[Work]:
         sides = [self.sides[name] for name in ("txbits-tls", "nginx-tls")]
         sizes = throughput.Sizes(self.effort.total)
         with self._folder("secure-uploads") as folder:
-            results = throughput.collect(
+            results = throughput.measure(
                 sides,
                 folder,
                 connections=[1],
                 repetitions=self.effort.secure_pairs,
                 sizes=sizes,
             )
-        throughput.tell(1, {side: results[1, side.name] for side in sides}, sizes)
         yield Work(
             f"{sizes.total // MIB} MiB over TLS, until the last byte is acknowledged, "
             "beside nginx",
             _rate_and_cost(
-                results[1, "txbits-tls"],
-                results[1, "nginx-tls"],
-                lambda run: run.seconds,
-                lambda run: run.cpu,
-                0.75,
-                1.6,
+                results[1, "txbits-tls"], results[1, "nginx-tls"], 0.75, 1.6
             ),
         )
 
@@ -192,25 +181,18 @@ class Measuring:
             yield Work(text, missing="this txbits has no --workers")
             return
         sides = [self.sides[name] for name in ("relayed", "direct")]
-        sizes = throughput.Sizes(self.effort.total)
         with self._folder("relay") as folder:
-            results = throughput.collect(
+            results = throughput.measure(
                 sides,
                 folder,
                 connections=[1],
                 repetitions=self.effort.pairs,
-                sizes=sizes,
+                sizes=throughput.Sizes(self.effort.total),
+                part="h",
             )
-        throughput.tell(1, {side: results[1, side.name] for side in sides}, sizes, "h")
         yield Work(
             text,
-            _rate_and_cost(
-                results[1, "relayed"],
-                results[1, "direct"],
-                lambda run: run.seconds,
-                lambda run: run.cpu,
-                0.7,
-            ),
+            _rate_and_cost(results[1, "relayed"], results[1, "direct"], 0.7),
         )
 
     def _downloads(self) -> Iterator[Work]:
@@ -226,7 +208,7 @@ class Measuring:
             (secure, "over TLS, beside nginx", self.effort.secure_pairs, (None, None)),
         ):
             with self._folder(f"downloads-{sides[0].name}") as folder:
-                results = downloads.collect(
+                results = downloads.measure(
                     sides,
                     folder,
                     connections=[1, 8],
@@ -234,45 +216,25 @@ class Measuring:
                     total=self.effort.total,
                 )
             for count in (1, 8):
-                downloads.tell(
-                    count,
-                    {side: results[count, side.name] for side in sides},
-                    self.effort.total,
-                )
                 ours, theirs = (results[count, side.name] for side in sides)
                 on = f"{count} connection{'s' if count > 1 else ''}"
                 yield Work(
                     f"{what} on {on}, {text}",
-                    _rate_and_cost(
-                        ours,
-                        theirs,
-                        lambda run: run.seconds,
-                        lambda run: run.cpu,
-                        *limits,
-                    ),
+                    _rate_and_cost(ours, theirs, *limits),
                 )
 
     def _sessions(self) -> Iterator[Work]:
         names = ["txbits", "buffered", "txbits-never", "txbits-2", "txbits-2-never"]
-        connections = 32
         with self._folder("sessions") as folder:
-            results, new_files = small.collect_sessions(
+            results = small.measure_sessions(
                 [self.sides[name] for name in names if name in self.sides],
                 folder,
-                connections=connections,
+                connections=32,
                 sessions=self.effort.sessions,
                 repetitions=self.effort.session_pairs,
             )
-        small.tell_sessions(results, new_files, connections, self.effort.sessions)
         ours = results["txbits"]
-        (rate, cost) = _rate_and_cost(
-            ours,
-            results["buffered"],
-            lambda run: run.seconds,
-            lambda run: run.cpu,
-            None,
-            1.1,
-        )
+        (rate, cost) = _rate_and_cost(ours, results["buffered"], None, 1.1)
         yield Work(
             "tiny uploads, one process, default fsync, beside the naive server",
             [cost, rate],
@@ -287,13 +249,7 @@ class Measuring:
                 continue
             yield Work(
                 what,
-                _rate_and_cost(
-                    results[two],
-                    results[one],
-                    lambda run: run.seconds,
-                    lambda run: run.cpu,
-                    limit,
-                ),
+                _rate_and_cost(results[two], results[one], limit),
             )
 
     def _memory(self) -> Iterator[Work]:
@@ -339,12 +295,20 @@ class Measuring:
 def _rate_and_cost(
     ours: Sequence[Any],
     theirs: Sequence[Any],
-    seconds: Callable[[Any], float],
-    cpu: Callable[[Any], float],
     rate: float | None = None,
     cost: float | None = None,
+    *,
+    seconds: Callable[[Any], float] = attrgetter("seconds"),
+    cpu: Callable[[Any], float] = attrgetter("cpu"),
 ) -> list[Goal]:
-    """The ratios of speed and of CPU time, with their goals."""
+    """
+    The ratios of speed and of CPU time, with their goals.
+
+    :param rate: The goal of the speed.
+    :param cost: The goal of the CPU time.
+    :param seconds: How long a run took.
+    :param cpu: How many CPU seconds.
+    """
     return [
         Goal(
             "speed",

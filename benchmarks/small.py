@@ -70,25 +70,30 @@ def measure_sessions(
     connections: int,
     sessions: int,
     repetitions: int,
-) -> None:
+) -> dict[str, list[Sessions]]:
     """
     Upload small files to all sides in turn, and print how that went.
+
+    All servers are there from the beginning, so that the runs of a pair follow each
+    other at once. Those that are not asked anything use no CPU.
 
     :param directory: Where the folders of the runs are made.
     :param connections: How many keep-alive connections share the work.
     :param sessions: How many files a run uploads.
+    :returns: The runs of each side.
     """
-    results, new_files = collect_sessions(
+    results, new_files = _collect_sessions(
         sides,
         directory,
         connections=connections,
         sessions=sessions,
         repetitions=repetitions,
     )
-    tell_sessions(results, new_files, connections, sessions)
+    _tell_sessions(results, new_files, connections, sessions)
+    return results
 
 
-def collect_sessions(
+def _collect_sessions(
     sides: Sequence[Side],
     directory: Path,
     *,
@@ -97,14 +102,8 @@ def collect_sessions(
     repetitions: int,
 ) -> tuple[dict[str, list[Sessions]], dict[str, list[float]]]:
     """
-    Upload small files to all sides in turn.
+    Upload the files.
 
-    All servers are there from the beginning, so that the runs of a pair follow each
-    other at once. Those that are not asked anything use no CPU.
-
-    :param directory: Where the folders of the runs are made.
-    :param connections: How many keep-alive connections share the work.
-    :param sessions: How many files a run uploads.
     :returns: The runs of each side, and how long a new file took before each, in
         seconds.
     """
@@ -130,13 +129,13 @@ def collect_sessions(
     return results, new_files
 
 
-def tell_sessions(
+def _tell_sessions(
     results: dict[str, list[Sessions]],
     new_files: dict[str, list[float]],
     connections: int,
     sessions: int,
 ) -> None:
-    """Print the runs of all sides; see :func:`collect_sessions`."""
+    """Print the runs of all sides; see :func:`_collect_sessions`."""
     rates = {
         side: [run.count / run.seconds for run in runs]
         for side, runs in results.items()

@@ -76,15 +76,16 @@ def measure(
     repetitions: int,
     sizes: Sizes,
     part: str = "a",
-) -> None:
+) -> dict[tuple[int, str], list[Transfer]]:
     """
     Run all sides in turn, as often as asked, and print what came out.
 
     :param directory: Where the folders of the runs are made.
     :param connections: The numbers of connections to try.
     :param part: The letter of the part, for the titles.
+    :returns: The runs of each number of connections and each side.
     """
-    results = collect(
+    results = _collect(
         sides,
         directory,
         connections=connections,
@@ -93,10 +94,11 @@ def measure(
     )
     for count in connections:
         runs = {side: results[count, side.name] for side in sides}
-        tell(count, runs, sizes, part)
+        _tell(count, runs, sizes, part)
+    return results
 
 
-def collect(
+def _collect(
     sides: Sequence[Side],
     directory: Path,
     *,
@@ -104,13 +106,6 @@ def collect(
     repetitions: int,
     sizes: Sizes,
 ) -> dict[tuple[int, str], list[Transfer]]:
-    """
-    Run all sides in turn, as often as asked.
-
-    :param directory: Where the folders of the runs are made.
-    :param connections: The numbers of connections to try.
-    :returns: The runs of each number of connections and each side.
-    """
     payload = Payload(sizes.fragment)
     keep_files = _fits(directory, sizes.total, sides, connections, repetitions)
     results: dict[tuple[int, str], list[Transfer]] = {}
@@ -187,7 +182,7 @@ def _fits(
     return total * len(sides) * len(connections) * repetitions < free // 2
 
 
-def tell(
+def _tell(
     count: int, results: dict[Side, list[Transfer]], sizes: Sizes, part: str = "a"
 ) -> None:
     """
