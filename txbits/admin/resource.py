@@ -4,8 +4,6 @@ The pages of the operator's listener, and who may see them.
 
 from __future__ import annotations
 
-import socket
-import struct
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +13,7 @@ from twisted.logger import Logger
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
+from txbits._accounts import peer_user
 from txbits._deferreds import begun
 from txbits.admin.pages import READING, MakePage, Page, not_allowed, write
 from txbits.admin.routes import (
@@ -41,9 +40,6 @@ from txbits.web._ack import challenges
 from txbits.web._origin import Origins
 
 _log = Logger()
-
-# pid, uid and gid of a peer: unix(7).
-_UCRED = struct.Struct("3i")
 
 
 class Forged(AccessDenied):
@@ -183,9 +179,7 @@ def _peer(request: Request) -> Identity | None:
         return None
     if (get_handle := getattr(transport, "getHandle", None)) is None:
         return None
-    said = get_handle().getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    _, user, _ = _UCRED.unpack(said)
-    return Identity(f"uid {user}", "unix")
+    return Identity(f"uid {peer_user(get_handle())}", "unix")
 
 
 def _refused(request: Request, error: Exception, caller: Caller) -> Page:

@@ -38,16 +38,12 @@ AGES = {
 
 #: How states of sessions are called, where that is not their name.
 _STATE_WORDS = {
-    "created": "created",
-    "receiving": "receiving",
     "in_doubt": "in doubt",
     "unanswered": "waiting for the application",
     "refused": "refused by the application",
-    "complete": "complete",
     "due": "due for publication",
     "taken": "taken by the application",
     "standing": "published",
-    "releasing": "releasing",
 }
 
 

@@ -6,8 +6,6 @@ from the clients themselves.
 from __future__ import annotations
 
 import os
-import socket
-import struct
 import sys
 from math import inf
 from typing import Any
@@ -20,6 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 
+from txbits._accounts import peer_user
 from txbits.web._relay.opening import (
     DROPPED_STATUS,
     WELCOME,
@@ -41,9 +40,6 @@ _DROPPED = b"HTTP/1.1 %d Dropped\r\n\r\n" % DROPPED_STATUS
 
 #: Seconds within which a relay connection must have said who it is.
 _OPENING_TIMEOUT = 10.0
-
-# struct ucred of unix(7): the process, the user and the group.
-_CREDENTIALS = struct.Struct("3i")
 
 # The worker that the client is connected to enforces all limits, and closes the relay
 # connection with that of the client.
@@ -119,10 +115,7 @@ class _Entrance(Protocol):
         self._overdue: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
-        said = self.transport.socket.getsockopt(
-            socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size
-        )
-        _, user, _ = _CREDENTIALS.unpack(said)
+        user = peer_user(self.transport.socket)
         if user != os.geteuid():
             self._refuse(f"it is of the user {user}")
             return
