@@ -4,7 +4,6 @@ The operator's page in a real browser.
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from uuid import UUID
 
@@ -135,11 +134,11 @@ class SnapshotTests(BrowserCase):
             )
             self.assertEqual(len(self.find("#sessions tbody tr")), 2)
             self.the("input[name=text]").send_keys("TWO")
-            self.the(".filters button").click()
+            self.follow(".filters button")
             self.assertEqual(len(self.find("#sessions tbody tr")), 1)
-            self.the("td.action a").click()
+            self.follow("td.action a")
             self.assertIn("/logs/b/two.log", self.text("h2"))
-            self.the("button.danger").click()
+            self.follow("button.danger")
             self.assertIn("is no longer open.", self.text(".notice"))
             self.assertEqual(self.the("#sessions tbody th").text, "/logs/a/one.log")
 
@@ -152,7 +151,7 @@ class SnapshotTests(BrowserCase):
 
         def act():
             self.without_scripts()
-            self.the(".purge button").click()
+            self.follow(".purge button")
             self.assertIn("No session has been without progress", self.text())
 
         yield self.in_browser(act)
@@ -352,8 +351,9 @@ class LiveTests(BrowserCase):
             self.visit_live()
             self.the("#pause").click()
             self.wait("document.getElementById('live').textContent === 'Paused'")
-            while self.on_reactor(len, self.streams):
-                time.sleep(0.05)
+            self.wait_for(
+                lambda: not self.on_reactor(len, self.streams), "no stream is open"
+            )
             self.on_reactor(self.create, "a/one.log")
             self.assertEqual(self.script(self.ROWS), 0)
             self.the("#pause").click()

@@ -205,11 +205,13 @@ class BrowserCase(TestCase):
 
     def wait(self, expression, *arguments):
         """Wait until an expression is true."""
+        self.wait_for(lambda: self.script(expression, *arguments), expression)
+
+    def wait_for(self, is_so, what):
+        """Wait until something is so; *what* tells what that was to be."""
         from selenium.webdriver.support.ui import WebDriverWait
 
-        WebDriverWait(self.browser, 20, 0.01).until(
-            lambda _: self.script(expression, *arguments), expression
-        )
+        WebDriverWait(self.browser, 20, 0.01).until(lambda _: is_so(), what)
 
     def visit(self, path="/"):
         """Load a page."""
@@ -228,6 +230,15 @@ class BrowserCase(TestCase):
         """The one element that fits a selector."""
         (found,) = self.find(selector)
         return found
+
+    def follow(self, selector):
+        """Click on something, and wait for the page that it leads to."""
+        before = self.the("html")
+        self.the(selector).click()
+        self.wait_for(
+            lambda: self.find("html") != [before] and self.find("footer"),
+            "another page is there",
+        )
 
     def text(self, selector="body"):
         """What is to be read there."""
