@@ -17,6 +17,7 @@ from twisted.internet.threads import deferToThread
 
 from tests.integration.programs import TWISTD, Program
 from tests.integration.test_service import LOOPBACK, ServiceTestCase, pause
+from tests.integration.test_sessions import ask
 from tests.integration.test_supervised import ACTIVATE, get
 from tests.integration.wire import Lost, Wire
 from tests.openssl import Authority
@@ -280,22 +281,38 @@ class BucketTests(WorkersCase):
     async def test_any_worker_takes_any_packet(self):
         bucket = Bucket(self)
         self.write(
-            backend=json.dumps(bucket.description())[1:-1], top="log-format = 'json'"
+            backend=json.dumps(bucket.description())[1:-1],
+            top="log-format = 'json'\nadmin-listen = 'unix:admin:mode=600'",
         )
         program = self.serve(**ENVIRONMENT)
-        await program.says("listening on")
+        await program.says("listening on 127.0.0.1")
         port = int(re.search(r"listening on 127.0.0.1:(\d+)", program.stdout)[1])
         for number in range(4):
             data = os.urandom(1000)
             await self.upload(port, b"/file-%d" % number, data)
             self.assertEqual(await deferToThread(bucket.read, f"file-{number}"), data)
+        # The operator sees each session once, and any worker ends it.
+        wire = await deferToThread(self.wire, port)
+        session = str(UUID((await deferToThread(wire.create, b"/left")).decode()))
+        admin = os.path.relpath(self.cwd / "admin")
+        for _ in range(4):
+            status, said = await deferToThread(ask, admin, b"GET", b"/api/sessions")
+            self.assertEqual((status, said["faults"]), (200, []))
+            self.assertEqual(
+                [one["session"] for one in said["sessions"]], [session.upper()]
+            )
+        path = b"/api/sessions/" + session.encode()
+        status, _ = await deferToThread(ask, admin, b"DELETE", path)
+        self.assertEqual(status, 200)
+        status, said = await deferToThread(ask, admin, b"GET", path)
+        self.assertEqual((status, said), (404, {"error": "no such session"}))
         await program.end(signal.SIGTERM)
         workers = [
             event["worker"]
             for event in map(json.loads, program.stdout.splitlines())
             if event.get("outcome") == "created"
         ]
-        self.assertEqual(len(workers), 4)
+        self.assertEqual(len(workers), 5)
 
 
 class EndpointTests(WorkersCase):

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.test_merging import AT, told
 from txbits.admin.metrics import METRICS, WORKERS
-from txbits.service._workers._channel import PeerFailed
+from txbits.service._channel import PeerFailed
 from txbits.service._workers._watch import INTERVAL, PATIENCE, Watch
 
 
@@ -106,6 +106,21 @@ class WatchTests(SynchronousTestCase):
         self.count(running=3)
         silent.pending = None
         self.assertEqual(self.read(), 71)
+
+    def test_the_others_are_told_of_a_silent_one_until_it_answers(self):
+        self.read()
+        self.assertEqual(self.watch.obstacles(0), [])
+        silent = self.members[2]
+        silent.pending, before = Deferred(), self.changes
+        self.read()
+        self.assertEqual(self.watch.obstacles(0), ["worker 2 does not answer"])
+        self.assertEqual(self.watch.obstacles(2), [])
+        self.assertEqual(self.changes, before + 1)
+        silent.pending.callback(None)
+        silent.pending = None
+        self.assertEqual(self.watch.obstacles(0), [])
+        self.read()
+        self.assertEqual(self.changes, before + 2)
 
     def test_an_answer_of_one_that_has_ended_meanwhile_counts_nothing(self):
         self.assertEqual(self.read(), 30)

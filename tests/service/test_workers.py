@@ -7,9 +7,11 @@ import json
 import os
 import pickle
 import socket
+import tempfile
 
 from attrs import define, evolve, field
 from twisted.application.service import IService
+from twisted.internet import tcp
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import CannotListenError, ConnectionLost
 from twisted.internet.protocol import Factory
@@ -19,14 +21,16 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from txbits._adopted import adopt
 from txbits._ledger import Ledger
 from txbits._workers import Worker
 from txbits.errors import InvalidSetting
+from txbits.service._channel import Channel, PeerFailed, read_first
 from txbits.service._logs import json_line
 from txbits.service._reading import from_options
 from txbits.service._reload import Line
+from txbits.service._whole import ANSWER_WITHIN
 from txbits.service._workers import _supervisor
-from txbits.service._workers._channel import Channel, PeerFailed, read_first
 from txbits.service._workers._log import Events, Output, PipeObserver, WorkerError
 from txbits.service._workers._member import Member, Shares
 from txbits.service._workers._sockets import OpeningReactor, Sockets
@@ -249,6 +253,22 @@ class SocketsTests(SynchronousTestCase):
         self.successResultOf(stopped)
         self.assertFalse(os.path.exists(path))
 
+    def test_a_descriptor_is_kept_for_when_there_are_no_more(self):
+        kept = []
+
+        class Reservation:
+            def reserve(self):
+                kept.append(True)
+
+        self.patch(tcp, "_reservedFD", Reservation())
+        bound = socket.create_server(("127.0.0.1", 0))
+        reactor = MemoryReactorClock()
+        factory = Factory()
+        factory.noisy = False
+        port = adopt(reactor, bound.detach(), socket.AF_INET, factory)
+        self.addCleanup(port.socket.close)
+        self.assertEqual(kept, [True])
+
     def test_a_socket_of_systemd_keeps_its_number(self):
         bound = socket.create_server(("127.0.0.1", 0))
         reactor = OpeningReactor(MemoryReactorClock(), 3)
@@ -263,8 +283,8 @@ class SocketsTests(SynchronousTestCase):
 class FakeMember:
     """A worker without a process; a test lets it start, answer and end."""
 
-    def __init__(self, number, on_started, metrics):
-        self.number, self.on_started, self.metrics = number, on_started, metrics
+    def __init__(self, number, on_started, asked):
+        self.number, self.on_started, self.asked = number, on_started, asked
         self.state, self.line, self.how, self.report = "starting", None, "", {}
         self.is_replaced, self.pid, self.is_there = False, 100 + number, True
         self.calls, self.answers, self.is_well = [], {}, True
@@ -279,6 +299,9 @@ class FakeMember:
         self.told[what] = arguments
         answer = self.answers.get(what, succeed({} if what == "report" else None))
         return answer() if callable(answer) else answer
+
+    def ask_once(self, what):
+        return self.ask(what)
 
     def tell(self, what, *arguments):
         self.calls.append(what)
@@ -380,8 +403,8 @@ class SupervisorTests(SynchronousTestCase):
             return self.successResultOf(self.service.stopService())
         return None
 
-    def member(self, number, on_started, metrics):
-        self.members.append(FakeMember(number, on_started, metrics))
+    def member(self, number, on_started, asked):
+        self.members.append(FakeMember(number, on_started, asked))
         return self.members[-1]
 
     def start(self):
@@ -458,7 +481,7 @@ class SupervisorTests(SynchronousTestCase):
         self.assertIn("starts in 30.0 s", self.lines()[-1])
         self.assertEqual(self.process.lines, [])
 
-    def test_the_others_know_who_runs(self):
+    def test_the_manager_knows_who_runs(self):
         self.open()
         told = self.members[1].calls.count("elsewhere")
         self.members[0].end("was killed by SIGKILL")
@@ -485,6 +508,54 @@ class SupervisorTests(SynchronousTestCase):
         self.members[0].end("was killed by SIGKILL")
         self.assertEqual(
             self.members[1].told["elsewhere"], (["worker 0 does not run"],)
+        )
+
+    def asked(self, *words):
+        """What a worker gets that asks about the whole service."""
+        return self.members[0].asked[words[0]](*words[1:])
+
+    def test_a_question_to_everyone_tells_who_has_not_answered(self):
+        self.open()
+        one, other = self.members
+        one.answers["glance"], other.answers["glance"] = succeed("a"), Deferred()
+        asked = self.asked("everyone", "glance")
+        self.assertNoResult(asked)
+        self.reactor.advance(ANSWER_WITHIN)
+        self.assertEqual(
+            self.successResultOf(asked), ({0: "a"}, {1: "does not answer"})
+        )
+        other.answers["glance"] = lambda: fail(PeerFailed("bug"))
+        self.assertEqual(
+            self.successResultOf(self.asked("everyone", "glance")),
+            ({0: "a"}, {1: "cannot answer; the log tells why"}),
+        )
+        other.end("was killed by SIGKILL")
+        self.reactor.advance(1)
+        self.assertEqual(self.members[2].state, "starting")
+        self.assertEqual(
+            self.successResultOf(self.asked("everyone", "glance")),
+            ({0: "a"}, {1: "does not run"}),
+        )
+        self.members[2].has_started()
+        self.members[2].answers["glance"] = succeed("b")
+        self.assertEqual(
+            self.successResultOf(self.asked("everyone", "glance")),
+            ({0: "a", 1: "b"}, {}),
+        )
+
+    def test_a_question_about_sessions_reaches_the_worker_that_it_is_for(self):
+        self.open()
+        self.members[1].answers["sessions"] = lambda: succeed({"good": {}})
+        asked = self.asked("one", 1, {"act": "get"})
+        self.assertEqual(self.successResultOf(asked), ({"good": {}}, None))
+        self.assertNotIn("sessions", self.members[0].calls)
+        self.members[1].answers["sessions"] = lambda: fail(ConnectionLost())
+        self.assertEqual(
+            self.successResultOf(self.asked("one", 1, {})), (None, "does not run")
+        )
+        self.members[1].end("was killed by SIGKILL")
+        self.assertEqual(
+            self.successResultOf(self.asked("one", 1, {})), (None, "does not run")
         )
 
     def test_a_stop_reaches_all_and_starts_none(self):
@@ -599,11 +670,43 @@ class SupervisorTests(SynchronousTestCase):
         self.assertNotIn("prepare", self.members[0].calls)
 
 
+class HiddenTests(SynchronousTestCase):
+    """Sockets for who has a descriptor."""
+
+    def test_they_can_be_connected_to_and_leave_nothing_behind(self):
+        folder = os.path.relpath(self.mktemp())
+        os.mkdir(folder)
+        self.patch(_supervisor, "_IN_MEMORY", folder)
+        self.make_some(folder)
+
+    def test_another_place_will_do(self):
+        folder = os.path.relpath(self.mktemp())
+        os.mkdir(folder)
+        self.patch(_supervisor, "_IN_MEMORY", os.path.join(folder, "none"))
+        self.patch(tempfile, "tempdir", folder)
+        self.make_some(folder)
+
+    def make_some(self, folder):
+        """Make two, connect to them, and look what is left of them."""
+        sockets, doors = _supervisor._hidden(2)
+        self.addCleanup(sockets.stopListening)
+        for door in doors:
+            self.addCleanup(os.close, door)
+        self.assertEqual(os.listdir(folder), [])
+        for number, door in enumerate(doors):
+            name = sockets.of(number).getsockname()
+            self.assertEqual(os.path.dirname(os.path.dirname(name)), folder)
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(f"/proc/self/fd/{door}")
+                there, _ = sockets.of(number).accept()
+                there.close()
+
+
 class MemberTests(SynchronousTestCase):
     """``Member``, with a reactor that starts no process."""
 
     def start(self, reactor):
-        member = Member(1, lambda member: None, lambda: None)
+        member = Member(1, lambda member: None, {})
         pair = [socket.socket(socket.AF_UNIX) for _ in range(2)]
         relays, adopted = Sockets(pair), Sockets([socket.socket()], number=4)
         ledger = Ledger.create(2)
@@ -613,9 +716,10 @@ class MemberTests(SynchronousTestCase):
             listeners=[adopted],
             admin=None,
             relays=relays,
-            paths=("0", "1"),
+            doors=tuple(one.fileno() for one in pair),
             secret=b"secret",
             ledger=ledger,
+            form_key=b"key",
         )
         member.start(reactor, Worker(1, 2), from_options({}), "/", shares)
         self.ledger = ledger
@@ -640,8 +744,8 @@ class MemberTests(SynchronousTestCase):
         ((arguments, variables, descriptors),) = started
         # Those of systemd are 3 and 4, of which only the last is used.
         self.assertEqual(arguments[-1], "5")
-        self.assertEqual(sorted(descriptors), [1, 2, 4, 5, 6, 7, 8])
-        self.assertEqual(descriptors[8], self.ledger.fd)
+        self.assertEqual(sorted(descriptors), [1, 2, *range(4, 11)])
+        self.assertEqual(descriptors[10], self.ledger.fd)
         self.assertEqual(variables["LISTEN_FDS"], "2")
         self.assertEqual(variables["LISTEN_FDNAMES"], "a:b")
         for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "LISTEN_PID"):
@@ -653,6 +757,18 @@ class MemberTests(SynchronousTestCase):
         self.successResultOf(member.ended())
         self.assertFalse(member.is_there)
         member.tell("stop")
+
+    def test_one_that_does_not_answer_is_asked_once_by_all_who_wait(self):
+        member = Member(1, lambda member: None, {})
+        member._channel.makeConnection(StringTransport())
+        asked = [member.ask_once("glance") for _ in range(3)]
+        said = member._channel.transport.value()
+        asked.append(member.ask_once("glance"))
+        self.assertEqual(member._channel.transport.value(), said)
+        asked.pop().addErrback(lambda _: None).cancel()
+        member._channel.connectionLost(Failure(ConnectionLost()))
+        for one in asked:
+            self.failureResultOf(one, ConnectionLost)
 
     def patch_environment(self, name, value):
         before = os.environ.get(name)

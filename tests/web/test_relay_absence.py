@@ -7,6 +7,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import socket
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
@@ -21,7 +22,8 @@ from tests.web.support import (
     refusal,
     request,
 )
-from txbits.web._relay import incoming, relay
+from txbits._adopted import adopt
+from txbits.web._relay import relay
 from txbits.web._streaming import READ_SIZE
 
 
@@ -62,11 +64,8 @@ class AbsenceTests(RelayCase):
         factory.script = list(script)
         self.played, self.made = factory.script, []
         factory.made = self.made
-        port = incoming.RelayPort.adopt(
-            reactor,
-            self.there.listening.fileno(),
-            factory,  # type: ignore[arg-type]
-        )
+        listening = os.dup(self.there.listening.fileno())
+        port = adopt(reactor, listening, socket.AF_UNIX, factory)
         self.addCleanup(port.stopListening)
 
     def assert_unavailable(self, answer: Response, session_id: bytes) -> None:

@@ -35,6 +35,18 @@ _AT_ONCE = 8
 _ENDING = ("published", "discarding", "cancelling", "gone")
 
 
+def are_told_elsewhere(manager: SessionManager, worker: Worker) -> bool:
+    """
+    Whether another process lists and counts the sessions of a directory.
+
+    All of several processes see those of a store that they share, and the first one
+    tells of them.
+
+    :param worker: Which of several processes this is.
+    """
+    return worker.number > 0 and IShared.providedBy(manager.backend)
+
+
 @frozen(eq=False)
 class DirectorySessions:
     """
@@ -43,8 +55,7 @@ class DirectorySessions:
 
     :param mount: Where it is mounted.
     :param manager: Settles its packets.
-    :param worker: Which of several processes this is. All of them see a store that they
-        share, and the first one lists it.
+    :param worker: Which of several processes this is.
     """
 
     _mount: str = field(converter=shown_mount)
@@ -62,7 +73,8 @@ class DirectorySessions:
         manager = self._manager
         after = None if cursor is None else _id_in(cursor)
         found: list[SessionRecord] = []
-        if self._lists_none or not filters.takes_directory(self._mount):
+        is_told = not are_told_elsewhere(manager, self._worker)
+        if not (is_told and filters.takes_directory(self._mount)):
             return SessionsPage(found)
         for number in range(_MOST_PAGES):
             if number:
@@ -122,11 +134,6 @@ class DirectorySessions:
         # A store may be far away.
         are_ended = await a_few_at_a_time(_AT_ONCE, ended, page.sessions)
         return Purged(compress(page.sessions, are_ended), page.next, faults)
-
-    @property
-    def _lists_none(self) -> bool:
-        is_shared = IShared.providedBy(self._manager.backend)
-        return is_shared and self._worker.number > 0
 
     def busiest(self, most: int) -> list[SessionRecord]:
         """

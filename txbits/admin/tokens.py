@@ -23,13 +23,15 @@ LIFETIME = 24 * 3600.0
 @define(eq=False)
 class FormTokens:
     """
-    Makes tokens for one user each, and recognizes them. A restart invalidates them.
+    Makes tokens for one user each, and recognizes them.
 
     :param seconds: Tells the time, by a steady clock.
+    :param key: What they are signed with. By default it is a new one, which no other
+        process knows and none after a restart.
     """
 
     _seconds: Callable[[], float]
-    _key: bytes = field(factory=lambda: secrets.token_bytes(32), init=False, repr=False)
+    _key: bytes = field(factory=lambda: secrets.token_bytes(32), repr=False)
 
     def make(self, caller: Caller) -> str:
         """

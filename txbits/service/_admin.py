@@ -5,13 +5,15 @@ What is served on the operator's listener, and to load balancers.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from attrs import define, field
+from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.web.resource import IResource
 
+from txbits._workers import Worker
 from txbits.admin import AdminResource, Health, HealthResource
 from txbits.admin.api import SessionsAPI
 from txbits.admin.combined import CombinedSessions
@@ -26,13 +28,32 @@ from txbits.errors import InvalidSetting
 from txbits.service._kinds import mount_segments
 from txbits.service._operators import admin_directory
 from txbits.service._served import Served
+from txbits.service._whole import Whole
 from txbits.service.settings import Configuration
 from txbits.sessions import SessionManager
 from txbits.web import BITSSite, Limits
 from txbits.web.mounts import Mounts
 
+if TYPE_CHECKING:
+    from txbits.admin.page import Glance
+
 #: An operator's tools need few connections, and send nothing longer than a form.
 _LIMITS = Limits(max_connections=100, max_other_body=16 << 10)
+
+
+@frozen
+class Here:
+    """
+    What one process can tell the operator.
+
+    :ivar figures: Where the metrics are read.
+    :ivar sessions: Its sessions.
+    :ivar glance: Gathers what is going on.
+    """
+
+    figures: Figures
+    sessions: SessionsView
+    glance: Callable[[], Glance]
 
 
 @define(eq=False)
@@ -42,29 +63,36 @@ class Admin:
 
     :param configuration: All settings of the server; they may change.
     :param directories: The virtual directories; this list may change.
+    :param whole: If this process is one of several, what all of them can tell together.
     :ivar health: Whether the server can take uploads.
     """
 
     configuration: Configuration
     directories: list[Served]
+    _whole: Whole | None = None
     health: Health = field(init=False)
 
     @health.default
     def _new_health(self) -> Health:
         return Health(self.managers)
 
+    @property
+    def _worker(self) -> Worker:
+        return Worker() if self._whole is None else self._whole.worker
+
     def site(
         self,
         reactor: Any,
         figures: Figures,
         everywhere: Callable[[], Deferred[Any]] | None = None,
-    ) -> tuple[BITSSite, Sequence[Activity]]:
+    ) -> tuple[BITSSite, Sequence[Activity], Here]:
         """
         Make the site for the operator's listener.
 
         :param figures: Where the metrics are read.
         :param everywhere: Reads those of all workers, if this process is one of them.
-        :returns: The site, and what goes on while it is served.
+        :returns: The site, what goes on while it is served, and what this process can
+            tell others.
         """
         # Not earlier: a server without this listener does not need them.
         from txbits.admin.metrics import MetricsPage
@@ -76,18 +104,28 @@ class Admin:
             b"/health/ready": self.health.ready,
             b"/metrics": MetricsPage(figures, clock, everywhere),
         }
-        sessions = CombinedSessions(self.sessions)
-        tokens = FormTokens(clock.seconds)
-        sampler, host = Sampler(figures, clock), socket.gethostname()
-        glance = Gatherer(
-            *(figures, self.health, sampler, self._backends, wall_of(reactor)),
-            name=host,
+        host, whole, worker = socket.gethostname(), self._whole, self._worker
+        sampler = Sampler(figures, clock, worker)
+        here = Here(
+            figures,
+            CombinedSessions(self.sessions),
+            Gatherer(
+                *(figures, self.health, sampler, self._backends, wall_of(reactor)),
+                name=host if whole is None else whole.name,
+                worker=worker,
+            ),
         )
+        sessions: SessionsView = here.sessions
+        glance: Callable[[], Glance | Awaitable[Glance]] = here.glance
+        tokens = FormTokens(clock.seconds)
+        if whole is not None:
+            sessions, tokens = whole.sessions(sessions), whole.tokens()
+            glance = partial(whole.glance, here.glance)
         page = OperatorPage(glance, sessions, tokens, clock, host, self._admission)
         routes = [*page.routes(), *SessionsAPI(sessions).routes()]
         root = AdminResource(pages, self._operators, tokens, routes)
         site = BITSSite(root, reactor=reactor, limits=_LIMITS)
-        return site, [sampler, page.streams]
+        return site, [sampler, page.streams], here
 
     def _backends(self) -> dict[str, str]:
         """The descriptions of the backends, by the mounts of their directories."""
@@ -103,7 +141,7 @@ class Admin:
     def sessions(self) -> dict[str, SessionsView]:
         """The open sessions of the directories of now, by their mounts."""
         return {
-            mount: DirectorySessions(mount, manager)
+            mount: DirectorySessions(mount, manager, self._worker)
             for mount, manager in self.managers()
         }
 

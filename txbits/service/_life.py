@@ -33,8 +33,9 @@ from twisted.web.resource import IResource
 from txbits._deferreds import Event, deferred, settled
 from txbits._version import versions
 from txbits.admin import Health
-from txbits.admin.figures import Activity, Figures
+from txbits.admin.figures import Activity
 from txbits.errors import InvalidSetting
+from txbits.service._admin import Here
 from txbits.service._ports import Ports
 from txbits.service._process import Process, in_words, one_line
 from txbits.service._reload import Reloader
@@ -79,13 +80,13 @@ class AdminListener:
     :ivar listener: Its endpoint.
     :ivar site: Serves its connections.
     :ivar activities: What goes on while it listens.
-    :ivar figures: Where the metrics are read; ``None`` if that is not for others.
+    :ivar here: What this process can tell other processes of the same server.
     """
 
     listener: Listener
     site: BITSSite
     activities: Sequence[Activity]
-    figures: Figures | None = None
+    here: Here | None = None
 
 
 @frozen

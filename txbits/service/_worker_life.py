@@ -22,11 +22,14 @@ from twisted.python.reflect import namedModule
 
 from txbits._deferreds import Event, deferred
 from txbits._ledger import Ledger
+from txbits.admin.remote import answered
 from txbits.clocks import keep_steady
 from txbits.errors import InvalidSetting
+from txbits.service._admin import Here
+from txbits.service._channel import Channel, read_first
 from txbits.service._life import UploadService
 from txbits.service._process import Process, one_line
-from txbits.service._workers._channel import Channel, read_first
+from txbits.service._whole import Whole
 from txbits.service._workers._log import PipeObserver
 from txbits.service._workers._setup import WorkerSetup
 from txbits.service.maker import assemble
@@ -101,6 +104,8 @@ class _Member:
                 "report": self._report,
                 "metrics": self._metrics,
                 "elsewhere": self._elsewhere,
+                "glance": self._glance,
+                "sessions": self._sessions,
                 "prepare": self._prepare,
                 "apply": self._apply,
                 "abandon": self._abandon,
@@ -140,6 +145,7 @@ class _Member:
             part=setup,
             ledger=Ledger.open(setup.ledger, setup.worker),
             everywhere=lambda: self._channel.ask("metrics"),
+            whole=Whole(setup.worker, setup.form_key, self._channel.ask, self.reactor),
             relay=Relay(setup.worker, relays.paths, relays.secret, self.reactor),
         )
 
@@ -160,6 +166,14 @@ class _Member:
             raise InvalidSetting("this worker has not started")
         return self._service
 
+    @property
+    def _here(self) -> Here:
+        """What this process can tell the operator."""
+        admin = self.service.admin
+        if admin is None or admin.here is None:
+            raise InvalidSetting("this server has no admin-listen")
+        return admin.here
+
     @deferred
     async def _listen(self) -> Mapping[str, Any]:
         self._turn.set()
@@ -178,13 +192,16 @@ class _Member:
         # Not earlier: a server without this listener does not need its library.
         from txbits.admin.metrics import snapshot
 
-        admin = self.service.admin
-        if admin is None or admin.figures is None:
-            raise InvalidSetting("this server has no admin-listen")
-        return snapshot(admin.figures)
+        return snapshot(self._here.figures)
 
     def _elsewhere(self, obstacles: list[str]) -> None:
         self.service.health.elsewhere = obstacles
+
+    def _glance(self) -> Any:
+        return self._here.glance().as_json()
+
+    def _sessions(self, question: Mapping[str, Any]) -> Deferred[Any]:
+        return answered(self._here.sessions, question)
 
     @deferred
     async def _prepare(self, new: Configuration) -> None:

@@ -6,10 +6,10 @@ Where the operator's listener of a server is, from its settings: for
 from __future__ import annotations
 
 from txbits._descriptions import parse_description
-from txbits.errors import InvalidSetting
-from txbits.service._reading import from_file
 
-__all__ = ["InvalidSetting", "admin_endpoint"]
+# For the command, which uses nothing else of the server.
+from txbits.errors import InvalidSetting as InvalidSetting
+from txbits.service._reading import from_file
 
 #: Interfaces that stand for all of the machine's, and where they are reached.
 _REACHED = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104

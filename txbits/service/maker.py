@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.threads import deferToThreadPool
 
+from txbits._adopted import AdoptingReactor
 from txbits._ledger import Ledger
 from txbits._workers import Worker
 from txbits.admin.delay import LoopDelay
@@ -23,7 +24,6 @@ from txbits.clocks import keep_steady, steady, wall_of
 from txbits.errors import InvalidSetting
 from txbits.interfaces import IPartitioned, IShared
 from txbits.service._admin import Admin
-from txbits.service._adopted import AdoptingReactor
 from txbits.service._life import AdminListener, Listener, Relayed, UploadService
 from txbits.service._operators import check_admin
 from txbits.service._ports import Ports
@@ -31,6 +31,7 @@ from txbits.service._process import Process, in_words, one_line
 from txbits.service._reload import Reloader
 from txbits.service._served import Builder
 from txbits.service._service_manager import ServiceManager
+from txbits.service._whole import Whole
 from txbits.service._workers._setup import Inherited, WorkerSetup
 from txbits.service._workers._sockets import InheritingReactor, OpeningReactor
 from txbits.service._workers._supervisor import Openable, Supervisor
@@ -116,6 +117,7 @@ def assemble(
     ledger: Ledger | None = None,
     relay: Relay | None = None,
     everywhere: Callable[[], Deferred[Any]] | None = None,
+    whole: Whole | None = None,
 ) -> UploadService:
     """
     Build everything, and start nothing.
@@ -126,6 +128,7 @@ def assemble(
     :param ledger: What all workers count together; ``None`` if this process is alone.
     :param relay: Passes packets on to other workers; likewise.
     :param everywhere: Reads the metrics of all workers; likewise.
+    :param whole: What all workers can tell together; likewise.
     :raises InvalidSetting: If a backend's description or an endpoint string is wrong.
     """
     check_admin(configuration)
@@ -143,7 +146,7 @@ def assemble(
         builder.build(directory, configuration)
         for directory in configuration.directories
     ]
-    admin = Admin(configuration, served)
+    admin = Admin(configuration, served, whole)
     mounts = Mounts({})
     admin.serve(mounts)
     limits = configuration.limits
@@ -177,12 +180,12 @@ def assemble(
             delay.delays,
             wall_of(reactor)(),
         )
-        admin_site, activities = admin.site(reactor, figures, everywhere)
+        admin_site, activities, here = admin.site(reactor, figures, everywhere)
         admin_listener = AdminListener(
             _listener(endpoint, where, listening),
             admin_site,
             [delay, *activities],
-            figures,
+            here,
         )
     relayed = None
     if part is not None and relay is not None:

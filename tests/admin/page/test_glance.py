@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import alsoProvides
 
 from tests.admin.page.support import NOW, glance, record, refused
 from tests.web.support import (
@@ -23,6 +24,7 @@ from tests.web.support import (
     request,
 )
 from txbits._counts import Counts, Histogram, Refusals
+from txbits._workers import Worker
 from txbits.admin.figures import Figures
 from txbits.admin.health import Health
 from txbits.admin.page import Gatherer, Glance, Sampler, merged
@@ -35,6 +37,7 @@ from txbits.admin.page.glance import (
 )
 from txbits.admin.page.samples import INTERVAL, MOST_SAMPLES, Rates
 from txbits.errors import BackendError, CredentialsIncomplete
+from txbits.interfaces import IShared
 
 
 class RefusalsTests(SynchronousTestCase):
@@ -119,6 +122,22 @@ class SamplerTests(GatheringCase):
                 sessions=(1, 1),
             ),
         )
+
+    def test_sessions_that_all_workers_see_are_counted_by_the_first(self):
+        self.create()
+        for shares, second in ((False, 1), (True, 0)):
+            if shares:
+                alsoProvides(self.backend, IShared)
+            for number, sessions in ((0, 1), (1, second)):
+                worker = Worker(number, 2)
+                sampler = Sampler(self.figures, self.clock, worker)
+                stopped = sampler.start()
+                self.clock.advance(INTERVAL)
+                self.assertEqual(sampler.rates().sessions, (sessions,))
+                gather = evolve(self.gather, worker=worker)
+                self.assertEqual(gather().directories[0].sessions, sessions)
+                sampler.stop()
+                self.successResultOf(stopped)
 
     def test_samples_are_those_of_an_hour(self):
         self.clock.pump([INTERVAL] * (MOST_SAMPLES + 5))

@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
-from attrs import frozen
+from attrs import field, frozen
 
 from txbits._counts import Refused
-from txbits.admin.directories import DirectorySessions
+from txbits._workers import Worker
+from txbits.admin.directories import DirectorySessions, are_told_elsewhere
 from txbits.admin.figures import Figures
 from txbits.admin.health import Health
 from txbits.admin.page.samples import Rates, Sampler
@@ -189,6 +190,7 @@ class Gatherer:
     :param backends: Returns the description of the backend of each mount.
     :param wall: The wall clock.
     :param name: The name of this process.
+    :param worker: Which of several processes this is.
     """
 
     _figures: Figures
@@ -197,6 +199,7 @@ class Gatherer:
     _backends: Callable[[], Mapping[str, str]]
     _wall: Wall
     _name: str
+    _worker: Worker = field(factory=Worker)
 
     def __call__(self) -> Glance:
         """Gather what there is now."""
@@ -208,7 +211,7 @@ class Gatherer:
             tuple(self._health.obstacles()),
             self._sampler.rates(),
             tuple(
-                _directory(mount, backends.get(mount, ""), manager)
+                self._directory(mount, backends.get(mount, ""), manager)
                 for mount, manager in directories
             ),
             tuple(figures.certificates()),
@@ -234,15 +237,17 @@ class Gatherer:
             ),
         )
 
-
-def _directory(mount: str, backend: str, manager: SessionManager) -> DirectoryState:
-    return DirectoryState(
-        mount,
-        backend,
-        not manager.is_disabled,
-        tuple(manager.troubles()),
-        manager.open_sessions,
-        manager.staged_bytes,
-        manager.counts.published,
-        sum(manager.counts.errors.values()),
-    )
+    def _directory(
+        self, mount: str, backend: str, manager: SessionManager
+    ) -> DirectoryState:
+        is_told = not are_told_elsewhere(manager, self._worker)
+        return DirectoryState(
+            mount,
+            backend,
+            not manager.is_disabled,
+            tuple(manager.troubles()),
+            manager.open_sessions if is_told else 0,
+            manager.staged_bytes if is_told else 0,
+            manager.counts.published,
+            sum(manager.counts.errors.values()),
+        )

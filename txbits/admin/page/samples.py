@@ -18,6 +18,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
 from txbits._counts import Counts
+from txbits._workers import Worker
+from txbits.admin.directories import are_told_elsewhere
 from txbits.admin.figures import Figures
 
 #: Seconds between two samples.
@@ -95,12 +97,14 @@ class Sampler:
 
     :param figures: What they are taken of.
     :param clock: The steady clock.
+    :param worker: Which of several processes this is.
     :ivar delay: By how many seconds calls of the reactor were late, on average between
         the last two samples.
     """
 
     _figures: Figures
     _clock: IReactorTime
+    _worker: Worker = field(factory=Worker)
     delay: float = field(default=0.0, init=False)
     _samples: deque[tuple[float, float, float, float]] = field(
         factory=lambda: deque(maxlen=MOST_SAMPLES), init=False
@@ -157,7 +161,11 @@ class Sampler:
                 sum(one.received - was.received for one, was in pairs) / seconds,
                 sum(one.packets - was.packets for one, was in pairs) / seconds,
                 sum(one.refusals - was.refusals for one, was in pairs) / seconds,
-                sum(one.open_sessions for _, one in self._figures.directories()),
+                sum(
+                    one.open_sessions
+                    for _, one in self._figures.directories()
+                    if not are_told_elsewhere(one, self._worker)
+                ),
             )
         )
         self._before, self._taken = totals, now

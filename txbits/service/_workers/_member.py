@@ -19,11 +19,11 @@ from twisted.internet.protocol import Factory, ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txbits._deferreds import Event
+from txbits._deferreds import Event, Shared
 from txbits._ledger import Ledger
 from txbits._workers import Worker
+from txbits.service._channel import Channel
 from txbits.service._process import in_words, one_line
-from txbits.service._workers._channel import Channel
 from txbits.service._workers._log import Events, Lines, Output
 from txbits.service._workers._setup import Inherited, RelaySetup, WorkerSetup
 from txbits.service._workers._sockets import Sockets
@@ -49,17 +49,19 @@ class Shares:
     :ivar listeners: The sockets of each endpoint of the setting ``listen``.
     :ivar admin: Those of ``admin-listen``, if there is one.
     :ivar relays: The Unix sockets of the workers, where others reach them.
-    :ivar paths: Their paths.
+    :ivar doors: Descriptors of their files, to connect to.
     :ivar secret: What workers show each other.
     :ivar ledger: Where they count together.
+    :ivar form_key: What they sign the tokens of forms with.
     """
 
     listeners: list[Sockets]
     admin: Sockets | None
     relays: Sockets
-    paths: tuple[str, ...]
-    secret: bytes
+    doors: tuple[int, ...]
+    secret: bytes = field(repr=False)
     ledger: Ledger
+    form_key: bytes = field(repr=False)
 
     @property
     def of_systemd(self) -> int:
@@ -102,7 +104,8 @@ class Member(ProcessProtocol):
 
     :param number: The number of the worker.
     :param on_started: Is called when all its directories have started.
-    :param metrics: Reads the metrics of all workers, when it asks for them.
+    :param answers: Answer what it asks about the whole service, by the name of the
+        question.
     :ivar state: ``"starting"`` until then, ``"started"`` until it listens, then
         ``"running"``.
     :ivar line: Why it could not start, if it has said so.
@@ -114,7 +117,7 @@ class Member(ProcessProtocol):
 
     number: int
     on_started: Callable[[Member], None]
-    metrics: Callable[[], Deferred[Any]]
+    answers: Mapping[str, Callable[..., Any]]
     state: Literal["starting", "started", "running"] = field(
         default="starting", init=False
     )
@@ -128,13 +131,14 @@ class Member(ProcessProtocol):
     _how: str = field(default="", init=False)
     _channel: Channel = field(init=False)
     _pipes: dict[int, Lines] = field(factory=dict, init=False)
+    _asking: dict[str, Shared[Any]] = field(factory=dict, init=False)
 
     @_channel.default
     def _new_channel(self) -> Channel:
         handlers: dict[str, Callable[..., Any]] = {
             "started": self._is_started,
             "failed": self._has_failed,
-            "metrics": self.metrics,
+            **self.answers,
         }
         # What follows when it is lost begins when the process has ended.
         return Channel(handlers, lambda: None)
@@ -182,7 +186,7 @@ class Member(ProcessProtocol):
             log = descriptors.add("r")
             relay = RelaySetup(
                 descriptor=descriptors.add(shares.relays.of(number).fileno()),
-                paths=shares.paths,
+                paths=tuple(_path_of(descriptors.add(one)) for one in shares.doors),
                 secret=shares.secret,
             )
             admin = shares.admin
@@ -197,6 +201,7 @@ class Member(ProcessProtocol):
                 admin=None if admin is None else descriptors.inherit(admin, number),
                 relay=relay,
                 ledger=descriptors.add(shares.ledger.fd),
+                form_key=shares.form_key,
                 log=log,
             )
             self._pipes = {
@@ -240,6 +245,17 @@ class Member(ProcessProtocol):
     def ask(self, what: str, *arguments: object) -> Deferred[Any]:
         """As :meth:`Channel.ask`."""
         return self._channel.ask(what, *arguments)
+
+    def ask_once(self, what: str) -> Deferred[Any]:
+        """
+        As :meth:`ask`, but whoever asks before it has answered waits for that answer:
+        a worker that does not answer is not asked again and again.
+        """
+
+        async def answer() -> Any:
+            return await self.ask(what)
+
+        return self._asking.setdefault(what, Shared()).run(answer)
 
     def tell(self, what: str, *arguments: object) -> None:
         """As :meth:`Channel.tell`."""
@@ -291,6 +307,11 @@ class Member(ProcessProtocol):
     def _reported(self, report: Mapping[str, Any]) -> None:
         self.is_asked = False
         self.report = report
+
+
+def _path_of(descriptor: int) -> str:
+    """The path of what a descriptor of this process leads to: proc(5)."""
+    return f"/proc/self/fd/{descriptor}"
 
 
 def _environment(of_systemd: int) -> dict[str, str]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from socket import AddressFamily
 
-from attrs import frozen
+from attrs import field, frozen
 
 from txbits._workers import Worker
 from txbits.service.settings import Configuration
@@ -33,13 +33,13 @@ class RelaySetup:
     How workers reach each other.
 
     :ivar descriptor: The listening Unix socket of this worker.
-    :ivar paths: The paths of those of all workers, by their numbers.
+    :ivar paths: What to connect to for each worker, by their numbers.
     :ivar secret: What shows that a connection comes from a worker of this start.
     """
 
     descriptor: int
     paths: tuple[str, ...]
-    secret: bytes
+    secret: bytes = field(repr=False)
 
 
 @frozen(kw_only=True)
@@ -53,6 +53,7 @@ class WorkerSetup:
     :ivar admin: The socket of ``admin-listen``, if there is one.
     :ivar relay: How it reaches the others.
     :ivar ledger: The descriptor of the memory in which workers count together.
+    :ivar form_key: What all workers sign the tokens of forms with.
     :ivar log: The descriptor of the pipe that its log goes to.
     :ivar reactor: The module of the supervisor's reactor.
     :ivar directory: The working directory in which relative paths were understood.
@@ -64,6 +65,7 @@ class WorkerSetup:
     admin: Inherited | None
     relay: RelaySetup
     ledger: int
+    form_key: bytes = field(repr=False)
     log: int
     reactor: str
     directory: str

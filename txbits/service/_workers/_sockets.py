@@ -28,7 +28,7 @@ from twisted.internet.protocol import Factory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
-from txbits.service._adopted import address_of, adopt
+from txbits._adopted import address_of, adopt
 from txbits.service._workers._setup import Inherited
 
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import socket
-import tempfile
 from collections.abc import Callable, Sequence
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from attrs import define, field, frozen
@@ -32,6 +31,7 @@ from txbits.errors import InvalidSetting
 from txbits.service._life import SHUTDOWN_TIMEOUT, Listener, opened, shown_address
 from txbits.service._process import Process, on_one_line, one_line
 from txbits.service._service_manager import ServiceManager
+from txbits.service._whole import ANSWER_WITHIN, NOT_RUNNING, fault_of
 from txbits.service._workers._member import Member, Shares
 from txbits.service._workers._sockets import OpeningReactor, Sockets
 from txbits.service._workers._watch import Watch
@@ -49,6 +49,9 @@ _PROVEN = 60.0
 #: Seconds that a worker may take to stop: as long as a server, whose process may then
 #: take a few seconds to end by force.
 _PATIENCE = SHUTDOWN_TIMEOUT + 6.0
+
+#: Where files are in memory, and can be made even in a read-only container.
+_IN_MEMORY = "/dev/shm"  # noqa: S108 - only a directory of our own is made there
 
 #: How many connections between workers may wait for one of them.
 _BACKLOG = 256
@@ -116,7 +119,7 @@ class Supervisor(Service):
     _listening: list[Sockets] = field(factory=list, init=False)
     _others: list[Sockets] = field(factory=list, init=False)
     _shares: Shares | None = field(default=None, init=False)
-    _folder: str | None = field(default=None, init=False)
+    _doors: tuple[int, ...] = field(default=(), init=False)
     # Whether all workers have started for the first time, and the service accepts.
     _all_started: Event = field(factory=Event, init=False)
     _is_open: bool = field(default=False, init=False)
@@ -185,8 +188,8 @@ class Supervisor(Service):
         await self._close(self._others)
         if self._shares is not None:
             self._shares.ledger.close()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        for door in self._doors:
+            os.close(door)
         self.service_manager.stop()
         _log.info("stopped")
 
@@ -266,19 +269,16 @@ class Supervisor(Service):
             )
         for listener in self.listeners:
             self._listening.append(await listener.open())
-        # Systemd removes its own when a service is killed.
-        runtime = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
-        self._folder = tempfile.mkdtemp(prefix="txbits-", dir=runtime or None)
-        paths = tuple(os.path.join(self._folder, str(n)) for n in range(self.count))
-        relays = Sockets([_listening_at(path) for path in paths])
+        relays, self._doors = _hidden(self.count)
         self._others.append(relays)
         return Shares(
             listeners=list(self._listening),
             admin=admin,
             relays=relays,
-            paths=paths,
+            doors=self._doors,
             secret=secrets.token_bytes(32),
             ledger=Ledger.create(self.count),
+            form_key=secrets.token_bytes(32),
         )
 
     async def _close(self, opened: list[Sockets]) -> None:
@@ -299,7 +299,7 @@ class Supervisor(Service):
                 return
             began = self.reactor.seconds()
             member = self._members[number] = Member(
-                number, self._started, self._watch.metrics
+                number, self._started, self._answers()
             )
             worker = Worker(number, self.count)
             member.start(
@@ -371,6 +371,55 @@ class Supervisor(Service):
             for one in self._members.values()
             if one.state == "running" and one.is_there
         ]
+
+    def _answers(self) -> dict[str, Callable[..., Deferred[Any]]]:
+        """What a worker may ask about the whole service."""
+        return {
+            "metrics": self._watch.metrics,
+            "everyone": self._everyone,
+            "one": self._one,
+        }
+
+    @deferred
+    async def _everyone(self, what: str) -> tuple[dict[int, Any], dict[int, str]]:
+        """
+        Ask all workers the same.
+
+        :returns: A Deferred that fires with their answers, and with what is wrong with
+            those that have not answered, both by the numbers of the workers.
+        """
+        running = self._running
+        faults = dict.fromkeys(range(self.count), NOT_RUNNING)
+        outcomes = await settled(
+            [
+                one.ask_once(what).addTimeout(ANSWER_WITHIN, self.reactor)
+                for one in running
+            ]
+        )
+        answers: dict[int, Any] = {}
+        for member, outcome in zip(running, outcomes, strict=True):
+            if isinstance(outcome, Failure):
+                faults[member.number] = fault_of(outcome)
+            else:
+                answers[member.number] = outcome
+                del faults[member.number]
+        return answers, faults
+
+    @deferred
+    async def _one(self, number: int, question: Any) -> tuple[Any, str | None]:
+        """
+        Ask one worker about its sessions.
+
+        :returns: A Deferred that fires with its answer, and with what is wrong with it
+            if it has not answered. Who asks does not wait for ever.
+        """
+        for member in self._running:
+            if member.number == number:
+                (outcome,) = await settled([member.ask("sessions", question)])
+                if isinstance(outcome, Failure):
+                    return None, fault_of(outcome)
+                return outcome, None
+        return None, NOT_RUNNING
 
     async def _tell_who_runs(self) -> None:
         """Let all workers know whether the others take uploads, before it is told."""
@@ -493,12 +542,27 @@ class Supervisor(Service):
 _DIED = "worker {} {} before it had started; the log may tell why"
 
 
-def _listening_at(path: str) -> socket.socket:
-    one = socket.socket(socket.AF_UNIX)
-    one.setblocking(False)
-    one.bind(path)
-    one.listen(_BACKLOG)
-    return one
+def _hidden(count: int) -> tuple[Sockets, tuple[int, ...]]:
+    """
+    Make listening Unix sockets that only who gets a descriptor can connect to.
+
+    They have no names any more when this returns, so there is nothing to remove at the
+    end, however that comes.
+
+    :returns: The sockets, and the descriptors of their files.
+    """
+    sockets, doors = list[socket.socket](), list[int]()
+    place = _IN_MEMORY if os.access(_IN_MEMORY, os.W_OK) else None
+    with TemporaryDirectory(prefix="txbits-", dir=place) as folder:
+        for number in range(count):
+            path = os.path.join(folder, str(number))
+            one = socket.socket(socket.AF_UNIX)
+            one.setblocking(False)
+            one.bind(path)
+            one.listen(_BACKLOG)
+            sockets.append(one)
+            doors.append(os.open(path, os.O_PATH | os.O_CLOEXEC))
+    return Sockets(sockets), tuple(doors)
 
 
 def _report_unless_lost(failure: Failure, number: int) -> None:

@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txbits._deferreds import Shared, deferred, settled
-from txbits.service._workers._channel import PeerFailed
+from txbits.service._channel import PeerFailed
 from txbits.service._workers._member import Member
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _log = Logger()
 INTERVAL = 5.0
 
 #: Seconds that a worker may take to answer.
-PATIENCE = 2.0
+PATIENCE = 5.0
 
 
 @define(eq=False)
@@ -52,6 +52,7 @@ class Watch:
     _totals: Totals | None = field(default=None, init=False)
     _asking: dict[Member, Shared[None]] = field(factory=dict, init=False)
     _silent: set[Member] = field(factory=set, init=False)
+    _told: dict[int, list[str]] = field(factory=dict, init=False)
     _loop: LoopingCall = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -80,12 +81,13 @@ class Watch:
         :returns: A Deferred that fires with ``None`` when all have answered, or have
             not in time.
         """
-        before = self._obstacles()
         running = [one for one in self._members().values() if _is_running(one)]
         for outcome in await settled([self._ask(one) for one in running]):
             if isinstance(outcome, Failure):
                 _log.failure("cannot ask a worker: {log_failure}", outcome)
-        if self._obstacles() != before:
+        # One that was silent may have answered since the last time.
+        if (now := self._obstacles()) != self._told:
+            self._told = now
             self._changed()
 
     @deferred
@@ -145,9 +147,11 @@ class Watch:
         self._silent.discard(member)
 
     def _obstacles(self) -> dict[int, list[str]]:
-        """Why workers would refuse uploads, as they have told last."""
+        """Why workers would refuse uploads, as far as that is known."""
         return {
-            number: list(member.report.get("obstacles", ()))
+            number: [" does not answer"]
+            if member in self._silent
+            else [f": {line}" for line in member.report.get("obstacles", ())]
             for number, member in self._members().items()
             if _is_running(member)
         }
@@ -164,7 +168,7 @@ class Watch:
             for other in range(self._count)
             if other not in found
         ] + [
-            f"worker {other}: {line}"
+            f"worker {other}{line}"
             for other, lines in found.items()
             if other != number
             for line in lines

@@ -13,7 +13,6 @@ from math import inf
 from typing import Any
 
 from OpenSSL import crypto
-from twisted.internet import tcp, unix
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
@@ -39,9 +38,6 @@ from txbits.web._streaming import (
 _log = Logger()
 
 _DROPPED = b"HTTP/1.1 %d Dropped\r\n\r\n" % DROPPED_STATUS
-
-#: How many relay connections may wait to be accepted, such as while a worker restarts.
-_BACKLOG = 1024
 
 #: Seconds within which a relay connection must have said who it is.
 _OPENING_TIMEOUT = 10.0
@@ -195,29 +191,3 @@ class RelaySite(BITSSite):
         channel.client = client
         made: RelayedChannel = channel
         return made
-
-
-class RelayPort(unix.Port):
-    """
-    Listens on a socket that others made, and that stays when this process ends.
-    """
-
-    mode = 0o600
-    # That would end the socket for all processes that have it.
-    _shouldShutdown = False
-
-    @classmethod
-    def adopt(cls, reactor: Any, fd: int, site: RelaySite) -> RelayPort:
-        """
-        Listen on a descriptor.
-
-        :param fd: It is duplicated.
-        """
-        port: RelayPort = cls._fromListeningDescriptor(reactor, fd, site)
-        port.backlog = _BACKLOG
-        port.startListening()
-        return port
-
-    def connectionLost(self, reason: Failure) -> None:
-        # Not unix.Port.connectionLost, which would remove the socket.
-        tcp.Port.connectionLost(self, reason)

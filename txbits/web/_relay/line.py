@@ -105,7 +105,7 @@ class Line(Protocol):
         return taken
 
     def resumeProducing(self) -> None:
-        """The socket takes more; see :class:`IPullProducer`."""
+        """The socket takes more; see ``IPullProducer``."""
         rest = self._rest
         if rest is None:
             return

@@ -5,6 +5,8 @@ with what comes back.
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Sequence
 from typing import Any, Protocol
 from uuid import UUID
@@ -20,13 +22,14 @@ from twisted.internet.task import deferLater
 from twisted.web.resource import IResource
 from twisted.web.server import Request
 
+from txbits._adopted import adopt
 from txbits._deferreds import deferred
 from txbits._workers import Worker
 from txbits.errors import WorkerUnavailable
 from txbits.interfaces import IBackend, IPartitioned
 from txbits.protocol.urls import links_of
 from txbits.web._relay.exchange import Exchange
-from txbits.web._relay.incoming import RelayedChannel, RelayPort, RelaySite
+from txbits.web._relay.incoming import RelayedChannel, RelaySite
 from txbits.web._relay.line import Gone, Line
 from txbits.web._relay.opening import Client
 from txbits.web._streaming import headers_of, memory_of
@@ -148,8 +151,7 @@ class Relay:
         :param resource: The root, the same as that of the site for clients.
         """
         self.site = RelaySite(resource, self._secret, reactor=self._reactor)
-        port: IListeningPort = RelayPort.adopt(self._reactor, fd, self.site)
-        return port
+        return adopt(self._reactor, os.dup(fd), socket.AF_UNIX, self.site)
 
     def owner_of(
         self, request: Request, backend: IBackend, session_id: UUID

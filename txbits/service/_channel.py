@@ -25,7 +25,7 @@ from txbits.errors import InvalidSetting
 
 _log = Logger()
 
-#: What precedes a message, as for :class:`Int32StringReceiver`.
+#: What precedes a message, as for ``Int32StringReceiver``.
 _LENGTH = struct.Struct("!I")
 
 

@@ -93,6 +93,9 @@ class _Adopted(tcp.Port):
 
     def listen_on(self, descriptor: int, is_shared: bool) -> None:
         """Begin to accept."""
+        # As Twisted's own does: it is given up for a moment when no other descriptor is
+        # left, to close the connections that wait.
+        tcp._reservedFD.reserve()
         self._is_shared = is_shared
         self._shouldShutdown = False
         self.socket = socket.socket(fileno=descriptor)
