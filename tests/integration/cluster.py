@@ -17,7 +17,13 @@ from pathlib import Path
 from uuid import UUID
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, DeferredLock, ensureDeferred, succeed
+from twisted.internet.defer import (
+    Deferred,
+    DeferredLock,
+    ensureDeferred,
+    gatherResults,
+    succeed,
+)
 from twisted.internet.threads import deferToThread
 from zope.interface import implementer
 
@@ -140,8 +146,7 @@ class Cluster:
             port,
             "nginx" if nginx else "a balancer of our own",
         )
-        for node in self.nodes:
-            await node.start()
+        await gatherResults([ensureDeferred(node.start()) for node in self.nodes])
         if nginx:
             servers = (
                 f"        server 127.0.0.1:{each} max_fails=0;" for each in ports
