@@ -21,7 +21,6 @@ from twisted.python.failure import Failure
 
 from tests.backends.disk.mortal import (
     DiskCase,
-    InMemory,
     Killed,
     collect_no_more_than_it_makes,
 )
@@ -38,7 +37,7 @@ OLD = b"yesterday's"
 REPLY = b"well done"
 
 
-class KilledTests(InMemory, DiskCase):
+class KilledTests(DiskCase):
     """One death in each upload."""
 
     async def by_value(self, upload: CompleteUpload, reply: IReply) -> Answer:

@@ -303,7 +303,7 @@ class InMemory(_Case):
         return os.path.join(folder, "temp")
 
 
-class DiskCase(OnDisk, SynchronousTestCase):
+class DiskCase(InMemory, OnDisk, SynchronousTestCase):
     """A disk whose threads are no threads."""
 
     def start(self, root=None):

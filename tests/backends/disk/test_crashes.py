@@ -13,14 +13,13 @@ from typing import Any
 
 from tests.backends.disk.mortal import (
     DiskCase,
-    InMemory,
     Killed,
     collect_no_more_than_it_makes,
 )
 from txbits.errors import DestinationExists, NoSuchSession
 
 
-class CrashCase(InMemory, DiskCase):
+class CrashCase(DiskCase):
     """Deaths, in order."""
 
     def setUp(self):
