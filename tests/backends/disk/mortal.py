@@ -66,11 +66,11 @@ def collect_no_more_than_it_makes(case):
 
 def roomy():
     """
-    Where temporary files of many rounds go: into memory if there is room, or into the
-    working directory.
+    Where the files of a backend in this process go: into memory if there is room, or
+    into the working directory.
 
-    It is for those who do the same again and again on fresh roots, and die in this
-    process. What they find does not depend on the disk, and no round waits for it.
+    Many tests do the same again and again on fresh roots, and would wait for the disk
+    each time. Some of the contract, and all that start a server, use the disk.
     """
     try:
         free = shutil.disk_usage(_MEMORY).free
