@@ -88,7 +88,7 @@ class LookTests(BrowserCase):
             self.assertEqual(len(self.find("#busiest tbody tr")), len(_NAMES))
             html = self.script("document.documentElement.outerHTML")
             self.assertLess(len(html), 100_000)
-            self.the("#sessions nav a[rel=next]").click()
+            self.follow("#sessions nav a[rel=next]")
             self.wait("location.search.includes('cursor')")
             self.assertEqual(len(self.find("#sessions tbody tr")), MOST_SESSIONS)
 

@@ -11,7 +11,11 @@ import gc
 import os
 from typing import Any
 
-from tests.backends.disk.mortal import DiskCase, Killed, collect_no_more_than_it_makes
+from tests.backends.disk.mortal import (
+    DiskCase,
+    Killed,
+    collect_no_more_than_it_makes,
+)
 from txbits.errors import DestinationExists, NoSuchSession
 
 
