@@ -9,7 +9,8 @@ changes. Uploads continue during a reload.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal
 
@@ -131,22 +132,16 @@ class Reloader:
             await self._reload()
 
     async def _reload(self) -> None:
-        try:
-            await self._prepare(self._read)
-            for line in self.apply():
-                line.log()
-        except InvalidSetting as error:
-            self.counts["failed"] += 1
-            _log.error(
-                "reload failed, keeping the old settings: {reason}",
-                reason=on_one_line(error),
-                path=self.configuration.path,
-            )
-        except CancelledError:
-            _log.info("reload cancelled: the server is stopping")
-        except Exception:  # noqa: BLE001 - whatever it was, the service continues
-            self.counts["failed"] += 1
-            _log.failure("reload failed: {log_failure}")
+        with failures_logged(self.configuration.path):
+            try:
+                await self._prepare(self._read)
+                for line in self.apply():
+                    line.log()
+            except CancelledError:
+                raise
+            except Exception:
+                self.counts["failed"] += 1
+                raise
 
     def _read(self) -> tuple[Configuration, Plan]:
         """Read the file and plan the changes; called in a thread."""
@@ -264,6 +259,27 @@ class Reloader:
         if is_other:
             served.report_doubts()
         return is_other
+
+
+@contextmanager
+def failures_logged(path: str | None) -> Iterator[None]:
+    """
+    Log why a reload, which is done meanwhile, has failed. The service continues.
+
+    :param path: The settings file.
+    """
+    try:
+        yield
+    except InvalidSetting as error:
+        _log.error(
+            "reload failed, keeping the old settings: {reason}",
+            reason=on_one_line(error),
+            path=path,
+        )
+    except CancelledError:
+        _log.info("reload cancelled: the server is stopping")
+    except Exception:  # noqa: BLE001 - whatever it was
+        _log.failure("reload failed: {log_failure}")
 
 
 def _lines(

@@ -29,7 +29,8 @@ from txbits._workers import Worker
 from txbits.errors import InvalidSetting
 from txbits.service._life import SHUTDOWN_TIMEOUT, Listener, opened, shown_address
 from txbits.service._logs import LoggedService
-from txbits.service._process import Process, on_one_line, one_line
+from txbits.service._process import Process, one_line
+from txbits.service._reload import failures_logged
 from txbits.service._service_manager import ServiceManager
 from txbits.service._whole import ANSWER_WITHIN, NOT_RUNNING, fault_of
 from txbits.service._workers._member import Member, Shares
@@ -472,21 +473,14 @@ class Supervisor(LoggedService):
         if reread is None:
             _log.info("no settings to reload: started without --config")
             return
-        try:
-            await self._change(await self.in_thread(reread))
-        except InvalidSetting as error:
-            self._abandon()
-            if not self.running:
-                _log.info("reload cancelled: the server is stopping")
-                return
-            _log.error(
-                "reload failed, keeping the old settings: {reason}",
-                reason=on_one_line(error),
-                path=self.configuration.path,
-            )
-        except Exception:  # noqa: BLE001 - whatever it was, the service continues
-            self._abandon()
-            _log.failure("reload failed: {log_failure}")
+        with failures_logged(self.configuration.path):
+            try:
+                await self._change(await self.in_thread(reread))
+            except Exception as error:
+                self._abandon()
+                if isinstance(error, InvalidSetting) and not self.running:
+                    raise CancelledError from error
+                raise
 
     def _abandon(self) -> None:
         """Let all workers forget what they have prepared, and count a failure."""
