@@ -3,6 +3,7 @@ The parts of several workers, each for itself; real processes are in
 ``tests/integration/test_workers.py``.
 """
 
+import errno
 import json
 import os
 import pickle
@@ -324,6 +325,30 @@ class FakeProcess:
 
 
 @define(eq=False)
+class FakeSockets:
+    """What no worker is to serve."""
+
+    def startListening(self):
+        """Needs nothing."""
+
+    def stopListening(self):
+        """Needs nothing."""
+
+    def getHost(self):
+        raise AssertionError("it may be closed")
+
+
+@define(eq=False)
+class FakeListener:
+    """An endpoint that opens when a test wants it."""
+
+    outcomes: list
+
+    def open(self):
+        return self.outcomes.pop(0)
+
+
+@define(eq=False)
 class FakeServiceManager:
     told: list = field(factory=list)
     status: object = None
@@ -426,6 +451,67 @@ class SupervisorTests(SynchronousTestCase):
         self.members[0].end("was killed by SIGKILL")
         (line,) = self.process.lines
         self.assertIn("worker 0 was killed by SIGKILL before", line)
+
+    def test_a_worker_that_dies_as_soon_as_it_accepts_has_a_successor(self):
+        self.start()
+        first, second = self.members
+        first.answers["listen"] = listening = Deferred()
+        first.has_started()
+        second.has_started()
+        self.assertEqual(self.manager.told, [])
+        first.end("was killed by SIGKILL")
+        listening.errback(ConnectionLost())
+        self.assertEqual(self.process.lines, [])
+        self.assertEqual(self.manager.told, ["ready"])
+        self.reactor.advance(0.1)
+        self.members[2].has_started()
+        self.assertEqual(self.members[2].state, "running")
+        self.assertTrue(self.manager.is_well())
+
+    def test_a_stop_while_workers_begin_to_accept(self):
+        self.service.listeners = [listener := FakeListener([succeed(FakeSockets())])]
+        self.start()
+        first, second = self.members
+        first.answers["listen"] = listening = Deferred()
+        first.has_started()
+        second.has_started()
+        self.successResultOf(self.service.stopService())
+        listening.errback(ConnectionLost())
+        self.assertEqual(listener.outcomes, [])
+        self.assertEqual((self.process.lines, self.flushLoggedErrors()), ([], []))
+        self.assertNotIn("ready", self.manager.told)
+
+    def test_the_port_of_workers_that_are_about_to_end_is_waited_for(self):
+        fault = InvalidSetting("listen: cannot listen: Address already in use")
+        fault.__cause__ = CannotListenError(
+            "", 80, OSError(errno.EADDRINUSE, "Address already in use")
+        )
+        self.service.listeners = [
+            listener := FakeListener([fail(fault) for _ in range(3)])
+        ]
+        listener.outcomes.append(succeed(FakeSockets()))
+        self.start()
+        self.reactor.advance(0.1)
+        self.assertEqual(self.members, [])
+        self.reactor.advance(0.1)
+        self.reactor.advance(0.1)
+        self.assertEqual(len(self.members), 2)
+        self.assertEqual(self.process.lines, [])
+
+    def test_the_port_of_another_program_is_not_waited_for_for_long(self):
+        fault = InvalidSetting("listen: cannot listen: Address already in use")
+        fault.__cause__ = CannotListenError(
+            "", 80, OSError(errno.EADDRINUSE, "Address already in use")
+        )
+        self.service.listeners = [FakeListener([fail(fault) for _ in range(100)])]
+        self.start()
+        self.reactor.pump([0.1] * 49)
+        self.assertEqual(self.process.lines, [])
+        self.reactor.pump([0.1] * 3)
+        self.assertEqual(
+            self.process.lines,
+            ["txbits: listen: cannot listen: Address already in use"],
+        )
 
     def test_a_worker_that_dies_has_a_successor_later_each_time(self):
         self.open()

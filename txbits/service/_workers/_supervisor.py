@@ -7,6 +7,7 @@ ends has a successor, with the settings in effect; a reload changes all workers 
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -48,6 +49,9 @@ _PROVEN = 60.0
 #: Seconds that a worker may take to stop: as long as a server, whose process may then
 #: take a few seconds to end by force.
 _PATIENCE = SHUTDOWN_TIMEOUT + 6.0
+
+#: Seconds for which the sockets of an earlier start may still be in use.
+_LEFT_OPEN = 5.0
 
 #: How many connections between workers may wait for one of them.
 _BACKLOG = 256
@@ -195,8 +199,11 @@ class Supervisor(Service):
         for sockets in shares.listeners:
             sockets.startListening()
         outcomes = await settled([self._admit(one) for one in self._members.values()])
+        if not self.running or self._has_failed:
+            return
         for outcome in outcomes:
-            if isinstance(outcome, Failure):
+            # One that has died meanwhile has a successor, as later on.
+            if isinstance(outcome, Failure) and not outcome.check(ConnectionLost):
                 outcome.raiseException()
         directories = self.configuration.directories
         for one, sockets in zip(self.listeners, shares.listeners, strict=True):
@@ -251,7 +258,7 @@ class Supervisor(Service):
                 endpoint=self.admin.listener.description,
             )
         for listener in self.listeners:
-            self._listening.append(await listener.open())
+            self._listening.append(await self._open(listener))
         # Systemd removes its own when a service is killed.
         runtime = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
         self._folder = tempfile.mkdtemp(prefix="txbits-", dir=runtime or None)
@@ -266,6 +273,27 @@ class Supervisor(Service):
             secret=secrets.token_bytes(32),
             ledger=Ledger.create(self.count),
         )
+
+    async def _open(self, listener: Openable) -> Sockets:
+        """
+        Open the sockets of an endpoint.
+
+        The workers of a supervisor that was killed may have them for a moment, until
+        the fsyncs that they wait for have ended.
+
+        :raises InvalidSetting: If that is impossible.
+        :raises CancelledError: If the service stops meanwhile.
+        """
+        until = self.reactor.seconds() + _LEFT_OPEN
+        while True:
+            try:
+                return await listener.open()
+            except InvalidSetting as error:
+                if not _is_in_use(error) or self.reactor.seconds() >= until:
+                    raise
+            await self._wait(_FIRST_PAUSE)
+            if not self.running:
+                raise CancelledError
 
     async def _close(self, opened: list[Sockets]) -> None:
         """Close sockets, and forget them."""
@@ -296,7 +324,7 @@ class Supervisor(Service):
             await self._tell_who_runs()
             if not self.running:
                 return
-            if not self._is_open:
+            if not self._all_started.is_set:
                 self._fail(member.line or one_line(_DIED.format(number, member.how)))
                 return
             if member.is_replaced:
@@ -329,7 +357,7 @@ class Supervisor(Service):
 
     def _started(self, member: Member) -> None:
         """All directories of a worker have started: it may accept, or waits for all."""
-        if self._is_open:
+        if self._all_started.is_set:
             self._admit(member).addErrback(_report_unless_lost, member.number)
         elif len(self._members) == self.count and all(
             one.state == "started" for one in self._members.values()
@@ -489,6 +517,12 @@ class Supervisor(Service):
 
 #: What the log says if a worker dies before the service has started.
 _DIED = "worker {} {} before it had started; the log may tell why"
+
+
+def _is_in_use(error: InvalidSetting) -> bool:
+    """Whether an address could not be had because others have it."""
+    cause = getattr(error.__cause__, "socketError", None)
+    return isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE
 
 
 def _listening_at(path: str) -> socket.socket:
