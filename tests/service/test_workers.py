@@ -268,7 +268,7 @@ class FakeMember:
         self.number, self.on_started, self.metrics = number, on_started, metrics
         self.state, self.line, self.how, self.report = "starting", None, "", {}
         self.is_replaced, self.pid, self.is_there = False, 100 + number, True
-        self.calls, self.answers, self.is_well = [], {}, True
+        self.calls, self.answers, self.is_well, self.silence = [], {}, True, 0
         self._ended = Deferred()
 
     def start(self, reactor, worker, configuration, directory, shares):
@@ -585,14 +585,16 @@ class SupervisorTests(SynchronousTestCase):
         self.assertEqual(self.members[0].how, "was killed by SIGKILL")
 
     def reload(self, prepare=(None, None), apply=(None, None), reread=None):
-        """SIGHUP; ``None`` is success."""
+        """SIGHUP; ``None`` is success, and a Deferred an answer that comes later."""
         self.new = evolve(self.configuration, health_path="/new")
         self.service.configuration = evolve(
             self.configuration, reread=reread or (lambda: self.new)
         )
         line = Line("info", "settings reloaded: {changes}", {"changes": "x"})
         for member, ready, changed in zip(self.members, prepare, apply, strict=False):
-            member.answers["prepare"] = succeed(None) if ready is None else fail(ready)
+            if not isinstance(ready, Deferred):
+                ready = succeed(None) if ready is None else fail(ready)
+            member.answers["prepare"] = ready
             member.answers["apply"] = (
                 succeed((self.new, [line])) if changed is None else fail(changed)
             )
@@ -640,6 +642,31 @@ class SupervisorTests(SynchronousTestCase):
         self.assertIs(self.service.configuration, self.new)
         self.reactor.advance(0)
         self.assertIs(self.members[2].configuration, self.new)
+
+    def test_who_does_not_answer_keeps_nobody_back_for_long(self):
+        self.open()
+        self.members[0].is_well = False
+        preparing = Deferred()
+        self.reload(prepare=(preparing, None))
+        self.members[1].end("was killed by SIGSEGV")
+        self.reactor.pump([10.0] * 5)
+        self.assertTrue(self.members[0].is_there)
+        # It answers after all.
+        self.members[0].is_well = True
+        self.reactor.advance(10)
+        self.members[0].is_well = False
+        self.reactor.pump([10.0] * 5)
+        self.assertEqual(len(self.members), 2)
+        self.reactor.advance(10)
+        self.assertFalse(self.members[0].is_there)
+        self.assertIn(
+            "worker 0, pid 100, has not answered for 60 s, killing it; stored data is "
+            "safe",
+            self.lines(),
+        )
+        preparing.errback(ConnectionLost())
+        self.reactor.pump([0.1] * 3)
+        self.assertEqual({one.number for one in self.members[2:]}, {0, 1})
 
     def test_who_does_not_change_is_replaced(self):
         self.open()

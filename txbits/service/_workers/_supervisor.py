@@ -21,7 +21,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.error import ConnectionLost
 from twisted.internet.protocol import Factory
-from twisted.internet.task import deferLater
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import ILogObserver, Logger
 from twisted.python.failure import Failure
 
@@ -49,6 +49,10 @@ _PROVEN = 60.0
 #: Seconds that a worker may take to stop: as long as a server, whose process may then
 #: take a few seconds to end by force.
 _PATIENCE = SHUTDOWN_TIMEOUT + 6.0
+
+#: Seconds between two looks at all workers, and after how many of them in vain a worker
+#: is killed. Looks are counted, and not seconds: the machine may have been asleep.
+_LOOK_INTERVAL, _MOST_SILENT = 10.0, 6
 
 #: Seconds for which the sockets of an earlier start may still be in use.
 _LEFT_OPEN = 5.0
@@ -126,6 +130,11 @@ class Supervisor(Service):
     _has_failed: bool = field(default=False, init=False)
     _reloading: Shared[None] = field(factory=Shared, init=False)
     _is_reload_wanted: bool = field(default=False, init=False)
+    _watch: LoopingCall = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._watch = LoopingCall(self._kill_silent)
+        self._watch.clock = self.reactor
 
     @property
     def count(self) -> int:
@@ -162,6 +171,8 @@ class Supervisor(Service):
         """
         super().stopService()
         self.service_manager.stopping()
+        if self._watch.running:
+            self._watch.stop()
         if self._is_open:
             _log.info("stopping: the workers refuse new packets")
         await self._close(self._listening)
@@ -216,6 +227,7 @@ class Supervisor(Service):
             )
         self.process.settle()
         self._is_open = True
+        self._watch.start(_LOOK_INTERVAL, now=False)
         self.service_manager.ready()
         if self._is_reload_wanted:
             self._hang_up_came()
@@ -415,6 +427,25 @@ class Supervisor(Service):
         """
         answered = [one.look() for one in self._running]
         return not self._is_open or (len(answered) == self.count and all(answered))
+
+    def _kill_silent(self) -> None:
+        """
+        Kill workers that do not answer any more.
+
+        They keep clients waiting that others could serve, and all who wait for an
+        answer of all workers, such as a reload.
+        """
+        for member in self._running:
+            member.silence = 0 if member.look() else member.silence + 1
+            if member.silence >= _MOST_SILENT:
+                _log.error(
+                    "worker {worker}, pid {pid}, has not answered for {seconds:.0f} s, "
+                    "killing it; stored data is safe",
+                    worker=member.number,
+                    pid=member.pid,
+                    seconds=_MOST_SILENT * _LOOK_INTERVAL,
+                )
+                member.kill()
 
     def _status(self) -> str:
         """A line about the service, for its manager."""
