@@ -542,6 +542,29 @@ class SupervisorTests(SynchronousTestCase):
         self.assertIn("starts in 30.0 s", self.lines()[-1])
         self.assertEqual(self.process.lines, [])
 
+    def test_connections_of_the_dead_are_forgotten_without_blocking(self):
+        """For example, while a worker that was stopped has the lock of the ledger."""
+        self.open()
+        calls = []
+
+        def in_thread(function):
+            calls.append((function, done := Deferred()))
+            return done
+
+        self.service.in_thread = in_thread
+        for member in self.members[:2]:
+            member.end("was killed by SIGKILL")
+        self.reactor.advance(60)
+        self.assertEqual(len(self.members), 2)
+        for number in range(2):
+            # One at a time: the lock is this process's.
+            self.assertEqual(len(calls), number + 1)
+            function, done = calls[number]
+            done.callback(function())
+            self.reactor.advance(0.1)
+            self.assertEqual(self.members[-1].number, number)
+        self.service.in_thread = lambda function: succeed(function())
+
     def test_the_others_know_who_runs(self):
         self.open()
         told = self.members[1].calls.count("running")

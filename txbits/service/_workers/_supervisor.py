@@ -14,11 +14,17 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from attrs import define, field, frozen
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    DeferredLock,
+    maybeDeferred,
+)
 from twisted.internet.error import ConnectionLost
 from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall, deferLater
@@ -131,6 +137,7 @@ class Supervisor(Service):
     _reloading: Shared[None] = field(factory=Shared, init=False)
     _is_reload_wanted: bool = field(default=False, init=False)
     _watch: LoopingCall = field(init=False)
+    _clearing: DeferredLock = field(factory=DeferredLock, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._watch = LoopingCall(self._kill_silent)
@@ -332,7 +339,10 @@ class Supervisor(Service):
                 self.reactor, worker, self.configuration, self._directory, self._shares
             )
             await member.ended()
-            self._shares.ledger.clear_connections(number)
+            # In a thread, one at a time: a worker that was stopped may have its lock.
+            await self._clearing.run(
+                self.in_thread, partial(self._shares.ledger.clear_connections, number)
+            )
             await self._tell_who_runs()
             if not self.running:
                 return
