@@ -11,6 +11,7 @@ import socket
 
 from attrs import define, evolve, field
 from twisted.application.service import IService
+from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import CannotListenError, ConnectionLost
 from twisted.internet.protocol import Factory
@@ -207,9 +208,9 @@ class LogTests(SynchronousTestCase):
 class SocketsTests(SynchronousTestCase):
     """``OpeningReactor``: real sockets that nobody accepts from."""
 
-    def open(self, count=3, port=0, interface="127.0.0.1"):
+    def open(self, count=3, port=0, interface="127.0.0.1", backlog=5):
         sockets = OpeningReactor(MemoryReactorClock(), count).listenTCP(
-            port, Factory(), 5, interface
+            port, Factory(), backlog, interface
         )
         self.addCleanup(sockets.stopListening)
         return sockets
@@ -237,6 +238,36 @@ class SocketsTests(SynchronousTestCase):
         other.startListening()
         error = self.assertRaises(CannotListenError, self.open, port=port)
         self.assertIn("in use", str(error.socketError))
+
+    def test_connections_go_elsewhere_while_one_is_reopened(self):
+        for interface in ("127.0.0.1", "::1"):
+            sockets = self.open(interface=interface, backlog=100)
+            sockets.startListening()
+            address = sockets.getHost().host, sockets.getHost().port
+            connections = [socket.create_connection(address) for _ in range(30)]
+            sockets.reopen(1)
+            connections += [socket.create_connection(address) for _ in range(30)]
+            for one in connections:
+                one.settimeout(0)
+            # Those in its queue were dropped, unless the kernel gives them to others.
+            self.assertFalse(any(map(self.is_dropped, connections[30:])))
+            error = self.assertRaises(OSError, sockets.of(1).accept)
+            self.assertEqual(error.errno, errno.EINVAL)
+            self.assertEqual(sockets.of(1).getsockname()[:2], address)
+            sockets.listen(1)
+            # Each is for one of three, by chance.
+            connections += [socket.create_connection(address) for _ in range(60)]
+            sockets.of(1).accept()[0].close()
+            for one in connections:
+                one.close()
+
+    def is_dropped(self, connection):
+        try:
+            return connection.recv(1) == b""
+        except BlockingIOError:
+            return False
+        except ConnectionError:
+            return True
 
     def test_a_unix_socket_is_shared_and_removed_at_the_end(self):
         path = os.path.relpath(self.mktemp())
@@ -324,12 +355,20 @@ class FakeProcess:
         self.hang_up = react
 
 
-@define(eq=False)
+@define(eq=False, slots=False)
 class FakeSockets:
     """What no worker is to serve."""
 
+    calls: list = field(factory=list)
+
     def startListening(self):
-        """Needs nothing."""
+        self.calls.append("all listen")
+
+    def listen(self, worker):
+        self.calls.append(f"{worker} listens")
+
+    def reopen(self, worker):
+        self.calls.append(f"{worker} is reopened")
 
     def stopListening(self):
         """Needs nothing."""
@@ -338,11 +377,19 @@ class FakeSockets:
         raise AssertionError("it may be closed")
 
 
+@define
+class ListenerOf:
+    """What the log tells of an endpoint."""
+
+    description: str
+
+
 @define(eq=False)
 class FakeListener:
     """An endpoint that opens when a test wants it."""
 
     outcomes: list
+    listener: object = None
 
     def open(self):
         return self.outcomes.pop(0)
@@ -541,6 +588,23 @@ class SupervisorTests(SynchronousTestCase):
             self.members[-1].end("ended with status 1")
         self.assertIn("starts in 30.0 s", self.lines()[-1])
         self.assertEqual(self.process.lines, [])
+
+    def test_connections_do_not_wait_for_a_worker_that_is_away_for_long(self):
+        sockets = FakeSockets()
+        sockets.getHost = lambda: UNIXAddress("uploads")
+        self.service.listeners = [
+            FakeListener([succeed(sockets)], ListenerOf("unix:uploads"))
+        ]
+        self.open()
+        sockets.calls.clear()
+        pauses = (0.1, 0.2, 0.4, 0.8, 1.6)
+        for pause in pauses:
+            self.assertEqual(sockets.calls, [])
+            self.members[-1].end("was killed by SIGSEGV")
+            self.reactor.advance(pause)
+        self.assertEqual(sockets.calls, ["1 is reopened"])
+        self.members[-1].has_started()
+        self.assertEqual(sockets.calls[1:], ["1 listens"])
 
     def test_connections_of_the_dead_are_forgotten_without_blocking(self):
         """For example, while a worker that was stopped has the lock of the ledger."""

@@ -49,6 +49,9 @@ _log = Logger()
 #: most, if one after the other ends.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
 
+#: From so many seconds on, connections do not wait for the successor.
+_LONG_PAUSE = 1.0
+
 #: Seconds after which a worker that has ended is taken for one that worked.
 _PROVEN = 60.0
 
@@ -362,8 +365,22 @@ class Supervisor(Service):
                 seconds=pause,
                 line=member.line,
             )
+            if pause >= _LONG_PAUSE:
+                self._send_elsewhere(number)
             await self._wait(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _send_elsewhere(self, number: int) -> None:
+        """Let other workers get the connections of one that is away for long."""
+        for sockets in self._listening:
+            try:
+                sockets.reopen(number)
+            except OSError as error:
+                _log.warn(
+                    "connections wait for worker {worker}: {reason}",
+                    worker=number,
+                    reason=str(error),
+                )
 
     async def _wait(self, seconds: float) -> None:
         """Wait, but not longer than the service runs."""
@@ -389,6 +406,9 @@ class Supervisor(Service):
     @deferred
     async def _admit(self, member: Member) -> None:
         """Let a worker accept connections."""
+        # First: nobody can watch a socket that does not listen.
+        for sockets in self._listening:
+            sockets.listen(member.number)
         await member.ask("listen")
         member.state = "running"
         _log.info(
