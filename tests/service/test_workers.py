@@ -417,7 +417,8 @@ class FakeListener:
     listener: object = None
 
     def open(self):
-        return self.outcomes.pop(0)
+        outcome = self.outcomes.pop(0)
+        return fail(outcome) if isinstance(outcome, Exception) else outcome
 
 
 @define(eq=False)
@@ -558,9 +559,7 @@ class SupervisorTests(SynchronousTestCase):
         fault.__cause__ = CannotListenError(
             "", 80, OSError(errno.EADDRINUSE, "Address already in use")
         )
-        self.service.listeners = [
-            listener := FakeListener([fail(fault) for _ in range(3)])
-        ]
+        self.service.listeners = [listener := FakeListener([fault] * 3)]
         listener.outcomes.append(succeed(FakeSockets()))
         self.start()
         self.reactor.advance(0.1)
@@ -575,7 +574,7 @@ class SupervisorTests(SynchronousTestCase):
         fault.__cause__ = CannotListenError(
             "", 80, OSError(errno.EADDRINUSE, "Address already in use")
         )
-        self.service.listeners = [FakeListener([fail(fault) for _ in range(100)])]
+        self.service.listeners = [FakeListener([fault] * 100)]
         self.start()
         self.reactor.pump([0.1] * 49)
         self.assertEqual(self.process.lines, [])
