@@ -225,14 +225,13 @@ class BrowserCase(TestCase):
     def follow(self, selector):
         """Click on what leads to another page, and wait until that is there."""
         from selenium.webdriver.support.expected_conditions import staleness_of
-        from selenium.webdriver.support.ui import WebDriverWait
 
         leads = self.the(selector)
         leads.click()
-        wait = WebDriverWait(self.browser, 20, 0.01)
-        wait.until(staleness_of(leads), selector)
+        is_stale = staleness_of(leads)
+        self.wait_for(lambda: is_stale(self.browser), selector)
         # It is the last of each page.
-        wait.until(lambda _: self.find("footer"), selector)
+        self.wait_for(lambda: self.find("footer"), selector)
 
     def find(self, selector):
         """The elements that fit a selector."""
@@ -242,15 +241,6 @@ class BrowserCase(TestCase):
         """The one element that fits a selector."""
         (found,) = self.find(selector)
         return found
-
-    def follow(self, selector):
-        """Click on something, and wait for the page that it leads to."""
-        before = self.the("html")
-        self.the(selector).click()
-        self.wait_for(
-            lambda: self.find("html") != [before] and self.find("footer"),
-            "another page is there",
-        )
 
     def text(self, selector="body"):
         """What is to be read there."""

@@ -34,10 +34,11 @@ class DetailsTests(S3Case):
             self.assertEqual((details.offset, details.total), (6 * MIB, 12 * MIB))
 
     @contract
-    async def test_a_session_that_another_node_has_ended_is_none(self):
+    async def test_one_that_another_node_has_ended_is_gone_at_once(self):
         backend = await self._start(self.node())
-        session = await self.new(backend, ("a",))
         other = await self.another(backend)
+        session = await self.new(backend, ("file",))
+        await backend.details_of(session.session_id)
         await (await other.find(session.session_id)).release()
         await self.fails(NoSuchSession, backend.details_of(session.session_id))
 

@@ -435,7 +435,7 @@ class S3Backend:
     @deferred
     async def details_of(self, session_id: UUID) -> SessionDetails:
         """Look at a session; see :class:`~txbits.interfaces.ISorted`."""
-        # Another node may have ended a session that is known here.
+        # Another node may have ended even a session that this one serves.
         stored = await self.staging.read(session_id)
         if stored is None or isinstance(stored.record, Closed):
             raise NoSuchSession(f"no session {session_id}")
