@@ -299,8 +299,9 @@ async def _tell_all(
     if options.json and not count:
         write(context.out, "[]\n")
     elif is_purge and not options.json:
+        sessions = "session" if count == 1 else "sessions"
         would = "would be " if options.dry_run else ""
-        context.say(f"{count:,} sessions {would}cancelled")
+        context.say(f"{count:,} {sessions} {would}cancelled")
     elif not (count or options.json or status):
         context.say("no open sessions")
     return status
