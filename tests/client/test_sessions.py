@@ -355,4 +355,4 @@ class ConnectionTests(SessionsCase):
         authenticator = Authenticator(Identity("bob", "told"))
         self.operators = Operators(["root"], lambda: [authenticator])
         self.assertEqual(await self.run_sessions("list"), Status.REFUSED)
-        self.assertIn("this user is no operator (admin-users)", self.err.getvalue())
+        self.assertIn("this user is not in admin-users", self.err.getvalue())

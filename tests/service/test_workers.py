@@ -486,7 +486,7 @@ class SupervisorTests(SynchronousTestCase):
         told = self.members[1].calls.count("elsewhere")
         self.members[0].end("was killed by SIGKILL")
         self.assertEqual(self.members[1].calls.count("elsewhere"), told + 1)
-        self.assertTrue(self.manager.status().startswith("1 of 2 workers run; "))
+        self.assertTrue(self.manager.status().startswith("1 of 2 workers running; "))
         self.assertFalse(self.manager.is_well())
         self.reactor.advance(0.1)
         self.members[2].has_started()
@@ -507,7 +507,7 @@ class SupervisorTests(SynchronousTestCase):
         self.assertEqual(self.members[1].calls.count("elsewhere"), told)
         self.members[0].end("was killed by SIGKILL")
         self.assertEqual(
-            self.members[1].told["elsewhere"], (["worker 0 does not run"],)
+            self.members[1].told["elsewhere"], (["worker 0 is not running"],)
         )
 
     def asked(self, *words):
@@ -527,14 +527,14 @@ class SupervisorTests(SynchronousTestCase):
         other.answers["glance"] = lambda: fail(PeerFailed("bug"))
         self.assertEqual(
             self.successResultOf(self.asked("everyone", "glance")),
-            ({0: "a"}, {1: "cannot answer; the log tells why"}),
+            ({0: "a"}, {1: "failed to answer; see the log"}),
         )
         other.end("was killed by SIGKILL")
         self.reactor.advance(1)
         self.assertEqual(self.members[2].state, "starting")
         self.assertEqual(
             self.successResultOf(self.asked("everyone", "glance")),
-            ({0: "a"}, {1: "does not run"}),
+            ({0: "a"}, {1: "is not running"}),
         )
         self.members[2].has_started()
         self.members[2].answers["glance"] = succeed("b")
@@ -551,11 +551,11 @@ class SupervisorTests(SynchronousTestCase):
         self.assertNotIn("sessions", self.members[0].calls)
         self.members[1].answers["sessions"] = lambda: fail(ConnectionLost())
         self.assertEqual(
-            self.successResultOf(self.asked("one", 1, {})), (None, "does not run")
+            self.successResultOf(self.asked("one", 1, {})), (None, "is not running")
         )
         self.members[1].end("was killed by SIGKILL")
         self.assertEqual(
-            self.successResultOf(self.asked("one", 1, {})), (None, "does not run")
+            self.successResultOf(self.asked("one", 1, {})), (None, "is not running")
         )
 
     def test_a_stop_reaches_all_and_starts_none(self):

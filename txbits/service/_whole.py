@@ -41,14 +41,14 @@ _ENDS_WITHIN = 60.0
 _READING = ("page", "get")
 
 #: What is wrong with a worker that does not accept connections.
-NOT_RUNNING = "does not run"
+NOT_RUNNING = "is not running"
 
 # If it fails to answer, its log has the traceback.
 _FAILURES: dict[type[Exception], str] = {
     ConnectionLost: NOT_RUNNING,
     TimeoutError: "does not answer",
     InvalidSetting: "is not ready",
-    PeerFailed: "cannot answer; the log tells why",
+    PeerFailed: "failed to answer; see the log",
 }
 
 

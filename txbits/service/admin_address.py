@@ -42,7 +42,7 @@ def admin_endpoint(config: str) -> str:
             host = "::1"
         return f"tcp:host={_escaped(host)}:port={port}"
     raise InvalidSetting(
-        f"{config}: admin-listen: {endpoint} does not tell how to connect; use "
+        f"{config}: admin-listen: {endpoint} does not say how to connect; use "
         "--admin with unix:PATH, tcp:host=HOST:port=PORT or tls:host=HOST:port=PORT"
     )
 

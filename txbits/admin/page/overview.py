@@ -206,7 +206,7 @@ class OperatorPage:
         except NoSuchSession:
             return await self._no_session()
         except _FAILURES as error:
-            lines = ["Something of it is left. Cancel it again.", str(error)]
+            lines = ["Part of it is left. Cancel it again.", str(error)]
             return await self._message("The session was not cancelled", lines, 503)
         return see_other(f"/?gone={record.session}".encode())
 

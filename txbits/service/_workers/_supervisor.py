@@ -453,7 +453,7 @@ class Supervisor(Service):
         )
         figures = f"{sessions} sessions open, {connections} connections"
         return "; ".join(
-            [f"{len(running)} of {self.count} workers run", figures, *obstacles]
+            [f"{len(running)} of {self.count} workers running", figures, *obstacles]
         )
 
     def _kill_all(self) -> None:
@@ -539,7 +539,7 @@ class Supervisor(Service):
 
 
 #: What the log says if a worker dies before the service has started.
-_DIED = "worker {} {} before it had started; the log may tell why"
+_DIED = "worker {} {} before it started; see the log"
 
 
 def _hidden(count: int) -> tuple[Sockets, tuple[int, ...]]:

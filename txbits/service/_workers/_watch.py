@@ -164,7 +164,7 @@ class Watch:
         """
         found = self._obstacles()
         return [
-            f"worker {other} does not run"
+            f"worker {other} is not running"
             for other in range(self._count)
             if other not in found
         ] + [
