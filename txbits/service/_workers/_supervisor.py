@@ -83,7 +83,7 @@ class Openable:
             await maybeDeferred(port.stopListening)
             raise InvalidSetting(
                 f"{self.listener.where}: several workers cannot share an endpoint of "
-                "this kind; use another one, or one worker"
+                "this kind; use another kind, or set workers to 1"
             )
         return self.reactor.opened[0]
 
