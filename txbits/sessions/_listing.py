@@ -106,10 +106,10 @@ async def open_session(
 
 def busiest(active: ActiveSessions, most: int) -> list[OpenSession]:
     """
-    Tell in which sessions bytes arrive, or have arrived within the last seconds.
+    Find the sessions in which bytes arrive, or have arrived within the last seconds.
 
-    :param most: How many to tell of, at most.
-    :returns: The sessions, those first in which most bytes arrive a second.
+    :param most: How many are returned at most.
+    :returns: The sessions, the busiest first.
     """
     now = active.clock.seconds()
     rated = [

@@ -52,7 +52,7 @@ _STATE_WORDS = {
 
 
 def state_words(state: str | None) -> str:
-    """What a state of a session is called."""
+    """The words for a state of a session."""
     return "unknown" if state is None else _STATE_WORDS.get(state, state)
 
 
@@ -79,7 +79,7 @@ class Listing:
     Sessions to show.
 
     :ivar sessions: The sessions.
-    :ivar filters: What they fit.
+    :ivar filters: The filters that they match.
     :ivar is_first: Whether these are the first.
     :ivar next: The cursor of those that follow, if any do.
     :ivar faults: Why some are missing.

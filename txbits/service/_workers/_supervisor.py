@@ -1,8 +1,8 @@
 """
 The supervisor: opens the sockets, and keeps a number of workers running.
 
-It serves nothing itself, so that there is little that could end it. Each worker that
-ends has a successor, with the settings in effect; a reload changes all workers or none.
+It serves nothing itself, so there is little that could end it. It replaces each worker
+that ends, with the settings in effect; a reload changes all workers or none.
 """
 
 from __future__ import annotations

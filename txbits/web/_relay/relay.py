@@ -156,7 +156,7 @@ class Relay:
         self, request: Request, backend: IBackend, session_id: UUID
     ) -> int | None:
         """
-        Tell where a request has to be passed on to.
+        Find the worker to which a request has to be passed on.
 
         :param request: The request.
         :param backend: The backend of the directory that it has reached.
@@ -174,7 +174,8 @@ class Relay:
 
     def keep_logins_apart(self, request: Request) -> None:
         """
-        See to it that other workers do not take a client for who it was before.
+        Make other workers forget an earlier login of a client that sends new
+        credentials.
 
         Called for requests that are not passed on, where logins are remembered.
         """
