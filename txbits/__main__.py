@@ -23,8 +23,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     interrupts = Interrupts()
     interrupts.install()
     try:
+        from txbits._loading import Loading
+
         # It takes some hundred milliseconds.
-        from txbits.client.cli import main as run
+        with Loading():
+            from txbits.client.cli import main as run
 
         run(argv, interrupts)
     finally:

@@ -21,7 +21,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.backends.disk.mortal import OnDisk
+from tests.backends.disk.mortal import OnDisk, roomy
 from txbits.backends.memory import MemoryBackend
 from txbits.errors import BackendError, DestinationExists, NoSuchSession
 
@@ -163,7 +163,7 @@ class DiskMachine(OnDisk, SessionMachine):
     """One session on disk, with kills."""
 
     def begin(self):
-        self.backend = self.disk(tempfile.mkdtemp(dir="."))
+        self.backend = self.disk(tempfile.mkdtemp(prefix="txbits-", dir=roomy()))
         now(self.backend.start())
 
     def kill(self):

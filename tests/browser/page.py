@@ -89,7 +89,7 @@ class LookTests(BrowserCase):
             self.assertEqual(len(self.find("#busiest tbody tr")), len(_NAMES))
             html = self.script("document.documentElement.outerHTML")
             self.assertLess(len(html), 100_000)
-            self.the("#sessions nav a[rel=next]").click()
+            self.follow("#sessions nav a[rel=next]")
             self.wait("location.search.includes('cursor')")
             self.assertEqual(len(self.find("#sessions tbody tr")), MOST_SESSIONS)
 
@@ -135,11 +135,11 @@ class SnapshotTests(BrowserCase):
             )
             self.assertEqual(len(self.find("#sessions tbody tr")), 2)
             self.the("input[name=text]").send_keys("TWO")
-            self.the(".filters button").click()
+            self.follow(".filters button")
             self.assertEqual(len(self.find("#sessions tbody tr")), 1)
-            self.the("td.action a").click()
+            self.follow("td.action a")
             self.assertIn("/logs/b/two.log", self.text("h2"))
-            self.the("button.danger").click()
+            self.follow("button.danger")
             self.assertIn("is no longer open.", self.text(".notice"))
             self.assertEqual(self.the("#sessions tbody th").text, "/logs/a/one.log")
 
@@ -152,7 +152,7 @@ class SnapshotTests(BrowserCase):
 
         def act():
             self.without_scripts()
-            self.the(".purge button").click()
+            self.follow(".purge button")
             self.assertIn("No session has been without progress", self.text())
 
         yield self.in_browser(act)

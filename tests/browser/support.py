@@ -220,6 +220,18 @@ class BrowserCase(TestCase):
         self.visit(path)
         self.wait("document.getElementById('live').textContent === 'Live'")
 
+    def follow(self, selector):
+        """Click on what leads to another page, and wait until that is there."""
+        from selenium.webdriver.support.expected_conditions import staleness_of
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        leads = self.the(selector)
+        leads.click()
+        wait = WebDriverWait(self.browser, 20, 0.01)
+        wait.until(staleness_of(leads), selector)
+        # It is the last of each page.
+        wait.until(lambda _: self.find("footer"), selector)
+
     def find(self, selector):
         """The elements that fit a selector."""
         return self.browser.find_elements("css selector", selector)

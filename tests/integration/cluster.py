@@ -23,7 +23,7 @@ from zope.interface import implementer
 
 from tests.clocks import Ahead
 from tests.integration.balancer import start_balancer
-from tests.integration.programs import TWISTD, Program
+from tests.integration.programs import TWISTD, Program, at_once
 from tests.ports import free_ports
 from tests.seaweedfs import ENVIRONMENT
 from txbits.backends import backend_from_description
@@ -140,8 +140,7 @@ class Cluster:
             port,
             "nginx" if nginx else "a balancer of our own",
         )
-        for node in self.nodes:
-            await node.start()
+        await at_once(*(node.start() for node in self.nodes))
         if nginx:
             servers = (
                 f"        server 127.0.0.1:{each} max_fails=0;" for each in ports

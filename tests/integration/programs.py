@@ -11,8 +11,10 @@ import sys
 from pathlib import Path
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, ensureDeferred, succeed
 from twisted.internet.protocol import ProcessProtocol
+
+from txbits._deferreds import together
 
 #: The checkout, or wherever else the package under test is.
 ROOT = Path(__file__).parents[2]
@@ -22,6 +24,16 @@ TWISTD = ("-c", "from twisted.scripts.twistd import run; run()")
 TWIST = ("-m", "twisted", "--log-format", "text")
 
 _LISTENING = re.compile(r"listening on (?:IPv4Address\(.*?port=|port |\S+:)(\d+)\D")
+
+
+async def at_once(*coroutines):
+    """
+    Run coroutines that wait for programs at the same time, which takes less of it.
+
+    :returns: A list of what they return.
+    :raises Exception: What the first failed with, when all have ended.
+    """
+    return await together(*map(ensureDeferred, coroutines))
 
 
 class Program(ProcessProtocol):

@@ -21,7 +21,7 @@ from tests.integration.programs import TWIST, Program
 from tests.integration.wire import leftovers
 
 FRAGMENT = 256 * 1024
-KILLS = 20
+KILLS = 12
 
 #: In a run of many files: how many, about how many bytes each has, and how many are
 #: sent at a time.

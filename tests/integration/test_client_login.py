@@ -9,7 +9,7 @@ import random
 
 import bcrypt
 
-from tests.integration.programs import Program
+from tests.integration.programs import Program, at_once
 from tests.integration.test_https import HttpsTestCase
 from tests.integration.test_service import pause
 from tests.openssl import Authority
@@ -157,10 +157,13 @@ class TokenTests(LoginCase):
         ):
             self.secret("wrong", "sesame")
             self.secret("open", "sesame").chmod(0o604)
-            for command in (["ping"], ["upload", "-q", "data.bin"], ["check"]):
-                output = await self.txbits(
-                    *command, self.url(""), *words, status=status
+            commands = ["ping"], ["upload", "-q", "data.bin"], ["check"]
+            for output in await at_once(
+                *(
+                    self.txbits(*command, self.url(""), *words, status=status)
+                    for command in commands
                 )
+            ):
                 (line,) = output.splitlines()
                 self.assertIn(expected, line)
                 self.assertNotIn("sesame", line)
@@ -204,8 +207,12 @@ class CertificateTests(LoginCase):
             ("gone", "certificate revoked"),
         ):
             words = ["--cert", f"{name}.pem", "--key", f"{name}.key"] if name else []
-            for command in ("ping", "check"):
-                output = await self.txbits(command, self.url("x/"), *words, status=2)
+            for output in await at_once(
+                *(
+                    self.txbits(command, self.url("x/"), *words, status=2)
+                    for command in ("ping", "check")
+                )
+            ):
                 (line,) = output.splitlines()
                 self.assertIn(expected, line)
                 self.assertEqual("--cert FILE shows one" in line, name is None, line)

@@ -9,6 +9,7 @@ import ssl
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 
+from tests.integration.programs import at_once
 from tests.integration.test_service import ServiceTestCase, pause
 from tests.integration.wire import Lost, Wire
 from tests.openssl import Authority
@@ -62,16 +63,22 @@ class StartTests(HttpsTestCase):
 
     async def test_files_that_cannot_be_used(self):
         _, other = self.authority.issue_server("other")
-        for start in (self.twistd, self.twist):
-            for files, reason in (
-                ("certificate=no.pem:key=server.key", "no.pem cannot be read"),
-                ("certificate=server.pem:key=no.key", "no.key cannot be read"),
-                (f"certificate=server.pem:key={other}", "is not the key of"),
-                ("certificate=server.key:key=server.key", "no valid certificate"),
-            ):
-                listen = f"https:0:{files}"
-                program = start("--listen", listen, "--backend", "memory:")
-                await self.is_refused(program, f"--listen: {listen}: ", reason)
+        for files, reason in (
+            ("certificate=no.pem:key=server.key", "no.pem cannot be read"),
+            ("certificate=server.pem:key=no.key", "no.key cannot be read"),
+            (f"certificate=server.pem:key={other}", "is not the key of"),
+            ("certificate=server.key:key=server.key", "no valid certificate"),
+        ):
+            listen = f"https:0:{files}"
+            await at_once(
+                *(
+                    self.is_refused(
+                        start("--listen", listen, "--backend", "memory:"),
+                        *(f"--listen: {listen}: ", reason),
+                    )
+                    for start in (self.twistd, self.twist)
+                )
+            )
 
     async def test_a_key_that_everyone_can_read(self):
         (self.cwd / "server.key").chmod(0o644)

@@ -68,7 +68,7 @@ class KillAndResumeTests(TestCase):
 
     def test_no_acknowledged_byte_is_lost(self):
         async def run():
-            for _ in range(3):
+            for _ in range(2):
                 await self.upload_with_kills(random.randrange(2**32), 3)
                 self.root.child("dump.bin").remove()
                 await self.kill()
@@ -84,12 +84,12 @@ class KillAndResumeTests(TestCase):
         async def run():
             chance = random.Random()
             # The restarted server also serves the next attempt.
-            for attempt in range(10):
-                options = ("--allow-overwrites",) if attempt >= 5 else ()
+            for attempt in range(6):
+                options = ("--allow-overwrites",) if attempt >= 3 else ()
                 data = chance.randbytes(300_000)
-                if attempt == 5:
+                if attempt == 3:
                     await self.kill()
-                if attempt in (0, 5):
+                if attempt in (0, 3):
                     await self.start(*options)
                 wire = await deferToThread(self.wire)
                 session = await deferToThread(wire.create, PATH)
@@ -118,7 +118,7 @@ class KillAndResumeTests(TestCase):
         async def run():
             chance = random.Random()
             await self.start()
-            for _ in range(4):
+            for _ in range(3):
                 data = chance.randbytes(300_000)
                 wire = await deferToThread(self.wire)
                 session = await deferToThread(wire.create, PATH)

@@ -315,7 +315,7 @@ class OnceTests(LinksCase):
     async def test_one_file_appears_whenever_the_server_is_killed(self):
         await self.serve()
         chance = random.Random()
-        for number in range(4):
+        for number in range(3):
             url = await self.link("--once", path=f"/cases/{number}/")
             target = urlsplit(url)
             path, query = target.path.encode(), target.query.encode()

@@ -57,9 +57,9 @@ class KilledNodesTests(ClusterCase):
             10 * MIB,
             10 * MIB + 1,
             17_000_000,
-            33 * MIB,
+            25 * MIB,
         )
-        self.assertGreater(await self.upload_and_kill(sizes, most=8), 3)
+        self.assertGreater(await self.upload_and_kill(sizes, most=5), 3)
 
     async def test_so_it_is_with_a_balancer_of_our_own(self):
         sizes = (0, 1000, 300_000, 17_000_000)

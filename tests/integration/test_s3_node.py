@@ -94,10 +94,10 @@ class KillTests(NodeCase):
         await self.is_published(data)
 
     async def test_no_acknowledged_byte_is_lost(self):
-        await self.upload_with_kills(14 * MIB, fragment=3_000_000, kills=4)
+        await self.upload_with_kills(9 * MIB, fragment=2_000_000, kills=3)
 
     async def test_no_acknowledged_byte_of_a_small_file_is_lost(self):
-        await self.upload_with_kills(30_000, fragment=10_000, kills=3)
+        await self.upload_with_kills(30_000, fragment=10_000, kills=2)
 
     async def killed_within(self, packet_type, number, data, held):
         """

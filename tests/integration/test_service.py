@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from tests.integration.programs import TWIST, TWISTD, Program
+from tests.integration.programs import TWIST, TWISTD, Program, at_once
 from tests.integration.wire import Wire
 from txbits._version import versions
 
@@ -61,6 +61,15 @@ class ServiceTestCase(TestCase):
         # Once: a terminal, and a journal, have both streams.
         self.assertNotIn(program.stderr.strip(), program.stdout)
 
+    async def are_refused(self, *arguments, parts, daemon=False):
+        """
+        Both commands end in that way, with the same arguments.
+
+        :param daemon: Whether ``twistd`` does so without ``-n`` as well.
+        """
+        starts = [self.twistd, self.twist, *([self.daemon] if daemon else [])]
+        await at_once(*(self.is_refused(start(*arguments), *parts) for start in starts))
+
 
 class PidfileTests(ServiceTestCase):
     """The pid file of a server that was killed."""
@@ -83,31 +92,30 @@ class WrongSettingTests(ServiceTestCase):
     """One line and status 1, before anything listens."""
 
     async def test_wrong_option(self):
-        for start in (self.twistd, self.twist, self.daemon):
-            await self.is_refused(
-                start("--session-timeout", "soon"), "--session-timeout"
-            )
+        await self.are_refused(
+            *("--session-timeout", "soon"), parts=["--session-timeout"], daemon=True
+        )
 
     async def test_unknown_option(self):
-        for start in (self.twistd, self.twist):
-            await self.is_refused(start("--alow-overwrites"), "--allow-overwrites")
+        await self.are_refused("--alow-overwrites", parts=["--allow-overwrites"])
 
     async def test_unknown_backend(self):
-        for start in (self.twistd, self.twist, self.daemon):
-            await self.is_refused(start("--backend", "nonsense:x"), "'nonsense'")
+        await self.are_refused(
+            "--backend", "nonsense:x", parts=["'nonsense'"], daemon=True
+        )
 
     async def test_wrong_endpoint(self):
-        for start in (self.twistd, self.twist):
-            await self.is_refused(start("--listen", "tcp:http"), "tcp:http")
-            await self.is_refused(start("--listen", "tcp:99999"), "--listen: tcp:99999")
+        await self.are_refused("--listen", "tcp:http", parts=["tcp:http"])
+        await self.are_refused("--listen", "tcp:99999", parts=["--listen: tcp:99999"])
 
     async def test_wrong_file(self):
         file = self.cwd / "txbits.toml"
         file.write_text("[[directory]]\nbackendd = 'memory:'\n")
-        for start in (self.twistd, self.twist, self.daemon):
-            await self.is_refused(
-                start("--config", file), str(file), "'backendd'", "'backend'"
-            )
+        await self.are_refused(
+            *("--config", file),
+            parts=[str(file), "'backendd'", "'backend'"],
+            daemon=True,
+        )
 
     async def test_missing_file(self):
         await self.is_refused(self.twistd("--config", "none.toml"), "none.toml")
@@ -115,20 +123,16 @@ class WrongSettingTests(ServiceTestCase):
     async def test_root_that_cannot_be_used(self):
         file = self.cwd / "file"
         file.touch()
-        for start in (self.twistd, self.twist):
-            await self.is_refused(
-                start("--listen", LOOPBACK, "--backend", f"disk:{file}"),
-                "--backend",
-                str(file),
-            )
+        await self.are_refused(
+            *("--listen", LOOPBACK, "--backend", f"disk:{file}"),
+            parts=["--backend", str(file)],
+        )
 
     async def test_root_that_does_not_exist(self):
-        for start in (self.twistd, self.twist):
-            await self.is_refused(
-                start("--listen", LOOPBACK, "--backend", "disk:root:create=no"),
-                "--backend: disk:root:create=no: ",
-                "does not exist",
-            )
+        await self.are_refused(
+            *("--listen", LOOPBACK, "--backend", "disk:root:create=no"),
+            parts=["--backend: disk:root:create=no: ", "does not exist"],
+        )
         self.assertFalse((self.cwd / "root").exists())
 
     async def test_root_of_a_settings_file_that_does_not_exist(self):
@@ -151,9 +155,9 @@ class WrongSettingTests(ServiceTestCase):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         endpoint = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
-        for start in (self.twistd, self.twist):
-            program = start("--backend", "memory:", "--listen", endpoint)
-            await self.is_refused(program, endpoint, "in use")
+        await self.are_refused(
+            *("--backend", "memory:", "--listen", endpoint), parts=[endpoint, "in use"]
+        )
 
     async def test_a_log_in_a_file_has_the_line_as_well(self):
         (self.cwd / "file").touch()

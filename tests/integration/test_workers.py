@@ -5,11 +5,15 @@ stopped, and clients that notice nothing but a lost connection.
 
 import json
 import os
+import random
 import re
 import signal
 import socket
 import ssl
 import stat
+import threading
+import time
+from contextlib import closing
 from pathlib import Path
 from uuid import UUID
 
@@ -19,7 +23,7 @@ from tests.integration.programs import TWISTD, Program
 from tests.integration.test_service import LOOPBACK, ServiceTestCase, pause
 from tests.integration.test_sessions import ask
 from tests.integration.test_supervised import ACTIVATE, get
-from tests.integration.wire import Lost, Wire
+from tests.integration.wire import PROTOCOL, Lost, Wire
 from tests.openssl import Authority
 from tests.seaweedfs import ENVIRONMENT, Bucket
 from txbits._workers import slot_of
@@ -273,6 +277,110 @@ class LifeTests(WorkersCase):
             await pause()
         self.assertEqual(await statuses(b"/other"), {200})
         self.assertNotIn("Traceback", program.output)
+
+
+class KillTests(WorkersCase):
+    """Workers that are killed one after the other, while clients upload."""
+
+    def ask(self, port, about, send, *arguments):
+        """
+        Send a packet over a connection of its own, as often as it takes.
+
+        :returns: Its status and headers, and how many connections were lost before.
+        """
+        for lost in range(1000):
+            try:
+                with closing(Wire(port)) as wire:
+                    status, headers = send(wire, *arguments)
+            except Lost:
+                status = 503
+            if status != 503:
+                return status, headers, lost
+            time.sleep(0.05)
+        raise AssertionError(f"no worker answers, {about}")
+
+    def upload_all_the_time(self, port, number, seed, is_over):
+        """
+        Upload one file after the other.
+
+        :returns: How many, and how many sessions may have been created in vain.
+        """
+        chance, about = random.Random(f"{seed} {number}"), f"seed {seed}"
+        uploads = in_vain = 0
+        while not is_over.is_set():
+            name = f"file-{number}-{uploads}"
+            path, uploads = f"/{name}".encode(), uploads + 1
+            data = chance.randbytes(int(10 ** chance.uniform(0, 6)))
+            status, headers, lost = self.ask(
+                port,
+                about,
+                lambda wire, path: wire.packet(
+                    path, b"Create-Session", BITS_Supported_Protocols=PROTOCOL
+                ),
+                path,
+            )
+            self.assertEqual(status, 200, about)
+            session, in_vain = headers[b"bits-session-id"], in_vain + lost
+            held = 0
+            while held < len(data):
+                last = chance.randrange(held, len(data)) + 1
+                status, headers, _ = self.ask(
+                    port,
+                    about,
+                    Wire.fragment,
+                    *(path, session, data, held, last),
+                )
+                received = int(headers[b"bits-received-content-range"])
+                self.assertIn(status, (200, 416), about)
+                self.assertGreaterEqual(received, held, f"lost, {about}")
+                self.assertLessEqual(received, len(data), about)
+                held = received
+            status, _, _ = self.ask(
+                port,
+                about,
+                Wire.close_session,
+                *(path, session),
+            )
+            self.assertEqual(status, 200, about)
+            self.assertEqual((self.cwd / "root" / name).read_bytes(), data, about)
+        return uploads, in_vain
+
+    async def test_nothing_is_lost_and_nothing_is_left(self):
+        self.write()
+        program = self.serve()
+        port = await program.listening()
+        seed, is_over = random.randrange(2**32), threading.Event()
+        self.addCleanup(is_over.set)
+        chance = random.Random(seed)
+        clients = [
+            deferToThread(self.upload_all_the_time, port, number, seed, is_over)
+            for number in range(4)
+        ]
+        for _ in range(10):
+            while not (
+                alive := list(filter(exists, self.pids(program.stdout).values()))
+            ):
+                await pause()
+            os.kill(chance.choice(alive), signal.SIGKILL)
+            for _ in range(chance.randrange(10)):
+                await pause()
+        is_over.set()
+        done = [await client for client in clients]
+        await program.end(signal.SIGTERM)
+        self.assertNotIn("Traceback", program.output)
+        files = [path.name for path in (self.cwd / "root").glob("file-*")]
+        self.assertEqual(len(files), sum(uploads for uploads, _ in done))
+        staging = self.cwd / "root" / ".bits-sessions"
+        left = [path.name for path in staging.rglob("*") if path.suffix]
+        self.assertEqual(left, ["slot-0.lock"], f"seed {seed}")
+        lines = [
+            line
+            for path in staging.rglob("sessions-1")
+            for line in path.read_bytes().splitlines()
+            if not line.startswith(b"free")
+        ]
+        # Nobody knows the id of a session whose Ack was lost.
+        self.assertLessEqual(len(lines), sum(in_vain for _, in_vain in done), lines)
 
 
 class BucketTests(WorkersCase):

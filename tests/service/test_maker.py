@@ -2,6 +2,7 @@
 From options to a service that has not started yet.
 """
 
+import gc
 import os
 from pathlib import Path
 
@@ -240,6 +241,8 @@ class PluginTests(SynchronousTestCase):
     """What Twisted finds."""
 
     def test_the_service_maker_is_found(self):
+        # The collector would leave alone what the tests before have left.
+        self.addCleanup(gc.unfreeze)
         (maker,) = [p for p in getPlugins(IServiceMaker) if p.tapname == "txbits"]
         self.assertIs(maker.options, Options)
         self.assertIs(maker.makeService, makeService)

@@ -3,6 +3,7 @@ The parts of several workers, each for itself; real processes are in
 ``tests/integration/test_workers.py``.
 """
 
+import errno
 import json
 import os
 import pickle
@@ -12,6 +13,7 @@ import tempfile
 from attrs import define, evolve, field
 from twisted.application.service import IService
 from twisted.internet import tcp
+from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import CannotListenError, ConnectionLost
 from twisted.internet.protocol import Factory
@@ -210,9 +212,9 @@ class LogTests(SynchronousTestCase):
 class SocketsTests(SynchronousTestCase):
     """``OpeningReactor``: real sockets that nobody accepts from."""
 
-    def open(self, count=3, port=0, interface="127.0.0.1"):
+    def open(self, count=3, port=0, interface="127.0.0.1", backlog=5):
         sockets = OpeningReactor(MemoryReactorClock(), count).listenTCP(
-            port, Factory(), 5, interface
+            port, Factory(), backlog, interface
         )
         self.addCleanup(sockets.stopListening)
         return sockets
@@ -240,6 +242,36 @@ class SocketsTests(SynchronousTestCase):
         other.startListening()
         error = self.assertRaises(CannotListenError, self.open, port=port)
         self.assertIn("in use", str(error.socketError))
+
+    def test_connections_go_elsewhere_while_one_is_reopened(self):
+        for interface in ("127.0.0.1", "::1"):
+            sockets = self.open(interface=interface, backlog=100)
+            sockets.startListening()
+            address = sockets.getHost().host, sockets.getHost().port
+            connections = [socket.create_connection(address) for _ in range(30)]
+            sockets.reopen(1)
+            connections += [socket.create_connection(address) for _ in range(30)]
+            for one in connections:
+                one.settimeout(0)
+            # Those in its queue were dropped, unless the kernel gives them to others.
+            self.assertFalse(any(map(self.is_dropped, connections[30:])))
+            error = self.assertRaises(OSError, sockets.of(1).accept)
+            self.assertEqual(error.errno, errno.EINVAL)
+            self.assertEqual(sockets.of(1).getsockname()[:2], address)
+            sockets.listen(1)
+            # Each is for one of three, by chance.
+            connections += [socket.create_connection(address) for _ in range(60)]
+            sockets.of(1).accept()[0].close()
+            for one in connections:
+                one.close()
+
+    def is_dropped(self, connection):
+        try:
+            return connection.recv(1) == b""
+        except BlockingIOError:
+            return False
+        except ConnectionError:
+            return True
 
     def test_a_unix_socket_is_shared_and_removed_at_the_end(self):
         path = os.path.relpath(self.mktemp())
@@ -287,7 +319,7 @@ class FakeMember:
         self.number, self.on_started, self.asked = number, on_started, asked
         self.state, self.line, self.how, self.report = "starting", None, "", {}
         self.is_replaced, self.pid, self.is_there = False, 100 + number, True
-        self.calls, self.answers, self.is_well = [], {}, True
+        self.calls, self.answers, self.is_well, self.silence = [], {}, True, 0
         self.told = {}
         self._ended = Deferred()
 
@@ -346,6 +378,46 @@ class FakeProcess:
 
     def on_hangup(self, react):
         self.hang_up = react
+
+
+@define(eq=False, slots=False)
+class FakeSockets:
+    """What no worker is to serve."""
+
+    calls: list = field(factory=list)
+
+    def startListening(self):
+        self.calls.append("all listen")
+
+    def listen(self, worker):
+        self.calls.append(f"{worker} listens")
+
+    def reopen(self, worker):
+        self.calls.append(f"{worker} is reopened")
+
+    def stopListening(self):
+        """Needs nothing."""
+
+    def getHost(self):
+        raise AssertionError("it may be closed")
+
+
+@define
+class ListenerOf:
+    """What the log tells of an endpoint."""
+
+    description: str
+
+
+@define(eq=False)
+class FakeListener:
+    """An endpoint that opens when a test wants it."""
+
+    outcomes: list
+    listener: object = None
+
+    def open(self):
+        return self.outcomes.pop(0)
 
 
 @define(eq=False)
@@ -452,6 +524,67 @@ class SupervisorTests(SynchronousTestCase):
         (line,) = self.process.lines
         self.assertIn("worker 0 was killed by SIGKILL before", line)
 
+    def test_a_worker_that_dies_as_soon_as_it_accepts_has_a_successor(self):
+        self.start()
+        first, second = self.members
+        first.answers["listen"] = listening = Deferred()
+        first.has_started()
+        second.has_started()
+        self.assertEqual(self.manager.told, [])
+        first.end("was killed by SIGKILL")
+        listening.errback(ConnectionLost())
+        self.assertEqual(self.process.lines, [])
+        self.assertEqual(self.manager.told, ["ready"])
+        self.reactor.advance(0.1)
+        self.members[2].has_started()
+        self.assertEqual(self.members[2].state, "running")
+        self.assertTrue(self.manager.is_well())
+
+    def test_a_stop_while_workers_begin_to_accept(self):
+        self.service.listeners = [listener := FakeListener([succeed(FakeSockets())])]
+        self.start()
+        first, second = self.members
+        first.answers["listen"] = listening = Deferred()
+        first.has_started()
+        second.has_started()
+        self.successResultOf(self.service.stopService())
+        listening.errback(ConnectionLost())
+        self.assertEqual(listener.outcomes, [])
+        self.assertEqual((self.process.lines, self.flushLoggedErrors()), ([], []))
+        self.assertNotIn("ready", self.manager.told)
+
+    def test_the_port_of_workers_that_are_about_to_end_is_waited_for(self):
+        fault = InvalidSetting("listen: cannot listen: Address already in use")
+        fault.__cause__ = CannotListenError(
+            "", 80, OSError(errno.EADDRINUSE, "Address already in use")
+        )
+        self.service.listeners = [
+            listener := FakeListener([fail(fault) for _ in range(3)])
+        ]
+        listener.outcomes.append(succeed(FakeSockets()))
+        self.start()
+        self.reactor.advance(0.1)
+        self.assertEqual(self.members, [])
+        self.reactor.advance(0.1)
+        self.reactor.advance(0.1)
+        self.assertEqual(len(self.members), 2)
+        self.assertEqual(self.process.lines, [])
+
+    def test_the_port_of_another_program_is_not_waited_for_for_long(self):
+        fault = InvalidSetting("listen: cannot listen: Address already in use")
+        fault.__cause__ = CannotListenError(
+            "", 80, OSError(errno.EADDRINUSE, "Address already in use")
+        )
+        self.service.listeners = [FakeListener([fail(fault) for _ in range(100)])]
+        self.start()
+        self.reactor.pump([0.1] * 49)
+        self.assertEqual(self.process.lines, [])
+        self.reactor.pump([0.1] * 3)
+        self.assertEqual(
+            self.process.lines,
+            ["txbits: listen: cannot listen: Address already in use"],
+        )
+
     def test_a_worker_that_dies_has_a_successor_later_each_time(self):
         self.open()
         self.members[0].end("was killed by SIGSEGV")
@@ -480,6 +613,46 @@ class SupervisorTests(SynchronousTestCase):
             self.members[-1].end("ended with status 1")
         self.assertIn("starts in 30.0 s", self.lines()[-1])
         self.assertEqual(self.process.lines, [])
+
+    def test_connections_do_not_wait_for_a_worker_that_is_away_for_long(self):
+        sockets = FakeSockets()
+        sockets.getHost = lambda: UNIXAddress("uploads")
+        self.service.listeners = [
+            FakeListener([succeed(sockets)], ListenerOf("unix:uploads"))
+        ]
+        self.open()
+        sockets.calls.clear()
+        pauses = (0.1, 0.2, 0.4, 0.8, 1.6)
+        for pause in pauses:
+            self.assertEqual(sockets.calls, [])
+            self.members[-1].end("was killed by SIGSEGV")
+            self.reactor.advance(pause)
+        self.assertEqual(sockets.calls, ["1 is reopened"])
+        self.members[-1].has_started()
+        self.assertEqual(sockets.calls[1:], ["1 listens"])
+
+    def test_connections_of_the_dead_are_forgotten_without_blocking(self):
+        """For example, while a worker that was stopped has the lock of the ledger."""
+        self.open()
+        calls = []
+
+        def in_thread(function):
+            calls.append((function, done := Deferred()))
+            return done
+
+        self.service.in_thread = in_thread
+        for member in self.members[:2]:
+            member.end("was killed by SIGKILL")
+        self.reactor.advance(60)
+        self.assertEqual(len(self.members), 2)
+        for number in range(2):
+            # One at a time: the lock is this process's.
+            self.assertEqual(len(calls), number + 1)
+            function, done = calls[number]
+            done.callback(function())
+            self.reactor.advance(0.1)
+            self.assertEqual(self.members[-1].number, number)
+        self.service.in_thread = lambda function: succeed(function())
 
     def test_the_manager_knows_who_runs(self):
         self.open()
@@ -578,14 +751,16 @@ class SupervisorTests(SynchronousTestCase):
         self.assertEqual(self.members[0].how, "was killed by SIGKILL")
 
     def reload(self, prepare=(None, None), apply=(None, None), reread=None):
-        """SIGHUP; ``None`` is success."""
+        """SIGHUP; ``None`` is success, and a Deferred an answer that comes later."""
         self.new = evolve(self.configuration, health_path="/new")
         self.service.configuration = evolve(
             self.configuration, reread=reread or (lambda: self.new)
         )
         line = Line("info", "settings reloaded: {changes}", {"changes": "x"})
         for member, ready, changed in zip(self.members, prepare, apply, strict=False):
-            member.answers["prepare"] = succeed(None) if ready is None else fail(ready)
+            if not isinstance(ready, Deferred):
+                ready = succeed(None) if ready is None else fail(ready)
+            member.answers["prepare"] = ready
             member.answers["apply"] = (
                 succeed((self.new, [line])) if changed is None else fail(changed)
             )
@@ -633,6 +808,31 @@ class SupervisorTests(SynchronousTestCase):
         self.assertIs(self.service.configuration, self.new)
         self.reactor.advance(0)
         self.assertIs(self.members[2].configuration, self.new)
+
+    def test_who_does_not_answer_keeps_nobody_back_for_long(self):
+        self.open()
+        self.members[0].is_well = False
+        preparing = Deferred()
+        self.reload(prepare=(preparing, None))
+        self.members[1].end("was killed by SIGSEGV")
+        self.reactor.pump([10.0] * 5)
+        self.assertTrue(self.members[0].is_there)
+        # It answers after all.
+        self.members[0].is_well = True
+        self.reactor.advance(10)
+        self.members[0].is_well = False
+        self.reactor.pump([10.0] * 5)
+        self.assertEqual(len(self.members), 2)
+        self.reactor.advance(10)
+        self.assertFalse(self.members[0].is_there)
+        self.assertIn(
+            "worker 0, pid 100, has not answered for 60 s, killing it; stored data is "
+            "safe",
+            self.lines(),
+        )
+        preparing.errback(ConnectionLost())
+        self.reactor.pump([0.1] * 3)
+        self.assertEqual({one.number for one in self.members[2:]}, {0, 1})
 
     def test_who_does_not_change_is_replaced(self):
         self.open()

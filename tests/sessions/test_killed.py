@@ -19,7 +19,11 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from tests.backends.disk.mortal import DiskCase, Killed, collect_no_more_than_it_makes
+from tests.backends.disk.mortal import (
+    DiskCase,
+    Killed,
+    collect_no_more_than_it_makes,
+)
 from tests.sessions.support import ALICE, SOURCE, TOTAL, ScriptedBody
 from txbits._deferreds import deferred
 from txbits.errors import OutOfStep

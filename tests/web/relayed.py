@@ -252,7 +252,9 @@ class RelayCase(TestCase):
         """Connect to a worker."""
         port = (site or self.here).port.getHost().port
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port)
-        client: Client = await endpoint.connect(Factory.forProtocol(Client))
+        factory = Factory.forProtocol(Client)
+        factory.noisy = False
+        client: Client = await endpoint.connect(factory)
         self.clients.append(client)
         return client
 

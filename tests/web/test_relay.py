@@ -12,6 +12,8 @@ import os
 import socket
 from typing import Any
 
+from twisted.logger import capturedLogs, formatEvent
+
 from tests.web.relayed import DATA, LONG, RelayCase, turn
 from tests.web.support import (
     UNKNOWN_ID,
@@ -46,6 +48,16 @@ class UploadTests(RelayCase):
         self.assertEqual(self.here.memory.files, {})
         self.assertEqual(self.here.relay.passed_on, 3)
         self.assertEqual(len(self.there.passed), 1)
+
+    async def test_relay_connections_are_not_logged(self) -> None:
+        session_id = await self.create()
+        client = await self.connect()
+        with capturedLogs() as events:
+            ack = await client.ask(fragment(session_id, 0, b"abc", 3))
+            client.transport.loseConnection()
+            await self.until(lambda: not self.there.passed)
+        self.assertEqual(ack.status, 200)
+        self.assertEqual([formatEvent(one) for one in events], [])
 
     async def test_what_belongs_to_no_other_worker_stays(self) -> None:
         client = await self.connect()
@@ -86,6 +98,17 @@ class UploadTests(RelayCase):
             self.there.memory.files,
             {("short",): b"abc", ("empty",): b"", ("chunked",): DATA},
         )
+
+    async def test_body_without_a_coding_that_says_so(self) -> None:
+        session_id = await self.create()
+        client = await self.connect()
+        whole = fragment(session_id, 0, DATA, LONG)
+        whole = whole.replace(b"\r\n", b"\r\nTransfer-Encoding: identity\r\n", 1)
+        ack = await client.ask(whole)
+        self.assertEqual(ack["BITS-Received-Content-Range"], str(LONG))
+        ack = await client.ask(packet(b"Close-Session", session_id))
+        self.assertEqual(ack.status, 200)
+        self.assertEqual(self.there.memory.files, {("a", "b.txt"): DATA})
 
     async def test_requests_that_were_sent_ahead_are_answered_in_order(self) -> None:
         session_id = await self.create()

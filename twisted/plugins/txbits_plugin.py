@@ -3,8 +3,11 @@ What txbits adds to Twisted: ``twistd txbits``, its kinds of backends, and the e
 ``https:``.
 """
 
+from typing import Any
+
 from twisted.application.service import ServiceMaker
 
+from txbits._loading import Loading
 from txbits.backends.description import (
     DiskBackendParser,
     MemoryBackendParser,
@@ -12,7 +15,17 @@ from txbits.backends.description import (
 )
 from txbits.tls.description import HttpsEndpointParser
 
-service = ServiceMaker(
+
+class _Maker(ServiceMaker):
+    """Loads the server when ``twistd`` or ``twist`` is told to start one."""
+
+    @property
+    def options(self) -> Any:
+        with Loading():
+            return super().options
+
+
+service = _Maker(
     "txbits",
     "txbits.service.maker",
     "Receives BITS uploads, as Windows sends them.",

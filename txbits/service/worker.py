@@ -15,6 +15,8 @@ import socket
 import sys
 from typing import NoReturn
 
+from txbits._loading import Loading
+
 #: PR_SET_PDEATHSIG of prctl(2).
 _DEATH_SIGNAL = 1
 
@@ -35,7 +37,8 @@ def main(descriptor: int) -> NoReturn:
     if "LISTEN_FDS" in os.environ:
         # The supervisor has passed them on, but does not know our number.
         os.environ["LISTEN_PID"] = str(os.getpid())
-    from txbits.service._worker_life import live
+    with Loading():
+        from txbits.service._worker_life import live
 
     raise SystemExit(live(socket.socket(fileno=descriptor)))
 

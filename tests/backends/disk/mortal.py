@@ -11,6 +11,8 @@ from __future__ import annotations
 import gc
 import os
 import re
+import shutil
+import tempfile
 import time
 from contextlib import suppress
 from types import SimpleNamespace
@@ -41,6 +43,13 @@ _OF_A_SLOT = {"lock", "closed", "sessions-1"}
 _OF_A_ROOT = _OF_A_SLOT | {"claims", "claims.lock", "slot-0.lock", "workers"}
 
 
+#: A file system in memory, where fsync takes no time.
+_MEMORY = "/dev/shm"
+
+#: How many bytes it must have left. A container often has 64 MiB in all.
+_ROOM = 256 << 20
+
+
 class Killed(BaseException):
     """The process is dead; not an Exception, so that nothing handles it."""
 
@@ -53,6 +62,21 @@ def collect_no_more_than_it_makes(case):
     gc.collect()
     gc.freeze()
     case.addCleanup(gc.unfreeze)
+
+
+def roomy():
+    """
+    Where the files of a backend in this process go: into memory if there is room, or
+    into the working directory.
+
+    Many tests do the same again and again on fresh roots, and would wait for the disk
+    each time. Some of the contract, and all that start a server, use the disk.
+    """
+    try:
+        free = shutil.disk_usage(_MEMORY).free
+    except FileNotFoundError:
+        return "."
+    return _MEMORY if free >= _ROOM and os.access(_MEMORY, os.W_OK) else "."
 
 
 if TYPE_CHECKING:
@@ -270,7 +294,16 @@ class OnDisk(_Case):
         )
 
 
-class DiskCase(OnDisk, SynchronousTestCase):
+class InMemory(_Case):
+    """Has temporary files where :func:`roomy` says. A mixin."""
+
+    def mktemp(self):
+        folder = tempfile.mkdtemp(prefix="txbits-", dir=roomy())
+        self.addCleanup(shutil.rmtree, folder)
+        return os.path.join(folder, "temp")
+
+
+class DiskCase(InMemory, OnDisk, SynchronousTestCase):
     """A disk whose threads are no threads."""
 
     def start(self, root=None):

@@ -11,7 +11,8 @@ from uuid import uuid4
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
-from tests.backends.disk.mortal import DiskCase
+from tests.backends.disk.limited import LimitedFiles
+from tests.backends.disk.mortal import DiskCase, MortalFiles
 from txbits.backends.disk._close_memory import MOST_KEPT
 from txbits.errors import BackendError, NoSuchSession
 
@@ -196,6 +197,25 @@ class LineTests(MemoryCase):
         again = self.reopened(backend)
         for session in (first, second):
             self.assertTrue(self.recalls(again, session))
+
+    def test_a_start_on_a_full_disk_leaves_it_in_its_line(self):
+        for fsync in ("close", "never"):
+            self.fsync = "close"
+            backend = self.start()
+            session = self.complete(backend)
+            self.close(backend, session)
+            self.fsync = fsync
+            backend._files.die()
+            self.make_files = lambda: LimitedFiles(is_full=True)
+            full = self.start(backend.root)
+            self.make_files = MortalFiles
+            self.assertTrue(self.lines(full)[0].startswith(b"free closed "))
+            self.assertTrue(self.recalls(full, session))
+            full._files.is_full = False
+            self.successResultOf(full.clean_up(0.0))
+            self.assertEqual(self.lines(full), [b"free"])
+            self.assertTrue(self.recalls(full, session))
+            self.assertTrue(self.recalls(self.reopened(full), session))
 
     def test_a_session_that_takes_long_to_release_is_not_forgotten_meanwhile(self):
         """Though what was written of its close is old enough for the clean-up."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.backends.disk.mortal import OnDisk
+from tests.backends.disk.mortal import InMemory, OnDisk
 from txbits._workers import Worker
 from txbits.testing import BackendContract
 from txbits.testing.backend import contract
@@ -18,7 +18,7 @@ class FsyncAtCloseTests(OnDisk, BackendContract, SynchronousTestCase):
     """The default."""
 
 
-class FsyncAtFragmentTests(OnDisk, BackendContract, SynchronousTestCase):
+class FsyncAtFragmentTests(InMemory, OnDisk, BackendContract, SynchronousTestCase):
     """Every Ack is durable."""
 
     fsync = "fragment"
@@ -30,7 +30,7 @@ class FsyncNeverTests(OnDisk, BackendContract, SynchronousTestCase):
     fsync = "never"
 
 
-class WorkerTests(OnDisk, BackendContract, SynchronousTestCase):
+class WorkerTests(InMemory, OnDisk, BackendContract, SynchronousTestCase):
     """One of several processes."""
 
     worker = Worker(1, 3)

@@ -11,7 +11,11 @@ import gc
 import os
 from typing import Any
 
-from tests.backends.disk.mortal import DiskCase, Killed, collect_no_more_than_it_makes
+from tests.backends.disk.mortal import (
+    DiskCase,
+    Killed,
+    collect_no_more_than_it_makes,
+)
 from txbits.errors import DestinationExists, NoSuchSession
 
 
@@ -228,6 +232,46 @@ class ReleaseCrashTests(CrashCase):
         for path in self.everything(os.path.join(backend.root, ".bits-sessions")):
             self.assertNotIn(name.upper(), path)
         self.assertFalse([one for one in self.records(backend) if name.encode() in one])
+
+
+class CloseCrashTests(CrashCase):
+    """Death while a client closes its session, and once more when it asks again."""
+
+    def close(self, backend, session_id):
+        """What a Close-Session does, of a session in memory or not."""
+
+        def publish(session):
+            publishing = self.publish(session)
+            return publishing.addCallback(lambda _: session.release(remember=True))
+
+        def recall(failure):
+            failure.trap(NoSuchSession)
+            recalling = backend.recalls_close(session_id, ("name.txt",), None)
+            return recalling.addCallback(self.assertTrue)
+
+        return backend.find(session_id).addCallbacks(publish, recall)
+
+    def test_it_goes_on_after_a_kill_at_any_call_and_another_one(self):
+        # No record of a close waits for an fsync.
+        self.fsync = "never"
+        for first in range(200):
+            self.survived = False
+            for second in self.rounds():
+                backend = self.start()
+                session_id = self.complete(backend).session_id
+                self.run_until_dead(backend, first, self.close, backend, session_id)
+                is_last = self.survived
+                backend = self.reopened(backend)
+                self.run_until_dead(backend, second, self.close, backend, session_id)
+                self.assert_closes(self.reopened(backend), session_id)
+            if is_last:
+                return
+        self.fail("it never ends")
+
+    def assert_closes(self, backend, session_id):
+        self.successResultOf(self.close(backend, session_id))
+        self.assertEqual(self.published(backend, ("name.txt",)), b"whole")
+        self.assertEqual(self.leftovers(backend), [])
 
 
 class CreationCrashTests(CrashCase):

@@ -24,7 +24,13 @@ from tests.backends.disk.limited import (
     without_either,
     without_links,
 )
-from tests.backends.disk.mortal import DiskCase, Killed, MortalFiles, OnDisk
+from tests.backends.disk.mortal import (
+    DiskCase,
+    InMemory,
+    Killed,
+    MortalFiles,
+    OnDisk,
+)
 from txbits.backends.disk._probe import Way
 from txbits.errors import (
     BackendError,
@@ -562,13 +568,13 @@ class OnlyOverwritingTests(LimitedCase):
         self.assertIsNone(self.published(backend, ("full",)))
 
 
-class RenameTests(OnDisk, BackendContract, SynchronousTestCase):
+class RenameTests(InMemory, OnDisk, BackendContract, SynchronousTestCase):
     """The contract without hard links."""
 
     make_files = staticmethod(without_links)
 
 
-class ComparedTests(OnDisk, BackendContract, SynchronousTestCase):
+class ComparedTests(InMemory, OnDisk, BackendContract, SynchronousTestCase):
     """The contract where links do not show."""
 
     make_files = staticmethod(with_links_that_do_not_show)

@@ -29,7 +29,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.disk.limited import LimitedFiles
-from tests.backends.disk.mortal import Killed
+from tests.backends.disk.mortal import Killed, roomy
 from tests.backends.disk.power import PROMISES, Machine, PowerFiles
 from tests.backends.disk.test_crashes import CrashCase
 from txbits._workers import Worker
@@ -250,8 +250,9 @@ class PowerCase(Checks, CrashCase):
             shutil.rmtree(root, ignore_errors=True)
 
     def new_root(self) -> str:
-        root = os.path.join(tempfile.mkdtemp(dir="."), "root")
-        self.roots.append(os.path.dirname(root))
+        folder = tempfile.mkdtemp(prefix="txbits-", dir=roomy())
+        root = os.path.join(folder, "root")
+        self.roots.append(folder)
         return root
 
     def powered(self, root: str | None = None) -> DiskBackend:
@@ -713,7 +714,7 @@ class PowerMachine(Checks, RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = tempfile.mkdtemp(dir=".")
+        self.folder = tempfile.mkdtemp(prefix="txbits-", dir=roomy())
         self.number = 0
         self.uploads: list[Upload] = []
         self.sessions: dict[UUID, Any] = {}
@@ -928,7 +929,7 @@ class MachineTests(SynchronousTestCase):
         """What the disk may have of two files, the second written in two steps."""
         found = set()
         for seed in range(300):
-            top = tempfile.mkdtemp(dir=".")
+            top = tempfile.mkdtemp(prefix="txbits-", dir=roomy())
             machine = Machine(os.path.join(top, "root"), promise)
             files: Any = PowerFiles(machine)
             directory = os.open(machine.root.path, os.O_RDONLY)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.backends.disk.mortal import OnDisk
+from tests.backends.disk.mortal import OnDisk, roomy
 from tests.backends.disk.test_slots import QuickFiles
 from tests.backends.test_model import now
 from txbits._workers import Worker, slot_of
@@ -51,7 +51,7 @@ class SlotMachine(OnDisk, RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.root = tempfile.mkdtemp(dir=".")
+        self.root = tempfile.mkdtemp(prefix="txbits-", dir=roomy())
         self.boot = b"%016x" % 0
         self.open: dict[UUID, _Model] = {}
         self.closed: dict[UUID, str] = {}

@@ -21,11 +21,11 @@ from twisted.logger import Logger
 from txbits._deferreds import Shared, deferred, together
 from txbits.backends._threads import InThread
 from txbits.backends.disk._closes import Closes, key_of, record_of
-from txbits.backends.disk._files import Files, translated
+from txbits.backends.disk._files import FULL, Files, translated
 from txbits.backends.disk._probe import sync_names
 from txbits.backends.disk._records import Table
 from txbits.backends.disk._syncs import Sync
-from txbits.errors import BackendError
+from txbits.errors import BackendError, OutOfSpace
 from txbits.interfaces import AnyOwner
 
 _log = Logger()
@@ -211,19 +211,29 @@ def recover_closes(
     """
     Append the records of closes that the lines of the table keep. It blocks.
 
-    :raises OSError: If that fails.
+    If the disk is too full for that, the lines keep them until there is room.
+
+    :raises OSError: If that fails in another way.
     """
     if not table.closed:
         return
+    records = [record for _, record in table.closed]
+    closes.note(*records)
     try:
-        for _, record in table.closed:
-            closes.append(record)
+        closes.write_noted()
         if is_to_be_safe:
             unsafe = closes.unsafe()
             sync_names(files, unsafe.directory)
             for fd in unsafe.files:
                 files.fsync(fd)
+    except (OSError, OutOfSpace) as error:
+        if isinstance(error, OSError) and error.errno not in FULL:
+            raise
+        _log.warn("could not store the records of closes yet: {fault}", fault=error)
+        closes.drop_noted()
+        closes.note(*records)
+    else:
+        table.let_go(len(records))
     finally:
         closes.conclude()
         closes.let_go(closes.unsafe())
-    table.let_go(len(table.closed))

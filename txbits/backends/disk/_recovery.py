@@ -116,9 +116,10 @@ def _copy(staging: Staging, source: int, target: int, length: int) -> None:
     files.fsync(target)
 
 
-def sync_published(staging: Staging, record: Record) -> None:
+def keep_published(staging: Staging, record: Record) -> None:
     """
-    Sync what tells that a session was published. It blocks.
+    Have the record tell that a session was published, and sync what tells it if
+    sessions have to survive a system crash. It blocks.
 
     :raises BackendError: If that fails, like OSError.
     """
@@ -127,6 +128,8 @@ def sync_published(staging: Staging, record: Record) -> None:
         staging.table.mark(
             record.session_id, Phase.PUBLISHED, record.total, record.safe
         )
+    if not staging.is_to_be_safe:
+        return
     staging.files.fsync(staging.table.fd)
     sync_parent(staging, record.destination)
 

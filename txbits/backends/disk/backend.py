@@ -49,11 +49,11 @@ from txbits.backends.disk._found import (
 from txbits.backends.disk._partition import Partition
 from txbits.backends.disk._probe import FileSystem, Way
 from txbits.backends.disk._recovery import (
+    keep_published,
     remove_rest,
     secure_all,
     settle,
     sync_parent,
-    sync_published,
 )
 from txbits.backends.disk._session import DiskSession
 from txbits.backends.disk._staging import FsyncPolicy, Staging
@@ -394,9 +394,9 @@ class DiskBackend:
             raise
         if not found.is_settled:
             found = await staging.in_thread(translated, settle, staging, found)
-        if found.published and staging.is_to_be_safe:
-            # The process may have died between publishing and the fsync.
-            await staging.in_thread(translated, sync_published, staging, found.record)
+        if found.published:
+            # The process may have died before its record said so, or was synced.
+            await staging.in_thread(translated, keep_published, staging, found.record)
         note_unsafe(staging, found)
         record = found.record
         answers = None

@@ -110,6 +110,7 @@ class Member(ProcessProtocol):
         ``"running"``.
     :ivar line: Why it could not start, if it has said so.
     :ivar is_asked: Whether it has not answered the last :meth:`look` yet.
+    :ivar silence: How many looks in a row have found that.
     :ivar report: Its answer to the one before.
     :ivar is_replaced: Whether its end is on purpose.
     :ivar pid: The number of its process.
@@ -123,6 +124,7 @@ class Member(ProcessProtocol):
     )
     line: str | None = field(default=None, init=False)
     is_asked: bool = field(default=False, init=False)
+    silence: int = field(default=0, init=False)
     report: Mapping[str, Any] = field(factory=dict, init=False)
     is_replaced: bool = field(default=False, init=False)
     pid: int = field(default=0, init=False)

@@ -52,9 +52,30 @@ class Sockets:
 
     def startListening(self) -> None:
         """Let connections queue."""
+        for number in range(len(self._sockets)):
+            self.listen(number)
+
+    def listen(self, worker: int) -> None:
+        """Let connections queue for one worker, if they do not yet."""
         if self._backlog is not None:
-            for one in self._sockets:
-                one.listen(self._backlog)
+            self.of(worker).listen(self._backlog)
+
+    def reopen(self, worker: int) -> None:
+        """
+        Let no more connections queue for a worker until :meth:`listen`, if other
+        workers have sockets of their own.
+
+        Those that are in its queue are dropped, so that clients connect to others.
+
+        :raises OSError: If that fails; then nothing has changed.
+        """
+        if self.is_shared:
+            return
+        before = self._sockets[worker]
+        self._sockets[worker] = _bound(
+            before.family, before.getsockname(), is_one_of_many=True
+        )
+        before.close()
 
     def stopListening(self) -> Deferred[None] | None:
         """Close the sockets; a queue that no worker has open any more is dropped."""

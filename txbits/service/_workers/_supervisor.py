@@ -7,19 +7,26 @@ that ends, with the settings in effect; a reload changes all workers or none.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import socket
 from collections.abc import Callable, Sequence
+from functools import partial
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from attrs import define, field, frozen
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    DeferredLock,
+    maybeDeferred,
+)
 from twisted.internet.error import ConnectionLost
 from twisted.internet.protocol import Factory
-from twisted.internet.task import deferLater
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import ILogObserver, Logger
 from twisted.python.failure import Failure
 
@@ -43,6 +50,9 @@ _log = Logger()
 #: most, if one after the other ends.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
 
+#: From so many seconds on, connections do not wait for the successor.
+_LONG_PAUSE = 1.0
+
 #: Seconds after which a worker that has ended is taken for one that worked.
 _PROVEN = 60.0
 
@@ -52,6 +62,13 @@ _PATIENCE = SHUTDOWN_TIMEOUT + 6.0
 
 #: Where files are in memory, and can be made even in a read-only container.
 _IN_MEMORY = "/dev/shm"  # noqa: S108 - only a directory of our own is made there
+
+#: Seconds between two looks at all workers, and after how many of them in vain a worker
+#: is killed. Looks are counted, and not seconds: the machine may have been asleep.
+_LOOK_INTERVAL, _MOST_SILENT = 10.0, 6
+
+#: Seconds for which the sockets of an earlier start may still be in use.
+_LEFT_OPEN = 5.0
 
 #: How many connections between workers may wait for one of them.
 _BACKLOG = 256
@@ -126,6 +143,8 @@ class Supervisor(Service):
     _has_failed: bool = field(default=False, init=False)
     _reloading: Shared[None] = field(factory=Shared, init=False)
     _is_reload_wanted: bool = field(default=False, init=False)
+    _looking: LoopingCall = field(init=False)
+    _clearing: DeferredLock = field(factory=DeferredLock, init=False)
     _watch: Watch = field(init=False)
 
     @_watch.default
@@ -137,6 +156,10 @@ class Supervisor(Service):
             self.admin is not None,
             lambda: begun(self._tell_who_runs()),
         )
+
+    def __attrs_post_init__(self) -> None:
+        self._looking = LoopingCall(self._kill_silent)
+        self._looking.clock = self.reactor
 
     @property
     def count(self) -> int:
@@ -173,6 +196,8 @@ class Supervisor(Service):
         """
         super().stopService()
         self.service_manager.stopping()
+        if self._looking.running:
+            self._looking.stop()
         if self._is_open:
             _log.info("stopping: the workers refuse new packets")
         self._watch.stop()
@@ -211,8 +236,11 @@ class Supervisor(Service):
         for sockets in shares.listeners:
             sockets.startListening()
         outcomes = await settled([self._admit(one) for one in self._members.values()])
+        if not self.running or self._has_failed:
+            return
         for outcome in outcomes:
-            if isinstance(outcome, Failure):
+            # One that has died meanwhile has a successor, as later on.
+            if isinstance(outcome, Failure) and not outcome.check(ConnectionLost):
                 outcome.raiseException()
         directories = self.configuration.directories
         for one, sockets in zip(self.listeners, shares.listeners, strict=True):
@@ -226,6 +254,7 @@ class Supervisor(Service):
         self.process.settle()
         self._is_open = True
         self._watch.start()
+        self._looking.start(_LOOK_INTERVAL, now=False)
         self.service_manager.ready()
         if self._is_reload_wanted:
             self._hang_up_came()
@@ -268,7 +297,7 @@ class Supervisor(Service):
                 endpoint=self.admin.listener.description,
             )
         for listener in self.listeners:
-            self._listening.append(await listener.open())
+            self._listening.append(await self._open(listener))
         relays, self._doors = _hidden(self.count)
         self._others.append(relays)
         return Shares(
@@ -280,6 +309,27 @@ class Supervisor(Service):
             ledger=Ledger.create(self.count),
             form_key=secrets.token_bytes(32),
         )
+
+    async def _open(self, listener: Openable) -> Sockets:
+        """
+        Open the sockets of an endpoint.
+
+        The workers of a supervisor that was killed may have them for a moment, until
+        the fsyncs that they wait for have ended.
+
+        :raises InvalidSetting: If that is impossible.
+        :raises CancelledError: If the service stops meanwhile.
+        """
+        until = self.reactor.seconds() + _LEFT_OPEN
+        while True:
+            try:
+                return await listener.open()
+            except InvalidSetting as error:
+                if not _is_in_use(error) or self.reactor.seconds() >= until:
+                    raise
+            await self._wait(_FIRST_PAUSE)
+            if not self.running:
+                raise CancelledError
 
     async def _close(self, opened: list[Sockets]) -> None:
         """Close sockets, and forget them."""
@@ -307,11 +357,14 @@ class Supervisor(Service):
             )
             await member.ended()
             self._watch.ended(member)
-            self._shares.ledger.clear_connections(number)
+            # In a thread, one at a time: a worker that was stopped may have its lock.
+            await self._clearing.run(
+                self.in_thread, partial(self._shares.ledger.clear_connections, number)
+            )
             await self._tell_who_runs()
             if not self.running:
                 return
-            if not self._is_open:
+            if not self._all_started.is_set:
                 self._fail(member.line or one_line(_DIED.format(number, member.how)))
                 return
             if member.is_replaced:
@@ -327,8 +380,22 @@ class Supervisor(Service):
                 seconds=pause,
                 line=member.line,
             )
+            if pause >= _LONG_PAUSE:
+                self._send_elsewhere(number)
             await self._wait(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _send_elsewhere(self, number: int) -> None:
+        """Let other workers get the connections of one that is long in starting."""
+        for sockets in self._listening:
+            try:
+                sockets.reopen(number)
+            except OSError as error:
+                _log.warn(
+                    "connections wait for worker {worker}: {reason}",
+                    worker=number,
+                    reason=str(error),
+                )
 
     async def _wait(self, seconds: float) -> None:
         """Wait, but not longer than the service runs."""
@@ -344,7 +411,7 @@ class Supervisor(Service):
 
     def _started(self, member: Member) -> None:
         """All directories of a worker have started: it may accept, or waits for all."""
-        if self._is_open:
+        if self._all_started.is_set:
             self._admit(member).addErrback(_report_unless_lost, member.number)
         elif len(self._members) == self.count and all(
             one.state == "started" for one in self._members.values()
@@ -354,6 +421,9 @@ class Supervisor(Service):
     @deferred
     async def _admit(self, member: Member) -> None:
         """Let a worker accept connections."""
+        # First: nobody can watch a socket that does not listen.
+        for sockets in self._listening:
+            sockets.listen(member.number)
         await member.ask("listen")
         member.state = "running"
         _log.info(
@@ -438,6 +508,25 @@ class Supervisor(Service):
         """
         answered = [one.look() for one in self._running]
         return not self._is_open or (len(answered) == self.count and all(answered))
+
+    def _kill_silent(self) -> None:
+        """
+        Kill workers that no longer answer.
+
+        They keep clients waiting that others could serve, and everything that needs the
+        answers of all workers, such as a reload.
+        """
+        for member in self._running:
+            member.silence = 0 if member.look() else member.silence + 1
+            if member.silence >= _MOST_SILENT:
+                _log.error(
+                    "worker {worker}, pid {pid}, has not answered for {seconds:.0f} s, "
+                    "killing it; stored data is safe",
+                    worker=member.number,
+                    pid=member.pid,
+                    seconds=_MOST_SILENT * _LOOK_INTERVAL,
+                )
+                member.kill()
 
     def _status(self) -> str:
         """A line about the service, for its manager."""
@@ -540,6 +629,12 @@ class Supervisor(Service):
 
 #: What the log says if a worker dies before the service has started.
 _DIED = "worker {} {} before it started; see the log"
+
+
+def _is_in_use(error: InvalidSetting) -> bool:
+    """Whether an address could not be had because others have it."""
+    cause = getattr(error.__cause__, "socketError", None)
+    return isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE
 
 
 def _hidden(count: int) -> tuple[Sockets, tuple[int, ...]]:

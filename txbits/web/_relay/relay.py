@@ -257,8 +257,10 @@ class Relay:
     async def _connect(self, number: int, client: Client, until: float) -> Line:
         patience = max(0.0, until - self._reactor.seconds())
         endpoint = UNIXClientEndpoint(self._reactor, self._paths[number], patience)
+        factory = Factory.forProtocol(Line)
+        factory.noisy = False
         try:
-            line: Line = await endpoint.connect(Factory.forProtocol(Line))
+            line: Line = await endpoint.connect(factory)
         except (ConnectError, ConnectingCancelledError):
             raise Gone("it takes no connections") from None
         try:

@@ -143,6 +143,11 @@ class StreamingBody:
         return rest <= DRAIN_LIMIT and not self._expects_continue
 
     @property
+    def is_chunked(self) -> bool:
+        """Whether it is sent in chunks; otherwise its length is known."""
+        return self._length is None
+
+    @property
     def is_held_back(self) -> bool:
         """Whether the client waits for a 100 Continue, which :meth:`receive` sends."""
         return self._expects_continue
