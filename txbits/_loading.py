@@ -14,8 +14,8 @@ class Loading:
     """
     A context manager for the imports of a process that is starting.
 
-    The collector does not run meanwhile, and afterwards ignores what was loaded. A short
-    command needs a fifth less CPU time, and a server a third less to start.
+    The collector does not run meanwhile, and afterwards ignores what was loaded. A
+    short command needs a fifth less CPU time, and a server a third less to start.
     """
 
     def __init__(self) -> None:
