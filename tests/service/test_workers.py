@@ -575,7 +575,11 @@ class SupervisorTests(SynchronousTestCase):
         fault.__cause__ = CannotListenError(
             "", 80, OSError(errno.EADDRINUSE, "Address already in use")
         )
-        self.service.listeners = [FakeListener([fail(fault) for _ in range(100)])]
+        listener = FakeListener([fail(fault) for _ in range(100)])
+        for one in listener.outcomes:
+            # Some are never asked for.
+            self.addCleanup(one.addErrback, lambda failure: None)
+        self.service.listeners = [listener]
         self.start()
         self.reactor.pump([0.1] * 49)
         self.assertEqual(self.process.lines, [])
