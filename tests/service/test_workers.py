@@ -13,7 +13,7 @@ import tempfile
 from attrs import define, evolve, field
 from twisted.application.service import IService
 from twisted.internet import tcp
-from twisted.internet.address import UNIXAddress
+from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import CannotListenError, ConnectionLost
 from twisted.internet.protocol import Factory
@@ -569,6 +569,22 @@ class SupervisorTests(SynchronousTestCase):
         self.reactor.advance(0.1)
         self.assertEqual(len(self.members), 2)
         self.assertEqual(self.process.lines, [])
+
+    def test_the_port_of_the_operator_is_waited_for_too(self):
+        fault = InvalidSetting("admin-listen: cannot listen: Address already in use")
+        fault.__cause__ = CannotListenError(
+            "", 9100, OSError(errno.EADDRINUSE, "Address already in use")
+        )
+        sockets = FakeSockets()
+        sockets.getHost = lambda: IPv4Address("TCP", "127.0.0.1", 9100)
+        self.service.admin = FakeListener(
+            [fail(fault), succeed(sockets)], ListenerOf("tcp:9100")
+        )
+        self.start()
+        self.assertEqual((self.members, self.process.lines), ([], []))
+        self.reactor.advance(0.1)
+        self.assertEqual(len(self.members), 2)
+        self.assertEqual(sockets.calls, ["all listen"])
 
     def test_the_port_of_another_program_is_not_waited_for_for_long(self):
         fault = InvalidSetting("listen: cannot listen: Address already in use")

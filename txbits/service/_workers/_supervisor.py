@@ -288,7 +288,7 @@ class Supervisor(Service):
         """
         admin = None
         if self.admin is not None:
-            admin = await self.admin.open()
+            admin = await self._open(self.admin)
             self._others.append(admin)
             admin.startListening()
             _log.info(
