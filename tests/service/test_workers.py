@@ -417,7 +417,8 @@ class FakeListener:
     listener: object = None
 
     def open(self):
-        return self.outcomes.pop(0)
+        outcome = self.outcomes.pop(0)
+        return fail(outcome) if isinstance(outcome, Exception) else outcome
 
 
 @define(eq=False)
@@ -558,9 +559,7 @@ class SupervisorTests(SynchronousTestCase):
         fault.__cause__ = CannotListenError(
             "", 80, OSError(errno.EADDRINUSE, "Address already in use")
         )
-        self.service.listeners = [
-            listener := FakeListener([fail(fault) for _ in range(3)])
-        ]
+        self.service.listeners = [listener := FakeListener([fault] * 3)]
         listener.outcomes.append(succeed(FakeSockets()))
         self.start()
         self.reactor.advance(0.1)
@@ -578,7 +577,7 @@ class SupervisorTests(SynchronousTestCase):
         sockets = FakeSockets()
         sockets.getHost = lambda: IPv4Address("TCP", "127.0.0.1", 9100)
         self.service.admin = FakeListener(
-            [fail(fault), succeed(sockets)], ListenerOf("tcp:9100")
+            [fault, succeed(sockets)], ListenerOf("tcp:9100")
         )
         self.start()
         self.assertEqual((self.members, self.process.lines), ([], []))
@@ -591,11 +590,7 @@ class SupervisorTests(SynchronousTestCase):
         fault.__cause__ = CannotListenError(
             "", 80, OSError(errno.EADDRINUSE, "Address already in use")
         )
-        listener = FakeListener([fail(fault) for _ in range(100)])
-        for one in listener.outcomes:
-            # Some are never asked for.
-            self.addCleanup(one.addErrback, lambda failure: None)
-        self.service.listeners = [listener]
+        self.service.listeners = [FakeListener([fault] * 100)]
         self.start()
         self.reactor.pump([0.1] * 49)
         self.assertEqual(self.process.lines, [])

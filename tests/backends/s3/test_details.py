@@ -9,6 +9,7 @@ from uuid import uuid4
 from tests.backends.s3.support import MIB, S3Case
 from txbits.backends.s3 import _cleanup
 from txbits.backends.s3._bucket import Bucket
+from txbits.errors import NoSuchSession
 from txbits.testing.backend import contract
 
 
@@ -31,6 +32,15 @@ class DetailsTests(S3Case):
             self.assertEqual(offsets["long"], expected)
             details = await node.details_of(long.session_id)
             self.assertEqual((details.offset, details.total), (6 * MIB, 12 * MIB))
+
+    @contract
+    async def test_one_that_another_node_has_ended_is_gone_at_once(self):
+        backend = await self._start(self.node())
+        other = await self.another(backend)
+        session = await self.new(backend, ("file",))
+        await backend.details_of(session.session_id)
+        await (await other.find(session.session_id)).release()
+        await self.fails(NoSuchSession, backend.details_of(session.session_id))
 
     @contract
     async def test_a_page_reads_records_once_and_no_parts(self):

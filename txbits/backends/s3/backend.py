@@ -435,11 +435,12 @@ class S3Backend:
     @deferred
     async def details_of(self, session_id: UUID) -> SessionDetails:
         """Look at a session; see :class:`~txbits.interfaces.ISorted`."""
+        # Another node may have ended even a session that this one serves.
+        stored = await self.staging.read(session_id)
+        if stored is None or isinstance(stored.record, Closed):
+            raise NoSuchSession(f"no session {session_id}")
         session: S3Session | None = self.staging.known.get(session_id)
         if session is None or session.is_over or not session.is_ours:
-            stored = await self.staging.read(session_id)
-            if stored is None or isinstance(stored.record, Closed):
-                raise NoSuchSession(f"no session {session_id}")
             session = self._session(stored, stored.record)
             await measure(session)
         record = session.record
