@@ -38,7 +38,7 @@ _EXAMPLES = (
     ),
     (
         "Cancel the sessions of your server that have made no progress for a week:",
-        "txbits sessions purge --older-than 7d --config /etc/txbits.toml",
+        "txbits sessions purge --older-than 7d --config /etc/txbits/txbits.toml",
     ),
     ("Enable completion in bash:", 'eval "$(txbits completion bash)"'),
 )

@@ -1,9 +1,9 @@
 """
-Several processes that serve the same directories, and whose each session is.
+Several processes that serve the same directories, and which of them has a session.
 
-Where a store belongs to one process alone, each worker has slots of it. A session stays
-in the slot in which it was made, whose number its id tells, and each slot is one
-worker's: which one depends on how many there are.
+In a store where a session belongs to one process, each worker has slots. A session
+stays in the slot in which it was created, and its id contains the number of the slot.
+Each slot belongs to one worker: which one depends on how many workers there are.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from attrs import field, frozen, validators
 #: How many workers there may be, and how many slots.
 MOST_WORKERS = 256
 
-# RFC 9562 5.8: an id of this version is its maker's own affair, but for the six bits
-# of version and variant. The last octet is the slot, and 114 bits are random.
+# RFC 9562 5.8: the contents of an id of this version are up to its creator, except for
+# the six bits of version and variant. Here the last octet is the slot, and 114 bits are
+# random.
 _VERSION = 8
 
 
@@ -51,7 +52,7 @@ def new_session_id(slot: int) -> UUID:
     """
     Make the id of a new session.
 
-    :param slot: The slot in which it is made. Those of slot 0 are like those of a
+    :param slot: The slot in which it is created. The ids of slot 0 are like those of a
         server without workers.
     """
     if not slot:
@@ -63,5 +64,5 @@ def new_session_id(slot: int) -> UUID:
 
 
 def slot_of(session_id: UUID) -> int:
-    """The slot in which a session was made."""
+    """The slot in which a session was created."""
     return session_id.bytes[15] if session_id.version == _VERSION else 0

@@ -30,9 +30,9 @@ class StateTests(SynchronousTestCase):
     def test_one_of_several_processes_is_ready_only_if_all_are(self):
         health = Health(list)
         health.state = "running"
-        health.elsewhere = ["worker 2 does not run"]
+        health.elsewhere = ["worker 2 is not running"]
         self.assertEqual(health.ready().status, 503)
-        self.assertEqual(health.ready().body, b"worker 2 does not run\n")
+        self.assertEqual(health.ready().body, b"worker 2 is not running\n")
         self.assertEqual(health.obstacles_here(), [])
         health.elsewhere = []
         self.assertEqual(health.ready().status, 200)

@@ -276,7 +276,7 @@ class ForgeryTests(RouteCase):
         for body in (b"", b"x=y", b"token=", b"token=" + bob.encode(), b"token=1-2"):
             response = self.post(b"/things/a", body)
             self.assertEqual(response.status, 403)
-            self.assertIn(b"load the page again", response.body)
+            self.assertIn(b"reload the page", response.body)
         self.assertEqual(self.visits, [])
 
     def test_a_post_that_is_no_form_is_refused(self):

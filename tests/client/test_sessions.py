@@ -280,6 +280,11 @@ class PurgeTests(SessionsCase):
         self.assertEqual(len(self.said()), 3)
         self.assertEqual(self.view.cancelled, [])
 
+    async def test_one_session_is_told_in_the_singular(self) -> None:
+        self.view.sessions = [record(1)]
+        await self.run_sessions("purge", "--older-than", "10m")
+        self.assertTrue(self.out.getvalue().endswith("\n1 session cancelled\n"))
+
 
 class ConnectionTests(SessionsCase):
     """The server cannot be asked, or asks who it is."""
@@ -350,4 +355,4 @@ class ConnectionTests(SessionsCase):
         authenticator = Authenticator(Identity("bob", "told"))
         self.operators = Operators(["root"], lambda: [authenticator])
         self.assertEqual(await self.run_sessions("list"), Status.REFUSED)
-        self.assertIn("this user is no operator (admin-users)", self.err.getvalue())
+        self.assertIn("this user is not in admin-users", self.err.getvalue())

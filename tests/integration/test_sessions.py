@@ -120,7 +120,7 @@ class SessionsTests(TestCase):
         self.assertEqual(
             cancelling.stdout, f"cancelled {on_disk}: /disk/a.bin, 5 of 10 bytes\n"
         )
-        line = f"cancelled as operator by uid {os.getuid()} (unix) at -: /disk/a.bin"
+        line = f"cancelled by operator uid {os.getuid()} (unix) at -: /disk/a.bin"
         await server.says(line)
         staging = self.folder / "uploads" / ".bits-sessions"
         self.assertEqual(

@@ -240,7 +240,7 @@ class LifeTests(WorkersCase):
         port = await program.listening()
         lines = await deferToThread(receive, "READY=1")
         self.assertIn(
-            "STATUS=2 of 2 workers run; 0 sessions open, 0 connections", lines
+            "STATUS=2 of 2 workers running; 0 sessions open, 0 connections", lines
         )
         await deferToThread(receive, "WATCHDOG=1")
         await deferToThread(receive, "WATCHDOG=1")

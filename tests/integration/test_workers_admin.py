@@ -130,15 +130,15 @@ class OperatorTests(WorkersCase):
         os.kill(pid, signal.SIGKILL)
         await program.says(f"worker 0, pid {pid}, was killed")
         self.assertEqual(
-            await self.get(b"/health/ready"), (503, b"worker 0 does not run\n")
+            await self.get(b"/health/ready"), (503, b"worker 0 is not running\n")
         )
         self.assertEqual(
-            await self.listed(), ({*sessions[1]}, ["worker 0: does not run"])
+            await self.listed(), ({*sessions[1]}, ["worker 0: is not running"])
         )
         status, _ = await self.get(b"/api/sessions/" + sessions[0][0].encode())
         self.assertEqual(status, 503)
         _, page = await self.get(b"/")
-        self.assertIn(b"worker 0 does not run", page)
+        self.assertIn(b"worker 0 is not running", page)
         self.assertIn(sessions[1][0].encode(), page)
 
         # When it is back, it takes the forms that were made before.

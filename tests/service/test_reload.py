@@ -505,6 +505,17 @@ class LaterTests(ReloadCase):
             ],
         )
 
+    def test_the_line_names_the_file_also_if_that_has_no_listen(self):
+        self.start(A, top="")
+        self.reload(A, top="workers = 3\nidle-timeout = 300\n")
+        self.assertEqual(
+            self.lines(LogLevel.warn),
+            [
+                f"{LATER}{self.path}: workers: still 1",
+                f"{LATER}{self.path}: idle-timeout: still 180",
+            ],
+        )
+
     def test_an_option_that_wins_over_the_file_goes_on_winning(self):
         self.start(A, listen=["tcp:7"])
         self.reload(A, top='listen = ["tcp:2"]\n')

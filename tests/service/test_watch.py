@@ -158,9 +158,9 @@ class WatchTests(SynchronousTestCase):
         self.clock.advance(INTERVAL)
         self.assertEqual(self.changes, 1)
         del self.members[2]
-        self.assertEqual(self.watch.obstacles(0), ["worker 2 does not run"])
+        self.assertEqual(self.watch.obstacles(0), ["worker 2 is not running"])
         self.assertEqual(
-            self.watch.obstacles(1), ["worker 2 does not run", "worker 0: /: full"]
+            self.watch.obstacles(1), ["worker 2 is not running", "worker 0: /: full"]
         )
 
     def test_without_metrics_only_the_health_is_asked_for(self):

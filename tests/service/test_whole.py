@@ -99,10 +99,10 @@ class SessionsTests(WholeCase):
         )
 
     def test_a_worker_that_is_away_is_a_line_and_the_others_are_shown(self):
-        self.down = {1: "does not run"}
+        self.down = {1: "is not running"}
         found, faults = self.everything(0)
         self.assertEqual(found, [*self.views[0].sessions, *self.views[2].sessions])
-        self.assertEqual(faults, ("worker 1: does not run",))
+        self.assertEqual(faults, ("worker 1: is not running",))
 
     def test_a_session_is_shown_and_ended_by_the_worker_that_has_it(self):
         session = self.views[1].sessions[0]
@@ -162,19 +162,19 @@ class GlanceTests(WholeCase):
             self.assertEqual(found.obstacles, ())
 
     def test_a_worker_that_is_away_is_an_obstacle(self):
-        self.down = {1: "does not run"}
+        self.down = {1: "is not running"}
         self.lines[0] = self.lines[2] = ["/: no space"]
         found = self.successResultOf(self.look(2))
-        self.assertEqual(found.obstacles, ("/: no space", "worker 1 does not run"))
+        self.assertEqual(found.obstacles, ("/: no space", "worker 1 is not running"))
         self.assertEqual(len(found.processes), 2)
 
     def test_a_worker_that_answers_does_not_call_itself_away(self):
-        self.down = dict.fromkeys(range(3), "does not run")
+        self.down = dict.fromkeys(range(3), "is not running")
         self.lines[2] = ["starting"]
         found = self.successResultOf(self.look(2))
         self.assertEqual(
             found.obstacles,
-            ("starting", "worker 0 does not run", "worker 1 does not run"),
+            ("starting", "worker 0 is not running", "worker 1 is not running"),
         )
         self.assertEqual([one.name for one in found.processes], ["worker 2"])
 

@@ -14,7 +14,7 @@ from unittest.mock import patch
 from attrs import define, evolve, field
 from twisted.application.service import IService
 from twisted.internet import tcp
-from twisted.internet.address import UNIXAddress
+from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import CannotListenError, ConnectionLost
 from twisted.internet.protocol import Factory
@@ -550,6 +550,22 @@ class SupervisorTests(SynchronousTestCase):
         self.assertEqual(len(self.members), 2)
         self.assertEqual(self.process.lines, [])
 
+    def test_the_port_of_the_operator_is_waited_for_too(self):
+        fault = InvalidSetting("admin-listen: cannot listen: Address already in use")
+        fault.__cause__ = CannotListenError(
+            "", 9100, OSError(errno.EADDRINUSE, "Address already in use")
+        )
+        sockets = FakeSockets()
+        sockets.getHost = lambda: IPv4Address("TCP", "127.0.0.1", 9100)
+        self.service.admin = FakeListener(
+            [fault, succeed(sockets)], ListenerOf("tcp:9100")
+        )
+        self.start()
+        self.assertEqual((self.members, self.process.lines), ([], []))
+        self.reactor.advance(0.1)
+        self.assertEqual(len(self.members), 2)
+        self.assertEqual(sockets.calls, ["all listen"])
+
     def test_the_port_of_another_program_is_not_waited_for_for_long(self):
         fault = InvalidSetting("listen: cannot listen: Address already in use")
         fault.__cause__ = CannotListenError(
@@ -639,7 +655,7 @@ class SupervisorTests(SynchronousTestCase):
         told = self.members[1].calls.count("elsewhere")
         self.members[0].end("was killed by SIGKILL")
         self.assertEqual(self.members[1].calls.count("elsewhere"), told + 1)
-        self.assertTrue(self.manager.status().startswith("1 of 2 workers run; "))
+        self.assertTrue(self.manager.status().startswith("1 of 2 workers running; "))
         self.assertFalse(self.manager.is_well())
         self.reactor.advance(0.1)
         self.members[2].has_started()
@@ -660,7 +676,7 @@ class SupervisorTests(SynchronousTestCase):
         self.assertEqual(self.members[1].calls.count("elsewhere"), told)
         self.members[0].end("was killed by SIGKILL")
         self.assertEqual(
-            self.members[1].told["elsewhere"], (["worker 0 does not run"],)
+            self.members[1].told["elsewhere"], (["worker 0 is not running"],)
         )
 
     def asked(self, *words):
@@ -680,14 +696,14 @@ class SupervisorTests(SynchronousTestCase):
         other.answers["glance"] = lambda: fail(PeerFailed("bug"))
         self.assertEqual(
             self.successResultOf(self.asked("everyone", "glance")),
-            ({0: "a"}, {1: "cannot answer; the log tells why"}),
+            ({0: "a"}, {1: "failed to answer; see the log"}),
         )
         other.end("was killed by SIGKILL")
         self.reactor.advance(1)
         self.assertEqual(self.members[2].state, "starting")
         self.assertEqual(
             self.successResultOf(self.asked("everyone", "glance")),
-            ({0: "a"}, {1: "does not run"}),
+            ({0: "a"}, {1: "is not running"}),
         )
         self.members[2].has_started()
         self.members[2].answers["glance"] = succeed("b")
@@ -704,11 +720,11 @@ class SupervisorTests(SynchronousTestCase):
         self.assertNotIn("sessions", self.members[0].calls)
         self.members[1].answers["sessions"] = lambda: fail(ConnectionLost())
         self.assertEqual(
-            self.successResultOf(self.asked("one", 1, {})), (None, "does not run")
+            self.successResultOf(self.asked("one", 1, {})), (None, "is not running")
         )
         self.members[1].end("was killed by SIGKILL")
         self.assertEqual(
-            self.successResultOf(self.asked("one", 1, {})), (None, "does not run")
+            self.successResultOf(self.asked("one", 1, {})), (None, "is not running")
         )
 
     def test_a_stop_reaches_all_and_starts_none(self):

@@ -243,7 +243,7 @@ class EndingTests(_Listing):
         self.assertEqual(
             formatEvent(event),
             f"session {str(session_id).upper()} released with 4 of 10 bytes, cancelled "
-            "as operator by root (basic) at 198.51.100.1: /logs/today.log",
+            "by operator root (basic) at 198.51.100.1: /logs/today.log",
         )
 
     def test_the_log_of_a_client_names_none(self) -> None:

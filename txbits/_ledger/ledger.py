@@ -52,13 +52,13 @@ class Ledger(Parts):
         successes: int = _SUCCESSES,
     ) -> Ledger:
         """
-        Make an empty ledger. It takes as much memory as has ever been used of it, at
-        most some 170 MB for 16 workers.
+        Make an empty ledger. It takes only as much memory as was ever used, at most
+        some 170 MB for 16 workers.
 
         :param count: How many workers there are going to be.
         :param sessions: How many sessions there may be, in all directories together.
-        :param callers: How many users and addresses with sessions there may be, those
-            of each directory for themselves.
+        :param callers: How many users and addresses with sessions there may be, counted
+            separately in each directory.
         :param peers: From how many addresses there may be connections.
         :param failures: How many names and addresses with failed logins are remembered,
             at most; a multiple of 8.

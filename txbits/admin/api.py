@@ -136,7 +136,7 @@ class SessionsAPI:
     _view: SessionsView
 
     def routes(self) -> list[Route]:
-        """What it answers."""
+        """The paths that it answers."""
         return [
             Route("/api/sessions", {b"GET": self.list, b"DELETE": self.purge}),
             Route(
@@ -164,7 +164,7 @@ class SessionsAPI:
 
     @_answers
     async def purge(self, visit: Visit) -> Page:
-        """Cancel some that have had no progress for long."""
+        """Cancel sessions that have made no progress for some time."""
         filters, cursor, limit = _asked(visit.query)
         if filters.idle is None:
             raise InvalidQuery("idle: required, such as idle=7d")

@@ -34,10 +34,10 @@ class CombinedSessions:
     Lists the sessions of several views, one view after the other; see
     :class:`~txbits.admin.sessions.SessionsView`.
 
-    A view that fails is left out, and the page says so.
+    A view that fails is omitted, and the page says so.
 
-    :param views: Returns the views by name. They may change: a list goes on with the
-        names that come after that of the view which it has got to.
+    :param views: Returns the views by name. They may change: a list
+        continues with the names after that of the view that it has reached.
     """
 
     _views: Callable[[], Mapping[str, SessionsView]]

@@ -39,8 +39,8 @@ def are_told_elsewhere(manager: SessionManager, worker: Worker) -> bool:
     """
     Whether another process lists and counts the sessions of a directory.
 
-    All of several processes see those of a store that they share, and the first one
-    tells of them.
+    If several processes share a store, all of them see its sessions, and the first
+    process reports them.
 
     :param worker: Which of several processes this is.
     """
@@ -54,7 +54,7 @@ class DirectorySessions:
     :class:`~txbits.admin.sessions.SessionsView`.
 
     :param mount: Where it is mounted.
-    :param manager: Settles its packets.
+    :param manager: Processes its packets.
     :param worker: Which of several processes this is.
     """
 

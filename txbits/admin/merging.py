@@ -1,10 +1,9 @@
 """
 The metrics of several workers as those of one server.
 
-A worker that is killed takes what it has counted with it. If a sum became less because
-of that, Prometheus would take it for a restart of the server, and count again all that
-the other workers have counted so far. So what a worker was last known to have counted
-remains.
+A worker that is killed loses what it has counted. If a sum dropped because of that,
+Prometheus would take it for a restart of the server, and count the values of the other
+workers again. Therefore the last known values of each worker are kept.
 """
 
 from __future__ import annotations
@@ -66,7 +65,7 @@ def _add(
 @define(eq=False)
 class Totals:
     """
-    What the workers of a server have counted, and how it is with them.
+    What the workers of a server have counted, and the state of the workers.
 
     Each number of a worker has one process after the other.
     """
@@ -80,7 +79,7 @@ class Totals:
 
     def note(self, worker: int, snapshot: Snapshot) -> None:
         """
-        Take what a worker has told.
+        Take the metrics of a worker.
 
         :param snapshot: Its metrics, as its present process has counted them.
         """

@@ -218,8 +218,8 @@ _OPERATIONS = ("admit", "create", "store", "close", "release", "clean up")
 #: Those that a server with several workers tells itself.
 WORKERS = Definition(
     "txbits_workers", "gauge", ("state",),
-    "Worker processes: running, silent if one that runs has not answered for two "
-    "seconds, starting, or ended if its successor is still to start.",
+    "Worker processes: running, silent if one that runs has not answered within five "
+    "seconds, starting, or ended if its replacement has not started yet.",
     lambda figures: [((state,), float(state == "running")) for state in STATES],
 )  # fmt: skip
 
@@ -277,7 +277,7 @@ METRICS = (
         "Sessions that have ended: published, handed-over, discarded, cancelled, "
         "released or lost, as in the audit trail. The reason is a client's close or "
         "cancel, operator, timed-out, disabled, unfinished if a release that had begun "
-        "before was completed, or removed if somebody else has emptied the store.",
+        "earlier was completed, or removed if something else emptied the store.",
         _counted_twice(lambda counts: counts.ended, _ENDINGS),
     ),
     Definition(
@@ -360,7 +360,7 @@ METRICS = (
         "txbits_cleanup_removed_total", "counter", ("directory", "kind"),
         "What these have removed besides sessions: close for closes that were "
         "forgotten, claim for claims of upload links, stray for files or objects of no "
-        "session, upload for multipart uploads to S3 that nobody completes.",
+        "session, upload for abandoned multipart uploads to S3.",
         _removed,
     ),
     Definition(

@@ -37,8 +37,9 @@ def not_allowed(methods: Sequence[bytes] = READING) -> Page:
 
     :param methods: Those that there are.
     """
-    text = b" or ".join(methods) + b" only\n"
-    return Page(text, status=405, headers=((b"Allow", b", ".join(methods)),))
+    allowed = b", ".join(methods)
+    text = b"allowed methods: %b\n" % allowed
+    return Page(text, status=405, headers=((b"Allow", allowed),))
 
 
 def see_other(path: bytes) -> Page:

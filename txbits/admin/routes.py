@@ -168,9 +168,9 @@ def why_forged(visit: Visit, tokens: FormTokens) -> str | None:
     request = visit.request
     (site, *_) = headers_of(request).get(b"sec-fetch-site", [b"none"])
     if site not in _OURS:
-        return "another site has caused this request"
+        return "another site caused this request"
     if request.method == b"POST" and not tokens.check(
         visit.form.get(TOKEN, ""), visit.caller
     ):
-        return "the form is not ours, or too old; load the page again"
+        return "the form is invalid or has expired; reload the page"
     return None

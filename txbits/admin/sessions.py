@@ -55,7 +55,7 @@ class SessionRecord:
     :ivar state: One of :data:`STATES`: as in the life of a session, where *releasing*
         stands for all states in which only the release is left to do.
     :ivar attempts: How often a server application was asked about it.
-    :ivar active: Whether a packet is being settled in it now.
+    :ivar active: Whether a packet of it is being processed now.
     """
 
     session: str
@@ -91,18 +91,18 @@ _NAMES = tuple(one.name for one in fields(SessionRecord))
 @frozen(kw_only=True)
 class SessionFilter:
     """
-    Which sessions to list. A session must fit everything that is not ``None``; what is
-    not known of it fits nothing.
+    Which sessions to list. A session must match everything that is not ``None``; an
+    unknown value matches nothing.
 
     :ivar directory: The mount; a trailing slash makes no difference.
     :ivar owner: The user; an empty string stands for anonymous ones.
     :ivar client: The address.
     :ivar scheme: The scheme.
     :ivar state: The state.
-    :ivar active: Whether a packet is being settled.
+    :ivar active: Whether a packet is being processed.
     :ivar idle: Seconds without progress, at least.
     :ivar text: Part of the session's id, destination, name of the file, owner or
-        client, in any case.
+        client, in upper or lower case.
     """
 
     directory: str | None = None
@@ -127,7 +127,7 @@ class SessionFilter:
 
     def takes(self, record: SessionRecord, now: float) -> bool:
         """
-        Whether a session fits.
+        Whether a session matches.
 
         :param now: The time, in seconds since the epoch.
         """
@@ -151,7 +151,7 @@ class SessionFilter:
         return any(wanted in one.casefold() for one in texts if one is not None)
 
     def takes_directory(self, mount: str) -> bool:
-        """Whether sessions of a directory can fit."""
+        """Whether sessions of a directory can match."""
         return self.directory is None or shown_mount(self.directory) == shown_mount(
             mount
         )
@@ -177,9 +177,9 @@ class SessionsPage:
     A page of a list of sessions.
 
     :ivar sessions: The sessions. There may be fewer than were asked for, or none, even
-        if there is a next page: a view looks at a limited number for each page.
+        if there is a next page: a view examines a limited number for each page.
     :ivar next: The cursor of the next page; ``None`` if this is the last.
-    :ivar faults: Lines that tell why sessions are missing.
+    :ivar faults: Lines that say why sessions are missing.
     """
 
     sessions: tuple[SessionRecord, ...] = field(converter=tuple[SessionRecord, ...])
@@ -205,7 +205,7 @@ class Purged(SessionsPage):
 
     :ivar sessions: The sessions that were cancelled, as they were before.
     :ivar next: The cursor of the next step; ``None`` if this was the last.
-    :ivar faults: Lines that tell why sessions that fit are left.
+    :ivar faults: Lines that say why matching sessions were not cancelled.
     """
 
 
@@ -213,7 +213,7 @@ class SessionsView(Protocol):
     """
     Shows open sessions, and ends them.
 
-    Its Deferreds fail with :class:`~txbits.errors.BackendError` if a store cannot tell.
+    Its Deferreds fail with :class:`~txbits.errors.BackendError` if a store fails.
     """
 
     def page(
@@ -226,7 +226,7 @@ class SessionsView(Protocol):
         List sessions, a page at a time.
 
         A session that is open from the first page to the last is on exactly one of
-        them, if it fits the filters all the time. Others may be on one.
+        them, if it matches the filters all the time. Other sessions may be missing.
 
         :param filters: Which sessions to list.
         :param cursor: ``next`` of the page before; ``None`` to begin.
@@ -264,10 +264,10 @@ class SessionsView(Protocol):
         limit: int = DEFAULT_LIMIT,
     ) -> Deferred[Purged]:
         """
-        Cancel all sessions that fit, a few at a time: call it until there is no next
+        Cancel all matching sessions, a few at a time: call it until there is no next
         step.
 
-        A session in which a packet is being settled is left, even if it fits.
+        A session of which a packet is being processed is skipped, even if it matches.
 
         :param filters: Which sessions; ``idle`` is required.
         :param operator: Who wants it, for the log.

@@ -198,7 +198,7 @@ class AdminRequests:
         if schemes := self._requests.offered(response):
             return f"the server answered {status}; it asks for {' or '.join(schemes)}"
         if status == 403:
-            return "the server answered 403: this user is no operator (admin-users)"
+            return "the server answered 403: this user is not in admin-users"
         if status in (200, 404, 405):
             where = self._server.socket or urlsplit(self._server.url).netloc
             return f"{printable(where)} is not the admin-listen of a txbits server"

@@ -123,12 +123,12 @@ class IPaged(Interface):
 @frozen(kw_only=True)
 class SessionDetails:
     """
-    What operators see of a session, as far as a listing has it. The attributes are
-    those of :class:`IUploadSession`, except for these:
+    The details of a session that operators see, as far as a listing has them. The
+    attributes are those of :class:`IUploadSession`, except for these:
 
     :ivar created: When the session was created, in seconds since the epoch; ``None`` if
         it is not recorded.
-    :ivar offset: ``None`` if the listing does not tell how many bytes are stored.
+    :ivar offset: ``None`` if the listing does not say how many bytes are stored.
     :ivar attempts: How often a server application was asked.
     :ivar answer: Its final answer, if there is one.
     """
@@ -151,34 +151,33 @@ class SessionDetails:
 class ISorted(Interface):
     """
     An optional ability of an :class:`IBackend`: it lists its sessions in the order of
-    their ids, beginning anywhere, for operators who look at one page after another.
+    their ids, from any position, so that operators can go from page to page.
 
-    Without it, each page takes a listing of the whole store, and does not tell what
-    :class:`SessionSummary` does not have.
+    Without it, each page requires a listing of the whole store, and has only what
+    :class:`SessionSummary` has.
     """
 
     def list_after(
         session_id: UUID | None, limit: int
     ) -> Deferred[tuple[Sequence[SessionDetails], UUID | None]]:
         """
-        List some sessions, and do not read their staged bytes.
+        List some sessions, without reading their staged bytes.
 
-        :param session_id: List those whose ids are greater than this; ``None`` to begin
+        :param session_id: List sessions with greater ids than this; ``None`` to begin
             with the lowest. There need not be such a session.
         :param limit: How many are listed at most.
         :returns: A Deferred that fires with the sessions, in the order of their ids,
-            and with the id to go on after, ``None`` if there are no more. The page may
-            be shorter than the limit, and even empty. A session that is there from the
-            first page on, and still is when the page is listed that its id is due on,
-            is on that page. The Deferred fails with
-            :class:`~txbits.errors.BackendError`.
+            and with the id to continue after, ``None`` if there are no more. The page
+            may be shorter than the limit, or even empty. A session that exists from
+            the first page until the page in which its id falls is on that page. The
+            Deferred fails with :class:`~txbits.errors.BackendError`.
         """
 
     def details_of(session_id: UUID) -> Deferred[SessionDetails]:
         """
-        Look at one session, like a list of them.
+        Look up one session, with the same details as in a list.
 
-        :returns: A Deferred that fires with what is known. It fails with
+        :returns: A Deferred that fires with its details. It fails with
             :class:`~txbits.errors.NoSuchSession` or
             :class:`~txbits.errors.BackendError`.
         """
@@ -198,11 +197,11 @@ class IShared(Interface):
 
 class IPartitioned(Interface):
     """
-    An optional ability of an :class:`IBackend`: several processes use its store, each
-    of which has the sessions that it has made.
+    An optional ability of an :class:`IBackend`: several processes use its store, and
+    each session belongs to one of them.
 
-    With several workers, a packet that reaches another process than its session's is
-    passed on to that one. A backend that is :class:`IShared` does not need this.
+    With several workers, a packet that reaches another process than the one that has
+    its session is passed on. A backend that is :class:`IShared` does not need this.
     """
 
     worker: Worker = Attribute(
@@ -210,11 +209,11 @@ class IPartitioned(Interface):
     )
 
     def new_id() -> UUID:
-        """Make the id of a session that this process is about to make."""
+        """Make the id for a session that this process is about to create."""
 
     def worker_of(session_id: UUID) -> int:
         """
-        Tell which process has a session, without looking it up.
+        Return which process has a session, from the id alone.
 
         :returns: The number of the process, if there is such a session.
         """
@@ -518,12 +517,12 @@ class ICleaning(Interface):
 
     def removed_counts() -> Mapping[str, int]:
         """
-        Tell how much was removed since the start. It may be called at any time.
+        Return how much was removed since the start. It may be called at any time.
 
         :returns: The counts by kind: ``"close"`` for closes that were forgotten,
             ``"claim"`` for claims, ``"stray"`` for files or objects that belonged to
-            no session, ``"upload"`` for multipart uploads of a store that nobody
-            completes. A kind that a backend does not have is missing.
+            no session, ``"upload"`` for abandoned multipart uploads. A kind that a
+            backend does not have is missing.
         """
 
 

@@ -258,19 +258,19 @@ class IRemembering(Interface):
 
 class IRelayable(IRemembering):
     """
-    Optional: an authenticator whose logins hold at all workers of a service.
+    Optional: an authenticator whose logins are valid at all workers of a service.
 
     A worker that passes a request on to another one tells it who has logged in on the
-    connection of the client, so that the client need not do that once more.
+    connection of the client, so that the client need not log in again.
     """
 
     def login_of(connection: MutableMapping[Any, Any]) -> object | None:
         """
-        Tell who has logged in on a connection.
+        Return who has logged in on a connection.
 
         :param connection: See :attr:`Credentials.connection`.
-        :returns: What :meth:`take_login` needs, as JSON can write it; ``None`` if
-            nobody has.
+        :returns: What :meth:`take_login` needs, as values that JSON can represent;
+            ``None`` if nobody has.
         """
 
     def take_login(connection: MutableMapping[Any, Any], login: Any) -> None:

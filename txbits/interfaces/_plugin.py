@@ -31,7 +31,7 @@ class BackendContext:
         process.
     :ivar creates_root: Whether the backend may create a directory for its files that
         does not exist.
-    :ivar worker: Which of the processes this is that use the store at the same time.
+    :ivar worker: Which of the processes that use the store at the same time this is.
         There is more than one only for backends that are
         :class:`~txbits.interfaces.IShared` or
         :class:`~txbits.interfaces.IPartitioned`.

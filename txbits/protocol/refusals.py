@@ -299,7 +299,8 @@ WORKER_UNAVAILABLE = Refusal(
     503,
     HResult.ERROR_BUSY,
     "the worker that has the session does not answer",
-    "None needed if it was restarted: the client tries again. Otherwise, see the log.",
+    "None needed if the worker was restarted: the client tries again. Otherwise, see "
+    "the log.",
 )
 INTERNAL_ERROR = Refusal(
     "internal-error",

@@ -367,7 +367,7 @@ KEYS = (
     ),
     Key(
         "workers", Configuration, Workers(),
-        "Number of processes that serve, or auto for one for each usable CPU.",
+        "Number of worker processes, or auto for one for each usable CPU.",
     ),
     Key(
         "max-connections", Limits, Number("a whole number of connections"),

@@ -183,8 +183,12 @@ def _keep(
 
 
 def _of_the_server(old: Configuration, new: Configuration) -> list[str]:
-    """Make lines for the changed settings of the server, which require a restart."""
-    where, lines = new.listen_from, []
+    """
+    Make lines for the changed settings of the server, which require a restart.
+
+    Only the file can have changed them: a command line stays as it is.
+    """
+    where, lines = f"{new.path}: ", []
     if new.listen != old.listen:
         lines.append(f"{where}listen: still {', '.join(old.listen)}")
     if new.workers != old.workers:
@@ -192,8 +196,7 @@ def _of_the_server(old: Configuration, new: Configuration) -> list[str]:
     if new.log_format != old.log_format:
         lines.append(f"{where}log-format: still {old.log_format or 'text'}")
     if new.admin_listen != old.admin_listen:
-        admin_from = (old if new.admin_listen is None else new).admin_from
-        lines.append(f"{admin_from}admin-listen: still {old.admin_listen or 'none'}")
+        lines.append(f"{where}admin-listen: still {old.admin_listen or 'none'}")
     for attribute in fields(type(old.limits)):
         value = getattr(old.limits, attribute.name)
         if getattr(new.limits, attribute.name) != value:

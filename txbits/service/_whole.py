@@ -42,7 +42,7 @@ _READING = ("page", "get")
 
 #: What is wrong with a worker that does not accept connections, and with one that has
 #: not answered in time.
-NOT_RUNNING = "does not run"
+NOT_RUNNING = "is not running"
 NO_ANSWER = "does not answer"
 
 # If it fails to answer, its log has the traceback.
@@ -50,7 +50,7 @@ _FAILURES: dict[type[Exception], str] = {
     ConnectionLost: NOT_RUNNING,
     TimeoutError: NO_ANSWER,
     InvalidSetting: "is not ready",
-    PeerFailed: "cannot answer; the log tells why",
+    PeerFailed: "failed to answer; see the log",
 }
 
 

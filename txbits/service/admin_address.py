@@ -17,11 +17,11 @@ _REACHED = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 def admin_endpoint(config: str) -> str:
     """
-    Tell how to connect to the operator's listener.
+    Find out how to connect to the operator's listener.
 
     :param config: The settings file of the server. This reads it, which blocks.
     :returns: A client endpoint of Twisted.
-    :raises InvalidSetting: With one line, if the settings do not tell.
+    :raises InvalidSetting: With one line, if the settings do not say.
     """
     endpoint = from_file(config).admin_listen
     if endpoint is None:
@@ -42,7 +42,7 @@ def admin_endpoint(config: str) -> str:
             host = "::1"
         return f"tcp:host={_escaped(host)}:port={port}"
     raise InvalidSetting(
-        f"{config}: admin-listen: {endpoint} does not tell how to connect; use "
+        f"{config}: admin-listen: {endpoint} does not say how to connect; use "
         "--admin with unix:PATH, tcp:host=HOST:port=PORT or tls:host=HOST:port=PORT"
     )
 

@@ -33,7 +33,7 @@ _MOST_ROUNDS = 10
 #: A client, or an operator, wants it.
 CLOSE = Reason("close", "discarded by Close-Session")
 CANCEL = Reason("cancel", "cancelled")
-OPERATOR = Reason("operator", "cancelled as operator")
+OPERATOR = Reason("operator", "cancelled")
 
 #: It ends by itself.
 DISABLED = Reason("disabled", "uploads are disabled")
@@ -268,7 +268,7 @@ async def _cancel(active: ActiveSessions, session: Session, reason: Reason) -> N
         raise NoSuchSession("the file was published already")
     log_format = f"session {{session}} released with {_amount(fields)}, {{reason}}"
     if caller is not None:
-        log_format += " by {who}"
+        log_format += " by operator {who}" if caller.is_operator else " by {who}"
         if caller.is_operator:
             fields["operator"] = caller.user
     _log.info(

@@ -41,9 +41,9 @@ class OpenSession:
     :ivar client: The address that the last packet came from, if it came to this
         process, like the rest.
     :ivar scheme: How its sender was authenticated.
-    :ivar rate: Bytes per second of the Fragment that is arriving, or that arrived last
-        if that was a few seconds ago.
-    :ivar is_active: Whether a packet is being settled in it.
+    :ivar rate: Bytes per second of the Fragment that is arriving, or that arrived
+        within the last few seconds.
+    :ivar is_active: Whether a packet of it is being processed.
     """
 
     session_id: UUID
@@ -92,7 +92,7 @@ async def open_session(
     Look at one session.
 
     :raises NoSuchSession: If there is none.
-    :raises BackendError: If that cannot be told.
+    :raises BackendError: If the store fails.
     :raises ServerStopping: If the server is stopping.
     """
     active.require_running()
@@ -106,10 +106,10 @@ async def open_session(
 
 def busiest(active: ActiveSessions, most: int) -> list[OpenSession]:
     """
-    Tell in which sessions bytes arrive, or have arrived within the last seconds.
+    Find the sessions in which bytes arrive, or have arrived within the last seconds.
 
-    :param most: How many to tell of, at most.
-    :returns: The sessions, those first in which most bytes arrive a second.
+    :param most: How many are returned at most.
+    :returns: The sessions, the busiest first.
     """
     now = active.clock.seconds()
     rated = [

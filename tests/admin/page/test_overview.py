@@ -138,7 +138,7 @@ class OverviewTests(PageCase):
         self.sessions.most_looked_at = 1
         found = self.read("/?text=nothing")
         self.assertEqual(self.sessions.listings, 10)
-        self.assertIn("None among these.", found.text)
+        self.assertIn("None on this page.", found.text)
         self.assertIn("/?text=nothing&cursor=10", [a["href"] for a in found.of("a")])
 
     def test_filters_choose_sessions(self):
@@ -348,7 +348,7 @@ class EventTests(PageCase):
     def test_a_cursor_that_is_none_shows_none(self):
         peer = self.stream("?cursor=x")
         self.round()
-        self.assertIn(b"None among these.", peer.received())
+        self.assertIn(b"None on this page.", peer.received())
 
     def test_a_stream_too_many_is_refused(self):
         for _ in range(MOST_STREAMS):

@@ -270,10 +270,10 @@ class SessionTests(RenderingCase):
             (self.sessions(), "No session is open."),
             (
                 self.sessions(filters=SessionFilter(owner="x")),
-                "No open session fits.",
+                "No open session matches.",
             ),
-            (self.sessions(next="5"), "None among these. Next page"),
-            (self.sessions(is_first=False), "None among these. First page"),
+            (self.sessions(next="5"), "None on this page. Next page"),
+            (self.sessions(is_first=False), "None on this page. First page"),
         ):
             self.assertEqual(self.text(element), words)
 
@@ -334,7 +334,7 @@ class SessionTests(RenderingCase):
             "2.0 KiB/s",
             "receiving",
             "2027-01-15 07:58:20 UTC",
-            "Questions to the application 3",
+            "Requests to the application 3",
         ):
             self.assertIn(words, text)
 

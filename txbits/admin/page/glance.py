@@ -42,9 +42,9 @@ class DirectoryState:
     :ivar mount: Where it is mounted.
     :ivar backend: The description of its backend.
     :ivar enabled: Whether it accepts uploads.
-    :ivar troubles: What its backend fails to do, in a few words each.
+    :ivar troubles: What its backend currently fails to do, in a few words each.
     :ivar sessions: How many sessions are open.
-    :ivar staged: How many bytes these stage or are going to.
+    :ivar staged: How many bytes these stage or will stage.
     :ivar published: How many bytes were published since the start.
     :ivar errors: How often the backend has failed since the start.
     """
@@ -81,7 +81,7 @@ class ProcessState:
     :ivar started: When it was started, in seconds since the epoch.
     :ivar connections: How many connections of clients there are.
     :ivar turned_away: How many were turned away since the start.
-    :ivar delay: By how many seconds calls of its reactor were late lately.
+    :ivar delay: By how many seconds calls of its reactor were recently late.
     """
 
     name: str
@@ -141,7 +141,7 @@ class Glance:
 
 def merged(glances: Sequence[Glance]) -> Glance:
     """
-    Put together what several processes of one server have gathered.
+    Merge what several processes of one server have gathered.
 
     :param glances: One of each process, at least one.
     """

@@ -48,7 +48,7 @@ _STATE_WORDS = {
 
 
 def state_words(state: str | None) -> str:
-    """What a state of a session is called."""
+    """The words for a state of a session."""
     return "unknown" if state is None else _STATE_WORDS.get(state, state)
 
 
@@ -75,7 +75,7 @@ class Listing:
     Sessions to show.
 
     :ivar sessions: The sessions.
-    :ivar filters: What they fit.
+    :ivar filters: The filters that they match.
     :ivar is_first: Whether these are the first.
     :ivar next: The cursor of those that follow, if any do.
     :ivar faults: Why some are missing.
@@ -178,11 +178,11 @@ class Sessions(Element):
         if listing.sessions:
             return ""
         if not listing.is_first or listing.next is not None:
-            line = "None among these."
+            line = "None on this page."
         elif listing.filters == SessionFilter():
             line = "No session is open."
         else:
-            line = "No open session fits."
+            line = "No open session matches."
         return tag.fillSlots(line=line)
 
     @renderer
@@ -260,7 +260,7 @@ def _facts(record: SessionRecord) -> dict[str, str]:
     owner, rate = record.owner, record.rate
     return {
         "Session": record.session,
-        "Name at the client": shown(record.file_name or ""),
+        "Client's file name": shown(record.file_name or ""),
         "Owner": "anonymous" if owner is None else shown(owner),
         "Authenticated by": shown(record.scheme or ""),
         "Address": shown(record.client or ""),
@@ -269,7 +269,7 @@ def _facts(record: SessionRecord) -> dict[str, str]:
         "State": state_words(record.state),
         "Created": "" if record.created is None else moment(record.created),
         "Last progress": moment(record.last_progress),
-        "Questions to the application": number(record.attempts or 0),
+        "Requests to the application": number(record.attempts or 0),
     }
 
 

@@ -93,7 +93,7 @@ class Query:
 
     @classmethod
     def of(cls, said: Mapping[str, str]) -> Query:
-        """Read the fields of the form. What is none of its choices is left out."""
+        """Read the fields of the form, and ignore values that it does not offer."""
         state = said.get("state")
         idle = said.get("idle", "")
         return cls(
@@ -127,7 +127,7 @@ class OperatorPage:
     The operator's page.
 
     :param glance: Gathers what is going on.
-    :param sessions: Lists the sessions, and ends them.
+    :param sessions: Lists and cancels the sessions.
     :param tokens: Makes the tokens of forms.
     :param clock: The steady clock.
     :param host: The name of the machine.
@@ -206,7 +206,7 @@ class OperatorPage:
         except NoSuchSession:
             return await self._no_session()
         except _FAILURES as error:
-            lines = ["Something of it is left. Cancel it again.", str(error)]
+            lines = ["Part of it is left. Cancel it again.", str(error)]
             return await self._message("The session was not cancelled", lines, 503)
         return see_other(f"/?gone={record.session}".encode())
 

@@ -31,7 +31,7 @@ from txbits.sessions.naming import shown
 #: The files of this package.
 FOLDER = files("txbits.admin.page")
 
-#: Stands for all sessions in which a packet is being settled, among the states.
+#: Stands for all sessions of which a packet is being processed, among the states.
 ACTIVE = "active"
 
 

@@ -134,7 +134,7 @@ class Sampler:
             self._loop.stop()
 
     def rates(self) -> Rates:
-        """What the samples say."""
+        """What happened within the last hour, by the samples."""
         columns = zip(*self._samples, strict=True)
         return Rates(INTERVAL, *(tuple(column) for column in columns))
 

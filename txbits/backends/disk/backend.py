@@ -115,8 +115,7 @@ class DiskBackend:
 
     :ivar root: The directory. One server at a time uses it, or the workers of one.
     :ivar worker: Which of the processes that use the directory this one is. It has the
-        sessions that it makes, and takes over those that workers who are no more have
-        left.
+        sessions that it creates, and takes over those of workers that no longer exist.
 
     :param reactor: The steady clock; results of threads arrive through it.
     :param fsync: When bytes are made to survive a system crash: ``"close"`` (before
@@ -134,8 +133,8 @@ class DiskBackend:
         :func:`txbits.backends.disk._boot.this_boot`.
     :param create: Whether to create *root*, and its parents, if it is missing. If not,
         the start fails then: the volume with the uploads may not be mounted.
-    :param patience: For how many seconds a start waits for the locks of a process that
-        uses *root*: one that was killed may take a moment to end.
+    :param patience: How many seconds the start waits for the locks of another process
+        that uses *root*: a killed process may take a moment to end.
     """
 
     root: str = field(converter=_absolute)
@@ -228,7 +227,7 @@ class DiskBackend:
             self._log_file_system(self._staging.file_system)
         if adopted := self._partition.adopted:
             _log.info(
-                "{root}: goes on with the sessions of slots {slots}, which other "
+                "{root}: continuing the sessions of slots {slots}, which other "
                 "workers have left",
                 root=self.root,
                 slots=", ".join(map(str, adopted)),

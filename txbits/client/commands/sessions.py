@@ -1,8 +1,8 @@
 """
-``txbits sessions``: looks at the open sessions of a server, and ends them.
+``txbits sessions``: lists, shows and cancels the open sessions of a server.
 
-It is for the operator of a server, and speaks with the server's ``admin-listen``. Only
-to find that in the settings file of a server, it imports the server.
+It is for the operator of a server, and connects to the server's ``admin-listen``. It
+imports the server only to find that in the settings file of the server.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "list",
         _list,
         "list open sessions",
-        "List the open sessions that fit all filters. If the output is no terminal, "
-        "columns are separated by tabs.",
+        "List the open sessions that match all filters. If the output is not a "
+        "terminal, columns are separated by tabs.",
     )
     _add_filters(listing)
     _add_common(listing, "print an array of objects")
@@ -81,7 +81,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "show",
         _show,
         "show a session",
-        "Show everything that the server knows of a session.",
+        "Show all details of a session.",
     )
     showing.add_argument(
         "session", metavar="SESSION", type=_types.session, help="session ID"
@@ -91,8 +91,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "cancel",
         _cancel,
         "cancel sessions",
-        "Cancel sessions, and delete their data on the server. Their clients have to "
-        "upload the files again.",
+        "Cancel sessions, and delete their data on the server. Their clients then have "
+        "to upload the files again.",
     )
     cancelling.add_argument(
         "sessions",
@@ -130,12 +130,12 @@ def _add_filters(parser: argparse.ArgumentParser, *, is_purge: bool = False) -> 
     add = group.add_argument
     add("--directory", metavar="MOUNT", help="in this virtual directory")
     add("--owner", metavar="NAME", help="of this user; '' for anonymous users")
-    add("--client", metavar="ADDRESS", help="whose last packet came from there")
+    add("--client", metavar="ADDRESS", help="whose last packet came from this address")
     add("--state", metavar="STATE", help="in this state, such as receiving")
     add(
         "--text",
         metavar="TEXT",
-        help="with this in the ID, destination, file name, owner or client",
+        help="with this text in the ID, destination, file name, owner or client",
     )
     if not is_purge:
         add("--active", action="store_true", help="with a packet in progress")
@@ -143,7 +143,7 @@ def _add_filters(parser: argparse.ArgumentParser, *, is_purge: bool = False) -> 
             "--older-than",
             metavar="DURATION",
             type=_types.duration,
-            help=f"without progress for so long: {DURATIONS}",
+            help=f"without progress for this long: {DURATIONS}",
         )
 
 
@@ -159,7 +159,7 @@ def _add_common(parser: argparse.ArgumentParser, json_help: str) -> None:
     group.add_argument(
         "--admin",
         metavar="ENDPOINT",
-        help="where its admin-listen is reached: unix:/run/txbits/admin, "
+        help="endpoint of its admin-listen: unix:/run/txbits/admin, "
         "tcp:host=HOST:port=PORT or tls:host=HOST:port=PORT",
     )
     add_connection_options(parser, has_proxies=False)
@@ -299,8 +299,9 @@ async def _tell_all(
     if options.json and not count:
         write(context.out, "[]\n")
     elif is_purge and not options.json:
+        sessions = "session" if count == 1 else "sessions"
         would = "would be " if options.dry_run else ""
-        context.say(f"{count:,} sessions {would}cancelled")
+        context.say(f"{count:,} {sessions} {would}cancelled")
     elif not (count or options.json or status):
         context.say("no open sessions")
     return status
@@ -427,8 +428,8 @@ def _in_words(found: Mapping[str, Any]) -> str:
 COMMAND = Command(
     name="sessions",
     help="list, show and cancel the open sessions of your server",
-    description="Look at the open sessions of a server, and cancel some. This is for "
-    "the operator of the server, and needs its admin-listen.",
+    description="List, show and cancel the open sessions of a server. This is for the "
+    "operator of the server, and requires its admin-listen setting.",
     arguments=_arguments,
     perform=_perform,
 )

@@ -1,8 +1,8 @@
 """
 The supervisor: opens the sockets, and keeps a number of workers running.
 
-It serves nothing itself, so that there is little that could end it. Each worker that
-ends has a successor, with the settings in effect; a reload changes all workers or none.
+It serves nothing itself, so there is little that could end it. It replaces each worker
+that ends, with the settings in effect; a reload changes all workers or none.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Openable:
             await maybeDeferred(port.stopListening)
             raise InvalidSetting(
                 f"{self.listener.where}: several workers cannot share an endpoint of "
-                "this kind; use another one, or one worker"
+                "this kind; use another kind, or set workers to 1"
             )
         return self.reactor.opened[0]
 
@@ -277,7 +277,7 @@ class Supervisor(LoggedService):
         """
         admin = None
         if self.admin is not None:
-            admin = await self.admin.open()
+            admin = await self._open(self.admin)
             self._others.append(admin)
             admin.startListening()
             _log.info(
@@ -375,7 +375,7 @@ class Supervisor(LoggedService):
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _send_elsewhere(self, number: int) -> None:
-        """Let other workers get the connections of one that is away for long."""
+        """Let other workers get the connections of one that is long in starting."""
         for sockets in self._listening:
             try:
                 sockets.reopen(number)
@@ -496,10 +496,10 @@ class Supervisor(LoggedService):
 
     def _kill_silent(self) -> None:
         """
-        Kill workers that do not answer any more.
+        Kill workers that no longer answer.
 
-        They keep clients waiting that others could serve, and all who wait for an
-        answer of all workers, such as a reload.
+        They keep clients waiting that others could serve, and everything that needs the
+        answers of all workers, such as a reload.
         """
         for member in self._running:
             member.silence = 0 if member.look() else member.silence + 1
@@ -527,7 +527,7 @@ class Supervisor(LoggedService):
         )
         figures = f"{sessions} sessions open, {connections} connections"
         return "; ".join(
-            [f"{len(running)} of {self.count} workers run", figures, *obstacles]
+            [f"{len(running)} of {self.count} workers running", figures, *obstacles]
         )
 
     def _kill_all(self) -> None:
@@ -606,7 +606,7 @@ class Supervisor(LoggedService):
 
 
 #: What the log says if a worker dies before the service has started.
-_DIED = "worker {} {} before it had started; the log may tell why"
+_DIED = "worker {} {} before it started; see the log"
 
 
 def _is_in_use(error: InvalidSetting) -> bool:

@@ -42,7 +42,7 @@ class Watch:
     :param count: How many workers there are to be.
     :param members: Returns the latest process of each, by number.
     :param has_metrics: Whether somebody may want to read the metrics.
-    :param changed: Is called when what workers say of themselves has changed.
+    :param changed: Called when the reports of the workers have changed.
     """
 
     _reactor: Any
@@ -96,8 +96,8 @@ class Watch:
         """
         Ask all for their metrics.
 
-        :returns: A Deferred that fires with those of the whole service. Where a worker
-            does not answer in time, the last ones that it has told count.
+        :returns: A Deferred that fires with those of the whole service. If a worker
+            does not answer in time, its last ones are used.
         """
         await self.ask()
         assert self._totals is not None  # noqa: S101 - only those who have it ask
@@ -159,9 +159,9 @@ class Watch:
 
     def obstacles(self, number: int) -> list[str]:
         """
-        Tell why other workers than one would refuse uploads.
+        Return why workers would refuse uploads, except for one worker.
 
-        :param number: That one.
+        :param number: The number of that worker, which knows its own reasons.
         """
         found = self._obstacles()
         return [

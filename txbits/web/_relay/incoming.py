@@ -54,7 +54,8 @@ _NO_LIMITS = Limits(
 
 class RelayedChannel(StreamingChannel):
     """
-    A relay connection, which tells what is known of the connection of the client.
+    A relay connection, which presents the properties of the client's connection as its
+    own.
 
     :ivar client: The connection of the client.
     """

@@ -36,7 +36,7 @@ _IP_ADDRESSES = {"4": IPv4Address, "6": IPv6Address}
 @frozen
 class Client:
     """
-    The connection of a client, as the worker knows it that it has reached.
+    The connection of a client, as known to the worker that accepted it.
 
     :ivar address: The address of the client.
     :ivar host: The address that it has connected to.

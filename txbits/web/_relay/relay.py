@@ -1,6 +1,6 @@
 """
-The side of relay connections that has the clients: it passes requests on, and answers
-with what comes back.
+The side of relay connections that has the clients: it passes requests on, and passes
+the answers back.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ class Logins(Protocol):
 
     @property
     def remembers(self) -> bool:
-        """Whether a login on a connection holds for later requests."""
+        """Whether a login on a connection is valid for later requests."""
         ...
 
     def logins_of(self, request: Request) -> Sequence[tuple[int, object]]:
-        """Tell who has logged in on the connection of a request."""
+        """Return who has logged in on the connection of a request."""
         ...
 
 
@@ -114,17 +114,16 @@ class Lines:
 
 class Relay:
     """
-    Passes requests on to the worker that has their session, and takes those that other
-    workers pass on.
+    Passes requests on to the worker that has their session, and receives those that
+    other workers pass on.
 
     :param worker: Which worker this is.
     :param paths: The Unix socket of each worker, in their order. Only the user that
         runs the service may reach them.
-    :param secret: At least 16 random bytes that the workers of the service have in
-        common, and nobody else.
+    :param secret: At least 16 random bytes that only the workers of the service know.
     :param reactor: The reactor.
-    :raises ValueError: If the paths or the secret cannot be right.
-    :ivar site: The site of what other workers pass on, when it listens.
+    :raises ValueError: If the number of paths is wrong, or the secret too short.
+    :ivar site: The site that serves what other workers pass on, once it listens.
     :ivar passed_on: How many requests were passed on to other workers.
     """
 
@@ -157,7 +156,7 @@ class Relay:
         self, request: Request, backend: IBackend, session_id: UUID
     ) -> int | None:
         """
-        Tell where a request has to be passed on to.
+        Find the worker to which a request has to be passed on.
 
         :param request: The request.
         :param backend: The backend of the directory that it has reached.
@@ -175,7 +174,8 @@ class Relay:
 
     def keep_logins_apart(self, request: Request) -> None:
         """
-        See to it that other workers do not take a client for who it was before.
+        Make other workers forget an earlier login of a client that sends new
+        credentials.
 
         Called for requests that are not passed on, where logins are remembered.
         """
