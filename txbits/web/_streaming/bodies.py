@@ -133,6 +133,11 @@ class StreamingBody:
         self._flow()
 
     @property
+    def is_chunked(self) -> bool:
+        """Whether it is sent in chunks, and its length is not known before its end."""
+        return self._length is None
+
+    @property
     def can_be_drained(self) -> bool:
         """
         Whether the rest is short enough to read and discard.
