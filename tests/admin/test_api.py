@@ -96,6 +96,8 @@ class ListTests(APICase):
             (b"limit=501", "limit: must"),
             (b"limit=" + b"9" * 5000, "limit: must"),
             (b"limit=%D9%A1", "limit: must"),
+            (b"limit=0000000019999", "limit: must"),
+            (b"limit=000000001" + b"0" * 5000, "limit: must"),
         ):
             self.assertIn(words, self.error(URL + b"?" + query, 400))
 

@@ -226,9 +226,15 @@ class RouteTests(RouteCase):
         self.get(b"/things?a=1&b=%C3%A4+x&a=2&c=")
         self.assertEqual(self.visits[0].query, {"a": "2", "b": "\xe4 x", "c": ""})
 
-    def test_a_query_with_too_many_fields_is_none(self):
-        self.get(b"/things?" + b"&".join(b"a%d=1" % n for n in range(51)))
-        self.assertEqual(self.visits[0].query, {})
+    def test_too_many_fields_are_refused(self):
+        fields = b"&".join(b"a%d=1" % n for n in range(51))
+        for response in (
+            self.get(b"/things?" + fields),
+            self.post(b"/things/a/parts/b", fields),
+        ):
+            self.assertEqual(response.status, 400)
+            self.assertEqual(response.body, b"more than 50 fields\n")
+        self.assertEqual(self.visits, [])
 
     def test_head_is_answered_like_get(self):
         peer = self.peer()

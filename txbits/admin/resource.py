@@ -19,6 +19,7 @@ from txbits._deferreds import begun
 from txbits.admin.pages import READING, MakePage, Page, not_allowed, write
 from txbits.admin.routes import (
     Route,
+    TooManyFields,
     Visit,
     form_of,
     names_this_machine,
@@ -132,6 +133,8 @@ class AdminResource(Resource):
             else:
                 caller = await operators.admit(request, caller, self._origins)
             page = await self._page(request, caller)
+        except TooManyFields as error:
+            page = Page(f"{error}\n".encode(), status=400)
         except (
             AccessDenied,
             BackendError,

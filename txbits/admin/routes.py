@@ -111,14 +111,26 @@ class Route:
         return (*allowed, b"HEAD") if b"GET" in allowed else tuple(allowed)
 
 
+class TooManyFields(ValueError):
+    """A query or a form has more fields than any of ours; the text may be shown."""
+
+
 def query_of(request: Request) -> dict[str, str]:
-    """Read the query of a request."""
+    """
+    Read the query of a request.
+
+    :raises TooManyFields: If it has too many.
+    """
     _, _, query = request.uri.partition(b"?")
     return _fields(query)
 
 
 def form_of(request: Request) -> dict[str, str] | None:
-    """Read the form that a request carries; ``None`` if it carries none."""
+    """
+    Read the form that a request carries; ``None`` if it carries none.
+
+    :raises TooManyFields: If it has too many.
+    """
     (kind, *_) = headers_of(request).get(b"content-type", [b""])
     if kind.partition(b";")[0].strip().lower() != _FORM:
         return None
@@ -138,7 +150,8 @@ def _fields(text: bytes) -> dict[str, str]:
             )
         )
     except ValueError:
-        return {}
+        # Without all of its filters, a query would fit more than it should.
+        raise TooManyFields(f"more than {_MOST_FIELDS} fields") from None
 
 
 def names_this_machine(request: Request) -> bool:
