@@ -21,6 +21,7 @@ from txbits.admin.routes import (
     Route,
     TooManyFields,
     Visit,
+    comes_from_elsewhere,
     form_of,
     names_this_machine,
     query_of,
@@ -132,6 +133,8 @@ class AdminResource(Resource):
                     )
             else:
                 caller = await operators.admit(request, caller, self._origins)
+            if comes_from_elsewhere(request):
+                raise Forged("another site has caused this request")
             page = await self._page(request, caller)
         except TooManyFields as error:
             page = Page(f"{error}\n".encode(), status=400)
