@@ -173,5 +173,10 @@ class SessionsAPI:
         filters, cursor, limit = _asked(visit.query)
         if filters.idle is None:
             raise InvalidQuery("idle: required, such as idle=7d")
+        for name, value in visit.query.items():
+            if not value and name != "owner":
+                # Otherwise a variable of a script that is not set would let more
+                # sessions be cancelled.
+                raise InvalidQuery(f"{name}: must not be empty")
         purged = await self._view.purge(filters, visit.caller, cursor, limit)
         return json_page(purged.as_json())
