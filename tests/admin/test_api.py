@@ -96,6 +96,8 @@ class ListTests(APICase):
             (b"limit=501", "limit: must"),
             (b"limit=" + b"9" * 5000, "limit: must"),
             (b"limit=%D9%A1", "limit: must"),
+            (b"limit=0000000019999", "limit: must"),
+            (b"limit=000000001" + b"0" * 5000, "limit: must"),
         ):
             self.assertIn(words, self.error(URL + b"?" + query, 400))
 
@@ -157,6 +159,14 @@ class PurgeTests(APICase):
         for query in (b"", b"?owner=x", b"?idle="):
             words = self.error(URL + query, 400, b"DELETE")
             self.assertEqual(words, "idle: required, such as idle=7d")
+
+    def test_an_empty_filter_cancels_nothing(self):
+        for name in ("directory", "client", "scheme", "state", "active", "text"):
+            words = self.error(URL + f"?idle=0&{name}=".encode(), 400, b"DELETE")
+            self.assertEqual(words, f"{name}: must not be empty")
+        self.assertEqual(self.view.cancelled, [])
+        said = self.send(URL + b"?idle=0&owner=", b"DELETE")
+        self.assertEqual(said["sessions"], [])
 
     def test_a_filter_with_a_typing_error_cancels_nothing(self):
         self.error(URL + b"?idle=0&ownr=x", 400, b"DELETE")

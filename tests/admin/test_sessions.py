@@ -5,6 +5,7 @@ Views of open sessions: of a directory, of several views, and of another process
 from __future__ import annotations
 
 import json
+from base64 import urlsafe_b64encode
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -277,7 +278,11 @@ class CombinedTests(ViewCase):
         self.assertRegex(page.next, "^[A-Za-z0-9_-]+$")
 
     def test_other_cursors_are_told(self) -> None:
-        for cursor in ("x", "\u00e4", "", "WzFd", "WyJhIiwgMV0", "bnVsbA", "e30"):
+        deep = urlsafe_b64encode(b"[" * 30_000).decode()
+        for cursor in (
+            *("x", "\u00e4", "", "WzFd", "WyJhIiwgMV0", "bnVsbA", "e30"),
+            deep.rstrip("="),
+        ):
             self.failureResultOf(self.combined.page(EVERYTHING, cursor), InvalidCursor)
 
     def test_a_list_goes_on_when_views_come_and_go(self) -> None:

@@ -99,16 +99,18 @@ class UploadTests(RelayCase):
             {("short",): b"abc", ("empty",): b"", ("chunked",): DATA},
         )
 
-    async def test_body_without_a_coding_that_says_so(self) -> None:
+    async def test_bodies_that_are_said_not_to_be_encoded(self) -> None:
         session_id = await self.create()
         client = await self.connect()
-        whole = fragment(session_id, 0, DATA, LONG)
-        whole = whole.replace(b"\r\n", b"\r\nTransfer-Encoding: identity\r\n", 1)
-        ack = await client.ask(whole)
-        self.assertEqual(ack["BITS-Received-Content-Range"], str(LONG))
-        ack = await client.ask(packet(b"Close-Session", session_id))
+        inner = packet(b"Cancel-Session", session_id)
+        for first, data in ((0, b"abc"), (3, inner)):
+            ack = await client.ask(
+                fragment(session_id, first, data, 9999, transfer_encoding=b"identity")
+            )
+            self.assertEqual(ack["BITS-Received-Content-Range"], str(first + len(data)))
+        self.assertEqual(self.there.held(), b"abc" + inner)
+        ack = await client.ask(packet(b"Ping", session_id))
         self.assertEqual(ack.status, 200)
-        self.assertEqual(self.there.memory.files, {("a", "b.txt"): DATA})
 
     async def test_requests_that_were_sent_ahead_are_answered_in_order(self) -> None:
         session_id = await self.create()

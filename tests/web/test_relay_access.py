@@ -185,6 +185,28 @@ class LoginTests(RelayCase):
                 await self.status(client, fragment(session_id, 1, b"a", 9)), 200
             )
 
+    async def test_login_is_told_for_the_first_request_only(self) -> None:
+        session_id = await self.create(authorization=self.token(b"alice"))
+        address = self.here.port.getHost()
+        login = [(0, ["alice", "EXAMPLE.TEST", None])]
+        for first, status in (
+            # It is refused before anyone looks who sends it. What follows may be for
+            # another directory, with other schemes.
+            (packet(b"Fragment", session_id), 401),
+            (packet(b"Ping"), 200),
+        ):
+            endpoint = UNIXClientEndpoint(reactor, self.paths[1])
+            client: Client = await endpoint.connect(Factory.forProtocol(Client))
+            self.clients.append(client)
+            client.transport.write(
+                Known(address, address, logins=login).opening(SECRET)
+            )
+            await self.until(lambda client=client: client.data)
+            del client.data[:1]
+            await client.ask(first)
+            data = fragment(session_id, 0, b"a", 9)
+            self.assertEqual(await self.status(client, data), status)
+
     async def test_login_of_several_steps(self) -> None:
         session_id = await self.create(authorization=self.token(b"alice"))
         client = await self.connect()

@@ -5,6 +5,7 @@ The JSON interface below ``/api/``; see docs/reference/sessions-api.md.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from functools import wraps
 from typing import Any
@@ -33,6 +34,8 @@ _JSON = b"application/json"
 #: Seconds after which to try again when the store fails.
 _RETRY_AFTER = 30
 
+_LIMIT = re.compile("[0-9]{1,9}")
+
 _FLAGS = {"true": True, "false": False}
 
 
@@ -41,9 +44,11 @@ class InvalidQuery(ValueError):
 
 
 def _number(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MOST_LIMIT):
+    # Not what has more digits, of which int() takes only so many.
+    number = int(text) if _LIMIT.fullmatch(text) else 0
+    if not 1 <= number <= MOST_LIMIT:
         raise InvalidQuery(f"limit: must be a number from 1 to {MOST_LIMIT}")
-    return int(text)
+    return number
 
 
 def filters_of(query: Mapping[str, str]) -> SessionFilter:
@@ -168,5 +173,10 @@ class SessionsAPI:
         filters, cursor, limit = _asked(visit.query)
         if filters.idle is None:
             raise InvalidQuery("idle: required, such as idle=7d")
+        for name, value in visit.query.items():
+            if not value and name != "owner":
+                # Otherwise a variable of a script that is not set would let more
+                # sessions be cancelled.
+                raise InvalidQuery(f"{name}: must not be empty")
         purged = await self._view.purge(filters, visit.caller, cursor, limit)
         return json_page(purged.as_json())

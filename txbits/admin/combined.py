@@ -146,7 +146,7 @@ def _read(cursor: str) -> tuple[str, str | None]:
     try:
         said = urlsafe_b64decode(cursor.encode("ascii") + b"==")
         name, inner = json.loads(said)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise InvalidCursor("the cursor is not valid") from None
     if not isinstance(name, str) or not isinstance(inner, str | None):
         raise InvalidCursor("the cursor is not valid")

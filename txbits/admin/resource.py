@@ -18,7 +18,9 @@ from txbits._deferreds import begun
 from txbits.admin.pages import READING, MakePage, Page, not_allowed, write
 from txbits.admin.routes import (
     Route,
+    TooManyFields,
     Visit,
+    comes_from_elsewhere,
     form_of,
     names_this_machine,
     query_of,
@@ -127,7 +129,11 @@ class AdminResource(Resource):
                     )
             else:
                 caller = await operators.admit(request, caller, self._origins)
+            if comes_from_elsewhere(request):
+                raise Forged("another site caused this request")
             page = await self._page(request, caller)
+        except TooManyFields as error:
+            page = Page(f"{error}\n".encode(), status=400)
         except (
             AccessDenied,
             BackendError,

@@ -3,11 +3,14 @@ Which requests the operator's listener takes besides those for pages, and what
 protects those that change something.
 
 A browser that shows an operator a page of another site may be made to send requests
-here, with the operator's credentials. So a request that changes something
+here, with the operator's credentials. So
 
-* is refused if the browser says that another site caused it (``Sec-Fetch-Site``), and
-* is either a form with a token that only our own pages have, or a DELETE: a page of
-  another site cannot send one without asking first (CORS), which is not permitted here.
+* a request is refused if the browser says that another site caused it
+  (``Sec-Fetch-Site``), unless it follows a link to read a page: the other site cannot
+  see answers, but could take all streams, or have sessions listed again and again; and
+* a request that changes something is either a form with a token that only our own pages
+  have, or a DELETE: a page of another site cannot send one without asking first (CORS),
+  which is not permitted here.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from urllib.parse import parse_qsl, unquote
 from attrs import define, field, frozen
 from twisted.web.server import Request
 
-from txbits.admin.pages import Page
+from txbits.admin.pages import READING, Page
 from txbits.admin.tokens import FormTokens
 from txbits.sessions import Caller
 from txbits.web._streaming import headers_of
@@ -111,14 +114,26 @@ class Route:
         return (*allowed, b"HEAD") if b"GET" in allowed else tuple(allowed)
 
 
+class TooManyFields(ValueError):
+    """A query or a form has more fields than any of ours; the text may be shown."""
+
+
 def query_of(request: Request) -> dict[str, str]:
-    """Read the query of a request."""
+    """
+    Read the query of a request.
+
+    :raises TooManyFields: If it has too many.
+    """
     _, _, query = request.uri.partition(b"?")
     return _fields(query)
 
 
 def form_of(request: Request) -> dict[str, str] | None:
-    """Read the form that a request carries; ``None`` if it carries none."""
+    """
+    Read the form that a request carries; ``None`` if it carries none.
+
+    :raises TooManyFields: If it has too many.
+    """
     (kind, *_) = headers_of(request).get(b"content-type", [b""])
     if kind.partition(b";")[0].strip().lower() != _FORM:
         return None
@@ -138,7 +153,8 @@ def _fields(text: bytes) -> dict[str, str]:
             )
         )
     except ValueError:
-        return {}
+        # Without all of its filters, a query would fit more than it should.
+        raise TooManyFields(f"more than {_MOST_FIELDS} fields") from None
 
 
 def names_this_machine(request: Request) -> bool:
@@ -159,17 +175,25 @@ def names_this_machine(request: Request) -> bool:
     return True
 
 
+def comes_from_elsewhere(request: Request) -> bool:
+    """
+    Whether the browser says that another site has caused a request, other than by a
+    link that the operator follows.
+    """
+    headers = headers_of(request)
+    (site, *_) = headers.get(b"sec-fetch-site", [b"none"])
+    (kind, *_) = headers.get(b"sec-fetch-dest", [b""])
+    follows_link = request.method in READING and kind == b"document"
+    return site not in _OURS and not follows_link
+
+
 def why_forged(visit: Visit, tokens: FormTokens) -> str | None:
     """
     Tell why a request that changes something may not be the operator's intention.
 
     :returns: A few words; ``None`` if it is.
     """
-    request = visit.request
-    (site, *_) = headers_of(request).get(b"sec-fetch-site", [b"none"])
-    if site not in _OURS:
-        return "another site caused this request"
-    if request.method == b"POST" and not tokens.check(
+    if visit.request.method == b"POST" and not tokens.check(
         visit.form.get(TOKEN, ""), visit.caller
     ):
         return "the form is invalid or has expired; reload the page"

@@ -76,6 +76,9 @@ _FILES = {
     "icon.svg": b"image/svg+xml",
 }
 
+#: The choices of the form, as it sends them.
+_AGES = frozenset(map(str, AGES))
+
 _GUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
 
@@ -109,7 +112,7 @@ class Query:
 
 
 def _is_age(text: str) -> bool:
-    return text.isascii() and text.isdigit() and int(text[:12]) in AGES
+    return text in _AGES
 
 
 @define

@@ -82,8 +82,8 @@ class Exchange:
         """The head of the request, with its body if that is short."""
         request = self._request
         headers = request.lower_headers()
-        body = self._body
-        self._is_chunked = body is not None and body.is_chunked
+        # The header alone does not tell: there is "identity" as well.
+        self._is_chunked = self._body is not None and self._body.is_chunked
         left_out = frozenset[bytes]()
         if request.method in (b"GET", b"HEAD"):
             left_out = _FRAMING

@@ -17,6 +17,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource
+from twisted.web.server import Request
 
 from txbits._accounts import peer_user
 from txbits.web._relay.opening import (
@@ -70,6 +71,13 @@ class RelayedChannel(StreamingChannel):
         self.host = self.site.intern(self.client.host)
         if self.client.logins:
             self.memory = {TOLD_LOGINS: self.client.logins}
+
+    def requestDone(self, request: Request) -> None:
+        if self.client.logins:
+            # They are of the directory of the first request. If that was refused before
+            # anyone has taken them, the next one may be for another directory.
+            self.memory.pop(TOLD_LOGINS, None)
+        super().requestDone(request)
 
     def getPeer(self) -> IAddress:
         return self.client.address

@@ -133,6 +133,11 @@ class StreamingBody:
         self._flow()
 
     @property
+    def is_chunked(self) -> bool:
+        """Whether it is sent in chunks, and its length is not known before its end."""
+        return self._length is None
+
+    @property
     def can_be_drained(self) -> bool:
         """
         Whether the rest is short enough to read and discard.
@@ -141,11 +146,6 @@ class StreamingBody:
         """
         rest = 0 if self._length is None else self._length - self.received
         return rest <= DRAIN_LIMIT and not self._expects_continue
-
-    @property
-    def is_chunked(self) -> bool:
-        """Whether it is sent in chunks; otherwise its length is known."""
-        return self._length is None
 
     @property
     def is_held_back(self) -> bool:
