@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from math import inf
 from random import Random
+from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 from uuid import UUID
@@ -716,6 +717,7 @@ class KilledTests(SynchronousTestCase):
         worker = subprocess.Popen(
             [sys.executable, "-m", ledger_worker.__name__, *arguments],
             pass_fds=[ledger.fd],
+            cwd=Path(__file__).parents[1],
         )
         self.addCleanup(worker.wait)
         self.addCleanup(worker.kill)
