@@ -14,8 +14,8 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from math import inf
-from random import Random
 from pathlib import Path
+from random import Random
 from time import monotonic, sleep
 from typing import Any
 from uuid import UUID
