@@ -106,7 +106,10 @@ class WrongSettingTests(ServiceTestCase):
 
     async def test_wrong_endpoint(self):
         await self.are_refused("--listen", "tcp:http", parts=["tcp:http"])
-        await self.are_refused("--listen", "tcp:99999", parts=["--listen: tcp:99999"])
+        await self.are_refused(
+            *("--backend", "memory:", "--listen", "tcp:99999"),
+            parts=["--listen: tcp:99999"],
+        )
 
     async def test_wrong_file(self):
         file = self.cwd / "txbits.toml"
