@@ -184,7 +184,7 @@ class ListTests(SessionsCase):
             record(2, owner=None, bytes=None, state=None, destination=None),
         ]
         words = (record(1).session, "/logs/a/1.txt", "0% of 5.0G", "17m")
-        for width, more in (("120", ("alice at 192.0.2.1", "receiving")), ("80", ())):
+        for width, more in (("120", ("alice at 192.0.2.1", "receiving")), ("90", ())):
             self.out = Terminal()
             with patch.dict(os.environ, COLUMNS=width):
                 self.assertEqual(await self.run_sessions("list"), Status.DONE)

@@ -10,12 +10,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from attrs import define, frozen
-from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
 from txbits._agents import agent_with
+from txbits._unix_sockets import UnixEndpoint
 from txbits.client._auth import Authorizer
 from txbits.client._fetch import Body
 from txbits.client._requests import Connections, ExchangeError, NoAnswer, Requests
@@ -105,10 +105,7 @@ class _Socket:
     path: str
 
     def endpointForURI(self, uri: Any) -> IStreamClientEndpoint:
-        endpoint: IStreamClientEndpoint = UNIXClientEndpoint(
-            self.reactor, self.path, timeout=_CONNECT_TIMEOUT
-        )
-        return endpoint
+        return UnixEndpoint(self.reactor, self.path, _CONNECT_TIMEOUT)
 
 
 class _OverSocket(Requests):

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from zope.interface import implementer
 
+from txbits._unix_sockets import let_http_use
 from txbits.web._streaming.bodies import DRAIN_LIMIT, StreamingBody
 from txbits.web._streaming.limits import Limits
 from txbits.web._streaming.request import StreamingRequest
@@ -150,6 +151,7 @@ class Connection(HTTPChannel):
     # Life of the connection
 
     def connectionMade(self) -> None:
+        let_http_use(self.transport)
         super().connectionMade()
         # Each time, this costs a system call.
         self.host = self.site.intern(self.transport.getHost())
