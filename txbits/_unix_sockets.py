@@ -23,9 +23,9 @@ from zope.interface import implementer
 
 def let_http_use(transport: Any) -> None:
     """Let a transport that may be a Unix socket ignore ``setTcpNoDelay``."""
-    socket: Any = transport
-    if IUNIXTransport.providedBy(socket):
-        socket.__dict__["setTcpNoDelay"] = _ignore
+    is_unix: bool = IUNIXTransport.providedBy(transport)
+    if is_unix:
+        transport.setTcpNoDelay = _ignore
 
 
 def _ignore(enabled: bool) -> None:
