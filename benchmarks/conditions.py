@@ -99,12 +99,17 @@ def idle_share(seconds: float = 2.0) -> float:
 
 
 def warm_page_cache(directory: Path, size: int) -> None:
-    """Use *size* bytes of page cache, in large and small pieces, and give them back."""
+    """
+    Use *size* bytes of page cache, in large and small pieces, and give them back.
+
+    The kernel caches a long write in large folios. Without the largest pieces, only
+    those who write as much at a time would get memory that nobody has touched.
+    """
     os.sync()
-    data = memoryview(bytes(256 * 1024))
+    data = memoryview(bytes(1024 * 1024))
     path = directory / "warm-up"
     with path.open("wb", buffering=0) as file:
-        for length in (16 * 1024, 16 * 1024, 256 * 1024):
+        for length in (16 * 1024, 16 * 1024, 256 * 1024, 1024 * 1024):
             for _ in range(size // length):
                 file.write(data[:length])
             file.truncate(0)
