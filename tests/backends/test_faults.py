@@ -20,6 +20,7 @@ from txbits.interfaces import (
     IAnswerable,
     IClaimable,
     IDownloadable,
+    IEagerWriter,
     IPaged,
     IPartitioned,
     IReadable,
@@ -57,7 +58,7 @@ class HoldableMemoryTests(BackendContract, SynchronousTestCase):
 class HoldableDiskTests(OnDisk, BackendContract, SynchronousTestCase):
     """The contract, when nothing is held, over disk."""
 
-    abilities = OnDisk.abilities - {IPaged, IPartitioned, ISorted}
+    abilities = OnDisk.abilities - {IEagerWriter, IPaged, IPartitioned, ISorted}
 
     def make_backend(self):
         return HoldableBackend(super().make_backend())

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, execute
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.logger import capturedLogs, formatEvent
@@ -65,10 +65,14 @@ class ScriptedBody:
         self._consume: Callable[[bytes], Deferred[None]] | None = None
         self._outcome: Deferred[bool] | None = None
 
-    def receive(self, consume: Callable[[bytes], Deferred[None]]) -> Deferred[bool]:
+    def receive(
+        self,
+        consume: Callable[[bytes], Deferred[None]],
+        store: Callable[[memoryview], None] | None = None,
+    ) -> Deferred[bool]:
         assert not self.is_received, "it is called at most once"
         self.is_received = True
-        self._consume = consume
+        self._consume = consume if store is None else self._storing(store)
         outcome = self._outcome = Deferred()
         self._flow()
         return outcome
@@ -102,6 +106,17 @@ class ScriptedBody:
             self._consume(self.taken[-1]).addCallbacks(self._consumed, self._finish)
         elif self._is_whole or self._is_lost:
             self._finish(self._is_whole)
+
+    def _storing(
+        self, store: Callable[[memoryview], None]
+    ) -> Callable[[bytes], Deferred[None]]:
+        def stored(data: bytes) -> None:
+            memory = bytearray(data)
+            with memoryview(memory) as view:
+                store(view)
+            memory[:] = b"?" * len(memory)
+
+        return lambda data: execute(stored, data)
 
     def _consumed(self, _: None) -> None:
         self._is_busy = False

@@ -73,7 +73,9 @@ class CollectionTests(SynchronousTestCase):
 
         (name,) = [one for one in self.collected(Memory) if "_lacks_" in one]
         self.assertEqual(
-            name, "test_lacks_IAddressable_IPartitioned_IRefreshable_IReplyAddressable"
+            name,
+            "test_lacks_IAddressable_IEagerWriter_IPartitioned_IRefreshable_"
+            "IReplyAddressable",
         )
         self.assertTrue(self.result_of(Memory, name).wasSuccessful())
 

@@ -7,8 +7,12 @@ Everything else of the web is tested in memory.
 
 from __future__ import annotations
 
+from errno import ENOSPC
+from pathlib import Path
+from random import Random
+
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
 from twisted.internet.protocol import Factory
 from twisted.internet.tcp import Connection
@@ -23,7 +27,10 @@ from tests.web.support import (
     fragment,
     packet,
 )
+from txbits.backends.disk import DiskBackend
+from txbits.backends.disk._files import Files
 from txbits.backends.memory import MemoryBackend
+from txbits.interfaces import IBackend
 from txbits.testing.faults import HoldableBackend
 from txbits.web import BITSResource, BITSSite
 from txbits.web._streaming import DRAIN_LIMIT, READ_SIZE
@@ -31,12 +38,15 @@ from txbits.web._streaming import DRAIN_LIMIT, READ_SIZE
 _LENGTH = 4 * 1024 * 1024
 
 
-class SocketTests(TestCase):
+class SocketCase(TestCase):
     """A site behind a real port."""
 
+    def make_backend(self) -> IBackend:
+        """Make the backend of the site."""
+        raise NotImplementedError("each case has its own")
+
     async def setUp(self) -> None:  # type: ignore[override]
-        self.memory = MemoryBackend(reactor)
-        self.backend = HoldableBackend(self.memory)
+        self.backend = self.make_backend()
         self.resource = BITSResource(self.backend, reactor=reactor)
         await self.resource.manager.start()
         root = Resource()
@@ -76,6 +86,16 @@ class SocketTests(TestCase):
         ack = await client.answer()
         self.assertEqual(ack.status, 200)
         return (ack["BITS-Session-Id"] or "").encode()
+
+
+class SocketTests(SocketCase):
+    """Any store."""
+
+    backend: HoldableBackend
+
+    def make_backend(self) -> IBackend:
+        self.memory = MemoryBackend(reactor)
+        return HoldableBackend(self.memory)
 
     async def test_whole_upload(self) -> None:
         client = await self.connect()
@@ -226,6 +246,131 @@ class SocketTests(TestCase):
         client.transport.write(fragment(session_id, 9, b"d", 10))
         ack = await client.answer()
         self.assertEqual(ack["BITS-Received-Content-Range"], "5")
+
+
+class StoredTests(SocketCase):
+    """A store that does not keep what it is given: fragments share memory."""
+
+    def make_backend(self) -> IBackend:
+        self.path = self.mktemp()
+        self.files = _Files()
+        return DiskBackend(self.path, reactor, files=self.files)
+
+    def stored(self, name: str) -> bytes:
+        """The content of a published file."""
+        return (Path(self.path) / name).read_bytes()
+
+    def reads_as_usual(self) -> bool:
+        """Whether the transports have the method of their class again."""
+        return not any("doRead" in vars(one.transport) for one in self.site.channels)
+
+    async def begin(self, name: bytes) -> tuple[Client, bytes]:
+        """Create a session on a connection of its own."""
+        client = await self.connect()
+        client.transport.write(packet(b"Create-Session", target=b"/a/" + name))
+        ack = await client.answer()
+        return client, (ack["BITS-Session-Id"] or "").encode()
+
+    async def send(self, client: Client, data: bytes, random: Random) -> None:
+        """Send pieces of any length, with some turns between them."""
+        at = 0
+        while at < len(data):
+            piece = data[at : at + random.choice((1, 1000, 70_000, 400_000, 900_000))]
+            at += len(piece)
+            client.transport.write(piece)
+            for _ in range(random.randrange(3)):
+                await self.turn()
+
+    async def test_fragments_that_arrive_at_the_same_time(self) -> None:
+        async def upload(name: bytes, seed: int) -> tuple[bytes, bytes]:
+            random = Random(seed)
+            data = random.randbytes(3 * READ_SIZE + 12_345)
+            client, session_id = await self.begin(name)
+            cut = random.randrange(len(data))
+            target = b"/a/" + name
+            for first, end in ((0, cut), (cut, len(data))):
+                body = fragment(
+                    session_id, first, data[first:end], len(data), target=target
+                )
+                # The next packet follows at once.
+                await self.send(client, body + packet(b"Ping"), random)
+                self.assertEqual((await client.answer()).status, 200)
+                self.assertEqual((await client.answer()).status, 200)
+            client.transport.write(packet(b"Close-Session", session_id, target=target))
+            self.assertEqual((await client.answer()).status, 200)
+            return data, self.stored(name.decode())
+
+        uploads = [
+            Deferred.fromCoroutine(upload(b"file%d" % seed, seed)) for seed in range(4)
+        ]
+        for data, stored in await gatherResults(uploads, consumeErrors=True):
+            # Not assertEqual, which would print them.
+            self.assertTrue(stored == data)
+        self.assertTrue(self.files.views)
+        self.assertTrue(self.reads_as_usual())
+
+    async def test_a_fragment_that_is_cut_keeps_what_came(self) -> None:
+        data = Random(0).randbytes(_LENGTH)
+        client, session_id = await self.begin(b"c")
+        half = fragment(session_id, 0, data, len(data), target=b"/a/c")[: -_LENGTH // 2]
+        client.transport.write(half)
+        client.transport.loseWriteConnection()
+        await client.closed
+        self.clients.remove(client)
+        client = await self.connect()
+        client.transport.write(
+            fragment(
+                session_id,
+                _LENGTH // 2,
+                data[_LENGTH // 2 :],
+                len(data),
+                target=b"/a/c",
+            )
+        )
+        self.assertEqual((await client.answer()).status, 200)
+        client.transport.write(packet(b"Close-Session", session_id, target=b"/a/c"))
+        self.assertEqual((await client.answer()).status, 200)
+        self.assertTrue(self.stored("c") == data)
+
+    async def test_a_fragment_without_room_is_refused_and_can_be_sent_again(
+        self,
+    ) -> None:
+        data = Random(0).randbytes(_LENGTH)
+        client, session_id = await self.begin(b"c")
+        body = fragment(session_id, 0, data, len(data), target=b"/a/c")
+        self.files.room = READ_SIZE
+        client.transport.write(body)
+        ack = await client.answer()
+        self.assertEqual((ack.status, ack["BITS-Error-Code"]), (500, "0x80070070"))
+        self.assertEqual(self.files.room, 0)
+        self.files.room = None
+        client.transport.write(body)
+        self.assertEqual((await client.answer()).status, 200)
+        client.transport.write(packet(b"Close-Session", session_id, target=b"/a/c"))
+        self.assertEqual((await client.answer()).status, 200)
+        self.assertTrue(self.stored("c") == data)
+        self.assertTrue(self.reads_as_usual())
+
+
+class _Files(Files):
+    """
+    Files on a disk that may be full.
+
+    :ivar room: How many more bytes it takes; ``None`` if it has enough.
+    :ivar views: How many times what is written was in memory that is used again.
+    """
+
+    room: int | None = None
+    views = 0
+
+    def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
+        self.views += isinstance(data, memoryview)
+        if self.room is not None and len(data) > 1000:
+            if not self.room:
+                raise OSError(ENOSPC, "no room")
+            data = data[: self.room]
+            self.room -= len(data)
+        return super().pwrite(fd, data, offset)
 
 
 class _Zeros:

@@ -373,6 +373,23 @@ class IEagerConsumer(Interface):
         """
 
 
+class IEagerWriter(IWriter):
+    """
+    An optional ability of a writer: it can store bytes without keeping them.
+
+    The long pieces of a Fragment then arrive in memory that is used again.
+    """
+
+    def store(data: memoryview) -> None:
+        """
+        As ``write()``, but everything is stored when this returns.
+
+        :param data: May change after the call.
+        :raises OutOfSpace: As ``write()`` fails.
+        :raises BackendError: As ``write()`` fails.
+        """
+
+
 class ICodedFile(IStoredFile):
     """
     A file that may be stored with a content coding, such as gzip.

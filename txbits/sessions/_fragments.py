@@ -6,6 +6,7 @@ is ended.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, succeed
@@ -26,7 +27,7 @@ from txbits.errors import (
     TotalLengthChanged,
     UploadTooLarge,
 )
-from txbits.interfaces import Answer, Grant, IWriter
+from txbits.interfaces import Answer, Grant, IEagerWriter, IWriter
 from txbits.protocol.codec import ContentRange
 from txbits.protocol.placement import Placement, place
 from txbits.protocol.session import Move
@@ -39,6 +40,8 @@ from txbits.sessions._session import IRequestBody, Session, Turn
 
 #: Seconds that the timer fires after the time-out, so that it has passed for sure.
 _LATER = 0.001
+
+_Bytes = TypeVar("_Bytes", bytes, memoryview)
 
 
 @frozen
@@ -70,15 +73,8 @@ class _Appender:
     received: int = 0
 
     def consume(self, data: bytes) -> Deferred[None]:
-        self.received += len(data)
-        if self.skip:
-            skipped = min(self.skip, len(data))
-            self.skip -= skipped
-            data = data[skipped:]
-        if self.append and data and self.writer is not None:
-            data = data[: self.append]
-            self.append -= len(data)
-            self.session.progressed = self.seconds()
+        data = self._new(data)
+        if data and self.writer is not None:
             hashed = None if self.digest is None else self.digest.update(data)
             stored = self.writer.write(data)
             if hashed is not None:
@@ -89,6 +85,33 @@ class _Appender:
             # More than the range promised, which only a chunked body can bring.
             stored.addCallback(self._is_too_long)
         return stored
+
+    @property
+    def eager(self) -> Callable[[memoryview], None] | None:
+        """Stores bytes at once, if the writer can and nobody else needs them."""
+        if self.digest is None and IEagerWriter.providedBy(self.writer):
+            return self.store
+        return None
+
+    def store(self, data: memoryview) -> None:
+        """As :meth:`consume`, and do not keep the bytes."""
+        data = self._new(data)
+        if data:
+            writer: Any = self.writer
+            writer.store(data)
+
+    def _new(self, data: _Bytes) -> _Bytes:
+        """Count bytes that have arrived, and return those that are to be stored."""
+        self.received += len(data)
+        if self.skip:
+            skipped = min(self.skip, len(data))
+            self.skip -= skipped
+            data = data[skipped:]
+        data = data[: self.append]
+        if data:
+            self.append -= len(data)
+            self.session.progressed = self.seconds()
+        return data
 
     def _is_too_long(self, _: None) -> None:
         raise BodyMismatch(f"over the {self.length} bytes of the range")
@@ -239,14 +262,14 @@ class Fragments:
             writer,
             digest,
             placement.skip,
-            placement.append,
+            0 if writer is None else placement.append,
             length,
         )
         before, held = session.progressed, upload.offset
         session.arrival = active.clock.seconds(), held
         self._watch(session, session.expires)
         try:
-            whole = await body.receive(sink.consume)
+            whole = await body.receive(sink.consume, sink.eager)
             arrived = active.clock.seconds()
             if whole:
                 turn.arrived()

@@ -98,16 +98,21 @@ class Caller:
 class IRequestBody(Interface):
     """The body of a Fragment, arriving on some connection."""
 
-    def receive(consume: Callable[[bytes], Deferred[None]]) -> Deferred[bool]:
+    def receive(
+        consume: Callable[[bytes], Deferred[None]],
+        store: Callable[[memoryview], None] | None = None,
+    ) -> Deferred[bool]:
         """
         Let the body flow. Called at most once.
 
         :param consume: Takes the next bytes of it, and returns a Deferred; no more
             are read until that fires.
+        :param store: Does the same before it returns, and keeps nothing. It is called
+            instead where that saves time; ``None`` if there is no such way.
         :returns: A Deferred that fires, when *consume* is not under way, with ``True``
             when the body is complete, or ``False`` when it ended before: its
             connection was lost, was too slow, or :meth:`stop` was called. It fails as
-            *consume* fails.
+            *consume* or *store* fails.
         """
 
     def stop() -> None:

@@ -19,6 +19,7 @@ from txbits.interfaces import (
     IAddressable,
     IClaim,
     IClaimable,
+    IEagerWriter,
     IPaged,
     IPartitioned,
     IReadable,
@@ -72,6 +73,26 @@ class AbilitiesContract(ContractBase):
         session: Any = await self.complete(await self.started())
         await session.release()
         await self.fails(StagedDataLost, session.read_into(_Sink(), 0, 5))
+
+    @requires(IEagerWriter)
+    @contract
+    async def test_eager_writers_keep_nothing_of_what_they_are_given(self) -> None:
+        backend = await self.started()
+        session = await self.new(backend)
+        writer: Any = await session.open_writer(9)
+        verifyObject(IEagerWriter, writer)
+        memory = bytearray(b"abc")
+        writer.store(memoryview(memory))
+        memory[:] = b"xyz"
+        await writer.write(b"def")
+        writer.store(memoryview(b"ghi"))
+        with self.assertRaises(BackendError):
+            writer.store(memoryview(b"j"))
+        await writer.close()
+        with self.assertRaises(BackendError):
+            writer.store(memoryview(b"j"))
+        await session.publish(overwrite=False, create_directories=False)
+        self.assertEqual(await self.file_at(backend, ("name.txt",)), b"abcdefghi")
 
     @requires(IAddressable)
     @contract

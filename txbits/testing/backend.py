@@ -18,6 +18,7 @@ from txbits.interfaces import (
     IAnswerable,
     IClaimable,
     IDownloadable,
+    IEagerWriter,
     IPaged,
     IPartitioned,
     IReadable,
@@ -48,6 +49,7 @@ _OF_BACKENDS = (
     ISorted,
 )
 _OF_SESSIONS = (IReadable, IAddressable, IAnswerable, IReplyAddressable, IRefreshable)
+_OF_WRITERS = (IEagerWriter,)
 
 
 class BackendContract(
@@ -86,7 +88,8 @@ class BackendContract(
 
     and, where it has to,
 
-    - ``abilities``: the optional interfaces that the backend and its sessions provide.
+    - ``abilities``: the optional interfaces that the backend, its sessions and their
+      writers provide.
       They decide which tests the class gets; one test, which is named after those that
       are lacking, checks that they are declared rightly;
     - ``has_directories = False``, if no parent directory can ever be missing;
@@ -109,21 +112,27 @@ class BackendContract(
                 required = getattr(test, "requires", None)
                 if required is not None and required <= cls.abilities:
                     _add(cls, name, test)
-        lacking = set(_OF_BACKENDS + _OF_SESSIONS) - cls.abilities
+        lacking = set(_OF_BACKENDS + _OF_SESSIONS + _OF_WRITERS) - cls.abilities
         names = "_".join(sorted(one.__name__ for one in lacking)) or "nothing"
         _add(cls, f"test_lacks_{names}", _check_abilities())
 
     async def provided(self) -> set[InterfaceClass]:
-        """The optional interfaces that the backend, or a session of it, provides."""
+        """The optional interfaces of the backend, its sessions and their writers."""
         backend: object = await self.started()
+        opened = await self.new(backend, ("other.txt",))  # type: ignore[arg-type]
+        writer = await opened.open_writer(1)
+        await writer.close()
         session: object = await self.complete(backend)  # type: ignore[arg-type]
-        provided = {one for one in _OF_BACKENDS if one.providedBy(backend)}
+        provided: set[InterfaceClass] = {
+            one for one in _OF_BACKENDS if one.providedBy(backend)
+        }
         if IAbilities.providedBy(backend):
             verifyObject(IAbilities, backend)
             told = set(IAbilities(backend).session_abilities)
             for ability in told.union(_OF_SESSIONS) - {IRefreshable}:
                 self.assertEqual(ability in told, ability.providedBy(session), ability)
-        return provided | {one for one in _OF_SESSIONS if one.providedBy(session)}
+        provided.update(one for one in _OF_SESSIONS if one.providedBy(session))
+        return provided | {one for one in _OF_WRITERS if one.providedBy(writer)}
 
 
 def _check_abilities() -> Callable[[BackendContract], Any]:

@@ -154,7 +154,9 @@ class CutBody:
     _data: bytes
     is_whole: bool
 
-    def receive(self, consume: Callable[[bytes], Deferred[None]]) -> Deferred[bool]:
+    def receive(
+        self, consume: Callable[[bytes], Deferred[None]], store: object = None
+    ) -> Deferred[bool]:
         return begun(self._receive(consume))
 
     async def _receive(self, consume: Callable[[bytes], Deferred[None]]) -> bool:

@@ -26,7 +26,7 @@ class Body:
     def __init__(self, data):
         self._data = data
 
-    def receive(self, consume) -> Deferred[bool]:
+    def receive(self, consume, store=None) -> Deferred[bool]:
         return consume(self._data).addCallback(lambda _: True)
 
     def stop(self):

@@ -14,10 +14,10 @@ from txbits.backends.disk._lines import Phase
 from txbits.backends.disk._staged import SHORT, Staged
 from txbits.backends.disk._write_behind import PIECE
 from txbits.errors import BackendError
-from txbits.interfaces import IWriter
+from txbits.interfaces import IEagerWriter
 
 
-@implementer(IWriter)
+@implementer(IEagerWriter)
 @define(eq=False, weakref_slot=False)
 class DiskWriter:
     """
@@ -43,12 +43,13 @@ class DiskWriter:
         """Append to the file; see :class:`~txbits.interfaces.IWriter`."""
         # Without execute(): a Fragment arrives in many pieces.
         try:
-            self._append(data)
+            self.store(data)
         except BaseException:  # noqa: BLE001 - the Deferred carries it
             return fail()
         return succeed(None)
 
-    def _append(self, data: bytes) -> None:
+    def store(self, data: bytes | memoryview) -> None:
+        """Append to the file; see :class:`~txbits.interfaces.IEagerWriter`."""
         staged = self._staged
         if self._fd < 0 or self.closing is not None:
             raise BackendError("this writer is closed")

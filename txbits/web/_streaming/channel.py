@@ -5,15 +5,20 @@ The requests on a connection: a packet is dispatched when its head is complete.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.internet.protocol import connectionDone
 from twisted.internet.tcp import Connection as TCPConnection
 from twisted.logger import Logger
 from twisted.protocols.basic import LineReceiver
+from twisted.python.failure import Failure
 from twisted.web.http import _IdentityTransferDecoder
 from twisted.web.server import Request
 
 from txbits.protocol.codec import METHOD
 from txbits.web._streaming.bodies import (
+    PIECE_SIZE,
     READ_SIZE,
     SHORT_BODY,
     StreamingBody,
@@ -24,6 +29,7 @@ from txbits.web._streaming.head import Head, encoded_target, is_kept, read_head
 from txbits.web._streaming.request import StreamingRequest
 from txbits.web._streaming.rules import BAD_REQUEST, BEGINNINGS, named
 from txbits.web._streaming.states import (
+    BODY,
     HELD,
     IDLE,
     IN_LINE,
@@ -102,6 +108,36 @@ class StreamingChannel(Connection):
             if body.waiting:
                 body.read_over()
 
+    def _read_long_body(self) -> Exception | None:
+        """
+        Read some of a long body into memory that is used again, and store it.
+
+        Meanwhile, this takes the place of ``doRead`` of the transport.
+
+        :returns: Why the connection is lost, if it is.
+        """
+        transport: Any = self._long_reads
+        for number in range(READ_SIZE // PIECE_SIZE):
+            body = self._body
+            if self.state is not BODY or body is None or not body.is_stored:
+                return None if number else type(transport).doRead(transport)
+            # The page cache needs less work if a write ends at a multiple of its size.
+            size = PIECE_SIZE - (body.position + body.received) % PIECE_SIZE
+            try:
+                count = transport.socket.recv_into(self.site.memory[:size])
+            except BlockingIOError:
+                return None
+            except OSError:
+                return CONNECTION_LOST
+            if not count:
+                return CONNECTION_DONE
+            decoder: Any = self._transferDecoder
+            decoder.dataReceived(self.site.memory[:count])
+            if count < size:
+                # That was all. To ask again takes a system call.
+                return None
+        return None
+
     def _read_in_long_pieces(self, position: int) -> None:
         """
         Choose the size of the next read of a long body.
@@ -113,11 +149,23 @@ class StreamingChannel(Connection):
             # The read ends at a multiple of READ_SIZE in the file: the page cache needs
             # less work for such writes.
             transport.bufferSize = READ_SIZE - position % READ_SIZE
+            vars(transport)["doRead"] = self._read_long_body
             self._long_reads = transport
         elif (below := socket_below(transport)) is not None:
             is_of_use = takes_long_reads(transport)
             below.bufferSize = READ_SIZE if is_of_use else TCPConnection.bufferSize
             self._long_reads = below
+
+    def _read_as_usual(self) -> None:
+        """Read no more long pieces."""
+        transport, self._long_reads = self._long_reads, None
+        if transport is not None:
+            transport.bufferSize = TCPConnection.bufferSize
+            vars(transport).pop("doRead", None)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        super().connectionLost(reason)
+        self._read_as_usual()
 
     # Requests that were sent ahead
 
@@ -279,7 +327,10 @@ class StreamingChannel(Connection):
             request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
         return kept
 
-    def _body_arrived(self, following: bytes) -> None:
+    def _finishRequestBody(self, data: bytes | memoryview) -> None:
+        super()._finishRequestBody(bytes(data))
+
+    def _body_arrived(self, following: bytes | memoryview) -> None:
         """
         The body of a request whose head arrived in one piece is complete.
 
@@ -291,7 +342,7 @@ class StreamingChannel(Connection):
         body = self._body
         if self.state.discards or body is None:
             return
-        self._dataBuffer.append(following)
+        self._dataBuffer.append(bytes(following))
         self._complete()
         self._transferDecoder, self.length = None, 0
         self._handlingRequest = True
@@ -309,8 +360,7 @@ class StreamingChannel(Connection):
         if self._body is not None:
             self._body = None
             if self._long_reads is not None:
-                self._long_reads.bufferSize = TCPConnection.bufferSize
-                self._long_reads = None
+                self._read_as_usual()
             if was_held and not self._waitingForTransport:
                 # HTTPChannel reads a little ahead, to notice a lost connection.
                 self._networkProducer.resumeProducing()

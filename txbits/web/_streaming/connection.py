@@ -52,6 +52,7 @@ class Site(Protocol):
 
     limits: Limits
     turns: Turns
+    memory: memoryview
     seconds: Callable[[], float]
     requestFactory: Callable[[Any], StreamingRequest]
 

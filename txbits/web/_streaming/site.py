@@ -18,6 +18,7 @@ from twisted.web.server import Request, Site
 from txbits._ledger import Ledger
 from txbits.clocks import steady, wall_of
 from txbits.protocol.urls import without_link
+from txbits.web._streaming.bodies import PIECE_SIZE
 from txbits.web._streaming.channel import StreamingChannel
 from txbits.web._streaming.limits import Limits
 from txbits.web._streaming.request import StreamingRequest
@@ -84,6 +85,8 @@ class BITSSite(Site):
         self.turns = Turns(self.reactor)
         self._by_peer: dict[str, int] = {}
         self._ledger = None if ledger is None else ledger.connections()
+        # The pieces of long bodies are read into it, of one connection at a time.
+        self.memory = memoryview(bytearray(PIECE_SIZE))
         self._hosts: dict[IAddress, IAddress] = {}
         self.made = self.turned_away = self._told_of = 0
         self._dated = -1
