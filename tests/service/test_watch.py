@@ -11,7 +11,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.admin.test_merging import AT, told
 from txbits.admin.metrics import METRICS, WORKERS
 from txbits.service._channel import PeerFailed
-from txbits.service._workers._watch import INTERVAL, PATIENCE, Watch
+from txbits.service._workers._watch import (
+    INTERVAL,
+    MOST_SILENT,
+    PATIENCE,
+    Watch,
+)
 
 
 @define(eq=False)
@@ -27,6 +32,10 @@ class FakeMember:
     failure: Exception | None = None
     pending: Deferred | None = None
     asked: int = 0
+    pid: int = 1
+
+    def kill(self):
+        self.is_there = False
 
     @property
     def is_running(self):
@@ -171,6 +180,33 @@ class WatchTests(SynchronousTestCase):
         self.watch.stop()
         self.clock.advance(INTERVAL)
         self.assertEqual(self.members[0].asked, 1)
+
+    def test_one_that_is_silent_for_long_is_killed(self):
+        silent = self.members[1]
+        silent.pending = Deferred()
+        self.clock.advance(INTERVAL)
+        self.assertTrue(self.watch.is_well)
+        for _ in range(MOST_SILENT - 1):
+            self.clock.advance(INTERVAL)
+            self.assertFalse(self.watch.is_well)
+        self.assertTrue(silent.is_there)
+        self.clock.advance(INTERVAL)
+        self.assertFalse(silent.is_there)
+        self.assertEqual(silent.asked, 1)
+        self.assertFalse(self.watch.is_well)
+        self.members[1] = FakeMember(1)
+        self.assertTrue(self.watch.is_well)
+
+    def test_one_that_answers_with_a_fault_is_not_killed(self):
+        self.members[1].failure = PeerFailed("metrics: broken")
+        self.clock.pump([INTERVAL] * (MOST_SILENT + 2))
+        self.assertTrue(self.members[1].is_there)
+        self.assertTrue(self.watch.is_well)
+
+    def test_nothing_is_well_without_it(self):
+        self.assertTrue(self.watch.is_well)
+        self.watch.stop()
+        self.assertFalse(self.watch.is_well)
 
     def test_it_ends(self):
         self.watch.stop()

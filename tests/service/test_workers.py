@@ -39,6 +39,7 @@ from txbits.service._workers._log import Events, Output, PipeObserver, WorkerErr
 from txbits.service._workers._member import Member, Shares
 from txbits.service._workers._sockets import OpeningReactor, Sockets
 from txbits.service._workers._supervisor import Supervisor
+from txbits.service._workers._watch import INTERVAL, MOST_SILENT
 from txbits.service.maker import supervise
 
 
@@ -321,8 +322,7 @@ class FakeMember:
         self.number, self.on_started, self.asked = number, on_started, asked
         self.state, self.line, self.how, self.report = "starting", None, "", {}
         self.is_replaced, self.pid, self.is_there = False, 100 + number, True
-        self.calls, self.answers, self.is_well, self.silence = [], {}, True, 0
-        self.told = {}
+        self.calls, self.answers, self.told = [], {}, {}
         self._ended = Deferred()
 
     @property
@@ -345,9 +345,6 @@ class FakeMember:
         self.calls.append(what)
         if what == "stop":
             self.end("ended with status 0")
-
-    def look(self):
-        return self.is_well
 
     def kill(self):
         self.end("was killed by SIGKILL")
@@ -661,8 +658,13 @@ class SupervisorTests(SynchronousTestCase):
         self.members[2].has_started()
         self.assertEqual(self.members[1].calls.count("elsewhere"), told + 2)
         self.assertTrue(self.manager.is_well())
-        self.members[2].is_well = False
+        self.members[2].answers["report"] = report = Deferred()
+        self.reactor.pump([INTERVAL] * 2)
         self.assertFalse(self.manager.is_well())
+        report.callback({})
+        del self.members[2].answers["report"]
+        self.reactor.pump([INTERVAL] * 2)
+        self.assertTrue(self.manager.is_well())
 
     def test_workers_know_within_seconds_what_is_wrong_with_others(self):
         self.open()
@@ -807,19 +809,19 @@ class SupervisorTests(SynchronousTestCase):
 
     def test_who_does_not_answer_keeps_nobody_back_for_long(self):
         self.open()
-        self.members[0].is_well = False
         preparing = Deferred()
         self.reload(prepare=(preparing, None))
         self.members[1].end("was killed by SIGSEGV")
-        self.reactor.pump([10.0] * 5)
+        reports = self.members[0].answers
+        reports["report"] = report = Deferred()
+        self.reactor.pump([INTERVAL] * MOST_SILENT)
         self.assertTrue(self.members[0].is_there)
         # It answers after all.
-        self.members[0].is_well = True
-        self.reactor.advance(10)
-        self.members[0].is_well = False
-        self.reactor.pump([10.0] * 5)
+        report.callback({})
+        reports["report"] = Deferred()
+        self.reactor.pump([INTERVAL] * MOST_SILENT)
         self.assertEqual(len(self.members), 2)
-        self.reactor.advance(10)
+        self.reactor.advance(INTERVAL)
         self.assertFalse(self.members[0].is_there)
         self.assertIn(
             "worker 0, pid 100, has not answered for 60 s, killing it; stored data is "

@@ -109,9 +109,7 @@ class Member(ProcessProtocol):
     :ivar state: ``"starting"`` until then, ``"started"`` until it listens, then
         ``"running"``.
     :ivar line: Why it could not start, if it has said so.
-    :ivar is_asked: Whether it has not answered the last :meth:`look` yet.
-    :ivar silence: How many looks in a row have found that.
-    :ivar report: Its answer to the one before.
+    :ivar report: What it has last said of how it is doing.
     :ivar is_replaced: Whether its end is on purpose.
     :ivar pid: The number of its process.
     """
@@ -123,8 +121,6 @@ class Member(ProcessProtocol):
         default="starting", init=False
     )
     line: str | None = field(default=None, init=False)
-    is_asked: bool = field(default=False, init=False)
-    silence: int = field(default=0, init=False)
     report: Mapping[str, Any] = field(factory=dict, init=False)
     is_replaced: bool = field(default=False, init=False)
     pid: int = field(default=0, init=False)
@@ -268,18 +264,6 @@ class Member(ProcessProtocol):
         """As :meth:`Channel.tell`."""
         self._channel.tell(what, *arguments)
 
-    def look(self) -> bool:
-        """
-        Ask how it is doing.
-
-        :returns: Whether it has answered the last time.
-        """
-        if self.is_asked:
-            return False
-        self.is_asked = True
-        self.ask("report").addCallbacks(self._reported, lambda failure: None)
-        return True
-
     def replace(self) -> None:
         """End the process now, for one with other settings to follow."""
         self.is_replaced = True
@@ -310,10 +294,6 @@ class Member(ProcessProtocol):
 
     def _has_failed(self, line: str) -> None:
         self.line = line
-
-    def _reported(self, report: Mapping[str, Any]) -> None:
-        self.is_asked = False
-        self.report = report
 
 
 def _path_of(descriptor: int) -> str:

@@ -25,7 +25,7 @@ from twisted.internet.defer import (
 )
 from twisted.internet.error import ConnectionLost
 from twisted.internet.protocol import Factory
-from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -63,10 +63,6 @@ _PATIENCE = SHUTDOWN_TIMEOUT + 6.0
 
 #: Where files are in memory, and can be made even in a read-only container.
 _IN_MEMORY = "/dev/shm"  # noqa: S108 - only a directory of our own is made there
-
-#: Seconds between two looks at all workers, and after how many of them in vain a worker
-#: is killed. Looks are counted, and not seconds: the machine may have been asleep.
-_LOOK_INTERVAL, _MOST_SILENT = 10.0, 6
 
 #: Seconds for which the sockets of an earlier start may still be in use.
 _LEFT_OPEN = 5.0
@@ -142,7 +138,6 @@ class Supervisor(LoggedService):
     _has_failed: bool = field(default=False, init=False)
     _reloading: Shared[None] = field(factory=Shared, init=False)
     _is_reload_wanted: bool = field(default=False, init=False)
-    _looking: LoopingCall = field(init=False)
     _clearing: DeferredLock = field(factory=DeferredLock, init=False)
     _watch: Watch = field(init=False)
 
@@ -155,10 +150,6 @@ class Supervisor(LoggedService):
             self.admin is not None,
             lambda: begun(self._tell_who_runs()),
         )
-
-    def __attrs_post_init__(self) -> None:
-        self._looking = LoopingCall(self._kill_silent)
-        self._looking.clock = self.reactor
 
     @property
     def count(self) -> int:
@@ -185,8 +176,6 @@ class Supervisor(LoggedService):
         """
         super().stopService()
         self.service_manager.stopping()
-        if self._looking.running:
-            self._looking.stop()
         if self._is_open:
             _log.info("stopping: the workers refuse new packets")
         self._watch.stop()
@@ -209,7 +198,7 @@ class Supervisor(LoggedService):
 
     def _begin(self) -> None:
         if self.running:
-            self.service_manager.start(self._status, self._look)
+            self.service_manager.start(self._status, self._is_well)
             self.process.on_hangup(self._hang_up_came)
             self._start().addErrback(self._cannot_start)
 
@@ -243,7 +232,6 @@ class Supervisor(LoggedService):
         self.process.settle()
         self._is_open = True
         self._watch.start()
-        self._looking.start(_LOOK_INTERVAL, now=False)
         self.service_manager.ready()
         if self._is_reload_wanted:
             self._hang_up_came()
@@ -485,33 +473,9 @@ class Supervisor(LoggedService):
             ]
         )
 
-    def _look(self) -> bool:
-        """
-        Ask all workers how they are doing.
-
-        :returns: Whether all are there, and have answered the last time.
-        """
-        answered = [one.look() for one in self._running]
-        return not self._is_open or (len(answered) == self.count and all(answered))
-
-    def _kill_silent(self) -> None:
-        """
-        Kill workers that no longer answer.
-
-        They keep clients waiting that others could serve, and everything that needs the
-        answers of all workers, such as a reload.
-        """
-        for member in self._running:
-            member.silence = 0 if member.look() else member.silence + 1
-            if member.silence >= _MOST_SILENT:
-                _log.error(
-                    "worker {worker}, pid {pid}, has not answered for {seconds:.0f} s, "
-                    "killing it; stored data is safe",
-                    worker=member.number,
-                    pid=member.pid,
-                    seconds=_MOST_SILENT * _LOOK_INTERVAL,
-                )
-                member.kill()
+    def _is_well(self) -> bool:
+        """Whether the watchdog need not act on what the workers do."""
+        return not self._is_open or self._watch.is_well
 
     def _status(self) -> str:
         """A line about the service, for its manager."""

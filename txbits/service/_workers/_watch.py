@@ -1,5 +1,6 @@
 """
-Asks the workers, every few seconds, how they are doing and what they have counted.
+Asks the workers, every few seconds, how they are doing and what they have counted, and
+kills those that no longer answer.
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ INTERVAL = 5.0
 #: Seconds that a worker may take to answer.
 PATIENCE = 5.0
 
+#: After how many intervals in a row without an answer a worker is killed. They are
+#: counted, and not seconds: the machine may have been asleep.
+MOST_SILENT = 12
+
 
 @define(eq=False)
 class Watch:
@@ -53,11 +58,12 @@ class Watch:
     _totals: Totals | None = field(default=None, init=False)
     _asking: dict[Member, Shared[None]] = field(factory=dict, init=False)
     _silent: set[Member] = field(factory=set, init=False)
+    _unanswered: dict[Member, int] = field(factory=dict, init=False)
     _told: dict[int, list[str]] = field(factory=dict, init=False)
     _loop: LoopingCall = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._loop = LoopingCall(self.ask)
+        self._loop = LoopingCall(self._look)
         self._loop.clock = self._reactor
         if self._has_metrics:
             # Not always: a service without admin-listen does not need its library.
@@ -74,6 +80,43 @@ class Watch:
         if self._loop.running:
             self._loop.stop()
 
+    @property
+    def is_well(self) -> bool:
+        """Whether all workers run, and have answered at the last interval."""
+        running = self._running
+        return (
+            self._loop.running
+            and len(running) == self._count
+            and not any(self._unanswered.get(one) for one in running)
+        )
+
+    @property
+    def _running(self) -> list[Member]:
+        return [one for one in self._members().values() if one.is_running]
+
+    def _look(self) -> None:
+        """
+        Ask all that run, and kill those that have not answered for long.
+
+        They keep clients waiting that others could serve, and everything that needs the
+        answers of all workers, such as a reload.
+        """
+        for member in self._running:
+            asking = self._asking.get(member)
+            is_late = asking is not None and asking.is_running
+            count = self._unanswered.get(member, 0) + 1 if is_late else 0
+            self._unanswered[member] = count
+            if count >= MOST_SILENT:
+                _log.error(
+                    "worker {worker}, pid {pid}, has not answered for {seconds:.0f} s, "
+                    "killing it; stored data is safe",
+                    worker=member.number,
+                    pid=member.pid,
+                    seconds=MOST_SILENT * INTERVAL,
+                )
+                member.kill()
+        self.ask().addErrback(_broken)
+
     @deferred
     async def ask(self) -> None:
         """
@@ -82,8 +125,7 @@ class Watch:
         :returns: A Deferred that fires with ``None`` when all have answered, or have
             not in time.
         """
-        running = [one for one in self._members().values() if one.is_running]
-        for outcome in await settled([self._ask(one) for one in running]):
+        for outcome in await settled([self._ask(one) for one in self._running]):
             if isinstance(outcome, Failure):
                 _log.failure("cannot ask a worker: {log_failure}", outcome)
         # One that was silent may have answered since the last time.
@@ -107,6 +149,7 @@ class Watch:
         """The process of a worker has ended."""
         self._asking.pop(member, None)
         self._silent.discard(member)
+        self._unanswered.pop(member, None)
         if self._totals is not None:
             self._totals.ended(member.number)
 
@@ -177,4 +220,4 @@ class Watch:
 
 
 def _broken(failure: Failure) -> None:
-    _log.failure("workers are no longer watched: {log_failure}", failure)
+    _log.failure("cannot watch the workers: {log_failure}", failure)
