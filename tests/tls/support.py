@@ -71,7 +71,7 @@ class HttpsCase(TestCase):
     async def listen_at(self, description, limits=None, authenticators=()):
         """Listen at an endpoint string until the end of the test."""
         endpoint = serverFromString(reactor, description)
-        self.backend = HoldableBackend(MemoryBackend(reactor))
+        self.backend = self.make_backend()
         self.resource = BITSResource(self.backend, authenticators=authenticators)
         await self.resource.manager.start()
         site = BITSSite(self.resource, reactor=reactor, limits=limits)
@@ -81,6 +81,10 @@ class HttpsCase(TestCase):
         self.addCleanup(self.port.stopListening)
         self.addCleanup(self.resource.manager.stop)
         self.number = self.port.getHost().port
+
+    def make_backend(self):
+        """Make what is served."""
+        return HoldableBackend(MemoryBackend(reactor))
 
     async def no_connections(self, site):
         """Close all connections of a site, and wait until they are gone."""

@@ -5,11 +5,16 @@ Long bodies over TLS: they stream into the backend, at its pace.
 import re
 import socket
 import ssl
+from pathlib import Path
+from random import Random
 
+from twisted.internet import reactor
+from twisted.internet.defer import gatherResults
 from twisted.internet.tcp import Connection
 from twisted.internet.threads import deferToThread
 
 from tests.tls.support import HttpsCase
+from txbits.backends.disk import DiskBackend
 from txbits.tls._connections import gather_records
 from txbits.web._streaming.bodies import READ_SIZE
 from txbits.web._streaming.taking import socket_below
@@ -17,27 +22,43 @@ from txbits.web._streaming.taking import socket_below
 LENGTH = 32 * 1024 * 1024
 
 _CREATE = (
-    b"BITS_POST /x HTTP/1.1\r\nHost: x\r\nBITS-Packet-Type: Create-Session\r\n"
+    b"BITS_POST /%b HTTP/1.1\r\nHost: x\r\nBITS-Packet-Type: Create-Session\r\n"
     b"BITS-Supported-Protocols: {7df0354d-249b-430f-820d-3d2a9bef4931}\r\n"
     b"Content-Length: 0\r\n\r\n"
 )
 _FRAGMENT = (
-    b"BITS_POST /x HTTP/1.1\r\nHost: x\r\nBITS-Packet-Type: Fragment\r\n"
-    b"BITS-Session-Id: %b\r\nContent-Range: bytes 0-%d/%d\r\n"
+    b"BITS_POST /%b HTTP/1.1\r\nHost: x\r\nBITS-Packet-Type: Fragment\r\n"
+    b"BITS-Session-Id: %b\r\nContent-Range: bytes %d-%d/%d\r\n"
     b"Content-Length: %d\r\n\r\n"
+)
+_CLOSE = (
+    b"BITS_POST /%b HTTP/1.1\r\nHost: x\r\nBITS-Packet-Type: Close-Session\r\n"
+    b"BITS-Session-Id: %b\r\nContent-Length: 0\r\n\r\n"
+)
+_PING = (
+    b"BITS_POST /x HTTP/1.1\r\nHost: x\r\nBITS-Packet-Type: Ping\r\n"
+    b"Content-Length: 0\r\n\r\n"
 )
 
 
-class BodyTests(HttpsCase):
+class BodyCase(HttpsCase):
     requires = False
+
+    def connected(self):
+        """A new connection; this may run in a thread."""
+        context = ssl.create_default_context(cafile=str(self.authority.certificate))
+        raw = socket.create_connection(("127.0.0.1", self.number), timeout=120)
+        client = context.wrap_socket(raw, server_hostname="127.0.0.1")
+        self.addCleanup(client.close)
+        return client
+
+
+class BodyTests(BodyCase):
     prefix = b""
 
     def connect(self):
-        context = ssl.create_default_context(cafile=str(self.authority.certificate))
-        raw = socket.create_connection(("127.0.0.1", self.number), timeout=120)
-        self.client = context.wrap_socket(raw, server_hostname="127.0.0.1")
+        self.client = self.connected()
         self.client.sendall(self.prefix)
-        self.addCleanup(self.client.close)
 
     def exchange(self, head, body=b""):
         """Send a packet; the head of its Ack."""
@@ -58,9 +79,9 @@ class BodyTests(HttpsCase):
     async def begin(self):
         """Create a session; the head of a Fragment with all of its file."""
         await deferToThread(self.connect)
-        created = await deferToThread(self.exchange, _CREATE)
+        created = await deferToThread(self.exchange, _CREATE % b"x")
         session = re.search(rb"(?i)BITS-Session-Id: ([^\r]+)", created)[1]
-        return _FRAGMENT % (session, LENGTH - 1, LENGTH, LENGTH)
+        return _FRAGMENT % (b"x", session, 0, LENGTH - 1, LENGTH, LENGTH)
 
     async def read_size(self, data):
         """
@@ -119,3 +140,50 @@ class BodyTests(HttpsCase):
         gate.open()
         self.assertEqual((await sent)[:12], b"HTTP/1.1 200")
         self.assertEqual(self.held(), LENGTH)
+
+
+class StoredTests(BodyCase):
+    """On disk, fragments are stored from memory that all connections share."""
+
+    def make_backend(self):
+        self.path = Path(self.mktemp())
+        return DiskBackend(self.path, reactor)
+
+    def upload(self, name, seed):
+        """
+        Upload a file, in a thread.
+
+        :returns: What it is to contain.
+        """
+        random = Random(seed)
+        data = random.randbytes(3 * READ_SIZE + 4321)
+        client = self.connected()
+        answers = client.makefile("rb")
+
+        def answer():
+            lines = list(iter(answers.readline, b"\r\n"))
+            assert lines[0].startswith(b"HTTP/1.1 200"), lines
+            return b"".join(lines)
+
+        client.sendall(_CREATE % name)
+        session = re.search(rb"(?i)BITS-Session-Id: ([^\r]+)", answer())[1]
+        cut = random.randrange(len(data))
+        for first, end in ((0, cut), (cut, len(data))):
+            sizes = first, end - 1, len(data), end - first
+            packets = _FRAGMENT % (name, session, *sizes) + data[first:end] + _PING
+            while packets:
+                size = random.choice((1, 5000, 100_000, 1_000_000))
+                client.sendall(packets[:size])
+                packets = packets[size:]
+            answer()
+            answer()
+        client.sendall(_CLOSE % (name, session))
+        answer()
+        return data
+
+    async def test_fragments_that_arrive_at_the_same_time(self):
+        await self.listen()
+        uploads = [deferToThread(self.upload, b"file%d" % n, n) for n in range(3)]
+        for number, data in enumerate(await gatherResults(uploads, consumeErrors=True)):
+            # Not assertEqual, which would print them.
+            self.assertTrue((self.path / f"file{number}").read_bytes() == data)

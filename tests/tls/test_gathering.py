@@ -212,6 +212,26 @@ class GatheringTests(FilesCase):
         self.peer.connection.bio_write(self.wire.value())
         self.assertEqual(self.peer.connection.recv(100), b"thanks")
 
+    def test_a_protocol_may_get_views_of_memory_that_is_used_again(self):
+        views = []
+
+        def view_received(view):
+            views.append(view)
+            self.recorder.pieces.append(bytes(view))
+
+        self.recorder.view_received = view_received
+        for byte in (b"a", b"b"):
+            self.transport.dataReceived(self.peer.encrypted(byte * 100_000))
+        self.transport.dataReceived(self.peer.encrypted(b"c"))
+        self.assertEqual(self.recorder.pieces, [b"a" * 100_000, b"b" * 100_000, b"c"])
+        self.assertEqual(bytes(views[0][:2]), b"cb")
+
+    def test_what_is_too_long_for_one_piece_is_delivered_in_several(self):
+        data = os.urandom(3 * LONG + 12_345)
+        self.transport.dataReceived(self.peer.encrypted(data, 16_000))
+        self.assertEqual(len(self.recorder.pieces), 4)
+        self.assertTrue(b"".join(self.recorder.pieces) == data)
+
     def test_short_records_are_noticed(self):
         for size, is_short in ((16384, False), (100, True), (2048, False), (1, True)):
             self.transport.dataReceived(self.peer.encrypted(b"x" * 100_000, size))

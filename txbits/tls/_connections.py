@@ -2,7 +2,8 @@
 TLS connections: how they read and write long bodies, what a failed handshake tells the
 log, and who loses a connection when authorities or revocation lists have changed.
 
-This module uses private parts of :mod:`twisted.protocols.tls`; no other one does.
+This module uses private parts of :mod:`twisted.protocols.tls` and of :mod:`OpenSSL`; no
+other one does.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 from attrs import frozen
 from cryptography import x509
 from OpenSSL import SSL
+from OpenSSL._util import ffi, lib
 from twisted.internet.interfaces import (
     IAddress,
     IListeningPort,
@@ -57,6 +59,9 @@ _ADDED = 2048 + 5
 #: Shorter records than this are short, in bytes.
 _SHORT = 1024
 
+#: How many bytes are decrypted before they are delivered, at most.
+_ROOM = 1 << 20
+
 #: After how many seconds the keys of tickets are made anew. RFC 5077 5.5: "The keys
 #: should be changed regularly". Who gets hold of one could decrypt TLS 1.2.
 _TICKET_KEYS_LAST = 24 * 3600.0
@@ -88,6 +93,50 @@ class Loaded:
         return cls(material, make_context(material))
 
 
+class _Decrypted:
+    """
+    What the records of a read contain: memory for one connection at a time.
+
+    pyOpenSSL makes a new object of each record, of which one would have to be made to
+    deliver them together. That is a fifth of the time that an upload takes.
+
+    :ivar length: How many bytes there are.
+    :ivar records: How many records they come from.
+    """
+
+    def __init__(self) -> None:
+        self._view = memoryview(bytearray(_ROOM))
+        self._address = ffi.from_buffer("char[]", self._view)
+        self.length = self.records = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no room for another record."""
+        return self.length > _ROOM - _RECORD
+
+    def read(self, connection: Any) -> None:
+        """
+        Decrypt another record.
+
+        :param connection: The :class:`OpenSSL.SSL.Connection`.
+        :raises OpenSSL.SSL.Error: As ``recv()`` of the connection raises it.
+        """
+        ssl = connection._ssl
+        count = lib.SSL_read(ssl, self._address + self.length, _RECORD)
+        if count <= 0:
+            connection._raise_ssl_error(ssl, count)
+        self.length += count
+        self.records += 1
+
+    def take(self) -> memoryview:
+        """Return what there is, for use before the next read, and begin anew."""
+        length, self.length, self.records = self.length, 0, 0
+        return self._view[:length]
+
+
+_decrypted = _Decrypted()
+
+
 class GatheringTransport(BufferingTLSTransport):
     """
     A TLS connection that handles the records of a read or of a long write together.
@@ -95,6 +144,9 @@ class GatheringTransport(BufferingTLSTransport):
     Twisted delivers each record by itself. As a record has at most 16 KiB, everything
     above would work in such small pieces, however much is read from the socket. In the
     same way it hands each record that it sends to the socket by itself.
+
+    A protocol above that has a method ``view_received`` gets a view of memory that is
+    used again, instead of bytes.
 
     :ivar has_short_records: Whether the last read had many short records. Each record
         takes some time, so a long read of them would keep all others waiting.
@@ -106,21 +158,22 @@ class GatheringTransport(BufferingTLSTransport):
         if len(data) <= _SLICE or not self._handshakeDone or self._lostTLSConnection:
             super().dataReceived(data)
             return
-        records: list[bytes] = []
         view = memoryview(data)
+        ended = None
         for start in range(0, len(data), _SLICE):
             self._tlsConnection.bio_write(view[start : start + _SLICE])
-            ended = self._decrypt(records)
-            if ended is not None:
+            ended = self._decrypt()
+            if ended is not None or self._lostTLSConnection:
                 break
-        if self._appSendBuffer:
+        self._deliver()
+        if self._appSendBuffer and ended is None and not self._lostTLSConnection:
             self._unbufferPendingWrites()
-        self._deliver(records, ended)
+        self._end(ended)
 
     def _flushReceiveBIO(self) -> None:
-        records: list[bytes] = []
-        ended = None if self._lostTLSConnection else self._decrypt(records)
-        self._deliver(records, ended)
+        ended = None if self._lostTLSConnection else self._decrypt()
+        self._deliver()
+        self._end(ended)
 
     def encrypt(self, data: memoryview) -> tuple[int, bytes]:
         """
@@ -151,28 +204,40 @@ class GatheringTransport(BufferingTLSTransport):
         # One more, for what is not data, such as a ticket.
         return count, connection.bio_read(count + _ADDED * (count // _RECORD + 2))
 
-    def _decrypt(self, records: list[bytes]) -> Failure | None:
+    def _decrypt(self) -> Failure | None:
         """
         Decrypt what OpenSSL has.
 
-        :param records: Gets what it contains.
         :returns: Why nothing more can be read, if that is so.
         """
-        receive = self._tlsConnection.recv
+        read, connection = _decrypted.read, self._tlsConnection
         try:
             while True:
-                records.append(receive(_RECORD))
+                read(connection)
+                if _decrypted.is_full:
+                    self._deliver()
+                    if self._lostTLSConnection:
+                        return None
         except SSL.WantReadError:
             return None
         except SSL.Error:
             return Failure()
 
-    def _deliver(self, records: list[bytes], ended: Failure | None) -> None:
-        """Deliver the content of records, and the end, as Twisted does."""
-        data = b"".join(records)
-        self.has_short_records = len(records) * _SHORT > max(len(data), _SLICE)
-        if data and not self._aborted:
-            ProtocolWrapper.dataReceived(self, data)
+    def _deliver(self) -> None:
+        """Deliver what was decrypted."""
+        length, records = _decrypted.length, _decrypted.records
+        self.has_short_records = records * _SHORT > max(length, _SLICE)
+        view = _decrypted.take()
+        if not length or self._aborted:
+            return
+        receive = getattr(self.wrappedProtocol, "view_received", None)
+        if receive is None:
+            ProtocolWrapper.dataReceived(self, bytes(view))
+        else:
+            receive(view)
+
+    def _end(self, ended: Failure | None) -> None:
+        """Tell the end of what can be read, as Twisted does."""
         if ended is not None and not self._lostTLSConnection:
             if ended.check(SSL.ZeroReturnError):
                 self._shutdownTLS()

@@ -101,12 +101,39 @@ class StreamingChannel(Connection):
         LineReceiver.dataReceived(self, data)
         body = self._body
         if body is not None:
-            # Not a chunked one: as many chunks as fit into a read are decoded at once.
-            is_long = self.length is not None and self.length >= SHORT_BODY
-            if is_long:
-                self._read_in_long_pieces(body.position + body.received)
+            self._choose_reads(body)
             if body.waiting:
                 body.read_over()
+
+    def view_received(self, data: memoryview) -> None:
+        """
+        Some bytes came.
+
+        :param data: May change after the call.
+        """
+        body = self._body
+        while data and (size := self._piece_size):
+            decoder: Any = self._transferDecoder
+            decoder.dataReceived(data[:size])
+            data = data[size:]
+        if data:
+            self.dataReceived(bytes(data))
+        elif body is not None and body is self._body:
+            self._choose_reads(body)
+
+    @property
+    def _piece_size(self) -> int:
+        """
+        How many of the next bytes to store at a time.
+
+        The page cache needs less work if a write ends at a multiple of its size.
+
+        :returns: 0 if they are not to be stored at once.
+        """
+        body = self._body
+        if self.state is not BODY or body is None or not body.is_stored:
+            return 0
+        return PIECE_SIZE - (body.position + body.received) % PIECE_SIZE
 
     def _read_long_body(self) -> Exception | None:
         """
@@ -118,11 +145,9 @@ class StreamingChannel(Connection):
         """
         transport: Any = self._long_reads
         for number in range(READ_SIZE // PIECE_SIZE):
-            body = self._body
-            if self.state is not BODY or body is None or not body.is_stored:
+            size = self._piece_size
+            if not size:
                 return None if number else type(transport).doRead(transport)
-            # The page cache needs less work if a write ends at a multiple of its size.
-            size = PIECE_SIZE - (body.position + body.received) % PIECE_SIZE
             try:
                 count = transport.socket.recv_into(self.site.memory[:size])
             except BlockingIOError:
@@ -138,16 +163,16 @@ class StreamingChannel(Connection):
                 return None
         return None
 
-    def _read_in_long_pieces(self, position: int) -> None:
-        """
-        Choose the size of the next read of a long body.
-
-        :param position: Where in the file the next byte belongs.
-        """
+    def _choose_reads(self, body: StreamingBody) -> None:
+        """Read long pieces if a body is long, and choose the size of the next read."""
+        if self.length is None or self.length < SHORT_BODY:
+            # Of a chunked one, as many chunks as fit into a read are decoded at once.
+            return
         transport = self.transport
         if isinstance(transport, TCPConnection):
             # The read ends at a multiple of READ_SIZE in the file: the page cache needs
             # less work for such writes.
+            position = body.position + body.received
             transport.bufferSize = READ_SIZE - position % READ_SIZE
             vars(transport)["doRead"] = self._read_long_body
             self._long_reads = transport
