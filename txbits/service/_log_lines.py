@@ -86,7 +86,7 @@ class TextLines:
     def __init__(self, stamp: Callable[[float | None], str] | None = None) -> None:
         self._stamp = Stamps() if stamp is None else stamp
 
-    def __call__(self, event: LogEvent) -> str | None:
+    def line(self, event: LogEvent) -> str | None:
         """Write an event; ``None`` if it has no text."""
         if "log_failure" in event:
             return formatEventAsClassicLogText(event, self._stamp)
@@ -97,7 +97,9 @@ class TextLines:
             text = text.replace("\n", "\n\t")
         stamp = self._stamp(event.get("log_time"))
         # Twisted indents all lines but the first of the whole text.
-        system = system_of(event).replace("\n", "\n\t")
+        system = system_of(event)
+        if "\n" in system:
+            system = system.replace("\n", "\n\t")
         return f"{stamp} [{system}] {text}\n"
 
 
@@ -149,4 +151,4 @@ def text_observer(file: Any) -> LineObserver:
 
     :param file: Takes text, or bytes of UTF-8.
     """
-    return LineObserver(file, TextLines())
+    return LineObserver(file, TextLines().line)
