@@ -4,6 +4,7 @@ The parts of several workers, each for itself; real processes are in
 """
 
 import errno
+import io
 import os
 import pickle
 import socket
@@ -11,14 +12,14 @@ import tempfile
 from unittest.mock import patch
 
 from attrs import define, evolve, field
-from twisted.application.service import IService
+from twisted.application.service import Application, IService
 from twisted.internet import tcp
 from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import CannotListenError, ConnectionLost
 from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock, StringTransport
-from twisted.logger import formatEvent, globalLogPublisher
+from twisted.logger import ILogObserver, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -29,6 +30,7 @@ from txbits._ledger import Ledger
 from txbits._workers import Worker
 from txbits.errors import InvalidSetting
 from txbits.service._channel import Channel, PeerFailed, read_first
+from txbits.service._log_lines import text_observer
 from txbits.service._reading import from_options
 from txbits.service._reload import Line
 from txbits.service._whole import ANSWER_WITHIN
@@ -247,6 +249,7 @@ class FakeMember:
 
     def start(self, reactor, worker, configuration, directory, shares):
         self.worker, self.configuration = worker, configuration
+        self.shares = shares
 
     def ask(self, what, *arguments):
         self.calls.append(what)
@@ -391,6 +394,16 @@ class SupervisorTests(SynchronousTestCase):
 
     def test_it_is_a_service(self):
         self.assertTrue(verifyObject(IService, self.service))
+
+    def test_workers_make_the_lines_of_its_log(self):
+        observer = text_observer(io.StringIO())
+        self.service.make_observer = lambda: observer
+        application = Application("txbits")
+        self.service.setServiceParent(application)
+        self.assertIs(application.getComponent(ILogObserver), observer)
+        self.start()
+        for member in self.members:
+            self.assertIs(member.shares.logs.observer, observer)
 
     def test_none_accepts_before_all_have_started(self):
         self.start()

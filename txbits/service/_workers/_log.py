@@ -326,12 +326,12 @@ class PipeReader:
     :param reactor: The reactor.
     :param descriptor: The end to read from, which does not block. It is closed at the
         end.
-    :param log: Takes what was read.
+    :param incoming: Takes what was read.
     """
 
     _reactor: Any
     _descriptor: int
-    _log: Incoming
+    _incoming: Incoming
     _next: IDelayedCall | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -357,9 +357,9 @@ class PipeReader:
             self._next = None
         self._reactor.removeReader(self)
         while data := self._available():
-            self._log.received(data)
+            self._incoming.received(data)
         os.close(self._descriptor)
-        self._log.ended()
+        self._incoming.ended()
 
     def _read(self) -> None:
         self._next = None
@@ -370,7 +370,7 @@ class PipeReader:
             # First: it is to go on whatever happens to what was read.
             pause = _PAUSE if len(data) < _BATCH else 0
             self._next = self._reactor.callLater(pause, self._read)
-            self._log.received(data)
+            self._incoming.received(data)
 
     def _available(self) -> bytes | None:
         """Read a batch: ``None`` if there is none yet, empty if there will be none."""

@@ -136,7 +136,7 @@ class Member(ProcessProtocol):
     _how: str = field(default="", init=False)
     _channel: Channel = field(init=False)
     _outputs: dict[int, Output] = field(init=False)
-    _log: PipeReader | None = field(default=None, init=False)
+    _log_pipe: PipeReader | None = field(default=None, init=False)
     _asking: dict[str, Shared[Any]] = field(factory=dict, init=False)
 
     @_outputs.default
@@ -192,7 +192,7 @@ class Member(ProcessProtocol):
         with ExitStack() as open_here:
             reader, writer = open_pipe()
             open_here.callback(os.close, writer)
-            self._log = PipeReader(reactor, reader, shares.logs.incoming(number))
+            self._log_pipe = PipeReader(reactor, reader, shares.logs.incoming(number))
             ours, theirs = socket.socketpair()
             open_here.enter_context(ours)
             open_here.enter_context(theirs)
@@ -306,8 +306,8 @@ class Member(ProcessProtocol):
 
     def _has_ended(self, how: str) -> None:
         self._how = how
-        if self._log is not None:
-            self._log.end()
+        if self._log_pipe is not None:
+            self._log_pipe.end()
         for output in self._outputs.values():
             output.ended()
         self._channel.close()
