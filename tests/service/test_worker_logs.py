@@ -12,6 +12,7 @@ import os
 import pickle
 import socket
 from pathlib import Path
+from threading import Thread
 from unittest.mock import patch
 
 from hypothesis import example, given
@@ -202,6 +203,26 @@ class LineTests(WorkerLogTestCase):
         self.incoming.received(data[-3:])
         self.assertEqual(len(file.getvalue().splitlines()), 3)
         self.end()
+
+    def test_an_event_may_be_longer_than_the_pipe(self):
+        file = io.StringIO()
+        self.connect(text_observer(file))
+
+        def work():
+            for text in ("x" * 600_000, "y"):
+                self.log.info(text)
+            os.close(self.writer)
+
+        worker = Thread(target=work, daemon=True)
+        worker.start()
+        os.set_blocking(self.reader, True)
+        while data := os.read(self.reader, 65536):
+            self.incoming.received(data)
+        worker.join()
+        os.close(self.reader)
+        first, second = file.getvalue().splitlines()
+        self.assertTrue(first.endswith(" " + "x" * 600_000))
+        self.assertTrue(second.endswith(" y"))
 
     def test_a_line_that_was_cut_is_logged_as_it_is(self):
         file = io.StringIO()
