@@ -50,8 +50,8 @@ _ROOM = 1 << 18
 
 #: How many bytes the supervisor reads at once, and for how many seconds it leaves the
 #: pipe alone then. In this time, a worker can fill a pipe that could not be enlarged
-#: only if it logs more than 3 MB in a second.
-_BATCH, _PAUSE = 1 << 16, 0.02
+#: only if it logs more than 1.6 MB in a second.
+_BATCH, _PAUSE = 1 << 16, 0.04
 
 
 def open_pipe() -> tuple[int, int]:
