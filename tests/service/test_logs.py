@@ -272,7 +272,7 @@ class JournalTests(SynchronousTestCase):
         self.output = io.StringIO()
 
     def logged(self, level, text, **fields):
-        observer = JournalObserver(self.output, self.path)
+        observer = JournalObserver(text_observer(self.output), self.path)
         self.addCleanup(observer._socket.close)
         Logger("txbits.tests", observer=observer).emit(level, text, **fields)
 

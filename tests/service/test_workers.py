@@ -4,7 +4,7 @@ The parts of several workers, each for itself; real processes are in
 """
 
 import errno
-import json
+import io
 import os
 import pickle
 import socket
@@ -12,14 +12,14 @@ import tempfile
 from unittest.mock import patch
 
 from attrs import define, evolve, field
-from twisted.application.service import IService
+from twisted.application.service import Application, IService
 from twisted.internet import tcp
 from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import CannotListenError, ConnectionLost
 from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock, StringTransport
-from twisted.logger import Logger, formatEvent, globalLogPublisher
+from twisted.logger import ILogObserver, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -30,12 +30,12 @@ from txbits._ledger import Ledger
 from txbits._workers import Worker
 from txbits.errors import InvalidSetting
 from txbits.service._channel import Channel, PeerFailed, read_first
-from txbits.service._logs import json_line
+from txbits.service._log_lines import text_observer
 from txbits.service._reading import from_options
 from txbits.service._reload import Line
 from txbits.service._whole import ANSWER_WITHIN
 from txbits.service._workers import _supervisor
-from txbits.service._workers._log import Events, Output, PipeObserver, WorkerError
+from txbits.service._workers._log import WorkerLogs
 from txbits.service._workers._member import Member, Shares
 from txbits.service._workers._sockets import OpeningReactor, Sockets
 from txbits.service._workers._supervisor import Supervisor
@@ -128,88 +128,6 @@ class ChannelTests(SynchronousTestCase):
         ours.close()
         self.assertNotEqual(theirs.recv(100), b"")
         self.assertRaises(EOFError, read_first, theirs)
-
-
-class LogTests(SynchronousTestCase):
-    """What a worker logs, in the supervisor."""
-
-    def setUp(self):
-        self.events = []
-        globalLogPublisher.addObserver(self.events.append)
-        self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
-        self.reader, self.writer = os.pipe()
-        self.addCleanup(os.close, self.reader)
-        self.log = Logger("txbits.x", observer=PipeObserver(self.writer))
-        self.received = Events(3)
-
-    def pass_on(self, size=65536):
-        """Deliver what is in the pipe, some bytes at a time."""
-        os.close(self.writer)
-        while data := os.read(self.reader, size):
-            self.received.received(data)
-        self.received.ended()
-
-    def test_an_event_keeps_its_text_its_fields_and_its_time(self):
-        self.log.info("{name} is\n{size} long", name="\xe4\u20ac", size=7, it=object())
-        self.pass_on(5)
-        (event,) = self.events
-        self.assertEqual(formatEvent(event), "\xe4\u20ac is\n7 long")
-        self.assertEqual(event["log_namespace"], "txbits.x")
-        self.assertEqual(event["log_level"].name, "info")
-        self.assertEqual(event["log_system"], "worker 3: txbits.x#info")
-        told = json.loads(json_line(event))
-        self.assertEqual((told["name"], told["size"]), ("\xe4\u20ac", 7))
-        self.assertEqual(told["worker"], 3)
-        self.assertNotIn("it", told)
-
-    def test_a_failure_keeps_its_traceback(self):
-        try:
-            raise ZeroDivisionError("nothing")
-        except ZeroDivisionError:
-            self.log.failure("failed")
-        self.pass_on()
-        (event,) = self.events
-        traceback = event["log_failure"].getTraceback()
-        self.assertIn("ZeroDivisionError: nothing", traceback)
-        self.assertEqual(json.loads(json_line(event))["traceback"], traceback)
-        (failure,) = self.flushLoggedErrors(WorkerError)
-        self.assertEqual(
-            failure.getErrorMessage(), "builtins.ZeroDivisionError: nothing"
-        )
-
-    def test_many_events_arrive_in_their_order(self):
-        for number in range(50):
-            self.log.debug("{number}", number=number)
-        self.pass_on(97)
-        self.assertEqual(
-            [formatEvent(event) for event in self.events], [str(n) for n in range(50)]
-        )
-
-    def test_a_line_that_was_cut_is_logged_as_it_is(self):
-        self.log.info("one")
-        os.write(self.writer, b'{"time": 17')
-        self.pass_on()
-        self.assertEqual(
-            [formatEvent(event) for event in self.events],
-            ["one", 'worker 3 left an incomplete line: {"time": 17'],
-        )
-
-    def test_a_worker_without_a_supervisor_logs_nowhere(self):
-        os.close(self.reader)
-        self.reader = os.open(os.devnull, os.O_RDONLY)
-        self.log.info("nobody")
-        os.close(self.writer)
-        self.assertEqual(self.events, [])
-
-    def test_what_the_interpreter_says_is_logged(self):
-        output = Output(3)
-        for piece in (b"Fatal er", b"ror\nmore", b"\n", b"end"):
-            output.received(piece)
-        output.ended()
-        self.assertEqual(
-            [formatEvent(event) for event in self.events],
-            ["worker 3: Fatal error", "worker 3: more", "worker 3: end"],
-        )
 
 
 class SocketsTests(SynchronousTestCase):
@@ -331,6 +249,7 @@ class FakeMember:
 
     def start(self, reactor, worker, configuration, directory, shares):
         self.worker, self.configuration = worker, configuration
+        self.shares = shares
 
     def ask(self, what, *arguments):
         self.calls.append(what)
@@ -472,6 +391,16 @@ class SupervisorTests(SynchronousTestCase):
 
     def test_it_is_a_service(self):
         self.assertTrue(verifyObject(IService, self.service))
+
+    def test_workers_make_the_lines_of_its_log(self):
+        observer = text_observer(io.StringIO())
+        self.service.make_observer = lambda: observer
+        application = Application("txbits")
+        self.service.setServiceParent(application)
+        self.assertIs(application.getComponent(ILogObserver), observer)
+        self.start()
+        for member in self.members:
+            self.assertIs(member.shares.logs.observer, observer)
 
     def test_none_accepts_before_all_have_started(self):
         self.start()
@@ -918,6 +847,7 @@ class MemberTests(SynchronousTestCase):
             secret=b"secret",
             ledger=ledger,
             form_key=b"key",
+            logs=WorkerLogs.of(None),
         )
         member.start(reactor, Worker(1, 2), from_options({}), "/", shares)
         self.ledger = ledger
@@ -932,12 +862,13 @@ class MemberTests(SynchronousTestCase):
         self.enterContext(patch.dict(os.environ, variables))
         started = []
 
-        class Reactor:
+        class Reactor(MemoryReactorClock):
             def spawnProcess(self, member, program, arguments, variables, **more):
                 started.append((arguments, variables, more["childFDs"]))
                 raise BlockingIOError(11, "Resource temporarily unavailable")
 
-        member = self.start(Reactor())
+        reactor = Reactor()
+        member = self.start(reactor)
         ((arguments, variables, descriptors),) = started
         # Those of systemd are 3 and 4, of which only the last is used.
         self.assertEqual(arguments[-1], "5")
@@ -953,6 +884,7 @@ class MemberTests(SynchronousTestCase):
         )
         self.successResultOf(member.ended())
         self.assertFalse(member.is_there)
+        self.assertEqual(reactor.getReaders(), [])
         member.tell("stop")
 
     def test_one_that_does_not_answer_is_asked_once_by_all_who_wait(self):

@@ -86,7 +86,7 @@ class TextLines:
     def __init__(self, stamp: Callable[[float | None], str] | None = None) -> None:
         self._stamp = Stamps() if stamp is None else stamp
 
-    def __call__(self, event: LogEvent) -> str | None:
+    def line(self, event: LogEvent) -> str | None:
         """Write an event; ``None`` if it has no text."""
         if "log_failure" in event:
             return formatEventAsClassicLogText(event, self._stamp)
@@ -96,22 +96,24 @@ class TextLines:
         if "\n" in text:
             text = text.replace("\n", "\n\t")
         stamp = self._stamp(event.get("log_time"))
-        return f"{stamp} [{_system(event)}] {text}\n"
+        # Twisted indents all lines but the first of the whole text.
+        system = system_of(event)
+        if "\n" in system:
+            system = system.replace("\n", "\n\t")
+        return f"{stamp} [{system}] {text}\n"
 
 
-def _system(event: LogEvent) -> str:
+def system_of(event: LogEvent) -> str:
+    """Name the part of the program that an event is from, as Twisted does."""
     system = event.get("log_system")
     if system is None:
         level = event.get("log_level")
         name = "-" if level is None else level.name
-        system = f"{event.get('log_namespace', '-')}#{name}"
-    else:
-        try:
-            system = str(system)
-        except Exception:  # noqa: BLE001 - as Twisted does
-            system = "UNFORMATTABLE"
-    # Twisted indents all lines but the first of the whole text.
-    return system.replace("\n", "\n\t")
+        return f"{event.get('log_namespace', '-')}#{name}"
+    try:
+        return str(system)
+    except Exception:  # noqa: BLE001 - as Twisted does
+        return "UNFORMATTABLE"
 
 
 @implementer(ILogObserver)
@@ -125,17 +127,21 @@ class LineObserver(FileLogObserver):
 
     def __call__(self, event: LogEvent) -> None:
         line = self.formatEvent(event)
-        if not line:
-            return
+        if line:
+            self.write(line)
+
+    def write(self, lines: str) -> None:
+        """Write whole lines."""
         file: Any = self._outFile
         if self._encoding is not None:
-            file.write(line.encode(self._encoding, "backslashreplace"))
+            file.write(lines.encode(self._encoding, "backslashreplace"))
         else:
             try:
-                file.write(line)
+                file.write(lines)
             except UnicodeEncodeError:
-                encoding = file.encoding
-                file.write(line.encode(encoding, "backslashreplace").decode(encoding))
+                # Twisted's log files take text, but do not say that they write UTF-8.
+                encoding = getattr(file, "encoding", "utf-8")
+                file.write(lines.encode(encoding, "backslashreplace").decode(encoding))
         file.flush()
 
 
@@ -145,4 +151,4 @@ def text_observer(file: Any) -> LineObserver:
 
     :param file: Takes text, or bytes of UTF-8.
     """
-    return LineObserver(file, TextLines())
+    return LineObserver(file, TextLines().line)

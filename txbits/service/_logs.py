@@ -27,7 +27,6 @@ from zope.interface import implementer
 
 from txbits.service._log_lines import (
     LineObserver,
-    TextLines,
     message_of,
     text_observer,
 )
@@ -227,17 +226,14 @@ class JournalObserver:
     """
     Logs to the journal, with a field for each field of an event.
 
-    What the journal does not take at once goes to standard output as text, where the
-    journal has it too.
-
-    :ivar output: Standard output.
+    :ivar otherwise: Gets what the journal does not take at once, and logs it to
+        standard output as text, where the journal has it too.
     :ivar path: The socket of the journal.
     """
 
-    output: TextIO
+    otherwise: ILogObserver
     path: str = _JOURNAL
     _socket: socket.socket = field(init=False)
-    _line: TextLines = field(factory=TextLines, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -247,8 +243,7 @@ class JournalObserver:
         try:
             self._socket.sendto(_journal_entry(event), self.path)
         except OSError:
-            self.output.write(self._line(event) or "")
-            self.output.flush()
+            self.otherwise(event)
 
 
 @define(eq=False, slots=False)
@@ -257,9 +252,11 @@ class LoggedService(Service):
     A service that tells its application what to log with.
 
     :ivar make_observer: Makes what ``twistd`` logs with; ``None`` for its own.
+    :ivar observer: What that has made.
     """
 
     make_observer: Callable[[], Any] | None = field(default=None, init=False)
+    observer: ILogObserver | None = field(default=None, init=False)
 
     def setServiceParent(self, parent: Any) -> None:
         """
@@ -268,7 +265,8 @@ class LoggedService(Service):
         :param parent: The application.
         """
         if self.make_observer is not None:
-            parent.setComponent(ILogObserver, self.make_observer())
+            self.observer = self.make_observer()
+            parent.setComponent(ILogObserver, self.observer)
         super().setServiceParent(parent)
 
 
@@ -287,5 +285,5 @@ def observer_factory(
         return lambda: json_observer(log_file(parent))
     is_shown = parent["nodaemon"] and parent["logfile"] in (None, "", "-")
     if log_format is None and is_shown and is_journal(sys.stdout):
-        return lambda: JournalObserver(sys.stdout)
+        return lambda: JournalObserver(text_observer(sys.stdout))
     return lambda: text_observer(log_file(parent))

@@ -30,7 +30,7 @@ from txbits.service._channel import Channel, read_first
 from txbits.service._life import UploadService
 from txbits.service._process import Process, one_line
 from txbits.service._whole import Whole
-from txbits.service._workers._log import PipeObserver
+from txbits.service._workers._log import observer_of
 from txbits.service._workers._setup import WorkerSetup
 from txbits.service.maker import assemble
 from txbits.service.settings import Configuration
@@ -50,7 +50,7 @@ def live(control: socket.socket) -> int:
         setup: WorkerSetup = read_first(control)
     except EOFError:
         return 1
-    globalLogBeginner.beginLoggingTo([PipeObserver(setup.log)])
+    globalLogBeginner.beginLoggingTo([observer_of(setup.log, setup.worker.number)])
     try:
         os.chdir(setup.directory)
     except OSError as error:

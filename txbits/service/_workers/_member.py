@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Any, Literal
 
 from attrs import define, field
@@ -24,7 +25,7 @@ from txbits._ledger import Ledger
 from txbits._workers import Worker
 from txbits.service._channel import Channel
 from txbits.service._process import in_words, one_line
-from txbits.service._workers._log import Events, Lines, Output
+from txbits.service._workers._log import Output, PipeReader, WorkerLogs, open_pipe
 from txbits.service._workers._setup import Inherited, RelaySetup, WorkerSetup
 from txbits.service._workers._sockets import Sockets
 from txbits.service.settings import Configuration
@@ -53,6 +54,7 @@ class Shares:
     :ivar secret: What workers show each other.
     :ivar ledger: Where they count together.
     :ivar form_key: What they sign the tokens of forms with.
+    :ivar logs: Where they log.
     """
 
     listeners: list[Sockets]
@@ -62,6 +64,7 @@ class Shares:
     secret: bytes = field(repr=False)
     ledger: Ledger
     form_key: bytes = field(repr=False)
+    logs: WorkerLogs
 
     @property
     def of_systemd(self) -> int:
@@ -128,8 +131,13 @@ class Member(ProcessProtocol):
     _ended: Event = field(factory=Event, init=False)
     _how: str = field(default="", init=False)
     _channel: Channel = field(init=False)
-    _pipes: dict[int, Lines] = field(factory=dict, init=False)
+    _outputs: dict[int, Output] = field(init=False)
+    _log_pipe: PipeReader | None = field(default=None, init=False)
     _asking: dict[str, Shared[Any]] = field(factory=dict, init=False)
+
+    @_outputs.default
+    def _new_outputs(self) -> dict[int, Output]:
+        return {1: Output(self.number), 2: Output(self.number)}
 
     @_channel.default
     def _new_channel(self) -> Channel:
@@ -165,8 +173,7 @@ class Member(ProcessProtocol):
             if self.pid:
                 self.kill()
             else:
-                self._how = "was not started"
-                self._ended.set()
+                self._has_ended("was not started")
 
     def _spawn(
         self,
@@ -178,10 +185,15 @@ class Member(ProcessProtocol):
     ) -> None:
         number = self.number
         descriptors = _Descriptors(_FIRST + shares.of_systemd)
-        ours, theirs = socket.socketpair()
-        try:
+        with ExitStack() as open_here:
+            reader, writer = open_pipe()
+            open_here.callback(os.close, writer)
+            self._log_pipe = PipeReader(reactor, reader, shares.logs.incoming(number))
+            ours, theirs = socket.socketpair()
+            open_here.enter_context(ours)
+            open_here.enter_context(theirs)
             control = descriptors.add(theirs.fileno())
-            log = descriptors.add("r")
+            log = descriptors.add(writer)
             relay = RelaySetup(
                 descriptor=descriptors.add(shares.relays.of(number).fileno()),
                 paths=tuple(_path_of(descriptors.add(one)) for one in shares.doors),
@@ -200,13 +212,8 @@ class Member(ProcessProtocol):
                 relay=relay,
                 ledger=descriptors.add(shares.ledger.fd),
                 form_key=shares.form_key,
-                log=log,
+                log=shares.logs.setup(log),
             )
-            self._pipes = {
-                1: Output(number),
-                2: Output(number),
-                log: Events(number),
-            }
             process = reactor.spawnProcess(
                 self,
                 sys.executable,
@@ -222,9 +229,6 @@ class Member(ProcessProtocol):
                 Factory.forProtocol(lambda: self._channel),
             )
             self._channel.begin(setup)
-        finally:
-            ours.close()
-            theirs.close()
 
     @property
     def is_there(self) -> bool:
@@ -275,16 +279,21 @@ class Member(ProcessProtocol):
             self.transport.signalProcess(signal.SIGKILL)
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:  # noqa: N803
-        self._pipes[childFD].received(data)
+        self._outputs[childFD].received(data)
 
     def processEnded(self, reason: Failure) -> None:
         value: Any = reason.value
         if isinstance(value, ProcessTerminated) and value.signal:
-            self._how = f"was killed by {signal.Signals(value.signal).name}"
+            self._has_ended(f"was killed by {signal.Signals(value.signal).name}")
         else:
-            self._how = f"ended with status {value.exitCode}"
-        for pipe in self._pipes.values():
-            pipe.ended()
+            self._has_ended(f"ended with status {value.exitCode}")
+
+    def _has_ended(self, how: str) -> None:
+        self._how = how
+        if self._log_pipe is not None:
+            self._log_pipe.end()
+        for output in self._outputs.values():
+            output.ended()
         self._channel.close()
         self._ended.set()
 

@@ -4,9 +4,11 @@ What a worker gets from the supervisor when it starts.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from socket import AddressFamily
 
 from attrs import field, frozen
+from twisted.logger import LogEvent
 
 from txbits._workers import Worker
 from txbits.service.settings import Configuration
@@ -42,6 +44,22 @@ class RelaySetup:
     secret: bytes = field(repr=False)
 
 
+@frozen
+class LogSetup:
+    """
+    How a worker logs.
+
+    :ivar descriptor: The pipe that its log goes to.
+    :ivar line: Makes what goes there of an event, if anything.
+    :ivar journal: The socket of the journal, to which the log goes without the
+        supervisor. The pipe gets only what the journal does not take.
+    """
+
+    descriptor: int
+    line: Callable[[LogEvent], str | None]
+    journal: str | None
+
+
 @frozen(kw_only=True)
 class WorkerSetup:
     """
@@ -54,7 +72,7 @@ class WorkerSetup:
     :ivar relay: How it reaches the others.
     :ivar ledger: The descriptor of the memory in which workers count together.
     :ivar form_key: What all workers sign the tokens of forms with.
-    :ivar log: The descriptor of the pipe that its log goes to.
+    :ivar log: How it logs.
     :ivar reactor: The module of the supervisor's reactor.
     :ivar directory: The working directory in which relative paths were understood.
     """
@@ -66,6 +84,6 @@ class WorkerSetup:
     relay: RelaySetup
     ledger: int
     form_key: bytes = field(repr=False)
-    log: int
+    log: LogSetup
     reactor: str
     directory: str

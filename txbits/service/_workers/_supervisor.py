@@ -40,6 +40,7 @@ from txbits.service._process import Process, one_line
 from txbits.service._reload import failures_logged
 from txbits.service._service_manager import ServiceManager
 from txbits.service._whole import ANSWER_WITHIN, NOT_RUNNING, fault_of
+from txbits.service._workers._log import WorkerLogs
 from txbits.service._workers._member import Member, Shares
 from txbits.service._workers._sockets import OpeningReactor, Sockets
 from txbits.service._workers._watch import Watch
@@ -285,6 +286,7 @@ class Supervisor(LoggedService):
             secret=secrets.token_bytes(32),
             ledger=Ledger.create(self.count),
             form_key=secrets.token_bytes(32),
+            logs=WorkerLogs.of(self.observer),
         )
 
     async def _open(self, listener: Openable) -> Sockets:
