@@ -22,7 +22,7 @@ from typing import Any
 
 from attrs import frozen
 
-from benchmarks import downloads, operating, small, throughput
+from benchmarks import downloads, limits, operating, small, throughput
 from benchmarks.conditions import idle_share
 from benchmarks.report import Goal, markdown, paired
 from benchmarks.servers import CHECKOUT, Side, txbits
@@ -155,6 +155,21 @@ class Measuring:
                 f"{what}, default fsync, until the last byte is acknowledged",
                 _rate_and_cost(runs["txbits"], runs["nginx"]),
             )
+            if count == 1:
+                yield self._disk(each, runs["nginx"])
+
+    def _disk(self, size: int, nginx: Sequence[throughput.Transfer]) -> Work:
+        """What the disk allows where bytes are to be safe."""
+        text = (
+            f"limit of this disk: {size // MIB} MiB written straight to it and synced, "
+            "beside nginx without fsync"
+        )
+        try:
+            took = [limits.disk_seconds(self.directory, size) for _ in nginx]
+        except OSError as error:
+            return Work(text, missing=f"no direct access: {error.strerror}")
+        speed = paired([run.seconds for run in nginx], took)
+        return Work(text, [Goal("speed", speed)])
 
     def _secure_uploads(self) -> Iterator[Work]:
         sides = [self.sides[name] for name in ("txbits-tls", "nginx-tls")]
@@ -203,7 +218,7 @@ class Measuring:
             self.sides["nginx-tls"],
         ]
         what = f"download of {self.effort.total // MIB} MiB"
-        for sides, text, pairs, limits in (
+        for sides, text, pairs, asked in (
             (plain, "beside nginx with sendfile off", self.effort.pairs, (0.9, 1.3)),
             (secure, "over TLS, beside nginx", self.effort.secure_pairs, (None, None)),
         ):
@@ -220,7 +235,7 @@ class Measuring:
                 on = f"{count} connection{'s' if count > 1 else ''}"
                 yield Work(
                     f"{what} on {on}, {text}",
-                    _rate_and_cost(ours, theirs, *limits),
+                    _rate_and_cost(ours, theirs, *asked),
                 )
 
     def _sessions(self) -> Iterator[Work]:
@@ -250,6 +265,23 @@ class Measuring:
             yield Work(
                 what,
                 _rate_and_cost(results[two], results[one], limit),
+            )
+        for name, text in (("txbits", "default fsync"), ("txbits-never", "`never`")):
+            with self._folder(f"apart-{name}") as folder:
+                rates = limits.measure_apart(
+                    self.sides[name],
+                    folder,
+                    connections=32,
+                    sessions=self.effort.sessions,
+                    repetitions=self.effort.session_pairs,
+                )
+            speed = paired(
+                [one.together for one in rates], [one.alone for one in rates]
+            )
+            yield Work(
+                "limit of these cores: tiny uploads, 2 servers that share nothing "
+                f"beside 1, {text}",
+                [Goal("speed", speed)],
             )
 
     def _memory(self) -> Iterator[Work]:
