@@ -75,15 +75,15 @@ class WriteBehindTests(DiskCase):
         self.assertEqual(backend._files.parts, [(0, PIECE), (PIECE, PIECE)])
         self.successResultOf(writer.close())
 
-    def test_the_next_fragment_goes_on_where_it_begins(self):
+    def test_the_next_fragment_goes_on_with_the_piece(self):
         backend = self.start()
         session = self.create(backend)
-        for _ in range(2):
+        for chunks in (_CHUNKS + 1, _CHUNKS - 3, *[1] * (_CHUNKS + 3)):
             writer = self.successResultOf(session.open_writer(1 << 30))
-            self.write(writer, _CHUNKS + 1)
+            self.write(writer, chunks)
             self.successResultOf(writer.close())
         self.assertEqual(
-            backend._files.parts, [(0, PIECE), (PIECE + len(_CHUNK), PIECE)]
+            backend._files.parts, [(0, PIECE), (PIECE, PIECE), (2 * PIECE, PIECE)]
         )
 
     def test_a_short_file_is_not(self):
@@ -111,7 +111,7 @@ class WriteBehindTests(DiskCase):
         self.assertEqual(backend._files.parts, [(0, PIECE)] * 2)
         self.write(writers[2], 1)
         self.in_thread.let_go()
-        self.assertEqual(backend._files.parts[2:], [(0, 2 * PIECE + len(_CHUNK))])
+        self.assertEqual(backend._files.parts[2:], [(0, 2 * PIECE)])
         self.in_thread.is_holding = False
 
     def test_the_writer_may_be_closed_meanwhile(self):
@@ -141,6 +141,8 @@ class WriteBehindTests(DiskCase):
         backend = self.start()
         writer = self.writer(backend)
         backend._files.fail("dup", errno.EMFILE)
-        self.write(writer, _CHUNKS + 1)
-        self.assertEqual(backend._files.parts, [(0, PIECE + len(_CHUNK))])
+        self.write(writer, _CHUNKS)
+        self.assertEqual(backend._files.parts, [])
+        self.write(writer, 1)
+        self.assertEqual(backend._files.parts, [(0, PIECE)])
         self.successResultOf(writer.close())

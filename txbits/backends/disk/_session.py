@@ -97,7 +97,7 @@ class DiskSession(Staged):
             fd = self.open_to_append(total)
         except OSError as error:
             raise storage_error(error, self.staging.root.path) from error
-        self._writer = DiskWriter(self, fd, self.offset, self.offset)
+        self._writer = DiskWriter(self, fd, self.offset)
         return self._writer
 
     @deferred

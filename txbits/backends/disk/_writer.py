@@ -4,7 +4,7 @@ The writer of a session on disk.
 
 from __future__ import annotations
 
-from attrs import define
+from attrs import define, field
 from twisted.internet.defer import Deferred, execute, fail, succeed
 from zope.interface import implementer
 
@@ -24,15 +24,20 @@ class DiskWriter:
     The open staged file of a session; see :class:`~txbits.interfaces.IWriter`.
 
     :param begun_at: The offset at which this writer began.
-    :param behind: The offset up to which bytes are being written to the disk.
     :ivar closing: Syncs and closes the file, if :meth:`close` has to wait for that.
     """
 
     _staged: Staged
     _fd: int
     _begun_at: int
-    _behind: int
+    # Up to where bytes are being written to the disk: a multiple of PIECE, so that the
+    # end of a short Fragment is written with the next one.
+    _behind: int = field(init=False)
     closing: Shared[None] | None = None
+
+    @_behind.default
+    def _first_behind(self) -> int:
+        return self._begun_at - self._begun_at % PIECE
 
     @property
     def is_open(self) -> bool:
@@ -68,13 +73,14 @@ class DiskWriter:
             staged.offset += stored
             staged.last_progress = staging.seconds()
             rest = memoryview(rest)[stored:]
-        behind = staged.offset - self._behind
+        end = staged.offset - staged.offset % PIECE
+        behind = self._behind
         if (
-            behind >= PIECE
+            end > behind
             and staging.is_to_be_safe
-            and staging.write_behind.begin(self, self._fd, self._behind, behind)
+            and staging.write_behind.begin(self, self._fd, behind, end - behind)
         ):
-            self._behind = staged.offset
+            self._behind = end
 
     def close(self) -> Deferred[None]:
         """Close the file; see :class:`~txbits.interfaces.IWriter`."""
