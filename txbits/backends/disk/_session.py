@@ -70,7 +70,6 @@ class DiskSession(Staged):
     content_name: str | None = field(kw_only=True)
     published: bool = False
     answers: DiskAnswers | None = None
-    _writer: DiskWriter | None = None
     _ending: Shared[None] | None = None
     _is_gone: bool = False
 
@@ -88,7 +87,7 @@ class DiskSession(Staged):
         return execute(self._open_writer, total)
 
     def _open_writer(self, total: int) -> IWriter:
-        if self._writer is not None and self._writer.is_open:
+        if self.writer is not None:
             raise BackendError("a writer is open already")
         if self.published or self.releasing:
             raise BackendError("the session accepts no more bytes")
@@ -97,8 +96,8 @@ class DiskSession(Staged):
             fd = self.open_to_append(total)
         except OSError as error:
             raise storage_error(error, self.staging.root.path) from error
-        self._writer = DiskWriter(self, fd, self.offset, self.offset)
-        return self._writer
+        writer = self.writer = DiskWriter(self, fd, self.offset, self.offset)
+        return writer
 
     @deferred
     async def publish(self, *, overwrite: bool, create_directories: bool) -> None:
@@ -132,7 +131,7 @@ class DiskSession(Staged):
     def _release(self) -> Deferred[None]:
         if self._ending is None or not self._ending.is_running:
             self.releasing = True
-            closing = None if self._writer is None else self._writer.closing
+            closing = None if self.writer is None else self.writer.closing
             is_busy = self.securing is not None or (
                 closing is not None and closing.is_running
             )
@@ -148,8 +147,8 @@ class DiskSession(Staged):
 
     async def _release_slowly(self) -> None:
         # A running fsync uses the descriptor. Whether it succeeds does not matter.
-        if self._writer is not None and self._writer.closing is not None:
-            await self._writer.closing.over()
+        if self.writer is not None and self.writer.closing is not None:
+            await self.writer.closing.over()
         if self.securing is not None:
             await self.securing.wait()
         is_short = self._is_short()
@@ -173,10 +172,10 @@ class DiskSession(Staged):
         if self._is_gone:
             return
         staging = self.staging
-        if self._writer is not None and self._writer.is_open:
+        if self.writer is not None:
             # Lost bytes do not matter; the file is closed in any case.
             with suppress(BackendError):
-                self._writer.shut()
+                self.writer.shut()
         # The record is removed last, by close_memory.drop: the session must be found as
         # long as anything is left.
         if not self._stays_published:

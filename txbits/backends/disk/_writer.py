@@ -34,11 +34,6 @@ class DiskWriter:
     _behind: int
     closing: Shared[None] | None = None
 
-    @property
-    def is_open(self) -> bool:
-        """Whether the file is still open."""
-        return self._fd >= 0
-
     def write(self, data: bytes) -> Deferred[None]:
         """Append to the file; see :class:`~txbits.interfaces.IWriter`."""
         # Without execute(): a Fragment arrives in many pieces.
@@ -133,6 +128,12 @@ class DiskWriter:
     def _given_up(self) -> int:
         """Hand the descriptor over; the caller closes it."""
         fd, self._fd = self._fd, -1
+        staged = self._staged
+        # Of an idle session, no more is kept in memory than it needs. A complete file
+        # is about to be published.
+        staged.writer = None
+        if staged.offset != staged.total:
+            staged.known_part = None
         return fd
 
     def shut(self) -> None:
