@@ -55,8 +55,6 @@ class StreamingChannel(Connection):
     MAX_LENGTH = MAX_HEAD
     totalHeadersSize = MAX_HEAD
     maxHeaders = 100
-    # The socket of which long pieces are read at a time for this body.
-    _long_reads: TCPConnection | None = None
 
     # Reading
 
