@@ -448,6 +448,11 @@ class MemoryTests(WebCase):
             kinds = {type(one) for one in gc.get_referents(peer._channel)}
             self.assertNotIn(dict, kinds)
 
+    def test_all_have_the_same_timer(self) -> None:
+        one, other = self.peer()._channel, self.peer()._channel
+        self.assertIs(one.callLater, other.callLater)
+        self.assertEqual(one.callLater, self.clock.callLater)
+
 
 class TargetTests(ConnectionCase):
     """Targets that are not percent-encoded."""

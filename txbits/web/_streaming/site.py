@@ -85,6 +85,7 @@ class BITSSite(Site):
         self._by_peer: dict[str, int] = {}
         self._ledger = None if ledger is None else ledger.connections()
         self._hosts: dict[IAddress, IAddress] = {}
+        self._call_later: Any = self.reactor.callLater
         self.made = self.turned_away = self._told_of = 0
         self._dated = -1
         self._date = b""
@@ -114,6 +115,8 @@ class BITSSite(Site):
             return None
         channel: StreamingChannel = super().buildProtocol(addr)
         channel._peer = peer
+        # HTTPFactory makes a bound method for each connection.
+        channel.callLater = self._call_later  # type: ignore[method-assign]
         return channel
 
     def _admits(self, peer: str) -> bool:
