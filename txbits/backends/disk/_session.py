@@ -184,7 +184,6 @@ class DiskSession(Staged):
             self.answers.remove()
         self.remove()
         staging.close_memory.drop(self.session_id)
-        staging.unsafe.discard(self.session_id)
         self._is_gone = True
 
     # -- optional abilities

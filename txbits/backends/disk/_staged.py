@@ -117,7 +117,7 @@ class Staged:
         """
         self.safe = self.offset
         self.mark(Phase.OPEN)
-        self.staging.unsafe.discard(self.session_id)
+        self.staging.table.note_safe(self.session_id)
 
     # -- opening
 
@@ -155,7 +155,7 @@ class Staged:
             fd = self._reopen()
         self.is_safe = False
         if staging.is_to_be_safe:
-            staging.unsafe.add(self.session_id)
+            staging.table.note_unsafe(self.session_id)
         return fd
 
     def _open_new(self, total: int) -> int:
