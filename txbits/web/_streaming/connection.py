@@ -101,12 +101,12 @@ class Connection(HTTPChannel):
 
     def __init__(self) -> None:
         """
-        Set what the packets of a connection would set, each at its default.
+        Set what packets would set later, each to its default.
 
-        Up to 30 attributes of an object need 8 bytes each, if they are among those that
-        the first 30 objects of its class had while there were no more than that.
-        Otherwise it gets a dictionary, of 832 bytes. In a burst of connections, such as
-        that after a restart, there are more before the first packet comes.
+        CPython stores the attributes of an object compactly, if the first objects of
+        its class had the same ones, and no more than 30. Any other attribute gives the
+        object a dictionary, here of 832 bytes. After a restart, many clients connect
+        before the first packet comes: what that sets would be another attribute.
         """
         super().__init__()
         self._buffer = b""
