@@ -42,6 +42,12 @@ class CreateTests(ManagerCase):
             (NAME, "alice", "a.txt"),
         )
 
+    def test_a_name_that_is_also_the_destination_s_is_kept_once(self) -> None:
+        name = "".join(("a", ".txt"))
+        made = self.manager.create(("folder", name), ALICE, "".join(("a.", "txt")))
+        found = self.successResultOf(self.memory.find(self.successResultOf(made)))
+        self.assertIs(found.content_name, found.destination[-1])
+
     def test_nothing_is_visible_at_the_destination(self) -> None:
         self.create()
         self.assertEqual(self.memory.files, {})

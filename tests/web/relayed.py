@@ -114,7 +114,7 @@ class Site:
     @property
     def passed(self) -> set[Any]:
         """The relay connections that others have made to it."""
-        return self.relay.site.channels
+        return set(self.relay.site.channels)
 
     def held(self) -> bytes:
         """What it holds of its only session."""

@@ -5,6 +5,8 @@ Host, what is no HTTP, peers that end their side, and targets in UTF-8.
 
 from __future__ import annotations
 
+import gc
+
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.logger import globalLogPublisher
 from twisted.web.resource import Resource
@@ -26,6 +28,7 @@ from tests.web.support import (
 )
 from txbits.sessions import Settings
 from txbits.testing.memory import Peer
+from txbits.web._streaming.channel import StreamingChannel
 
 _OLD = b"HTTP/1.0"
 
@@ -422,6 +425,33 @@ class HalfClosedTests(StreamingCase):
         self.assertNotIn(peer._channel, self.site.channels)
         gate.open()
         self.assertEqual(self.memory.files, {DESTINATION: b"hello"})
+
+
+class MemoryTests(WebCase):
+    """What a connection leaves in memory between two packets."""
+
+    def test_none_of_a_burst_has_a_dictionary_of_its_own(self) -> None:
+        class Channel(StreamingChannel):
+            """A class of which no object has been made yet."""
+
+        self.site.protocol = Channel
+        session_id = self.create()
+        peers = [self.peer() for _ in range(40)]
+        for number, peer in enumerate(peers):
+            data = fragment(session_id, number, b"x", 100)
+            # Some packets arrive in one piece, and some in two.
+            half = len(data) - number % 2
+            peer.send(data[:half])
+            peer.send(data[half:])
+            self.assert_success(self.answer(peer), session_id)
+        for peer in peers:
+            kinds = {type(one) for one in gc.get_referents(peer._channel)}
+            self.assertNotIn(dict, kinds)
+
+    def test_all_have_the_same_timer(self) -> None:
+        one, other = self.peer()._channel, self.peer()._channel
+        self.assertIs(one.callLater, other.callLater)
+        self.assertEqual(one.callLater, self.clock.callLater)
 
 
 class TargetTests(ConnectionCase):

@@ -184,7 +184,7 @@ class ArbitraryBytesTests(SynchronousTestCase):
         for answer in responses(written):
             if answer.status >= 500:
                 self.assertIsNotNone(answer["BITS-Error-Code"], answer)
-        self.assertEqual(self.site.channels, set())
+        self.assertEqual(self.site.channels, {})
 
     @given(st.lists(st.binary(max_size=400), max_size=6))
     def test_arbitrary_bytes_do_no_harm(self, pieces: list[bytes]) -> None:

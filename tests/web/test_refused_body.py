@@ -190,7 +190,7 @@ class RefusedBodyTests(StreamingCase):
             peer.send(b"x" * _MEBIBYTE)
             self.assert_silent(peer)
         peer.lost(ConnectionError())
-        self.assertEqual(self.site.channels, set())
+        self.assertEqual(self.site.channels, {})
 
     def test_beyond_the_bound_not_everything_is_discarded(self) -> None:
         peer, _ = self.beyond()

@@ -432,7 +432,7 @@ class ConnectionLimitTests(WebCase):
             self.assertFalse(peer.refused)
             self.exchange(peer, packet(b"Ping", connection=b"close"))
             self.assertTrue(peer.closed)
-        self.assertEqual(self.site.channels, set())
+        self.assertEqual(self.site.channels, {})
         self.assertEqual(self.site._by_peer, {})
 
     def test_aborted_connections_do_not_count(self) -> None:
@@ -440,7 +440,7 @@ class ConnectionLimitTests(WebCase):
             peer = self.peer()
             peer.send(b"nonsense\r\n\r\n")
             self.assertTrue(peer.closed)
-        self.assertEqual((self.site.channels, self.site._by_peer), (set(), {}))
+        self.assertEqual((self.site.channels, self.site._by_peer), ({}, {}))
 
     def test_connections_turned_away_are_logged_once_in_a_while(self) -> None:
         events: list[dict] = []

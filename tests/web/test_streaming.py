@@ -364,4 +364,4 @@ class LossTests(StreamingCase):
             peer.lose()
             self.assertEqual(peer.received(), b"")
         self.assertEqual(self.held(), b"hell")
-        self.assertEqual(self.site.channels, before)
+        self.assertEqual(set(self.site.channels), before)

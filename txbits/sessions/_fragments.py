@@ -266,7 +266,7 @@ class Fragments:
             length,
         )
         before, held = session.progressed, upload.offset
-        session.arrival = active.clock.seconds(), held
+        session.arrival, session.held = active.clock.seconds(), held
         self._watch(session, session.expires)
         try:
             whole = await body.receive(sink.consume, sink.eager)

@@ -209,13 +209,13 @@ def _known(
 
 
 def _rate(session: Session, now: float) -> float | None:
-    if session.arrival is None:
+    began = session.arrival
+    if began is None:
         return None
-    began, held = session.arrival
     ended = now if session.newest is not None else session.progressed
     if ended <= began or now - ended > _RATE_HOLDS:
         return None
-    return max(0, session.upload.offset - held) / (ended - began)
+    return max(0, session.upload.offset - session.held) / (ended - began)
 
 
 def _attempts(upload: IUploadSession) -> int | None:

@@ -250,8 +250,9 @@ class Session(PacketOrder):
     :ivar grant: What the Fragment or Close-Session may do whose turn it is.
     :ivar client: The address that the last packet came from.
     :ivar scheme: How its sender was authenticated.
-    :ivar arrival: When the last Fragment began to arrive, by the steady clock, and how
-        many bytes were stored then.
+    :ivar arrival: When the last Fragment began to arrive, by the steady clock; ``None``
+        if none did.
+    :ivar held: How many bytes were stored then.
     :ivar table: Where it stands while something is under way in it; ``None`` if it
         stays there as long as this process lives. Where other processes use the store
         as well, the next packet may act in another process, and the one after that
@@ -271,7 +272,8 @@ class Session(PacketOrder):
     grant: Grant = FULL_GRANT
     client: str | None = None
     scheme: str | None = None
-    arrival: tuple[float, int] | None = None
+    arrival: float | None = None
+    held: int = 0
     table: dict[UUID, Session] | None = None
 
     def enter(self, body: IRequestBody | None) -> Turn:

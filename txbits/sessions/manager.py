@@ -387,6 +387,9 @@ class SessionManager:
     ) -> None:
         active, rules = self._active, self._active.rules
         settings = rules.settings
+        if destination and content_name == destination[-1]:
+            # As for most uploads. An open session then keeps one string, not two.
+            content_name = destination[-1]
         active.creating.add(session_id)
         try:
             if caller.grant.claim is not None:

@@ -381,7 +381,7 @@ class StopTests(DiskCase):
             one.callback(None)
         self.successResultOf(done)
         self.assertEqual(len(waiting), 8)
-        self.assertEqual(len(backend._staging.unsafe), 4)
+        self.assertEqual(len(backend._staging.table.unsafe()), 4)
         backend._staging.sync = real
 
 

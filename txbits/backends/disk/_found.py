@@ -246,7 +246,7 @@ def note_unsafe(staging: Staging, found: Found) -> None:
     """Note a session that may have more bytes than its record says are safe."""
     record = found.record
     if found.offset > record.safe and staging.is_to_be_safe and not found.published:
-        staging.unsafe.add(record.session_id)
+        staging.table.note_unsafe(record.session_id)
 
 
 # -- what stands at the destination

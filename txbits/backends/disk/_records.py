@@ -103,6 +103,9 @@ class Table:
     older: set[UUID] = field(factory=set, init=False)
     kept: set[UUID] = field(factory=set, init=False)
     _lines: dict[UUID, int] = field(factory=dict, init=False)
+    # For each line, whether its session is unsafe: a byte, where a set of thousands of
+    # sessions takes up to a hundred.
+    _unsafe: bytearray = field(factory=bytearray, init=False)
     _aside: set[UUID] = field(factory=set, init=False)
     _free: list[int] = field(factory=list, init=False)
     _end: int = field(default=0, init=False)
@@ -164,7 +167,9 @@ class Table:
         name = str(session_id)
         body = encoded(name, created, destination, owner, content_name)
         at = self._free.pop() if self._free else self._end
-        self._end = max(self._end, at + 1)
+        if at == self._end:
+            self._end += 1
+            self._unsafe.append(False)
         # First, since the clean-up removes a file without a line.
         self._lines[session_id] = at
         try:
@@ -228,9 +233,31 @@ class Table:
                     # Otherwise the disk may have the old line without its file.
                     self._files.fsync(self.fd)
                 self.closed.append((at, closed))
+            self._unsafe[at] = False
             del self._lines[session_id]
         if is_aside:
             self._remove_aside(session_id)
+
+    def note_unsafe(self, session_id: UUID) -> None:
+        """
+        Note, in memory, that a session may have more bytes than its record says are
+        safe. A session without a record has none.
+        """
+        at = self._lines.get(session_id)
+        if at is not None:
+            self._unsafe[at] = True
+
+    def note_safe(self, session_id: UUID) -> None:
+        """Note that a session has no such bytes any more."""
+        at = self._lines.get(session_id)
+        if at is not None:
+            self._unsafe[at] = False
+
+    def unsafe(self) -> list[UUID]:
+        """List the sessions that may have such bytes."""
+        # A copy, since other threads remove lines.
+        lines = list(self._lines.items())
+        return [session_id for session_id, at in lines if self._unsafe[at]]
 
     def let_go(self, count: int) -> None:
         """
@@ -407,6 +434,7 @@ class Table:
         # An incomplete line is of a session that was not acknowledged.
         self._files.ftruncate(self.fd, end * LENGTH)
         self._end = end
+        self._unsafe = bytearray(end)
         self._free = [at for at in reversed(self._free) if at < end]
 
     def _all_lines(self) -> Iterator[bytes]:

@@ -185,7 +185,7 @@ async def secure_all(staging: Staging, seconds: Callable[[], float]) -> None:
     :returns: A Deferred that fires with ``None``. It fails with
         :class:`~txbits.errors.BackendError` if the records cannot be synced.
     """
-    waiting = staging.unsafe
+    waiting = staging.table.unsafe()
     if not waiting:
         return
     ends = seconds() + _LONGEST

@@ -42,6 +42,7 @@ from txbits.backends.disk._files import at_once, storage_error, translated
 from txbits.backends.disk._lines import Phase
 from txbits.backends.disk._publish import publish
 from txbits.backends.disk._staged import SHORT, Staged
+from txbits.backends.disk._write_behind import PIECE
 from txbits.backends.disk._writer import DiskWriter
 from txbits.errors import BackendError
 from txbits.interfaces import (
@@ -70,7 +71,6 @@ class DiskSession(Staged):
     content_name: str | None = field(kw_only=True)
     published: bool = False
     answers: DiskAnswers | None = None
-    _writer: DiskWriter | None = None
     _ending: Shared[None] | None = None
     _is_gone: bool = False
 
@@ -88,7 +88,7 @@ class DiskSession(Staged):
         return execute(self._open_writer, total)
 
     def _open_writer(self, total: int) -> IWriter:
-        if self._writer is not None and self._writer.is_open:
+        if self.writer is not None:
             raise BackendError("a writer is open already")
         if self.published or self.releasing:
             raise BackendError("the session accepts no more bytes")
@@ -97,8 +97,9 @@ class DiskSession(Staged):
             fd = self.open_to_append(total)
         except OSError as error:
             raise storage_error(error, self.staging.root.path) from error
-        self._writer = DiskWriter(self, fd, self.offset)
-        return self._writer
+        offset = self.offset
+        writer = self.writer = DiskWriter(self, fd, offset, offset - offset % PIECE)
+        return writer
 
     @deferred
     async def publish(self, *, overwrite: bool, create_directories: bool) -> None:
@@ -132,7 +133,7 @@ class DiskSession(Staged):
     def _release(self) -> Deferred[None]:
         if self._ending is None or not self._ending.is_running:
             self.releasing = True
-            closing = None if self._writer is None else self._writer.closing
+            closing = None if self.writer is None else self.writer.closing
             is_busy = self.securing is not None or (
                 closing is not None and closing.is_running
             )
@@ -148,8 +149,8 @@ class DiskSession(Staged):
 
     async def _release_slowly(self) -> None:
         # A running fsync uses the descriptor. Whether it succeeds does not matter.
-        if self._writer is not None and self._writer.closing is not None:
-            await self._writer.closing.over()
+        if self.writer is not None and self.writer.closing is not None:
+            await self.writer.closing.over()
         if self.securing is not None:
             await self.securing.wait()
         is_short = self._is_short()
@@ -173,10 +174,10 @@ class DiskSession(Staged):
         if self._is_gone:
             return
         staging = self.staging
-        if self._writer is not None and self._writer.is_open:
+        if self.writer is not None:
             # Lost bytes do not matter; the file is closed in any case.
             with suppress(BackendError):
-                self._writer.shut()
+                self.writer.shut()
         # The record is removed last, by close_memory.drop: the session must be found as
         # long as anything is left.
         if not self._stays_published:
@@ -185,7 +186,6 @@ class DiskSession(Staged):
             self.answers.remove()
         self.remove()
         staging.close_memory.drop(self.session_id)
-        staging.unsafe.discard(self.session_id)
         self._is_gone = True
 
     # -- optional abilities

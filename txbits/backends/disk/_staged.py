@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from typing import Protocol
 from uuid import UUID
 
 from attrs import define
 from twisted.python.failure import Failure
 
-from txbits._deferreds import Waiters, deferred
+from txbits._deferreds import Shared, Waiters, deferred
 from txbits.backends.disk._files import READ, WRITE, remove, translated
 from txbits.backends.disk._lines import Phase
 from txbits.backends.disk._staging import Staging
@@ -29,6 +30,17 @@ _NEW = WRITE | os.O_CREAT | os.O_TRUNC
 def part_name(session_id: UUID) -> str:
     """The name of a session's staged file."""
     return f"{str(session_id).upper()}.part"
+
+
+class OpenWriter(Protocol):
+    """
+    The writer of a staged file, while that is open; see
+    :class:`txbits.backends.disk._writer.DiskWriter`.
+    """
+
+    closing: Shared[None] | None
+
+    def shut(self) -> None: ...
 
 
 @define(eq=False, weakref_slot=False)
@@ -53,6 +65,8 @@ class Staged:
     :ivar is_moved: Whether the file was renamed to its destination.
     :ivar releasing: Whether the session is being released.
     :ivar securing: Waits for the fsync of the complete file, while it is in progress.
+    :ivar writer: The writer of the file, while that is open.
+    :ivar known_part: The name of the file, while it is needed often.
     """
 
     session_id: UUID
@@ -68,14 +82,15 @@ class Staged:
     is_name_safe: bool = False
     is_moved: bool = False
     securing: Waiters[None] | None = None
-    _part: str | None = None
+    writer: OpenWriter | None = None
+    known_part: str | None = None
     _unsafe: BackendError | None = None
 
     def part(self) -> str:
         """The name of the file."""
-        if self._part is None:
-            self._part = part_name(self.session_id)
-        return self._part
+        if self.known_part is None:
+            self.known_part = part_name(self.session_id)
+        return self.known_part
 
     def mark(self, phase: Phase) -> None:
         """
@@ -102,7 +117,7 @@ class Staged:
         """
         self.safe = self.offset
         self.mark(Phase.OPEN)
-        self.staging.unsafe.discard(self.session_id)
+        self.staging.table.note_safe(self.session_id)
 
     # -- opening
 
@@ -140,7 +155,7 @@ class Staged:
             fd = self._reopen()
         self.is_safe = False
         if staging.is_to_be_safe:
-            staging.unsafe.add(self.session_id)
+            staging.table.note_unsafe(self.session_id)
         return fd
 
     def _open_new(self, total: int) -> int:

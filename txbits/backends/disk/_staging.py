@@ -143,7 +143,6 @@ class Staging:
     :ivar ownership: Group and ACL of published files.
     :ivar disk_ahead: How many seconds the clock of the disk, which may be another
         machine's, is ahead of *seconds*.
-    :ivar unsafe: The sessions that may have more bytes than their records say are safe.
     :ivar file_clock: The clock of its file system.
     :ivar write_behind: Writes long files while they arrive.
     :param held: The descriptors to close with it; the locks are last.
@@ -172,7 +171,6 @@ class Staging:
     _held: tuple[int, ...]
     disk_ahead: float = 0.0
     _own: Staging | None = None
-    unsafe: set[UUID] = field(factory=set, init=False)
     is_to_be_safe: bool = field(init=False)
     sync_names: NameSyncs = field(init=False)
     sync_table: SharedSync = field(init=False)

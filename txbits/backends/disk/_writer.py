@@ -4,7 +4,7 @@ The writer of a session on disk.
 
 from __future__ import annotations
 
-from attrs import define, field
+from attrs import define
 from twisted.internet.defer import Deferred, execute, fail, succeed
 from zope.interface import implementer
 
@@ -24,25 +24,16 @@ class DiskWriter:
     The open staged file of a session; see :class:`~txbits.interfaces.IWriter`.
 
     :param begun_at: The offset at which this writer began.
+    :param behind: The offset up to which bytes are being written to the disk, a
+        multiple of PIECE: the end of a short Fragment is written with the next one.
     :ivar closing: Syncs and closes the file, if :meth:`close` has to wait for that.
     """
 
     _staged: Staged
     _fd: int
     _begun_at: int
-    # Up to where bytes are being written to the disk: a multiple of PIECE, so that the
-    # end of a short Fragment is written with the next one.
-    _behind: int = field(init=False)
+    _behind: int
     closing: Shared[None] | None = None
-
-    @_behind.default
-    def _first_behind(self) -> int:
-        return self._begun_at - self._begun_at % PIECE
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the file is still open."""
-        return self._fd >= 0
 
     def write(self, data: bytes) -> Deferred[None]:
         """Append to the file; see :class:`~txbits.interfaces.IWriter`."""
@@ -140,6 +131,12 @@ class DiskWriter:
     def _given_up(self) -> int:
         """Hand the descriptor over; the caller closes it."""
         fd, self._fd = self._fd, -1
+        staged = self._staged
+        # Of an idle session, no more is kept in memory than it needs. A complete file
+        # is about to be published.
+        staged.writer = None
+        if staged.offset != staged.total:
+            staged.known_part = None
         return fd
 
     def shut(self) -> None:

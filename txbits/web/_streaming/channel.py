@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.protocol import connectionDone
 from twisted.internet.tcp import Connection as TCPConnection
@@ -61,8 +62,6 @@ class StreamingChannel(Connection):
     MAX_LENGTH = MAX_HEAD
     totalHeadersSize = MAX_HEAD
     maxHeaders = 100
-    # The socket of which long pieces are read at a time for this body.
-    _long_reads: TCPConnection | None = None
 
     # Reading
 
@@ -135,7 +134,7 @@ class StreamingChannel(Connection):
             return 0
         return PIECE_SIZE - (body.position + body.received) % PIECE_SIZE
 
-    def _read_long_body(self) -> Exception | None:
+    def _read_long_body(self) -> ConnectionLost | ConnectionDone | None:
         """
         Read some of a long body into memory that is used again, and store it.
 
@@ -174,7 +173,8 @@ class StreamingChannel(Connection):
             # less work for such writes.
             position = body.position + body.received
             transport.bufferSize = READ_SIZE - position % READ_SIZE
-            vars(transport)["doRead"] = self._read_long_body
+            # Not by a subclass: the endpoint makes the transport.
+            transport.doRead = self._read_long_body  # type: ignore[method-assign]
             self._long_reads = transport
         elif (below := socket_below(transport)) is not None:
             is_of_use = takes_long_reads(transport)
@@ -186,7 +186,8 @@ class StreamingChannel(Connection):
         transport, self._long_reads = self._long_reads, None
         if transport is not None:
             transport.bufferSize = TCPConnection.bufferSize
-            vars(transport).pop("doRead", None)
+            if transport is self.transport:
+                del transport.doRead
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol
 from twisted.internet.protocol import connectionDone
+from twisted.internet.tcp import Connection as TCPConnection
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
@@ -89,6 +90,8 @@ class Connection(HTTPChannel):
     _peer = ""
     _half_closed = False
     _body: StreamingBody | None = None
+    # The socket of which long pieces are read at a time for this body.
+    _long_reads: TCPConnection | None = None
     # The bytes of a body that had arrived when the deadline was last checked, and the
     # bytes of a body for another resource that have arrived.
     _progress = 0
@@ -96,6 +99,22 @@ class Connection(HTTPChannel):
     # The bytes that the peer had yet to take at that check, and the bytes discarded.
     _untaken: int | None = None
     _discarded = 0
+
+    def __init__(self) -> None:
+        """
+        Set what packets would set later, each to its default.
+
+        CPython stores the attributes of an object compactly, if the first objects of
+        its class had the same ones, and no more than 30. Any other attribute gives the
+        object a dictionary, here of 832 bytes. After a restart, many clients connect
+        before the first packet comes: what that sets would be another attribute.
+        """
+        super().__init__()
+        self._buffer = b""
+        self._busyReceiving = self.paused = self._half_closed = False
+        self.line_mode = 1
+        self.length = self._progress = 0
+        self._body = self._long_reads = None
 
     # State and deadline
 

@@ -54,6 +54,8 @@ class BITSSite(Site):
     are logged anyway. Upload links, which are secrets, are left out of that log.
 
     :ivar seconds: Returns the time of the steady clock, in seconds.
+    :ivar channels: The connections, as the keys of a dictionary: a set of thousands
+        takes up to three times as much memory.
     :ivar made: How many connections were made.
     :ivar turned_away: How many were closed at once because of the limits.
     """
@@ -81,13 +83,14 @@ class BITSSite(Site):
         self.timeOut = None
         self.seconds = steady(self.reactor).seconds
         self._wall = wall_of(self.reactor)
-        self.channels: set[StreamingChannel] = set()
+        self.channels: dict[StreamingChannel, None] = {}
         self.turns = Turns(self.reactor)
         self._by_peer: dict[str, int] = {}
         self._ledger = None if ledger is None else ledger.connections()
         # The pieces of long bodies are read into it, of one connection at a time.
         self.memory = memoryview(bytearray(PIECE_SIZE))
         self._hosts: dict[IAddress, IAddress] = {}
+        self._call_later: Any = self.reactor.callLater
         self.made = self.turned_away = self._told_of = 0
         self._dated = -1
         self._date = b""
@@ -117,6 +120,8 @@ class BITSSite(Site):
             return None
         channel: StreamingChannel = super().buildProtocol(addr)
         channel._peer = peer
+        # HTTPFactory makes a bound method for each connection.
+        channel.callLater = self._call_later  # type: ignore[method-assign]
         return channel
 
     def _admits(self, peer: str) -> bool:
@@ -129,14 +134,14 @@ class BITSSite(Site):
 
     def connected(self, channel: StreamingChannel) -> None:
         """A connection was made."""
-        self.channels.add(channel)
+        self.channels[channel] = None
         self.made += 1
         peer = channel._peer
         self._by_peer[peer] = self._by_peer.get(peer, 0) + 1
 
     def disconnected(self, channel: StreamingChannel) -> None:
         """A connection was lost."""
-        self.channels.discard(channel)
+        self.channels.pop(channel, None)
         peer = channel._peer
         if self._ledger is not None:
             self._ledger.remove(peer)
