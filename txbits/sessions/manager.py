@@ -320,8 +320,8 @@ class SessionManager:
         """Take packets again."""
         self._disabling.enable()
 
-    # Packets. Each Deferred between two coroutines takes a hundredth of a small upload's
-    # time, so those who handle requests await the coroutines.
+    # Packets. A Deferred between two coroutines takes a hundredth of the time of a small
+    # upload, so those who handle requests await the coroutines.
 
     def _begin_packet(self) -> None:
         """
