@@ -320,7 +320,7 @@ class SessionManager:
         """Take packets again."""
         self._disabling.enable()
 
-    # Packets. A Deferred between two coroutines takes a hundredth of the time of a small
+    # Packets. A Deferred between two coroutines takes a hundredth of the time of a tiny
     # upload, so those who handle requests await the coroutines.
 
     def _begin_packet(self) -> None:
