@@ -7,9 +7,9 @@ keeps a small upload in memory until Close, and then writes it to its destinatio
 readers can see part of it.
 
 With ``--durable``, it also makes the system calls without which sessions and their
-bytes would not outlive the process (``kill``), or the system as well (``crash``): no
-server with such sessions, on twisted.web, can use less CPU time than that. It still
-reads nothing back, limits nothing, and replaces no file.
+bytes would not outlive the process (``kill``), or the system as well (``crash``). The
+difference is what durable sessions cost at least. It still reads nothing back, limits
+nothing, and replaces no file.
 
 Run as ``python -m benchmarks.buffered_site PORT DIRECTORY``.
 """
