@@ -65,7 +65,7 @@ _PARTS = {
 _NAMED = ("goals",)
 _ALSO = {
     "throughput": ["bare-threads"],
-    "sessions": [],
+    "sessions": ["buffered-kill", "buffered-crash"],
     "memory": ["buffered"],
     "s3": [],
     "downloads": [],
@@ -146,6 +146,8 @@ def _sides(options: argparse.Namespace) -> dict[str, Side]:
         bare_loop(),
         bare_loop("bare-threads", "--threads"),
         buffered(),
+        buffered("kill"),
+        buffered("crash"),
         txbits(template, more, is_secure=True),
         two_workers("direct", "bits"),
         two_workers("relayed", "relayed"),

@@ -160,14 +160,20 @@ def has_option(template: str, option: str) -> bool:
     return option in shown.stdout.replace("=", " ").split()
 
 
-def buffered() -> Side:
-    """``twisted.web`` with bodies that it has buffered."""
+def buffered(durable: str | None = None) -> Side:
+    """
+    ``twisted.web`` with bodies that it has buffered.
+
+    :param durable: What its sessions outlive: ``"kill"`` or ``"crash"``; ``None`` for
+        nothing.
+    """
+    options = [] if durable is None else ["--durable", durable]
 
     def command(run: Run) -> list[str]:
         module = "benchmarks.buffered_site"
-        return [sys.executable, "-m", module, str(run.port), str(run.files)]
+        return [sys.executable, "-m", module, str(run.port), str(run.files), *options]
 
-    return Side("buffered", "bits", command)
+    return Side("-".join(["buffered", *options[1:]]), "bits", command)
 
 
 def two_workers(name: str, protocol: str) -> Side:

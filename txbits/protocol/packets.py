@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Generic
 from uuid import UUID
 
-from attrs import frozen
+from attrs import define, frozen
 
 from txbits.protocol._fields import (
     BITS_UPLOAD_PROTOCOL,
@@ -115,7 +115,8 @@ PACKETS: dict[bytes, type[Packet]] = {
 }
 
 
-@frozen
+# Not frozen: attrs takes three times as long to make an object that is.
+@define
 class Ack(Generic[SessionId]):
     """
     The server's answer to any packet (MC-BUP 2.2.3, 2.2.5, 2.2.7, 2.2.9, 2.2.11).

@@ -387,8 +387,9 @@ async def expire(active: ActiveSessions, session_id: UUID) -> bool:
 async def _release(
     active: ActiveSessions, session: Session, *, remember: bool = False
 ) -> None:
-    # Replies that are being read are closed before they are removed.
-    await release_in_order(*(session.replies or ()))
+    if session.replies:
+        # Those that are being read are closed before they are removed.
+        await release_in_order(*session.replies)
     await session.upload.release(remember=remember)
     session.life.released()
     active.forget(session)

@@ -320,7 +320,8 @@ class SessionManager:
         """Take packets again."""
         self._disabling.enable()
 
-    # Packets
+    # Packets. A Deferred between two coroutines takes a hundredth of the time of a tiny
+    # upload, so those who handle requests await the coroutines.
 
     def _begin_packet(self) -> None:
         """
@@ -335,8 +336,7 @@ class SessionManager:
             active.require_running()
         active.busy += 1
 
-    @deferred
-    async def create(
+    async def settle_create(
         self, destination: tuple[str, ...], caller: Caller, content_name: str | None
     ) -> UUID:
         """
@@ -345,10 +345,11 @@ class SessionManager:
         :param destination: Where the file is to go.
         :param caller: Who wants it.
         :param content_name: The client's name for the file.
-        :returns: A Deferred that fires with the new session's id, when a restart would
-            find it. It fails with :class:`~txbits.errors.SessionLimitReached`, with
-            :class:`~txbits.errors.QuotaReached`, as ``IBackend.create`` does, or with
-            :class:`~txbits.errors.ServerStopping`.
+        :returns: The new session's id, when a restart would find it.
+        :raises SessionLimitReached: If there are too many sessions.
+        :raises QuotaReached: If it could stage nothing.
+        :raises BackendError: As ``IBackend.create`` fails.
+        :raises ServerStopping: If the server is stopping.
         """
         active = self._active
         self._begin_packet()
@@ -377,6 +378,9 @@ class SessionManager:
             raise
         finally:
             active.end()
+
+    #: As :meth:`settle_create`, with a Deferred.
+    create = deferred(settle_create)
 
     async def _make(
         self,
@@ -422,8 +426,7 @@ class SessionManager:
                 scheme=caller.scheme,
             )
 
-    @deferred
-    async def fragment(
+    async def settle_fragment(
         self,
         session_id: UUID,
         destination: tuple[str, ...],
@@ -441,21 +444,21 @@ class SessionManager:
         :param content_range: Which bytes it carries.
         :param body: The bytes; none is read before all checks have passed.
         :param request_url: The URL that it came to, for a server application.
-        :returns: A Deferred that fires with a :class:`Received` when all bytes up to
-            its offset are stored and, if these are all there are, the server
-            application has taken them. It fails with
-            :class:`~txbits.errors.NoSuchSession`,
-            :class:`~txbits.errors.TotalLengthChanged`,
-            :class:`~txbits.errors.OutOfStep`,
-            :class:`~txbits.errors.UploadTooLarge`,
-            :class:`~txbits.errors.FragmentTooLarge`,
-            :class:`~txbits.errors.QuotaReached`, as ``IUploadSession.open_writer`` and
-            ``IWriter`` do, with :class:`~txbits.errors.BodyMismatch`, with
-            :class:`~txbits.errors.BodyIncomplete` or
-            :class:`~txbits.errors.Superseded` when there is nobody left to answer,
-            with :class:`~txbits.errors.ApplicationError`, as ``IUploadSession.publish``
-            does where files are published at the last fragment, or with
-            :class:`~txbits.errors.ServerStopping`.
+        :returns: A :class:`Received`, when all bytes up to its offset are stored and,
+            if these are all there are, the server application has taken them.
+        :raises NoSuchSession: If there is none, or it is another caller's.
+        :raises TotalLengthChanged: If the total is not that of earlier ones.
+        :raises OutOfStep: If it begins beyond the bytes that are stored.
+        :raises UploadTooLarge: If the file is.
+        :raises FragmentTooLarge: If the fragment is.
+        :raises QuotaReached: If the file does not fit a quota.
+        :raises BackendError: As ``IUploadSession.open_writer`` and ``IWriter`` fail, or
+            ``IUploadSession.publish`` where files are published at the last fragment.
+        :raises BodyMismatch: If the body is longer or shorter than the range.
+        :raises BodyIncomplete: If its connection was lost, or too slow.
+        :raises Superseded: If a newer packet came.
+        :raises ApplicationError: If the server application does not take the file.
+        :raises ServerStopping: If the server is stopping.
         """
         active = self._active
         self._begin_packet()
@@ -491,8 +494,10 @@ class SessionManager:
         finally:
             active.end()
 
-    @deferred
-    async def close(
+    #: As :meth:`settle_fragment`, with a Deferred.
+    fragment = deferred(settle_fragment)
+
+    async def settle_close(
         self,
         session_id: UUID,
         destination: tuple[str, ...],
@@ -502,17 +507,18 @@ class SessionManager:
         """
         Settle a Close-Session (MC-BUP 3.2.5.2.7).
 
+        When this ends, the file stands at its destination, unless a server application
+        kept it, and everything else of the session is gone, now or by an earlier Close.
+
         :param session_id: The session it names.
         :param destination: The destination it names.
         :param caller: Who sent it.
         :param request_url: The URL that it came to, for a server application.
-        :returns: A Deferred that fires with ``None`` when the file stands at its
-            destination, unless a server application kept it, and everything else of the
-            session is gone, now or by an earlier Close. It fails with
-            :class:`~txbits.errors.NoSuchSession`, as ``IUploadSession.publish`` and
-            ``release`` do, with :class:`~txbits.errors.ApplicationError`, with
-            :class:`~txbits.errors.Superseded` if a newer packet came while the
-            application was asked, or with :class:`~txbits.errors.ServerStopping`.
+        :raises NoSuchSession: If there is none, or it is another caller's.
+        :raises BackendError: As ``IUploadSession.publish`` and ``release`` fail.
+        :raises ApplicationError: If the server application does not take the file.
+        :raises Superseded: If a newer packet came while the application was asked.
+        :raises ServerStopping: If the server is stopping.
         """
         active = self._active
         self._begin_packet()
@@ -539,6 +545,9 @@ class SessionManager:
         finally:
             active.end()
 
+    #: As :meth:`settle_close`, with a Deferred.
+    close = deferred(settle_close)
+
     async def _is_closed(
         self, session_id: UUID, destination: tuple[str, ...], caller: Caller
     ) -> bool:
@@ -561,21 +570,21 @@ class SessionManager:
             raise
         return True
 
-    @deferred
-    async def cancel(
+    async def settle_cancel(
         self, session_id: UUID, destination: tuple[str, ...], caller: Caller
     ) -> None:
         """
         Settle a Cancel-Session (MC-BUP 3.2.5.2.8).
 
+        When this ends, nothing of the session is left.
+
         :param session_id: The session it names.
         :param destination: The destination it names.
         :param caller: Who sent it.
-        :returns: A Deferred that fires with ``None`` when nothing of the session is
-            left. It fails with :class:`~txbits.errors.NoSuchSession`, with
-            :class:`~txbits.errors.BackendError` if something is left (the session
-            then stays, for the next Cancel to finish), or with
-            :class:`~txbits.errors.ServerStopping`.
+        :raises NoSuchSession: If there is none, or it is another caller's.
+        :raises BackendError: If something is left. The session then stays, for the next
+            Cancel to finish.
+        :raises ServerStopping: If the server is stopping.
         """
         active = self._active
         self._begin_packet()
@@ -589,6 +598,9 @@ class SessionManager:
             raise
         finally:
             active.end()
+
+    #: As :meth:`settle_cancel`, with a Deferred.
+    cancel = deferred(settle_cancel)
 
     @deferred
     async def open_reply(self, session_id: UUID, caller: Caller) -> IStoredFile:

@@ -8,6 +8,7 @@ import re
 from functools import lru_cache
 from uuid import UUID
 
+from txbits.protocol._fields import format_guid
 from txbits.protocol.urls import without_link
 
 #: How many characters of a text from a peer are logged.
@@ -25,7 +26,7 @@ def session_name(session_id: UUID, *, is_secret: bool = False) -> str:
     :param is_secret: Whether who knows its id may act in it. Then only the first eight
         digits are shown.
     """
-    name = str(session_id).upper()
+    name = format_guid(session_id)[1:-1].decode("ascii")
     return f"{name[:8]}..." if is_secret else name
 
 

@@ -149,7 +149,7 @@ class CreateHandler(PacketHandler[CreateSession]):
     """Create-Session (MC-BUP 3.2.5.2.4)."""
 
     async def settle(self, request: Request) -> Ack:
-        session_id = await self.manager.create(
+        session_id = await self.manager.settle_create(
             self.destination, self.caller, self.packet.content_name
         )
         # Clients that send POST (python-onedrive is one) insist on 201.
@@ -174,7 +174,7 @@ class FragmentHandler(PacketHandler[Fragment]):
     async def settle(self, request: Request) -> Ack:
         session_id, content_range = self.packet.session_id, self.packet.content_range
         request_url = self.request_url(request)
-        received = await self.manager.fragment(
+        received = await self.manager.settle_fragment(
             session_id,
             self.destination,
             self.caller,
@@ -196,7 +196,7 @@ class CloseHandler(PacketHandler[CloseSession]):
 
     async def settle(self, request: Request) -> Ack:
         session_id = self.packet.session_id
-        await self.manager.close(
+        await self.manager.settle_close(
             session_id, self.destination, self.caller, self.request_url(request)
         )
         if request.method == METHOD:
@@ -216,7 +216,7 @@ class CancelHandler(PacketHandler[CancelSession]):
 
     async def settle(self, request: Request) -> Ack:
         session_id = self.packet.session_id
-        await self.manager.cancel(session_id, self.destination, self.caller)
+        await self.manager.settle_cancel(session_id, self.destination, self.caller)
         return Ack(200, session_id)
 
 
