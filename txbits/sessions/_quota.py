@@ -13,7 +13,7 @@ counted, in a ledger.
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import inf
 from uuid import UUID
 
@@ -98,15 +98,15 @@ def _require_room(
 
 
 def _require_quota(
-    usage: Usage | None, everyone: Usage, size: int, more: int, settings: Settings
+    usage: Usage | None, everyone: Usage, more: int, size: int, settings: Settings
 ) -> None:
     """
     Refuse an upload that is too large, or too large now.
 
     :param usage: What the caller uses; ``None`` if that is unknown.
     :param everyone: What all use.
-    :param size: The length of the file, in bytes.
-    :param more: How many of them are not counted yet.
+    :param more: How many bytes of the file are not counted yet.
+    :param size: How many it has.
     """
     for quota, used in (
         (settings.user_quota, usage),
@@ -230,16 +230,16 @@ class Quota:
         if self.ledger is None:
             if more <= 0:
                 return
-            _require_quota(counted.usage, self._all, size, more, settings)
+            _require_quota(counted.usage, self._all, more, size, settings)
         else:
             try:
                 self.ledger.resize(
                     session_id,
                     _key(counted.who),
                     size,
-                    lambda usage, everyone, more: _require_quota(
-                        usage, everyone, size, more, settings
-                    ),
+                    partial(_require_quota, size=size, settings=settings)
+                    if settings.has_quota
+                    else None,
                 )
             except LedgerFull:
                 raise QuotaReached(_FULL, _RETRY_AFTER) from None
