@@ -48,6 +48,7 @@ class SessionLedger:
     :param ledger: The ledger.
     :param directory: See :meth:`Ledger.sessions_of`.
     :param is_shared: See there.
+    :ivar is_shared: The same.
     """
 
     def __init__(self, ledger: Parts, directory: str, is_shared: bool) -> None:
@@ -55,7 +56,7 @@ class SessionLedger:
         self._memory = ledger.memory
         self._sessions, self._callers = ledger.sessions, ledger.callers
         self._directory = directory
-        self._is_shared = is_shared
+        self.is_shared = is_shared
         self._all = ledger.key("directory", directory)
         self._listing = ledger.key("listing", directory)
         self._have_all_counted = is_shared
@@ -230,7 +231,7 @@ class SessionLedger:
         words = self._memory.words
         worker = words[session + SessionFields.worker]
         return (
-            (self._is_shared or worker == self._ledger.worker.number)
+            (self.is_shared or worker == self._ledger.worker.number)
             and words[session + _CHANGED] <= since
             and _id_of(self._sessions.key(session)) not in known
         )
@@ -286,22 +287,16 @@ class SessionLedger:
         :param sessions: How many more sessions.
         :param more: How many more bytes.
         """
-        memory, words, usage_of = self._memory, self._memory.words, self._callers.fields
-        count, staged, high = usage_of(everyone)
-        if caller and not high and staged + more <= MOST:
-            # No sum takes two words. One note of four words is cheaper than four.
-            its, its_staged, _ = usage_of(caller)
-            at, its_at = everyone + _STAGED, caller + _STAGED
-            memory.note(everyone, count, at, staged, caller, its, its_at, its_staged)
-            words[everyone], words[at] = count + sessions, staged + more
-            words[caller], words[its_at] = its + sessions, its_staged + more
-            return
+        put, words = self._memory.put, self._memory.words
         for record in (everyone, caller) if caller else (everyone,):
-            count, staged, high = usage_of(record)
-            staged += (high << 64) + more
-            memory.put(record, count + sessions)
-            memory.put(record + _STAGED, staged & MOST)
-            memory.put(record + UsageFields.staged_high, staged >> 64)
+            if sessions:
+                put(record, words[record] + sessions)
+            if more:
+                staged = words[record + _STAGED] + more
+                put(record + _STAGED, staged & MOST)
+                if not 0 <= staged <= MOST:
+                    high = record + UsageFields.staged_high
+                    put(high, words[high] + (staged >> 64))
 
     def _next_change(self) -> int:
         """

@@ -7,12 +7,13 @@ have no address: those of anonymous clients from before a restart, or that other
 processes have made, count for the directory only.
 
 Where several workers serve the directory, the limits go by what all of them have
-counted, in a ledger.
+counted, in a ledger. As long as bytes are not limited, each worker counts those of its
+own sessions by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator
 from functools import lru_cache, partial
 from math import inf
 from uuid import UUID
@@ -33,6 +34,9 @@ _log = Logger()
 #: Seconds after which a client refused for a limit may come again: the delay that
 #: Windows takes by itself.
 _RETRY_AFTER = 600
+
+#: How many sessions are told to the ledger in one go.
+_MANY = 500
 
 #: Why no session can be counted.
 _FULL = "there are as many sessions open as the workers can count"
@@ -224,6 +228,7 @@ class Quota:
         :raises QuotaReached: If it is too much now.
         """
         counted = self._counted.get(session_id)
+        is_new = counted is None
         if counted is None:
             counted = self._count(session_id, owner)
         more = size - counted.size
@@ -231,20 +236,39 @@ class Quota:
             if more <= 0:
                 return
             _require_quota(counted.usage, self._all, more, size, settings)
-        else:
+        elif settings.has_quota or self.ledger.is_shared or is_new:
             try:
                 self.ledger.resize(
                     session_id,
                     _key(counted.who),
                     size,
-                    partial(_require_quota, size=size, settings=settings)
-                    if settings.has_quota
-                    else None,
+                    partial(_require_quota, size=size, settings=settings),
                 )
             except LedgerFull:
                 raise QuotaReached(_FULL, _RETRY_AFTER) from None
         if more > 0:
             self._resize(counted, size)
+
+    def tell_sizes(self) -> Iterator[None]:
+        """
+        Let other workers count the bytes of the sessions of this one, now that they are
+        limited.
+
+        :returns: An iterator that works a few milliseconds at a time.
+        """
+        if self.ledger is None:
+            return
+        for number, session_id in enumerate(list(self._counted), 1):
+            counted = self._counted.get(session_id)
+            if counted is not None:
+                try:
+                    self.ledger.resize(
+                        session_id, _key(counted.who), counted.size, None
+                    )
+                except LedgerFull:
+                    self._is_full()
+            if not number % _MANY:
+                yield
 
     def give_back(self, session_id: UUID) -> None:
         """Stop counting a session."""
@@ -293,10 +317,13 @@ class Quota:
         try:
             self.ledger.listed(session_id, _key(who), size, self._since)
         except LedgerFull:
-            # New sessions are refused until others end.
-            if not self._is_ledger_full:
-                self._is_ledger_full = True
-                _log.error("some sessions are not counted: {reason}", reason=_FULL)
+            self._is_full()
+
+    def _is_full(self) -> None:
+        """Some sessions are not counted. New ones are refused until others end."""
+        if not self._is_ledger_full:
+            self._is_ledger_full = True
+            _log.error("some sessions are not counted: {reason}", reason=_FULL)
 
     def drop_others(self, known: Container[UUID] | None = None) -> Iterable[None]:
         """
