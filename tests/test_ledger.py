@@ -40,7 +40,7 @@ from txbits._ledger import (
     SessionLedger,
     Usage,
 )
-from txbits._ledger._memory import Memory
+from txbits._ledger._memory import Memory, Table
 from txbits._workers import Worker
 
 DIRECTORY = "file:/srv/uploads"
@@ -514,7 +514,16 @@ class InterruptedTests(LedgerCase):
             # Which of them have no connections.
             [ledger.peers.find(connections._peer(peer)) != 0 for peer in PEERS],
             [ledger.failures_of("passwords").get(who) for who in CALLERS],
+            # What is read without the lock: which records are in use.
+            self.in_use(ledger.sessions),
         )
+
+    def in_use(self, table: Table) -> int:
+        """How many records are in use. Those that never were have no first field."""
+        words, first, width = table.memory.words, table._first, table._width
+        never = range(first + words[table._start + 1] * width, table.end, width)
+        self.assertEqual([words[record] for record in never], [0] * len(never))
+        return sum(value != 0 for batch in table.batches(0) for _, value in batch)
 
     def assert_whole_or_not_at_all(self, change: Callable[[Ledger], None]) -> None:
         worker, successor = self.workers[:2]

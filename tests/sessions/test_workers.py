@@ -329,6 +329,18 @@ class RestartTests(WorkersCase):
         two.refuse()
         one.refuse()
 
+    def test_one_that_goes_on_before_it_is_counted_again_is_counted(self) -> None:
+        one, two, three = self.workers
+        first = one.create()
+        self.end()
+        gate = one.backend.hold("sessions")
+        self.start()
+        self.assertEqual(two.usage("alice"), [(0, 0)] * 2)
+        self.successResultOf(one.sending(first))
+        self.assertEqual(two.usage("alice"), [(1, TOTAL)] * 2)
+        gate.open()
+        self.assertEqual(three.usage("alice"), [(1, TOTAL)] * 2)
+
     def test_addresses_stay_known(self) -> None:
         one, two, _ = self.workers
         one.create(ANYONE), one.create(ANYONE)
@@ -460,6 +472,16 @@ class SharedStoreTests(WorkersCase):
             self.failureResultOf(worker.sending(third), QuotaReached)
         one.cancel(second)
         self.successResultOf(three.sending(third))
+
+    def test_bytes_are_counted_together_though_nothing_limits_them(self) -> None:
+        one, two, three = self.workers
+        first, second = one.begin_one(), one.begin_one()
+        self.assertEqual(two.usage("alice"), [(2, 2 * TOTAL)] * 2)
+        two.cancel(first)
+        # That the session has ended is not known here yet.
+        one.reconfigure(user_quota=9 * TOTAL)
+        self.assertEqual(three.usage("alice"), [(1, TOTAL)] * 2)
+        one.cancel(second)
 
     def test_those_of_other_nodes_are_found_and_those_that_are_gone_too(self) -> None:
         one, two, three = self.workers

@@ -8,7 +8,7 @@ processes have made, count for the directory only.
 
 Where several workers serve the directory, the limits go by what all of them have
 counted, in a ledger. As long as bytes are not limited, each worker counts those of its
-own sessions by itself.
+own sessions by itself, unless all workers see all sessions.
 """
 
 from __future__ import annotations
@@ -256,7 +256,7 @@ class Quota:
 
         :returns: An iterator that works a few milliseconds at a time.
         """
-        if self.ledger is None:
+        if self.ledger is None or self.ledger.is_shared:
             return
         for number, session_id in enumerate(list(self._counted), 1):
             counted = self._counted.get(session_id)
