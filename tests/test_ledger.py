@@ -17,7 +17,7 @@ from math import inf
 from pathlib import Path
 from random import Random
 from time import monotonic, sleep
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 from hypothesis import strategies as st
@@ -40,6 +40,7 @@ from txbits._ledger import (
     SessionLedger,
     Usage,
 )
+from txbits._ledger._memory import Memory, Table
 from txbits._workers import Worker
 
 DIRECTORY = "file:/srv/uploads"
@@ -446,15 +447,13 @@ class ClearingTests(LedgerCase):
     def test_a_connection_that_was_being_counted(self) -> None:
         worker = self.workers[0]
         memory = worker.memory
-        whole = bytes(memory._map)
-        writes = memory.words = _Writes(memory.words)  # type: ignore[assignment]
-        self.assertTrue(worker.connections().add("192.0.2.1", 9, 9))
-        memory.words = writes._words
+        whole = bytes(memory.map)
+        with _Writes(memory) as writes:
+            self.assertTrue(worker.connections().add("192.0.2.1", 9, 9))
         other = self.workers[1].connections()
         for count in range(len(writes.log) + 1):
-            memory._map[:] = whole
-            for at, value in writes.log[:count]:
-                memory.words[at] = value
+            memory.map[:] = whole
+            writes.repeat(count)
             self.supervisor.clear_connections(0)
             self.assertEqual(other.count(), 0)
             for number in range(3):
@@ -463,11 +462,24 @@ class ClearingTests(LedgerCase):
 
 
 class _Writes:
-    """Words that remember each time one is assigned."""
+    """
+    The words of a memory, which remember each write while this is a context manager.
 
-    def __init__(self, words: memoryview) -> None:
-        self._words = words
+    One that was interrupted while it wrote adjacent words may leave anything in them.
+    """
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._words, self._pack = memory.words, memory._pack
         self.log: list[tuple[int, int]] = []
+
+    def __enter__(self) -> Self:
+        self._memory.words = self  # type: ignore[assignment]
+        self._memory._pack = [self._packing] * len(self._pack)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._memory.words, self._memory._pack = self._words, self._pack
 
     def __getitem__(self, at: Any) -> Any:
         return self._words[at]
@@ -476,8 +488,17 @@ class _Writes:
         self.log.append((at, value))
         self._words[at] = value
 
-    def release(self) -> None:
-        self._words.release()
+    def _packing(self, into: object, offset: int, *values: int) -> None:
+        first = offset // 8
+        for at in range(first, first + len(values)):
+            self[at] = Random(at).getrandbits(64)
+        for at, value in enumerate(values, first):
+            self[at] = value
+
+    def repeat(self, count: int) -> None:
+        """Write again what was written first."""
+        for at, value in self.log[:count]:
+            self._words[at] = value
 
 
 class InterruptedTests(LedgerCase):
@@ -493,26 +514,37 @@ class InterruptedTests(LedgerCase):
             # Which of them have no connections.
             [ledger.peers.find(connections._peer(peer)) != 0 for peer in PEERS],
             [ledger.failures_of("passwords").get(who) for who in CALLERS],
+            # What is read without the lock: which records are in use.
+            self.in_use(ledger.sessions),
         )
+
+    def in_use(self, table: Table) -> int:
+        """How many records are in use. Those that never were have no first field."""
+        words, first, width = table.memory.words, table._first, table._width
+        never = range(first + words[table._start + 1] * width, table.end, width)
+        self.assertEqual([words[record] for record in never], [0] * len(never))
+        return sum(value != 0 for batch in table.batches(0) for _, value in batch)
 
     def assert_whole_or_not_at_all(self, change: Callable[[Ledger], None]) -> None:
         worker, successor = self.workers[:2]
         memory = worker.memory
-        before, whole = self.state(successor), bytes(memory._map)
-        writes = memory.words = _Writes(memory.words)  # type: ignore[assignment]
-        change(worker)
+        before, whole = self.state(successor), bytes(memory.map)
+        with _Writes(memory) as writes:
+            change(worker)
         after = self.state(successor)
         self.assertNotEqual(before, after)
         states = []
         for count in range(len(writes.log) + 1):
-            memory._map[:] = whole
-            for at, value in writes.log[:count]:
-                writes._words[at] = value
+            memory.map[:] = whole
+            writes.repeat(count)
             states.append(self.state(successor))
             self.assertIn(states[-1], (before, after))
+            if states[-1] == before:
+                # What was undone can be done again.
+                change(worker)
+                self.assertEqual(self.state(successor), after)
         self.assertEqual(states[0], before)
         self.assertEqual(states[-1], after)
-        memory.words = writes._words
 
     def test_every_change(self) -> None:
         failures = "passwords"
@@ -527,6 +559,14 @@ class InterruptedTests(LedgerCase):
             lambda one: self.of(one).remove(IDS[1]),
             lambda one: self.of(one).add(IDS[3], "carol", allow),
             lambda one: self.of(one).remove(IDS[2]),
+            # Nobody knows whose these are.
+            lambda one: self.of(one).add(IDS[4], None, allow),
+            lambda one: self.of(one).resize(IDS[4], None, 1 << 63, allow),
+            lambda one: self.of(one).resize(IDS[5], None, 1 << 63, allow),
+            lambda one: self.of(one).remove(IDS[4]),
+            self.replace,
+            lambda one: self.of(one).remove(IDS[6]),
+            lambda one: self.of(one).remove(IDS[5]),
             lambda one: self.assertTrue(one.connections().add(PEERS[0], 9, 9)),
             lambda one: self.assertTrue(one.connections().add(PEERS[0], 9, 9)),
             lambda one: self.assertTrue(one.connections().add(PEERS[1], 9, 9)),
@@ -543,22 +583,29 @@ class InterruptedTests(LedgerCase):
     def of(self, ledger: Ledger) -> SessionLedger:
         return ledger.sessions_of(DIRECTORY, is_shared=False)
 
+    def replace(self, ledger: Ledger) -> None:
+        """Several in one change, the last of which take the places of the first."""
+        with ledger:
+            self.of(ledger).remove(IDS[3])
+            self.of(ledger).remove(IDS[5])
+            self.of(ledger).add(IDS[5], "alice", allow)
+            self.of(ledger).resize(IDS[6], "bob", 9, allow)
+            ledger.connections().add(PEERS[0], 9, 9)
+            ledger.connections().remove(PEERS[0])
+
     def test_an_undoing_that_is_interrupted_is_done_again(self) -> None:
         worker, successor = self.workers[:2]
         self.of(worker).add(IDS[0], "alice", allow)
         before, memory = self.state(successor), worker.memory
-        whole = bytes(memory._map)
-        writes = memory.words = _Writes(memory.words)  # type: ignore[assignment]
-        with self.assertRaises(Refused), worker:
+        whole = bytes(memory.map)
+        with _Writes(memory) as writes, self.assertRaises(Refused), worker:
             self.of(worker).resize(IDS[0], None, 10, allow)
             begins = len(writes.log)
             raise Refused
         for count in range(begins, len(writes.log) + 1):
-            memory._map[:] = whole
-            for at, value in writes.log[:count]:
-                writes._words[at] = value
+            memory.map[:] = whole
+            writes.repeat(count)
             self.assertEqual(self.state(successor), before)
-        memory.words = writes._words
 
 
 class LedgerMachine(RuleBasedStateMachine):

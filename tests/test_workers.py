@@ -28,6 +28,15 @@ class SessionIdTests(SynchronousTestCase):
     def test_id_of_slot_0_is_like_one_without_workers(self) -> None:
         self.assertEqual(new_session_id(0).version, 4)
 
+    @given(st.integers(0, 15), st.integers(0, 3), st.integers(0, (1 << 128) - 1))
+    def test_only_ids_of_one_kind_have_a_slot(
+        self, version: int, variant: int, number: int
+    ) -> None:
+        number &= ~(0xF << 76 | 0b11 << 62)
+        one = UUID(int=number | version << 76 | variant << 62)
+        slot = one.bytes[15] if one.version == 8 else 0
+        self.assertEqual(slot_of(one), slot)
+
     def test_nothing_but_slot_and_version_is_the_same_in_two_ids(self) -> None:
         # Each of the other bits takes both values in 200 ids, but for one chance in
         # 2**192.

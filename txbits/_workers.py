@@ -20,6 +20,10 @@ MOST_WORKERS = 256
 # random.
 _VERSION = 8
 
+# Version and variant of an id as a number.
+_KIND = 0xF << 76 | 0b11 << 62
+_SLOTTED = _VERSION << 76 | 0b10 << 62
+
 
 @frozen
 class Worker:
@@ -65,4 +69,5 @@ def new_session_id(slot: int) -> UUID:
 
 def slot_of(session_id: UUID) -> int:
     """The slot in which a session was created."""
-    return session_id.bytes[15] if session_id.version == _VERSION else 0
+    number = session_id.int
+    return number & 0xFF if number & _KIND == _SLOTTED else 0

@@ -40,7 +40,7 @@ from txbits.errors import (
 )
 from txbits.interfaces import IShared
 from txbits.protocol.codec import ContentRange
-from txbits.sessions import Caller, SessionManager, Settings
+from txbits.sessions import Caller, SessionManager, Settings, _quota
 
 
 class WithLedger(ManagerCase):
@@ -90,6 +90,16 @@ class _Worker:
 
     def stop(self) -> None:
         self.case.successResultOf(self.manager.stop())
+
+    def reconfigure(self, **settings: Any) -> None:
+        """It has other settings from now on."""
+        self.case.successResultOf(self.manager.reconfigure(Settings(**settings)))
+
+    def usage(self, who: str) -> list[tuple[int, int]]:
+        """The sessions and bytes of a user, and of all, that the workers count."""
+        assert self.manager.ledger is not None
+        used = self.manager.ledger.usage(f"user {who}")
+        return [(one.sessions, one.staged) for one in used]
 
     def creating(self, caller: Caller = ALICE) -> Deferred[UUID]:
         return self.manager.create(NAME, caller, None)
@@ -208,6 +218,52 @@ class LimitTests(WorkersCase):
         one.cancel(first)
         self.successResultOf(three.sending(waiting))
 
+    def test_what_was_staged_before_there_was_a_quota_counts(self) -> None:
+        one, two, three = self.workers
+        one.begin_one(), two.begin_one()
+        waiting = three.create(BOB)
+        for worker in self.workers:
+            self.assertEqual(worker.manager.staged_bytes, TOTAL * (worker is not three))
+            worker.reconfigure(user_quota=2 * TOTAL, directory_quota=2 * TOTAL)
+        three.refuse(ALICE, QuotaReached)
+        self.failureResultOf(three.sending(waiting, BOB), QuotaReached)
+
+    def test_such_sessions_are_counted_a_few_at_a_time(self) -> None:
+        self.patch(_quota, "_MANY", 2)
+        self.settings = {"session_limit": 0}
+        self.start()
+        one, two, _ = self.workers
+        begun = [one.begin_one() for _ in range(5)]
+        one.reconfigure(session_limit=0, user_quota=9 * TOTAL)
+        self.assertEqual(two.usage("alice"), [(5, 2 * TOTAL)] * 2)
+        # One is over before its turn, and one has come.
+        one.cancel(begun[4])
+        one.begin_one()
+        self.assertEqual(two.usage("alice"), [(5, 3 * TOTAL)] * 2)
+        self.clock.pump([0] * 9)
+        self.assertEqual(two.usage("alice"), [(5, 5 * TOTAL)] * 2)
+
+    def test_a_worker_that_stops_leaves_the_rest_to_the_next(self) -> None:
+        self.patch(_quota, "_MANY", 2)
+        self.settings = {"session_limit": 0}
+        self.start()
+        one, two, _ = self.workers
+        for _ in range(5):
+            one.begin_one()
+        one.reconfigure(session_limit=0, user_quota=9 * TOTAL)
+        one.stop()
+        self.clock.pump([0] * 9)
+        self.assertEqual(two.usage("alice"), [(5, 2 * TOTAL)] * 2)
+        one.start()
+        self.assertEqual(two.usage("alice"), [(5, 5 * TOTAL)] * 2)
+
+    def test_bytes_that_nothing_limits_need_no_ledger(self) -> None:
+        one, two, _ = self.workers
+        session_id = one.begin_one()
+        self.assertEqual(two.usage("alice"), [(1, 0)] * 2)
+        one.cancel(session_id)
+        self.assertEqual(two.usage("alice"), [(0, 0)] * 2)
+
     def test_a_file_that_never_fits_is_too_large(self) -> None:
         self.settings = {"user_quota": 2 * TOTAL}
         self.start()
@@ -272,6 +328,18 @@ class RestartTests(WorkersCase):
         gate.open()
         two.refuse()
         one.refuse()
+
+    def test_one_that_goes_on_before_it_is_counted_again_is_counted(self) -> None:
+        one, two, three = self.workers
+        first = one.create()
+        self.end()
+        gate = one.backend.hold("sessions")
+        self.start()
+        self.assertEqual(two.usage("alice"), [(0, 0)] * 2)
+        self.successResultOf(one.sending(first))
+        self.assertEqual(two.usage("alice"), [(1, TOTAL)] * 2)
+        gate.open()
+        self.assertEqual(three.usage("alice"), [(1, TOTAL)] * 2)
 
     def test_addresses_stay_known(self) -> None:
         one, two, _ = self.workers
@@ -404,6 +472,16 @@ class SharedStoreTests(WorkersCase):
             self.failureResultOf(worker.sending(third), QuotaReached)
         one.cancel(second)
         self.successResultOf(three.sending(third))
+
+    def test_bytes_are_counted_together_though_nothing_limits_them(self) -> None:
+        one, two, three = self.workers
+        first, second = one.begin_one(), one.begin_one()
+        self.assertEqual(two.usage("alice"), [(2, 2 * TOTAL)] * 2)
+        two.cancel(first)
+        # That the session has ended is not known here yet.
+        one.reconfigure(user_quota=9 * TOTAL)
+        self.assertEqual(three.usage("alice"), [(1, TOTAL)] * 2)
+        one.cancel(second)
 
     def test_those_of_other_nodes_are_found_and_those_that_are_gone_too(self) -> None:
         one, two, three = self.workers

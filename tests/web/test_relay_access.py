@@ -44,7 +44,7 @@ from txbits.access.certificate import CertificateAuthenticator
 from txbits.access.negotiate import NegotiateAuthenticator
 from txbits.backends.memory import MemoryBackend
 from txbits.errors import CredentialsRejected
-from txbits.interfaces import Credentials, Identity
+from txbits.interfaces import Credentials, Identity, IPartitioned
 from txbits.web import Relay
 from txbits.web._relay import incoming
 from txbits.web._relay.opening import Client as Known
@@ -381,7 +381,7 @@ class OpeningTests(RelayCase):
                 self.assertIsNone(read_opening(data[:-1], SECRET))
 
     def test_sessions_that_all_workers_share_are_not_passed_on(self) -> None:
-        shared = MemoryBackend(reactor)
+        shared = IPartitioned(MemoryBackend(reactor), None)
         for number in range(2):
             session_id = new_session_id(number)
             found = self.here.relay.owner_of(None, shared, session_id)

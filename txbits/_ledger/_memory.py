@@ -9,9 +9,10 @@ changes.
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator
+from fcntl import LOCK_EX, LOCK_UN, lockf
 from mmap import mmap
+from struct import Struct
 from types import TracebackType
 
 from attrs import frozen
@@ -33,6 +34,9 @@ MOST = (1 << 64) - 1
 #: How many records are looked at in one go.
 _BATCH = 1000
 
+# What writes so many adjacent words.
+_PACK = [Struct(f"{count}Q").pack_into for count in range(2 * _MOST_UNDONE + 1)]
+
 Key = tuple[int, int]
 
 
@@ -47,30 +51,38 @@ class Memory:
     As a context manager, it has the lock. It may be entered again meanwhile: then all
     is one change. What has changed is undone when an exception leaves it.
 
+    A process may be killed between any two assignments to :attr:`words`, but not within
+    one: a word is written by one instruction. So whoever changes what others can see
+    calls :meth:`note` first, and then assigns one word at a time; :meth:`put` does both
+    for a single word. What others do not use yet may be written by :meth:`fill`.
+
     :param fd: A file of the right length.
-    :ivar words: All words. Those that others can see are changed by :meth:`put`.
+    :ivar words: All words.
+    :ivar map: The same as bytes.
     :ivar freed: The records that this change has removed.
     """
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._map = mmap(fd, 0)
-        self.words = memoryview(self._map).cast("Q")
+        self.map = mmap(fd, 0)
+        self.words = memoryview(self.map).cast("Q")
         self.freed: set[int] = set()
+        self._pack = _PACK
         self._began: list[int] = []
 
     def close(self) -> None:
         """Stop using it; the descriptor stays open."""
         self.words.release()
-        self._map.close()
+        self.map.close()
 
     def __enter__(self) -> None:
         if self._began:
             self._began.append(self.words[_UNDO])
             return
-        fcntl.lockf(self._fd, fcntl.LOCK_EX)
-        # If there is anything, whoever had the lock was killed.
-        self._undo(0)
+        lockf(self._fd, LOCK_EX)
+        if self.words[_UNDO]:
+            # Whoever had the lock was killed.
+            self._undo(0)
         self._began.append(0)
 
     def __exit__(
@@ -84,25 +96,44 @@ class Memory:
             self._undo(began)
         if not self._began:
             self.words[_UNDO] = 0
-            self.freed.clear()
-            fcntl.lockf(self._fd, fcntl.LOCK_UN)
+            if self.freed:
+                self.freed.clear()
+            lockf(self._fd, LOCK_UN)
 
-    def put(self, at: int, value: int) -> None:
+    def note(self, *noted: int) -> None:
         """
-        Change a word.
+        Note some words that are about to change.
 
-        A process may be killed between any two of these assignments, but not within
-        one: a word is written by one instruction.
+        :param noted: Where the first of them is, and its value; and so on.
         """
         words = self.words
-        noted = words[_UNDO]
-        if noted == _MOST_UNDONE:
+        before = words[_UNDO]
+        after = before + len(noted) // 2
+        if after > _MOST_UNDONE:
             raise AssertionError("this is too much for one change of the ledger")
-        note = _UNDO + 1 + 2 * noted
+        self._pack[len(noted)](self.map, 8 * (_UNDO + 1 + 2 * before), *noted)
+        # From here on they are undone.
+        words[_UNDO] = after
+
+    def put(self, at: int, value: int) -> None:
+        """Note a word, and change it."""
+        words = self.words
+        before = words[_UNDO]
+        if before == _MOST_UNDONE:
+            raise AssertionError("this is too much for one change of the ledger")
+        note = _UNDO + 1 + 2 * before
         words[note] = at
         words[note + 1] = words[at]
-        words[_UNDO] = noted + 1
+        words[_UNDO] = before + 1
         words[at] = value
+
+    def fill(self, at: int, *values: int) -> None:
+        """
+        Write adjacent words. If this is interrupted, they may have any value.
+
+        :param at: The first of them.
+        """
+        self._pack[len(values)](self.map, 8 * at, *values)
 
     def _undo(self, began: int) -> None:
         """
@@ -139,6 +170,7 @@ class Table:
         self._start, self._capacity = start, capacity
         self._chains = start + 2
         self._width = 3 + fields
+        self._fields = Struct(f"{fields}Q")
         # Fewer, longer chains take less memory while there are few records.
         self._spread = capacity // 4 + 1
         records = self._chains + self._spread
@@ -153,6 +185,10 @@ class Table:
             record = words[record - 1]
         return record
 
+    def fields(self, record: int) -> tuple[int, ...]:
+        """All fields of a record."""
+        return self._fields.unpack_from(self.memory.map, 8 * record)
+
     def add(self, key: Key, *values: int) -> int:
         """
         Add a record with a key that no other has.
@@ -160,49 +196,47 @@ class Table:
         :param values: Its first fields.
         :raises LedgerFull: If there is no room.
         """
-        memory, words, start = self.memory, self.memory.words, self._start
-        put = memory.put
-        record = words[start]
+        memory, words, head = self.memory, self.memory.words, self._start
+        first, second = key
+        chain = self._chains + (first ^ second) % self._spread
+        record, following = words[head], words[chain]
         if record:
-            put(start, words[record - 1])
+            left = words[record - 1]
+            memory.note(head, record, chain, following, record - 1, left, record, 0)
         else:
-            used = words[start + 1]
+            head += 1
+            used = words[head]
             if used == self._capacity:
                 raise LedgerFull
-            put(start + 1, used + 1)
+            left = used + 1
             record = self._first + used * self._width
-        put(record, values[0])
+            memory.note(head, used, chain, following, record, 0)
         if record in memory.freed:
-            put(record - 3, key[0])
-            put(record - 2, key[1])
-            for field, value in enumerate(values[1:], record + 1):
-                put(field, value)
-        else:
-            # Nobody misses what was here.
-            words[record - 3], words[record - 2] = key
-            for field, value in enumerate(values[1:], record + 1):
-                words[field] = value
-        chain = self._chain(key)
-        put(record - 1, words[chain])
-        put(chain, record)
+            # What else is here may be needed again.
+            for at in range(record - 3, record + len(values)):
+                memory.note(at, words[at])
+        memory.fill(record - 3, first, second, following, *values)
+        words[chain] = record
+        words[head] = left
         return record
-
-    def _chain(self, key: Key) -> int:
-        return self._chains + (key[0] ^ key[1]) % self._spread
 
     def remove(self, record: int) -> None:
         """Remove a record."""
-        put, words = self.memory.put, self.memory.words
-        link = self._chain(self.key(record))
+        memory, words, start = self.memory, self.memory.words, self._start
+        first, second = words[record - 3], words[record - 2]
+        link = self._chains + (first ^ second) % self._spread
         while (other := words[link]) != record:
             if not other:
                 raise AssertionError("a record is not where it belongs")
             link = other - 1
-        put(link, words[record - 1])
-        put(record - 1, words[self._start])
-        put(self._start, record)
-        put(record, 0)
-        self.memory.freed.add(record)
+        following, free = words[record - 1], words[start]
+        value = words[record]
+        memory.note(link, record, record - 1, following, start, free, record, value)
+        words[link] = following
+        words[record - 1] = free
+        words[start] = record
+        words[record] = 0
+        memory.freed.add(record)
 
     def key(self, record: int) -> Key:
         """The key of a record."""

@@ -17,6 +17,10 @@ from txbits._ledger._parts import CHANGES, Parts, SessionFields, UsageFields
 #: Of how many callers a worker knows the keys without a digest.
 _CALLERS_KNOWN = 4096
 
+# Looked up once: these are used for each packet.
+_SIZE, _CHANGED = SessionFields.size, SessionFields.changed
+_STAGED = UsageFields.staged
+
 
 @define(eq=False)
 class Usage:
@@ -44,6 +48,7 @@ class SessionLedger:
     :param ledger: The ledger.
     :param directory: See :meth:`Ledger.sessions_of`.
     :param is_shared: See there.
+    :ivar is_shared: The same.
     """
 
     def __init__(self, ledger: Parts, directory: str, is_shared: bool) -> None:
@@ -51,7 +56,7 @@ class SessionLedger:
         self._memory = ledger.memory
         self._sessions, self._callers = ledger.sessions, ledger.callers
         self._directory = directory
-        self._is_shared = is_shared
+        self.is_shared = is_shared
         self._all = ledger.key("directory", directory)
         self._listing = ledger.key("listing", directory)
         self._have_all_counted = is_shared
@@ -67,8 +72,8 @@ class SessionLedger:
         :returns: What they use, and what all use.
         """
         with self._memory:
-            caller = 0 if who is None else self._callers.find(self._caller(who))
-            return self._read(caller), self._read(self._callers.find(self._all))
+            caller, everyone = self._find(who)
+            return self._read(caller), self._read(everyone)
 
     def add(self, session_id: UUID, who: str | None, allow: Allow) -> None:
         """
@@ -79,15 +84,14 @@ class SessionLedger:
             nothing changes.
         :raises LedgerFull: If there is no room.
         """
-        callers = self._callers
         with self._memory:
-            caller = 0 if who is None else callers.find(self._caller(who))
-            allow(self._read(caller), self._read(callers.find(self._all)), 0)
+            caller, everyone = self._find(who)
+            allow(self._read(caller), self._read(everyone), 0)
             if not self._sessions.find(_key_of(session_id)):
-                self._add(session_id, who)
+                self._add(session_id, who, caller, everyone)
 
     def resize(
-        self, session_id: UUID, who: str | None, size: int, allow: Allow
+        self, session_id: UUID, who: str | None, size: int, allow: Allow | None
     ) -> None:
         """
         Count more bytes for a session.
@@ -96,21 +100,19 @@ class SessionLedger:
         :param size: How many bytes it is going to stage. If that is less than before,
             nothing changes.
         :param allow: Called first. If it raises an exception, so does this method, and
-            nothing changes.
+            nothing changes. ``None`` allows any size.
         :raises LedgerFull: If there is no room.
         """
-        words = self._memory.words
         with self._memory:
             session = self._sessions.find(_key_of(session_id))
             if not session:
-                session = self._add(session_id, who)
-            more = size - words[session + SessionFields.size]
+                session = self._add(session_id, who, *self._find(who))
+            everyone, caller, counted, *_ = self._sessions.fields(session)
+            more = size - counted
             if more > 0:
-                caller = words[session + SessionFields.caller]
-                everyone = words[session + SessionFields.directory]
-                allow(
-                    self._read(caller) if caller else None, self._read(everyone), more
-                )
+                if allow is not None:
+                    usage = self._read(caller) if caller else None
+                    allow(usage, self._read(everyone), more)
                 self._resize(session, size)
 
     def remove(self, session_id: UUID) -> None:
@@ -140,10 +142,10 @@ class SessionLedger:
         with self._memory:
             session = self._sessions.find(_key_of(session_id))
             if not session:
-                session = self._add(session_id, who)
-            elif words[session + SessionFields.changed] > since:
+                session = self._add(session_id, who, *self._find(who))
+            elif words[session + _CHANGED] > since:
                 return
-            if words[session + SessionFields.size] != min(size, MOST):
+            if words[session + _SIZE] != min(size, MOST):
                 self._resize(session, size)
 
     def drop_others(self, known: Container[UUID], since: int) -> Iterator[None]:
@@ -188,7 +190,7 @@ class SessionLedger:
             record = self._callers.find(self._listing)
             if not record:
                 return inf
-            began = self._memory.words[record + UsageFields.staged]
+            began = self._memory.words[record + _STAGED]
         return self._ledger.seconds() - began / 1e6
 
     def note_counted(self) -> None:
@@ -213,7 +215,7 @@ class SessionLedger:
         try:
             with self._memory:
                 record = self._callers.find(key) or self._callers.add(key, 1, 0, 0)
-                self._memory.put(record + UsageFields.staged, value)
+                self._memory.put(record + _STAGED, value)
         except LedgerFull:
             return
 
@@ -229,81 +231,80 @@ class SessionLedger:
         words = self._memory.words
         worker = words[session + SessionFields.worker]
         return (
-            (self._is_shared or worker == self._ledger.worker.number)
-            and words[session + SessionFields.changed] <= since
+            (self.is_shared or worker == self._ledger.worker.number)
+            and words[session + _CHANGED] <= since
             and _id_of(self._sessions.key(session)) not in known
         )
+
+    def _find(self, who: str | None) -> tuple[int, int]:
+        """What a caller uses, and what all use. If that is nothing, it is 0."""
+        find = self._callers.find
+        return 0 if who is None else find(self._caller(who)), find(self._all)
 
     def _read(self, record: int) -> Usage:
         if not record:
             return Usage()
-        words = self._memory.words
-        sessions = words[record + UsageFields.sessions]
-        return Usage(sessions, self._staged(record))
+        sessions, staged, high = self._callers.fields(record)
+        return Usage(sessions, high << 64 | staged)
 
-    def _staged(self, record: int) -> int:
-        words = self._memory.words
-        high = words[record + UsageFields.staged_high]
-        return high << 64 | words[record + UsageFields.staged]
-
-    def _add(self, session_id: UUID, who: str | None) -> int:
-        everyone = self._one_more(self._all)
-        caller = 0 if who is None else self._one_more(self._caller(who))
+    def _add(
+        self, session_id: UUID, who: str | None, caller: int, everyone: int
+    ) -> int:
+        """Count a session. What is used so far is as from :meth:`_find`."""
+        if not everyone:
+            everyone = self._callers.add(self._all, 0, 0, 0)
+        if not caller and who is not None:
+            caller = self._callers.add(self._caller(who), 0, 0, 0)
+        self._use(everyone, caller, 1, 0)
+        number, change = self._ledger.worker.number, self._next_change()
         return self._sessions.add(
-            _key_of(session_id),
-            everyone,
-            caller,
-            0,
-            self._next_change(),
-            self._ledger.worker.number,
+            _key_of(session_id), everyone, caller, 0, change, number
         )
 
-    def _one_more(self, key: Key) -> int:
-        record = self._callers.find(key)
-        if not record:
-            return self._callers.add(key, 1, 0, 0)
-        self._memory.put(record, self._memory.words[record] + 1)
-        return record
-
     def _resize(self, session: int, size: int) -> None:
-        words, put = self._memory.words, self._memory.put
-        size = min(size, MOST)
-        more = size - words[session + SessionFields.size]
-        put(session + SessionFields.size, size)
-        put(session + SessionFields.changed, self._next_change())
-        for record in self._records(session):
-            self._stage(record, more)
+        everyone, caller, before, changed, _ = self._sessions.fields(session)
+        words, size = self._memory.words, min(size, MOST)
+        self._memory.note(session + _SIZE, before, session + _CHANGED, changed)
+        words[session + _SIZE] = size
+        words[session + _CHANGED] = self._next_change()
+        self._use(everyone, caller, 0, size - before)
 
     def _remove(self, session: int) -> None:
         words = self._memory.words
-        size = words[session + SessionFields.size]
-        for record in self._records(session):
-            left = words[record + UsageFields.sessions] - 1
-            if left:
-                self._memory.put(record + UsageFields.sessions, left)
-                self._stage(record, -size)
-            else:
-                self._callers.remove(record)
+        everyone, caller, size, *_ = self._sessions.fields(session)
+        self._use(everyone, caller, -1, -size)
+        if not words[everyone]:
+            self._callers.remove(everyone)
+        if caller and not words[caller]:
+            self._callers.remove(caller)
         self._sessions.remove(session)
 
-    def _records(self, session: int) -> list[int]:
-        """What its directory uses, and its caller, if that is known."""
-        words = self._memory.words
-        directory = words[session + SessionFields.directory]
-        caller = words[session + SessionFields.caller]
-        return [directory, caller] if caller else [directory]
+    def _use(self, everyone: int, caller: int, sessions: int, more: int) -> None:
+        """
+        Change what all use, and what a caller uses.
 
-    def _stage(self, record: int, more: int) -> None:
-        """Add to the bytes that somebody stages."""
-        put, before = self._memory.put, self._staged(record)
-        staged = before + more
-        put(record + UsageFields.staged, staged & MOST)
-        if staged >> 64 != before >> 64:
-            put(record + UsageFields.staged_high, staged >> 64)
+        :param caller: 0 if it is unknown.
+        :param sessions: How many more sessions.
+        :param more: How many more bytes.
+        """
+        put, words = self._memory.put, self._memory.words
+        for record in (everyone, caller) if caller else (everyone,):
+            if sessions:
+                put(record, words[record] + sessions)
+            if more:
+                staged = words[record + _STAGED] + more
+                put(record + _STAGED, staged & MOST)
+                if not 0 <= staged <= MOST:
+                    high = record + UsageFields.staged_high
+                    put(high, words[high] + (staged >> 64))
 
     def _next_change(self) -> int:
+        """
+        The number of a change. It is not undone: that there may be some without a
+        change does no harm.
+        """
         changes = self._memory.words[CHANGES] + 1
-        self._memory.put(CHANGES, changes)
+        self._memory.words[CHANGES] = changes
         return changes
 
 

@@ -7,13 +7,14 @@ have no address: those of anonymous clients from before a restart, or that other
 processes have made, count for the directory only.
 
 Where several workers serve the directory, the limits go by what all of them have
-counted, in a ledger.
+counted, in a ledger. As long as bytes are not limited, each worker counts those of its
+own sessions by itself, unless all workers see all sessions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
-from functools import lru_cache
+from collections.abc import Container, Iterable, Iterator
+from functools import lru_cache, partial
 from math import inf
 from uuid import UUID
 
@@ -33,6 +34,9 @@ _log = Logger()
 #: Seconds after which a client refused for a limit may come again: the delay that
 #: Windows takes by itself.
 _RETRY_AFTER = 600
+
+#: How many sessions are told to the ledger in one go.
+_MANY = 500
 
 #: Why no session can be counted.
 _FULL = "there are as many sessions open as the workers can count"
@@ -98,15 +102,15 @@ def _require_room(
 
 
 def _require_quota(
-    usage: Usage | None, everyone: Usage, size: int, more: int, settings: Settings
+    usage: Usage | None, everyone: Usage, more: int, size: int, settings: Settings
 ) -> None:
     """
     Refuse an upload that is too large, or too large now.
 
     :param usage: What the caller uses; ``None`` if that is unknown.
     :param everyone: What all use.
-    :param size: The length of the file, in bytes.
-    :param more: How many of them are not counted yet.
+    :param more: How many bytes of the file are not counted yet.
+    :param size: How many it has.
     """
     for quota, used in (
         (settings.user_quota, usage),
@@ -224,27 +228,47 @@ class Quota:
         :raises QuotaReached: If it is too much now.
         """
         counted = self._counted.get(session_id)
+        is_new = counted is None
         if counted is None:
             counted = self._count(session_id, owner)
         more = size - counted.size
         if self.ledger is None:
             if more <= 0:
                 return
-            _require_quota(counted.usage, self._all, size, more, settings)
-        else:
+            _require_quota(counted.usage, self._all, more, size, settings)
+        elif settings.has_quota or self.ledger.is_shared or is_new:
             try:
                 self.ledger.resize(
                     session_id,
                     _key(counted.who),
                     size,
-                    lambda usage, everyone, more: _require_quota(
-                        usage, everyone, size, more, settings
-                    ),
+                    partial(_require_quota, size=size, settings=settings),
                 )
             except LedgerFull:
                 raise QuotaReached(_FULL, _RETRY_AFTER) from None
         if more > 0:
             self._resize(counted, size)
+
+    def tell_sizes(self) -> Iterator[None]:
+        """
+        Let other workers count the bytes of the sessions of this one, now that they are
+        limited.
+
+        :returns: An iterator that works a few milliseconds at a time.
+        """
+        if self.ledger is None or self.ledger.is_shared:
+            return
+        for number, session_id in enumerate(list(self._counted), 1):
+            counted = self._counted.get(session_id)
+            if counted is not None:
+                try:
+                    self.ledger.resize(
+                        session_id, _key(counted.who), counted.size, None
+                    )
+                except LedgerFull:
+                    self._is_full()
+            if not number % _MANY:
+                yield
 
     def give_back(self, session_id: UUID) -> None:
         """Stop counting a session."""
@@ -293,10 +317,13 @@ class Quota:
         try:
             self.ledger.listed(session_id, _key(who), size, self._since)
         except LedgerFull:
-            # New sessions are refused until others end.
-            if not self._is_ledger_full:
-                self._is_ledger_full = True
-                _log.error("some sessions are not counted: {reason}", reason=_FULL)
+            self._is_full()
+
+    def _is_full(self) -> None:
+        """Some sessions are not counted. New ones are refused until others end."""
+        if not self._is_ledger_full:
+            self._is_ledger_full = True
+            _log.error("some sessions are not counted: {reason}", reason=_FULL)
 
     def drop_others(self, known: Container[UUID] | None = None) -> Iterable[None]:
         """

@@ -253,6 +253,21 @@ class Upkeep:
             return age > self.holds
         return fill > 0 and caller.user is not None and age > self.holds * _FAR_HOLDS
 
+    @deferred
+    async def tell_sizes(self) -> None:
+        """
+        Let other workers count what was counted here only, since bytes were not limited
+        until now.
+
+        :returns: A Deferred that fires with ``None`` when they know.
+        """
+        try:
+            for _ in self._active.quota.tell_sizes():
+                await self._pause()
+        except ServerStopping:
+            # Whoever has these sessions next finds them in the store.
+            return
+
     @property
     def is_running(self) -> bool:
         """Whether a round is under way."""

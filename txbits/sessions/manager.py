@@ -220,10 +220,13 @@ class SessionManager:
         require_abilities(self.backend, settings, notifier)
         if settings.cleanup_interval != self.settings.cleanup_interval:
             self._upkeep.change(settings.cleanup_interval)
+        has_new_quota = settings.has_quota and not self.settings.has_quota
         self.settings, self.notifier = settings, notifier
         self._active.rules = Rules(settings, notifier)
         if name is not None:
             self.name = self._active.name = name
+        if has_new_quota:
+            self._upkeep.tell_sizes()
         if settings.enabled:
             self._disabling.enable()
             return succeed(None)

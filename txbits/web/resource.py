@@ -22,6 +22,7 @@ from txbits.interfaces import (
     IBackend,
     Identity,
     INotifier,
+    IPartitioned,
     IPublicationObserver,
 )
 from txbits.protocol.codec import (
@@ -133,6 +134,7 @@ class BITSResource(Resource):
         self.identity: Identity | None = None
         self.log_packets = log_packets
         self._relay = relay
+        self._partitioned = IPartitioned(backend, None)
 
     def reconfigure(
         self,
@@ -199,7 +201,7 @@ class BITSResource(Resource):
         view._gate = Gate((), gate.policy, gate.session_credentials)
         view.identity = Identity(name)
         view.log_packets = self.log_packets
-        view._relay = self._relay
+        view._relay, view._partitioned = self._relay, self._partitioned
         return view
 
     def render(self, request: Request) -> int:
@@ -226,7 +228,7 @@ class BITSResource(Resource):
             packet = parse_packet(headers, is_short=is_short)
         except (RemoteProtocolError, UploadsDisabled) as error:
             if isinstance(error, BodyWithheld) and not self._gate.is_open:
-                refuse_it = self._refusing(Fragment, destination, caller)
+                refuse_it = partial(self._refuse, Fragment, destination, caller)
                 if not self._passes_on(request, error.session_id, refuse_it):
                     begun(self._refuse_withheld(request, error, destination, caller))
                 return NOT_DONE_YET
@@ -243,7 +245,7 @@ class BITSResource(Resource):
         if self._relay is not None and self._passes_on(
             request,
             getattr(packet, "session_id", None),
-            self._refusing(type(packet), destination, caller),
+            partial(self._refuse, type(packet), destination, caller),
         ):
             return NOT_DONE_YET
         handler = HANDLERS[type(packet)](
@@ -253,15 +255,21 @@ class BITSResource(Resource):
         begun(handler.answer(request))
         return NOT_DONE_YET
 
-    def _refusing(
-        self, packet: type[Packet], destination: tuple[str, ...], caller: Caller
-    ) -> Callable[[Request, Exception], None]:
-        """Make what refuses a packet."""
-        return partial(
-            refuse,
-            destination=destination,
-            caller=caller,
-            packet_type=packet.packet_type,
+    def _refuse(
+        self,
+        packet: type[Packet],
+        destination: tuple[str, ...],
+        caller: Caller,
+        request: Request,
+        error: Exception,
+    ) -> None:
+        """Refuse a packet that could not be passed on."""
+        refuse(
+            request,
+            error,
+            destination,
+            caller,
+            packet.packet_type,
             counts=self.manager.counts,
             hides_id=self._gate.hides_ids,
         )
@@ -284,7 +292,7 @@ class BITSResource(Resource):
             return False
         number = None
         if session_id is not None:
-            number = relay.owner_of(request, self.manager.backend, session_id)
+            number = relay.owner_of(request, self._partitioned, session_id)
         if number is None:
             if self._gate.remembers:
                 relay.keep_logins_apart(request)

@@ -26,7 +26,7 @@ from txbits._adopted import adopt
 from txbits._deferreds import deferred
 from txbits._workers import Worker
 from txbits.errors import WorkerUnavailable
-from txbits.interfaces import IBackend, IPartitioned
+from txbits.interfaces import IPartitioned
 from txbits.protocol.urls import links_of
 from txbits.web._relay.exchange import Exchange
 from txbits.web._relay.incoming import RelayedChannel, RelaySite
@@ -153,20 +153,21 @@ class Relay:
         return adopt(self._reactor, os.dup(fd), socket.AF_UNIX, self.site)
 
     def owner_of(
-        self, request: Request, backend: IBackend, session_id: UUID
+        self, request: Request, backend: IPartitioned | None, session_id: UUID
     ) -> int | None:
         """
         Find the worker to which a request has to be passed on.
 
         :param request: The request.
-        :param backend: The backend of the directory that it has reached.
+        :param backend: The backend of the directory that it has reached; ``None`` if
+            that is not partitioned.
         :param session_id: The session that it acts in.
-        :returns: The number of the worker; ``None`` if it is this one, or the backend
-            is not :class:`~txbits.interfaces.IPartitioned`.
+        :returns: The number of the worker; ``None`` if it is this one, or any may act
+            in the session.
         """
-        if not IPartitioned.providedBy(backend):
+        if backend is None:
             return None
-        number = IPartitioned(backend).worker_of(session_id)
+        number: int = backend.worker_of(session_id)
         is_here = number == self.worker.number
         if is_here or isinstance(request.channel, RelayedChannel):
             return None
