@@ -542,6 +542,60 @@ class ClosePowerTests(PowerCase):
                         self.check_gone(again, upload)
 
 
+class ReplacedPowerTests(PowerCase):
+    """The power fails while a session is closed whose file others then replace."""
+
+    NEWER = Upload(uuid4(), content=CONTENT[1:], overwrite=True)
+
+    def test_a_close_is_remembered_whatever_stands_there_since(self) -> None:
+        for overwrite in (False, True):
+            for _ in self.variants("fragment"):
+                for calls in self.rounds():
+                    backend, upload, session = self.prepared(
+                        len(CONTENT), overwrite=overwrite
+                    )
+                    self.act(backend, calls, close(backend, session, upload))
+                    for again in self.outcomes(backend, calls):
+                        known = Upload(**_known(upload))
+                        self.replace(again)
+                        is_published = self.check_replaced(again, known)
+                        files: Any = again._files
+                        root = self.new_root()
+                        files.machine.after_failure(root, (self.id(), calls))
+                        last = self.powered(root)
+                        self.assertGreaterEqual(
+                            self.check_replaced(last, known), is_published
+                        )
+
+    def replace(self, backend: DiskBackend) -> None:
+        newer = Upload(**_known(self.NEWER))
+        session = outcome_of(Deferred.fromCoroutine(create(backend, newer)))
+        sending = send(session, newer, len(newer.content))
+        outcome_of(Deferred.fromCoroutine(sending))
+        outcome_of(Deferred.fromCoroutine(close(backend, session, newer)))
+
+    def check_replaced(self, backend: DiskBackend, upload: Upload) -> bool:
+        """
+        Look at the session, and repeat its Close if that is answered at once.
+
+        :returns: Whether it is.
+        """
+        self.assertEqual(self.look(backend, upload), self.NEWER.content)
+        session = self.found(backend, upload)
+        if session is None:
+            self.assertTrue(outcome_of(self.recalls(backend, upload)))
+        elif session.published:
+            outcome_of(session.release(remember=True))
+        else:
+            self.assertFalse(upload.is_closed)
+            self.assertEqual(session.offset, upload.acknowledged)
+            return False
+        upload.is_closed = True
+        self.assertTrue(outcome_of(self.recalls(backend, upload)))
+        self.check_gone(backend, upload)
+        return True
+
+
 class LateSync:
     """An fsync of :class:`LateKernel`."""
 
