@@ -64,7 +64,10 @@ def settle(staging: Staging, found: Found) -> Found:
     session_id = record.session_id
     if not found.published and record.total is None:
         # The total is lost, and with it all bytes. The name may be used again.
-        remove(files, part_name(session_id), directory)
+        part = part_name(session_id)
+        if staging.staged(part) is not None:
+            remove(files, part, directory)
+            _keep_names(staging)
     elif not found.published:
         _cut(staging, session_id, found.offset)
     if found.asked is not None and not found.asked.attempts:
@@ -101,6 +104,18 @@ def _cut(staging: Staging, session_id: UUID, length: int) -> None:
         with opened(files, new_name, _NEW, directory, 0o666) as new:
             _copy(staging, fd, new, length)
     files.rename(new_name, part, src_dir_fd=directory, dst_dir_fd=directory)
+    _keep_names(staging)
+
+
+def _keep_names(staging: Staging) -> None:
+    """
+    Sync the names of staged files if sessions have to survive a system crash.
+
+    Otherwise the next crash may give a name back to the file that had it before, and
+    what the record tells of its successor would be believed of that.
+    """
+    if staging.is_to_be_safe:
+        sync_names(staging.files, staging.directory)
 
 
 def _copy(staging: Staging, source: int, target: int, length: int) -> None:
