@@ -796,6 +796,9 @@ class PowerMachine(Checks, RuleBasedStateMachine):
         self.number = 0
         self.uploads: list[Upload] = []
         self.sessions: dict[UUID, Any] = {}
+        # Whose clients have not come back since the last failure, and whether their
+        # sessions were open.
+        self.absent: dict[UUID, bool] = {}
         # What stands at each destination.
         self.standing: dict[tuple[str, ...], bytes | None] = {}
         self.promise = "posix"
@@ -884,9 +887,14 @@ class PowerMachine(Checks, RuleBasedStateMachine):
         self.check_gone(self.backend, upload)
 
     @precondition(lambda self: self.sessions)
-    @rule(number=st.integers(0, 11), calls=st.integers(0, 25), seed=st.integers(0, 999))
+    @rule(
+        number=st.integers(0, 11),
+        calls=st.integers(0, 25),
+        seed=st.integers(0, 999),
+        are_absent=st.booleans(),
+    )
     def the_power_fails_while_one_closes(
-        self, number: int, calls: int, seed: int
+        self, number: int, calls: int, seed: int, are_absent: bool
     ) -> None:
         upload = self.under_way(number)
         assert upload is not None
@@ -901,12 +909,25 @@ class PowerMachine(Checks, RuleBasedStateMachine):
         self.backend._files.die_after(calls)
         outcomes: list[Any] = []
         Deferred.fromCoroutine(work()).addBoth(outcomes.append)
-        self.fail_power(seed, upload if is_new else None)
+        self.fail_power(seed, are_absent, upload if is_new else None)
 
     @precondition(lambda self: self.backend is not None)
-    @rule(seed=st.integers(0, 999))
-    def the_power_fails(self, seed: int) -> None:
-        self.fail_power(seed)
+    @rule(seed=st.integers(0, 999), are_absent=st.booleans())
+    def the_power_fails(self, seed: int, are_absent: bool) -> None:
+        self.fail_power(seed, are_absent)
+
+    @precondition(lambda self: self.absent)
+    @rule()
+    def the_clients_come_back(self) -> None:
+        absent, self.absent = self.absent, {}
+        for upload in self.uploads:
+            if upload.session_id not in absent:
+                continue
+            found = self.found(self.backend, upload)
+            if upload.is_closed:
+                self.look_at_closed(upload, found)
+            elif absent[upload.session_id]:
+                self.look_at_open(upload, found)
 
     @precondition(lambda self: self.backend is not None)
     @rule(is_orderly=st.booleans())
@@ -925,7 +946,9 @@ class PowerMachine(Checks, RuleBasedStateMachine):
     def clean_up(self) -> None:
         outcome_of(self.backend.clean_up(0.0))
 
-    def fail_power(self, seed: int, closing: Upload | None = None) -> None:
+    def fail_power(
+        self, seed: int, are_absent: bool, closing: Upload | None = None
+    ) -> None:
         files = self.backend._files
         files.die()
         self.number += 1
@@ -944,11 +967,11 @@ class PowerMachine(Checks, RuleBasedStateMachine):
             self.standing[destination] = stands
         sessions, self.sessions = self.sessions, {}
         for upload in self.uploads:
-            found = self.found(self.backend, upload)
-            if upload.is_closed:
-                self.look_at_closed(upload, found)
-            elif upload.session_id in sessions:
-                self.look_at_open(upload, found)
+            session_id = upload.session_id
+            is_open = session_id in sessions or self.absent.get(session_id, False)
+            self.absent[session_id] = is_open
+        if not are_absent:
+            self.the_clients_come_back()
 
     def look_at_closed(self, upload: Upload, found: Any) -> None:
         if found is not None:
