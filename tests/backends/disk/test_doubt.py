@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -209,7 +210,9 @@ class DoubtTests(DiskCase):
                 if there is not None:
                     self.place(backend, ("name.txt",), there)
                 backend = self.reopened(backend)
-                self.assertTrue(self.found(backend, session).published)
+                # This only looks; find() would make it safe.
+                details = self.successResultOf(backend.details_of(session.session_id))
+                self.assertTrue(details.published)
                 again = self.after_boot(backend)
                 found = self.found(again, session)
                 self.assertFalse(found.published)
@@ -231,6 +234,135 @@ class DoubtTests(DiskCase):
             found = self.found(backend, session)
             self.assertEqual((found.published, found.total), (True, 5))
             backend = self.reopened(backend)
+            self.assertTrue(self.found(backend, session).published)
+
+    def replaced(self, backend, data=b"newer file"):
+        """Another upload replaces a file."""
+        other = self.complete(backend, data=data, overwrite=True)
+        self.successResultOf(self.publish(other, overwrite=True))
+        self.successResultOf(other.release(remember=True))
+
+    def assert_close_is_recalled(self, backend, session):
+        """Also if the client repeats it; and the newer file stands."""
+        found = self.found(backend, session)
+        self.assertTrue(found.published)
+        self.successResultOf(found.release(remember=True))
+        recalled = backend.recalls_close(session.session_id, ("name.txt",), None)
+        self.assertTrue(self.successResultOf(recalled))
+        self.assertEqual(self.leftovers(backend), [])
+        self.assertEqual(self.published(backend, ("name.txt",)), b"newer file")
+
+    def test_a_published_file_may_be_replaced_before_a_close_that_is_then_undone(self):
+        """The first crash interrupts the Close, and the second one undoes the next."""
+        backend = self.start()
+        session = self.complete(backend)
+        self.successResultOf(self.publish(session))
+        backend = self.after_boot(backend, b"1" * 16)
+        found = self.found(backend, session)
+        self.assertTrue(found.published)
+        part, kept = found.address(), os.path.join(backend.root, "kept")
+        with open(os.path.join(found.staging.path, "sessions-1"), "rb") as file:
+            line = file.read(512)
+        self.replaced(backend)
+        os.link(part, kept)
+        self.successResultOf(found.release(remember=True))
+        os.rename(kept, part)
+        os.pwrite(found.staging.table.fd, line, 0)
+        backend = self.after_boot(backend, b"2" * 16)
+        self.assert_close_is_recalled(backend, session)
+
+    def test_a_moved_file_may_be_replaced_between_two_crashes(self):
+        backend = self.start()
+        session = self.complete(backend, overwrite=True)
+        self.successResultOf(self.publish(session, overwrite=True))
+        backend = self.after_boot(backend, b"1" * 16)
+        self.assertTrue(self.found(backend, session).published)
+        self.replaced(backend)
+        backend = self.after_boot(backend, b"2" * 16)
+        self.assert_close_is_recalled(backend, session)
+
+    def test_a_published_file_may_be_replaced_before_its_client_is_back(self):
+        for overwrite in (False, True):
+            for crashes in (1, 2):
+                backend = self.start()
+                session = self.complete(backend, overwrite=overwrite)
+                self.successResultOf(self.publish(session, overwrite))
+                backend = self.after_boot(backend)
+                self.replaced(backend)
+                if crashes > 1:
+                    backend = self.after_boot(backend)
+                self.assert_close_is_recalled(backend, session)
+
+    def test_a_file_that_a_crash_has_lost_is_not_mistaken_for_a_later_one(self):
+        """Even if that has the same length."""
+        backend = self.start()
+        session = self.complete(backend, overwrite=True)
+        self.successResultOf(self.publish(session, overwrite=True))
+        os.unlink(os.path.join(backend.root, "name.txt"))
+        backend = self.after_boot(backend)
+        self.replaced(backend, b"other")
+        found = self.found(backend, session)
+        self.assertEqual((found.published, found.in_doubt), (False, True))
+
+    def calls_noted(self):
+        """The names of the system calls from now on."""
+        asked = []
+        call = MortalFiles.call
+
+        def noted(files, name):
+            asked.append(name)
+            return call(files, name)
+
+        self.patch(MortalFiles, "call", noted)
+        return asked
+
+    def test_what_was_published_is_made_safe_with_few_fsyncs_at_the_start(self):
+        backend = self.start()
+        sessions = []
+        for name in "abcd":
+            for directory in "xy":
+                session = self.complete(
+                    backend, (directory, name), create_directories=True
+                )
+                self.successResultOf(self.publish(session, create_directories=True))
+                sessions.append(session)
+        counts = []
+        for boot in (b"1" * 16, b"2" * 16):
+            asked = self.calls_noted()
+            backend = self.after_boot(backend, boot)
+            counts.append(asked.count("fsync"))
+            for session in sessions:
+                self.assertTrue(self.found(backend, session).published)
+            self.assertEqual(asked.count("fsync"), counts[-1])
+        # The two directories and the table; and what is known is known for good.
+        self.assertEqual(counts[0] - counts[1], 3)
+
+    def test_a_session_that_cannot_be_settled_at_the_start_disturbs_no_other(self):
+        backend = self.start()
+        bad = self.complete(backend, ("d", "bad"), create_directories=True)
+        good = self.complete(backend)
+        for session in (bad, good):
+            self.successResultOf(self.publish(session, create_directories=True))
+        opened = MortalFiles.call
+
+        def broken(files, name):
+            call = opened(files, name)
+
+            def lstat(path, **where):
+                if os.fsencode(path) == b"bad":
+                    raise OSError(errno.EIO, "broken")
+                return call(path, **where)
+
+            return lstat if name == "lstat" else call
+
+        patch = self.patch(MortalFiles, "call", broken)
+        with capturedLogs() as events:
+            backend = self.after_boot(backend)
+        patch.restore()
+        told = [one["log_format"] for one in events if "fault" in one]
+        self.assertEqual(told, ["could not settle what was published: {fault}"])
+        self.replaced(backend)
+        for session in (bad, good):
             self.assertTrue(self.found(backend, session).published)
 
     def test_a_published_file_that_was_moved_is_not_cut(self):

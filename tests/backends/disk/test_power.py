@@ -392,6 +392,32 @@ class UploadPowerTests(PowerCase):
                     last_files.die()
                     last_files.machine.close()
 
+    def test_a_staged_file_that_was_given_up_does_not_come_back(self) -> None:
+        """What the record says is true of the file that took its place."""
+        for _ in self.variants():
+            for number in range(8):
+                backend, upload, session = self.prepared()
+                files, staging = backend._files, backend._staging
+                # All of it gets to the disk, except for the bytes and the total.
+                fd = files.open(
+                    session.part(),
+                    os.O_RDWR | os.O_CREAT,
+                    0o600,
+                    dir_fd=staging.directory,
+                )
+                files.pwrite(fd, bytes(len(CONTENT)), 0)
+                for one in (fd, staging.directory, staging.table.fd):
+                    files.fsync(one)
+                files.close(fd)
+                for again in self.outcomes(backend, number):
+                    known = Upload(**_known(upload))
+                    session = self.found(again, known)
+                    sending = send(session, known, len(CONTENT))
+                    outcome_of(Deferred.fromCoroutine(sending))
+                    outcome_of(again._staging.sync_table())
+                    for last in self.outcomes(again, number):
+                        self.check(last, Upload(**_known(known)), self.promise)
+
 
 class WorkerPowerTests(PowerCase):
     """The power fails while a worker has sessions in a slot of its own."""
@@ -540,6 +566,58 @@ class ClosePowerTests(PowerCase):
                             outcome_of(found.release())
                         outcome_of(again.clean_up(self.forgotten))
                         self.check_gone(again, upload)
+
+
+class ReplacedPowerTests(PowerCase):
+    """The power fails while a session is closed whose file others then replace."""
+
+    NEWER = Upload(uuid4(), content=CONTENT[1:], overwrite=True)
+
+    def test_a_close_is_remembered_whatever_stands_there_since(self) -> None:
+        for overwrite in (False, True):
+            for _ in self.variants("fragment"):
+                for calls in self.rounds():
+                    backend, upload, session = self.prepared(
+                        len(CONTENT), overwrite=overwrite
+                    )
+                    self.act(backend, calls, close(backend, session, upload))
+                    for again in self.outcomes(backend, calls):
+                        known = Upload(**_known(upload))
+                        self.replace(again)
+                        is_published = self.check_replaced(again, known)
+                        for last in self.outcomes(again, calls):
+                            is_still = self.check_replaced(
+                                last, Upload(**_known(known))
+                            )
+                            self.assertGreaterEqual(is_still, is_published)
+
+    def replace(self, backend: DiskBackend) -> None:
+        newer = Upload(**_known(self.NEWER))
+        session = outcome_of(Deferred.fromCoroutine(create(backend, newer)))
+        sending = send(session, newer, len(newer.content))
+        outcome_of(Deferred.fromCoroutine(sending))
+        outcome_of(Deferred.fromCoroutine(close(backend, session, newer)))
+
+    def check_replaced(self, backend: DiskBackend, upload: Upload) -> bool:
+        """
+        Look at the session, and repeat its Close if that is answered at once.
+
+        :returns: Whether it is.
+        """
+        self.assertEqual(self.look(backend, upload), self.NEWER.content)
+        session = self.found(backend, upload)
+        if session is None:
+            self.assertTrue(outcome_of(self.recalls(backend, upload)))
+        elif session.published:
+            outcome_of(session.release(remember=True))
+        else:
+            self.assertFalse(upload.is_closed)
+            self.assertEqual(session.offset, upload.acknowledged)
+            return False
+        upload.is_closed = True
+        self.assertTrue(outcome_of(self.recalls(backend, upload)))
+        self.check_gone(backend, upload)
+        return True
 
 
 class LateSync:
@@ -718,6 +796,9 @@ class PowerMachine(Checks, RuleBasedStateMachine):
         self.number = 0
         self.uploads: list[Upload] = []
         self.sessions: dict[UUID, Any] = {}
+        # Whose clients have not come back since the last failure, and whether their
+        # sessions were open.
+        self.absent: dict[UUID, bool] = {}
         # What stands at each destination.
         self.standing: dict[tuple[str, ...], bytes | None] = {}
         self.promise = "posix"
@@ -806,9 +887,14 @@ class PowerMachine(Checks, RuleBasedStateMachine):
         self.check_gone(self.backend, upload)
 
     @precondition(lambda self: self.sessions)
-    @rule(number=st.integers(0, 11), calls=st.integers(0, 25), seed=st.integers(0, 999))
+    @rule(
+        number=st.integers(0, 11),
+        calls=st.integers(0, 25),
+        seed=st.integers(0, 999),
+        are_absent=st.booleans(),
+    )
     def the_power_fails_while_one_closes(
-        self, number: int, calls: int, seed: int
+        self, number: int, calls: int, seed: int, are_absent: bool
     ) -> None:
         upload = self.under_way(number)
         assert upload is not None
@@ -823,12 +909,25 @@ class PowerMachine(Checks, RuleBasedStateMachine):
         self.backend._files.die_after(calls)
         outcomes: list[Any] = []
         Deferred.fromCoroutine(work()).addBoth(outcomes.append)
-        self.fail_power(seed, upload if is_new else None)
+        self.fail_power(seed, are_absent, upload if is_new else None)
 
     @precondition(lambda self: self.backend is not None)
-    @rule(seed=st.integers(0, 999))
-    def the_power_fails(self, seed: int) -> None:
-        self.fail_power(seed)
+    @rule(seed=st.integers(0, 999), are_absent=st.booleans())
+    def the_power_fails(self, seed: int, are_absent: bool) -> None:
+        self.fail_power(seed, are_absent)
+
+    @precondition(lambda self: self.absent)
+    @rule()
+    def the_clients_come_back(self) -> None:
+        absent, self.absent = self.absent, {}
+        for upload in self.uploads:
+            if upload.session_id not in absent:
+                continue
+            found = self.found(self.backend, upload)
+            if upload.is_closed:
+                self.look_at_closed(upload, found)
+            elif absent[upload.session_id]:
+                self.look_at_open(upload, found)
 
     @precondition(lambda self: self.backend is not None)
     @rule(is_orderly=st.booleans())
@@ -847,7 +946,9 @@ class PowerMachine(Checks, RuleBasedStateMachine):
     def clean_up(self) -> None:
         outcome_of(self.backend.clean_up(0.0))
 
-    def fail_power(self, seed: int, closing: Upload | None = None) -> None:
+    def fail_power(
+        self, seed: int, are_absent: bool, closing: Upload | None = None
+    ) -> None:
         files = self.backend._files
         files.die()
         self.number += 1
@@ -866,11 +967,11 @@ class PowerMachine(Checks, RuleBasedStateMachine):
             self.standing[destination] = stands
         sessions, self.sessions = self.sessions, {}
         for upload in self.uploads:
-            found = self.found(self.backend, upload)
-            if upload.is_closed:
-                self.look_at_closed(upload, found)
-            elif upload.session_id in sessions:
-                self.look_at_open(upload, found)
+            session_id = upload.session_id
+            is_open = session_id in sessions or self.absent.get(session_id, False)
+            self.absent[session_id] = is_open
+        if not are_absent:
+            self.the_clients_come_back()
 
     def look_at_closed(self, upload: Upload, found: Any) -> None:
         if found is not None:

@@ -33,12 +33,12 @@ class TableTests(SynchronousTestCase):
         os.mkdir(self.directory)
         self.table = self.opened()
 
-    def opened(self):
+    def opened(self, boot=_BOOT):
         """The table, as a new process sees it."""
         files = MortalFiles()
         fd = os.open(self.directory, os.O_RDONLY)
         self.addCleanup(os.close, fd)
-        table = Table.opened(files, fd, _BOOT)
+        table = Table.opened(files, fd, boot)
         self.addCleanup(files.die)
         return table
 
@@ -257,6 +257,25 @@ class TableTests(SynchronousTestCase):
             self.assertEqual(self.table.read(empty).boot, b"0" * 16)
             for one in (staged, empty):
                 self.table.drop(one)
+
+    def test_what_was_published_in_an_earlier_boot_is_undecided(self):
+        """Unless its line holds for every boot."""
+        undecided = []
+        for phase in Phase:
+            for in_every_boot in (False, True):
+                one = self.add()
+                self.table.mark(one, phase, 5, 5, in_every_boot=in_every_boot)
+                is_sure = in_every_boot or phase in (Phase.OPEN, Phase.RELEASING)
+                if not is_sure:
+                    undecided.append(one)
+                self.assertTrue(self.table.is_current(self.table.read(one).boot))
+        older = uuid4()
+        self.older_line(older, ("a",), b"published", b"77")
+        self.assertEqual(self.opened().undecided, [older])
+        table = self.opened(b"1" * 16)
+        self.assertEqual(table.undecided, [*undecided, older])
+        for one in undecided:
+            self.assertFalse(table.is_current(table.read(one).boot))
 
     def test_writing_them_anew_ends_when_nobody_waits_for_it(self):
         for _ in range(3):

@@ -84,7 +84,7 @@ def load(staging: Staging, session_id: UUID) -> Found:
                 f"{part} may belong to a session whose record cannot be read"
             ) from table.damaged[0]
         raise
-    has_crashed = record.boot != table.boot
+    has_crashed = not table.is_current(record.boot)
     asked = _asked(staging, session_id, has_crashed)
     if asked is not None and asked.has_taken:
         # The application may have moved or changed the bytes, or linked them anywhere.

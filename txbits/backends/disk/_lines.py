@@ -55,6 +55,10 @@ _PATTERN = re.compile(
 #: Matches no boot of the machine.
 NO_BOOT = b"0" * 16
 
+#: Stands for every boot: the line was written when all that it says was on the disk,
+#: and holds whatever a system crash undoes.
+EVERY_BOOT = b"f" * 16
+
 _CLOSED = b"free closed %b"
 _CLOSED_PATTERN = re.compile(rb"free closed ([0-9a-f]{80}) *\n")
 
@@ -83,8 +87,8 @@ class Record:
     :ivar total: Its total length in bytes; ``None`` if no writer was ever opened.
     :ivar created: When it was created, in seconds since the epoch.
     :ivar safe: How many bytes of its staged file are known to be on the disk.
-    :ivar boot: The boot of the machine in which it was last written; ``None`` if an
-        older version wrote it.
+    :ivar boot: The boot of the machine in which it was last written, or
+        :data:`EVERY_BOOT`; ``None`` if an older version wrote it.
     :ivar is_kept: Whether only safe bytes were ever acknowledged.
     :ivar in_doubt: Whether acknowledged bytes may be missing.
     """

@@ -26,6 +26,7 @@ from attrs import define, field
 
 from txbits.backends.disk._files import READ, READ_WRITE, WRITE, Files, opened, remove
 from txbits.backends.disk._lines import (
+    EVERY_BOOT,
     FREE,
     HEAD,
     LENGTH,
@@ -56,6 +57,9 @@ _OPEN = READ_WRITE | os.O_CREAT
 _MOST_ASIDE = 1 << 16
 
 _DOES_NOT_FIT = "the record of the session does not fit; free some space"
+
+# In these phases, the file may be at its destination.
+_UNDECIDED = (Phase.PUBLISHING._value_, Phase.PUBLISHED._value_)
 
 # How many lines a start reads at a time.
 _MANY = 2048
@@ -92,6 +96,9 @@ class Table:
     :ivar closed: The lines that keep the record of a close, each with that record.
     :ivar older: The sessions whose lines an older version wrote.
     :ivar kept: The sessions whose lines say that all acknowledged bytes are safe.
+    :ivar undecided: The sessions that were published, or about to be, before the last
+        system crash. The destination has to tell; see
+        :func:`~txbits.backends.disk._recovery.decide_published`.
     """
 
     _files: Files
@@ -102,6 +109,7 @@ class Table:
     closed: list[tuple[int, bytes]] = field(factory=list, init=False)
     older: set[UUID] = field(factory=set, init=False)
     kept: set[UUID] = field(factory=set, init=False)
+    undecided: list[UUID] = field(factory=list, init=False)
     _lines: dict[UUID, int] = field(factory=dict, init=False)
     # For each line, whether its session is unsafe: a byte, where a set of thousands of
     # sessions takes up to a hundred.
@@ -196,10 +204,12 @@ class Table:
         *,
         is_kept: bool = False,
         in_doubt: bool = False,
+        in_every_boot: bool = False,
     ) -> None:
         """
         Write how far a session is; see :class:`Record`.
 
+        :param in_every_boot: Whether this holds after a system crash, too.
         :raises OSError: If that fails.
         :raises BackendError: If it has no record.
         """
@@ -207,7 +217,8 @@ class Table:
         if at is None:
             raise BackendError(f"session {session_id} has no record")
         trust = b"d" if in_doubt else b"k" if is_kept else b"u"
-        self._write(_head(phase, total, safe, trust, self.boot), at * LENGTH)
+        boot = EVERY_BOOT if in_every_boot else self.boot
+        self._write(_head(phase, total, safe, trust, boot), at * LENGTH)
 
     def drop(self, session_id: UUID, closed: bytes | None = None) -> None:
         """
@@ -307,6 +318,15 @@ class Table:
         )
         self._write(line_of(head, body), self._lines[session_id] * LENGTH)
         self.older.discard(session_id)
+
+    def is_current(self, boot: bytes | None) -> bool:
+        """
+        Tell whether a record holds as it is: the system has not crashed since it was
+        written, or that makes no difference.
+
+        :param boot: The boot in the record.
+        """
+        return boot in (self.boot, EVERY_BOOT)
 
     def read(self, session_id: UUID) -> Record:
         """
@@ -414,13 +434,15 @@ class Table:
                 continue
             try:
                 # Decoding each line would take most of a long start.
-                *_, trust, boot, _, body = sound(line)
+                phase, *_, trust, boot, _, body = sound(line)
                 session_id = id_in(body) or self._decoded(line).session_id
                 self._lines[session_id] = at
                 if boot is None:
                     self.older.add(session_id)
                 if trust == b"k":
                     self.kept.add(session_id)
+                if phase in _UNDECIDED and not self.is_current(boot):
+                    self.undecided.append(session_id)
             except _AsideIsLost:
                 # A system crash has undone the creation of the record, or half of its
                 # removal.

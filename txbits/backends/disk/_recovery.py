@@ -16,7 +16,7 @@ bytes, so that uploads continue where they were.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from uuid import UUID
 
 from attrs import evolve
@@ -27,8 +27,8 @@ from txbits._deferreds import deferred, together
 from txbits.backends._destinations import checked_segments
 from txbits.backends.disk._answer_file import answer_name, reply_name
 from txbits.backends.disk._files import READ_WRITE, WRITE, opened, remove, translated
-from txbits.backends.disk._found import Found
-from txbits.backends.disk._lines import Phase, Record
+from txbits.backends.disk._found import Found, load
+from txbits.backends.disk._lines import EVERY_BOOT, Phase, Record
 from txbits.backends.disk._probe import sync_names
 from txbits.backends.disk._records import aside_name
 from txbits.backends.disk._staged import Staged, part_name
@@ -64,7 +64,10 @@ def settle(staging: Staging, found: Found) -> Found:
     session_id = record.session_id
     if not found.published and record.total is None:
         # The total is lost, and with it all bytes. The name may be used again.
-        remove(files, part_name(session_id), directory)
+        part = part_name(session_id)
+        if staging.staged(part) is not None:
+            remove(files, part, directory)
+            _keep_names(staging)
     elif not found.published:
         _cut(staging, session_id, found.offset)
     if found.asked is not None and not found.asked.attempts:
@@ -101,6 +104,18 @@ def _cut(staging: Staging, session_id: UUID, length: int) -> None:
         with opened(files, new_name, _NEW, directory, 0o666) as new:
             _copy(staging, fd, new, length)
     files.rename(new_name, part, src_dir_fd=directory, dst_dir_fd=directory)
+    _keep_names(staging)
+
+
+def _keep_names(staging: Staging) -> None:
+    """
+    Sync the names of staged files if sessions have to survive a system crash.
+
+    Otherwise the next crash may give a name back to the file that had it before, and
+    what the record tells of its successor would be believed of that.
+    """
+    if staging.is_to_be_safe:
+        sync_names(staging.files, staging.directory)
 
 
 def _copy(staging: Staging, source: int, target: int, length: int) -> None:
@@ -116,22 +131,71 @@ def _copy(staging: Staging, source: int, target: int, length: int) -> None:
     files.fsync(target)
 
 
-def keep_published(staging: Staging, record: Record) -> None:
+def decide_published(
+    staging: Staging, go_on: Callable[[], None] = lambda: None
+) -> None:
     """
-    Have the record tell that a session was published, and sync what tells it if
+    Settle the sessions that may have been published before a system crash, and
+    :func:`keep_published` those that were. It blocks.
+
+    The file at the destination tells, but only until another upload replaces it. So the
+    start does this, before anything is published.
+
+    :param go_on: Called again and again; raises an exception to stop this.
+    """
+    published = []
+    for session_id in staging.table.undecided:
+        go_on()
+        try:
+            found = load(staging, session_id)
+            if not found.is_settled:
+                found = settle(staging, found)
+        except (OSError, BackendError) as fault:
+            _not_decided(fault)
+            continue
+        if found.published:
+            published.append(found.record)
+    staging.table.undecided.clear()
+    try:
+        keep_published(staging, published)
+    except (OSError, BackendError) as fault:
+        _not_decided(fault)
+
+
+def _not_decided(fault: Exception) -> None:
+    # Only these sessions suffer: each is looked at again when it is found.
+    _log.error("could not settle what was published: {fault}", fault=fault)
+
+
+def keep_published(staging: Staging, records: Iterable[Record]) -> None:
+    """
+    Have records tell that their sessions were published, and sync what they tell if
     sessions have to survive a system crash. It blocks.
 
     :raises BackendError: If that fails, like OSError.
     """
-    if record.phase is Phase.OPEN:
+    records = [one for one in records if one.boot != EVERY_BOOT]
+    is_to_be_safe = staging.is_to_be_safe
+    if is_to_be_safe:
+        # First: from then on, no crash undoes it, and another file that replaces this
+        # one is no reason to doubt the record.
+        for destination in {
+            one.destination[:-1]: one.destination for one in records
+        }.values():
+            sync_parent(staging, destination)
+    for one in records:
         # Once the staged file is gone, only the record tells that.
-        staging.table.mark(
-            record.session_id, Phase.PUBLISHED, record.total, record.safe
-        )
-    if not staging.is_to_be_safe:
-        return
-    staging.files.fsync(staging.table.fd)
-    sync_parent(staging, record.destination)
+        if is_to_be_safe or one.phase is Phase.OPEN:
+            staging.table.mark(
+                one.session_id,
+                Phase.PUBLISHED,
+                one.total,
+                one.safe,
+                is_kept=one.is_kept,
+                in_every_boot=is_to_be_safe,
+            )
+    if is_to_be_safe and records:
+        staging.files.fsync(staging.table.fd)
 
 
 def sync_parent(staging: Staging, destination: tuple[str, ...]) -> None:

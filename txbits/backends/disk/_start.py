@@ -34,6 +34,7 @@ from txbits.backends.disk._probe import (
     sync_names,
 )
 from txbits.backends.disk._records import Table
+from txbits.backends.disk._recovery import decide_published
 from txbits.backends.disk._slots import (
     CLOSED,
     LOCK,
@@ -333,7 +334,7 @@ class _Start:
             files.fsync(table.fd)
             sync_names(files, directory)
         recover_closes(files, closes, table, is_to_be_safe)
-        return Staging(
+        staging = Staging(
             slot=place.slot,
             files=files,
             path=place.path,
@@ -351,6 +352,8 @@ class _Start:
             disk_ahead=disk_ahead,
             **others,
         )
+        decide_published(staging, self._go_on)
+        return staging
 
 
 def _require_root(files: Files, root: str) -> None:

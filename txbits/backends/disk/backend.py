@@ -396,7 +396,7 @@ class DiskBackend:
             found = await staging.in_thread(translated, settle, staging, found)
         if found.published:
             # The process may have died before its record said so, or was synced.
-            await staging.in_thread(translated, keep_published, staging, found.record)
+            await staging.in_thread(translated, keep_published, staging, [found.record])
         note_unsafe(staging, found)
         record = found.record
         answers = None
