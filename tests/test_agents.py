@@ -10,7 +10,7 @@ from typing import Any
 
 from OpenSSL.SSL import Error as TLSError
 from OpenSSL.SSL import SysCallError, ZeroReturnError
-from twisted.internet.defer import succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -25,7 +25,7 @@ from twisted.web.iweb import (
 )
 from zope.interface import implementer
 
-from txbits._agents import agent_with, coding_of, in_words, open_request
+from txbits._agents import Watch, agent_with, coding_of, in_words, open_request
 
 URL = b"http://[::1]/a%2fb?x=%7E"
 
@@ -221,6 +221,40 @@ class Endpoint:
         protocol.makeConnection(StringTransport())
         self.protocols.append(protocol)
         return succeed(protocol)
+
+
+class WatchTests(SynchronousTestCase):
+    """A time-out of a request."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.watch = Watch(self.clock)
+        self.request: Deferred[None] = Deferred()
+        self.watch.guard(self.request)
+
+    def test_it_cancels_the_request(self) -> None:
+        self.watch.restart(10)
+        self.clock.advance(10)
+        self.failureResultOf(self.request, CancelledError)
+        self.assertEqual(self.watch.expired, 10)
+
+    def test_progress_starts_it_again(self) -> None:
+        for _ in range(3):
+            self.watch.restart(10)
+            self.clock.advance(9)
+        self.watch.end()
+        self.clock.advance(10)
+        self.assertNoResult(self.request)
+        self.watch.restart(5)
+        self.clock.advance(5)
+        self.failureResultOf(self.request, CancelledError)
+
+    def test_progress_after_the_end_does_not(self) -> None:
+        self.watch.restart(10)
+        self.watch.stop()
+        self.watch.restart(10)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertNoResult(self.request)
 
 
 class AgentTests(SynchronousTestCase):

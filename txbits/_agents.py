@@ -254,21 +254,31 @@ class Watch:
     expired: float | None = field(init=False, default=None)
     _request: Deferred[Any] | None = field(init=False, default=None)
     _call: IDelayedCall | None = field(init=False, default=None)
+    _is_over: bool = field(init=False, default=False)
 
     def restart(self, seconds: float) -> None:
-        """Start the time-out again."""
+        """Start the time-out again, unless :meth:`stop` was called."""
         self.end()
-        self._call = self.clock.callLater(seconds, self._expire, seconds)
+        if not self._is_over:
+            self._call = self.clock.callLater(seconds, self._expire, seconds)
 
     def guard(self, request: Deferred[Any]) -> None:
         """Cancel *request* when the time-out expires."""
         self._request = request
 
     def end(self) -> None:
-        """Stop the time-out."""
+        """Stop the time-out for now."""
         call, self._call = self._call, None
         if call is not None:
             call.cancel()
+
+    def stop(self) -> None:
+        """
+        Stop the time-out for good. A body may be on its way for a moment after its
+        request has ended, and that is no progress any more.
+        """
+        self._is_over = True
+        self.end()
 
     def _expire(self, seconds: float) -> None:
         self._call = None

@@ -241,7 +241,7 @@ class SiteAgentTests(WebCase):
             self.assertEqual(response.code, 200)
             self.agent.flush()
         self.assertEqual(self.agent._pumps, [])
-        self.assertEqual(self.site.channels, set())
+        self.assertEqual(self.site.channels, {})
 
     def test_connection_that_is_dropped_fails_the_request(self) -> None:
         requests = []

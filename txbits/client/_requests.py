@@ -314,7 +314,7 @@ class Requests:
                 error, watch.expired, server, self._peer(server), shown
             ) from error
         finally:
-            watch.end()
+            watch.stop()
         # An answer before the end of the body means that the rest is not needed.
         if body is not None and not body.finished:
             self.drop()

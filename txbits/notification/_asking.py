@@ -236,7 +236,7 @@ class Asking:
 
         :raises BackendError: If an incomplete reply could not be closed.
         """
-        self._watch.end()
+        self._watch.stop()
         self._connection.abort()
         if self._request_ended is not None:
             await self._request_ended.outlast()
