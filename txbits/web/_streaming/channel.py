@@ -20,6 +20,7 @@ from twisted.web.server import Request
 from txbits.protocol.codec import METHOD
 from txbits.web._streaming.bodies import (
     PIECE_SIZE,
+    PIECES,
     READ_SIZE,
     SHORT_BODY,
     StreamingBody,
@@ -143,7 +144,7 @@ class StreamingChannel(Connection):
         :returns: Why the connection is lost, if it is.
         """
         transport: Any = self._long_reads
-        for number in range(READ_SIZE // PIECE_SIZE):
+        for number in range(PIECES):
             size = self._piece_size
             if not size:
                 return None if number else type(transport).doRead(transport)
