@@ -2,7 +2,7 @@
 TLS connections: how they read and write long bodies, what a failed handshake tells the
 log, and who loses a connection when authorities or revocation lists have changed.
 
-This module uses private parts of :mod:`twisted.protocols.tls` and of :mod:`OpenSSL`; no
+This module uses private parts of :mod:`twisted.protocols.tls` and of ``OpenSSL``; no
 other one does.
 """
 
