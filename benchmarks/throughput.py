@@ -5,7 +5,6 @@ Part (a): the speed of large uploads, and their cost for the server.
 from __future__ import annotations
 
 import gc
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -107,7 +106,6 @@ def _collect(
     sizes: Sizes,
 ) -> dict[tuple[int, str], list[Transfer]]:
     payload = Payload(sizes.fragment)
-    keep_files = _fits(directory, sizes.total, sides, connections, repetitions)
     results: dict[tuple[int, str], list[Transfer]] = {}
     for repetition in range(repetitions):
         for count in connections:
@@ -119,9 +117,9 @@ def _collect(
                         side, server, payload, count, sizes.total, not repetition
                     )
                 results.setdefault((count, side.name), []).append(result)
-                if not keep_files:
-                    for file in server.run.files.glob("upload*"):
-                        file.unlink()
+                # In the page cache, they would take the memory of the runs that follow.
+                for file in server.run.files.glob("upload*"):
+                    file.unlink()
     return results
 
 
@@ -167,19 +165,6 @@ def _run(
         driver_cpu=sent[2] - start[2],
         others=others,
     )
-
-
-def _fits(
-    directory: Path,
-    total: int,
-    sides: Sequence[Side],
-    connections: Sequence[int],
-    repetitions: int,
-) -> bool:
-    """Whether the files of all runs fit on the disk at once, with room to spare."""
-    stat = os.statvfs(directory)
-    free = stat.f_bavail * stat.f_frsize
-    return total * len(sides) * len(connections) * repetitions < free // 2
 
 
 def _tell(
