@@ -100,15 +100,17 @@ class IRequestBody(Interface):
 
     def receive(
         consume: Callable[[bytes], Deferred[None]],
-        store: Callable[[memoryview], None] | None = None,
+        store: Callable[[memoryview], Deferred[None] | None] | None = None,
     ) -> Deferred[bool]:
         """
         Let the body flow. Called at most once.
 
         :param consume: Takes the next bytes of it, and returns a Deferred; no more
             are read until that fires.
-        :param store: Does the same before it returns, and keeps nothing. It is called
-            instead where that saves time; ``None`` if there is no such way.
+        :param store: Takes them as well, but does not keep the memory that they are in.
+            It returns ``None`` or a Deferred; no more are read until that fires. It is
+            called instead of *consume* where that saves time; ``None`` if there is no
+            such way.
         :returns: A Deferred that fires, when *consume* is not under way, with ``True``
             when the body is complete, or ``False`` when it ended before: its
             connection was lost, was too slow, or :meth:`stop` was called. It fails as

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from twisted.web.http import NO_BODY_CODES
 from zope.interface import implementer
 
-from txbits.web._streaming import StreamingRequest
+from txbits.web._streaming import StreamingRequest, Taken
 
 #: Headers of answers that each connection has of its own.
 _OWN = frozenset({b"connection", b"keep-alive", b"transfer-encoding"})
@@ -29,7 +29,8 @@ _FRAMING = frozenset({b"content-length", b"expect", b"transfer-encoding"})
 class Line(Protocol):
     """What a request needs of the relay connection that carries it."""
 
-    def send(self, data: bytes) -> Deferred[None]: ...
+    def send(self, data: bytes | memoryview) -> Deferred[None]: ...
+    def take(self, source: int, most: int) -> Taken | None: ...
     def end_body_early(self) -> None: ...
     def pause(self) -> None: ...
     def resume(self) -> None: ...
@@ -109,17 +110,21 @@ class Exchange:
         if body is None or self._has_asked:
             return
         self._has_asked = self.is_sending = True
-        body.receive(self._send).addCallbacks(self._is_sent, self._is_stopped)
+        if not self._is_chunked and self._line is not None:
+            body.take = self._line.take
+        body.receive(self._send, self._send).addCallbacks(
+            self._is_sent, self._is_stopped
+        )
 
     @property
     def _body(self) -> Any:
         request = self._request
         return None if request.method in (b"GET", b"HEAD") else request.streaming_body
 
-    def _send(self, data: bytes) -> Deferred[None]:
+    def _send(self, data: bytes | memoryview) -> Deferred[None]:
         assert self._line is not None  # noqa: S101
         if self._is_chunked:
-            data = b"%x\r\n%b\r\n" % (len(data), data)
+            data = b"%x\r\n%b\r\n" % (len(data), bytes(data))
         return self._line.send(data)
 
     def _is_sent(self, is_whole: bool) -> None:

@@ -16,7 +16,15 @@ from zope.interface import implementer
 
 from txbits.web._relay.exchange import Exchange
 from txbits.web._relay.opening import DROPPED_STATUS, WELCOME
-from txbits.web._streaming import MAX_HEAD, READ_SIZE, send_now, send_some
+from txbits.web._relay.pipe import Pipe
+from txbits.web._streaming import (
+    MAX_HEAD,
+    READ_SIZE,
+    Taken,
+    has_nothing_to_send,
+    send_now,
+    send_some,
+)
 
 # What h11 believes to have sent: it only reads the answers.
 _REQUESTS = {
@@ -36,13 +44,15 @@ class Line(Protocol):
     """
     A relay connection to a worker that has sessions. It carries one request at a time.
 
+    :param pipe: Moves the bytes of long bodies.
     :ivar is_closed: Whether it cannot be used any more.
     """
 
     transport: Any
 
-    def __init__(self) -> None:
+    def __init__(self, pipe: Pipe) -> None:
         self.is_closed = False
+        self._pipe = pipe
         self._welcome: Deferred[None] | None = None
         self._http: h11.Connection | None = None
         self._exchange: Exchange | None = None
@@ -62,9 +72,10 @@ class Line(Protocol):
         self._welcome = welcome = Deferred[None](lambda _: self.close())
         transport = self.transport
         # Measured: what one read of a long body brings is sent in one go, which takes a
-        # third less CPU time here and there. The system may allow less.
+        # third less CPU time here and there; with room for two of them, neither side
+        # has to wait for the other one as often. The system may allow less.
         transport.SEND_LIMIT = READ_SIZE
-        transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, READ_SIZE)
+        transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * READ_SIZE)
         transport.write(opening)
         return welcome
 
@@ -86,10 +97,11 @@ class Line(Protocol):
         exchange.carried_by(self)
         return over
 
-    def send(self, data: bytes) -> Deferred[None]:
+    def send(self, data: bytes | memoryview) -> Deferred[None]:
         """
         Send bytes of a body.
 
+        :param data: A view of memory may change after the call.
         :returns: A Deferred that fires with ``None`` when the socket has taken them,
             or fails with :class:`Gone`.
         """
@@ -98,11 +110,26 @@ class Line(Protocol):
         sent = send_some(self.transport, view)
         if sent == len(data):
             return succeed(None)
-        self._rest = view[sent:]
+        rest = view[sent:]
+        self._rest = memoryview(bytes(rest)) if view is data else rest
         self._taken = taken = Deferred[None]()
         if self.transport.connected:
             self.transport.registerProducer(self, False)
         return taken
+
+    def take(self, source: int, most: int) -> Taken | None:
+        """
+        Move bytes of a body here from the socket of the client.
+
+        See :attr:`~txbits.web._streaming.StreamingBody.take`.
+        """
+        if not has_nothing_to_send(self.transport):
+            return None
+        moved = self._pipe.move(source, self.transport.fileno(), most)
+        if moved is None:
+            return None
+        count, rest = moved
+        return count, self.send(rest) if rest else None
 
     def resumeProducing(self) -> None:
         """The socket takes more; see ``IPullProducer``."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -32,6 +33,7 @@ from txbits.web._relay.exchange import Exchange
 from txbits.web._relay.incoming import RelayedChannel, RelaySite
 from txbits.web._relay.line import Gone, Line
 from txbits.web._relay.opening import Client
+from txbits.web._relay.pipe import Pipe
 from txbits.web._streaming import headers_of, memory_of
 
 #: Seconds that a request waits for a worker that is starting again.
@@ -140,6 +142,7 @@ class Relay:
         self._paths = tuple(paths)
         self._secret = secret
         self._reactor = reactor
+        self._pipe = Pipe()
 
     def listen(self, fd: int, resource: IResource) -> IListeningPort:
         """
@@ -258,7 +261,7 @@ class Relay:
     async def _connect(self, number: int, client: Client, until: float) -> Line:
         patience = max(0.0, until - self._reactor.seconds())
         endpoint = UNIXClientEndpoint(self._reactor, self._paths[number], patience)
-        factory = Factory.forProtocol(Line)
+        factory = Factory.forProtocol(partial(Line, self._pipe))
         factory.noisy = False
         try:
             line: Line = await endpoint.connect(factory)

@@ -38,7 +38,7 @@ memory than the rest of the connection.
 
 from __future__ import annotations
 
-from txbits.web._streaming.bodies import DRAIN_LIMIT, READ_SIZE, body_of
+from txbits.web._streaming.bodies import DRAIN_LIMIT, READ_SIZE, Taken, body_of
 from txbits.web._streaming.channel import MAX_HEAD, StreamingChannel
 from txbits.web._streaming.limits import Limits
 from txbits.web._streaming.request import (
@@ -53,7 +53,7 @@ from txbits.web._streaming.request import (
     memory_of,
 )
 from txbits.web._streaming.site import BITSSite
-from txbits.web._streaming.taking import send_now, send_some
+from txbits.web._streaming.taking import has_nothing_to_send, send_now, send_some
 
 __all__ = [
     "DRAIN_LIMIT",
@@ -64,9 +64,11 @@ __all__ = [
     "Limits",
     "StreamingChannel",
     "StreamingRequest",
+    "Taken",
     "body_of",
     "destination_of",
     "directory_of",
+    "has_nothing_to_send",
     "head_of",
     "headers_of",
     "invite_body",

@@ -144,12 +144,13 @@ class StreamingChannel(Connection):
         :returns: Why the connection is lost, if it is.
         """
         transport: Any = self._long_reads
+        memory = self.site.memory
         for number in range(PIECES):
             size = self._piece_size
             if not size:
                 return None if number else type(transport).doRead(transport)
             try:
-                count = transport.socket.recv_into(self.site.memory[:size])
+                count = transport.socket.recv_into(memory, size)
             except BlockingIOError:
                 return None
             except OSError:
@@ -157,9 +158,43 @@ class StreamingChannel(Connection):
             if not count:
                 return CONNECTION_DONE
             decoder: Any = self._transferDecoder
-            decoder.dataReceived(self.site.memory[:count])
+            decoder.dataReceived(memory[:count])
             if count < size:
                 # That was all. To ask again takes a system call.
+                return None
+        return None
+
+    def _move_long_body(self) -> ConnectionLost | ConnectionDone | None:
+        """
+        Let the consumer take some of a long body from the socket.
+
+        Meanwhile, this takes the place of ``doRead`` of the transport.
+
+        :returns: Why the connection is lost, if it is.
+        """
+        transport: Any = self._long_reads
+        for number in range(PIECES):
+            body = self._body
+            decoder: Any = self._transferDecoder
+            taken = None
+            if body is not None and body.take is not None and self._piece_size:
+                size = min(PIECE_SIZE, decoder.contentLength)
+                try:
+                    taken = body.take(transport.fileno(), size)
+                except BlockingIOError:
+                    return None
+                except OSError:
+                    return CONNECTION_LOST
+            if body is None or taken is None:
+                return None if number else self._read_long_body()
+            count, stored = taken
+            if not count:
+                return CONNECTION_DONE
+            body.taken(count, stored)
+            decoder.contentLength -= count
+            if not decoder.contentLength:
+                # For what follows a body.
+                decoder.dataReceived(b"")
                 return None
         return None
 
@@ -175,7 +210,10 @@ class StreamingChannel(Connection):
             position = body.position + body.received
             transport.bufferSize = READ_SIZE - position % READ_SIZE
             # Not by a subclass: the endpoint makes the transport.
-            transport.doRead = self._read_long_body  # type: ignore[method-assign]
+            is_moved = body.take is not None
+            transport.doRead = (  # type: ignore[method-assign]
+                self._move_long_body if is_moved else self._read_long_body
+            )
             self._long_reads = transport
         elif (below := socket_below(transport)) is not None:
             is_of_use = takes_long_reads(transport)
