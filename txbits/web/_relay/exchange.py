@@ -29,7 +29,7 @@ _FRAMING = frozenset({b"content-length", b"expect", b"transfer-encoding"})
 class Line(Protocol):
     """What a request needs of the relay connection that carries it."""
 
-    def send(self, data: bytes | memoryview) -> Deferred[None]: ...
+    def send(self, data: bytes | memoryview) -> Deferred[None] | None: ...
     def take(self, source: int, most: int) -> Taken | None: ...
     def end_body_early(self) -> None: ...
     def pause(self) -> None: ...
@@ -110,22 +110,22 @@ class Exchange:
         if body is None or self._has_asked:
             return
         self._has_asked = self.is_sending = True
-        if not self._is_chunked and self._line is not None:
-            body.take = self._line.take
-        body.receive(self._send, self._send).addCallbacks(
-            self._is_sent, self._is_stopped
-        )
+        assert self._line is not None  # noqa: S101
+        store = None
+        if not self._is_chunked:
+            body.take, store = self._line.take, self._line.send
+        body.receive(self._send, store).addCallbacks(self._is_sent, self._is_stopped)
 
     @property
     def _body(self) -> Any:
         request = self._request
         return None if request.method in (b"GET", b"HEAD") else request.streaming_body
 
-    def _send(self, data: bytes | memoryview) -> Deferred[None]:
+    def _send(self, data: bytes) -> Deferred[None]:
         assert self._line is not None  # noqa: S101
         if self._is_chunked:
-            data = b"%x\r\n%b\r\n" % (len(data), bytes(data))
-        return self._line.send(data)
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        return self._line.send(data) or succeed(None)
 
     def _is_sent(self, is_whole: bool) -> None:
         """
@@ -138,7 +138,9 @@ class Exchange:
         if not is_whole:
             self._line.end_body_early()
         elif self._is_chunked:
-            self._line.send(b"0\r\n\r\n").addErrback(self._is_stopped)
+            sent = self._line.send(b"0\r\n\r\n")
+            if sent is not None:
+                sent.addErrback(self._is_stopped)
 
     def _is_stopped(self, _: Failure) -> None:
         """The relay connection is lost, which it tells by itself."""

@@ -8,7 +8,7 @@ import socket
 from typing import Any
 
 import h11
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPullProducer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -97,19 +97,19 @@ class Line(Protocol):
         exchange.carried_by(self)
         return over
 
-    def send(self, data: bytes | memoryview) -> Deferred[None]:
+    def send(self, data: bytes | memoryview) -> Deferred[None] | None:
         """
         Send bytes of a body.
 
         :param data: A view of memory may change after the call.
-        :returns: A Deferred that fires with ``None`` when the socket has taken them,
-            or fails with :class:`Gone`.
+        :returns: ``None`` if the socket has taken them; otherwise, a Deferred that
+            fires with ``None`` when it has, or fails with :class:`Gone`.
         """
         # Not the transport's buffer, which would copy them twice.
         view = memoryview(data)
         sent = send_some(self.transport, view)
         if sent == len(data):
-            return succeed(None)
+            return None
         rest = view[sent:]
         self._rest = memoryview(bytes(rest)) if view is data else rest
         self._taken = taken = Deferred[None]()

@@ -237,7 +237,9 @@ class StreamingBody:
 
     def _feed(self, data: bytes) -> None:
         assert self._consume is not None  # noqa: S101
-        self._read_on_after(self._consume(data))
+        consumed = self._consume(data)
+        if not consumed.called or consumed.result is not None:
+            self._read_on_after(consumed)
 
     def _store_now(self, data: memoryview) -> None:
         assert self._store is not None  # noqa: S101
@@ -250,8 +252,6 @@ class StreamingBody:
                 self._read_on_after(stored)
 
     def _read_on_after(self, consumed: Deferred[None]) -> None:
-        if consumed.called and consumed.result is None:
-            return
         self._consuming = True
         if not self.ended:
             self._channel.pause_body()
