@@ -377,11 +377,13 @@ def drive(
     concurrency: int,
     deadline: float,
     source: Callable[[int], str] = lambda number: "127.0.0.1",
+    other_port: int | None = None,
 ) -> list[socket.socket]:
     """
     Run scripts, each on a separate keep-alive connection.
 
     :param port: The server's port on 127.0.0.1.
+    :param other_port: That of a second server, which every other connection goes to.
     :param scripts: What to send; another is begun when one has ended.
     :param concurrency: How many run at the same time.
     :param deadline: The longest that all of it may take, in seconds.
@@ -392,12 +394,15 @@ def drive(
     connections: list[socket.socket] = []
     active: dict[int, tuple[socket.socket, Script]] = {}
     end = time.monotonic() + deadline
+    ports = (port, port if other_port is None else other_port)
     with select.epoll() as epoll:
 
         def begin() -> None:
             for number, script in waiting:
                 sock = socket.create_connection(
-                    ("127.0.0.1", port), _SLOWEST_ANSWER, (source(number), 0)
+                    ("127.0.0.1", ports[number % 2]),
+                    _SLOWEST_ANSWER,
+                    (source(number), 0),
                 )
                 connections.append(sock)
                 try:

@@ -155,6 +155,19 @@ class Measuring:
                 f"{what}, default fsync, until the last byte is acknowledged",
                 _rate_and_cost(runs["txbits"], runs["nginx"]),
             )
+            yield Work(
+                f"limit of Linux: {what}, `never`, the system calls alone, beside all "
+                "of nginx",
+                [
+                    Goal(
+                        "CPU",
+                        paired(
+                            [run.system_cpu for run in runs["txbits-never"]],
+                            [run.whole_cpu for run in runs["nginx"]],
+                        ),
+                    )
+                ],
+            )
             if count == 1:
                 yield self._disk(each, runs["nginx"])
 
@@ -239,7 +252,10 @@ class Measuring:
                 )
 
     def _sessions(self) -> Iterator[Work]:
-        names = ["txbits", "buffered", "txbits-never", "txbits-2", "txbits-2-never"]
+        names = [
+            *("txbits", "buffered", "buffered-crash"),
+            *("txbits-never", "txbits-2", "txbits-2-never"),
+        ]
         with self._folder("sessions") as folder:
             results = small.measure_sessions(
                 [self.sides[name] for name in names if name in self.sides],
@@ -253,6 +269,11 @@ class Measuring:
         yield Work(
             "tiny uploads, one process, default fsync, beside the naive server",
             [cost, rate],
+        )
+        yield Work(
+            "limit of durable sessions: tiny uploads, the naive server with their "
+            "system calls, beside itself",
+            _rate_and_cost(results["buffered-crash"], results["buffered"]),
         )
         for two, one, text, limit in (
             ("txbits-2", "txbits", "default fsync", 1.35),
@@ -268,20 +289,19 @@ class Measuring:
             )
         for name, text in (("txbits", "default fsync"), ("txbits-never", "`never`")):
             with self._folder(f"apart-{name}") as folder:
-                rates = limits.measure_apart(
+                pairs = limits.measure_apart(
                     self.sides[name],
                     folder,
                     connections=32,
                     sessions=self.effort.sessions,
                     repetitions=self.effort.session_pairs,
                 )
-            speed = paired(
-                [one.together for one in rates], [one.alone for one in rates]
-            )
             yield Work(
                 "limit of these cores: tiny uploads, 2 servers that share nothing "
                 f"beside 1, {text}",
-                [Goal("speed", speed)],
+                _rate_and_cost(
+                    [pair.together for pair in pairs], [pair.alone for pair in pairs]
+                ),
             )
 
     def _memory(self) -> Iterator[Work]:

@@ -8,17 +8,13 @@ from __future__ import annotations
 import mmap
 import os
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
-from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.report import middle, table
-from benchmarks.servers import Server, Side, running
-from benchmarks.small import upload
+from benchmarks.servers import Side, running
+from benchmarks.small import Sessions, upload
 
 _STEP = 4 * 1024 * 1024
 _WARM_UP = 500
@@ -49,16 +45,16 @@ def disk_seconds(directory: Path, size: int) -> float:
             path.unlink()
 
 
-class Rates(NamedTuple):
+class Apart(NamedTuple):
     """
-    Uploads a second.
+    A pair of runs.
 
     :ivar alone: Of a server that runs alone.
-    :ivar together: Of two at the same time, taken together.
+    :ivar together: Of two that share the connections.
     """
 
-    alone: float
-    together: float
+    alone: Sessions
+    together: Sessions
 
 
 def measure_apart(
@@ -68,85 +64,47 @@ def measure_apart(
     connections: int,
     sessions: int,
     repetitions: int,
-) -> list[Rates]:
+) -> list[Apart]:
     """
-    Upload small files to a server, and to two of a kind at the same time, each with a
-    driver of its own. They share nothing but the machine, so workers that share a
-    folder, an address and a log can be as fast at most.
+    Upload small files to a server, and to two of a kind that share nothing but the
+    machine and the driver. Workers that share a folder, an address and a log can be as
+    fast at most.
 
     :param directory: Where the folders of the servers are made.
     :param connections: How many connections share the work.
     :param sessions: How many files a run uploads.
     """
     with ExitStack() as stack:
-        servers = [
+        one, other = (
             stack.enter_context(running(side, directory / f"apart-{number}"))
             for number in range(2)
-        ]
-        for server in servers:
+        )
+        for server in (one, other):
             upload(server, "warm", min(_WARM_UP, sessions), connections)
             server.settle()
         found = []
         for number in range(repetitions):
-            rates = [0.0, 0.0]
+            runs = {}
             # What slows the machine down for a while hits both of a pair.
-            for count in (1, 2) if number % 2 else (2, 1):
-                rates[count - 1] = _rate(
-                    servers[:count],
-                    f"run{number}-{count}-",
-                    connections // count,
-                    sessions // count,
-                )
-            found.append(Rates(*rates))
+            for second in (None, other) if number % 2 else (other, None):
+                prefix = f"run{number}-{'alone' if second is None else 'both'}-"
+                runs[second] = upload(one, prefix, sessions, connections, other=second)
+                one.settle()
+                other.settle()
+            found.append(Apart(runs[None], runs[other]))
     table(
         f"two servers that share nothing, {side.name}: median (lowest-highest)",
-        ["servers", "uploads/s"],
+        ["servers", "uploads/s", "CPU ms/upload"],
         [
-            ["1", middle([one.alone for one in found], 0)],
-            ["2", middle([one.together for one in found], 0)],
+            [
+                count,
+                middle([run.count / run.seconds for run in runs], 0),
+                middle([1000 * run.cpu / run.count for run in runs], 3),
+            ]
+            for count, runs in (
+                ("1", [pair.alone for pair in found]),
+                ("2", [pair.together for pair in found]),
+            )
         ],
     )
     return found
-
-
-def _rate(
-    servers: Sequence[Server], prefix: str, connections: int, sessions: int
-) -> float:
-    """
-    Upload to all servers at the same time.
-
-    :param connections: How many to each.
-    :param sessions: How many files to each.
-    """
-    context = get_context("fork")
-    begin = context.Barrier(len(servers))
-    drivers = []
-    for server in servers:
-        here, there = context.Pipe(duplex=False)
-        driver = context.Process(
-            target=_drive,
-            args=(server, prefix, sessions, connections, begin, there),
-        )
-        driver.start()
-        # Only the driver is to have it: reading ends with the driver.
-        there.close()
-        drivers.append((driver, here))
-    seconds = [here.recv() for _, here in drivers]
-    for driver, here in drivers:
-        driver.join()
-        here.close()
-    for server in servers:
-        server.settle()
-    return len(servers) * sessions / float(max(seconds))
-
-
-def _drive(
-    server: Server,
-    prefix: str,
-    sessions: int,
-    connections: int,
-    begin: Barrier,
-    result: Connection,
-) -> None:
-    begin.wait(60)
-    result.send(upload(server, prefix, sessions, connections).seconds)

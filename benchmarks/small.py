@@ -47,7 +47,7 @@ class Sessions:
 
     :ivar count: How many sessions.
     :ivar seconds: What they took together.
-    :ivar cpu: The server's CPU seconds.
+    :ivar cpu: The CPU seconds of the server, or of both.
     :ivar driver_cpu: The driver's CPU seconds.
     :ivar first: Sessions a second while the first quarter of them ended.
     :ivar last: Sessions a second while the last quarter of them ended.
@@ -190,14 +190,22 @@ def _tell_sessions(
 
 
 def upload(
-    server: Server, prefix: str, sessions: int, connections: int, more: bytes = b""
+    server: Server,
+    prefix: str,
+    sessions: int,
+    connections: int,
+    more: bytes = b"",
+    *,
+    other: Server | None = None,
 ) -> Sessions:
     """
     Upload small files to a server that runs.
 
     :param prefix: What their names begin with.
     :param more: Other headers of each request.
+    :param other: A second server, which half of the connections go to.
     """
+    servers = [server] if other is None else [server, other]
     gc.collect()
     port = server.run.port
     names = names_of(prefix, sessions)
@@ -205,11 +213,18 @@ def upload(
     times: list[tuple[float, float]] = []
     scripts = [small_uploads(packets, names, _BODY, times) for _ in range(connections)]
     bystanders = Bystanders()
-    driver_cpu, cpu = time.process_time(), server.cpu_seconds()
+    driver_cpu = time.process_time()
+    cpu = sum(one.cpu_seconds() for one in servers)
     start = time.perf_counter()
-    sockets = drive(port, scripts, concurrency=connections, deadline=120.0)
+    sockets = drive(
+        port,
+        scripts,
+        concurrency=connections,
+        deadline=120.0,
+        other_port=None if other is None else other.run.port,
+    )
     seconds = time.perf_counter() - start
-    cpu = server.cpu_seconds() - cpu
+    cpu = sum(one.cpu_seconds() for one in servers) - cpu
     driver_cpu = time.process_time() - driver_cpu
     others = bystanders.share(cpu + driver_cpu)
     close_all(sockets)

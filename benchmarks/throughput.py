@@ -45,6 +45,7 @@ class Transfer:
     :ivar closing: Seconds from then until all uploads are closed.
     :ivar cpu: The server's CPU seconds during ``seconds``.
     :ivar closing_cpu: The server's CPU seconds during ``closing``.
+    :ivar system_cpu: The part of both that it spent in system calls.
     :ivar driver_cpu: The driver's CPU seconds during ``seconds``.
     :ivar others: The share of one CPU that other programs used.
     """
@@ -53,6 +54,7 @@ class Transfer:
     closing: float
     cpu: float
     closing_cpu: float
+    system_cpu: float
     driver_cpu: float
     others: float
 
@@ -145,6 +147,7 @@ def _run(
 
     bystanders = Bystanders()
     cpu = server.cpu_seconds() + time.process_time()
+    system = server.system_seconds()
     marks: list[tuple[float, float, float]] = []
     transfer(
         uploads,
@@ -153,6 +156,7 @@ def _run(
         ),
     )
     others = bystanders.share(server.cpu_seconds() + time.process_time() - cpu)
+    system = server.system_seconds() - system
     if verify:
         for upload in uploads:
             upload.verify(server.run.files)
@@ -162,6 +166,7 @@ def _run(
         closing=closed[0] - sent[0],
         cpu=sent[1] - start[1],
         closing_cpu=closed[1] - sent[1],
+        system_cpu=system,
         driver_cpu=sent[2] - start[2],
         others=others,
     )
