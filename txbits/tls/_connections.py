@@ -109,24 +109,33 @@ class _Decrypted:
         self._address = ffi.from_buffer("char[]", self._view)
         self.length = self.records = 0
 
-    @property
-    def is_full(self) -> bool:
-        """Whether there is no room for another record."""
-        return self.length > _ROOM - _RECORD
-
-    def read(self, connection: Any) -> None:
+    def read(self, connection: Any) -> bool:
         """
-        Decrypt another record.
+        Decrypt records, as many as OpenSSL has and there is room for.
 
         :param connection: The :class:`OpenSSL.SSL.Connection`.
-        :raises OpenSSL.SSL.Error: As ``recv()`` of the connection raises it.
+        :returns: Whether there is no room for another one.
+        :raises OpenSSL.SSL.Error: As ``recv()`` of the connection raises it, but not if
+            the rest of a record has yet to come.
         """
-        ssl = connection._ssl
-        count = lib.SSL_read(ssl, self._address + self.length, _RECORD)
-        if count <= 0:
+        # Names of its own: this loop turns for every 16 KiB that arrive.
+        ssl, read, start = connection._ssl, lib.SSL_read, self._address
+        length, records = self.length, self.records
+        while length <= _ROOM - _RECORD:
+            count = read(ssl, start + length, _RECORD)
+            if count <= 0:
+                break
+            length += count
+            records += 1
+        else:
+            count = 1
+        self.length, self.records = length, records
+        if count > 0:
+            return True
+        # Not as an exception, of which there would be one for every four records.
+        if lib.SSL_get_error(ssl, count) != lib.SSL_ERROR_WANT_READ:
             connection._raise_ssl_error(ssl, count)
-        self.length += count
-        self.records += 1
+        return False
 
     def take(self) -> memoryview:
         """Return what there is, for use before the next read, and begin anew."""
@@ -210,18 +219,14 @@ class GatheringTransport(BufferingTLSTransport):
 
         :returns: Why nothing more can be read, if that is so.
         """
-        read, connection = _decrypted.read, self._tlsConnection
         try:
-            while True:
-                read(connection)
-                if _decrypted.is_full:
-                    self._deliver()
-                    if self._lostTLSConnection:
-                        return None
-        except SSL.WantReadError:
-            return None
+            while _decrypted.read(self._tlsConnection):
+                self._deliver()
+                if self._lostTLSConnection:
+                    return None
         except SSL.Error:
             return Failure()
+        return None
 
     def _deliver(self) -> None:
         """Deliver what was decrypted."""
