@@ -27,14 +27,16 @@ class TooMany(Exception):
     """A limit is reached."""
 
 
-def allow(usage: Usage | None, everyone: Usage, more: int) -> None:
+def allow(usage: Usage | None, everyone: Usage, more: int) -> bool:
     """The limit of sessions."""
     if everyone.sessions >= MOST_SESSIONS:
         raise TooMany
+    return False
 
 
-def charge(usage: Usage | None, everyone: Usage, more: int) -> None:
+def charge(usage: Usage | None, everyone: Usage, more: int) -> bool:
     """No limit of bytes."""
+    return False
 
 
 def ids_of(number: int) -> list[UUID]:

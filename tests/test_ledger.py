@@ -51,11 +51,17 @@ class Refused(Exception):
     """A test does not allow a change."""
 
 
-def allow(usage: Usage | None, everyone: Usage, more: int) -> None:
-    """Allow it."""
+def allow(usage: Usage | None, everyone: Usage, more: int) -> bool:
+    """Allow it, near a limit."""
+    return False
 
 
-def refuse(usage: Usage | None, everyone: Usage, more: int) -> None:
+def allow_far(usage: Usage | None, everyone: Usage, more: int) -> bool:
+    """Allow it, far from all limits."""
+    return True
+
+
+def refuse(usage: Usage | None, everyone: Usage, more: int) -> bool:
     """Do not allow it."""
     raise Refused
 
@@ -194,8 +200,9 @@ class SessionTests(LedgerCase):
     def test_whoever_allows_it_knows_what_is_used(self) -> None:
         seen: list[Any] = []
 
-        def look(usage: Usage | None, everyone: Usage, more: int) -> None:
+        def look(usage: Usage | None, everyone: Usage, more: int) -> bool:
             seen.append((usage and numbers(usage), numbers(everyone), more))
+            return False
 
         self.sessions[0].add(IDS[0], "alice", look)
         self.sessions[0].resize(IDS[0], None, 5, look)
@@ -354,6 +361,87 @@ class SessionTests(LedgerCase):
     def test_in_a_shared_store_nobody_waits_for_others(self) -> None:
         shared = self.workers[0].sessions_of("s3://bucket", is_shared=True)
         self.assertTrue(shared.have_all_counted())
+
+
+class KeptTests(LedgerCase):
+    """The counts of sessions that have ended, where limits are far away."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.sessions, self.other = (
+            one.sessions_of(DIRECTORY, is_shared=False, later=self.clock.callLater)
+            for one in self.workers[:2]
+        )
+
+    def used(self, who: str = "alice") -> int:
+        """The sessions of a caller that another worker sees."""
+        return self.other.usage(who)[0].sessions
+
+    def test_it_is_kept_for_a_moment(self) -> None:
+        self.sessions.add(IDS[0], "alice", allow_far)
+        self.sessions.remove(IDS[0], "alice")
+        self.assertEqual(self.used(), 1)
+        self.clock.advance(1)
+        self.assertEqual(self.used(), 0)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_it_is_passed_on_without_asking(self) -> None:
+        self.sessions.add(IDS[0], "alice", allow_far)
+        self.sessions.remove(IDS[0], "alice")
+        self.sessions.add(IDS[1], "alice", refuse)
+        self.clock.advance(1)
+        self.assertEqual(self.used(), 1)
+        with self.assertRaises(Refused):
+            self.sessions.add(IDS[2], "alice", refuse)
+        self.sessions.remove(IDS[1], "alice")
+        self.assertEqual(self.used(), 0)
+
+    def test_it_is_not_passed_on_to_another_caller_or_worker(self) -> None:
+        self.sessions.add(IDS[0], "alice", allow_far)
+        self.sessions.remove(IDS[0], "alice")
+        for sessions, who in ((self.sessions, "bob"), (self.other, "alice")):
+            with self.assertRaises(Refused):
+                sessions.add(IDS[1], who, refuse)
+
+    def test_it_is_not_kept_near_a_limit_or_if_that_is_not_asked(self) -> None:
+        self.sessions.add(IDS[0], "alice", allow)
+        self.sessions.remove(IDS[0], "alice")
+        self.assertEqual(self.used(), 0)
+        self.sessions.add(IDS[1], "alice", allow_far)
+        self.sessions.remove(IDS[1])
+        self.assertEqual(self.used(), 0)
+
+    def test_only_so_many_are_kept(self) -> None:
+        ledger = Ledger.create(3, sessions=40)
+        self.addCleanup(ledger.close)
+        sessions = ledger.sessions_of(
+            DIRECTORY, is_shared=False, later=self.clock.callLater
+        )
+        for session_id in IDS:
+            sessions.add(session_id, "alice", allow_far)
+        for session_id in IDS:
+            sessions.remove(session_id, "alice")
+        self.assertEqual(sessions.usage("alice")[0].sessions, 16)
+        self.clock.advance(1)
+        self.assertEqual(sessions.usage("alice")[0].sessions, 0)
+
+    def test_sessions_that_all_workers_see_are_not_kept(self) -> None:
+        sessions = self.workers[2].sessions_of(
+            "s3://bucket", is_shared=True, later=self.clock.callLater
+        )
+        sessions.add(IDS[0], "alice", allow_far)
+        sessions.remove(IDS[0], "alice")
+        self.assertEqual(sessions.usage("alice")[0].sessions, 0)
+
+    def test_a_session_in_the_place_of_another_counts_once(self) -> None:
+        self.sessions.add(IDS[0], "alice", allow_far)
+        self.sessions.remove(IDS[0], "alice")
+        self.sessions.add(IDS[1], "alice", allow_far)
+        self.sessions.listed(IDS[1], "alice", 5, self.sessions.now())
+        self.sessions.resize(IDS[1], "alice", 7, allow)
+        self.assertEqual(numbers(self.other.usage("alice")[0]), (1, 7))
+        self.sessions.remove(IDS[1])
+        self.assertEqual(numbers(self.other.usage("alice")[0]), (0, 0))
 
 
 class ConnectionTests(LedgerCase):
@@ -717,9 +805,98 @@ class LedgerMachine(RuleBasedStateMachine):
             assert count == self.connected.total()
 
 
+class KeptMachine(RuleBasedStateMachine):
+    """Three workers keep counts for a moment, below a limit."""
+
+    LIMIT = 12
+
+    @initialize()
+    def begin(self) -> None:
+        self.clock = Clock()
+        self.supervisor = Ledger.create(3, sessions=60)
+        self.ledgers: dict[int, Ledger] = {}
+        self.sessions: dict[int, SessionLedger] = {}
+        self.open: dict[UUID, tuple[int, str]] = {}
+        self.made = 0
+        for number in range(3):
+            self.start(number)
+
+    def start(self, number: int) -> None:
+        ledger = Ledger.open(os.dup(self.supervisor.fd), Worker(number, 3))
+        self.ledgers[number] = ledger
+        self.sessions[number] = ledger.sessions_of(
+            DIRECTORY, is_shared=False, later=self.clock.callLater
+        )
+
+    def teardown(self) -> None:
+        self.clock.advance(1)
+        for ledger in (self.supervisor, *self.ledgers.values()):
+            ledger.close()
+
+    def allow(self, usage: Usage | None, everyone: Usage, more: int) -> bool:
+        assert usage is not None
+        if usage.sessions >= self.LIMIT:
+            raise Refused
+        return usage.sessions <= self.LIMIT // 2
+
+    def count(self, who: str) -> int:
+        return sum(1 for _, one in self.open.values() if one == who)
+
+    @rule(number=st.integers(0, 2), who=st.sampled_from("ab"))
+    def create(self, number: int, who: str) -> None:
+        self.made += 1
+        session_id = UUID(int=self.made)
+        try:
+            self.sessions[number].add(session_id, who, self.allow)
+        except Refused:
+            # Or there are as many open, or were a moment ago.
+            assert self.count(who) >= self.LIMIT // 2
+        else:
+            self.open[session_id] = number, who
+
+    @rule(data=st.data())
+    def end(self, data: st.DataObject) -> None:
+        if self.open:
+            session_id = data.draw(st.sampled_from(sorted(self.open)))
+            number, who = self.open.pop(session_id)
+            self.sessions[number].remove(session_id, who)
+
+    @rule()
+    def pause(self) -> None:
+        self.clock.advance(1)
+        for who in "ab":
+            for sessions in self.sessions.values():
+                assert sessions.usage(who)[0].sessions == self.count(who)
+
+    @rule(number=st.integers(0, 2))
+    def restart(self, number: int) -> None:
+        # Nobody calls what the worker that was killed wanted to be called.
+        for call in self.clock.getDelayedCalls():
+            if call.func.__self__ is self.sessions[number]:
+                call.cancel()
+        self.ledgers.pop(number).close()
+        self.start(number)
+        sessions = self.sessions[number]
+        since = sessions.now()
+        known = {one for one, (its, _) in self.open.items() if its == number}
+        for session_id in known:
+            sessions.listed(session_id, self.open[session_id][1], 0, since)
+        for _ in sessions.drop_others(known, since):
+            pass
+
+    @invariant()
+    def no_limit_is_exceeded_and_nobody_is_forgotten(self) -> None:
+        for who in "ab":
+            counted = self.sessions[0].usage(who)[0].sessions
+            assert self.count(who) <= counted <= self.LIMIT
+
+
 class ModelTests(SynchronousTestCase):
     def test_random_changes_by_several_workers(self) -> None:
         run_state_machine_as_test(LedgerMachine)
+
+    def test_counts_that_are_kept_for_a_moment(self) -> None:
+        run_state_machine_as_test(KeptMachine)
 
 
 class KilledTests(SynchronousTestCase):

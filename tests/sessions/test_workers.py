@@ -84,7 +84,9 @@ class _Worker:
             Settings(**case.settings),
             case.clock,
             wall=case.wall,
-            ledger=ledger.sessions_of("/uploads", is_shared=case.is_shared),
+            ledger=ledger.sessions_of(
+                "/uploads", is_shared=case.is_shared, later=case.clock.callLater
+            ),
         )
         case.successResultOf(self.manager.start())
 
@@ -281,6 +283,99 @@ class LimitTests(WorkersCase):
         gate.fail(BackendError("not now"))
         self.failureResultOf(creating, BackendError)
         one.create()
+
+
+class FarLimitTests(WorkersCase):
+    """Where all limits are far away, the next session takes the place of one."""
+
+    settings = {"session_limit": 64, "session_timeout": TIMEOUT}
+
+    def test_the_place_is_kept_for_a_moment(self) -> None:
+        one, two, _ = self.workers
+        one.cancel(one.create())
+        self.assertEqual(two.usage("alice"), [(1, 0)] * 2)
+        self.clock.advance(1)
+        self.assertEqual(two.usage("alice"), [(0, 0)] * 2)
+
+    def test_the_next_session_of_the_same_user_takes_it(self) -> None:
+        one, two, _ = self.workers
+        one.cancel(one.create())
+        second = one.create()
+        one.create(BOB)
+        self.assertEqual(two.usage("alice"), [(1, 0), (2, 0)])
+        self.clock.advance(1)
+        self.assertEqual(two.usage("alice"), [(1, 0), (2, 0)])
+        one.cancel(second)
+        self.clock.advance(1)
+        self.assertEqual(two.usage("alice"), [(0, 0), (1, 0)])
+
+    def test_near_a_limit_no_place_is_kept(self) -> None:
+        for settings in (
+            {"session_limit": 31},
+            {"session_limit": 0, "max_sessions": 31},
+            {"session_limit": 0, "user_quota": 100 * TOTAL},
+            {"session_limit": 0, "directory_quota": 100 * TOTAL},
+        ):
+            with self.subTest(settings=settings):
+                one, two, _ = self.workers
+                one.reconfigure(**settings)
+                first = one.create()
+                one.cancel(one.create())
+                self.assertEqual(two.usage("alice"), [(1, 0)] * 2)
+                one.cancel(first)
+                self.clock.advance(1)
+
+    def test_the_limit_holds_in_all_workers(self) -> None:
+        one, two, _ = self.workers
+        mine = [one.create() for _ in range(10)]
+        for session_id in mine:
+            one.cancel(session_id)
+        theirs = [two.create() for _ in range(54)]
+        two.refuse()
+        # It has places of its own, and takes no more than these.
+        again = [one.create() for _ in range(10)]
+        one.refuse()
+        for worker, sessions in ((one, again), (two, theirs)):
+            for session_id in sessions:
+                worker.cancel(session_id)
+        self.clock.advance(1)
+        self.assertEqual(two.usage("alice"), [(0, 0)] * 2)
+
+    def test_bytes_of_a_session_in_the_place_of_another_count(self) -> None:
+        one, two, _ = self.workers
+        one.cancel(one.create())
+        session_id = one.begin_one()
+        one.reconfigure(session_limit=64, user_quota=9 * TOTAL)
+        self.assertEqual(two.usage("alice"), [(1, TOTAL)] * 2)
+        # A place with bytes is not kept, even where they are not limited again.
+        one.reconfigure(session_limit=64)
+        second = one.create()
+        one.cancel(session_id)
+        self.assertEqual(two.usage("alice"), [(1, 0)] * 2)
+        one.cancel(second)
+        self.clock.advance(1)
+        self.assertEqual(two.usage("alice"), [(0, 0)] * 2)
+
+    def test_new_limits_hold_after_a_moment(self) -> None:
+        one, two, _ = self.workers
+        one.create()
+        one.cancel(one.create())
+        one.reconfigure(session_limit=1)
+        self.clock.advance(1)
+        one.refuse()
+        self.assertEqual(two.usage("alice"), [(1, 0)] * 2)
+
+    def test_a_worker_that_begins_anew_counts_what_is_in_the_store(self) -> None:
+        one, two, _ = self.workers
+        one.cancel(one.create())
+        session_id = one.create()
+        one.cancel(one.create())
+        one.stop()
+        one.start()
+        self.assertEqual(two.usage("alice"), [(1, 0)] * 2)
+        one.cancel(session_id)
+        self.clock.advance(1)
+        self.assertEqual(two.usage("alice"), [(0, 0)] * 2)
 
 
 class RestartTests(WorkersCase):

@@ -162,12 +162,13 @@ class Table:
     :param start: Its first word.
     :param capacity: How many records there may be.
     :param fields: How many fields each has.
+    :ivar capacity: The same.
     :ivar end: The word after its last one.
     """
 
     def __init__(self, memory: Memory, start: int, capacity: int, fields: int) -> None:
         self.memory = memory
-        self._start, self._capacity = start, capacity
+        self._start, self.capacity = start, capacity
         self._chains = start + 2
         self._width = 3 + fields
         self._fields = Struct(f"{fields}Q")
@@ -206,7 +207,7 @@ class Table:
         else:
             head += 1
             used = words[head]
-            if used == self._capacity:
+            if used == self.capacity:
                 raise LedgerFull
             left = used + 1
             record = self._first + used * self._width

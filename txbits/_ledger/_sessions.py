@@ -17,6 +17,11 @@ from txbits._ledger._parts import CHANGES, Parts, SessionFields, UsageFields
 #: Of how many callers a worker knows the keys without a digest.
 _CALLERS_KNOWN = 4096
 
+#: For how many seconds sessions that have ended may be counted for those that follow
+#: them, and how many of one caller.
+_KEPT = 0.05
+_MOST_KEPT = 16
+
 # Looked up once: these are used for each packet.
 _SIZE, _CHANGED = SessionFields.size, SessionFields.changed
 _STAGED = UsageFields.staged
@@ -37,21 +42,36 @@ class Usage:
 
 #: Raises an exception if a caller who uses this may not use any more. Where it is
 #: unknown who is counted, there is no usage of theirs. The second is that of all
-#: callers, and the last the bytes that are to be added.
-Allow = Callable[[Usage | None, Usage, int], None]
+#: callers, and the last the bytes that are to be added. Returns whether all limits are
+#: far away.
+Allow = Callable[[Usage | None, Usage, int], bool]
+
+#: Calls a function after some seconds.
+Later = Callable[[float, Callable[[], None]], object]
 
 
 class SessionLedger:
     """
     The sessions of one directory. Each counts once, whichever workers know of it.
 
+    To count costs the lock of the memory, for which workers wait for each other. As
+    long as all limits are far away, the count of a session that has ended is therefore
+    kept for a moment, and passed on to the next session of the same caller.
+
     :param ledger: The ledger.
     :param directory: See :meth:`Ledger.sessions_of`.
     :param is_shared: See there.
+    :param later: See there.
     :ivar is_shared: The same.
     """
 
-    def __init__(self, ledger: Parts, directory: str, is_shared: bool) -> None:
+    def __init__(
+        self,
+        ledger: Parts,
+        directory: str,
+        is_shared: bool,
+        later: Later | None = None,
+    ) -> None:
         self._ledger = ledger
         self._memory = ledger.memory
         self._sessions, self._callers = ledger.sessions, ledger.callers
@@ -60,6 +80,11 @@ class SessionLedger:
         self._all = ledger.key("directory", directory)
         self._listing = ledger.key("listing", directory)
         self._have_all_counted = is_shared
+        self._later = None if is_shared else later
+        # Of callers whose limits are far away: the keys of sessions that have ended.
+        self._kept: dict[str, list[Key]] = {}
+        # Of sessions that such a count was passed on to.
+        self._passed_on: dict[UUID, Key] = {}
         self._caller = lru_cache(_CALLERS_KNOWN)(
             lambda who: ledger.key("caller", directory, who)
         )
@@ -84,11 +109,26 @@ class SessionLedger:
             nothing changes.
         :raises LedgerFull: If there is no room.
         """
+        kept = None if who is None else self._kept.get(who)
+        if kept:
+            self._passed_on[session_id] = kept.pop()
+            return
         with self._memory:
             caller, everyone = self._find(who)
-            allow(self._read(caller), self._read(everyone), 0)
+            used = self._read(everyone)
+            are_far = allow(self._read(caller), used, 0)
             if not self._sessions.find(_key_of(session_id)):
                 self._add(session_id, who, caller, everyone)
+        if (
+            are_far
+            and kept is None
+            and who is not None
+            and self._later is not None
+            and used.sessions < self._sessions.capacity // 2
+        ):
+            if not self._kept:
+                self._later(_KEPT, self.keep_none)
+            self._kept[who] = []
 
     def resize(
         self, session_id: UUID, who: str | None, size: int, allow: Allow | None
@@ -104,7 +144,7 @@ class SessionLedger:
         :raises LedgerFull: If there is no room.
         """
         with self._memory:
-            session = self._sessions.find(_key_of(session_id))
+            session = self._sessions.find(self._key(session_id))
             if not session:
                 session = self._add(session_id, who, *self._find(who))
             everyone, caller, counted, *_ = self._sessions.fields(session)
@@ -115,12 +155,37 @@ class SessionLedger:
                     allow(usage, self._read(everyone), more)
                 self._resize(session, size)
 
-    def remove(self, session_id: UUID) -> None:
-        """Stop counting a session, if it is counted."""
+    def remove(self, session_id: UUID, who: str | None = None) -> None:
+        """
+        Stop counting a session, if it is counted.
+
+        :param who: As for :meth:`add`, if this session was given to that; then the
+            count may be kept for the next one. ``None`` if it must not be.
+        """
+        key = self._key(session_id)
+        self._passed_on.pop(session_id, None)
+        kept = None if who is None else self._kept.get(who)
+        if kept is not None and len(kept) < _MOST_KEPT:
+            kept.append(key)
+        else:
+            self._stop_counting(key)
+
+    def keep_none(self) -> None:
+        """Stop counting sessions that have ended."""
+        every, self._kept = self._kept, {}
+        for kept in every.values():
+            for key in kept:
+                self._stop_counting(key)
+
+    def _stop_counting(self, key: Key) -> None:
         with self._memory:
-            session = self._sessions.find(_key_of(session_id))
+            session = self._sessions.find(key)
             if session:
                 self._remove(session)
+
+    def _key(self, session_id: UUID) -> Key:
+        """The key with which a session is counted."""
+        return self._passed_on.get(session_id) or _key_of(session_id)
 
     def now(self) -> int:
         """
@@ -140,7 +205,7 @@ class SessionLedger:
         """
         words = self._memory.words
         with self._memory:
-            session = self._sessions.find(_key_of(session_id))
+            session = self._sessions.find(self._key(session_id))
             if not session:
                 session = self._add(session_id, who, *self._find(who))
             elif words[session + _CHANGED] > since:

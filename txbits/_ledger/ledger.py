@@ -13,7 +13,7 @@ from types import TracebackType
 from txbits._ledger._connections import ConnectionLedger
 from txbits._ledger._memory import END, Memory
 from txbits._ledger._parts import Parts, new_header, require_header
-from txbits._ledger._sessions import SessionLedger
+from txbits._ledger._sessions import Later, SessionLedger
 from txbits._ledger._times import TimeLedger
 from txbits._workers import Worker
 
@@ -116,15 +116,19 @@ class Ledger(Parts):
     ) -> None:
         self.memory.__exit__(kind, error, traceback)
 
-    def sessions_of(self, directory: str, *, is_shared: bool) -> SessionLedger:
+    def sessions_of(
+        self, directory: str, *, is_shared: bool, later: Later | None = None
+    ) -> SessionLedger:
         """
         The sessions of a virtual directory.
 
         :param directory: Names the directory, in all workers, also after it was mounted
             elsewhere.
         :param is_shared: Whether each worker sees all sessions, and not only its own.
+        :param later: Calls a function after some seconds, such as ``callLater`` of the
+            reactor. Without it, a session never counts after its end.
         """
-        return SessionLedger(self, directory, is_shared)
+        return SessionLedger(self, directory, is_shared, later)
 
     def connections(self) -> ConnectionLedger:
         """The connections."""

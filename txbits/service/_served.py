@@ -193,6 +193,7 @@ class Builder:
         return self.ledger.sessions_of(
             directory.backend if is_exclusive else directory.mount,
             is_shared=IShared.providedBy(backend),
+            later=self.reactor.callLater,
         )
 
     def try_out(self, directory: Directory, configuration: Configuration) -> None:

@@ -38,6 +38,10 @@ _RETRY_AFTER = 600
 #: How many sessions are told to the ledger in one go.
 _MANY = 500
 
+#: How many more sessions a caller can at least open before half of a limit is reached,
+#: for that limit to be far away.
+_FAR = 16
+
 #: Why no session can be counted.
 _FULL = "there are as many sessions open as the workers can count"
 
@@ -73,15 +77,16 @@ def _require_room(
     usage: Usage | None,
     everyone: Usage,
     settings: Settings,
-) -> None:
+) -> bool:
     """
     Refuse a session that is one too many, or could stage nothing.
 
     :param usage: What the caller uses, if anything.
     :param everyone: What all use.
+    :returns: Whether all limits are far away.
     """
+    limit = settings.sessions_of(is_user=is_user)
     if usage is not None:
-        limit = settings.sessions_of(is_user=is_user)
         if limit and usage.sessions >= limit:
             raise SessionLimitReached(
                 f"{_named(who)} has {usage.sessions} sessions open", _RETRY_AFTER
@@ -99,11 +104,18 @@ def _require_room(
         raise QuotaReached(
             f"the directory stages {everyone.staged} bytes", _RETRY_AFTER
         )
+    return not settings.has_quota and all(
+        not most or used + _FAR <= most // 2
+        for used, most in (
+            (0 if usage is None else usage.sessions, limit),
+            (everyone.sessions, settings.max_sessions),
+        )
+    )
 
 
 def _require_quota(
     usage: Usage | None, everyone: Usage, more: int, size: int, settings: Settings
-) -> None:
+) -> bool:
     """
     Refuse an upload that is too large, or too large now.
 
@@ -111,6 +123,7 @@ def _require_quota(
     :param everyone: What all use.
     :param more: How many bytes of the file are not counted yet.
     :param size: How many it has.
+    :returns: ``False``: how far away it is does not matter.
     """
     for quota, used in (
         (settings.user_quota, usage),
@@ -126,6 +139,7 @@ def _require_quota(
                 f"the quota of {quota}",
                 _RETRY_AFTER,
             )
+    return False
 
 
 @define(eq=False)
@@ -136,11 +150,14 @@ class _Counted:
     :ivar who: Who is counted for it; ``None`` if that is unknown.
     :ivar usage: What they use.
     :ivar size: How many bytes it stages, or is going to.
+    :ivar can_be_passed_on: Whether the ledger may count the next session in its place:
+        it was made here, and the ledger knows no bytes of it.
     """
 
     who: Who | None
     usage: Usage | None
     size: int = 0
+    can_be_passed_on: bool = False
 
 
 @define(eq=False)
@@ -213,7 +230,7 @@ class Quota:
                 )
             except LedgerFull:
                 raise SessionLimitReached(_FULL, _RETRY_AFTER) from None
-        self._count(session_id, who)
+        self._count(session_id, who).can_be_passed_on = True
 
     def charge(
         self, session_id: UUID, owner: str | None, size: int, settings: Settings
@@ -237,6 +254,7 @@ class Quota:
                 return
             _require_quota(counted.usage, self._all, more, size, settings)
         elif settings.has_quota or self.ledger.is_shared or is_new:
+            counted.can_be_passed_on = False
             try:
                 self.ledger.resize(
                     session_id,
@@ -258,9 +276,11 @@ class Quota:
         """
         if self.ledger is None or self.ledger.is_shared:
             return
+        self.ledger.keep_none()
         for number, session_id in enumerate(list(self._counted), 1):
             counted = self._counted.get(session_id)
             if counted is not None:
+                counted.can_be_passed_on = False
                 try:
                     self.ledger.resize(
                         session_id, _key(counted.who), counted.size, None
@@ -273,7 +293,10 @@ class Quota:
     def give_back(self, session_id: UUID) -> None:
         """Stop counting a session."""
         if self.ledger is not None:
-            self.ledger.remove(session_id)
+            counted, who = self._counted.get(session_id), None
+            if counted is not None and counted.can_be_passed_on:
+                who = _key(counted.who)
+            self.ledger.remove(session_id, who)
         self._forget(session_id)
 
     def _forget(self, session_id: UUID) -> None:
