@@ -20,7 +20,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
 from benchmarks import downloads, limits, operating, small, throughput
 from benchmarks.conditions import idle_share
@@ -108,6 +108,7 @@ class Measuring:
     options: list[str]
     keeps: bool
     effort: Effort
+    _folders: list[Path] = field(factory=list, init=False)
 
     def works(self) -> Iterator[Work]:
         """Measure line after line."""
@@ -337,11 +338,21 @@ class Measuring:
         """A new folder, and how long its runs took."""
         folder = self.directory / name
         folder.mkdir()
+        self._folders.append(folder)
         start = monotonic()
         yield folder
-        if not self.keeps:
-            shutil.rmtree(folder)
         print(f"{name}: {monotonic() - start:.0f} s", flush=True)
+
+    def clean_up(self) -> None:
+        """
+        Remove the folders, unless the files are kept.
+
+        Not before the end: without a journal, ext4 passes over the inodes of files that
+        were removed in the last half minute, one by one, whenever a file is made.
+        """
+        if not self.keeps:
+            for folder in self._folders:
+                shutil.rmtree(folder)
 
 
 def _rate_and_cost(
@@ -403,6 +414,7 @@ def measure(
     measuring = Measuring(sides, directory, template, options, keeps, effort)
     works = list(measuring.works())
     others.append(idle_share())
+    measuring.clean_up()
     print(
         f"\n{begun:%Y-%m-%d %H:%M} UTC, commit {_commit()}, {_machine()}. "
         f"{_quietness(max(others))}\n"
