@@ -191,7 +191,6 @@ def _run(options: argparse.Namespace, directory: Path) -> None:
                 directory,
                 template=options.server,
                 options=options.server_option,
-                keeps=options.keep,
                 is_quick=options.quick,
             )
             continue

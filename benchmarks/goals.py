@@ -10,7 +10,6 @@ tables are printed as well.
 from __future__ import annotations
 
 import platform
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from attrs import field, frozen
+from attrs import frozen
 
 from benchmarks import downloads, limits, operating, small, throughput
 from benchmarks.conditions import idle_share
@@ -98,7 +97,6 @@ class Measuring:
     :param directory: Where the folders of the runs are made.
     :param template: The command that starts txbits.
     :param options: More options of it.
-    :param keeps: Whether the files of the runs are kept.
     :param effort: How much to measure.
     """
 
@@ -106,9 +104,7 @@ class Measuring:
     directory: Path
     template: str
     options: list[str]
-    keeps: bool
     effort: Effort
-    _folders: list[Path] = field(factory=list, init=False)
 
     def works(self) -> Iterator[Work]:
         """Measure line after line."""
@@ -335,24 +331,18 @@ class Measuring:
 
     @contextmanager
     def _folder(self, name: str) -> Iterator[Path]:
-        """A new folder, and how long its runs took."""
+        """
+        A new folder, and how long its runs took.
+
+        It is removed with the others: without a journal, ext4 passes over the inodes of
+        files that were removed in the last half minute, one by one, whenever a file is
+        made.
+        """
         folder = self.directory / name
         folder.mkdir()
-        self._folders.append(folder)
         start = monotonic()
         yield folder
         print(f"{name}: {monotonic() - start:.0f} s", flush=True)
-
-    def clean_up(self) -> None:
-        """
-        Remove the folders, unless the files are kept.
-
-        Not before the end: without a journal, ext4 passes over the inodes of files that
-        were removed in the last half minute, one by one, whenever a file is made.
-        """
-        if not self.keeps:
-            for folder in self._folders:
-                shutil.rmtree(folder)
 
 
 def _rate_and_cost(
@@ -395,7 +385,6 @@ def measure(
     *,
     template: str,
     options: list[str],
-    keeps: bool,
     is_quick: bool,
 ) -> None:
     """
@@ -405,16 +394,14 @@ def measure(
     :param directory: Where the folders of the runs are made.
     :param template: The command that starts txbits.
     :param options: More options of it.
-    :param keeps: Whether the files of the runs are kept.
     :param is_quick: Whether this is a smoke test.
     """
     effort = _QUICK if is_quick else Effort()
     begun = datetime.now(UTC)
     others = [idle_share()]
-    measuring = Measuring(sides, directory, template, options, keeps, effort)
+    measuring = Measuring(sides, directory, template, options, effort)
     works = list(measuring.works())
     others.append(idle_share())
-    measuring.clean_up()
     print(
         f"\n{begun:%Y-%m-%d %H:%M} UTC, commit {_commit()}, {_machine()}. "
         f"{_quietness(max(others))}\n"
