@@ -26,7 +26,9 @@ from tests.web.support import (
     request,
 )
 from tests.web.test_replies import Application
+from txbits.web._relay.pipe import Pipe
 from txbits.web._streaming import READ_SIZE
+from txbits.web._streaming.bodies import PIECE_SIZE, PIECES, SHORT_BODY
 
 
 class UploadTests(RelayCase):
@@ -266,6 +268,129 @@ class SameAnswerTests(RelayCase):
         data = fragment(session_id, 0, b"abc", 9, **many).replace(b": ", b":")
         answer = await self.both(data)
         self.assertEqual(answer.status, 200)
+
+
+class MovedTests(RelayCase):
+    """Long bodies, which the system moves to the other worker."""
+
+    def setUp(self) -> Any:
+        self.moved = 0
+        move = Pipe.move
+
+        def counted(*args: Any) -> Any:
+            moved = move(*args)
+            self.moved += 0 if moved is None else moved[0]
+            return moved
+
+        self.patch(Pipe, "move", counted)
+        return super().setUp()
+
+    async def test_a_long_body_is_moved(self) -> None:
+        session_id = await self.create()
+        client = await self.connect()
+        ack = await client.ask(fragment(session_id, 0, DATA, LONG))
+        self.assertEqual(ack["BITS-Received-Content-Range"], str(LONG))
+        self.assertEqual(self.there.held(), DATA)
+        # All but what came with the head.
+        self.assertTrue(LONG - READ_SIZE <= self.moved < LONG, self.moved)
+
+    async def test_bodies_of_all_lengths_arrive(self) -> None:
+        start = 0
+        lengths = [
+            PIECE_SIZE - 1,
+            PIECE_SIZE,
+            PIECE_SIZE + 1,
+            PIECES * PIECE_SIZE,
+            PIECES * PIECE_SIZE + 1,
+            SHORT_BODY,
+        ]
+        total = sum(lengths)
+        data = os.urandom(total)
+        session_id = await self.create()
+        client = await self.connect()
+        for length in lengths:
+            piece = data[start : start + length]
+            ack = await client.ask(fragment(session_id, start, piece, total))
+            start += length
+            self.assertEqual(ack["BITS-Received-Content-Range"], str(start))
+        self.assertEqual(self.there.held(), data)
+        self.assertGreater(self.moved, 0)
+
+    async def test_the_next_request_may_follow_at_once(self) -> None:
+        session_id = await self.create()
+        client = await self.connect()
+        half = LONG // 2
+        client.transport.write(
+            fragment(session_id, 0, DATA[:half], LONG)
+            + fragment(session_id, half, DATA[half:], LONG)
+            + packet(b"Close-Session", session_id)
+        )
+        for _ in range(3):
+            self.assertEqual((await client.answer()).status, 200)
+        self.assertEqual(self.there.memory.files, {("a", "b.txt"): DATA})
+        self.assertGreater(self.moved, 0)
+
+    async def test_many_use_one_pipe(self) -> None:
+        clients = []
+        for number in range(4):
+            target = b"/%d" % number
+            session_id = await self.create(target=target)
+            client = await self.connect()
+            data = bytes([number]) * LONG
+            client.transport.write(fragment(session_id, 0, data, LONG, target=target))
+            clients.append((client, data))
+        for client, _ in clients:
+            self.assertEqual((await client.answer()).status, 200)
+        sessions = self.there.memory._sessions.values()
+        self.assertEqual(
+            sorted(b"".join(one._pieces) for one in sessions),
+            [data for _, data in clients],
+        )
+        self.assertGreater(self.moved, LONG)
+
+    async def test_what_was_on_its_way_to_a_lost_worker_reaches_nobody_else(
+        self,
+    ) -> None:
+        lost, kept = [await self.create(target=target) for target in (b"/1", b"/2")]
+        client = await self.connect()
+        client.transport.write(fragment(lost, 0, b"x" * LONG, LONG, target=b"/1")[:-9])
+        await self.until(lambda: self.moved)
+        await self.there.hang()
+        self.there.listen()
+        client.transport.abortConnection()
+        other = await self.connect()
+        ack = await other.ask(fragment(kept, 0, DATA, LONG, target=b"/2"))
+        self.assertEqual(ack.status, 200, ack)
+        session = list(self.there.memory._sessions.values())[1]
+        self.assertEqual(b"".join(session._pieces), DATA)
+
+    async def test_a_body_that_is_refused_is_discarded(self) -> None:
+        client = await self.connect()
+        other = str(self.there.backend.new_id()).encode()
+        unknown = b"{%b}" % other
+        ack = await client.ask(fragment(unknown, 0, DATA, LONG))
+        self.assertEqual(ack["BITS-Error-Code"], "0x8020001F")
+        session_id = await self.create()
+        ack = await client.ask(fragment(session_id, 0, DATA, LONG))
+        self.assertEqual(ack.status, 200)
+        self.assertEqual(self.there.held(), DATA)
+
+    async def test_chunks_are_not_moved(self) -> None:
+        session_id = await self.create()
+        client = await self.connect()
+        value = b"bytes 0-%d/%d" % (LONG - 1, LONG)
+        ack = await client.ask(chunked_fragment(session_id, value, chunked(DATA)))
+        self.assertEqual(ack.status, 200)
+        self.assertEqual(self.there.held(), DATA)
+        self.assertEqual(self.moved, 0)
+
+    async def test_without_splice_bodies_are_copied(self) -> None:
+        self.patch(Pipe, "move", lambda *_: None)
+        session_id = await self.create()
+        client = await self.connect()
+        ack = await client.ask(fragment(session_id, 0, DATA, LONG))
+        self.assertEqual(ack.status, 200)
+        self.assertEqual(self.there.held(), DATA)
 
 
 class LossTests(RelayCase):

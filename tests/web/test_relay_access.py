@@ -287,6 +287,8 @@ class TLSTests(RelayCase):
         identity = await read.authenticate(Credentials({}, certificate=shown))
         self.assertEqual(identity, Identity("alice", "certificate"))
         self.assertEqual(self.there.held(), DATA)
+        # What the socket of the client gets is encrypted.
+        self.assertIsNone(self.here.relay._pipe._ends)
 
 
 class _Raw(Protocol):

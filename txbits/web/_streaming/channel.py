@@ -137,66 +137,61 @@ class StreamingChannel(Connection):
 
     def _read_long_body(self) -> ConnectionLost | ConnectionDone | None:
         """
-        Read some of a long body into memory that is used again, and store it.
+        Read some of a long body into memory that is used again, and store it; or let
+        its consumer take it from the socket.
 
         Meanwhile, this takes the place of ``doRead`` of the transport.
 
         :returns: Why the connection is lost, if it is.
         """
         transport: Any = self._long_reads
-        memory = self.site.memory
+        memory, body = self.site.memory, self._body
+        may_take = body is not None and body.take is not None
         for number in range(PIECES):
             size = self._piece_size
             if not size:
                 return None if number else type(transport).doRead(transport)
             try:
-                count = transport.socket.recv_into(memory, size)
+                taken = self._let_take(transport.fileno()) if may_take else None
+                if taken is None:
+                    count = transport.socket.recv_into(memory, size)
+                else:
+                    count = taken
             except BlockingIOError:
                 return None
             except OSError:
                 return CONNECTION_LOST
             if not count:
                 return CONNECTION_DONE
-            decoder: Any = self._transferDecoder
-            decoder.dataReceived(memory[:count])
-            if count < size:
-                # That was all. To ask again takes a system call.
-                return None
+            if taken is None:
+                decoder: Any = self._transferDecoder
+                decoder.dataReceived(memory[:count])
+                if count < size:
+                    # That was all. To ask again takes a system call.
+                    return None
         return None
 
-    def _move_long_body(self) -> ConnectionLost | ConnectionDone | None:
+    def _let_take(self, source: int) -> int | None:
         """
-        Let the consumer take some of a long body from the socket.
+        Let the consumer of a body take some of it from the socket.
 
-        Meanwhile, this takes the place of ``doRead`` of the transport.
-
-        :returns: Why the connection is lost, if it is.
+        :param source: The descriptor of that.
+        :returns: How many bytes it took, 0 at the end; ``None`` if it takes none.
         """
-        transport: Any = self._long_reads
-        for number in range(PIECES):
-            body = self._body
-            decoder: Any = self._transferDecoder
-            taken = None
-            if body is not None and body.take is not None and self._piece_size:
-                size = min(PIECE_SIZE, decoder.contentLength)
-                try:
-                    taken = body.take(transport.fileno(), size)
-                except BlockingIOError:
-                    return None
-                except OSError:
-                    return CONNECTION_LOST
-            if body is None or taken is None:
-                return None if number else self._read_long_body()
-            count, stored = taken
-            if not count:
-                return CONNECTION_DONE
+        body, decoder = self._body, self._transferDecoder
+        if body is None or body.take is None or decoder is None:
+            return None
+        taken = body.take(source, min(PIECE_SIZE, decoder.contentLength))
+        if taken is None:
+            return None
+        count, stored = taken
+        if count:
             body.taken(count, stored)
             decoder.contentLength -= count
             if not decoder.contentLength:
                 # For what follows a body.
                 decoder.dataReceived(b"")
-                return None
-        return None
+        return count
 
     def _choose_reads(self, body: StreamingBody) -> None:
         """Read long pieces if a body is long, and choose the size of the next read."""
@@ -210,10 +205,7 @@ class StreamingChannel(Connection):
             position = body.position + body.received
             transport.bufferSize = READ_SIZE - position % READ_SIZE
             # Not by a subclass: the endpoint makes the transport.
-            is_moved = body.take is not None
-            transport.doRead = (  # type: ignore[method-assign]
-                self._move_long_body if is_moved else self._read_long_body
-            )
+            transport.doRead = self._read_long_body  # type: ignore[method-assign]
             self._long_reads = transport
         elif (below := socket_below(transport)) is not None:
             is_of_use = takes_long_reads(transport)
