@@ -121,7 +121,12 @@ class Line(Protocol):
         """
         Move bytes of a body here from the socket of the client.
 
-        See :attr:`~txbits.web._streaming.StreamingBody.take`.
+        :param source: The descriptor of that socket.
+        :param most: The most bytes to move.
+        :returns: See :data:`~txbits.web._streaming.bodies.Taken`; ``None`` if they have
+            to be sent by :meth:`send` for now.
+        :raises BlockingIOError: If nothing has arrived.
+        :raises OSError: If that socket is lost.
         """
         if not has_nothing_to_send(self.transport):
             return None
