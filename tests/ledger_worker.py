@@ -34,9 +34,8 @@ def allow(usage: Usage | None, everyone: Usage, more: int) -> bool:
     return False
 
 
-def charge(usage: Usage | None, everyone: Usage, more: int) -> bool:
+def charge(usage: Usage | None, everyone: Usage, more: int) -> None:
     """No limit of bytes."""
-    return False
 
 
 def ids_of(number: int) -> list[UUID]:

@@ -198,6 +198,10 @@ class RelayCase(TestCase):
         client.transport.loseConnection()
         return (ack["BITS-Session-Id"] or "").encode()
 
+    def sessions(self) -> list[Any]:
+        """The open sessions, the oldest first."""
+        return list(self.there.memory._sessions.values())
+
     def descriptors(self) -> int:
         """How many descriptors this process has open."""
         return len(os.listdir("/proc/self/fd"))

@@ -341,9 +341,8 @@ class MovedTests(RelayCase):
             clients.append((client, data))
         for client, _ in clients:
             self.assertEqual((await client.answer()).status, 200)
-        sessions = self.there.memory._sessions.values()
         self.assertEqual(
-            sorted(b"".join(one._pieces) for one in sessions),
+            sorted(b"".join(one._pieces) for one in self.sessions()),
             [data for _, data in clients],
         )
         self.assertGreater(self.moved, LONG)
@@ -361,8 +360,7 @@ class MovedTests(RelayCase):
         other = await self.connect()
         ack = await other.ask(fragment(kept, 0, DATA, LONG, target=b"/2"))
         self.assertEqual(ack.status, 200, ack)
-        session = list(self.there.memory._sessions.values())[1]
-        self.assertEqual(b"".join(session._pieces), DATA)
+        self.assertEqual(b"".join(self.sessions()[1]._pieces), DATA)
 
     async def test_a_body_that_is_refused_is_discarded(self) -> None:
         client = await self.connect()
@@ -386,11 +384,29 @@ class MovedTests(RelayCase):
 
     async def test_without_splice_bodies_are_copied(self) -> None:
         self.patch(Pipe, "move", lambda *_: None)
+        # More than the sockets hold while the other worker takes nothing.
+        total = 32 * 1024 * 1024
+        data = os.urandom(total)
         session_id = await self.create()
+        gate = self.there.backend.hold("write")
         client = await self.connect()
-        ack = await client.ask(fragment(session_id, 0, DATA, LONG))
-        self.assertEqual(ack.status, 200)
-        self.assertEqual(self.there.held(), DATA)
+        client.transport.write(fragment(session_id, 0, data, total))
+        await self.until(lambda: gate.waiting)
+        (channel,) = self.here.site.channels
+        await self.until(lambda: channel.state.name == "held")
+        # Another body uses the same memory meanwhile.
+        other_id = await self.create(target=b"/other")
+        other = await self.connect()
+        other.transport.write(
+            fragment(other_id, 0, bytes(total), total, target=b"/other")
+        )
+        for _ in range(50):
+            await turn()
+        gate.open()
+        for one in (client, other):
+            self.assertEqual((await one.answer()).status, 200)
+        held = [b"".join(one._pieces) for one in self.sessions()]
+        self.assertEqual(held, [data, bytes(total)])
 
 
 class LossTests(RelayCase):
@@ -424,9 +440,6 @@ class LossTests(RelayCase):
             self.assertEqual(ack["BITS-Received-Content-Range"], "6")
             await older.closed
             self.assertEqual(older.data, b"")
-
-    def sessions(self) -> list[Any]:
-        return list(self.there.memory._sessions.values())
 
     async def test_newer_packet_ends_one_whose_body_nobody_reads(self) -> None:
         session_id = await self.create()

@@ -42,9 +42,11 @@ class Usage:
 
 #: Raises an exception if a caller who uses this may not use any more. Where it is
 #: unknown who is counted, there is no usage of theirs. The second is that of all
-#: callers, and the last the bytes that are to be added. Returns whether all limits are
-#: far away.
-Allow = Callable[[Usage | None, Usage, int], bool]
+#: callers, and the last the bytes that are to be added.
+Allow = Callable[[Usage | None, Usage, int], None]
+
+#: Does the same, and returns whether all limits are far away.
+Admit = Callable[[Usage | None, Usage, int], bool]
 
 #: Calls a function after some seconds.
 Later = Callable[[float, Callable[[], None]], object]
@@ -100,13 +102,13 @@ class SessionLedger:
             caller, everyone = self._find(who)
             return self._read(caller), self._read(everyone)
 
-    def add(self, session_id: UUID, who: str | None, allow: Allow) -> None:
+    def add(self, session_id: UUID, who: str | None, admit: Admit) -> None:
         """
         Count a session that is about to be made.
 
         :param who: As for :meth:`usage`.
-        :param allow: Called first. If it raises an exception, so does this method, and
-            nothing changes.
+        :param admit: Called first, unless a count is passed on. If it raises an
+            exception, so does this method, and nothing changes.
         :raises LedgerFull: If there is no room.
         """
         kept = None if who is None else self._kept.get(who)
@@ -116,7 +118,7 @@ class SessionLedger:
         with self._memory:
             caller, everyone = self._find(who)
             used = self._read(everyone)
-            are_far = allow(self._read(caller), used, 0)
+            are_far = admit(self._read(caller), used, 0)
             if not self._sessions.find(_key_of(session_id)):
                 self._add(session_id, who, caller, everyone)
         if (

@@ -115,7 +115,7 @@ def _require_room(
 
 def _require_quota(
     usage: Usage | None, everyone: Usage, more: int, size: int, settings: Settings
-) -> bool:
+) -> None:
     """
     Refuse an upload that is too large, or too large now.
 
@@ -123,7 +123,6 @@ def _require_quota(
     :param everyone: What all use.
     :param more: How many bytes of the file are not counted yet.
     :param size: How many it has.
-    :returns: ``False``: how far away it is does not matter.
     """
     for quota, used in (
         (settings.user_quota, usage),
@@ -139,7 +138,6 @@ def _require_quota(
                 f"the quota of {quota}",
                 _RETRY_AFTER,
             )
-    return False
 
 
 @define(eq=False)

@@ -120,15 +120,13 @@ class _Decrypted:
         """
         # Names of its own: this loop turns for every 16 KiB that arrive.
         ssl, read, start = connection._ssl, lib.SSL_read, self._address
-        length, records = self.length, self.records
+        length, records, count = self.length, self.records, 1
         while length <= _ROOM - _RECORD:
             count = read(ssl, start + length, _RECORD)
             if count <= 0:
                 break
             length += count
             records += 1
-        else:
-            count = 1
         self.length, self.records = length, records
         if count > 0:
             return True

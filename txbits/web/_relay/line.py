@@ -111,7 +111,8 @@ class Line(Protocol):
         if sent == len(data):
             return None
         rest = view[sent:]
-        self._rest = memoryview(bytes(rest)) if view is data else rest
+        is_lent = isinstance(data, memoryview)
+        self._rest = memoryview(bytes(rest)) if is_lent else rest
         self._taken = taken = Deferred[None]()
         if self.transport.connected:
             self.transport.registerProducer(self, False)
