@@ -433,6 +433,21 @@ class KeptTests(LedgerCase):
         sessions.remove(IDS[0], "alice")
         self.assertEqual(sessions.usage("alice")[0].sessions, 0)
 
+    def test_a_session_that_is_removed_again_takes_nobody_elses_count(self) -> None:
+        self.sessions.add(IDS[0], "alice", allow_far)
+        self.sessions.remove(IDS[0], "alice")
+        self.sessions.remove(IDS[0])
+        self.assertEqual(self.used(), 1)
+        self.sessions.add(IDS[1], "alice", allow_far)
+        self.sessions.remove(IDS[0])
+        self.assertEqual(self.used(), 1)
+        self.sessions.remove(IDS[1])
+        self.assertEqual(self.used(), 0)
+        # Its id can be counted again.
+        self.sessions.add(IDS[0], "alice", allow)
+        self.sessions.remove(IDS[0])
+        self.assertEqual(self.used(), 0)
+
     def test_a_session_in_the_place_of_another_counts_once(self) -> None:
         self.sessions.add(IDS[0], "alice", allow_far)
         self.sessions.remove(IDS[0], "alice")

@@ -288,7 +288,8 @@ class LimitTests(WorkersCase):
 class FarLimitTests(WorkersCase):
     """Where all limits are far away, the next session takes the place of one."""
 
-    settings = {"session_limit": 64, "session_timeout": TIMEOUT}
+    settings = {"session_limit": 200, "session_timeout": TIMEOUT}
+    capacity = 1000
 
     def test_the_place_is_kept_for_a_moment(self) -> None:
         one, two, _ = self.workers
@@ -311,8 +312,8 @@ class FarLimitTests(WorkersCase):
 
     def test_near_a_limit_no_place_is_kept(self) -> None:
         for settings in (
-            {"session_limit": 31},
-            {"session_limit": 0, "max_sessions": 31},
+            {"session_limit": 95},
+            {"session_limit": 0, "max_sessions": 95},
             {"session_limit": 0, "user_quota": 100 * TOTAL},
             {"session_limit": 0, "directory_quota": 100 * TOTAL},
         ):
@@ -330,7 +331,7 @@ class FarLimitTests(WorkersCase):
         mine = [one.create() for _ in range(10)]
         for session_id in mine:
             one.cancel(session_id)
-        theirs = [two.create() for _ in range(54)]
+        theirs = [two.create() for _ in range(190)]
         two.refuse()
         # It has places of its own, and takes no more than these.
         again = [one.create() for _ in range(10)]
@@ -345,10 +346,10 @@ class FarLimitTests(WorkersCase):
         one, two, _ = self.workers
         one.cancel(one.create())
         session_id = one.begin_one()
-        one.reconfigure(session_limit=64, user_quota=9 * TOTAL)
+        one.reconfigure(session_limit=200, user_quota=9 * TOTAL)
         self.assertEqual(two.usage("alice"), [(1, TOTAL)] * 2)
         # A place with bytes is not kept, even where they are not limited again.
-        one.reconfigure(session_limit=64)
+        one.reconfigure(session_limit=200)
         second = one.create()
         one.cancel(session_id)
         self.assertEqual(two.usage("alice"), [(1, 0)] * 2)

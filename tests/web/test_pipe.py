@@ -152,6 +152,25 @@ class PipeTests(SynchronousTestCase):
         patched.restore()
         self.assertEqual(self.move(), (3, b""))
 
+    def test_what_it_cannot_give_back_reaches_nobody(self) -> None:
+        def fail(fd: int, count: int) -> bytes:
+            raise MemoryError
+
+        for read, error in ((fail, MemoryError), (lambda *_: b"x", OSError)):
+            with self.subTest(error=error):
+                gone, other = self.kept(pair())
+                other.close()
+                before = len(os.listdir("/proc/self/fd"))
+                self.send(b"abcdef")
+                patched = self.patch(os, "read", read)
+                arguments = self.source.fileno(), gone.fileno(), MOST
+                self.assertRaises(error, self.pipe.move, *arguments)
+                patched.restore()
+                self.assertLessEqual(len(os.listdir("/proc/self/fd")), before)
+                self.send(b"ghi")
+                self.assertEqual(self.move(), (3, b""))
+                self.assertEqual(drained(self.other), b"ghi")
+
     def test_it_may_be_smaller_than_wanted(self) -> None:
         self.patch(module, "_ROOM", 1 << 40)
         self.send(b"abc")

@@ -373,6 +373,18 @@ class MovedTests(RelayCase):
         self.assertEqual(ack.status, 200)
         self.assertEqual(self.there.held(), DATA)
 
+    async def test_what_is_discarded_is_not_moved(self) -> None:
+        session_id = await self.create()
+        client = await self.connect()
+        client.transport.write(fragment(session_id, 0, DATA, LONG)[: LONG // 2])
+        await self.until(lambda: self.moved)
+        (channel,) = self.here.site.channels
+        channel._body.refuse()
+        moved = self.moved
+        client.transport.write(DATA[: LONG // 4])
+        await self.until(lambda: channel._body._drained)
+        self.assertEqual(self.moved, moved)
+
     async def test_chunks_are_not_moved(self) -> None:
         session_id = await self.create()
         client = await self.connect()

@@ -65,6 +65,7 @@ class SessionLedger:
     :param is_shared: See there.
     :param later: See there.
     :ivar is_shared: The same.
+    :ivar most_kept: How many counts of one caller all workers together may keep.
     """
 
     def __init__(
@@ -82,11 +83,14 @@ class SessionLedger:
         self._all = ledger.key("directory", directory)
         self._listing = ledger.key("listing", directory)
         self._have_all_counted = is_shared
+        self.most_kept = _MOST_KEPT * ledger.worker.count
         self._later = None if is_shared else later
         # Of callers whose limits are far away: the keys of sessions that have ended.
         self._kept: dict[str, list[Key]] = {}
         # Of sessions that such a count was passed on to.
         self._passed_on: dict[UUID, Key] = {}
+        # All of these keys: those of sessions that have ended, and are counted.
+        self._ended: set[Key] = set()
         self._caller = lru_cache(_CALLERS_KNOWN)(
             lambda who: ledger.key("caller", directory, who)
         )
@@ -164,11 +168,16 @@ class SessionLedger:
         :param who: As for :meth:`add`, if this session was given to that; then the
             count may be kept for the next one. ``None`` if it must not be.
         """
-        key = self._key(session_id)
-        self._passed_on.pop(session_id, None)
+        key = self._passed_on.pop(session_id, None)
+        if key is None:
+            key = _key_of(session_id)
+            if key in self._ended:
+                # It was removed before.
+                return
         kept = None if who is None else self._kept.get(who)
         if kept is not None and len(kept) < _MOST_KEPT:
             kept.append(key)
+            self._ended.add(key)
         else:
             self._stop_counting(key)
 
@@ -180,6 +189,7 @@ class SessionLedger:
                 self._stop_counting(key)
 
     def _stop_counting(self, key: Key) -> None:
+        self._ended.discard(key)
         with self._memory:
             session = self._sessions.find(key)
             if session:

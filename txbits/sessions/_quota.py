@@ -38,10 +38,6 @@ _RETRY_AFTER = 600
 #: How many sessions are told to the ledger in one go.
 _MANY = 500
 
-#: How many more sessions a caller can at least open before half of a limit is reached,
-#: for that limit to be far away.
-_FAR = 16
-
 #: Why no session can be counted.
 _FULL = "there are as many sessions open as the workers can count"
 
@@ -77,13 +73,16 @@ def _require_room(
     usage: Usage | None,
     everyone: Usage,
     settings: Settings,
+    more: int = 0,
 ) -> bool:
     """
     Refuse a session that is one too many, or could stage nothing.
 
     :param usage: What the caller uses, if anything.
     :param everyone: What all use.
-    :returns: Whether all limits are far away.
+    :param more: How many sessions may count after their end.
+    :returns: Whether all limits are far away: even with these, only half of each is
+        used.
     """
     limit = settings.sessions_of(is_user=is_user)
     if usage is not None:
@@ -105,7 +104,7 @@ def _require_room(
             f"the directory stages {everyone.staged} bytes", _RETRY_AFTER
         )
     return not settings.has_quota and all(
-        not most or used + _FAR <= most // 2
+        not most or used + more <= most // 2
         for used, most in (
             (0 if usage is None else usage.sessions, limit),
             (everyone.sessions, settings.max_sessions),
@@ -218,12 +217,13 @@ class Quota:
             usage = self._usage.get(who)
             _require_room(who, is_user, usage, self._all, settings)
         else:
+            kept = self.ledger.most_kept
             try:
                 self.ledger.add(
                     session_id,
                     _key(who),
                     lambda usage, everyone, more: _require_room(
-                        who, is_user, usage, everyone, settings
+                        who, is_user, usage, everyone, settings, kept
                     ),
                 )
             except LedgerFull:

@@ -129,7 +129,7 @@ class Line(Protocol):
         :raises BlockingIOError: If nothing has arrived.
         :raises OSError: If that socket is lost.
         """
-        if not has_nothing_to_send(self.transport):
+        if self.is_closed or not has_nothing_to_send(self.transport):
             return None
         moved = self._pipe.move(source, self.transport.fileno(), most)
         if moved is None:

@@ -27,6 +27,7 @@ class Pipe:
     def __init__(self) -> None:
         self._is_of_use = hasattr(os, "splice")
         self._ends: tuple[int, int] | None = None
+        self._finalizers: list[finalize[..., Pipe]] = []
 
     def move(self, source: int, target: int, most: int) -> tuple[int, bytes] | None:
         """
@@ -39,7 +40,7 @@ class Pipe:
             them that the target did not take. ``None`` if bytes cannot be moved like
             this; then none were taken.
         :raises BlockingIOError: If nothing has arrived.
-        :raises OSError: If the source is lost.
+        :raises OSError: If the source is lost, or bytes are.
         """
         if not self._is_of_use:
             return None
@@ -54,18 +55,31 @@ class Pipe:
                 return None
             raise
         left = count
-        # A target that is lost takes no bytes. Whoever sends it the rest notices that.
-        with suppress(OSError):
-            while left:
-                left -= os.splice(reader, target, left, flags=_MOVE | _NONBLOCK)
-        return count, os.read(reader, left) if left else b""
+        try:
+            # A target that is lost takes no bytes. Whoever sends the rest notices that.
+            with suppress(OSError):
+                while left:
+                    left -= os.splice(reader, target, left, flags=_MOVE | _NONBLOCK)
+            rest = os.read(reader, left) if left else b""
+            if len(rest) != left:
+                raise OSError(errno.EIO, "the pipe has lost bytes")
+        except BaseException:
+            # What is left in it must not get to another target.
+            self._close()
+            raise
+        return count, rest
 
     def _open(self) -> tuple[int, int]:
         """Open the pipe when it is needed for the first time."""
         if self._ends is None:
             self._ends = ends = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-            for end in ends:
-                finalize(self, os.close, end)
+            self._finalizers = [finalize(self, os.close, end) for end in ends]
             with suppress(OSError):
                 fcntl.fcntl(ends[1], fcntl.F_SETPIPE_SZ, _ROOM)
         return self._ends
+
+    def _close(self) -> None:
+        """Close it; the next call opens another one."""
+        self._ends = None
+        for close in self._finalizers:
+            close()

@@ -220,6 +220,7 @@ class StreamingBody:
     def refuse(self) -> None:
         """Discard what has arrived and has not been consumed."""
         self._refused = True
+        self.take = None
         self.waiting.clear()
 
     def _flow(self) -> None:
