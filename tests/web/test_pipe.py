@@ -156,20 +156,54 @@ class PipeTests(SynchronousTestCase):
         def fail(fd: int, count: int) -> bytes:
             raise MemoryError
 
-        for read, error in ((fail, MemoryError), (lambda *_: b"x", OSError)):
-            with self.subTest(error=error):
+        def block(fd: int, count: int) -> bytes:
+            raise BlockingIOError(errno.EAGAIN, "it is empty")
+
+        for read, error in (
+            (fail, MemoryError),
+            (lambda *_: b"x", OSError),
+            (block, OSError),
+        ):
+            with self.subTest(read=read):
                 gone, other = self.kept(pair())
                 other.close()
                 before = len(os.listdir("/proc/self/fd"))
                 self.send(b"abcdef")
                 patched = self.patch(os, "read", read)
                 arguments = self.source.fileno(), gone.fileno(), MOST
-                self.assertRaises(error, self.pipe.move, *arguments)
+                raised = self.assertRaises(error, self.pipe.move, *arguments)
+                # That would say that nothing was taken.
+                self.assertNotIsInstance(raised, BlockingIOError)
                 patched.restore()
                 self.assertLessEqual(len(os.listdir("/proc/self/fd")), before)
                 self.send(b"ghi")
                 self.assertEqual(self.move(), (3, b""))
                 self.assertEqual(drained(self.other), b"ghi")
+
+    def test_what_a_target_takes_nothing_of_comes_back(self) -> None:
+        splice = os.splice
+        sources = []
+
+        def take_nothing(source: int, *args: Any, **more: Any) -> int:
+            sources.append(source)
+            return splice(source, *args, **more) if len(sources) == 1 else 0
+
+        self.patch(os, "splice", take_nothing)
+        self.send(b"abc")
+        self.assertEqual(self.move(), (3, b"abc"))
+        self.assertEqual(len(sources), 2)
+        self.assertEqual(drained(self.other), b"")
+
+    def test_urgent_data_is_left_to_whoever_reads(self) -> None:
+        self.send(b"abc")
+        self.assertEqual(self.client.send(b"!", socket.MSG_OOB), 1)
+        self.send(b"def")
+        self.assertEqual(self.move(), (3, b""))
+        self.assertRaises(BlockingIOError, self.move)
+        self.assertEqual(drained(self.source), b"def")
+        self.send(b"ghi")
+        self.assertEqual(self.move(), (3, b""))
+        self.assertEqual(drained(self.other), b"abcghi")
 
     def test_it_may_be_smaller_than_wanted(self) -> None:
         self.patch(module, "_ROOM", 1 << 40)

@@ -14,6 +14,7 @@ from typing import Any
 
 from twisted.logger import capturedLogs, formatEvent
 
+from tests.web.clients import Client
 from tests.web.relayed import DATA, LONG, RelayCase, turn
 from tests.web.support import (
     UNKNOWN_ID,
@@ -384,6 +385,90 @@ class MovedTests(RelayCase):
         client.transport.write(DATA[: LONG // 4])
         await self.until(lambda: channel._body._drained)
         self.assertEqual(self.moved, moved)
+
+    async def test_urgent_data_does_not_stop_it(self) -> None:
+        session_id = await self.create()
+        client = await self.connect()
+        half = LONG // 2
+        client.transport.write(fragment(session_id, 0, DATA, LONG)[:-half])
+        await self.until(lambda: len(self.there.held()) == half)
+        # No part of the body, as for any other body.
+        self.assertEqual(client.transport.socket.send(b"!", socket.MSG_OOB), 1)
+        ack = await client.ask(DATA[half:])
+        self.assertEqual(ack.status, 200)
+        self.assertEqual(self.there.held(), DATA)
+        self.assertGreater(self.moved, 0)
+
+    async def test_client_that_waits_to_be_asked_for_the_body(self) -> None:
+        session_id = await self.create()
+        client = await self.connect()
+        whole = fragment(session_id, 0, DATA, LONG, expect=b"100-continue")
+        client.transport.write(whole[:-LONG])
+        await self.until(lambda: client.data)
+        self.assertEqual(client.data, b"HTTP/1.1 100 Continue\r\n\r\n")
+        client.data.clear()
+        self.assertEqual((await client.ask(DATA)).status, 200)
+        self.assertEqual(self.there.held(), DATA)
+        # Of this one, nothing came with the head.
+        self.assertGreaterEqual(self.moved, LONG - READ_SIZE)
+
+    async def test_newer_packet_ends_a_body_that_is_moved(self) -> None:
+        session_id = await self.create()
+        older = await self.connect()
+        older.transport.write(fragment(session_id, 0, DATA, LONG)[:-9])
+        await self.until(lambda: len(self.there.held()) == LONG - 9)
+        newer = await self.connect()
+        ack = await newer.ask(fragment(session_id, LONG - 9, DATA[-9:], LONG))
+        self.assertEqual(ack["BITS-Received-Content-Range"], str(LONG))
+        await older.closed
+        self.assertEqual(older.data, b"")
+        self.assertEqual(self.there.held(), DATA)
+        self.assertGreater(self.moved, 0)
+
+    async def begin(self) -> tuple[bytes, Client]:
+        """Create a session, and send all but the last 9 bytes of a body to be moved."""
+        session_id = await self.create()
+        client = await self.connect()
+        client.transport.write(fragment(session_id, 0, DATA, LONG)[:-9])
+        await self.until(lambda: self.moved)
+        return session_id, client
+
+    async def resume(self, session_id: bytes) -> None:
+        """Send the rest of what was kept."""
+        held = len(self.there.held())
+        self.assertEqual(self.there.held(), DATA[:held])
+        client = await self.connect()
+        ack = await client.ask(fragment(session_id, held, DATA[held:], LONG))
+        self.assertEqual(ack["BITS-Received-Content-Range"], str(LONG))
+        self.assertEqual(self.there.held(), DATA)
+
+    async def test_upload_goes_on_after_its_worker_was_lost(self) -> None:
+        session_id, client = await self.begin()
+        await self.there.hang()
+        client.transport.write(DATA[-9:])
+        self.assertEqual((await client.answer()).status, 503)
+        self.there.listen()
+        await self.resume(session_id)
+
+    async def test_client_that_resets_its_connection(self) -> None:
+        session_id, client = await self.begin()
+        client.transport.abortConnection()
+        await self.until(lambda: not self.there.passed)
+        await self.resume(session_id)
+
+    async def test_a_relay_connection_that_ends_takes_no_more_by_itself(self) -> None:
+        session_id = await self.create()
+        client = await self.connect()
+        half = LONG // 2
+        client.transport.write(fragment(session_id, 0, DATA, LONG)[:-half])
+        await self.until(lambda: len(self.there.held()) == half)
+        (channel,) = self.here.site.channels
+        (line,) = channel.attached.open.values()
+        line.is_closed = True
+        moved = self.moved
+        self.assertEqual((await client.ask(DATA[half:])).status, 200)
+        self.assertEqual(self.moved, moved)
+        self.assertEqual(self.there.held(), DATA)
 
     async def test_chunks_are_not_moved(self) -> None:
         session_id = await self.create()

@@ -39,7 +39,8 @@ class Pipe:
         :returns: How many bytes were taken from the source, 0 at its end; and those of
             them that the target did not take. ``None`` if bytes cannot be moved like
             this; then none were taken.
-        :raises BlockingIOError: If nothing has arrived.
+        :raises BlockingIOError: If nothing has arrived, or urgent data is next, which
+            ``splice(2)`` does not pass. None were taken.
         :raises OSError: If the source is lost, or bytes are.
         """
         if not self._is_of_use:
@@ -58,9 +59,15 @@ class Pipe:
         try:
             # A target that is lost takes no bytes. Whoever sends the rest notices that.
             with suppress(OSError):
-                while left:
-                    left -= os.splice(reader, target, left, flags=_MOVE | _NONBLOCK)
-            rest = os.read(reader, left) if left else b""
+                while left and (
+                    moved := os.splice(reader, target, left, flags=_MOVE | _NONBLOCK)
+                ):
+                    left -= moved
+            rest = b""
+            if left:
+                # To a caller, this error says that nothing was taken.
+                with suppress(BlockingIOError):
+                    rest = os.read(reader, left)
             if len(rest) != left:
                 raise OSError(errno.EIO, "the pipe has lost bytes")
         except BaseException:

@@ -158,7 +158,12 @@ class StreamingChannel(Connection):
                 else:
                     count = taken
             except BlockingIOError:
-                return None
+                if number or not may_take:
+                    return None
+                # The reactor says that there is something. It may be urgent data, where
+                # only reading goes on: otherwise, the reactor would call again at once.
+                may_take = False
+                continue
             except OSError:
                 return CONNECTION_LOST
             if not count:
