@@ -383,11 +383,11 @@ def drive(
     Run scripts, each on a separate keep-alive connection.
 
     :param port: The server's port on 127.0.0.1.
-    :param other_port: That of a second server, which every other connection goes to.
     :param scripts: What to send; another is begun when one has ended.
     :param concurrency: How many run at the same time.
     :param deadline: The longest that all of it may take, in seconds.
     :param source: The address to connect from, by the script's number.
+    :param other_port: That of a second server, which every other connection goes to.
     :returns: The connections, all still open.
     """
     waiting = enumerate(scripts)

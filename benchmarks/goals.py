@@ -250,8 +250,12 @@ class Measuring:
 
     def _sessions(self) -> Iterator[Work]:
         names = [
-            *("txbits", "buffered", "buffered-crash"),
-            *("txbits-never", "txbits-2", "txbits-2-never"),
+            "txbits",
+            "buffered",
+            "buffered-crash",
+            "txbits-never",
+            "txbits-2",
+            "txbits-2-never",
         ]
         with self._folder("sessions") as folder:
             results = small.measure_sessions(

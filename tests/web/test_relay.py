@@ -386,15 +386,20 @@ class MovedTests(RelayCase):
         await self.until(lambda: channel._body._drained)
         self.assertEqual(self.moved, moved)
 
-    async def test_urgent_data_does_not_stop_it(self) -> None:
+    async def send_half(self) -> Client:
+        """Send the first half of a body, and wait until it has arrived."""
         session_id = await self.create()
         client = await self.connect()
         half = LONG // 2
         client.transport.write(fragment(session_id, 0, DATA, LONG)[:-half])
         await self.until(lambda: len(self.there.held()) == half)
+        return client
+
+    async def test_urgent_data_does_not_stop_it(self) -> None:
+        client = await self.send_half()
         # No part of the body, as for any other body.
         self.assertEqual(client.transport.socket.send(b"!", socket.MSG_OOB), 1)
-        ack = await client.ask(DATA[half:])
+        ack = await client.ask(DATA[LONG // 2 :])
         self.assertEqual(ack.status, 200)
         self.assertEqual(self.there.held(), DATA)
         self.assertGreater(self.moved, 0)
@@ -457,16 +462,12 @@ class MovedTests(RelayCase):
         await self.resume(session_id)
 
     async def test_a_relay_connection_that_ends_takes_no_more_by_itself(self) -> None:
-        session_id = await self.create()
-        client = await self.connect()
-        half = LONG // 2
-        client.transport.write(fragment(session_id, 0, DATA, LONG)[:-half])
-        await self.until(lambda: len(self.there.held()) == half)
+        client = await self.send_half()
         (channel,) = self.here.site.channels
         (line,) = channel.attached.open.values()
         line.is_closed = True
         moved = self.moved
-        self.assertEqual((await client.ask(DATA[half:])).status, 200)
+        self.assertEqual((await client.ask(DATA[LONG // 2 :])).status, 200)
         self.assertEqual(self.moved, moved)
         self.assertEqual(self.there.held(), DATA)
 

@@ -73,19 +73,15 @@ def _require_room(
     usage: Usage | None,
     everyone: Usage,
     settings: Settings,
-    more: int = 0,
-) -> bool:
+) -> None:
     """
     Refuse a session that is one too many, or could stage nothing.
 
     :param usage: What the caller uses, if anything.
     :param everyone: What all use.
-    :param more: How many sessions may count after their end.
-    :returns: Whether all limits are far away: even with these, only half of each is
-        used.
     """
-    limit = settings.sessions_of(is_user=is_user)
     if usage is not None:
+        limit = settings.sessions_of(is_user=is_user)
         if limit and usage.sessions >= limit:
             raise SessionLimitReached(
                 f"{_named(who)} has {usage.sessions} sessions open", _RETRY_AFTER
@@ -103,10 +99,30 @@ def _require_room(
         raise QuotaReached(
             f"the directory stages {everyone.staged} bytes", _RETRY_AFTER
         )
+
+
+def _are_far(
+    is_user: bool,
+    usage: Usage | None,
+    everyone: Usage,
+    kept: int,
+    settings: Settings,
+) -> bool:
+    """
+    Whether all limits are far away.
+
+    :param usage: What the caller uses, if anything.
+    :param everyone: What all use.
+    :param kept: How many sessions may count after their end. Even with these, only half
+        of each limit is used.
+    """
     return not settings.has_quota and all(
-        not most or used + more <= most // 2
+        not most or used + kept <= most // 2
         for used, most in (
-            (0 if usage is None else usage.sessions, limit),
+            (
+                0 if usage is None else usage.sessions,
+                settings.sessions_of(is_user=is_user),
+            ),
             (everyone.sessions, settings.max_sessions),
         )
     )
@@ -218,14 +234,13 @@ class Quota:
             _require_room(who, is_user, usage, self._all, settings)
         else:
             kept = self.ledger.most_kept
+
+            def admit(usage: Usage | None, everyone: Usage, more: int) -> bool:
+                _require_room(who, is_user, usage, everyone, settings)
+                return _are_far(is_user, usage, everyone, kept, settings)
+
             try:
-                self.ledger.add(
-                    session_id,
-                    _key(who),
-                    lambda usage, everyone, more: _require_room(
-                        who, is_user, usage, everyone, settings, kept
-                    ),
-                )
+                self.ledger.add(session_id, _key(who), admit)
             except LedgerFull:
                 raise SessionLimitReached(_FULL, _RETRY_AFTER) from None
         self._count(session_id, who).can_be_passed_on = True
